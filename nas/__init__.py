@@ -1,0 +1,1 @@
+"""From an architecture to a trained, scored candidate: builder, data, training, search."""

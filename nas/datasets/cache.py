@@ -1,0 +1,162 @@
+"""A disk cache of images that survives interruption and concurrent use.
+
+A finished entry is a pair of plain `.npy` files that readers memory-map. An unfinished one is the
+same pair under another name, plus one flag per row that says whether the row is done: an
+interrupted build goes on where it stopped. One lock per entry lets one process build while others
+wait, and only a rename, which is atomic, makes an entry appear.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor, as_completed
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.lib.format import open_memmap
+from numpy.typing import NDArray
+
+from nas.datasets.dataset import Progress
+
+Images = NDArray[np.uint8]
+Labels = NDArray[np.bool_]
+Fill = Callable[[int, int], tuple[Images, Labels]]
+"""Rows `start` to `stop` of an entry: `(n, 3, size, size)` uint8 and `(n, labels)` bool."""
+
+
+def cache_directory() -> Path:
+    """Return the folder of all caches: `$NAS_CACHE_DIR`, or the platform's user cache folder."""
+    override = os.environ.get("NAS_CACHE_DIR")
+    if override:
+        return Path(override).expanduser()
+    from platformdirs import user_cache_dir
+
+    return Path(user_cache_dir("vae-nas"))
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One cached set of images, whose rows do not depend on how many rows there are.
+
+    Attributes:
+        stem: File name stem; must name everything that decides a row.
+        size: Side of the square images in pixels.
+        labels: Number of boolean labels per image.
+    """
+
+    stem: str
+    size: int
+    labels: int
+
+    def load(
+        self,
+        count: int,
+        fill: Fill,
+        *,
+        threads: int,
+        chunk: int,
+        progress: Progress | None = None,
+    ) -> tuple[Images, Labels]:
+        """Return the first `count` images and labels, memory-mapped, building what is missing.
+
+        `fill` is called from `threads` threads for runs of at most `chunk` rows.
+        """
+        from filelock import FileLock
+
+        if (found := self._open(count)) is not None:
+            return found
+        folder = self._folder
+        folder.mkdir(parents=True, exist_ok=True)
+        with FileLock(folder / f"{self.stem}.lock"):
+            if (found := self._open(count)) is None:
+                self._build(count, fill, threads, chunk, progress)
+                found = self._open(count)
+        assert found is not None
+        return found
+
+    @property
+    def _folder(self) -> Path:
+        return cache_directory() / "datasets"
+
+    def _file(self, count: int, part: str) -> Path:
+        return self._folder / f"{self.stem}-{count}.{part}.npy"
+
+    def _finished(self) -> list[int]:
+        """Counts of the finished files, smallest first."""
+        pattern = re.compile(re.escape(self.stem) + r"-(\d+)\.images\.npy")
+        if not self._folder.is_dir():
+            return []
+        matches = (pattern.fullmatch(path.name) for path in self._folder.iterdir())
+        return sorted(int(match[1]) for match in matches if match)
+
+    def _open(self, count: int) -> tuple[Images, Labels] | None:
+        enough = [finished for finished in self._finished() if finished >= count]
+        if not enough:
+            return None
+        images = np.load(self._file(enough[0], "images"), mmap_mode="r")
+        labels = np.load(self._file(enough[0], "labels"), mmap_mode="r")
+        return images[:count], labels[:count]
+
+    def _build(
+        self, count: int, fill: Fill, threads: int, chunk: int, progress: Progress | None
+    ) -> None:
+        images, labels, done = self._partial(count)
+        if (smaller := self._finished()) and not done.any():
+            self._copy(smaller[-1], images, labels, done)
+        runs = list(_missing(done, chunk))
+        pool = ThreadPoolExecutor(max_workers=max(1, min(threads, len(runs))))
+        try:
+            pending = {pool.submit(fill, start, stop): slice(start, stop) for start, stop in runs}
+            for future in as_completed(pending):
+                rows = pending.pop(future)
+                images[rows], labels[rows] = future.result()
+                images.flush()
+                labels.flush()
+                done[rows] = True
+                if progress is not None:
+                    progress(int(done.sum()), count)
+        finally:
+            pool.shutdown(cancel_futures=True)
+        del images, labels, done
+        # Readers look for the images: they appear last.
+        for part in ("labels", "images"):
+            self._file(count, f"unfinished-{part}").replace(self._file(count, part))
+        self._file(count, "unfinished-done").unlink()
+
+    def _partial(self, count: int) -> tuple[Images, Labels, Labels]:
+        """Open the unfinished files, or start them anew where they are missing or damaged."""
+        shapes: dict[str, tuple[tuple[int, ...], type]] = {
+            "images": ((count, 3, self.size, self.size), np.uint8),
+            "labels": ((count, self.labels), np.bool_),
+            "done": ((count,), np.bool_),
+        }
+        paths = {part: self._file(count, f"unfinished-{part}") for part in shapes}
+        try:
+            arrays = {part: open_memmap(path, mode="r+") for part, path in paths.items()}
+        except (OSError, ValueError):
+            arrays = {
+                part: open_memmap(paths[part], mode="w+", shape=shape, dtype=dtype)
+                for part, (shape, dtype) in shapes.items()
+            }
+        return arrays["images"], arrays["labels"], arrays["done"]
+
+    def _copy(self, finished: int, images: Images, labels: Labels, done: Labels) -> None:
+        """Take over the rows that a smaller finished entry already has."""
+        known = self._open(finished)
+        assert known is not None
+        images[:finished], labels[:finished] = known
+        done[:finished] = True
+
+
+def _missing(done: Labels, chunk: int) -> Iterator[tuple[int, int]]:
+    """Yield the runs of rows that are not done, each at most `chunk` long."""
+    start: int | None = None
+    for row, finished in enumerate([*done.tolist(), True]):
+        if start is not None and (finished or row - start == chunk):
+            yield start, row
+            start = None
+        if start is None and not finished:
+            start = row

@@ -1,0 +1,119 @@
+"""The two value objects every data source speaks in: what to load, and what was loaded."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal, Self
+
+import numpy as np
+from numpy.typing import NDArray
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+from search_spaces.errors import UserError
+
+Progress = Callable[[int, int], None]
+Indices = NDArray[np.int64]
+
+MINIMUM_IMAGES = 10  # below this a 70/15/15 split leaves a part with no image to measure on
+
+
+class DataConfig(BaseModel):
+    """Which images to load. `kind` is a key of `nas.datasets.DATASETS`.
+
+    Attributes:
+        kind: `faces` is rendered, `celeba` and `folder` are read from `path`.
+        path: The folder that holds the images; only for `celeba` and `folder`.
+        count: Images to use; None means 20,000 for `faces`, at most the first 20,000 by file name
+            for `celeba` and all of them for `folder`.
+        seed: Which population of faces is rendered; other kinds ignore it.
+        split_seed: Seed of the 70/15/15 split.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    kind: Literal["faces", "celeba", "folder"] = "faces"
+    path: Path | None = None
+    count: int | None = Field(default=None, ge=MINIMUM_IMAGES)
+    seed: int = Field(default=0, ge=0)
+    split_seed: int = 42
+
+    @model_validator(mode="after")
+    def _path_fits_kind(self) -> Self:
+        if self.kind == "faces" and self.path is not None:
+            raise ValueError(
+                f"path: {str(self.path)!r} given, but kind 'faces' is rendered and reads no folder; "
+                "remove path, or set kind to 'celeba' or 'folder'"
+            )
+        if self.kind != "faces" and self.path is None:
+            raise ValueError(f"path: missing; kind {self.kind!r} needs the folder of its images")
+        return self
+
+
+@dataclass(frozen=True)
+class ImageDataset:
+    """Images in memory-mapped form, with their attributes and their split.
+
+    Attributes:
+        name: Kind of the data set.
+        images: `(count, 3, size, size)` uint8, C-contiguous, memory-mapped.
+        attribute_names: Names of the binary attributes, empty where there are none.
+        attributes: `(count, len(attribute_names))` bool, or None.
+        train: Indices of the training part (70 %).
+        validation: Indices of the validation part (15 %).
+        test: Indices of the test part (the rest).
+        skipped: Names of the files that could not be read.
+        fingerprint: Hexadecimal digest; equal for equal pixels and splits.
+    """
+
+    name: str
+    images: NDArray[np.uint8]
+    attribute_names: tuple[str, ...]
+    attributes: NDArray[np.bool_] | None
+    train: Indices
+    validation: Indices
+    test: Indices
+    skipped: tuple[str, ...]
+    fingerprint: str
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+
+def split_indices(count: int, seed: int) -> tuple[Indices, Indices, Indices]:
+    """Split `range(count)` at random into 70 % training, 15 % validation and the rest test.
+
+    The paper's protocol: `random_split` with its own generator, so that 20,000 images and seed 42
+    give its 14,000 / 3,000 / 3,000. The global random state is left alone.
+    """
+    import torch
+    from torch.utils.data import random_split
+
+    train, validation = count * 70 // 100, count * 15 // 100
+    lengths = [train, validation, count - train - validation]
+    generator = torch.Generator().manual_seed(seed)
+    parts = random_split(range(count), lengths, generator=generator)  # type: ignore[arg-type]
+    first, second, third = (np.asarray(part.indices, dtype=np.int64) for part in parts)
+    return first, second, third
+
+
+def fingerprint_of(**inputs: object) -> str:
+    """Return 16 hexadecimal digits that name these JSON-able inputs."""
+    text = json.dumps(inputs, sort_keys=True)
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+def require_enough(count: int, where: str) -> None:
+    """Refuse fewer images than a split needs.
+
+    Raises:
+        UserError: There are fewer than `MINIMUM_IMAGES`.
+    """
+    if count < MINIMUM_IMAGES:
+        raise UserError(
+            f"{where}: {count} usable images, at least {MINIMUM_IMAGES} are needed; add images or "
+            "point path at another folder"
+        )

@@ -1,0 +1,111 @@
+"""Images read from files: listed, decoded, resized without a crop, and cached."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from nas.datasets.cache import Entry, Images, Labels
+from nas.datasets.dataset import DataConfig, ImageDataset, Progress
+from nas.datasets.dataset import fingerprint_of, require_enough, split_indices
+from search_spaces.errors import UserError
+
+SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".webp", ".bmp"})
+UNREADABLE_SHARE = 0.01
+"""Up to this share of files may be unreadable: they are skipped and named. More is refused."""
+
+
+@dataclass(frozen=True)
+class FileImages:
+    """What was read: images in the order of `names`, which leaves out the skipped files."""
+
+    images: Images
+    names: tuple[str, ...]
+    skipped: tuple[str, ...]
+    digest: str
+
+
+def load_folder(config: DataConfig, image_size: int, progress: Progress | None) -> ImageDataset:
+    """Load every image below `config.path`, or the first `config.count` by relative path.
+
+    Raises:
+        UserError: The folder is missing, holds fewer than 10 images or too many unreadable ones.
+    """
+    root = existing_folder(config)
+    found = (path for path in root.rglob("*") if path.suffix.lower() in SUFFIXES)
+    paths = sorted(path for path in found if path.is_file())[: config.count]
+    read = read_images(root, paths, image_size, progress)
+    return from_files("folder", read, config)
+
+
+def existing_folder(config: DataConfig) -> Path:
+    """Return the folder that `config` names.
+
+    Raises:
+        UserError: There is no such folder.
+    """
+    assert config.path is not None
+    root = config.path.expanduser()
+    if not root.is_dir():
+        raise UserError(f"path: {str(root)!r} is not a folder; give the folder of the images")
+    return root
+
+
+def from_files(
+    name: str,
+    read: FileImages,
+    config: DataConfig,
+    attribute_names: tuple[str, ...] = (),
+    attributes: NDArray[np.bool_] | None = None,
+) -> ImageDataset:
+    """Join what was read with its split and its fingerprint."""
+    train, validation, test = split_indices(len(read.images), config.split_seed)
+    return ImageDataset(
+        name=name,
+        images=read.images,
+        attribute_names=attribute_names,
+        attributes=attributes,
+        train=train,
+        validation=validation,
+        test=test,
+        skipped=read.skipped,
+        fingerprint=fingerprint_of(pixels=read.digest, split_seed=config.split_seed),
+    )
+
+
+def read_images(
+    root: Path, paths: Sequence[Path], size: int, progress: Progress | None
+) -> FileImages:
+    """Read `paths` as RGB at `(size, size)`, through the cache.
+
+    The cache knows a file by its path, length and modification time.
+
+    Raises:
+        UserError: Fewer than 10 files, or more than 1 % of them unreadable.
+    """
+    require_enough(len(paths), str(root))
+    names = [path.relative_to(root).as_posix() for path in paths]
+    stats = [path.stat() for path in paths]
+    listing = [(n, s.st_size, s.st_mtime_ns) for n, s in zip(names, stats, strict=True)]
+    key = fingerprint_of(root=str(root.resolve()), listing=listing)
+
+    def fill(start: int, stop: int) -> tuple[Images, Labels]:
+        return _decode(paths[start:stop], size)
+
+    entry = Entry(stem=f"files-{key}-{size}px", size=size, labels=1)
+    threads = os.cpu_count() or 1
+    images, labels = entry.load(len(paths), fill, threads=threads, chunk=64, progress=progress)
+    readable = np.asarray(labels)[:, 0]
+    skipped = tuple(name for name, ok in zip(names, readable, strict=True) if not ok)
+    _refuse_many(root, skipped, len(paths))
+    kept = tuple(name for name, ok in zip(names, readable, strict=True) if ok)
+    if skipped:
+        images = _readable_only(entry, images, readable)
+    require_enough(len(kept), str(root))
+    return FileImages(images, kept, skipped, _content_digest(names, stats, size))

@@ -1,0 +1,9 @@
+"""What a module costs: parameters, MACs, latency, layers, traces. Knows nothing about VAEs."""
+
+import sys
+
+if sys.version_info >= (3, 15):
+    raise ImportError(
+        "Python 3.15 has a standard-library package named `profiling` (PEP 799) that clashes with "
+        "vae-nas's: use Python 3.11 to 3.14"
+    )

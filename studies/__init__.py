@@ -1,0 +1,1 @@
+"""Ask the question: run, store, compare and draw multi-objective studies; the `nas` command."""
