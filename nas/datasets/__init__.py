@@ -1,0 +1,45 @@
+"""Images to train on: rendered faces, a CelebA folder, or any folder of images."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from nas.datasets.celeba import export_celeba, load_celeba
+from nas.datasets.dataset import DataConfig, ImageDataset, Progress, split_indices
+from nas.datasets.faces import load_faces
+from nas.datasets.files import load_folder
+from nas.datasets.preview import contact_sheet
+from search_spaces.errors import UserError
+
+DATASETS: dict[str, Callable[[DataConfig, int, Progress | None], ImageDataset]] = {
+    "faces": load_faces,
+    "celeba": load_celeba,
+    "folder": load_folder,
+}
+"""One loader per `DataConfig.kind`."""
+
+__all__ = [
+    "DATASETS",
+    "DataConfig",
+    "ImageDataset",
+    "contact_sheet",
+    "export_celeba",
+    "load_dataset",
+    "split_indices",
+]
+
+
+def load_dataset(
+    config: DataConfig, image_size: int, progress: Progress | None = None
+) -> ImageDataset:
+    """Load what `config` describes at `image_size` x `image_size` pixels.
+
+    The first load renders or decodes into the cache (`$NAS_CACHE_DIR`, or the user's cache folder)
+    and reports `progress(done, total)`; later loads map the cached file.
+
+    Raises:
+        UserError: The size or the folder cannot be used; the message says what to do.
+    """
+    if image_size < 8:
+        raise UserError(f"image_size: {image_size} is too small for a face; use at least 8")
+    return DATASETS[config.kind](config, image_size, progress)

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import os
 import re
+import shutil
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import dataclass
@@ -20,6 +21,7 @@ from numpy.lib.format import open_memmap
 from numpy.typing import NDArray
 
 from nas.datasets.dataset import Progress
+from search_spaces.errors import UserError
 
 Images = NDArray[np.uint8]
 Labels = NDArray[np.bool_]
@@ -77,6 +79,10 @@ class Entry:
         assert found is not None
         return found
 
+    def companion(self, suffix: str) -> Path:
+        """Return the path of a small file kept next to this entry."""
+        return self._folder / f"{self.stem}.{suffix}"
+
     @property
     def _folder(self) -> Path:
         return cache_directory() / "datasets"
@@ -103,6 +109,7 @@ class Entry:
     def _build(
         self, count: int, fill: Fill, threads: int, chunk: int, progress: Progress | None
     ) -> None:
+        self._require_space(count)
         images, labels, done = self._partial(count)
         if (smaller := self._finished()) and not done.any():
             self._copy(smaller[-1], images, labels, done)
@@ -113,8 +120,6 @@ class Entry:
             for future in as_completed(pending):
                 rows = pending.pop(future)
                 images[rows], labels[rows] = future.result()
-                images.flush()
-                labels.flush()
                 done[rows] = True
                 if progress is not None:
                     progress(int(done.sum()), count)
@@ -142,6 +147,19 @@ class Entry:
                 for part, (shape, dtype) in shapes.items()
             }
         return arrays["images"], arrays["labels"], arrays["done"]
+
+    def _require_space(self, count: int) -> None:
+        """Refuse before a full disk does, which would end the process without a word."""
+        needed = count * (3 * self.size**2 + self.labels + 1)
+        present = self._file(count, "unfinished-images")
+        if present.is_file():
+            needed -= 512 * getattr(present.stat(), "st_blocks", 0)
+        free = shutil.disk_usage(self._folder).free
+        if needed > free:
+            raise UserError(
+                f"{self._folder}: {count} images need {needed / 1e9:.1f} GB, {free / 1e9:.1f} GB "
+                "are free; use fewer or smaller images, or set NAS_CACHE_DIR to a larger disk"
+            )
 
     def _copy(self, finished: int, images: Images, labels: Labels, done: Labels) -> None:
         """Take over the rows that a smaller finished entry already has."""

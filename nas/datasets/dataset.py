@@ -7,7 +7,7 @@ import json
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal, Self
+from typing import Any, Literal, Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -45,7 +45,7 @@ class DataConfig(BaseModel):
     def _path_fits_kind(self) -> Self:
         if self.kind == "faces" and self.path is not None:
             raise ValueError(
-                f"path: {str(self.path)!r} given, but kind 'faces' is rendered and reads no folder; "
+                f"path: {str(self.path)!r} given, but kind 'faces' reads no folder; "
                 "remove path, or set kind to 'celeba' or 'folder'"
             )
         if self.kind != "faces" and self.path is None:
@@ -95,7 +95,8 @@ def split_indices(count: int, seed: int) -> tuple[Indices, Indices, Indices]:
     train, validation = count * 70 // 100, count * 15 // 100
     lengths = [train, validation, count - train - validation]
     generator = torch.Generator().manual_seed(seed)
-    parts = random_split(range(count), lengths, generator=generator)  # type: ignore[arg-type]
+    rows: Any = range(count)  # a sequence is all that random_split needs
+    parts: list[Any] = random_split(rows, lengths, generator=generator)
     first, second, third = (np.asarray(part.indices, dtype=np.int64) for part in parts)
     return first, second, third
 

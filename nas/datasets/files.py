@@ -12,8 +12,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from nas.datasets.cache import Entry, Images, Labels
-from nas.datasets.dataset import DataConfig, ImageDataset, Progress
-from nas.datasets.dataset import fingerprint_of, require_enough, split_indices
+from nas.datasets.dataset import (
+    DataConfig,
+    ImageDataset,
+    Progress,
+    fingerprint_of,
+    require_enough,
+    split_indices,
+)
 from search_spaces.errors import UserError
 
 SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".webp", ".bmp"})
@@ -105,7 +111,60 @@ def read_images(
     skipped = tuple(name for name, ok in zip(names, readable, strict=True) if not ok)
     _refuse_many(root, skipped, len(paths))
     kept = tuple(name for name, ok in zip(names, readable, strict=True) if ok)
-    if skipped:
-        images = _readable_only(entry, images, readable)
     require_enough(len(kept), str(root))
-    return FileImages(images, kept, skipped, _content_digest(names, stats, size))
+    if skipped:
+        entry, images = _readable_only(entry, images, labels)
+    return FileImages(images, kept, skipped, _pixel_digest(entry, images))
+
+
+def _decode(paths: Sequence[Path], size: int) -> tuple[Images, Labels]:
+    """Decode and resize; the label of an image says whether it could be read."""
+    from PIL import Image, ImageOps
+
+    images = np.zeros((len(paths), 3, size, size), np.uint8)
+    readable = np.zeros((len(paths), 1), np.bool_)
+    for row, path in enumerate(paths):
+        try:
+            with Image.open(path) as opened:
+                upright = ImageOps.exif_transpose(opened).convert("RGB")
+            resized = upright.resize((size, size), Image.Resampling.BILINEAR)
+        except (OSError, SyntaxError, ValueError, Image.DecompressionBombError):
+            continue  # Pillow raises any of these for a damaged file; the caller counts them
+        images[row] = np.asarray(resized).transpose(2, 0, 1)
+        readable[row] = True
+    return images, readable
+
+
+def _refuse_many(root: Path, skipped: Sequence[str], count: int) -> None:
+    if len(skipped) <= UNREADABLE_SHARE * count:
+        return
+    shown = ", ".join(skipped[:5]) + (", ..." if len(skipped) > 5 else "")
+    raise UserError(
+        f"{root}: {len(skipped)} of {count} images cannot be read, more than "
+        f"{UNREADABLE_SHARE:.0%}; repair or remove {shown}"
+    )
+
+
+def _readable_only(entry: Entry, images: Images, labels: Labels) -> tuple[Entry, Images]:
+    """Return a second entry without the unreadable rows, so that its images are contiguous."""
+    rows = np.flatnonzero(labels[:, 0])
+
+    def fill(start: int, stop: int) -> tuple[Images, Labels]:
+        return images[rows[start:stop]], labels[rows[start:stop]]
+
+    compact = Entry(stem=f"{entry.stem}-readable", size=entry.size, labels=1)
+    return compact, compact.load(len(rows), fill, threads=1, chunk=512)[0]
+
+
+def _pixel_digest(entry: Entry, images: Images) -> str:
+    """Hash the pixels once per entry; later loads read the digest back."""
+    stored = entry.companion("digest")
+    if stored.is_file():
+        return stored.read_text()
+    digest = hashlib.sha256(repr(images.shape).encode())
+    for start in range(0, len(images), 512):
+        digest.update(images[start : start + 512].tobytes())
+    unfinished = stored.with_suffix(f".{os.getpid()}")
+    unfinished.write_text(digest.hexdigest())
+    unfinished.replace(stored)
+    return digest.hexdigest()

@@ -1,0 +1,103 @@
+"""Weights and training state on disk: safetensors files, written whole or not at all, checked.
+
+Nothing in them is code, and any safetensors reader opens them. A checksum over tensors and metadata
+is verified at each load.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from collections.abc import Mapping
+from contextlib import suppress
+from pathlib import Path
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save
+from torch import Tensor
+
+from nas.vae import VAE, build_vae
+from search_spaces.architecture import Architecture
+from search_spaces.errors import UserError
+
+_CHECKSUM, _ARCHITECTURE = "sha256", "architecture"
+
+
+def save_weights(model: VAE, path: Path) -> None:
+    """Write a model's weights with its architecture; `load_vae` gives the model back.
+
+    Raises:
+        UserError: the file cannot be written.
+    """
+    metadata = {_ARCHITECTURE: json.dumps(model.architecture.to_dict())}
+    write_tensors(path, model.state_dict(), metadata)
+
+
+def load_vae(path: Path) -> VAE:
+    """Return the model that `save_weights` wrote: on the CPU, in eval mode.
+
+    Raises:
+        UserError: the file is missing, damaged, or not written by `save_weights`.
+    """
+    tensors, metadata = read_tensors(path)
+    if _ARCHITECTURE not in metadata:
+        raise UserError(f"{path}: holds no architecture; give a file of weights saved by this tool")
+    described = json.loads(metadata[_ARCHITECTURE])
+    return with_weights(Architecture.from_dict(described, str(path)), tensors)
+
+
+def with_weights(architecture: Architecture, weights: Mapping[str, Tensor]) -> VAE:
+    """Return the network of `architecture` in eval mode, holding these very tensors."""
+    with torch.device("meta"):
+        model = build_vae(architecture)
+    model.load_state_dict(weights, assign=True)
+    return model.eval()
+
+
+def write_tensors(path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[str, str]) -> None:
+    """Write named tensors and texts to `path`, replacing what was there in one step.
+
+    Raises:
+        UserError: the file cannot be written.
+    """
+    plain = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
+    content = save(plain, {**metadata, _CHECKSUM: _checksum(plain, metadata)})
+    partial = path.with_name(f".{path.name}.{os.getpid()}.part")
+    try:
+        with partial.open("wb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        partial.replace(path)
+    except OSError as error:
+        raise UserError(f"{path}: cannot be written ({error.strerror})") from None
+    finally:
+        with suppress(OSError):
+            partial.unlink()
+
+
+def read_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
+    """Return the tensors, on the CPU, and the texts that `write_tensors` wrote.
+
+    Raises:
+        UserError: the file is missing, damaged, or not written by `write_tensors`.
+    """
+    try:
+        with safe_open(path, framework="pt") as file:
+            metadata = dict(file.metadata() or {})
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+    except (OSError, SafetensorError) as error:
+        raise UserError(f"{path}: cannot be read ({error})") from None
+    if metadata.pop(_CHECKSUM, None) != _checksum(tensors, metadata):
+        raise UserError(f"{path}: damaged (its checksum does not match); remove it")
+    return tensors, metadata
+
+
+def _checksum(tensors: Mapping[str, Tensor], metadata: Mapping[str, str]) -> str:
+    digest = hashlib.sha256(json.dumps(dict(metadata), sort_keys=True).encode())
+    for name, tensor in sorted(tensors.items()):
+        digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
+        digest.update(tensor.reshape(-1).view(torch.uint8).numpy().data)
+    return digest.hexdigest()

@@ -1,0 +1,140 @@
+"""CelebA as its authors and Kaggle publish it: read, and written in the same layout."""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from nas.datasets.dataset import DataConfig, ImageDataset, Progress
+from nas.datasets.files import existing_folder, from_files, read_images
+from search_spaces.errors import UserError
+
+IMAGES = "img_align_celeba"
+ATTRIBUTES = ("list_attr_celeba.csv", "list_attr_celeba.txt")
+PAPER_COUNT = 20_000
+
+
+def load_celeba(config: DataConfig, image_size: int, progress: Progress | None) -> ImageDataset:
+    """Load the paper's selection: the first 20,000 images by file name, or `config.count`.
+
+    `config.path` holds `img_align_celeba/` (also below `Img/`, or nested in itself as Kaggle packs
+    it) and, if attributes are wanted, `list_attr_celeba.csv` or `.txt` (also below `Anno/`). The
+    official partition is not used: the paper splits at random.
+
+    Raises:
+        UserError: A folder is missing, has too few or too many unreadable images, or the attribute
+            file does not describe an image.
+    """
+    root = existing_folder(config)
+    folder = _image_folder(root)
+    count = config.count or PAPER_COUNT
+    paths = sorted(path for path in folder.iterdir() if path.suffix.lower() == ".jpg")[:count]
+    read = read_images(folder, paths, image_size, progress)
+    names, attributes = _read_attributes(root, read.names)
+    return from_files("celeba", read, config, names, attributes)
+
+
+def export_celeba(dataset: ImageDataset, directory: Path, progress: Progress | None = None) -> None:
+    """Write `dataset` in CelebA's layout; `load_celeba` reads it back.
+
+    Images become `img_align_celeba/000001.jpg` and so on (JPEG quality 95, full chroma), the split
+    `list_eval_partition.csv` (0 training, 1 validation, 2 test), the attributes, if any,
+    `list_attr_celeba.csv` (1 or -1).
+
+    Raises:
+        UserError: `directory` already holds `img_align_celeba`.
+    """
+    from PIL import Image
+
+    folder = directory / IMAGES
+    if folder.exists():
+        raise UserError(f"directory: {str(folder)!r} exists already; give another directory")
+    folder.mkdir(parents=True)
+    names = [f"{number:06d}.jpg" for number in range(1, len(dataset) + 1)]
+    for row, name in enumerate(names):
+        pixels = np.ascontiguousarray(dataset.images[row].transpose(1, 2, 0))
+        Image.fromarray(pixels).save(folder / name, quality=95, subsampling=0)
+        if progress is not None:
+            progress(row + 1, len(names))
+    _write_tables(dataset, directory, names)
+
+
+def _write_tables(dataset: ImageDataset, directory: Path, names: Sequence[str]) -> None:
+    if dataset.attributes is not None:
+        signs = np.where(dataset.attributes, 1, -1).tolist()
+        rows = ([name, *row] for name, row in zip(names, signs, strict=True))
+        _write_csv(directory / ATTRIBUTES[0], ["image_id", *dataset.attribute_names], rows)
+    partition = np.zeros(len(names), np.int64)
+    partition[dataset.validation], partition[dataset.test] = 1, 2
+    parts = ([name, part] for name, part in zip(names, partition.tolist(), strict=True))
+    _write_csv(directory / "list_eval_partition.csv", ["image_id", "partition"], parts)
+
+
+def _write_csv(path: Path, header: Sequence[str], rows: Iterator[list[object]]) -> None:
+    with path.open("w", newline="", encoding="utf-8") as file:
+        writer = csv.writer(file)
+        writer.writerow(header)
+        writer.writerows(rows)
+
+
+def _image_folder(root: Path) -> Path:
+    for folder in (root / IMAGES / IMAGES, root / IMAGES, root / "Img" / IMAGES):
+        if folder.is_dir():
+            return folder
+    raise UserError(
+        f"path: {str(root)!r} holds no folder {IMAGES!r}; give the folder that contains it, or use "
+        "kind 'folder' for images without CelebA's layout"
+    )
+
+
+def _read_attributes(
+    root: Path, wanted: Sequence[str]
+) -> tuple[tuple[str, ...], NDArray[np.bool_] | None]:
+    """Read the rows of the wanted images; without an attribute file there are no attributes."""
+    candidates = (folder / name for folder in (root, root / "Anno") for name in ATTRIBUTES)
+    path = next((candidate for candidate in candidates if candidate.is_file()), None)
+    if path is None:
+        return (), None
+    rows = _rows(path)
+    names = tuple(next(rows, []))
+    missing, found = set(wanted), {}
+    for image, *values in rows:
+        if image in missing:
+            found[image] = [value == "1" for value in values]
+            missing.discard(image)
+        if not missing:
+            break
+    _check(path, names, found, missing)
+    return names, np.array([found[image] for image in wanted], np.bool_)
+
+
+def _rows(path: Path) -> Iterator[list[str]]:
+    """Yield the attribute names, then one list per image: file name and values."""
+    with path.open(newline="", encoding="utf-8-sig") as file:
+        if path.suffix == ".csv":
+            reader = csv.reader(file)
+            yield next(reader, [])[1:]
+            yield from (row for row in reader if row)
+        else:
+            next(file, None)  # the number of images
+            yield from (line.split() for line in file if line.strip())
+
+
+def _check(
+    path: Path, names: Sequence[str], found: dict[str, list[bool]], missing: set[str]
+) -> None:
+    if missing:
+        raise UserError(
+            f"{path}: no row for {len(missing)} images, first {min(missing)!r}; use the attribute "
+            "file that belongs to these images, or remove it to go without attributes"
+        )
+    for image, values in found.items():
+        if len(values) != len(names):
+            raise UserError(
+                f"{path}: {image!r} has {len(values)} values for {len(names)} attributes; "
+                "download the file again"
+            )

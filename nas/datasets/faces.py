@@ -1,0 +1,78 @@
+"""Rendered faces, the embedded default: no download, any number, the same for the same seed."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+
+import numpy as np
+
+from nas.datasets.cache import Entry, Images, Labels
+from nas.datasets.dataset import (
+    DataConfig,
+    ImageDataset,
+    Progress,
+    fingerprint_of,
+    split_indices,
+)
+from nas.datasets.faces_attributes import ATTRIBUTE_NAMES, attributes_of
+from nas.datasets.faces_render import RENDERER_VERSION, render
+from nas.datasets.faces_sample import sample_scene
+
+DEFAULT_COUNT = 20_000
+_PROCESS_CHUNK = 500  # a worker process starts in a fraction of a second: give it seconds of work
+
+
+def load_faces(config: DataConfig, image_size: int, progress: Progress | None) -> ImageDataset:
+    """Render `config.count` faces (20,000 unless told), or map them if they are in the cache."""
+    count = config.count or DEFAULT_COUNT
+    stem = f"faces-v{RENDERER_VERSION}-seed{config.seed}-{image_size}px"
+    entry = Entry(stem=stem, size=image_size, labels=len(ATTRIBUTE_NAMES))
+    workers = _cores() if count > _PROCESS_CHUNK else 1
+
+    def fill(start: int, stop: int) -> tuple[Images, Labels]:
+        draw = _render_in_process if workers > 1 else render
+        return draw(config.seed, start, stop, image_size), _labels(config.seed, start, stop)
+
+    chunk = _PROCESS_CHUNK if workers > 1 else 50
+    images, labels = entry.load(count, fill, threads=workers, chunk=chunk, progress=progress)
+    train, validation, test = split_indices(count, config.split_seed)
+    return ImageDataset(
+        name="faces",
+        images=images,
+        attribute_names=ATTRIBUTE_NAMES,
+        attributes=np.asarray(labels),
+        train=train,
+        validation=validation,
+        test=test,
+        skipped=(),
+        fingerprint=fingerprint_of(stem=stem, count=count, split_seed=config.split_seed),
+    )
+
+
+def _cores() -> int:
+    """Cores this process may use, which a container may have limited."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
+def _labels(seed: int, start: int, stop: int) -> Labels:
+    rows = [attributes_of(sample_scene(seed, index)) for index in range(start, stop)]
+    return np.array(rows, np.bool_)
+
+
+def _render_in_process(seed: int, start: int, stop: int, size: int) -> Images:
+    """Render in a process of its own, which the interpreter lock of this one does not slow down.
+
+    A plain child process rather than `multiprocessing`: it needs no `__main__` guard in the
+    caller's script and inherits none of its threads.
+    """
+    command = [sys.executable, "-c", "from nas.datasets.faces_render import main; main()"]
+    arguments = [str(number) for number in (seed, start, stop, size)]
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(path for path in sys.path if path)}
+    done = subprocess.run(
+        [*command, *arguments], env=environment, stdout=subprocess.PIPE, check=True
+    )
+    return np.frombuffer(done.stdout, np.uint8).reshape(stop - start, 3, size, size)

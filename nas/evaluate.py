@@ -1,0 +1,212 @@
+"""From an architecture to its objectives: exact costs, measured ones, training.
+
+An evaluation is a stream of growing `Findings`; whoever reads it may stop at any point, so a hard
+limit never pays for an epoch.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+
+from nas.checkpoint import save_weights
+from nas.datasets import ImageDataset
+from nas.training import CandidateFailed, EpochResult, Trainer, TrainingConfig
+from nas.vae import VAE, build_vae
+from profiling.complexity import complexity
+from profiling.environment import threads
+from profiling.latency import LatencyConfig, measure_latency, paired_ratio
+from profiling.memory import peak_memory_bytes
+from search_spaces.architecture import Architecture
+from search_spaces.references import ORIGINAL
+
+__all__ = ["CandidateFailed", "Evaluator", "Findings"]
+
+Step = Literal["static", "device", "training", "done"]
+
+STATIC = frozenset({"params", "macs", "flops", "peak_memory_bytes"})
+
+SHOWN = 8
+"""Validation images that every candidate reconstructs for the report."""
+
+
+@dataclass(frozen=True)
+class Findings:
+    """What is known of a candidate so far.
+
+    Attributes:
+        step: What was done last; "done" ends an evaluation.
+        objectives: Value by objective name, as far as known.
+        metrics: What was recorded beside them: losses on the validation split (`total_loss`, `l1`,
+            `kl`: lower is better; `ssim`, `ms_ssim`, `psnr_db`: higher), latency details.
+        intervals: 95 % interval by objective name.
+        contended: The latency was disturbed by something else on the machine.
+        history: One mapping per epoch: `epoch`, `train_loss`, `validation_loss`, `duration_s`.
+        timings_s: Wall-clock seconds by step.
+    """
+
+    step: Step
+    objectives: Mapping[str, float] = field(default_factory=dict)
+    metrics: Mapping[str, float] = field(default_factory=dict)
+    intervals: Mapping[str, tuple[float, float]] = field(default_factory=dict)
+    contended: bool = False
+    history: Sequence[Mapping[str, float]] = ()
+    timings_s: Mapping[str, float] = field(default_factory=dict)
+
+
+class Evaluator:
+    """Evaluates architectures on one data set and one device.
+
+    Args:
+        dataset: Images at the architectures' size.
+        training: The training protocol, the same for every candidate.
+        latency: How latency is measured.
+        device: Where training and measuring happen.
+        wanted: Names of the objectives and limits to find; latency and training are skipped when
+            nothing wanted needs them.
+        artefacts: Folder for weights, checkpoints and reconstructions, by architecture digest.
+        thread_count: Threads for training; None leaves torch's.
+        on_batch: Called with (done, total) batches of the running epoch, at each batch boundary.
+    """
+
+    def __init__(
+        self,
+        dataset: ImageDataset,
+        training: TrainingConfig,
+        latency: LatencyConfig,
+        device: torch.device,
+        wanted: Sequence[str],
+        artefacts: Path,
+        thread_count: int | None = None,
+        on_batch: Callable[[int, int], None] | None = None,
+    ) -> None:
+        self.dataset, self.training, self.latency = dataset, training, latency
+        self.device, self.wanted, self.artefacts = device, frozenset(wanted), artefacts
+        self.thread_count = thread_count or torch.get_num_threads()
+        self.on_batch = on_batch
+
+    def __call__(self, architecture: Architecture) -> Iterator[Findings]:
+        """Yield what is known after each step and epoch; the last findings are "done".
+
+        Raises:
+            CandidateFailed: training diverged or ran out of memory.
+        """
+        start = time.monotonic()
+        costs = static_costs(architecture)
+        findings = Findings("static", costs, timings_s={"counting": time.monotonic() - start})
+        yield findings
+        if "latency_ms" in self.wanted:
+            findings = self._measured(architecture, findings)
+            yield findings
+        if "reconstruction_loss" in self.wanted:
+            for trained in self._trained(architecture, findings):
+                findings = trained
+                yield findings
+        yield replace(findings, step="done")
+
+    def _measured(self, architecture: Architecture, known: Findings) -> Findings:
+        start = time.monotonic()
+        original = ORIGINAL.resized(architecture.image_size)
+        models = {
+            name: build_vae(described, seed=0).to(self.device)
+            for name, described in {"candidate": architecture, "original": original}.items()
+        }
+        measured = measure_latency(models, _image(architecture), self.latency, self.device)
+        candidate = measured["candidate"]
+        ratio = paired_ratio(candidate, measured["original"])
+        metrics = {
+            "latency_spread": candidate.spread,
+            "latency_over_original": ratio.median,
+            "latency_over_original_low": ratio.interval[0],
+            "latency_over_original_high": ratio.interval[1],
+        }
+        return replace(
+            known,
+            step="device",
+            objectives={**known.objectives, "latency_ms": candidate.median_ms},
+            metrics={**known.metrics, **metrics},
+            intervals={**known.intervals, "latency_ms": (candidate.interval_ms[0], candidate.interval_ms[1])},
+            contended=candidate.contended,
+            timings_s={**known.timings_s, "latency": time.monotonic() - start},
+        )
+
+    def _trained(self, architecture: Architecture, known: Findings) -> Iterator[Findings]:
+        folder = self.artefacts / architecture.digest
+        folder.mkdir(parents=True, exist_ok=True)
+        checkpoint = folder / "checkpoint.safetensors"
+        with threads(self.thread_count):
+            trainer = Trainer(architecture, self.dataset, self.training, self.device)
+            training_s = 0.0
+            for result in trainer.epochs(checkpoint, on_batch=self.on_batch):
+                training_s += result.duration_s
+                yield self._with_training(known, trainer, training_s)
+            model = trainer.best_model()
+            save_weights(model, folder / "weights.safetensors")
+            self._save_reconstructions(model, folder)
+        checkpoint.unlink(missing_ok=True)
+
+    def _with_training(self, known: Findings, trainer: Trainer, training_s: float) -> Findings:
+        quality = asdict(trainer.best.validation)
+        loss = quality.pop("reconstruction")
+        metrics = {
+            "total_loss": quality.pop("total"),
+            **quality,
+            "best_epoch": trainer.best.epoch,
+            "images_per_s": trainer.history[-1].images_per_s,
+        }
+        return replace(
+            known,
+            step="training",
+            objectives={**known.objectives, "reconstruction_loss": loss},
+            metrics={**known.metrics, **metrics},
+            history=[_epoch(result) for result in trainer.history],
+            timings_s={**known.timings_s, "training": training_s},
+        )
+
+    def _save_reconstructions(self, model: VAE, folder: Path) -> None:
+        pixels = torch.from_numpy(shown_images(self.dataset)).to(self.device)
+        with torch.inference_mode():
+            images = model.reconstruct(pixels.float() / 255)
+        rounded = (images * 255).round().clamp(0, 255).to(torch.uint8)
+        np.save(folder / "reconstructions.npy", rounded.cpu().numpy())
+
+
+def static_costs(architecture: Architecture) -> dict[str, float]:
+    """Return what is exact without running anything: every objective named in `STATIC`."""
+    with torch.device("meta"):
+        model, image = build_vae(architecture), _image(architecture)
+        counts = complexity(model, image)
+        peak = peak_memory_bytes(model, image)
+    return {
+        "params": float(counts.params),
+        "macs": float(counts.macs),
+        "flops": float(counts.flops),
+        "peak_memory_bytes": float(peak),
+    }
+
+
+def _image(architecture: Architecture) -> Tensor:
+    size = architecture.image_size
+    return torch.zeros(1, architecture.image_channels, size, size)
+
+
+def shown_images(dataset: ImageDataset) -> npt.NDArray[np.uint8]:
+    """Return the validation images that every candidate reconstructs for the report."""
+    return dataset.images[dataset.validation[:SHOWN]]
+
+
+def _epoch(result: EpochResult) -> dict[str, float]:
+    return {
+        "epoch": result.epoch,
+        "train_loss": result.train_loss,
+        "validation_loss": result.validation.total,
+        "duration_s": result.duration_s,
+    }

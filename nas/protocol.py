@@ -1,0 +1,146 @@
+"""The paper's protocol for one batch and one split: settings, loading, loss, quality."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, fields
+from typing import Annotated, Literal
+
+import numpy as np
+import torch
+from pydantic import BaseModel, ConfigDict, Field
+from torch import Generator, Tensor
+
+from nas.datasets.dataset import ImageDataset, Indices
+from nas.losses import LossTerms, Window, ms_ssim, psnr, vae_loss
+from nas.vae import VAE
+
+OnBatch = Callable[[int, int], None]
+"""Called at each batch boundary with (done, total) batches of the epoch, validation included."""
+
+
+class TrainingConfig(BaseModel):
+    """How candidates are trained; the defaults are the paper's.
+
+    Attributes:
+        epochs: Most epochs to train.
+        batch_size: Images per step. A last batch of one image joins the batch before it, because
+            batch statistics need two.
+        learning_rate: Of Adam.
+        patience: Epochs without a lower validation loss after which training stops.
+        ssim: Window of the structural similarity in the loss; `uniform` is the paper's.
+        l1_weight: Weight of the mean absolute error.
+        kl_weight: Weight of the divergence, which is summed over the latent.
+        precision: `bfloat16` runs the network, not the loss, under autocast.
+        channels_last: Memory layout; None means channels last on a CPU, where it measured faster
+            for both reference models, and contiguous elsewhere.
+        seed: Of the initial weights, the order of images and the sampling noise.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    epochs: Annotated[int, Field(ge=1)] = 10
+    batch_size: Annotated[int, Field(ge=2)] = 32
+    learning_rate: Annotated[float, Field(gt=0, allow_inf_nan=False)] = 1e-4
+    patience: Annotated[int, Field(ge=1)] = 5
+    ssim: Window = "gaussian"
+    l1_weight: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 0.5
+    kl_weight: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 1e-3
+    precision: Literal["float32", "bfloat16"] = "float32"
+    channels_last: bool | None = None
+    seed: Annotated[int, Field(ge=0)] = 0
+
+
+@dataclass(frozen=True)
+class Quality:
+    """Means over images. `total`, `reconstruction`, `l1`, `kl`: lower is better; the rest: higher.
+
+    Terms as in `nas.losses.LossTerms`; `psnr_db` and `ms_ssim` compare the same reconstructions.
+    """
+
+    total: float
+    reconstruction: float
+    ssim: float
+    l1: float
+    kl: float
+    psnr_db: float
+    ms_ssim: float
+
+
+def evaluate(
+    model: VAE,
+    dataset: ImageDataset,
+    indices: Indices,
+    config: TrainingConfig,
+    on_batch: OnBatch | None = None,
+) -> Quality:
+    """Return the quality of a model on some images of a data set, on the model's device.
+
+    The latent is sampled as in training, from noise that `config.seed` fixes; the model is
+    evaluated in eval mode and left in the mode it was in.
+    """
+    device, training = next(model.parameters()).device, model.training
+    noise, batches = generator_for(config.seed, 0), batches_of(indices, config.batch_size)
+    sums = torch.zeros(len(fields(Quality)), dtype=torch.float64)
+    model.eval()
+    with torch.inference_mode():
+        for done, part in enumerate(batches, start=1):
+            images = load_images(dataset, part, config, device)
+            terms, rebuilt = forward(model, images, config, noise)
+            means = torch.stack([*terms, psnr(rebuilt, images), ms_ssim(rebuilt, images)])
+            sums += means.cpu() * len(part)
+            if on_batch:
+                on_batch(done, len(batches))
+    model.train(training)
+    return Quality(*(sums / len(indices)).tolist())
+
+
+def load_images(
+    dataset: ImageDataset, indices: Indices, config: TrainingConfig, device: torch.device
+) -> Tensor:
+    """Return images in [0, 1] on the device; they travel as bytes."""
+    batch = torch.from_numpy(np.asarray(dataset.images[indices]))
+    if device.type == "cuda":
+        batch = batch.pin_memory()
+    layout = memory_format(config, device)
+    return batch.to(device, non_blocking=True, memory_format=layout).float().div_(255)
+
+
+def forward(
+    model: VAE, images: Tensor, config: TrainingConfig, noise: Generator
+) -> tuple[LossTerms, Tensor]:
+    """Return the loss and the reconstruction, in float32; every device gets the same noise."""
+    eps = torch.randn(len(images), model.architecture.latent_size, generator=noise)
+    half = config.precision == "bfloat16"
+    with torch.autocast(images.device.type, torch.bfloat16, enabled=half):
+        outputs = model(images, eps.to(images.device, non_blocking=True))
+    rebuilt, mean, log_variance = (output.float() for output in outputs)
+    terms = vae_loss(
+        rebuilt,
+        images,
+        mean,
+        log_variance,
+        window=config.ssim,
+        l1_weight=config.l1_weight,
+        kl_weight=config.kl_weight,
+    )
+    return terms, rebuilt
+
+
+def batches_of(indices: Indices, size: int) -> list[Indices]:
+    """Cut into batches of `size`; the last takes what is left, and one single image more."""
+    cuts = range(size, len(indices) - 1, size)
+    return np.split(indices, cuts)
+
+
+def generator_for(seed: int, epoch: int) -> Generator:
+    """Return the source of order and noise for an epoch, counted from 1; 0 is for evaluation."""
+    state = np.random.SeedSequence((seed, epoch)).generate_state(1, np.uint64)
+    return Generator().manual_seed(int(state[0]))
+
+
+def memory_format(config: TrainingConfig, device: torch.device) -> torch.memory_format:
+    """Return the layout that the settings ask for on this device."""
+    wanted = config.channels_last
+    last = device.type == "cpu" if wanted is None else wanted
+    return torch.channels_last if last else torch.contiguous_format

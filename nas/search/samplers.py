@@ -1,0 +1,73 @@
+"""Optuna's samplers behind one table."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from optuna.exceptions import ExperimentalWarning
+from optuna.samplers import (
+    BaseSampler,
+    NSGAIIISampler,
+    NSGAIISampler,
+    QMCSampler,
+    RandomSampler,
+    TPESampler,
+)
+
+GENERATION = 16
+"""Candidates per generation of the genetic samplers: a study is tens to hundreds of trials."""
+
+
+@dataclass(frozen=True)
+class SamplerKind:
+    """How to make a sampler, and whether it wants every axis in every trial.
+
+    Genetic and quasi-random samplers work on the axes that all trials share: on a conditional space
+    they would search hardly any. With `all_axes` the inactive axes are sampled as well and have no
+    effect. TPE models each group of jointly active axes by itself and needs no such help.
+    """
+
+    make: Callable[[int], BaseSampler]
+    all_axes: bool
+    explanation: str
+
+
+def _tpe(seed: int) -> BaseSampler:
+    return TPESampler(
+        seed=seed, multivariate=True, group=True, n_startup_trials=10, constant_liar=True
+    )
+
+
+def _qmc(seed: int) -> BaseSampler:
+    return QMCSampler(seed=seed, scramble=True, warn_independent_sampling=False)
+
+
+SAMPLERS: dict[str, SamplerKind | None] = {
+    "tpe": SamplerKind(_tpe, False, "tree-structured Parzen estimator, multivariate and grouped"),
+    "nsga2": SamplerKind(
+        lambda seed: NSGAIISampler(seed=seed, population_size=GENERATION),
+        True,
+        "genetic, non-dominated sorting and crowding",
+    ),
+    "nsga3": SamplerKind(
+        lambda seed: NSGAIIISampler(seed=seed, population_size=GENERATION),
+        True,
+        "genetic, non-dominated sorting and reference directions",
+    ),
+    "random": SamplerKind(lambda seed: RandomSampler(seed=seed), False, "independent draws"),
+    "qmc": SamplerKind(_qmc, True, "quasi-random Sobol sequence over the ordered axes"),
+    "enumerate": None,
+}
+"""Sampler names; `enumerate` walks the whole space in shuffled order and needs no model."""
+
+
+def make_sampler(name: str, seed: int) -> BaseSampler:
+    """Return a new Optuna sampler; `enumerate` gets the random one, which it never asks."""
+    kind = SAMPLERS[name] or SAMPLERS["random"]
+    assert kind is not None
+    with warnings.catch_warnings():
+        # Marked experimental by Optuna since several versions, without an alternative.
+        warnings.simplefilter("ignore", ExperimentalWarning)
+        return kind.make(seed)

@@ -1,0 +1,302 @@
+"""The paper's training protocol, as a stream of epochs that can be left and taken up again."""
+
+from __future__ import annotations
+
+import json
+import math
+import time
+import warnings
+from collections import deque
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import torch
+from torch import Generator, Tensor
+
+from nas.checkpoint import read_tensors, with_weights, write_tensors
+from nas.datasets.dataset import ImageDataset, Indices
+from nas.protocol import (
+    OnBatch,
+    Quality,
+    TrainingConfig,
+    batches_of,
+    evaluate,
+    forward,
+    generator_for,
+    load_images,
+    memory_format,
+)
+from nas.vae import VAE, build_vae
+from search_spaces.architecture import Architecture
+from search_spaces.errors import UserError
+
+__all__ = [
+    "CandidateFailed",
+    "EpochResult",
+    "OutOfMemory",
+    "Quality",
+    "Trainer",
+    "TrainingConfig",
+    "TrainingDiverged",
+    "evaluate",
+]
+
+
+class CandidateFailed(RuntimeError):  # noqa: N818 - named for what happened to the candidate
+    """This candidate cannot be trained; others can."""
+
+
+class TrainingDiverged(CandidateFailed):
+    """A loss is not finite. The message names epoch and batch."""
+
+
+class OutOfMemory(CandidateFailed):
+    """The device has too little memory for this candidate. The message names the epoch."""
+
+
+@dataclass(frozen=True)
+class EpochResult:
+    """What one epoch gave. Times leave out what `on_batch` took.
+
+    Attributes:
+        epoch: Counted from 1.
+        train_loss: Total loss, a mean over the training images while the weights changed.
+        validation: Of the weights at the end of the epoch.
+        duration_s: Training and validation.
+        images_per_s: Training images per second of training.
+    """
+
+    epoch: int
+    train_loss: float
+    validation: Quality
+    duration_s: float
+    images_per_s: float
+
+
+class Trainer:
+    """Trains one architecture; ask `epochs` for results, as many as needed.
+
+    On a CPU the same seed, data and thread count give the same results bit for bit, interrupted or
+    not. The global random state is neither used nor changed.
+
+    Args:
+        architecture: What to train; its initial weights come from `config.seed`.
+        dataset: Images of the architecture's size.
+        config: The protocol.
+        device: Where to train.
+
+    Raises:
+        UserError: the images do not fit the architecture, or a split is too small.
+    """
+
+    def __init__(
+        self,
+        architecture: Architecture,
+        dataset: ImageDataset,
+        config: TrainingConfig,
+        device: torch.device | str = "cpu",
+    ) -> None:
+        _require_fit(architecture, dataset)
+        self.architecture, self.dataset, self.config = architecture, dataset, config
+        self.device = torch.device(device)
+        self.history: list[EpochResult] = []
+        self.model = build_vae(architecture, config.seed)
+        layout = memory_format(config, self.device)
+        self.model.to(self.device, memory_format=layout)  # type: ignore[call-overload]
+        self._parameters = dict(self.model.named_parameters())
+        fused = self.device.type in ("cpu", "cuda")
+        self._adam = torch.optim.Adam(self._parameters.values(), config.learning_rate, fused=fused)
+        self._best_weights: dict[str, Tensor] = {}
+        self._restored: deque[EpochResult] = deque()
+
+    @property
+    def best(self) -> EpochResult:
+        """The epoch of lowest total validation loss so far; the first of equals."""
+        return min(self.history, key=lambda result: result.validation.total)
+
+    @property
+    def finished(self) -> bool:
+        """Whether all epochs are done or patience has run out."""
+        done = len(self.history)
+        return done >= self.config.epochs or (
+            done > 0 and done - self.best.epoch >= self.config.patience
+        )
+
+    def epochs(
+        self, checkpoint: Path | None = None, on_batch: OnBatch | None = None
+    ) -> Iterator[EpochResult]:
+        """Train, yielding after each epoch, until `finished`; leave and call again at will.
+
+        With a `checkpoint` the state is saved there after each epoch, and a new trainer takes it up
+        from there: it first yields the epochs already done, then goes on. A damaged checkpoint is
+        warned of and training starts over. The file may be deleted once it is no longer needed.
+
+        An exception in the middle of an epoch, also one that `on_batch` raises, leaves this trainer
+        with half an epoch in its weights: go on with a new one.
+
+        Raises:
+            TrainingDiverged: a loss is not finite.
+            OutOfMemory: the device has too little memory.
+            UserError: the checkpoint belongs to another training, or cannot be written.
+        """
+        if checkpoint and not self.history and not self._restored:
+            self._restore(checkpoint)
+        while self._restored:
+            self.history.append(self._restored.popleft())
+            yield self.history[-1]
+        while not self.finished:
+            result = self._epoch(len(self.history) + 1, on_batch)
+            self.history.append(result)
+            if self.best is result:
+                self._best_weights = _copy(self.model.state_dict())
+            if checkpoint:
+                self._save(checkpoint)
+            yield result
+
+    def best_model(self) -> VAE:
+        """Return the model of the `best` epoch on the device, in eval mode."""
+        return with_weights(self.architecture, _copy(self._best_weights)).to(self.device)
+
+    def _epoch(self, epoch: int, on_batch: OnBatch | None) -> EpochResult:
+        noise, size = generator_for(self.config.seed, epoch), self.config.batch_size
+        order = torch.randperm(len(self.dataset.train), generator=noise).numpy()
+        train = batches_of(self.dataset.train[order], size)
+        total = len(train) + len(batches_of(self.dataset.validation, size))
+        watch, loss = _Watch(on_batch, total), 0.0
+        self.model.train()
+        with self._naming_failures(epoch):
+            for number, indices in enumerate(train, start=1):
+                value = self._step(indices, noise)
+                _require_finite(value, f"epoch {epoch}, batch {number} of {len(train)}")
+                loss += value * len(indices) / len(order)
+                watch.tick()
+            train_s = watch.seconds
+            quality = evaluate(
+                self.model, self.dataset, self.dataset.validation, self.config, watch.tick
+            )
+        _require_finite(quality.total, f"epoch {epoch}, validation")
+        return EpochResult(epoch, loss, quality, watch.seconds, len(order) / train_s)
+
+    def _step(self, indices: Indices, noise: Generator) -> float:
+        images = load_images(self.dataset, indices, self.config, self.device)
+        loss = forward(self.model, images, self.config, noise)[0].total
+        loss.backward()  # type: ignore[no-untyped-call]
+        self._adam.step()
+        self._adam.zero_grad(set_to_none=True)  # before the next forward pass, which needs the room
+        return loss.item()
+
+    @contextmanager
+    def _naming_failures(self, epoch: int) -> Iterator[None]:
+        try:
+            yield
+        except (RuntimeError, MemoryError) as error:
+            out = isinstance(error, MemoryError | torch.OutOfMemoryError)
+            if out or "can't allocate memory" in str(error):  # how torch says it on a CPU
+                raise OutOfMemory(
+                    f"epoch {epoch}: out of memory on {self.device} at batch size "
+                    f"{self.config.batch_size}"
+                ) from error
+            raise
+
+    def _identity(self) -> str:
+        """Everything that the weights depend on, apart from when training ends."""
+        config = self.config.model_dump(mode="json", exclude={"epochs", "patience"})
+        counts = [len(self.dataset.train), len(self.dataset.validation)]
+        data = [self.dataset.fingerprint, *counts]
+        return json.dumps([self.architecture.digest, data, config])
+
+    def _save(self, path: Path) -> None:
+        adam = {
+            f"adam.{key}.{name}": value
+            for name, parameter in self._parameters.items()
+            for key, value in self._adam.state[parameter].items()
+        }
+        weights = {f"model.{name}": value for name, value in self.model.state_dict().items()}
+        best = {f"best.{name}": value for name, value in self._best_weights.items()}
+        history = json.dumps([asdict(result) for result in self.history])
+        write_tensors(
+            path, adam | weights | best, {"training": self._identity(), "history": history}
+        )
+
+    def _restore(self, path: Path) -> None:
+        if not path.exists():
+            return
+        try:
+            tensors, metadata = read_tensors(path)
+        except UserError as error:
+            warnings.warn(f"{error}; training starts over", RuntimeWarning, stacklevel=3)
+            return
+        if metadata.get("training") != self._identity():
+            raise UserError(
+                f"{path}: belongs to a training with another architecture, data or settings; "
+                "remove it or choose another folder"
+            )
+        self.model.load_state_dict(_under("model.", tensors))
+        self._best_weights = _under("best.", tensors)
+        self._restore_adam(tensors)
+        for result in json.loads(metadata["history"]):
+            self._restored.append(
+                EpochResult(**{**result, "validation": Quality(**result["validation"])})
+            )
+
+    def _restore_adam(self, tensors: dict[str, Tensor]) -> None:
+        state = {}
+        for index, (name, parameter) in enumerate(self._parameters.items()):
+            # The fused step walks parameter and moments in memory order: their layouts must agree.
+            moments = {
+                key: torch.empty_like(parameter, device="cpu").copy_(tensors[f"adam.{key}.{name}"])
+                for key in ("exp_avg", "exp_avg_sq")
+            }
+            state[index] = {"step": tensors[f"adam.step.{name}"], **moments}
+        groups = self._adam.state_dict()["param_groups"]
+        self._adam.load_state_dict({"state": state, "param_groups": groups})
+
+
+class _Watch:
+    """Counts the batches of an epoch and its seconds, which stand still while `on_batch` runs."""
+
+    def __init__(self, on_batch: OnBatch | None, total: int) -> None:
+        self._on_batch, self._total, self._done = on_batch, total, 0
+        self._start = time.perf_counter()
+
+    def tick(self, *_progress_of_one_split: int) -> None:
+        self._done += 1
+        left = time.perf_counter()
+        if self._on_batch:
+            self._on_batch(self._done, self._total)
+        self._start += time.perf_counter() - left
+
+    @property
+    def seconds(self) -> float:
+        return time.perf_counter() - self._start
+
+
+def _copy(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Return the weights as contiguous tensors of their own, on the CPU."""
+    layout = torch.contiguous_format
+    return {n: t.to("cpu", copy=True, memory_format=layout) for n, t in weights.items()}
+
+
+def _under(prefix: str, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    return {n.removeprefix(prefix): t for n, t in tensors.items() if n.startswith(prefix)}
+
+
+def _require_finite(loss: float, where: str) -> None:
+    if not math.isfinite(loss):
+        raise TrainingDiverged(f"{where}: the loss is {loss}")
+
+
+def _require_fit(architecture: Architecture, dataset: ImageDataset) -> None:
+    size, channels = architecture.image_size, architecture.image_channels
+    if dataset.images.shape[1:] != (channels, size, size):
+        raise UserError(
+            f"data set {dataset.name!r} holds images of {dataset.images.shape[1:]}, the "
+            f"architecture is for {(channels, size, size)} (channels, height, width)"
+        )
+    if len(dataset.train) < 2 or len(dataset.validation) < 1:
+        raise UserError(
+            f"data set {dataset.name!r} has {len(dataset.train)} training and "
+            f"{len(dataset.validation)} validation images; at least 2 and 1 are needed"
+        )

@@ -1,0 +1,267 @@
+"""Ways to run the same model, each checked against eager before it is timed.
+
+A new way is one function in `engines` and one line in `BACKENDS`.
+"""
+
+from __future__ import annotations
+
+import copy
+import difflib
+import os
+import shutil
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from profiling import engines
+from profiling.agreement import checked_error, repeatable_outputs
+from profiling.engines import Args, Run
+from profiling.environment import threads as torch_threads
+from profiling.errors import ProfilingError
+from profiling.latency import (
+    Latency,
+    LatencyConfig,
+    Ratio,
+    batched,
+    measure_latency,
+    paired_ratio,
+)
+from profiling.onnx_export import missing
+from profiling.symbolic import Example
+
+
+@dataclass(frozen=True)
+class Backend:
+    """A way to run a model.
+
+    `unavailable(device)` tells why it cannot be used with tensors on `device`, None where it can.
+    `prepare(model, args, threads)` may change the model, a private copy in evaluation mode on that
+    device; it returns a callable with the model's arguments and outputs, and a remark for the
+    table or "".
+    """
+
+    about: str
+    unavailable: Callable[[torch.device], str | None]
+    prepare: Callable[[nn.Module, Args, int], tuple[Run, str]]
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """A backend ready to run one model; `run` takes the model's arguments.
+
+    `max_error` is the largest absolute difference from eager of any output element.
+    """
+
+    name: str
+    run: Run
+    max_error: float
+    preparation_s: float
+    note: str
+
+
+@dataclass(frozen=True)
+class BackendRow:
+    """One line of a comparison: what was measured, or the `reason` why nothing was.
+
+    `speed_up` is eager's time over this backend's, paired by round: above 1 is faster.
+    """
+
+    name: str
+    about: str
+    reason: str | None = None
+    latency: Latency | None = None
+    speed_up: Ratio | None = None
+    max_error: float | None = None
+    preparation_s: float | None = None
+    note: str = ""
+
+    def record(self) -> dict[str, str | float | bool | None]:
+        """Return the line as the columns of a table, None for what was not measured."""
+        timed, ratio = self.latency, self.speed_up
+        return {
+            "backend": self.name,
+            "ms": timed and timed.median_ms,
+            "ms_low": timed and timed.interval_ms.low,
+            "ms_high": timed and timed.interval_ms.high,
+            "speed_up": ratio and ratio.median,
+            "speed_up_low": ratio and ratio.interval.low,
+            "speed_up_high": ratio and ratio.interval.high,
+            "max_error": self.max_error,
+            "preparation_s": self.preparation_s,
+            "contended": timed and timed.contended,
+            "note": self.note,
+            "reason": self.reason,
+        }
+
+
+def prepare_backend(
+    name: str,
+    model: nn.Module,
+    example: Example,
+    device: torch.device | str = "cpu",
+    threads: int = 1,
+) -> Prepared:
+    """Make one backend ready for `model` and shapes like `example`'s, and check it against eager.
+
+    Works on copies: the model, torch's thread count and the random state stay as they are.
+
+    Raises:
+        ProfilingError: unknown or unavailable backend, a model that it cannot run, a random model
+            (pass its noise in `example`), or an output off by more than 1e-4.
+    """
+    backend, device = find_backend(name), torch.device(device)
+    if reason := backend.unavailable(device):
+        raise ProfilingError(f"{name}: {reason}")
+    args = tuple(arg.to(device) for arg in batched(example, len(_first(example)), device))
+    with _undisturbed(threads, device):
+        expected = repeatable_outputs(_private(model, device), args)
+        start = time.perf_counter()
+        try:
+            with torch.no_grad():
+                run, note = backend.prepare(_private(model, device), args, threads)
+            with torch.inference_mode():  # compilers work at the first call
+                run(*(arg.clone() for arg in args))
+        except ProfilingError as error:
+            raise ProfilingError(f"{name}: {error}") from error
+        except Exception as error:  # each engine raises its own
+            raise ProfilingError(f"{name}: cannot run this model: {_first_line(error)}") from error
+        seconds = time.perf_counter() - start
+        return Prepared(name, run, checked_error(name, run, args, expected), seconds, note)
+
+
+def compare_backends(
+    model: nn.Module,
+    example: Example,
+    names: Sequence[str] | None = None,
+    config: LatencyConfig | None = None,
+    device: torch.device | str = "cpu",
+    *,
+    progress: Callable[[int, int], None] | None = None,
+) -> tuple[BackendRow, ...]:
+    """Time the named backends (default: all) beside eager, taking turns; eager comes first.
+
+    What cannot run here keeps its line, with the reason.
+
+    Raises:
+        ProfilingError: an unknown name, an example of another batch size, or a random model.
+    """
+    config, device = config or LatencyConfig(), torch.device(device)
+    wanted = list(dict.fromkeys(["eager", *(BACKENDS if names is None else names)]))
+    for name in wanted:
+        find_backend(name)
+    args, total = batched(example, config.batch, device), len(wanted) + config.max_rounds
+    prepared: dict[str, Prepared | str] = {}
+    for done, name in enumerate(wanted, start=1):
+        prepared[name] = _prepared_or_reason(name, model, args, device, config.threads)
+        if progress:
+            progress(done, total)
+    runs = {name: ready.run for name, ready in prepared.items() if isinstance(ready, Prepared)}
+    told = progress and (lambda done, _: progress(len(wanted) + done, total))
+    latencies = measure_latency(runs, args, config, device, progress=told)
+    if progress:
+        progress(total, total)
+    return tuple(_row(name, ready, latencies) for name, ready in prepared.items())
+
+
+def find_backend(name: str) -> Backend:
+    """Return a backend by its name.
+
+    Raises:
+        ProfilingError: there is none of that name; the nearest is offered.
+    """
+    if name in BACKENDS:
+        return BACKENDS[name]
+    near = difflib.get_close_matches(name, BACKENDS, n=1)
+    hint = f"; did you mean {near[0]!r}?" if near else ""
+    raise ProfilingError(f"backend: {name!r} is not one of {', '.join(BACKENDS)}{hint}")
+
+
+def _anywhere(device: torch.device) -> str | None:
+    return None
+
+
+def _with_compiler(device: torch.device) -> str | None:
+    if device.type == "cuda":
+        return missing("triton") and "needs triton: pip install triton"
+    compilers = (os.environ.get("CXX", ""), "g++", "clang++", "cl")
+    found = any(shutil.which(name) for name in compilers if name)
+    return None if found else "needs a C++ compiler: install g++ or clang++, or set CXX"
+
+
+def _cpu_extra(package: str) -> Callable[[torch.device], str | None]:
+    def unavailable(device: torch.device) -> str | None:
+        if device.type != "cpu":
+            return f"is set up for the CPU only: use device 'cpu', not {str(device)!r}"
+        return missing("onnx", "onnxscript", package)
+
+    return unavailable
+
+
+def _cuda_device(device: torch.device) -> str | None:
+    return None if torch.cuda.is_available() else "finds no CUDA device"
+
+
+def _beside_cpu(device: torch.device) -> str | None:
+    return "eager runs there already" if device.type == "cuda" else _cuda_device(device)
+
+
+BACKENDS: dict[str, Backend] = {
+    "eager": Backend("PyTorch as it is", _anywhere, engines.eager),
+    "channels_last": Backend("channels innermost in memory", _anywhere, engines.channels_last),
+    "bn_folded": Backend("BatchNorms in the layers before them", _anywhere, engines.bn_folded),
+    "compile": Backend("torch.compile, fixed shapes", _with_compiler, engines.compile),
+    "onnxruntime": Backend("ONNX Runtime", _cpu_extra("onnxruntime"), engines.onnxruntime),
+    "openvino": Backend("OpenVINO, float32", _cpu_extra("openvino"), engines.openvino),
+    "cuda": Backend("eager on the CUDA device", _beside_cpu, engines.cuda),
+    "cuda_graph": Backend("one CUDA graph of the pass", _cuda_device, engines.cuda_graph),
+}
+
+
+@contextmanager
+def _undisturbed(threads: int, device: torch.device) -> Iterator[None]:
+    devices = [device] if device.type == "cuda" else []
+    with torch_threads(threads), torch.random.fork_rng(devices=devices):
+        yield
+
+
+def _private(model: nn.Module, device: torch.device) -> nn.Module:
+    return copy.deepcopy(model).to(device).eval()
+
+
+def _prepared_or_reason(
+    name: str, model: nn.Module, args: Args, device: torch.device, threads: int
+) -> Prepared | str:
+    try:
+        return prepare_backend(name, model, args, device, threads)
+    except ProfilingError as error:
+        if name == "eager":  # nothing to compare with: a random model, or a wrong example
+            raise
+        return str(error).removeprefix(f"{name}: ")
+
+
+def _row(name: str, ready: Prepared | str, latencies: dict[str, Latency]) -> BackendRow:
+    about = BACKENDS[name].about
+    if isinstance(ready, str):
+        return BackendRow(name, about, reason=ready)
+    return BackendRow(
+        name,
+        about,
+        latency=latencies[name],
+        speed_up=paired_ratio(latencies["eager"], latencies[name]),
+        max_error=ready.max_error,
+        preparation_s=ready.preparation_s,
+        note=ready.note,
+    )
+
+
+def _first(example: Example) -> Tensor:
+    return example[0] if isinstance(example, tuple) else example
+
+
+def _first_line(error: Exception) -> str:
+    lines = str(error).strip().splitlines()
+    return f"{type(error).__name__}: {lines[0]}" if lines else type(error).__name__

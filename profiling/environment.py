@@ -1,0 +1,140 @@
+"""Where a measurement was made: two timings compare only when this is the same."""
+
+from __future__ import annotations
+
+import os
+import platform
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import torch
+from pydantic import BaseModel, ConfigDict
+
+from profiling.allocator import AllocatorState, allocator_state
+from profiling.errors import ProfilingError
+
+_GOVERNOR = Path("/sys/devices/system/cpu/cpu0/cpufreq/scaling_governor")
+_CPUINFO = Path("/proc/cpuinfo")
+
+
+class Environment(BaseModel):
+    """A machine and its settings, as far as they change how long an operation takes.
+
+    `cores` are those this process may run on; `governor` (CPU frequency policy) is None where the
+    system does not tell; `cuda` is torch's CUDA version on a CUDA device, else None.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    device: str
+    device_name: str
+    cpu_model: str
+    cores: int
+    threads: int
+    torch_version: str
+    python: str
+    os: str
+    allocator: AllocatorState
+    mkldnn: bool
+    tf32: bool
+    governor: str | None = None
+    cuda: str | None = None
+
+
+def fingerprint(device: torch.device | str = "cpu") -> Environment:
+    """Describe this process as it stands now, including its current number of torch threads."""
+    device = torch.device(device)
+    cpu, on_cuda = _cpu_model(), device.type == "cuda"
+    return Environment(
+        device=str(device),
+        device_name=torch.cuda.get_device_name(device) if on_cuda else cpu,
+        cpu_model=cpu,
+        cores=_cores(),
+        threads=torch.get_num_threads(),
+        torch_version=torch.__version__,
+        python=platform.python_version(),
+        os=f"{platform.system()} {platform.release()}",
+        allocator=allocator_state(),
+        mkldnn=_mkldnn(),
+        tf32=on_cuda and convolution_precision() == "tf32",
+        governor=_GOVERNOR.read_text().strip() if _GOVERNOR.exists() else None,
+        cuda=torch.version.cuda if on_cuda else None,
+    )
+
+
+def differences(a: Environment, b: Environment) -> list[str]:
+    """Name every field in which two environments differ, as ``field: 'a' against 'b'``."""
+    left, right = a.model_dump(), b.model_dump()
+    return [f"{k}: {left[k]!r} against {right[k]!r}" for k in left if left[k] != right[k]]
+
+
+def select_device(name: str = "auto") -> torch.device:
+    """Turn "auto", "cpu", "cuda" or "cuda:N" into a device; "auto" prefers CUDA.
+
+    Raises:
+        ProfilingError: unknown name, or CUDA asked for where this torch finds none.
+    """
+    if name == "auto":
+        name = "cuda" if torch.cuda.is_available() else "cpu"
+    kind, _, index = name.partition(":")
+    if kind not in ("cpu", "cuda") or (index and not (kind == "cuda" and index.isdigit())):
+        raise ProfilingError(f"device: {name!r} is not one of 'auto', 'cpu', 'cuda', 'cuda:N'")
+    if kind == "cuda":
+        _require_cuda(name, int(index or 0))
+    return torch.device(name)
+
+
+def _require_cuda(name: str, index: int) -> None:
+    if not torch.cuda.is_available():
+        raise ProfilingError(
+            f"device: {name!r} asked for, but torch {torch.__version__} finds no CUDA device: "
+            "use device 'cpu', or install a CUDA build of torch and a driver"
+        )
+    if index >= torch.cuda.device_count():
+        raise ProfilingError(
+            f"device: {name!r} asked for, but there are {torch.cuda.device_count()} CUDA devices: "
+            f"use 'cuda:0' to 'cuda:{torch.cuda.device_count() - 1}'"
+        )
+
+
+@contextmanager
+def threads(count: int) -> Iterator[None]:
+    """Give torch `count` threads for the body, then restore the number it had.
+
+    Raises:
+        ProfilingError: `count` is below 1.
+    """
+    if count < 1:
+        raise ProfilingError(f"threads: {count} is not a positive number of threads")
+    before = torch.get_num_threads()
+    torch.set_num_threads(count)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
+
+
+def convolution_precision() -> str:
+    """Return how CUDA convolutions multiply float32: "tf32", "ieee" or "none" (torch's choice)."""
+    return str(torch.backends.cudnn.conv.fp32_precision)  # type: ignore[attr-defined]
+
+
+def _mkldnn() -> bool:
+    available: bool = torch.backends.mkldnn.is_available()  # type: ignore[no-untyped-call]
+    return available and bool(torch.backends.mkldnn.enabled)
+
+
+def _cores() -> int:
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
+def _cpu_model() -> str:
+    """Return the CPU's marketing name, or its architecture where the system does not tell."""
+    if _CPUINFO.exists():
+        for line in _CPUINFO.read_text().splitlines():
+            if line.startswith("model name"):
+                return line.partition(":")[2].strip()
+    return platform.processor() or platform.machine()

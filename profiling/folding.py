@@ -1,0 +1,75 @@
+"""Fold BatchNorms into the layers before them."""
+
+from __future__ import annotations
+
+import copy
+from typing import Any
+
+import torch
+from torch import Tensor, fx, nn
+
+
+def fold_batch_norms(model: nn.Module) -> tuple[nn.Module, int, int]:
+    """Return a copy without the BatchNorms that directly follow a convolution or linear layer.
+
+    Their scale and shift move into that layer's weights, where it feeds nothing else. The second
+    and third values tell how many were folded, and how many there were. The copy is in evaluation
+    mode; after a linear layer, features are taken to be `(batch, features)`.
+
+    Raises:
+        Exception: torch.fx cannot follow the forward pass (control flow that depends on values).
+    """
+    folded = copy.deepcopy(model).eval()
+    nodes = list(fx.symbolic_trace(folded).graph.nodes)
+    modules = dict(folded.named_modules(remove_duplicate=False))
+    calls = [id(modules[node.target]) for node in nodes if node.op == "call_module"]
+    norms = [m for m in folded.modules() if isinstance(m, tuple(_FOLDS))]
+    done = 0
+    for node in nodes:
+        pair = _foldable(node, modules, calls)
+        if pair:
+            _fold(*pair)
+            folded.set_submodule(node.target, nn.Identity())
+            done += 1
+    return folded, done, len(norms)
+
+
+def _foldable(node: fx.Node, modules: dict[str, nn.Module], calls: list[int]) -> Any:
+    """Return (layer, norm) where `node` is a BatchNorm that may move into the layer before it."""
+    norm = modules.get(str(node.target)) if node.op == "call_module" else None
+    source = node.args[0] if norm is not None and node.args else None
+    if not (isinstance(source, fx.Node) and source.op == "call_module"):
+        return None
+    layer = modules[str(source.target)]
+    alone = len(source.users) == 1 and calls.count(id(layer)) == calls.count(id(norm)) == 1
+    fits = isinstance(layer, _FOLDS.get(type(norm), ())) and norm.running_mean is not None
+    shared = fits and sum(p is layer.weight for m in modules.values() for p in m.parameters(False))
+    return (layer, norm) if alone and fits and shared == 1 else None
+
+
+_FOLDS: dict[type[nn.Module], tuple[type[nn.Module], ...]] = {
+    nn.BatchNorm1d: (nn.Conv1d, nn.ConvTranspose1d, nn.Linear),
+    nn.BatchNorm2d: (nn.Conv2d, nn.ConvTranspose2d),
+    nn.BatchNorm3d: (nn.Conv3d, nn.ConvTranspose3d),
+}
+
+
+def _fold(layer: Any, norm: Any) -> None:
+    """Scale the layer's weights and bias by what the norm does in evaluation mode."""
+    with torch.no_grad():
+        scale = torch.rsqrt(norm.running_var + norm.eps)
+        scale = scale if norm.weight is None else scale * norm.weight
+        shift = (0 if norm.bias is None else norm.bias) - norm.running_mean * scale
+        bias = shift if layer.bias is None else layer.bias * scale + shift
+        layer.weight = nn.Parameter(_scaled(layer, scale))
+        layer.bias = nn.Parameter(bias)
+
+
+def _scaled(layer: Any, scale: Tensor) -> Tensor:
+    """Scale each output channel; transposed convolutions hold (in, out / groups, ...) weights."""
+    weight: Tensor = layer.weight
+    if not getattr(layer, "transposed", False):
+        return weight * scale.view(-1, *[1] * (weight.dim() - 1))
+    groups, spatial = layer.groups, [1] * (weight.dim() - 2)
+    parts = weight.view(groups, -1, *weight.shape[1:])
+    return (parts * scale.view(groups, 1, -1, *spatial)).view_as(weight)

@@ -1,0 +1,196 @@
+"""Layers written by hand, such as ``dsconv in=64 out=128 size=36 batch=1``, to measure alone."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, replace
+
+import torch
+from torch import Tensor, nn
+
+from profiling.errors import ProfilingError
+
+Values = Mapping[str, int]
+
+
+@dataclass(frozen=True)
+class Kind:
+    """A kind of layer: how to build it from its values, and the values it has by default."""
+
+    build: Callable[[Values], nn.Module]
+    defaults: Values
+    required: tuple[str, ...] = ("in", "out", "size")
+
+
+def _conv(v: Values) -> nn.Module:
+    padding = v["kernel"] // 2
+    return nn.Conv2d(v["in"], v["out"], v["kernel"], v["stride"], padding, groups=v["groups"])
+
+
+def _depthwise(v: Values) -> nn.Module:
+    return _conv({**v, "out": v["in"], "groups": v["in"]})
+
+
+def _pointwise(v: Values) -> nn.Module:
+    return _conv({**v, "kernel": 1, "stride": 1, "groups": 1})
+
+
+def _separable(v: Values) -> nn.Module:
+    return nn.Sequential(_depthwise(v), _pointwise(v))
+
+
+def _transposed(v: Values) -> nn.Module:
+    """Pad so that the output is exactly `stride` times the input's size."""
+    surplus = v["kernel"] - v["stride"]
+    padding = max(0, (surplus + 1) // 2)
+    return nn.ConvTranspose2d(
+        v["in"], v["out"], v["kernel"], v["stride"], padding, 2 * padding - surplus, v["groups"]
+    )
+
+
+class Cat(nn.Module):
+    """Joins two inputs along the channels."""
+
+    def forward(self, first: Tensor, second: Tensor) -> Tensor:
+        """Return `(batch, channels of both, height, width)`."""
+        return torch.cat((first, second), 1)
+
+
+_CHANNELS = ("in", "size")
+_KERNEL = {"kernel": 3, "stride": 1}
+_ACTIVATIONS: Mapping[str, Callable[[], nn.Module]] = {
+    "elu": nn.ELU,
+    "relu": nn.ReLU,
+    "leaky_relu": nn.LeakyReLU,
+    "silu": nn.SiLU,
+    "gelu": nn.GELU,
+    "mish": nn.Mish,
+    "tanh": nn.Tanh,
+    "sigmoid": nn.Sigmoid,
+}
+
+
+def _activation(make: Callable[[], nn.Module]) -> Kind:
+    return Kind(lambda v: make(), {}, _CHANNELS)
+
+
+KINDS: Mapping[str, Kind] = {
+    "conv": Kind(_conv, {**_KERNEL, "groups": 1}),
+    "dsconv": Kind(_separable, _KERNEL),
+    "depthwise": Kind(_depthwise, _KERNEL, _CHANNELS),
+    "pointwise": Kind(_pointwise, {}),
+    "convtranspose": Kind(_transposed, {**_KERNEL, "groups": 1}),
+    "linear": Kind(lambda v: nn.Linear(v["in"], v["out"]), {}, ("in", "out")),
+    "batchnorm": Kind(lambda v: nn.BatchNorm2d(v["in"]), {}, _CHANNELS),
+    "cat": Kind(lambda v: Cat(), {}),
+    "maxpool": Kind(lambda v: nn.MaxPool2d(v["kernel"]), {"kernel": 2}, _CHANNELS),
+    "avgpool": Kind(lambda v: nn.AvgPool2d(v["kernel"]), {"kernel": 2}, _CHANNELS),
+    "globalpool": Kind(lambda v: nn.AdaptiveAvgPool2d(1), {}, _CHANNELS),
+    "upsample": Kind(lambda v: nn.Upsample(scale_factor=v["scale"]), {"scale": 2}, _CHANNELS),
+    **{name: _activation(make) for name, make in _ACTIVATIONS.items()},
+}
+
+
+@dataclass(frozen=True)
+class HandmadeLayer:
+    """A kind with its values; `str()` of it is the text that makes it again.
+
+    `in` and `out` are channels (`cat`: of the first input, and of both together), `size` the
+    height and width of the input.
+    """
+
+    kind: str
+    values: Values
+
+    def __str__(self) -> str:
+        return " ".join([self.kind, *(f"{key}={value}" for key, value in self.values.items())])
+
+    @property
+    def input_shapes(self) -> tuple[tuple[int, ...], ...]:
+        """Shapes of the forward pass's arguments."""
+        v = self.values
+        if "size" not in v:
+            return ((v["batch"], v["in"]),)
+        rest = (v["size"], v["size"])
+        channels = (v["in"], v["out"] - v["in"]) if self.kind == "cat" else (v["in"],)
+        return tuple((v["batch"], count, *rest) for count in channels)
+
+    def build(self, device: torch.device | str = "cpu") -> tuple[nn.Module, tuple[Tensor, ...]]:
+        """Return the module, freshly initialised, and a random input for it.
+
+        Raises:
+            ProfilingError: torch cannot build a layer of these values.
+        """
+        try:
+            with torch.device(device):
+                module = KINDS[self.kind].build(self.values)
+                return module, tuple(torch.rand(shape) for shape in self.input_shapes)
+        except (ValueError, RuntimeError) as error:
+            raise ProfilingError(f"layer {str(self)!r}: {error}") from error
+
+    def with_values(self, **changes: int) -> HandmadeLayer:
+        """Return the layer with some values changed.
+
+        Raises:
+            ProfilingError: the kind has no such value, or it is not a positive number.
+        """
+        for key in changes:
+            _require_known(key, self.values, f"layer {str(self)!r}: key")
+        return _checked(replace(self, values={**self.values, **changes}))
+
+    def scaled_to(self, width: int) -> HandmadeLayer:
+        """Return the layer with `width` channels going out, those coming in in proportion.
+
+        Raises:
+            ProfilingError: the proportion is not a whole number of channels.
+        """
+        v = self.values
+        if "out" not in v:
+            return self.with_values(**{"in": width})
+        if width * v["in"] % v["out"]:
+            raise ProfilingError(
+                f"layer {str(self)!r}: width {width} does not keep in:out = {v['in']}:{v['out']}: "
+                f"use a multiple of {v['out']}"
+            )
+        return self.with_values(**{"in": width * v["in"] // v["out"], "out": width})
+
+
+def parse_layer(text: str) -> HandmadeLayer:
+    """Read a layer such as ``dsconv in=64 out=128 size=36 batch=1``.
+
+    Raises:
+        ProfilingError: unknown kind or key, a value missing or not a positive whole number.
+    """
+    kind, *pairs = text.split() or [""]
+    _require_known(kind, KINDS, f"layer {text!r}: kind")
+    known = KINDS[kind]
+    values: dict[str, int | None] = {**dict.fromkeys(known.required), **known.defaults, "batch": 1}
+    for pair in pairs:
+        key, _, value = pair.partition("=")
+        _require_known(key, values, f"layer {text!r}: key")
+        if not value.isdecimal():
+            raise ProfilingError(f"layer {text!r}: {key}={value!r} is not a whole number")
+        values[key] = int(value)
+    missing = [key for key, value in values.items() if value is None]
+    if missing:
+        example = " ".join(f"{key}=..." for key in missing)
+        raise ProfilingError(f"layer {text!r}: {kind} also needs {example}")
+    return _checked(HandmadeLayer(kind, {k: v for k, v in values.items() if v is not None}))
+
+
+def _checked(layer: HandmadeLayer) -> HandmadeLayer:
+    for key, value in layer.values.items():
+        if value < 1:
+            raise ProfilingError(f"layer {str(layer)!r}: {key}={value} is not at least 1")
+    if layer.kind == "cat" and layer.values["out"] <= layer.values["in"]:
+        raise ProfilingError(f"layer {str(layer)!r}: cat puts out more channels than come in first")
+    return layer
+
+
+def _require_known(name: str, known: Iterable[str], what: str) -> None:
+    names = list(known)
+    if name not in names:
+        match = difflib.get_close_matches(name, names, n=1, cutoff=0.5)
+        hint = f" (did you mean {match[0]!r}?)" if match else ""
+        raise ProfilingError(f"{what} {name!r} is not one of {', '.join(names)}{hint}")

@@ -1,0 +1,266 @@
+"""Where the time of a forward pass goes: one table of every module's cost, time and bound.
+
+The headline latency is of the model as it is. Beside it, taking turns with it, runs a copy that
+shares its tensors and notes when each module starts and stops; the table says how much of the
+headline its rows explain, and by how much taking notes slowed the pass down.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from statistics import mean
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import nn
+
+from profiling.complexity import Complexity, Row, complexity
+from profiling.intervals import relative_iqr
+from profiling.latency import (
+    Latency,
+    LatencyConfig,
+    Ratio,
+    batched,
+    measure_latency,
+    paired_ratio,
+)
+from profiling.memory import require_memory
+from profiling.notes import Notes, Pass, middle_half, note_cost_ms, outside_ms
+from profiling.roofline import Bound, Peaks, measure_peaks
+from profiling.symbolic import Example, on_meta
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+OUTSIDE = "(outside modules)"
+
+
+@dataclass(frozen=True)
+class Layer:
+    """One module's own cost and time; what its children do is in their rows.
+
+    `time_ms` is the mean over the middle half of the passes, ordered by their total: robust like a
+    median, and yet the rows add up. `times_ms` has every pass.
+    """
+
+    cost: Row
+    time_ms: float
+    times_ms: tuple[float, ...]
+    bound: Bound  # the peak that allows least
+    limit_ms: float
+
+    @property
+    def attained(self) -> float:
+        """Share of the binding peak reached: the least time it allows over the time taken.
+
+        Far below 1 where work is of another sort than the peak's: exponentials, small kernels.
+        """
+        return self.limit_ms / self.time_ms if self.time_ms else 0.0
+
+    @property
+    def spread(self) -> float:
+        """Interquartile range of the passes over their median."""
+        return relative_iqr(self.times_ms)
+
+    @property
+    def gflop_s(self) -> float:
+        """Achieved arithmetic, in GFLOP/s."""
+        return 2 * self.cost.macs / self.time_ms / 1e6 if self.time_ms else 0.0
+
+    @property
+    def gb_s(self) -> float:
+        """Achieved traffic, in GB/s; above the memory's peak where caches help."""
+        return self.cost.bytes_moved / self.time_ms / 1e6 if self.time_ms else 0.0
+
+
+def part_of(layer: Layer) -> str:
+    """Name the top-level part a layer is in: the first component of its path."""
+    return layer.cost.path.partition(".")[0]
+
+
+def stage_of(layer: Layer) -> str:
+    """Name the stage a layer is in: its path up to the first number, or two components of it."""
+    names = layer.cost.path.split(".")
+    numbered = next((i for i, name in enumerate(names) if name.isdigit()), 1)
+    return ".".join(names[: numbered + 1])
+
+
+GROUPS: Mapping[str, Callable[[Layer], str]] = {
+    "kind": lambda layer: layer.cost.kind,
+    "part": part_of,
+    "stage": stage_of,
+    "bound": lambda layer: layer.bound,
+}
+
+
+@dataclass(frozen=True)
+class LayerTable:
+    """Every layer of one forward pass, and how far the table can be trusted.
+
+    `latency` is of the model as it is, `instrumented` of the copy that took notes. `outside_ms` is
+    the time spent between modules (freeing activations, Python), without the cost of taking notes.
+    """
+
+    layers: tuple[Layer, ...]
+    outside_ms: float
+    latency: Latency
+    instrumented: Latency
+    complexity: Complexity
+    peaks: Peaks
+
+    @cached_property
+    def explained_share(self) -> float:
+        """Time of all modules over the uninstrumented latency; 1 when the table explains it all."""
+        return sum(layer.time_ms for layer in self.layers) / self.latency.median_ms
+
+    @cached_property
+    def outside_share(self) -> float:
+        """Time between modules over the uninstrumented latency."""
+        return self.outside_ms / self.latency.median_ms
+
+    @cached_property
+    def inflation(self) -> Ratio:
+        """How many times as long the pass took with notes taken."""
+        return paired_ratio(self.instrumented, self.latency)
+
+    def frame(self) -> pd.DataFrame:
+        """Return one line per layer in order of execution, and a last one for what is outside."""
+        import pandas as pd
+
+        total_ms = self.latency.median_ms
+        lines = [_line(layer, total_ms) for layer in self.layers]
+        outside = self._outside(path=OUTSIDE, module="", kind="outside")
+        return pd.DataFrame([*lines, outside], columns=list(COLUMNS))
+
+    def grouped(self, by: str | Callable[[Layer], str]) -> pd.DataFrame:
+        """Return sums by "kind", "part", "stage", "bound", or by any name given to a layer.
+
+        The line for what is outside stays, so that the shares add up as in `frame`.
+        """
+        import pandas as pd
+
+        key = GROUPS[by] if isinstance(by, str) else by
+        groups: dict[str, list[Layer]] = {}
+        for layer in self.layers:
+            groups.setdefault(key(layer), []).append(layer)
+        lines = [_sum(name, group, self.latency.median_ms) for name, group in groups.items()]
+        outside = self._outside(group=OUTSIDE, layers=0)
+        return pd.DataFrame([*lines, outside], columns=list(GROUP_COLUMNS))
+
+    def _outside(self, **names: Any) -> dict[str, Any]:
+        nothing = dict.fromkeys(COUNTS, 0)
+        return nothing | names | {"time_ms": self.outside_ms, "share": self.outside_share}
+
+    def record(self) -> dict[str, Any]:
+        """Return the table and its circumstances as JSON-able data."""
+        lines = json.loads(self.frame().to_json(orient="records"))
+        low, high = self.latency.interval_ms
+        return {
+            "latency_ms": self.latency.median_ms,
+            "latency_interval_ms": [low, high],
+            "contention": list(self.latency.contention),
+            "explained_share": self.explained_share,
+            "outside_share": self.outside_share,
+            "inflation": self.inflation.median,
+            "params": self.complexity.params,
+            "macs": self.complexity.macs,
+            "uncounted_ops": dict(self.complexity.uncounted_ops),
+            "input_shapes": [list(shape) for shape in self.latency.subject.input_shapes],
+            "peaks": self.peaks.model_dump(mode="json", exclude={"environment"}),
+            "environment": self.latency.environment.model_dump(mode="json"),
+            "layers": lines,
+        }
+
+    def save(self, path: Path) -> None:
+        """Write the table as CSV, or with its circumstances as JSON, by the file's suffix."""
+        if path.suffix == ".json":
+            path.write_text(json.dumps(self.record(), indent=1) + "\n")
+        else:
+            self.frame().to_csv(path, index=False)
+
+
+COLUMNS = (
+    *("path", "module", "kind", "input_shape", "output_shape", "params", "macs", "bytes_read"),
+    *("bytes_written", "intensity", "launches", "time_ms", "spread", "share", "gflop_s", "gb_s"),
+    *("bound", "attained"),
+)
+COUNTS = ("params", "macs", "bytes_read", "bytes_written", "bytes_moved", "launches")
+GROUP_COLUMNS = (
+    *("group", "layers", "params", "macs", "bytes_moved", "launches", "time_ms", "share"),
+    *("gflop_s", "gb_s"),
+)
+
+
+def _line(layer: Layer, total_ms: float) -> dict[str, Any]:
+    fields = {name: getattr(layer.cost, name, None) for name in COLUMNS}
+    measured = ("time_ms", "spread", "gflop_s", "gb_s", "bound", "attained")
+    return (
+        fields
+        | {name: getattr(layer, name) for name in measured}
+        | {"share": layer.time_ms / total_ms}
+    )
+
+
+def _sum(name: str, layers: Sequence[Layer], total_ms: float) -> dict[str, Any]:
+    time_ms = sum(layer.time_ms for layer in layers)
+    sums = {count: sum(getattr(layer.cost, count) for layer in layers) for count in COUNTS}
+    rate = 1 / time_ms / 1e6 if time_ms else 0.0
+    return sums | {
+        "group": name,
+        "layers": len(layers),
+        "time_ms": time_ms,
+        "share": time_ms / total_ms,
+        "gflop_s": 2 * sums["macs"] * rate,
+        "gb_s": sums["bytes_moved"] * rate,
+    }
+
+
+def profile_layers(
+    model: nn.Module,
+    example: Example,
+    config: LatencyConfig | None = None,
+    device: torch.device | str = "cpu",
+    *,
+    peaks: Peaks | None = None,
+    progress: Callable[[int, int], None] | None = None,
+) -> LayerTable:
+    """Time every module of one inference pass and join the times with what each one does.
+
+    `peaks` are measured for the config's threads (about three seconds) unless given.
+
+    Raises:
+        ProfilingError: as `complexity` and `measure_latency`, or the pass does not fit in memory.
+    """
+    config, device = config or LatencyConfig(), torch.device(device)
+    shapes = on_meta(batched(on_meta(example), config.batch, torch.device("meta")))
+    cost = complexity(model, shapes)
+    require_memory(model, shapes, device)
+    peaks = peaks or measure_peaks(config.threads, device)
+    notes = Notes(model, [row.path for row in cost.rows], device)
+    timings = measure_latency(
+        {"plain": model, "instrumented": notes}, example, config, device, progress=progress
+    )
+    passes = notes.passes(skip=len(timings["instrumented"].warmup_ms))
+    return LayerTable(
+        layers=_layers(cost, passes, peaks),
+        outside_ms=max(0.0, outside_ms(passes) - notes.calls * note_cost_ms(config, device)),
+        latency=timings["plain"],
+        instrumented=timings["instrumented"],
+        complexity=cost,
+        peaks=peaks,
+    )
+
+
+def _layers(cost: Complexity, passes: Sequence[Pass], peaks: Peaks) -> tuple[Layer, ...]:
+    middle = middle_half(passes)
+    layers = []
+    for i, row in enumerate(cost.rows):
+        bound, limit_ms = peaks.bound(2 * row.macs, row.bytes_moved, row.launches)
+        time_ms = mean(taken.own_ms[i] for taken in middle)
+        times_ms = tuple(taken.own_ms[i] for taken in passes)
+        layers.append(Layer(row, time_ms, times_ms, bound, limit_ms))
+    return tuple(layers)

@@ -1,0 +1,142 @@
+"""The most memory that tensors need at once, in one forward pass or one training step."""
+
+from __future__ import annotations
+
+import weakref
+from pathlib import Path
+from typing import Any
+
+import psutil
+import torch
+from torch import Tensor, nn
+from torch.utils._python_dispatch import TorchDispatchMode
+
+from profiling.errors import ProfilingError
+from profiling.symbolic import Example, as_args, meta_copy, mode_of, on_meta, tensors_in
+
+_ADAM_MOMENTS = 2
+_CGROUP = Path("/sys/fs/cgroup")
+
+
+def peak_memory_bytes(
+    model: nn.Module, example: Example, *, training: bool = False, moments: int = _ADAM_MOMENTS
+) -> int:
+    """Return the peak of live tensor bytes, computed on the meta device without using them.
+
+    Inference counts parameters, buffers, the example and every activation while it lives. Training
+    adds what autograd saves, the gradients, and `moments` optimiser tensors per parameter (Adam: 2)
+    for a step whose loss is the sum of the outputs. Not counted: the scratch space of kernels,
+    the allocator's fragmentation, and torch itself (`measured_peak_bytes` sees the first two).
+    """
+    twin, args = meta_copy(model), on_meta(example)
+    ledger = _Ledger([*twin.parameters(), *twin.buffers(), *args])
+    with mode_of(twin, training), torch.set_grad_enabled(training), ledger:
+        _step(twin, args, training)
+    return ledger.peak_bytes + (_moment_bytes(twin, moments) if training else 0)
+
+
+def measured_peak_bytes(
+    model: nn.Module, example: Example, *, training: bool = False, moments: int = _ADAM_MOMENTS
+) -> int:
+    """Return the peak that CUDA's allocator saw in a real pass; the same inclusions as above.
+
+    Model and example must be on one CUDA device; elsewhere `peak_memory_bytes` is what there is.
+    Other live tensors of the process are not counted. Gradients are handed back as they were.
+    """
+    args = as_args(example)
+    device = args[0].device
+    before = {p: p.grad for p in model.parameters()}
+    buffers = [(buffer, buffer.clone()) for buffer in model.buffers()]
+    own = _total_bytes([*model.parameters(), *model.buffers(), *args])
+    torch.cuda.synchronize(device)
+    start = torch.cuda.memory_allocated(device)
+    torch.cuda.reset_peak_memory_stats(device)
+    try:
+        for parameter in before:
+            parameter.grad = None
+        with (
+            mode_of(model, training),
+            torch.set_grad_enabled(training),
+            torch.random.fork_rng(devices=[device]),
+        ):
+            _step(model, args, training)
+        torch.cuda.synchronize(device)
+        peak = torch.cuda.max_memory_allocated(device) - start + own
+    finally:
+        for parameter, grad in before.items():
+            parameter.grad = grad
+        with torch.no_grad():
+            for buffer, value in buffers:
+                buffer.copy_(value)
+    return peak + (_moment_bytes(model, moments) if training else 0)
+
+
+def require_memory(
+    model: nn.Module, example: Example, device: torch.device, *, training: bool = False
+) -> None:
+    """Refuse a pass that cannot fit, before anything is allocated; meta tensors will do.
+
+    Raises:
+        ProfilingError: the pass needs more than `device` has free.
+    """
+    needed, free = peak_memory_bytes(model, example, training=training), free_memory_bytes(device)
+    if needed > free:
+        shapes = ", ".join(str(tuple(tensor.shape)) for tensor in as_args(example))
+        raise ProfilingError(
+            f"memory: {type(model).__name__} on {shapes} needs {needed / 1e9:.1f} GB, and {device} "
+            f"has {free / 1e9:.1f} GB free: use a smaller batch, size or width"
+        )
+
+
+def free_memory_bytes(device: torch.device) -> int:
+    """Return what this process may still allocate on `device`, container limits included."""
+    if device.type == "cuda":
+        return int(torch.cuda.mem_get_info(device)[0])
+    free = int(psutil.virtual_memory().available)
+    limit, used = _CGROUP / "memory.max", _CGROUP / "memory.current"
+    if limit.exists() and (allowed := limit.read_text().strip()).isdigit():
+        free = min(free, int(allowed) - int(used.read_text()))
+    return free
+
+
+def _step(model: nn.Module, args: tuple[Tensor, ...], training: bool) -> None:
+    outputs = model(*args)
+    if training:
+        losses = [t.sum() for t in tensors_in(outputs) if t.requires_grad]
+        del outputs
+        torch.stack(losses).sum().backward()  # type: ignore[no-untyped-call]
+
+
+def _moment_bytes(model: nn.Module, moments: int) -> int:
+    return moments * _total_bytes([p for p in model.parameters() if p.requires_grad])
+
+
+def _total_bytes(tensors: list[Tensor]) -> int:
+    return sum({t.untyped_storage()._cdata: t.untyped_storage().nbytes() for t in tensors}.values())
+
+
+class _Ledger(TorchDispatchMode):  # type: ignore[no-untyped-call]
+    """Follows every storage from the operation that makes it until the last tensor lets it go."""
+
+    def __init__(self, resident: list[Tensor]) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+        self.peak_bytes = self._live_bytes = 0
+        self._known: weakref.WeakSet[torch.UntypedStorage] = weakref.WeakSet()
+        self._enter(resident)
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        output = func(*args, **(kwargs or {}))
+        self._enter(tensors_in(output))
+        return output
+
+    def _enter(self, tensors: list[Tensor]) -> None:
+        for tensor in tensors:
+            storage = tensor.untyped_storage()
+            if storage not in self._known:
+                self._known.add(storage)
+                self._live_bytes += storage.nbytes()
+                weakref.finalize(storage, self._leave, storage.nbytes())
+        self.peak_bytes = max(self.peak_bytes, self._live_bytes)
+
+    def _leave(self, nbytes: int) -> None:
+        self._live_bytes -= nbytes

@@ -1,0 +1,119 @@
+"""When each module of a model runs: notes taken on a copy of it during real passes."""
+
+from __future__ import annotations
+
+import copy
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from statistics import mean, median
+from typing import Any
+
+import torch
+from torch import nn
+
+from profiling.latency import LatencyConfig, measure_latency
+
+
+@dataclass(frozen=True)
+class Pass:
+    """One pass: how long it took, and the part of it in each watched module but not in others."""
+
+    total_ms: float
+    own_ms: tuple[float, ...]
+
+
+def middle_half(passes: Sequence[Pass]) -> Sequence[Pass]:
+    """Return the half of the passes whose totals lie around the median."""
+    ordered, quarter = sorted(passes, key=lambda taken: taken.total_ms), len(passes) // 4
+    return ordered[quarter : len(ordered) - quarter]
+
+
+def outside_ms(passes: Sequence[Pass]) -> float:
+    """Return the mean time between watched modules, over the middle half of the passes."""
+    return mean(taken.total_ms - sum(taken.own_ms) for taken in middle_half(passes))
+
+
+class Notes:
+    """A copy of a model, sharing its tensors, that notes when each watched module runs."""
+
+    def __init__(self, model: nn.Module, paths: Sequence[str], device: torch.device) -> None:
+        tensors = (*model.parameters(), *model.buffers())
+        self._twin = copy.deepcopy(model, {id(tensor): tensor for tensor in tensors}).eval()
+        self._paths = paths
+        self._stamp, self._elapsed_ms = _clock(device)
+        self._events: list[Any] = []
+        self._taken: list[list[Any]] = []
+        for index, path in enumerate(paths):
+            self._watch(self._twin.get_submodule(path), index)
+
+    def __call__(self, *args: Any) -> Any:
+        """Run one pass and take notes of it; what they say is worked out later, by `passes`."""
+        self._events.clear()
+        start = self._stamp()
+        output = self._twin(*args)
+        self._taken.append([start, *self._events, self._stamp()])
+        return output
+
+    @property
+    def calls(self) -> int:
+        """Watched calls in a pass."""
+        return (len(self._taken[-1]) - 2) // 4
+
+    def passes(self, skip: int) -> list[Pass]:
+        """Work out the passes taken, without the first `skip` of them."""
+        return [self._worked_out(taken) for taken in self._taken[skip:]]
+
+    def _watch(self, module: nn.Module, index: int) -> None:
+        events, stamp = self._events, self._stamp
+
+        def enter(module: nn.Module, args: Any) -> None:
+            events.append(index)
+            events.append(stamp())
+
+        def leave(module: nn.Module, args: Any, output: Any) -> None:
+            now = stamp()
+            events.append(None)
+            events.append(now)
+
+        module.register_forward_pre_hook(enter)
+        module.register_forward_hook(leave)
+
+    def _worked_out(self, taken: Sequence[Any]) -> Pass:
+        """Give each module the time from its start to its stop, less that of modules inside it."""
+        own = [0.0] * len(self._paths)
+        running: list[tuple[int, Any]] = []
+        for index, stamp in zip(taken[1:-1:2], taken[2:-1:2], strict=True):
+            if index is not None:
+                running.append((index, stamp))
+                continue
+            inner, start = running.pop()
+            spent = self._elapsed_ms(start, stamp)
+            own[inner] += spent
+            if running:
+                own[running[-1][0]] -= spent
+        return Pass(self._elapsed_ms(taken[0], taken[-1]), tuple(own))
+
+
+def _clock(device: torch.device) -> tuple[Callable[[], Any], Callable[[Any, Any], float]]:
+    """Return how to take the time in the order of the device's work, and the ms between two."""
+    if device.type != "cuda":
+        return time.perf_counter_ns, lambda start, stop: (stop - start) / 1e6
+
+    def stamp() -> torch.cuda.Event:
+        event = torch.cuda.Event(enable_timing=True)  # type: ignore[no-untyped-call]
+        event.record(torch.cuda.current_stream(device))
+        return event
+
+    return stamp, lambda start, stop: float(start.elapsed_time(stop))
+
+
+def note_cost_ms(config: LatencyConfig, device: torch.device) -> float:
+    """Return what taking notes adds between modules per call, seen on modules that do nothing."""
+    count = 50
+    chain = nn.Sequential(*(nn.Identity() for _ in range(count)))
+    notes = Notes(chain, [str(i) for i in range(count)], device)
+    quick = config.model_copy(update={"batch": 1, "max_s": 0.5})
+    timings = measure_latency({"notes": notes}, torch.zeros(1, 1), quick, device)
+    passes = notes.passes(skip=len(timings["notes"].warmup_ms))
+    return median(taken.total_ms - sum(taken.own_ms) for taken in passes) / count

@@ -1,0 +1,207 @@
+"""Write a model as ONNX and verify what was written."""
+
+from __future__ import annotations
+
+import contextlib
+import copy
+import importlib.util
+import inspect
+import logging
+import warnings
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from profiling.agreement import checked_error, repeatable_outputs
+from profiling.errors import ProfilingError
+from profiling.latency import batched
+from profiling.symbolic import Example, as_args
+
+OPSET = 20  # onnxruntime and OpenVINO both run it; newer ones lag behind there
+_INSTALL = "pip install 'vae-nas[backends]'"
+
+
+@dataclass(frozen=True)
+class OnnxReport:
+    """A written and verified ONNX file.
+
+    Shapes have a name in place of a free dimension. `max_error` is the largest absolute difference
+    from eager of any output element, in ONNX Runtime; None where that is not installed.
+    """
+
+    path: Path
+    opset: int
+    nodes: int
+    file_bytes: int
+    inputs: dict[str, tuple[int | str, ...]]
+    outputs: dict[str, tuple[int | str, ...]]
+    dynamic_batch: bool
+    max_error: float | None
+
+
+def missing(*packages: str) -> str | None:
+    """Return what to install where one of these packages is not importable, else None."""
+    absent = [name for name in packages if importlib.util.find_spec(name) is None]
+    return f"needs {', '.join(absent)}: {_INSTALL}" if absent else None
+
+
+def export_onnx(
+    model: nn.Module, example: Example, path: Path, output_names: Sequence[str] | None = None
+) -> OnnxReport:
+    """Write `model` in evaluation mode as one ONNX file, after verifying it.
+
+    Inputs are named like forward's parameters. The batch dimension, the first of every input, is
+    free where the model allows it. The model must be deterministic: noise is a further input.
+
+    Raises:
+        ProfilingError: a package is missing, the model cannot be exported or is random, the result
+            is invalid or differs from eager by more than 1e-4, or `path` cannot be written.
+    """
+    if reason := missing("onnx", "onnxscript"):
+        raise ProfilingError(f"onnx: {reason}")
+    plain = copy.deepcopy(model).cpu().eval()
+    args = tuple(tensor.cpu() for tensor in as_args(example))
+    proto, dynamic = _dynamic_or_fixed(plain, args, output_names)
+    content = proto.SerializeToString()
+    error = _verify(plain, args, proto, content, dynamic)
+    _write(path, content)
+    return OnnxReport(
+        path=path,
+        opset=int(next(s.version for s in proto.opset_import if s.domain in ("", "ai.onnx"))),
+        nodes=len(proto.graph.node),
+        file_bytes=len(content),
+        inputs=_shapes(proto.graph.input),
+        outputs=_shapes(proto.graph.output),
+        dynamic_batch=dynamic,
+        max_error=error,
+    )
+
+
+def onnx_model(
+    model: nn.Module,
+    args: tuple[Tensor, ...],
+    *,
+    dynamic_batch: bool = False,
+    output_names: Sequence[str] | None = None,
+) -> Any:
+    """Convert a model in evaluation mode to an `onnx.ModelProto`; nothing is written or verified.
+
+    Raises:
+        ProfilingError: torch cannot convert it.
+    """
+    # A batch of one would be taken for a constant.
+    shown = batched(args, 2, torch.device("cpu")) if dynamic_batch and len(args[0]) == 1 else args
+    batch = torch.export.Dim("batch")
+    try:
+        with _quiet(), torch.no_grad():
+            program = torch.onnx.export(
+                model,
+                shown,
+                dynamo=True,
+                verbose=False,
+                opset_version=OPSET,
+                input_names=_input_names(model, args),
+                output_names=output_names,
+                dynamic_shapes=tuple({0: batch} for _ in args) if dynamic_batch else None,
+            )
+    except Exception as error:  # every stage of the exporter raises its own
+        cause = str(error.__cause__ or error).strip() or type(error).__name__
+        raise ProfilingError(
+            f"onnx: torch cannot export {type(model).__name__}: {cause.splitlines()[0]}"
+        ) from error
+    if program is None:
+        raise ProfilingError(f"onnx: torch cannot export {type(model).__name__}")
+    return program.model_proto
+
+
+def _dynamic_or_fixed(
+    model: nn.Module, args: tuple[Tensor, ...], output_names: Sequence[str] | None
+) -> tuple[Any, bool]:
+    """Convert with a free batch dimension, or with the example's where the model fixes it."""
+    try:
+        return onnx_model(model, args, dynamic_batch=True, output_names=output_names), True
+    except ProfilingError:
+        return onnx_model(model, args, output_names=output_names), False
+
+
+def _verify(
+    model: nn.Module, args: tuple[Tensor, ...], proto: Any, content: bytes, dynamic: bool
+) -> float | None:
+    """Check the file's validity, then its numbers; with a free batch also at another batch."""
+    import onnx
+
+    try:
+        onnx.checker.check_model(proto, full_check=True)
+    except Exception as error:  # the checker's errors share no base of their own
+        raise ProfilingError(
+            f"onnx: the export is invalid: {str(error).splitlines()[0]}"
+        ) from error
+    if missing("onnxruntime"):
+        return None
+    run = onnxruntime_session(content, threads=torch.get_num_threads())
+    examples = [args]
+    if dynamic:
+        examples.append(tuple(torch.cat([arg, arg[:1]]) for arg in args))
+    with torch.random.fork_rng(devices=[]):
+        return max(
+            checked_error("onnx", run, sample, repeatable_outputs(model, sample))
+            for sample in examples
+        )
+
+
+def onnxruntime_session(content: bytes, threads: int) -> Any:
+    """Return a callable from tensors to a list of tensors that runs `content` on the CPU."""
+    import onnxruntime
+
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads, options.inter_op_num_threads = threads, 1
+    options.log_severity_level = 3  # errors
+    # Waiting workers must not spin on while something else is being timed.
+    options.add_session_config_entry("session.force_spinning_stop", "1")
+    session = onnxruntime.InferenceSession(content, options, providers=["CPUExecutionProvider"])
+    names = [node.name for node in session.get_inputs()]
+
+    def run(*args: Tensor) -> list[Tensor]:
+        feeds = {name: arg.numpy() for name, arg in zip(names, args, strict=True)}
+        return [torch.from_numpy(array) for array in session.run(None, feeds)]
+
+    return run
+
+
+def _input_names(model: nn.Module, args: tuple[Tensor, ...]) -> list[str]:
+    named = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
+    parameters = inspect.signature(model.forward).parameters.values()
+    names = [parameter.name for parameter in parameters if parameter.kind in named]
+    return [names[i] if i < len(names) else f"input_{i}" for i in range(len(args))]
+
+
+def _shapes(values: Any) -> dict[str, tuple[int | str, ...]]:
+    return {
+        value.name: tuple(d.dim_param or d.dim_value for d in value.type.tensor_type.shape.dim)
+        for value in values
+    }
+
+
+def _write(path: Path, content: bytes) -> None:
+    try:
+        path.write_bytes(content)
+    except OSError as error:
+        raise ProfilingError(f"{path}: cannot be written ({error.strerror})") from None
+
+
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+    """Silence the exporter, which warns of its own internals and of packages it does not need."""
+    logger = logging.getLogger("torch.onnx")
+    before = logger.level
+    logger.setLevel(logging.ERROR)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        logger.setLevel(before)

@@ -1,0 +1,334 @@
+"""Search spaces: which architectures may be built, declared in YAML or as a plain mapping.
+
+    name: example
+    fixed: {image_size: 64, encoder.depth: 3, decoder.depth: 3, decoder.seed_width: 64,
+            decoder.base_width: 16}
+    axes:
+      encoder.block: [plain, dense]
+      encoder.growth_rate: {choices: [8, 16, 32], when: {encoder.block: dense}}
+      encoder.stages.*.width: [16, 32, 64]
+    forbid:
+      - {encoder.block: dense, encoder.stages.0.width: 64}
+
+`search_spaces.paths` says which paths there are. `*` spells an axis (a condition, a rule) out for
+every stage. An axis has a choice only where all axes in its `when` have one of the values named;
+the axis of a stage, only where there is such a stage. `forbid` refuses combinations.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
+
+from search_spaces import moves
+from search_spaces.architecture import Architecture
+from search_spaces.axes import Assignment, Axis, Lattice, Rule, Scalar, matches
+from search_spaces.errors import UserError, nearest
+from search_spaces.parameters import Parameter
+from search_spaces.paths import describe, overriders, readings
+from search_spaces.reader import parse, read_yaml
+
+if TYPE_CHECKING:
+    import numpy as np
+    from optuna.distributions import BaseDistribution
+
+_HERE = Path(__file__).parent / "spaces"
+
+SPACES: dict[str, Path] = {
+    "tiny": _HERE / "tiny.yaml",
+    "quickstart": _HERE / "quickstart.yaml",
+    "paper": _HERE / "paper.yaml",
+    "wide": _HERE / "wide.yaml",
+}
+"""The named spaces and their files, from small to large."""
+
+
+class SearchSpace:
+    """A set of architectures, described by axes; an assignment says what is chosen on each.
+
+    An assignment is a plain dict of JSON scalars with exactly the active axes as keys. Every valid
+    assignment builds an architecture. Two assignments may build the same one, where an axis that
+    has no effect (a growth rate of plain blocks) is not made conditional: `size` counts
+    assignments, `distinct` architectures.
+
+    Attributes:
+        name, description: for people; not part of the identity.
+        fixed: path -> value of what all members share.
+        axes: name -> axis in declared order, the axes of single stages spelled out.
+        forbid: combinations that are refused.
+
+    Raises:
+        UserError: one line per fault of the description, all at once, `source` in each.
+    """
+
+    def __init__(self, description: Mapping[str, Any], source: str = "search space") -> None:
+        definition = parse(description, source)
+        self.name: Final = definition.name
+        self.description: Final = definition.description
+        self.fixed: Final[Mapping[str, Scalar]] = definition.fixed
+        self.axes: Final[Mapping[str, Axis]] = definition.axes
+        self.forbid: Final[tuple[Rule, ...]] = definition.forbid
+        self._lattice: Final = Lattice(self.axes, self.forbid)
+
+    @property
+    def image_size(self) -> int:
+        """Height and width in pixels of every member; `UserError` where it is an axis."""
+        size = self.fixed.get("image_size")
+        if not isinstance(size, int):
+            raise UserError(f"{self.name}: image_size varies; fix it, a study has one image size")
+        return size
+
+    @cached_property
+    def digest(self) -> str:
+        """Twelve hexadecimal digits, equal for spaces of equal axes, fixed values and rules."""
+        identity = {k: v for k, v in self.to_dict().items() if k not in ("name", "description")}
+        text = json.dumps(identity, sort_keys=True, separators=(",", ":"))
+        return hashlib.sha256(text.encode()).hexdigest()[:12]
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, SearchSpace) and self.to_dict() == other.to_dict()
+
+    def __hash__(self) -> int:
+        return hash(self.digest)
+
+    def __repr__(self) -> str:
+        return f"SearchSpace({self.name!r}, {len(self.axes)} axes, {self.size:,} assignments)"
+
+    # Reading and writing
+
+    @classmethod
+    def load(cls, name: str | Path) -> SearchSpace:
+        """Read a named space (`paper`, or `paper@64` for it at 64 pixels) or a YAML file.
+
+        Raises:
+            UserError: if there is no such space or file, or it does not describe a space.
+        """
+        text = str(name)
+        base, _, size = text.partition("@")
+        if base in SPACES and size.isdecimal():
+            return cls(read_yaml(SPACES[base]), base).with_fixed(image_size=int(size))
+        if text in SPACES:
+            return cls(read_yaml(SPACES[text]), text)
+        if not Path(text).is_file():
+            known = ", ".join(SPACES)
+            raise UserError(
+                f"search space {text!r}: neither a named space nor a file"
+                f"{nearest(text, SPACES)}; named spaces: {known}"
+            )
+        return cls(read_yaml(Path(text)), text)
+
+    @classmethod
+    def from_dict(cls, data: Mapping[str, Any], source: str = "search space") -> SearchSpace:
+        """Build from plain types; the inverse of `to_dict`."""
+        return cls(data, source)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the description as plain JSON types, single stages spelled out."""
+        return {
+            "name": self.name,
+            "description": self.description,
+            "fixed": dict(self.fixed),
+            "axes": {
+                name: {"choices": list(axis.choices), "when": _lists(axis.when)}
+                for name, axis in self.axes.items()
+            },
+            "forbid": [_lists(rule) for rule in self.forbid],
+        }
+
+    def with_fixed(self, **values: Scalar) -> SearchSpace:
+        """Return the space with these paths fixed; at another image size it is `name@size`.
+
+        Raises:
+            UserError: if a value does not fit, or a condition or rule needs an axis so fixed.
+        """
+        data = self.to_dict()
+        if "image_size" in values and values["image_size"] != self.fixed.get("image_size"):
+            data["name"] = f"{self.name.partition('@')[0]}@{values['image_size']}"
+        data["axes"] = {name: axis for name, axis in data["axes"].items() if name not in values}
+        data["fixed"] |= values
+        return SearchSpace(data, data["name"])
+
+    # Assignments and architectures
+
+    def problem(self, assignment: Mapping[str, Scalar]) -> str | None:
+        """Say in one line why `assignment` is not valid; None if it is."""
+        return self._lattice.problem(assignment)
+
+    def architecture(self, assignment: Mapping[str, Scalar]) -> Architecture:
+        """Build the architecture that `assignment` describes.
+
+        Raises:
+            UserError: naming the axis, if the assignment is not valid.
+        """
+        self._require(assignment)
+        chosen = {
+            name: choices[choices.index(value)]  # a numpy 8 becomes the plain 8 declared
+            for name, value in assignment.items()
+            for choices in [self.axes[name].choices]
+        }
+        return Architecture.from_dict(describe({**self.fixed, **chosen}), self.name)
+
+    def assignment(self, architecture: Architecture) -> Assignment | None:
+        """Return the first assignment that builds `architecture`; None if it is not a member."""
+        return next(self._explanations(architecture, tuple(self.axes), {}), None)
+
+    def __contains__(self, architecture: Architecture) -> bool:
+        return self.assignment(architecture) is not None
+
+    def _explanations(
+        self, architecture: Architecture, remaining: tuple[str, ...], known: Assignment
+    ) -> Iterator[Assignment]:
+        if not remaining:
+            if self.problem(known) is None and self.architecture(known) == architecture:
+                yield known
+            return
+        name, *rest = remaining
+        if not matches(self.axes[name].when, known):
+            yield from self._explanations(architecture, tuple(rest), known)
+            return
+        for choice in self._candidates(name, architecture):
+            yield from self._explanations(architecture, tuple(rest), {**known, name: choice})
+
+    def _candidates(self, name: str, architecture: Architecture) -> Sequence[Scalar]:
+        """Choices of one axis that may explain `architecture`; one is enough where all do."""
+        choices, places = self.axes[name].choices, readings(name, architecture)
+        if places and not overriders(name, {*self.axes, *self.fixed}):
+            return [choice for choice in choices if all(choice in place for place in places)]
+        if name in self._consequential:
+            return choices
+        found = [choice for choice in choices if any(choice in place for place in places)]
+        return found or choices[:1]
+
+    @cached_property
+    def _consequential(self) -> set[str]:
+        """Axes whose choice decides whether others are active or allowed."""
+        rules = [*self.forbid, *(axis.when for axis in self.axes.values())]
+        return {name for rule in rules for name in rule}
+
+    # Counting and drawing
+
+    @property
+    def size(self) -> int:
+        """Exact number of valid assignments."""
+        return self._lattice.size
+
+    def distinct(
+        self, limit: int = 200_000, progress: Callable[[int, int], None] | None = None
+    ) -> int | None:
+        """Count distinct architectures by building each; None if `size` is above `limit`.
+
+        `progress` is called with (done, total) after each.
+        """
+        if self.size > limit:
+            return None
+        digests = set()
+        for done, assignment in enumerate(self.enumerate(), start=1):
+            digests.add(self.architecture(assignment).digest)
+            if progress:
+                progress(done, self.size)
+        return len(digests)
+
+    def enumerate(self) -> Iterator[Assignment]:
+        """Yield every valid assignment, always in the same order."""
+        return iter(self._lattice)
+
+    def sample(self, rng: np.random.Generator) -> Assignment:
+        """Draw one valid assignment, each with the same probability.
+
+        Branches with more assignments are drawn more often: in `wide` nearly all draws are deep.
+        `suggest` with Optuna's RandomSampler is uniform on each axis in turn instead.
+        """
+        return self._lattice.sample(rng)
+
+    def neighbours(self, assignment: Mapping[str, Scalar]) -> Iterator[Assignment]:
+        """Return every valid assignment that one other choice on one axis leads to.
+
+        Axes that become active by it take their first choice; those that become inactive are
+        dropped. Raises `UserError` if `assignment` is not valid.
+        """
+        self._require(assignment)
+        return moves.neighbours(self._lattice, assignment)
+
+    def mutate(self, assignment: Mapping[str, Scalar], rng: np.random.Generator) -> Assignment:
+        """Return a valid assignment that differs: one axis, at random, takes another choice.
+
+        Raises:
+            UserError: if `assignment` is not valid, or the only one there is.
+        """
+        self._require(assignment)
+        if self.size == 1:
+            raise UserError(f"{self.name}: the space has one assignment, so none to mutate to")
+        return moves.mutate(self._lattice, assignment, rng)
+
+    def crossover(
+        self, first: Mapping[str, Scalar], second: Mapping[str, Scalar], rng: np.random.Generator
+    ) -> Assignment:
+        """Return a valid child that takes each axis from either parent, at even odds.
+
+        Raises:
+            UserError: if a parent is not valid.
+        """
+        self._require(first)
+        self._require(second)
+        return moves.crossover(self._lattice, first, second, rng)
+
+    def _require(self, assignment: Mapping[str, Scalar]) -> None:
+        if reason := self.problem(assignment):
+            raise UserError(f"{self.name}: {reason}")
+
+    # Optuna
+
+    @cached_property
+    def _parameters(self) -> dict[str, Parameter]:
+        return {name: Parameter.of(name, axis.choices) for name, axis in self.axes.items()}
+
+    def suggest(self, trial: Any) -> Assignment:
+        """Ask an Optuna trial for the active axes, in declared order.
+
+        Optuna knows nothing of `forbid`: pass the result to `problem` before building it.
+        """
+        known: Assignment = {}
+        for name, axis in self.axes.items():
+            if matches(axis.when, known):
+                known[name] = self._parameters[name].suggest(trial)
+        return known
+
+    def to_optuna(self, assignment: Mapping[str, Scalar]) -> dict[str, Scalar]:
+        """Return the parameters that make `suggest` return `assignment` (`enqueue_trial`)."""
+        parameters = [(self._parameters[name], value) for name, value in assignment.items()]
+        return {parameter.name: parameter.encode(value) for parameter, value in parameters}
+
+    def from_optuna(self, params: Mapping[str, Any]) -> Assignment:
+        """Return the assignment behind a trial's `params`.
+
+        Raises:
+            UserError: naming a parameter that is none of this space.
+        """
+        known = {parameter.name: name for name, parameter in self._parameters.items()}
+        for name in params:
+            if name not in known:
+                raise UserError(f"{self.name}: no such parameter {name!r}{nearest(name, known)}")
+        stored = {known[name]: value for name, value in params.items()}
+        return {
+            name: self._parameters[name].decode(stored[name])
+            for name in self.axes
+            if name in stored
+        }
+
+    def distributions(
+        self, assignment: Mapping[str, Scalar] | None = None
+    ) -> dict[str, BaseDistribution]:
+        """Return parameter name -> Optuna distribution, of one assignment's axes or of all."""
+        chosen = self.axes if assignment is None else assignment
+        return {
+            parameter.name: parameter.distribution()
+            for parameter in (self._parameters[name] for name in chosen)
+        }
+
+
+def _lists(rule: Rule) -> dict[str, list[Scalar]]:
+    return {name: list(values) for name, values in rule.items()}

@@ -1,0 +1,6 @@
+"""Where the commands print: results to standard output, progress to standard error."""
+
+from rich.console import Console
+
+stdout = Console(highlight=False)
+stderr = Console(stderr=True, highlight=False)

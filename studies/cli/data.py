@@ -1,0 +1,75 @@
+"""`nas data`: look at the images and write them out."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from search_spaces.errors import UserError
+from studies.cli.main import HelpfulGroup
+from studies.cli.options import progress_bar
+
+
+@click.group(cls=HelpfulGroup)
+def data() -> None:
+    """Preview and export the images."""
+
+
+@data.command()
+@click.argument("kind", default="faces")
+@click.option("--path", type=click.Path(path_type=Path), help="Folder, for celeba and folder.")
+@click.option("--size", type=click.IntRange(8, 1024), default=144, show_default=True)
+@click.option("--rows", type=click.IntRange(1, 50), default=6, show_default=True)
+@click.option("--columns", type=click.IntRange(1, 50), default=10, show_default=True)
+@click.option("--seed", type=int, default=0, show_default=True)
+@click.option("-o", "--out", type=click.Path(path_type=Path), default=Path("preview.png"))
+def preview(
+    kind: str, path: Path | None, size: int, rows: int, columns: int, seed: int, out: Path
+) -> None:
+    """Write a contact sheet PNG of KIND: faces (default), celeba or folder."""
+    from nas.datasets import contact_sheet
+
+    count = rows * columns if kind == "faces" else None
+    dataset = _load(kind, path, size, count and max(count, 10), seed)
+    sheet = contact_sheet(dataset, rows, columns, seed)
+    try:
+        sheet.save(out)
+    except (OSError, ValueError) as error:
+        raise UserError(f"--out {out}: cannot be written ({error})") from None
+    click.echo(f"{out}: {rows} x {columns} of {len(dataset.images):,} {dataset.name} images")
+
+
+@data.command("export")
+@click.argument("kind")
+@click.argument("directory", type=click.Path(path_type=Path))
+@click.option("--path", type=click.Path(path_type=Path), help="Folder, for celeba and folder.")
+@click.option("--size", type=click.IntRange(8, 1024), default=144, show_default=True)
+@click.option("--count", type=click.IntRange(10), default=1000, show_default=True)
+@click.option("--seed", type=int, default=0, show_default=True)
+def export_(
+    kind: str, directory: Path, path: Path | None, size: int, count: int, seed: int
+) -> None:
+    """Write images of KIND to DIRECTORY in CelebA's layout, which the celeba loader reads."""
+    from nas.datasets import export_celeba
+
+    dataset = _load(kind, path, size, count, seed)
+    with progress_bar("writing") as progress:
+        export_celeba(dataset, directory, progress)
+    click.echo(f"{directory}: {len(dataset.images):,} images in CelebA's layout")
+
+
+def _load(kind: str, path: Path | None, size: int, count: int | None, seed: int):  # type: ignore[no-untyped-def]
+    from pydantic import ValidationError
+
+    from nas.datasets import DataConfig, load_dataset
+    from search_spaces.errors import refusal
+
+    try:
+        config = DataConfig.model_validate(
+            {"kind": kind, "path": path, "count": count, "seed": seed}
+        )
+    except ValidationError as error:
+        raise refusal(error, "data", DataConfig) from None
+    with progress_bar(f"loading {kind}") as progress:
+        return load_dataset(config, size, progress)

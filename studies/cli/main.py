@@ -1,0 +1,102 @@
+"""The `nas` command. Each group of commands is imported only when it is used."""
+
+from __future__ import annotations
+
+import importlib
+import sys
+from collections.abc import Sequence
+
+import click
+
+from search_spaces.errors import UserError, nearest
+
+GROUPS: dict[str, tuple[str, str]] = {
+    "study": ("studies.cli.study:study", "Run Pareto studies; show, compare and export them."),
+    "profile": ("studies.cli.profile:profile", "Measure what a model costs, layer by layer."),
+    "space": ("studies.cli.space:space", "List, inspect and sample search spaces."),
+    "data": ("studies.cli.data:data", "Preview and export the images."),
+    "export": ("studies.cli.export:export", "Write a model as ONNX and verify it."),
+}
+"""Sub-commands: where each is defined and its one-line help, known without importing it."""
+
+
+class HelpfulGroup(click.Group):
+    """A group that offers the nearest command for a misspelt one."""
+
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        """Find the command; name the nearest one when there is none."""
+        name = args[0]
+        if not name.startswith("-") and self.get_command(ctx, name) is None:
+            known = self.list_commands(ctx)
+            raise click.UsageError(
+                f"no command {name!r}{nearest(name, known)}; there are {', '.join(known)}", ctx
+            )
+        return super().resolve_command(ctx, args)
+
+
+class LazyGroup(HelpfulGroup):
+    """The root group: help comes from `GROUPS`, code on first use."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        """Return the names in the order of the table."""
+        return list(GROUPS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        """Import and return one command."""
+        if cmd_name not in GROUPS:
+            return None
+        module, attribute = GROUPS[cmd_name][0].split(":")
+        command: click.Command = getattr(importlib.import_module(module), attribute)
+        return command
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """List the groups without importing them."""
+        with formatter.section("Commands"):
+            formatter.write_dl([(name, text) for name, (_, text) in GROUPS.items()])
+
+
+@click.group(cls=LazyGroup, context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(package_name="vae-nas", prog_name="nas")
+def nas() -> None:  # noqa: D301 - click wants the escape itself
+    """Search and profile architectures of image VAEs.
+
+    \b
+    Start with:   nas study run quickstart
+    Then look at: nas study list, nas space list, nas profile model original
+    """
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Run the command line; user errors end in one line each and exit code 2."""
+    try:
+        nas.main(args=arguments, prog_name="nas", standalone_mode=False)
+    except click.exceptions.Exit as done:
+        sys.exit(done.exit_code)
+    except click.ClickException as error:
+        error.show()
+        sys.exit(error.exit_code)
+    except (click.Abort, KeyboardInterrupt):
+        click.echo("nas: interrupted", err=True)
+        sys.exit(130)
+    except BrokenPipeError:
+        sys.exit(141)
+    except ValueError as error:
+        if not _is_users(error):
+            raise
+        for line in str(error).splitlines():
+            click.echo(f"nas: {line}", err=True)
+        sys.exit(2)
+
+
+def _is_users(error: ValueError) -> bool:
+    if isinstance(error, UserError):
+        return True
+    from profiling.errors import ProfilingError
+
+    return isinstance(error, ProfilingError)
+
+
+if __name__ == "__main__":
+    main()

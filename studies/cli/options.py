@@ -1,0 +1,80 @@
+"""Options and printing that several commands share."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import click
+
+from search_spaces.architecture import Architecture
+from search_spaces.errors import UserError, nearest
+
+ROOT = Path("nas-studies")
+
+root_option = click.option(
+    "--root",
+    type=click.Path(path_type=Path, file_okay=False),
+    default=ROOT,
+    envvar="NAS_STUDIES",
+    show_default=True,
+    help="Folder of the studies (or set NAS_STUDIES).",
+)
+
+
+@contextmanager
+def progress_bar(label: str) -> Iterator[Callable[[int, int], None]]:
+    """Show a bar on a terminal while a callback is told (done, total); silent elsewhere."""
+    from rich.progress import (
+        BarColumn,
+        MofNCompleteColumn,
+        Progress,
+        TextColumn,
+        TimeRemainingColumn,
+    )
+
+    from studies.cli.console import stderr
+
+    columns: list[Any] = [TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn()]
+    with Progress(*columns, TimeRemainingColumn(), console=stderr, transient=True) as bar:
+        task = bar.add_task(label, total=None)
+        yield lambda done, total: bar.update(task, completed=done, total=total)
+
+
+def find_architecture(text: str, root: Path) -> Architecture:
+    """Return the architecture a user names.
+
+    A reference (`original`, `modified`, also `original@64` for another image size), a JSON or YAML
+    file, or a study's trial as `STUDY#TRIAL`.
+
+    Raises:
+        UserError: nothing fits; the nearest reference is offered.
+    """
+    from search_spaces.references import REFERENCES
+
+    name, _, size = text.partition("@")
+    if name in REFERENCES and (not size or size.isdigit()):
+        found = REFERENCES[name]
+        return found.resized(int(size)) if size else found
+    if Path(text).suffix in {".json", ".yaml", ".yml"}:
+        return Architecture.load(Path(text))
+    study, _, number = text.rpartition("#")
+    if study:
+        return _trial_architecture(study, number, root)
+    raise UserError(
+        f"{text!r} is no architecture: name a reference ({', '.join(REFERENCES)}; original@64 for "
+        f"64 pixels), a JSON or YAML file, or STUDY#TRIAL{nearest(name, REFERENCES)}"
+    )
+
+
+def _trial_architecture(study: str, number: str, root: Path) -> Architecture:
+    from studies.store import StudyStore
+
+    record = StudyStore.open(root, study).record()
+    for trial in record.trials:
+        if number in (str(trial.number), trial.reference):
+            return trial.architecture
+    last = max((trial.number for trial in record.trials), default=0)
+    raise UserError(f"{study}#{number}: study {study!r} has trials 0 to {last} and no {number!r}")

@@ -1,0 +1,288 @@
+"""`nas study`: run studies, look at them, and take models out of them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import click
+from rich.markup import escape
+from rich.table import Table
+
+from nas.objectives import OBJECTIVES, hypervolume
+from search_spaces.errors import UserError, nearest
+from studies.cli.console import stderr, stdout
+from studies.cli.main import HelpfulGroup
+from studies.cli.options import progress_bar, root_option
+from studies.formats import format_value
+from studies.records import StudyRecord, TrialRecord
+from studies.store import StudyStore, list_studies
+
+_SHORTCUTS: dict[str, str] = {
+    "name": "name",
+    "space": "space",
+    "trials": "search.trials",
+    "sampler": "search.sampler",
+    "seed": "search.seed",
+    "epochs": "training.epochs",
+    "images": "data.count",
+    "device": "device",
+    "threads": "threads",
+}
+"""Command-line option to configuration key."""
+
+
+@click.group(cls=HelpfulGroup)
+def study() -> None:
+    """Run Pareto studies; show, compare and export them."""
+
+
+@study.command()
+@click.argument("config")
+@click.option("--name", help="Name of the study; its folder in --root.")
+@click.option("--space", help="Named space or YAML file.")
+@click.option("--trials", type=int, help="Architectures to search, the two references apart.")
+@click.option("--sampler", help="tpe, nsga2, nsga3, random, qmc or enumerate.")
+@click.option("--seed", type=int, help="Seed of the search.")
+@click.option("--epochs", type=int, help="Training epochs per candidate, at most.")
+@click.option("--images", type=int, help="Images to use.")
+@click.option("--objectives", help="At least two, separated by commas.")
+@click.option("--limit", "limits", multiple=True, metavar="NAME=VALUE", help="Hard limit.")
+@click.option("--celeba", type=click.Path(path_type=Path), help="Use this CelebA folder.")
+@click.option("--folder", type=click.Path(path_type=Path), help="Use the images of this folder.")
+@click.option("--device", help="auto, cpu or cuda.")
+@click.option("--threads", type=int, help="Threads for training.")
+@click.option("--set", "settings", multiple=True, metavar="KEY=VALUE", help="Any other setting.")
+@click.option("--storage", help="journal:PATH or a database URL; default: a journal in the folder.")
+@click.option("--png", is_flag=True, help="Also write the figures as PNG (needs a Chromium).")
+@root_option
+def run(
+    config: str,
+    objectives: str | None,
+    limits: tuple[str, ...],
+    celeba: Path | None,
+    folder: Path | None,
+    settings: tuple[str, ...],
+    storage: str | None,
+    png: bool,
+    root: Path,
+    **shortcuts: Any,
+) -> None:
+    """Run the study of CONFIG, a preset's name or a YAML file; run it again to resume.
+
+    Presets: quickstart, paper, wide. The two reference models are evaluated first, then one unseen
+    architecture after another; the report is written at the end.
+    """
+    from studies.config import load_config, parse_overrides
+    from studies.display import Display
+    from studies.launch import run_study
+
+    overrides = {_SHORTCUTS[k]: v for k, v in shortcuts.items() if v is not None}
+    if objectives is not None:
+        overrides["objectives"] = [name.strip() for name in objectives.split(",") if name.strip()]
+    for limit in limits:
+        overrides |= {f"limits.{k}": v for k, v in parse_overrides([limit], "--limit").items()}
+    overrides |= _data_overrides(celeba, folder)
+    overrides |= parse_overrides(settings, "--set")
+    resolved = load_config(config, overrides)
+    display = Display(stderr, resolved.search.trials, resolved.training.epochs)
+    try:
+        record = run_study(resolved, root, storage, display, progress_bar)
+    except KeyboardInterrupt:
+        again = f"nas study run {config}"
+        stderr.print(f"interrupted; nothing finished is lost. The same command ({again}) resumes.")
+        raise
+    _conclude(record, png)
+
+
+def _data_overrides(celeba: Path | None, folder: Path | None) -> dict[str, Any]:
+    if celeba and folder:
+        raise UserError("--celeba and --folder: give one of them")
+    if celeba:
+        return {"data.kind": "celeba", "data.path": str(celeba)}
+    return {"data.kind": "folder", "data.path": str(folder)} if folder else {}
+
+
+def _conclude(record: StudyRecord, png: bool) -> None:
+    from studies.report import write_report
+
+    _print_study(record)
+    report = write_report(record)
+    if png:
+        _write_pngs(record)
+    stdout.print(f"\nreport: {report}", soft_wrap=True)
+
+
+def _write_pngs(record: StudyRecord) -> None:
+    from studies.report import write_pngs
+
+    written = write_pngs(record, record.folder / "figures")
+    stdout.print(f"figures: {record.folder / 'figures'} ({len(written)} PNGs)", soft_wrap=True)
+
+
+@study.command("list")
+@root_option
+def list_(root: Path) -> None:
+    """List the studies in the root folder."""
+    names = list_studies(root)
+    if not names:
+        stdout.print(f"no studies in {root}; start one: nas study run quickstart")
+        return
+    table = Table(
+        "study", "space", "objectives", "complete", "front", "hypervolume", box=None, pad_edge=False
+    )
+    for name in names:
+        record = StudyStore.open(root, name).record()
+        volume = hypervolume(record.points(record.complete), record.nadir)
+        table.add_row(
+            escape(name),
+            escape(str(record.config["space"])),
+            str(len(record.objectives)),
+            str(len(record.complete)),
+            str(len(record.front)),
+            f"{volume:.4f}",
+        )
+    stdout.print(table)
+
+
+@study.command()
+@click.argument("name")
+@root_option
+def show(name: str, root: Path) -> None:
+    """Show a study's result: the front beside both references, and what failed."""
+    _print_study(StudyStore.open(root, name).record())
+
+
+def _print_study(record: StudyRecord) -> None:
+    from studies.tables import headline
+
+    stdout.print(f"\n[bold]{escape(record.name)}[/bold]: {escape(headline(record))}\n")
+    table = Table(box=None, pad_edge=False, header_style="dim")
+    table.add_column("model")
+    for objective in record.objectives:
+        table.add_column(objective.title.lower(), justify="right")
+    shown = [*record.references.values(), *(t for t in record.front if not t.reference)]
+    for trial in shown:
+        values = [format_value(o, trial.objectives[o.name]) for o in record.objectives]
+        mark = "*" if trial in record.front else ""
+        style = "cyan" if trial.reference else ""
+        table.add_row(trial.name + mark, *values, style=style)
+    stdout.print(table)
+    stdout.print("[dim]* on the Pareto front[/dim]\n")
+    for trial in shown:
+        stdout.print(f"{trial.name:9}{trial.architecture.summary}", style="dim", soft_wrap=True)
+    for trial in record.trials:
+        if trial.state == "failed":
+            stdout.print(f"[yellow]{trial.name} failed: {escape(trial.reason or '')}[/yellow]")
+
+
+@study.command()
+@click.argument("name")
+@click.option("--format", "kind", type=click.Choice(["csv", "parquet", "json"]), default="csv")
+@click.option("-o", "--out", type=click.Path(path_type=Path), help="Default: NAME.FORMAT here.")
+@root_option
+def export(name: str, kind: str, out: Path | None, root: Path) -> None:
+    """Write every trial as one row of a table."""
+    from studies.tables import trials_table
+
+    table = trials_table(StudyStore.open(root, name).record())
+    path = out or Path(f"{name}.{kind}")
+    try:
+        if kind == "csv":
+            table.to_csv(path, index=False)
+        elif kind == "parquet":
+            table.to_parquet(path, index=False)
+        else:
+            table.to_json(path, orient="records", indent=1)
+    except OSError as error:
+        raise UserError(f"--out {path}: cannot be written ({error.strerror})") from None
+    stdout.print(f"{path}: {len(table)} trials, {len(table.columns)} columns", soft_wrap=True)
+
+
+@study.command()
+@click.argument("name")
+@click.option("--png", is_flag=True, help="Also write the figures as PNG (needs a Chromium).")
+@root_option
+def report(name: str, png: bool, root: Path) -> None:
+    """Write the study's HTML report anew."""
+    from studies.report import write_report
+
+    record = StudyStore.open(root, name).record()
+    stdout.print(str(write_report(record)), soft_wrap=True)
+    if png:
+        _write_pngs(record)
+
+
+def _limit_options(command: Any) -> Any:
+    for name, objective in OBJECTIVES.items():
+        flag = f"--max-{name.replace('_', '-')}"
+        text = f"Largest {objective.title.lower()}{f' ({objective.unit})' * bool(objective.unit)}."
+        command = click.option(flag, f"max_{name}", type=float, help=text)(command)
+    return command
+
+
+@study.command()
+@click.argument("name")
+@_limit_options
+@click.option("--by", default="reconstruction_loss", show_default=True, help="What to minimise.")
+@click.option("-o", "--out", type=click.Path(path_type=Path), help="Folder; default: NAME-best.")
+@root_option
+def best(name: str, by: str, out: Path | None, root: Path, **limits: float | None) -> None:
+    """Get *the* model: the best one within limits, with weights and architecture.
+
+    Example: nas study best quickstart --max-latency-ms 5 --max-params 1e6
+    """
+    record = StudyStore.open(root, name).record()
+    caps = {key.removeprefix("max_"): cap for key, cap in limits.items() if cap is not None}
+    trial = _best(record, by, caps)
+    values = ", ".join(
+        f"{o.title.lower()} {format_value(o, trial.objectives[o.name])}" for o in record.objectives
+    )
+    stdout.print(f"[bold]{trial.name}[/bold]: {values}")
+    stdout.print(escape(trial.architecture.summary), style="dim")
+    for path in _take_out(record, trial, out or Path(f"{name}-best")):
+        stdout.print(str(path), soft_wrap=True)
+
+
+def _best(record: StudyRecord, by: str, caps: dict[str, float]) -> TrialRecord:
+    known = sorted({name for trial in record.complete for name in trial.objectives})
+    if by not in known:
+        raise UserError(f"--by {by}: this study knows {', '.join(known)}{nearest(by, known)}")
+    for cap in caps:
+        if cap not in known:
+            flag = cap.replace("_", "-")
+            raise UserError(
+                f"--max-{flag}: this study did not record it; it has {', '.join(known)}"
+            )
+    fitting = [t for t in record.complete if all(t.objectives[n] <= c for n, c in caps.items())]
+    if not fitting:
+        ranges = ", ".join(
+            f"{OBJECTIVES[n].title.lower()} from "
+            f"{format_value(OBJECTIVES[n], min(t.objectives[n] for t in record.complete))}"
+            for n in caps
+        )
+        raise UserError(
+            f"no model of study {record.name!r} is within these limits; it has {ranges}"
+        )
+    return min(fitting, key=lambda trial: trial.objectives[by])
+
+
+def _take_out(record: StudyRecord, trial: TrialRecord, folder: Path) -> list[Path]:
+    import json
+    import shutil
+
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        architecture = folder / "architecture.json"
+        architecture.write_text(trial.architecture.to_json() + "\n", encoding="utf-8")
+        result = folder / "result.json"
+        found = {"study": record.name, "trial": trial.number, "digest": trial.digest}
+        numbers = {"objectives": dict(trial.objectives), "metrics": dict(trial.metrics)}
+        result.write_text(json.dumps({**found, **numbers}, indent=1) + "\n", encoding="utf-8")
+        written = [architecture, result]
+        weights = record.folder / "artefacts" / trial.digest / "weights.safetensors"
+        if weights.exists():
+            written.append(Path(shutil.copy(weights, folder / weights.name)))
+    except OSError as error:
+        raise UserError(f"--out {folder}: cannot be written ({error.strerror})") from None
+    return written

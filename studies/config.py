@@ -1,0 +1,173 @@
+"""A study's question, written down: presets, YAML files, overrides, and their refusal."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+
+from nas.datasets import DataConfig
+from nas.objectives import DEFAULT_OBJECTIVES, OBJECTIVES, Objective, select_objectives
+from nas.search.samplers import SAMPLERS
+from nas.training import TrainingConfig
+from profiling.latency import LatencyConfig
+from search_spaces.errors import UserError, nearest, refusal
+from search_spaces.space import SearchSpace
+
+PRESETS = Path(__file__).parent / "presets"
+
+Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,79}$")]
+
+
+class _Config(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class SearchConfig(_Config):
+    """How candidates are proposed: `trials` architectures besides the two references."""
+
+    sampler: str = "tpe"
+    trials: Annotated[int, Field(ge=0)] = 50
+    seed: int = 0
+
+    @field_validator("sampler")
+    @classmethod
+    def _known(cls, name: str) -> str:
+        if name not in SAMPLERS:
+            raise ValueError(f"not one of {', '.join(SAMPLERS)}{nearest(name, SAMPLERS)}")
+        return name
+
+
+class StudyConfig(_Config):
+    """Everything that determines a study's result, apart from the machine it runs on.
+
+    `space` is a named space or a YAML file. `limits` maps an objective to the largest value that is
+    still worth training. `threads` is for training (None: every core); latency has its own.
+    """
+
+    name: Name
+    description: str = ""
+    space: str
+    data: DataConfig = DataConfig()
+    objectives: tuple[str, ...] = DEFAULT_OBJECTIVES
+    limits: Mapping[str, Annotated[float, Field(gt=0)]] = {}
+    training: TrainingConfig = TrainingConfig()
+    latency: LatencyConfig = LatencyConfig()
+    search: SearchConfig = SearchConfig()
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+    threads: Annotated[int, Field(ge=1, le=1024)] | None = None
+
+    @field_validator("objectives")
+    @classmethod
+    def _form_a_study(cls, names: tuple[str, ...]) -> tuple[str, ...]:
+        try:
+            select_objectives(names)
+        except UserError as error:
+            raise ValueError(str(error).removeprefix("objectives: ")) from None
+        return names
+
+    @field_validator("limits")
+    @classmethod
+    def _known_limits(cls, limits: Mapping[str, float]) -> Mapping[str, float]:
+        known = [name for name, objective in OBJECTIVES.items() if objective.cost != "training"]
+        for name in limits:
+            if name not in known:
+                raise ValueError(
+                    f"{name!r} cannot be limited before training; one of {', '.join(known)}"
+                    f"{nearest(name, known)}"
+                )
+        return limits
+
+    @property
+    def selected(self) -> tuple[Objective, ...]:
+        """The objectives, in order."""
+        return select_objectives(self.objectives)
+
+    def load_space(self) -> SearchSpace:
+        """Return the search space; raise `UserError` for an unknown name or a faulty file."""
+        return SearchSpace.load(self.space)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return plain JSON types, every field present."""
+        return self.model_dump(mode="json")
+
+
+def presets() -> dict[str, Path]:
+    """Return the shipped configurations by name."""
+    return {path.stem: path for path in sorted(PRESETS.glob("*.yaml"))}
+
+
+def load_config(source: str, overrides: Mapping[str, Any] | None = None) -> StudyConfig:
+    """Read a preset's name or a YAML file, apply `overrides` and validate.
+
+    Args:
+        source: A preset's name or a path. A file without `name` is named after itself.
+        overrides: Values by dotted key (`training.epochs`), as the command line gives them.
+
+    Raises:
+        UserError: one line per fault, all at once.
+    """
+    path = _find(source)
+    data = _read(path)
+    data.setdefault("name", path.stem)
+    for key, value in (overrides or {}).items():
+        _set(data, key, value, str(path))
+    try:
+        return StudyConfig.model_validate(data)
+    except ValidationError as error:
+        raise refusal(error, str(path), StudyConfig) from None
+
+
+def parse_overrides(pairs: Iterable[str], option: str) -> dict[str, Any]:
+    """Turn an option's `key=value` texts into overrides; values are YAML."""
+    overrides = {}
+    for pair in pairs:
+        key, equals, text = pair.partition("=")
+        if not equals or not key:
+            raise UserError(f"{option} {pair}: write it as key=value, with an equals sign")
+        overrides[key] = _parse(text, f"{option} {pair}")
+    return overrides
+
+
+def _find(source: str) -> Path:
+    known = presets()
+    if source in known:
+        return known[source]
+    path = Path(source)
+    if path.suffix in {".yaml", ".yml"} or path.exists():
+        return path
+    raise UserError(
+        f"{source!r} is neither a preset ({', '.join(known)}) nor a YAML file"
+        f"{nearest(source, known)}"
+    )
+
+
+def _read(path: Path) -> dict[str, Any]:
+    try:
+        data = _parse(path.read_text(encoding="utf-8"), str(path))
+    except (OSError, UnicodeDecodeError) as error:
+        reason = error.strerror if isinstance(error, OSError) else "not UTF-8 text"
+        raise UserError(f"{path}: cannot be read ({reason})") from None
+    if not isinstance(data, dict):
+        raise UserError(f"{path}: a study's configuration is a mapping of keys to values")
+    return data
+
+
+def _parse(text: str, source: str) -> Any:
+    try:
+        return yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        raise UserError(f"{source}: not valid YAML ({' '.join(str(error).split())})") from None
+
+
+def _set(data: dict[str, Any], key: str, value: Any, source: str) -> None:
+    *parents, last = key.split(".")
+    for parent in parents:
+        inner = data.setdefault(parent, {})
+        if not isinstance(inner, dict):
+            raise UserError(f"{source}: {key}: {parent!r} holds a value, not keys")
+        data = inner
+    data[last] = value

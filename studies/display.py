@@ -1,0 +1,142 @@
+"""What a running study shows: progress, the current front, hypervolume, time left."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+
+from rich.console import Console, Group, RenderableType
+from rich.live import Live
+from rich.markup import escape
+from rich.progress_bar import ProgressBar
+from rich.table import Table
+from rich.text import Text
+
+from nas.evaluate import Findings
+from nas.objectives import hypervolume
+from studies.formats import format_duration, format_value
+from studies.records import StudyRecord, TrialRecord
+from studies.runner import Watcher
+
+_ROWS = 12
+
+
+class Display(Watcher):
+    """A live panel on a terminal, one line per trial elsewhere.
+
+    Args:
+        console: Where to print.
+        trials: Number of architectures to search, references apart.
+    """
+
+    def __init__(self, console: Console, trials: int, epochs: int) -> None:
+        self._console, self._trials, self._epochs = console, trials, epochs
+        self._study: StudyRecord | None = None
+        self._current: TrialRecord | None = None
+        self._findings: Findings | None = None
+        self._batches = (0, 1)
+        self._begun = self._trial_begun = time.monotonic()
+        self._done_before = 0
+        self._live = Live(console=console, refresh_per_second=4, get_renderable=self._render)
+
+    def __enter__(self) -> Display:
+        if self._console.is_terminal:
+            self._live.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._live.is_started:
+            self._live.stop()
+
+    def batch(self, done: int, total: int) -> None:
+        """Take note of the running epoch's batches."""
+        self._batches = (done, max(total, 1))
+
+    def started(self, trial: TrialRecord, study: StudyRecord) -> None:
+        """Show the candidate that is about to be evaluated."""
+        if self._study is None:
+            self._done_before = _searched(study)
+        self._study, self._current, self._findings = study, trial, None
+        self._batches, self._trial_begun = (0, 1), time.monotonic()
+
+    def found(self, findings: Findings) -> None:
+        """Show what is known by now."""
+        self._findings, self._batches = findings, (0, 1)
+
+    def ended(self, study: StudyRecord) -> None:
+        """Report a trial in one line where there is no live panel."""
+        self._study = study
+        if not self._live.is_started and self._current is not None:
+            self._console.print(Text(self._line(study.trial(self._current.number), study)))
+
+    def _line(self, trial: TrialRecord, study: StudyRecord) -> str:
+        count = f"{_searched(study)}/{self._trials}"
+        if trial.state != "complete":
+            return f"[{count}] {trial.name} {trial.state}: {trial.reason}"
+        values = ", ".join(
+            f"{o.title.lower()} {format_value(o, trial.objectives[o.name])}"
+            for o in study.objectives
+        )
+        mark = " (front)" if trial in study.front else ""
+        took = format_duration(trial.duration_s)
+        return f"[{count}] {trial.name}{mark}: {values}; {took}; hypervolume {_volume(study):.4f}"
+
+    def _render(self) -> RenderableType:
+        if self._study is None or self._current is None:
+            return Text("starting ...")
+        return Group(self._head(self._study), self._now(self._current), _front(self._study))
+
+    def _head(self, study: StudyRecord) -> RenderableType:
+        done = _searched(study)
+        grid = Table.grid(padding=(0, 2))
+        grid.add_row(
+            Text(study.name, style="bold"),
+            ProgressBar(total=max(self._trials, 1), completed=done, width=30),
+            f"{done}/{self._trials} searched",
+            f"hypervolume {_volume(study):.4f}",
+            f"{format_duration(time.monotonic() - self._begun)} gone{self._left(done)}",
+        )
+        return grid
+
+    def _left(self, done: int) -> str:
+        fresh = done - self._done_before
+        if fresh < 1:
+            return ""
+        per_trial = (time.monotonic() - self._begun) / (fresh + 1)
+        return f", about {format_duration(per_trial * (self._trials - done))} left"
+
+    def _now(self, trial: TrialRecord) -> RenderableType:
+        step = "counting"
+        if self._findings is not None:
+            epoch = min(len(self._findings.history) + 1, self._epochs)
+            share = self._batches[0] / self._batches[1]
+            step = f"epoch {epoch}/{self._epochs} {share:4.0%}" if share else "measuring"
+        seconds = format_duration(time.monotonic() - self._trial_begun)
+        return Text(f"{trial.name}: {step}, {seconds}  {trial.architecture.summary}", style="dim")
+
+
+def _front(study: StudyRecord) -> RenderableType:
+    table = Table(box=None, pad_edge=False, header_style="dim")
+    table.add_column("front")
+    for objective in study.objectives:
+        table.add_column(objective.title.lower(), justify="right")
+    for name, trial in study.references.items():
+        table.add_row(name, *_cells(trial, study), style="cyan")
+    members = [trial for trial in study.front if not trial.reference]
+    for trial in members[:_ROWS]:
+        table.add_row(trial.name, *_cells(trial, study))
+    if len(members) > _ROWS:
+        table.add_row(f"and {len(members) - _ROWS} more", style="dim")
+    return table
+
+
+def _cells(trial: TrialRecord, study: StudyRecord) -> Sequence[str]:
+    return [escape(format_value(o, trial.objectives[o.name])) for o in study.objectives]
+
+
+def _volume(study: StudyRecord) -> float:
+    return hypervolume(study.points(study.complete), study.nadir)
+
+
+def _searched(study: StudyRecord) -> int:
+    return sum(not t.reference and t.state in ("complete", "failed") for t in study.trials)

@@ -1,0 +1,200 @@
+"""The tables behind the figures: pure functions from a study's record to pandas."""
+
+from __future__ import annotations
+
+import html
+import textwrap
+from collections.abc import Sequence
+from typing import TypeVar
+
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+
+from nas.objectives import hypervolume, nondominated
+from studies.formats import format_value
+from studies.records import StudyRecord, TrialRecord
+
+T = TypeVar("T")
+
+POINT_LIMIT = 3000
+CURVE_LIMIT = 40
+MINIMUM_TRIALS = 10
+"""Below this many trials the importance of an axis would be noise."""
+
+SHAPE_AXES = ("Latent size", "Encoder stages", "Layers", "Widest stage", "Seed width")
+
+
+def points_table(study: StudyRecord, limit: int = POINT_LIMIT) -> pd.DataFrame:
+    """Return one row per plotted architecture, dominated ones first.
+
+    Columns: `name`, `kind` (`dominated`, `front`, or the reference's name), `front`, `contended`,
+    each objective with `<objective>_low` and `_high` (NaN: no interval),
+    and the `SHAPE_AXES`. Above `limit` rows, dominated points are thinned evenly.
+    """
+    front = {trial.number for trial in study.front}
+    rows = [_point(study, trial, trial.number in front) for trial in plotted(study, limit)]
+    columns = ["name", "kind", "front", "contended", *SHAPE_AXES]
+    for name in study.objective_names:
+        columns += [name, f"{name}_low", f"{name}_high"]
+    return pd.DataFrame(rows, columns=columns)
+
+
+def plotted(study: StudyRecord, limit: int = POINT_LIMIT) -> list[TrialRecord]:
+    """Return the trials with a point on the plots: the front and the references always."""
+    front = {trial.number for trial in study.front}
+    kept = [t for t in study.complete if t.number in front or t.reference]
+    dominated = [t for t in study.complete if t.number not in front and not t.reference]
+    return [*thinned(dominated, limit - len(kept)), *kept]
+
+
+def hovers(study: StudyRecord, limit: int = POINT_LIMIT) -> dict[str, str]:
+    """Return the tooltip (HTML, escaped) of every plotted trial by name."""
+    return {trial.name: hover(study, trial) for trial in plotted(study, limit)}
+
+
+def staircase(points: pd.DataFrame, x: str, y: str) -> pd.DataFrame:
+    """Return the points no other beats in these two columns alone, from left to right."""
+    best = points[nondominated(points[[x, y]].to_numpy(dtype=np.float64))]
+    return best[[x, y]].drop_duplicates().sort_values(x)
+
+
+def hypervolume_table(study: StudyRecord) -> pd.DataFrame:
+    """Return the share of the box below `study.nadir` that is dominated after each trial.
+
+    Columns: `trial` (how many trials have ended), `name`, `training_s` (cumulative seconds of
+    training, failed trials included) and `hypervolume` (0 to 1).
+    """
+    rows, spent, volume = [], 0.0, 0.0
+    front = np.empty((0, len(study.objectives)))
+    for count, trial in enumerate((t for t in study.trials if t.state != "running"), start=1):
+        spent += sum(epoch.get("seconds_s", 0.0) for epoch in trial.history)
+        if trial.state == "complete":
+            front = np.vstack([front, study.points([trial])])
+            front = front[nondominated(front)]
+            volume = hypervolume(front, study.nadir)
+        rows.append((count, trial.name, spent, volume))
+    return pd.DataFrame(rows, columns=["trial", "name", "training_s", "hypervolume"])
+
+
+def reference_hypervolume(study: StudyRecord) -> float | None:
+    """Return the hypervolume of the reference points alone, or None where none finished."""
+    references = list(study.references.values())
+    return hypervolume(study.points(references), study.nadir) if references else None
+
+
+def importance_table(study: StudyRecord) -> pd.DataFrame:
+    """Return the share of each objective's variance that an axis explains by itself.
+
+    One-way analysis of variance of the logarithm of the objective: between-group sum of squares,
+    corrected for chance (epsilon squared), over the total one; 0 (nothing) to 1. Numeric axes with
+    more than five values are cut at their quartiles. A conditional axis is credited only for what
+    it changes among the trials that have it. Trials rejected before training count where their
+    objective is known.
+
+    Rows by axis, most important first; one column per objective known in at least
+    `MINIMUM_TRIALS` trials. Empty below that.
+    """
+    usable = [trial for trial in study.trials if trial.assignment and trial.state != "duplicate"]
+    axes = list(dict.fromkeys(axis for trial in usable for axis in trial.assignment))
+    columns = {}
+    for name in study.objective_names:
+        known = [trial for trial in usable if name in trial.objectives]
+        if len(known) >= MINIMUM_TRIALS:
+            values = np.log([trial.objectives[name] for trial in known])
+            columns[name] = [_explained(axis, known, values) for axis in axes]
+    table = pd.DataFrame(columns, index=axes)
+    table = table[table.max(axis=1) > 0]
+    return table.loc[table.sum(axis=1).sort_values(ascending=False).index]
+
+
+def curve_table(study: StudyRecord, limit: int = CURVE_LIMIT) -> pd.DataFrame:
+    """Return the training history of references and front: one row per trial and epoch.
+
+    Columns: `name`, `kind` (reference's name or `front`), `epoch`, `train_loss`, `validation_loss`.
+    """
+    members = [trial for trial in study.front if not trial.reference]
+    rows = [
+        (
+            trial.name,
+            trial.reference or "front",
+            epoch["epoch"],
+            epoch.get("train_loss", np.nan),
+            epoch.get("validation_loss", np.nan),
+        )
+        for trial in (*thinned(members, limit), *study.references.values())
+        for epoch in trial.history
+    ]
+    return pd.DataFrame(rows, columns=["name", "kind", "epoch", "train_loss", "validation_loss"])
+
+
+def thinned(items: Sequence[T], limit: int) -> list[T]:
+    """Return at most `limit` of `items`, evenly spread, the first and the last among them."""
+    if len(items) <= limit:
+        return list(items)
+    indices = np.linspace(0, len(items) - 1, max(limit, 0)).round().astype(int)
+    return [items[index] for index in indices]
+
+
+def _point(study: StudyRecord, trial: TrialRecord, on_front: bool) -> dict[str, object]:
+    encoder, decoder = trial.architecture.encoder, trial.architecture.decoder
+    stages = (*encoder.stages, *decoder.stages)
+    row: dict[str, object] = {
+        "name": trial.name,
+        "kind": trial.reference or ("front" if on_front else "dominated"),
+        "front": on_front,
+        "contended": trial.contended,
+    }
+    shape = (
+        trial.architecture.latent_size,
+        len(encoder.stages),
+        sum(stage.layers for stage in stages),
+        max(stage.width for stage in stages),
+        decoder.seed_width,
+    )
+    row.update(zip(SHAPE_AXES, shape, strict=True))
+    for name in study.objective_names:
+        row[name] = trial.objectives[name]
+        row[f"{name}_low"], row[f"{name}_high"] = trial.intervals.get(name, (np.nan, np.nan))
+    return row
+
+
+def hover(study: StudyRecord, trial: TrialRecord) -> str:
+    """Describe a trial in a plot's tooltip: name, objectives, architecture in short lines."""
+    lines = [f"<b>{html.escape(trial.name)}</b>"]
+    for objective in study.objectives:
+        value = format_value(objective, trial.objectives[objective.name])
+        if objective.name in trial.intervals:
+            low, high = (format_value(objective, v) for v in trial.intervals[objective.name])
+            value += f" ({low} to {high})"
+        lines.append(f"{objective.title}: {value}")
+    if trial.contended:
+        lines.append("<i>latency measured on a busy machine</i>")
+    for part in trial.architecture.summary.split(" | "):
+        lines += [html.escape(line) for line in textwrap.wrap(part, 46)]
+    return "<br>".join(lines)
+
+
+def _explained(axis: str, trials: Sequence[TrialRecord], values: npt.NDArray[np.float64]) -> float:
+    total = float(((values - values.mean()) ** 2).sum())
+    active = [index for index, trial in enumerate(trials) if axis in trial.assignment]
+    groups = _groups([trials[index].assignment[axis] for index in active])
+    frame = pd.DataFrame({"group": groups, "value": values[active]})
+    count = frame["group"].nunique()
+    if total <= 0 or count < 2 or len(frame) <= count:
+        return 0.0
+    means = frame.groupby("group")["value"].transform("mean")
+    within = float(((frame["value"] - means) ** 2).sum())
+    between = float(((means - frame["value"].mean()) ** 2).sum())
+    by_chance = (count - 1) * within / (len(frame) - count)
+    return float(np.clip((between - by_chance) / total, 0, 1))
+
+
+def _groups(values: Sequence[object]) -> list[str]:
+    numeric = all(isinstance(v, int | float) and not isinstance(v, bool) for v in values)
+    if numeric and len(set(values)) > 5:
+        cut = pd.qcut(
+            pd.Series(np.asarray(values, dtype=np.float64)), 4, labels=False, duplicates="drop"
+        )
+        return [str(value) for value in cut]
+    return [str(value) for value in values]

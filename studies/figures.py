@@ -1,0 +1,179 @@
+"""From a figure's table to plotly: nothing is computed here that a table could hold.
+
+A trace names its points' trials in `meta`; the page looks their tooltips up by it.
+"""
+
+from __future__ import annotations
+
+import html
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import plotly.graph_objects as go
+
+from nas.objectives import Objective
+from studies.figure_style import (
+    BLUE,
+    GREY,
+    INK,
+    MARKS,
+    along,
+    axis,
+    layers,
+    marks_in,
+    new_figure,
+    reference_marks,
+)
+from studies.figure_tables import staircase
+from studies.formats import axis_title, noun
+from studies.labels import label_places
+
+
+def pair_figure(points: pd.DataFrame, x: Objective, y: Objective) -> go.Figure:
+    """Plot two objectives against each other; the lower left is better in both."""
+    figure = new_figure(f"{y.title} against {noun(x)}")
+    stairs = staircase(points, x.name, y.name)
+    line = {"color": BLUE, "width": 1, "shape": "hv", "dash": "dot"}
+    figure.add_scatter(
+        x=stairs[x.name].tolist(), y=stairs[y.name].tolist(), mode="lines", line=line,
+        hoverinfo="skip", showlegend=False, opacity=0.6,
+    )  # fmt: skip
+    labels = _label_positions(points, x, y)
+    for label, kind, rows in layers(points):
+        figure.add_scatter(
+            x=rows[x.name].tolist(),
+            y=rows[y.name].tolist(),
+            name=label,
+            meta=rows["name"].tolist(),
+            hoverinfo="text",
+            **_marker(kind, label, points, labels),
+            **({} if kind == "dominated" else _error_bars(rows, x.name, y.name)),
+        )
+    figure.update_xaxes(title_text=axis_title(x), **axis(x, points[x.name]))
+    figure.update_yaxes(title_text=axis_title(y), **axis(y, points[y.name]))
+    return figure
+
+
+def hypervolume_figure(table: pd.DataFrame, x: str, start: float | None) -> go.Figure:
+    """Plot the hypervolume over `trial` or `training_s`; higher is better."""
+    over = {"trial": "Trials", "training_s": "Training time"}[x]
+    values, unit = table[x], ""
+    if x == "training_s":
+        unit, size = _time_unit(float(values.max()) if len(values) else 0.0)
+        values = values / size
+    figure = new_figure(f"Hypervolume over {over.lower()}")
+    figure.add_scatter(
+        x=values.tolist(), y=table["hypervolume"].tolist(), mode="lines", name="all trials",
+        line={"color": BLUE, "width": 2.5, "shape": "hv"}, hovertext=table["name"].tolist(),
+        hovertemplate="%{hovertext}<br>hypervolume %{y:.4f}<extra></extra>",
+    )  # fmt: skip
+    if start is not None and len(table):
+        ends = [float(values.min()), float(values.max())]
+        figure.add_scatter(
+            x=ends, y=[start, start], mode="lines", name="references alone", hoverinfo="name",
+            line={"color": MARKS["original"].colour, "width": 1.5, "dash": "dash"},
+        )  # fmt: skip
+    figure.update_xaxes(title_text=f"{over} ({unit})" if unit else over, rangemode="tozero")
+    figure.update_yaxes(title_text="Hypervolume", rangemode="tozero")
+    return figure
+
+
+def importance_figure(table: pd.DataFrame, objectives: tuple[Objective, ...]) -> go.Figure:
+    """Draw how much of each objective's variance each axis explains, as a heat map."""
+    table = table.iloc[:14][::-1]
+    titles = {objective.name: objective.title.replace(" ", "<br>") for objective in objectives}
+    values = table.to_numpy()
+    figure = new_figure("What decides each objective")
+    figure.add_heatmap(
+        z=values.tolist(),
+        x=[titles[name] for name in table.columns],
+        y=[str(axis).replace("_", " ") for axis in table.index],
+        text=[[f"{100 * value:.0f} %" for value in row] for row in values],
+        texttemplate="%{text}",
+        hovertemplate="%{y}: %{z:.1%}<extra></extra>",
+        textfont={"color": INK},
+        colorscale=[[0, "rgba(0, 114, 178, 0.04)"], [1, "rgba(0, 114, 178, 0.6)"]],
+        zmin=0,
+        zmax=max(0.5, float(values.max())),
+        xgap=2,
+        ygap=2,
+        showscale=False,
+    )
+    figure.update_xaxes(side="top", showgrid=False, showline=False, ticks="")
+    figure.update_yaxes(showgrid=False, showline=False, ticks="", automargin=True)
+    figure.update_layout(margin={"t": 104, "b": 12}, height=90 + 30 * len(table))
+    return figure
+
+
+def curve_figure(table: pd.DataFrame) -> go.Figure:
+    """Plot the total loss over the epochs: solid validation, dotted training (references)."""
+    figure = new_figure("Total loss while training")
+    names = list(dict.fromkeys(table.loc[table["kind"] != "front", "kind"]))
+    marks = reference_marks(names)
+    for name, rows in table.groupby("name", sort=False):
+        mark = marks.get(str(rows["kind"].iloc[0]))
+        line = {"color": mark.colour if mark else BLUE, "width": 2.5 if mark else 1.25}
+        shared = {"x": rows["epoch"].tolist(), "name": str(name), "mode": "lines"}
+        template = f"{name}, epoch %{{x}}: %{{y:.4f}}<extra></extra>"
+        figure.add_scatter(
+            y=rows["validation_loss"].tolist(), line=line, opacity=1 if mark else 0.45,
+            hovertemplate=template, showlegend=mark is not None, **shared,
+        )  # fmt: skip
+        if mark:
+            figure.add_scatter(
+                y=rows["train_loss"].tolist(), line={**line, "width": 1.5, "dash": "dot"},
+                hovertemplate=f"training: {template}", showlegend=False, **shared,
+            )  # fmt: skip
+    figure.update_xaxes(title_text="Epoch", tickformat="d")
+    figure.update_yaxes(title_text="Total loss")
+    return figure
+
+
+def _marker(
+    kind: str, label: str, points: pd.DataFrame, positions: dict[str, str]
+) -> dict[str, Any]:
+    if kind == "dominated":
+        return {"mode": "markers", "marker": {"color": GREY, "size": 6, "opacity": 0.4}}
+    if kind == "front":
+        # A hollow point says that its latency was taken on a busy machine.
+        fill = BLUE if label == kind else "#ffffff"
+        marker = {"color": fill, "size": 10, "line": {"width": 2, "color": BLUE}}
+        return {"mode": "markers", "marker": marker}
+    mark = marks_in(points)[kind]
+    outline = {"width": 1.5, "color": "#ffffff"}
+    return {
+        "mode": "markers+text",
+        "marker": {"color": mark.colour, "size": 15, "symbol": mark.symbol, "line": outline},
+        "text": [f"<b>{html.escape(kind)}</b>"],
+        "textposition": positions[kind],
+        "textfont": {"color": mark.colour, "size": 13, "shadow": "auto"},
+    }
+
+
+def _label_positions(points: pd.DataFrame, x: Objective, y: Objective) -> dict[str, str]:
+    """Place each reference's name where it covers the fewest points."""
+    shares = np.column_stack([along(o, points[o.name]) for o in (x, y)])
+    rows = points["kind"].isin(list(marks_in(points))).to_numpy()
+    places = label_places(shares, shares[rows], [len(name) for name in points["kind"][rows]])
+    return dict(zip(points["kind"][rows], places, strict=True))
+
+
+def _error_bars(rows: pd.DataFrame, x: str, y: str) -> dict[str, Any]:
+    bars = {}
+    for letter, name in (("x", x), ("y", y)):
+        above, below = rows[f"{name}_high"] - rows[name], rows[name] - rows[f"{name}_low"]
+        if above.notna().any():
+            bars[f"error_{letter}"] = {
+                "array": above.fillna(0).clip(lower=0).tolist(),
+                "arrayminus": below.fillna(0).clip(lower=0).tolist(),
+                "symmetric": False, "thickness": 1, "width": 0,
+            }  # fmt: skip
+    return bars
+
+
+def _time_unit(seconds: float) -> tuple[str, float]:
+    for unit, size in (("h", 3600.0), ("min", 60.0)):
+        if seconds >= 2 * size:
+            return unit, size
+    return "s", 1.0

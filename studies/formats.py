@@ -1,0 +1,114 @@
+"""How numbers are written for people: one place for the command line and the report."""
+
+from __future__ import annotations
+
+import math
+import re
+
+from nas.objectives import Objective
+
+_PREFIXES = ((1e12, "T"), (1e9, "G"), (1e6, "M"), (1e3, "k"))
+MISSING = "-"
+
+
+def format_value(objective: Objective, value: float | None) -> str:
+    """Write an objective's value with its unit: `9.35 M`, `664.9 M`, `12.3 ms`, `0.2534`.
+
+    Counts and bytes take decimal prefixes (1 MB = 1e6 B); an unknown value is a dash.
+    """
+    if value is None or not math.isfinite(value):
+        return MISSING
+    if objective.unit == "ms":
+        return f"{_significant(value)} ms"
+    if objective.unit == "B":
+        return f"{_scaled(value)}B"
+    if objective.cost == "training":
+        return f"{value:.4f}"
+    return _scaled(value).strip()
+
+
+def format_axis(objective: Objective, value: float) -> str:
+    """Write a value as an axis tick: the shortest form, `100M`, `5`, `0.25`."""
+    if objective.unit == "ms" or objective.cost == "training":
+        return f"{value:g}"
+    for size, prefix in _PREFIXES:
+        if value >= size:
+            return f"{value / size:g}{prefix}"
+    return f"{value:g}"
+
+
+def format_factor(factor: float | None) -> str:
+    """Write how many times better a value is: `12.3x`; below 1 it is worse."""
+    if factor is None or not math.isfinite(factor):
+        return MISSING
+    return f"{factor:.1f}x" if factor >= 9.95 else f"{factor:.2f}x"
+
+
+def format_duration(seconds: float) -> str:
+    """Write a time in its two largest units: `38 s`, `3 min 20 s`, `2 h 05 min`, `3 d 4 h`."""
+    total = round(seconds)
+    if total < 60:
+        return f"{_significant(seconds)} s" if seconds < 10 else f"{total} s"
+    minutes, rest = divmod(total, 60)
+    if minutes < 60:
+        return f"{minutes} min {rest:02d} s"
+    hours, minutes = divmod(minutes, 60)
+    if hours < 24:
+        return f"{hours} h {minutes:02d} min"
+    return f"{hours // 24} d {hours % 24} h"
+
+
+def describe_change(objective: Objective, value: float, reference: float) -> str:
+    """Say how `value` compares: `12.3x fewer parameters`, `1 % lower reconstruction loss`.
+
+    Factors from 1.5 are told as such, smaller changes as a share of the reference, and under half
+    a per cent as no change.
+    """
+    what = noun(objective)
+    change = value / reference - 1
+    if abs(change) < 0.005:
+        return f"the same {what}" if _is_amount(objective) else f"as many {what}"
+    less, more = ("lower", "higher") if _is_amount(objective) else ("fewer", "more")
+    factor = max(value / reference, reference / value)
+    if factor >= 1.5:
+        amount = f"{factor:.1f}x" if factor < 100 else f"{factor:,.0f}x"
+    else:
+        amount = f"{100 * abs(change):.2g} %"
+    return f"{amount} {less if change < 0 else more} {what}"
+
+
+def reason_kind(reason: str | None) -> str:
+    """Blank the numbers of a reason, so that equal causes can be counted together."""
+    return re.sub(r"\d[\d.,e+]*(?:\s?[kMGT]\b)?", "…", reason or "no reason recorded")
+
+
+def axis_title(objective: Objective) -> str:
+    """Title with unit: `Latency (ms)`."""
+    return f"{objective.title} ({objective.unit})" if objective.unit else objective.title
+
+
+def noun(objective: Objective) -> str:
+    """Title as it stands inside a sentence: `latency`, `MACs`."""
+    title = objective.title
+    return title if title.isupper() or title in ("MACs", "FLOPs") else title.lower()
+
+
+def _is_amount(objective: Objective) -> bool:
+    """Whether the quantity is measured (lower) rather than counted (fewer)."""
+    return bool(objective.unit) or objective.cost == "training"
+
+
+def _scaled(value: float) -> str:
+    for size, prefix in _PREFIXES:
+        if value >= 0.9995 * size:
+            scaled = value / size
+            return f"{scaled:.1f} {prefix}" if scaled >= 100 else f"{scaled:.2f} {prefix}"
+    return f"{value:.0f} "
+
+
+def _significant(value: float) -> str:
+    """Three significant digits without an exponent, thousands grouped."""
+    if value == 0:
+        return "0"
+    digits = max(0, 2 - math.floor(math.log10(abs(value))))
+    return f"{value:,.{min(digits, 6)}f}"

@@ -1,0 +1,124 @@
+"""The record of a study: what every table, figure and export is made from."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import numpy.typing as npt
+
+from nas.objectives import Objective, nondominated
+from search_spaces.architecture import Architecture
+
+State = Literal["running", "complete", "rejected", "duplicate", "failed"]
+"""rejected: a hard limit said no before training. duplicate: same network as an earlier trial.
+failed: diverged, ran out of memory or was interrupted; `reason` says which."""
+
+
+@dataclass(frozen=True)
+class TrialRecord:
+    """One trial: the candidate, what was measured on it, and what became of it.
+
+    `objectives` holds the study's objectives that are known (all of them when complete); `metrics`
+    what was recorded beside them (losses on the validation split, PSNR, MS-SSIM, latency spread);
+    `intervals` a (low, high) 95 % interval by objective name; `history` one mapping per epoch with
+    `epoch`, `train_loss`, `validation_loss` (total loss) and `seconds_s`; `timings_s` where the
+    trial's wall-clock time went; `finished_s` seconds of study time at which it ended.
+    """
+
+    number: int
+    state: State
+    digest: str
+    architecture: Architecture
+    assignment: Mapping[str, Any] = field(default_factory=dict)
+    reference: str | None = None
+    reason: str | None = None
+    repeats: int = 0
+    objectives: Mapping[str, float] = field(default_factory=dict)
+    metrics: Mapping[str, float] = field(default_factory=dict)
+    intervals: Mapping[str, tuple[float, float]] = field(default_factory=dict)
+    contended: bool = False
+    history: Sequence[Mapping[str, float]] = ()
+    timings_s: Mapping[str, float] = field(default_factory=dict)
+
+    @property
+    def duration_s(self) -> float:
+        """Wall-clock seconds the trial took."""
+        return sum(self.timings_s.values())
+
+    @property
+    def name(self) -> str:
+        """The reference's name, or `#number`."""
+        return self.reference or f"#{self.number}"
+
+
+@dataclass(frozen=True)
+class StudyRecord:
+    """A whole study: its question (config), its place (environment) and its trials in order."""
+
+    name: str
+    objectives: tuple[Objective, ...]
+    trials: tuple[TrialRecord, ...]
+    config: Mapping[str, Any]
+    environment: Mapping[str, Any]
+    folder: Path
+    space_size: int | None = None
+
+    @cached_property
+    def objective_names(self) -> tuple[str, ...]:
+        """Names of the objectives, in the study's order."""
+        return tuple(objective.name for objective in self.objectives)
+
+    def trial(self, number: int) -> TrialRecord:
+        """Return the trial of that number; raise `KeyError` if there is none."""
+        for trial in self.trials:
+            if trial.number == number:
+                return trial
+        raise KeyError(number)
+
+    @cached_property
+    def complete(self) -> tuple[TrialRecord, ...]:
+        """Every fully evaluated architecture once, references included."""
+        return tuple(trial for trial in self.trials if trial.state == "complete")
+
+    @cached_property
+    def references(self) -> dict[str, TrialRecord]:
+        """The reference points that were fully evaluated, by name."""
+        return {trial.reference: trial for trial in self.complete if trial.reference}
+
+    @cached_property
+    def front(self) -> tuple[TrialRecord, ...]:
+        """The non-dominated complete trials, best first objective first."""
+        mask = nondominated(self.points(self.complete))
+        members = [trial for trial, keep in zip(self.complete, mask, strict=True) if keep]
+        return tuple(sorted(members, key=lambda t: t.objectives[self.objective_names[0]]))
+
+    @cached_property
+    def nadir(self) -> npt.NDArray[np.float64]:
+        """Corner of the hypervolume box: 1.1 x the worse reference in each objective.
+
+        Without references (neither finished), 1.1 x the worst trial.
+        """
+        anchors = list(self.references.values()) or list(self.complete)
+        if not anchors:
+            return np.ones(len(self.objectives))
+        nadir: npt.NDArray[np.float64] = 1.1 * self.points(anchors).max(axis=0)
+        return nadir
+
+    def points(self, trials: Iterable[TrialRecord]) -> npt.NDArray[np.float64]:
+        """Objective values of `trials`, shape (trials, objectives)."""
+        rows = [[trial.objectives[name] for name in self.objective_names] for trial in trials]
+        return np.asarray(rows, dtype=np.float64).reshape(len(rows), len(self.objectives))
+
+    def reconstructions(self, trial: TrialRecord) -> Path:
+        """Path of the trial's reconstructions: uint8 `.npy`, (images, channels, height, width)."""
+        return self.folder / "artefacts" / trial.digest / "reconstructions.npy"
+
+    @property
+    def samples(self) -> Path:
+        """Path of the images every trial reconstructs, laid out like `reconstructions`."""
+        return self.folder / "artefacts" / "samples.npy"

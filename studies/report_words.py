@@ -1,0 +1,196 @@
+"""The words and numbers of the report: plain values that its template only has to place."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from nas.objectives import Objective
+from studies import tables
+from studies.formats import (
+    MISSING,
+    axis_title,
+    describe_change,
+    format_duration,
+    format_factor,
+    format_value,
+)
+from studies.records import StudyRecord, TrialRecord
+
+_SETBACK_ROWS = 200
+_METRICS = {"psnr": "PSNR", "ssim": "SSIM", "ms_ssim": "MS-SSIM"}
+
+
+def report_words(study: StudyRecord) -> dict[str, Any]:
+    """Return everything the template shows except figures and pictures, by name."""
+    return {
+        "study": study,
+        "description": str(study.config.get("description") or ""),
+        "headline": tables.headline(study),
+        "facts": _facts(study),
+        "notes": tables.reference_notes(study),
+        "tiles": _tiles(study),
+        "dominance": _dominance(study),
+        "comparison": _comparison(study),
+        "front": _front(study),
+        "setback_counts": tables.setback_table(study).to_dict("records"),
+        "setbacks": tables.setbacks(study)[:_SETBACK_ROWS],
+        "setbacks_total": len(tables.setbacks(study)),
+        "repeats": tables.repeats(study),
+        "config": _yaml(study.config),
+        "environment": _yaml(study.environment),
+    }
+
+
+def _facts(study: StudyRecord) -> list[tuple[str, str]]:
+    """Key facts as (label, value); what the configuration does not tell is left out."""
+    states = [trial.state for trial in study.trials]
+    data, training = _section(study, "data"), _section(study, "training")
+    latency, search = _section(study, "latency"), _section(study, "search")
+    environment = study.environment
+    sizes = {trial.architecture.image_size for trial in study.trials}
+    space = f" ({_big(study.space_size)} architectures)" if study.space_size else ""
+    facts = [
+        ("Evaluated", f"{len(tables.found(study))} + {len(study.references)} references"),
+        ("Rejected before training", str(states.count("rejected"))),
+        ("Failed", str(states.count("failed"))),
+        ("Proposed again", str(tables.repeats(study))),
+        ("Time in trials", format_duration(sum(trial.duration_s for trial in study.trials))),
+        ("Space", f"{study.config['space']}{space}" if "space" in study.config else ""),
+        ("Sampler", str(search.get("sampler") or "")),
+        ("Data", _joined(data.get("kind"), _with_unit(data.get("count"), "images"),
+                         " and ".join(f"{size} px" for size in sorted(sizes)))),
+        ("Budget", _with_unit(training.get("epochs"), "epochs at most")),
+        ("Device", _joined(environment.get("device_name") or environment.get("device"),
+                           _with_unit(environment.get("threads"), "threads"))),
+        ("Latency", _joined(_with_unit(latency.get("batch_size"), "", "batch "),
+                            _with_unit(latency.get("threads"), "threads"))),
+    ]  # fmt: skip
+    return [(label, value) for label, value in facts if value]
+
+
+def _tiles(study: StudyRecord) -> dict[str, Any] | None:
+    """The best architecture against the first reference: one tile per objective."""
+    reference = next(iter(study.references.values()), None)
+    best = tables.champion(study, reference) if reference else None
+    if reference is None or best is None:
+        return None
+    entries = []
+    for objective in study.objectives:
+        value, other = best.objectives[objective.name], reference.objectives[objective.name]
+        entries.append(
+            {
+                "change": describe_change(objective, value, other),
+                "value": format_value(objective, value),
+                "reference": format_value(objective, other),
+                "tint": _tint(other / value),
+            }
+        )
+    return {"trial": best, "reference": reference.name, "entries": entries}
+
+
+def _dominance(study: StudyRecord) -> list[dict[str, Any]]:
+    counts = tables.dominance_table(study).to_dict("index")
+    total = len(study.objectives)
+    return [
+        {
+            "name": name,
+            "dominators": [trial.name for trial in tables.dominators(study, reference)][:12],
+            "dominate": counts[name]["dominate"],
+            "better": [(k, counts[name][f"better_in_{k}"]) for k in range(total, -1, -1)],
+        }
+        for name, reference in study.references.items()
+    ]
+
+
+def _comparison(study: StudyRecord) -> list[dict[str, Any]]:
+    table = tables.comparison_table(study)
+    rows = []
+    for name, row in zip(table.index, table.to_dict("records"), strict=True):
+        groups = [
+            {
+                "better": row[reference, "better"],
+                "dominates": row[reference, "dominates"],
+                "cells": [
+                    (row[reference, o], format_factor(row[reference, o]), _tint(row[reference, o]))
+                    for o in study.objective_names
+                ],
+            }
+            for reference in study.references
+        ]
+        rows.append({"name": name, "groups": groups})
+    return rows
+
+
+def _front(study: StudyRecord) -> dict[str, Any]:
+    metrics = tables.quality_metrics(study)
+    heads = [(axis_title(o), o.explanation) for o in study.objectives]
+    heads += [(_metric_title(name), "higher is better") for name in metrics]
+    return {"heads": heads, "rows": [_front_row(study, trial, metrics) for trial in study.front]}
+
+
+def _front_row(study: StudyRecord, trial: TrialRecord, metrics: Sequence[str]) -> dict[str, Any]:
+    cells = [
+        {
+            "sort": trial.objectives[objective.name],
+            "text": format_value(objective, trial.objectives[objective.name]),
+            "interval": _interval(objective, trial),
+            "busy": trial.contended and objective.cost == "device",
+        }
+        for objective in study.objectives
+    ]
+    for name in metrics:
+        value = trial.metrics.get(name)
+        digits = 2 if "psnr" in name else 4
+        text = MISSING if value is None else f"{value:.{digits}f}"
+        cells.append({"sort": value or 0, "text": text, "interval": "", "busy": False})
+    return {"trial": trial, "cells": cells}
+
+
+def _interval(objective: Objective, trial: TrialRecord) -> str:
+    if objective.name not in trial.intervals:
+        return ""
+    low, high = (format_value(objective, v) for v in trial.intervals[objective.name])
+    return f"{low.removesuffix(f' {objective.unit}')} to {high}"
+
+
+def _tint(factor: float) -> str:
+    """Name the colour class of a factor: better1..3, worse1..3 or even."""
+    size = max(factor, 1 / factor)
+    if size < 1.005:
+        return "even"
+    return f"{'better' if factor > 1 else 'worse'}{1 if size < 1.2 else 2 if size < 3 else 3}"
+
+
+def _section(study: StudyRecord, key: str) -> Mapping[str, Any]:
+    section = study.config.get(key)
+    return section if isinstance(section, Mapping) else {}
+
+
+def _metric_title(name: str) -> str:
+    base = name.removesuffix("_db")
+    title = _METRICS.get(base, base.replace("_", " "))
+    return f"{title} (dB)" if "psnr" in name else title
+
+
+def _with_unit(value: object, unit: str, before: str = "") -> str:
+    if value is None:
+        return ""
+    unit = unit.removesuffix("s") if value == 1 else unit
+    return f"{before}{value:,} {unit}".strip() if isinstance(value, int) else f"{value} {unit}"
+
+
+def _joined(*parts: object) -> str:
+    return ", ".join(str(part) for part in parts if part)
+
+
+def _big(count: int) -> str:
+    return f"{count:,}" if count < 10**9 else f"{count:.1e}".replace("e+", " x 10^")
+
+
+def _yaml(data: Mapping[str, Any]) -> str:
+    import yaml
+
+    plain = json.loads(json.dumps(data, default=str))
+    return yaml.safe_dump(plain, sort_keys=False, allow_unicode=True, width=100)

@@ -1,0 +1,257 @@
+"""What a study says, as text and tables: its headline, its front, and how both compare.
+
+Everything here is a pure function of the record. Pandas is imported only where a table is made.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from nas.objectives import dominates
+from search_spaces.references import REFERENCES
+from studies.formats import describe_change, reason_kind
+from studies.records import StudyRecord, TrialRecord
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+_FATES = {"failed": "failed", "rejected": "was rejected", "running": "is not finished"}
+_QUALITY = ("psnr", "ssim")
+"""Metrics whose names contain one of these are shown beside the objectives."""
+
+
+def found(study: StudyRecord) -> tuple[TrialRecord, ...]:
+    """Return the fully evaluated architectures that are not reference points."""
+    return tuple(trial for trial in study.complete if trial.reference is None)
+
+
+def front_found(study: StudyRecord) -> tuple[TrialRecord, ...]:
+    """Return the members of the front that are not reference points."""
+    return tuple(trial for trial in study.front if trial.reference is None)
+
+
+def factors(study: StudyRecord, trial: TrialRecord, reference: TrialRecord) -> dict[str, float]:
+    """Return how many times better `trial` is than `reference`, by objective; below 1: worse."""
+    return {
+        name: reference.objectives[name] / trial.objectives[name] for name in study.objective_names
+    }
+
+
+def mean_factor(study: StudyRecord, trial: TrialRecord, reference: TrialRecord) -> float:
+    """Return the geometric mean of the factors: one number for how much better a trial is."""
+    logs = [math.log(factor) for factor in factors(study, trial, reference).values()]
+    return math.exp(sum(logs) / len(logs))
+
+
+def better_count(study: StudyRecord, trial: TrialRecord, reference: TrialRecord) -> int:
+    """Return in how many objectives `trial` is strictly better than `reference`."""
+    return sum(factor > 1 for factor in factors(study, trial, reference).values())
+
+
+def dominators(study: StudyRecord, reference: TrialRecord) -> tuple[TrialRecord, ...]:
+    """Return the found architectures that dominate `reference`."""
+    names = study.objective_names
+    return tuple(t for t in found(study) if dominates(t.objectives, reference.objectives, names))
+
+
+def champion(study: StudyRecord, reference: TrialRecord) -> TrialRecord | None:
+    """Return the found architecture that beats `reference` in most objectives and by most.
+
+    A dominating one comes before all others; then the number of objectives in which it is better
+    decides, then the geometric mean of its factors. None where nothing was found.
+    """
+    return next(iter(_ranked(study, found(study), reference)), None)
+
+
+def headline(study: StudyRecord) -> str:
+    """Say the study's result in one sentence; reference names stand in backticks."""
+    candidates = found(study)
+    if not study.complete:
+        return "No architecture has been evaluated yet."
+    if not candidates:
+        return "Only reference points have been evaluated; no architecture was found yet."
+    if not study.references:
+        return (
+            f"{len(study.front)} of {_architectures(len(candidates))} found are on the front; "
+            "no reference point finished, so there is nothing to compare them with."
+        )
+    main, *others = study.references.values()
+    best = champion(study, main)
+    assert best is not None, "candidates are not empty"
+    count = len(dominators(study, main))
+    aside = ", ".join(
+        f"{len(dominators(study, o)) or 'none'} dominate{'s' * (len(dominators(study, o)) < 2)} "
+        f"`{o.reference}`"
+        for o in others
+    )
+    return (
+        f"{count or 'None'} of {_architectures(len(candidates))} found "
+        f"dominate{'s' if count < 2 else ''} `{main.reference}` in {_all_objectives(study)}"
+        f"{f' ({aside})' if aside else ''}; "
+        f"the {'best' if count else 'closest'}, {best.name}, has {_changes(study, best, main)}."
+    )
+
+
+def reference_notes(study: StudyRecord) -> list[str]:
+    """Say which expected reference points are missing from the comparison, and why."""
+    notes = []
+    attempts = {trial.reference: trial for trial in study.trials if trial.reference}
+    for name in dict.fromkeys([*REFERENCES, *(n for n in attempts if n)]):
+        if name in study.references:
+            continue
+        attempt = attempts.get(name)
+        fate = (
+            _FATES.get(attempt.state, "is incomplete") if attempt else "is not part of this study"
+        )
+        reason = f": {attempt.reason}" if attempt is not None and attempt.reason else ""
+        notes.append(f"Reference `{name}` {fate}{reason}. Comparisons with it are left out.")
+    return notes
+
+
+def front_table(study: StudyRecord) -> pd.DataFrame:
+    """Return the front, references included where they are on it, one row per architecture.
+
+    Columns: `name`, `number`, `reference`, `summary`, `digest`, `contended`; each objective in its
+    unit, with `<objective>_low` and `<objective>_high` where an interval was recorded; then the
+    image-quality metrics. Sorted by the first objective, best first.
+    """
+    import pandas as pd
+
+    metrics = quality_metrics(study)
+    spread = [
+        n for n in study.objective_names if any(n in trial.intervals for trial in study.front)
+    ]
+    rows = []
+    for trial in study.front:
+        row: dict[str, object] = {
+            "name": trial.name,
+            "number": trial.number,
+            "reference": trial.reference,
+            "summary": trial.architecture.summary,
+            "digest": trial.digest,
+            "contended": trial.contended,
+        }
+        for name in study.objective_names:
+            row[name] = trial.objectives[name]
+            if name in spread:
+                row[f"{name}_low"], row[f"{name}_high"] = trial.intervals.get(name, (None, None))
+        row.update({name: trial.metrics.get(name) for name in metrics})
+        rows.append(row)
+    return pd.DataFrame(rows)
+
+
+def quality_metrics(study: StudyRecord) -> list[str]:
+    """Return the image-quality metrics any complete trial has, in a stable order."""
+    known = {name for trial in study.complete for name in trial.metrics}
+    return sorted(n for n in known if any(word in n for word in _QUALITY))
+
+
+def comparison_table(study: StudyRecord) -> pd.DataFrame:
+    """Compare the found members of the front with every reference.
+
+    Rows by trial name, those that beat the first reference in most objectives and by most first.
+    Columns in two levels: for each reference, the factor in each objective (reference /
+    architecture: above 1 is better), `better` (in how many objectives) and `dominates`. Empty
+    without references.
+    """
+    import pandas as pd
+
+    if not study.references:
+        return pd.DataFrame()
+    rows, names = [], []
+    main = next(iter(study.references.values()))
+    for trial in _ranked(study, front_found(study), main):
+        row: dict[tuple[str, str], object] = {}
+        for name, reference in study.references.items():
+            gained = factors(study, trial, reference)
+            row.update({(name, objective): factor for objective, factor in gained.items()})
+            row[name, "better"] = better_count(study, trial, reference)
+            row[name, "dominates"] = dominates(
+                trial.objectives, reference.objectives, study.objective_names
+            )
+        rows.append(row)
+        names.append(trial.name)
+    labels = [*study.objective_names, "better", "dominates"]
+    columns = pd.MultiIndex.from_product([list(study.references), labels])
+    return pd.DataFrame(rows, index=names, columns=columns)
+
+
+def dominance_table(study: StudyRecord) -> pd.DataFrame:
+    """Count the found architectures by the number of objectives in which they beat a reference.
+
+    One row per reference; columns `dominate`, then `better_in_<k>` for k from all objectives to 0.
+    """
+    import pandas as pd
+
+    rows = {}
+    for name, reference in study.references.items():
+        counts = Counter(better_count(study, trial, reference) for trial in found(study))
+        total = len(study.objectives)
+        row = {"dominate": len(dominators(study, reference))}
+        row.update({f"better_in_{k}": counts[k] for k in range(total, -1, -1)})
+        rows[name] = row
+    return pd.DataFrame.from_dict(rows, orient="index")
+
+
+def setback_table(study: StudyRecord) -> pd.DataFrame:
+    """Count rejected, failed and unfinished trials by cause: `state`, `cause`, `count`.
+
+    Reasons that differ only in their numbers are one cause.
+    """
+    import pandas as pd
+
+    counts = Counter((trial.state, reason_kind(trial.reason)) for trial in setbacks(study))
+    rows = [(*key, count) for key, count in counts.most_common()]
+    return pd.DataFrame(rows, columns=["state", "cause", "count"])
+
+
+def setbacks(study: StudyRecord) -> tuple[TrialRecord, ...]:
+    """Return the trials that have no place on any plot, in order, repeats left aside."""
+    return tuple(trial for trial in study.trials if trial.state not in ("complete", "duplicate"))
+
+
+def repeats(study: StudyRecord) -> int:
+    """Return how many proposals were architectures that had been seen before."""
+    return sum(trial.repeats + (trial.state == "duplicate") for trial in study.trials)
+
+
+def _ranked(
+    study: StudyRecord, trials: Sequence[TrialRecord], reference: TrialRecord
+) -> list[TrialRecord]:
+    def rank(trial: TrialRecord) -> tuple[bool, int, float]:
+        return (
+            dominates(trial.objectives, reference.objectives, study.objective_names),
+            better_count(study, trial, reference),
+            mean_factor(study, trial, reference),
+        )
+
+    return sorted(trials, key=rank, reverse=True)
+
+
+def _changes(study: StudyRecord, trial: TrialRecord, reference: TrialRecord) -> str:
+    """`12.3x fewer parameters and 3.1x lower latency at 1 % lower reconstruction loss`."""
+    told = {
+        objective: describe_change(
+            objective, trial.objectives[objective.name], reference.objectives[objective.name]
+        )
+        for objective in study.objectives
+    }
+    learned = [text for objective, text in told.items() if objective.cost == "training"]
+    costs = [text for objective, text in told.items() if objective.cost != "training"]
+    return " at ".join(filter(None, (_listed(costs), _listed(learned))))
+
+
+def _listed(parts: Sequence[str]) -> str:
+    return " and ".join(filter(None, (", ".join(parts[:-1]), *parts[-1:])))
+
+
+def _all_objectives(study: StudyRecord) -> str:
+    count = len(study.objectives)
+    return "both objectives" if count == 2 else f"all {count} objectives"
+
+
+def _architectures(count: int) -> str:
+    return f"{count} architecture{'s' * (count != 1)}"

@@ -1,0 +1,374 @@
+"""Tables of a study, by hand-derived numbers; figures, by what they put on their axes."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import replace
+from itertools import combinations
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from nas.objectives import OBJECTIVES, hypervolume, select_objectives
+from search_spaces.references import REFERENCES
+from studies.figure_style import log_ticks, marks_in, reference_marks
+from studies.figure_tables import (
+    curve_table,
+    hypervolume_table,
+    importance_table,
+    points_table,
+    reference_hypervolume,
+    staircase,
+    thinned,
+)
+from studies.figures import hypervolume_figure, pair_figure
+from studies.formats import (
+    describe_change,
+    format_duration,
+    format_factor,
+    format_value,
+    reason_kind,
+)
+from studies.labels import label_places
+from studies.overviews import cube_figure, parallel_figure
+from studies.records import State, StudyRecord, TrialRecord
+from studies.tables import (
+    champion,
+    comparison_table,
+    dominance_table,
+    front_table,
+    headline,
+    reference_notes,
+    setback_table,
+)
+from tests.fake_study import fake_study
+
+NAMES = ("reconstruction_loss", "params")
+ARCHITECTURE = REFERENCES["original"]
+
+
+def trial(
+    number: int,
+    loss: float | None,
+    params: float,
+    reference: str | None = None,
+    state: State = "complete",
+    assignment: Mapping[str, Any] | None = None,
+    seconds_s: float = 0.0,
+) -> TrialRecord:
+    values = {"params": params} | ({} if loss is None else {"reconstruction_loss": loss})
+    history = [{"epoch": 1.0, "train_loss": 1.0, "validation_loss": 1.0, "seconds_s": seconds_s}]
+    return TrialRecord(
+        number=number,
+        state=state,
+        digest=f"{number:012d}",
+        architecture=ARCHITECTURE,
+        reference=reference,
+        objectives=values,
+        assignment=assignment or {},
+        history=history if seconds_s else (),
+    )
+
+
+def study(*trials: TrialRecord) -> StudyRecord:
+    return StudyRecord("s", select_objectives(NAMES), trials, {}, {}, Path("nowhere"))
+
+
+SMALL = study(
+    trial(0, 0.4, 1000, "original"),
+    trial(1, 0.5, 800, "modified"),
+    trial(2, 0.2, 500),  # dominates both references
+    trial(3, 0.8, 100),  # better in parameters only
+    trial(4, 0.4, 900),  # dominates original (equal loss), beaten by 2
+    trial(5, None, 9000, state="rejected"),
+)
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "text"),
+    [
+        ("params", 9_352_195, "9.35 M"),
+        ("macs", 664_879_104, "664.9 M"),
+        ("macs", 1_101_969_536, "1.10 G"),
+        ("params", 999_999, "1.00 M"),
+        ("params", 512, "512"),
+        ("latency_ms", 12.34, "12.3 ms"),
+        ("latency_ms", 0.7874, "0.787 ms"),
+        ("latency_ms", 1234.5, "1,234 ms"),
+        ("peak_memory_bytes", 12_345_678, "12.35 MB"),
+        ("peak_memory_bytes", 12, "12 B"),
+        ("reconstruction_loss", 0.25341, "0.2534"),
+        ("reconstruction_loss", math.nan, "-"),
+    ],
+)
+def test_values_are_written_for_people(name: str, value: float, text: str) -> None:
+    assert format_value(OBJECTIVES[name], value) == text
+
+
+def test_factors_durations_and_reasons_are_written_for_people() -> None:
+    assert [format_factor(f) for f in (12.34, 9.96, 0.418, None)] == [
+        "12.3x",
+        "10.0x",
+        "0.42x",
+        "-",
+    ]
+    durations = [format_duration(s) for s in (3.21, 38, 200, 7500, 4 * 3600 + 3 * 86400)]
+    assert durations == ["3.21 s", "38 s", "3 min 20 s", "2 h 05 min", "3 d 4 h"]
+    assert reason_kind("params 1.2 M > 1 M") == reason_kind("params 30 M > 1 M")
+    assert reason_kind("params 1 > 1") != reason_kind("macs 1 > 1")
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "reference", "text"),
+    [
+        ("params", 100, 1230, "12.3x fewer parameters"),
+        ("macs", 200, 100, "2.0x more MACs"),
+        ("latency_ms", 3.0, 4.0, "25 % lower latency"),
+        ("reconstruction_loss", 0.404, 0.4, "1 % higher reconstruction loss"),
+        ("reconstruction_loss", 0.4004, 0.4, "the same reconstruction loss"),
+        ("params", 1000, 1001, "as many parameters"),
+    ],
+)
+def test_changes_are_told_as_factors_or_shares(
+    name: str, value: float, reference: float, text: str
+) -> None:
+    assert describe_change(OBJECTIVES[name], value, reference) == text
+
+
+def test_headline_tells_who_dominates_and_by_how_much() -> None:
+    assert headline(SMALL) == (
+        "2 of 3 architectures found dominate `original` in both objectives (1 dominates "
+        "`modified`); the best, #2, has 2.0x fewer parameters at 2.0x lower reconstruction loss."
+    )
+
+
+def test_headline_names_the_closest_where_none_dominates() -> None:
+    lone = study(trial(0, 0.4, 1000, "original"), trial(1, 0.8, 100))
+    assert headline(lone) == (
+        "None of 1 architecture found dominates `original` in both objectives; the closest, #1, "
+        "has 10.0x fewer parameters at 2.0x higher reconstruction loss."
+    )
+
+
+def test_headline_without_references_or_without_anything() -> None:
+    assert headline(study()) == "No architecture has been evaluated yet."
+    assert "no architecture was found" in headline(study(trial(0, 0.4, 1000, "original")))
+    assert headline(study(trial(2, 0.2, 500), trial(3, 0.9, 900))).startswith("1 of 2")
+
+
+def test_comparison_gives_factors_by_reference() -> None:
+    table = comparison_table(SMALL)
+    assert list(table.index) == ["#2", "#3"]  # 4 is not on the front
+    assert table.loc["#2", ("original", "reconstruction_loss")] == pytest.approx(2.0)
+    assert table.loc["#2", ("modified", "params")] == pytest.approx(1.6)
+    assert table.loc["#3", ("original", "reconstruction_loss")] == pytest.approx(0.5)
+    assert list(table["original", "better"]) == [2, 1]
+    assert list(table["modified", "dominates"]) == [True, False]
+
+
+def test_dominance_counts_every_found_architecture() -> None:
+    table = dominance_table(SMALL)
+    assert table.loc["original"].to_dict() == {
+        "dominate": 2,
+        "better_in_2": 1,
+        "better_in_1": 2,
+        "better_in_0": 0,
+    }
+
+
+def test_champion_dominates_before_all_else() -> None:
+    tiny = trial(6, 0.41, 1)  # far smaller, but a little worse in loss
+    crowd = study(*SMALL.trials, tiny)
+    best = champion(crowd, crowd.references["original"])
+    assert best is not None
+    assert best.number == 2
+
+
+def test_front_table_holds_values_and_intervals() -> None:
+    spread = replace(SMALL.trials[2], intervals={"params": (490, 510)}, metrics={"psnr_db": 21.0})
+    table = front_table(study(*SMALL.trials[:2], spread, SMALL.trials[3]))
+    assert list(table["name"]) == ["#2", "#3"]
+    assert table.loc[0, "params_low"] == 490
+    assert table.loc[0, "psnr_db"] == 21.0
+    assert table["psnr_db"].isna().tolist() == [False, True]
+
+
+def test_missing_and_failed_references_are_said() -> None:
+    failed = replace(trial(1, None, 800, "modified", "failed"), reason="out of memory")
+    assert reference_notes(study(failed)) == [
+        "Reference `original` is not part of this study. Comparisons with it are left out.",
+        "Reference `modified` failed: out of memory. Comparisons with it are left out.",
+    ]
+    assert reference_notes(SMALL) == []
+
+
+def test_setbacks_are_counted_by_cause(tmp_path: Path) -> None:
+    table = setback_table(fake_study(tmp_path))
+    assert list(table["count"]) == [3, 2]
+    assert list(table["state"]) == ["rejected", "failed"]
+
+
+def test_points_keep_front_and_references_when_thinned(tmp_path: Path) -> None:
+    record = fake_study(tmp_path, found=60)
+    full, few = points_table(record), points_table(record, limit=len(record.front) + 5)
+    assert len(full) == len(record.complete)
+    assert len(few) == len(record.front) + 5
+    assert set(few.loc[few["front"], "name"]) == {member.name for member in record.front}
+    assert {"original", "modified"} <= set(few["kind"])
+
+
+def test_thinning_keeps_both_ends() -> None:
+    assert thinned(range(10), 3) == [0, 4, 9]
+    assert thinned([1, 2], 5) == [1, 2]
+    assert thinned(range(10), 0) == []
+
+
+def test_staircase_is_the_front_of_two_columns() -> None:
+    stairs = staircase(points_table(SMALL), "params", "reconstruction_loss")
+    assert stairs.to_numpy().tolist() == [[100, 0.8], [500, 0.2]]
+
+
+def test_hypervolume_grows_to_that_of_the_front(tmp_path: Path) -> None:
+    record = fake_study(tmp_path)
+    table = hypervolume_table(record)
+    assert len(table) == len(record.trials)
+    assert table["hypervolume"].is_monotonic_increasing
+    expected = hypervolume(record.points(record.front), record.nadir)
+    assert table["hypervolume"].iloc[-1] == pytest.approx(expected)
+
+
+def test_hypervolume_by_hand() -> None:
+    record = study(
+        trial(0, 0.5, 1000, "original", seconds_s=10),
+        trial(1, None, 5000, state="failed", seconds_s=5),
+        trial(2, 0.25, 500, seconds_s=20),
+    )
+    table = hypervolume_table(record)
+    # The box reaches to 0.55 and 1100: the reference leaves 1/11 of each side, #2 leaves 6/11.
+    assert list(table["hypervolume"]) == pytest.approx([1 / 121, 1 / 121, 36 / 121])
+    assert list(table["training_s"]) == [10, 15, 35]
+    assert reference_hypervolume(record) == pytest.approx(1 / 121)
+
+
+def test_importance_finds_the_axis_that_decides() -> None:
+    rng = np.random.default_rng(0)
+    trials = [
+        trial(i, 0.5, 10.0 ** (i % 2), assignment={"kind": "ab"[i % 2], "noise": int(noise)})
+        for i, noise in enumerate(rng.integers(0, 3, 40))
+    ]
+    table = importance_table(study(*trials))
+    assert table.index[0] == "kind"
+    assert table.loc["kind", "params"] == pytest.approx(1.0)
+    assert table.loc["kind", "reconstruction_loss"] == 0.0  # a constant has nothing to explain
+
+
+def test_importance_by_hand() -> None:
+    # Logarithms 0, 2 | 4, 6 (times ln 10), each three times: between 48, within 12, total 60; the
+    # mean square within is 12 / (12 - 2) = 1.2, so epsilon squared is (48 - 1.2) / 60.
+    values = [0, 2, 4, 6] * 3
+    trials = [
+        trial(i, 0.5, 10.0**v, assignment={"axis": "low" if v < 3 else "high"})
+        for i, v in enumerate(values)
+    ]
+    assert importance_table(study(*trials)).loc["axis", "params"] == pytest.approx(46.8 / 60)
+
+
+def test_importance_credits_a_conditional_axis_within_its_own_trials() -> None:
+    plain = [trial(i, 0.5, 1.0, assignment={"block": "plain"}) for i in range(10)]
+    dense = [
+        trial(i, 0.5, 100.0, assignment={"block": "dense", "growth": 8 * (i % 2)})
+        for i in range(10, 20)
+    ]
+    table = importance_table(study(*plain, *dense))
+    assert list(table.index) == ["block"]
+
+
+def test_importance_needs_ten_trials() -> None:
+    trials = [trial(i, 0.5, 10.0 ** (i % 2), assignment={"kind": i % 2}) for i in range(9)]
+    assert importance_table(study(*trials)).empty
+
+
+def test_curves_hold_references_and_front(tmp_path: Path) -> None:
+    record = fake_study(tmp_path)
+    table = curve_table(record)
+    assert set(table["name"]) == {m.name for m in record.front} | {"original", "modified"}
+    assert (table.groupby("name")["epoch"].count() == 6).all()
+
+
+def test_ticks_are_round_and_cover_the_data() -> None:
+    assert log_ticks(1, 20) == [1, 2, 5, 10, 20]
+    assert log_ticks(900, 2.1e6) == [1e3, 1e4, 1e5, 1e6]
+    assert log_ticks(150, 4e4) == [100, 300, 1e3, 3e3, 1e4, 3e4]
+
+
+def test_a_pair_draws_costs_on_logarithmic_axes_with_intervals(tmp_path: Path) -> None:
+    record = fake_study(tmp_path)
+    points = points_table(record)
+    figure = pair_figure(points, OBJECTIVES["latency_ms"], OBJECTIVES["reconstruction_loss"])
+    assert figure.layout.xaxis.type == "log"
+    assert figure.layout.yaxis.type == "linear"
+    traces = {trace.name: trace for trace in figure.data}
+    latency = points.set_index("name")["latency_ms"]
+    assert traces["front"].error_x.array[0] == pytest.approx(
+        0.05 * latency[traces["front"].meta[0]]
+    )
+    assert {"original", "modified", "front", "front, busy machine"} <= set(traces)
+    assert [trace.name for trace in figure.data][-2:] == ["original", "modified"]
+
+
+def test_references_look_the_same_in_every_figure(tmp_path: Path) -> None:
+    record = fake_study(tmp_path)
+    points = points_table(record)
+    marks = marks_in(points)
+    figures = [pair_figure(points, x, y) for x, y in combinations(record.objectives, 2)]
+    figures += [cube_figure(points, record.objectives), parallel_figure(points, record.objectives)]
+    for figure in figures:
+        for trace in figure.data:
+            if trace.name in marks:
+                colour = trace.line.color if trace.mode == "lines+markers" else trace.marker.color
+                assert (colour, trace.marker.symbol) == (
+                    marks[trace.name].colour,
+                    marks[trace.name].symbol,
+                )
+    assert len(set(reference_marks(["original", "modified", "third", "fourth"]).values())) == 4
+
+
+def test_space_view_carries_all_objectives(tmp_path: Path) -> None:
+    record = fake_study(tmp_path)
+    figure = cube_figure(points_table(record), record.objectives)
+    assert all(len(row) == 4 for trace in figure.data for row in trace.customdata)
+    assert figure.layout.meta["shown"] == [0, 1, 2, 3]
+
+
+def test_parallel_lines_have_gaps_between_architectures(tmp_path: Path) -> None:
+    record = fake_study(tmp_path)
+    figure = parallel_figure(points_table(record), record.objectives)
+    lines = next(trace for trace in figure.data if trace.name == "front")
+    width = len(figure.layout.xaxis.ticktext) + 1
+    assert len(lines.x) == len(lines.y) == len(lines.meta)
+    assert all(value is None for value in lines.y[width - 1 :: width])
+    assert all(0 <= value <= 1 for value in lines.y if value is not None)
+
+
+def test_training_time_is_told_in_a_fitting_unit() -> None:
+    table = pd.DataFrame(
+        {"trial": [1, 2], "name": ["a", "b"], "training_s": [0.0, 7200.0], "hypervolume": [0, 0.5]}
+    )
+    figure = hypervolume_figure(table, "training_s", 0.1)
+    assert figure.layout.xaxis.title.text == "Training time (h)"
+    assert list(figure.data[0].x) == [0, 2]
+
+
+def test_labels_avoid_points_edges_and_each_other() -> None:
+    anchor = np.array([[0.5, 0.5]])
+    above = np.array([[0.5, 0.58], [0.52, 0.58]])
+    assert label_places(np.vstack([anchor, above]), anchor, [8]) == ["bottom center"]
+    corner = np.array([[1.0, 1.0]])
+    assert label_places(corner, corner, [8])[0] in ("middle left", "bottom left")
+    twins = np.array([[0.5, 0.5], [0.5, 0.62]])
+    first, second = label_places(twins, twins, [8, 8])
+    assert first != second

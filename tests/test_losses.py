@@ -1,0 +1,143 @@
+import math
+
+import pytest
+import pytorch_msssim
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from nas.losses import Window, kl_divergence, ms_ssim, psnr, ssim, vae_loss
+
+SIZES = [4, 5, 11, 12, 33, 64, 97, 144]
+
+
+def pair(size: int, channels: int = 3) -> tuple[Tensor, Tensor]:
+    generator = torch.Generator().manual_seed(size)
+    first = F.avg_pool2d(torch.rand(2, channels, size, size, generator=generator), 3, 1, 1)
+    noise = torch.randn(first.shape, generator=generator)
+    return first, (first + 0.1 * noise).clamp(0, 1)
+
+
+def published_ssim(first: Tensor, second: Tensor) -> Tensor:
+    """Return the paper's SSIM by its definition: 11x11 averages that leave the padding out."""
+
+    def average(maps: Tensor) -> Tensor:
+        return F.avg_pool2d(maps, 11, stride=1, padding=5, count_include_pad=False)
+
+    mean_1, mean_2 = average(first), average(second)
+    variance_1 = average(first * first) - mean_1**2
+    variance_2 = average(second * second) - mean_2**2
+    covariance = average(first * second) - mean_1 * mean_2
+    c1, c2 = 0.01**2, 0.03**2
+    luminance = (2 * mean_1 * mean_2 + c1) / (mean_1**2 + mean_2**2 + c1)
+    return (luminance * (2 * covariance + c2) / (variance_1 + variance_2 + c2)).mean()
+
+
+@pytest.mark.parametrize("size", SIZES)
+def test_uniform_ssim_is_the_published_one(size: int) -> None:
+    first, second = pair(size)
+    assert ssim(first, second, "uniform").item() == pytest.approx(
+        published_ssim(first.double(), second.double()).item(), abs=1e-5
+    )
+
+
+@pytest.mark.parametrize("size", [11, 12, 33, 144])
+def test_gaussian_ssim_is_that_of_pytorch_msssim(size: int) -> None:
+    first, second = pair(size)
+    expected = pytorch_msssim.ssim(first, second, data_range=1.0)
+    assert ssim(first, second).item() == pytest.approx(expected.item(), abs=1e-5)
+
+
+@pytest.mark.parametrize(("size", "window_size"), [(4, 3), (5, 5), (10, 9)])
+def test_gaussian_window_shrinks_to_a_small_image(size: int, window_size: int) -> None:
+    first, second = pair(size)
+    expected = pytorch_msssim.ssim(first, second, data_range=1.0, win_size=window_size)
+    assert ssim(first, second).item() == pytest.approx(expected.item(), abs=1e-5)
+
+
+@pytest.mark.parametrize("window", ["gaussian", "uniform"])
+def test_ssim_gradient_matches_the_definition(window: Window) -> None:
+    first, second = pair(33)
+    ours, theirs = second.clone().requires_grad_(), second.double().requires_grad_()
+    ssim(ours, first, window).backward()  # type: ignore[no-untyped-call]
+    if window == "uniform":
+        published_ssim(theirs, first.double()).backward()  # type: ignore[no-untyped-call]
+    else:
+        pytorch_msssim.ssim(theirs, first.double(), data_range=1.0).backward()
+    assert ours.grad is not None
+    assert theirs.grad is not None
+    torch.testing.assert_close(ours.grad.double(), theirs.grad, atol=1e-6, rtol=1e-3)
+
+
+def test_memory_layout_changes_nothing() -> None:
+    first, second = pair(33)
+    expected = ssim(first, second)
+    assert ssim(first.to(memory_format=torch.channels_last), second) == expected
+
+
+@pytest.mark.parametrize("size", [97, 100, 144])
+def test_ms_ssim_is_that_of_pytorch_msssim(size: int) -> None:
+    first, second = pair(size)
+    expected = pytorch_msssim.ms_ssim(first, second, data_range=1.0, win_size=7)
+    assert ms_ssim(first, second).item() == pytest.approx(expected.item(), abs=1e-5)
+
+
+@pytest.mark.parametrize("size", SIZES)
+def test_ms_ssim_of_any_size_is_a_similarity(size: int) -> None:
+    first, second = pair(size)
+    assert ms_ssim(first, first).item() == pytest.approx(1, abs=1e-5)
+    assert 0 < ms_ssim(first, second) < 1
+    assert ms_ssim(first, 1 - first) == 0  # negative correlation counts as none, not as NaN
+
+
+def test_small_images_weigh_the_scales_they_have() -> None:
+    # 10 pixels hold a window of 7 once: one scale, whose weight is then the sum of all five.
+    first, second = pair(10)
+    expected = pytorch_msssim.ssim(first, second, data_range=1.0, win_size=7, size_average=False)
+    per_channel = [
+        pytorch_msssim.ssim(first[:, c : c + 1], second[:, c : c + 1], data_range=1.0, win_size=7)
+        for c in range(3)
+    ]
+    assert sum(per_channel).item() / 3 == pytest.approx(expected.mean().item(), abs=1e-5)
+    assert ms_ssim(first, second).item() == pytest.approx(expected.mean().item(), abs=2e-4)
+
+
+def test_psnr_of_a_constant_error() -> None:
+    image = torch.full((2, 3, 4, 4), 0.5)
+    assert psnr(image, image + 0.1).item() == pytest.approx(20, abs=1e-3)
+    assert psnr(image, image).item() == pytest.approx(100)
+
+
+def test_psnr_averages_images_not_errors() -> None:
+    image = torch.zeros(2, 1, 2, 2)
+    other = torch.stack([torch.full((1, 2, 2), 0.1), torch.full((1, 2, 2), 0.001)])
+    assert psnr(image, other).item() == pytest.approx((20 + 60) / 2, abs=1e-3)
+
+
+def test_kl_sums_the_latent_and_averages_the_batch() -> None:
+    # 0.5 (1 + 1 - 1 - 0) per value with mean 1; 0.5 (4 - 1 - ln 4) per value with variance 4.
+    mean = torch.tensor([[1.0, 1.0], [0.0, 0.0]])
+    log_variance = torch.tensor([[0.0, 0.0], [math.log(4), math.log(4)]])
+    expected = (2 * 0.5 + 2 * 0.5 * (3 - math.log(4))) / 2
+    assert kl_divergence(mean, log_variance).item() == pytest.approx(expected)
+
+
+def test_loss_is_the_weighted_sum_of_its_terms() -> None:
+    images, rebuilt = torch.full((2, 3, 12, 12), 0.5), torch.full((2, 3, 12, 12), 0.7)
+    terms = vae_loss(rebuilt, images, torch.ones(2, 4), torch.zeros(2, 4), window="uniform")
+    # Constant images: only the luminance of SSIM is left.
+    similarity = (2 * 0.35 + 1e-4) / (0.49 + 0.25 + 1e-4)
+    assert terms.ssim.item() == pytest.approx(similarity, abs=1e-3)
+    assert terms.l1.item() == pytest.approx(0.2)
+    assert terms.kl.item() == pytest.approx(2)
+    assert terms.reconstruction.item() == pytest.approx(1 - terms.ssim.item() + 0.1)
+    assert terms.total.item() == pytest.approx(terms.reconstruction.item() + 0.002)
+
+
+def test_filters_made_in_inference_mode_serve_training() -> None:
+    first, second = pair(21)  # a size that no other test has cached
+    with torch.inference_mode():
+        ssim(first, second)
+    second.requires_grad_()
+    ssim(first, second).backward()  # type: ignore[no-untyped-call]
+    assert second.grad is not None

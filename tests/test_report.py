@@ -1,0 +1,219 @@
+"""The report as a reader meets it: complete, self-contained, safe, and honest about gaps."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Mapping
+from dataclasses import replace
+from html.parser import HTMLParser
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from search_spaces.architecture import Architecture
+from search_spaces.errors import UserError
+from search_spaces.references import REFERENCES
+from studies.pictures import strips
+from studies.records import StudyRecord
+from studies.report import write_pngs, write_report
+from studies.tables import headline
+from tests.fake_study import fake_study
+
+
+class Page(HTMLParser):
+    """Collects what a browser would fetch, the scripts, and the text outside of them."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__()
+        self.fetched: list[str] = []
+        self.ids: list[str] = []
+        self.data: dict[str, Any] = {}
+        self.words: list[str] = []
+        self._open: list[tuple[str, str]] = []
+        self.feed(text)
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        named = dict(attrs)
+        self.ids.append(named.get("id") or "")
+        if tag in ("script", "style"):
+            self._open.append((tag, named.get("type") or ""))
+        links = [named.get("src"), named.get("href"), named.get("srcset"), named.get("action")]
+        self.fetched += [link for link in links if link]
+
+    def handle_endtag(self, tag: str) -> None:
+        if self._open and self._open[-1][0] == tag:
+            self._open.pop()
+
+    def handle_data(self, data: str) -> None:
+        if not self._open:
+            self.words.append(data)
+        elif self._open[-1][1] == "application/json":
+            self.data[self.ids[-1]] = json.loads(data)
+
+    @property
+    def text(self) -> str:
+        return re.sub(r"\s+", " ", "".join(self.words))
+
+
+def page(study: StudyRecord, **options: Any) -> Page:
+    return Page(write_report(study, **options).read_text(encoding="utf-8"))
+
+
+def test_report_is_one_file_that_fetches_nothing(tmp_path: Path) -> None:
+    study = fake_study(tmp_path, images=8)
+    path = write_report(study)
+    assert path == tmp_path / "report.html"
+    assert path.stat().st_size < 8e6
+    text = path.read_text(encoding="utf-8")
+    assert all(link.startswith(("#", "data:")) for link in Page(text).fetched)
+    assert text.count("plotly.js v") == 1
+    assert "@import" not in text.split("</style>")[0]
+    assert "url(" not in text.split("</style>")[0]
+
+
+def test_report_holds_every_section(tmp_path: Path) -> None:
+    study = fake_study(tmp_path, images=4)
+    found = page(study)
+    assert headline(study).replace("`", "") in found.text.replace("\N{NO-BREAK SPACE}", " ")
+    drawn = {name.removeprefix("plot-") for name in found.ids if name.startswith("plot-")}
+    assert len([name for name in drawn if "-over-" in name]) == 6
+    assert {"space", "parallel", "hypervolume-trials", "importance", "curves"} <= drawn
+    assert "3 proposals were architectures seen before" in found.text
+    assert "diverged: loss is NaN in epoch" in found.text
+    assert "Example CPU 2.4 GHz, 2 threads" in found.text
+
+
+def test_tooltips_exist_for_every_point(tmp_path: Path) -> None:
+    data = page(fake_study(tmp_path)).data
+    figures = [figure for name, figure in data.items() if name.startswith("plot-")]
+    named = {
+        name for figure in figures for trace in figure["data"] for name in trace.get("meta", ())
+    }
+    assert named
+    assert named <= set(data["hovers"])
+
+
+def test_figures_hold_no_nan(tmp_path: Path) -> None:
+    text = write_report(fake_study(tmp_path)).read_text(encoding="utf-8")
+    for block in re.findall(r'<script type="application/json"[^>]*>(.*?)</script>', text, re.S):
+        assert not re.search(r"\b(NaN|Infinity)\b", block)
+
+
+@pytest.mark.parametrize(
+    "names",
+    [
+        ("params", "latency_ms"),
+        ("reconstruction_loss", "params", "macs"),
+        ("reconstruction_loss", "params", "flops", "latency_ms", "peak_memory_bytes"),
+    ],
+)
+def test_any_number_of_objectives(tmp_path: Path, names: tuple[str, ...]) -> None:
+    found = page(fake_study(tmp_path, objectives=names))
+    pairs = [name for name in found.data if "-over-" in name]
+    assert len(pairs) == len(names) * (len(names) - 1) // 2
+    assert ("plot-space" in found.data) == (len(names) > 2)
+
+
+@pytest.mark.parametrize("found", [0, 1, 3])
+@pytest.mark.parametrize("references", [{}, {"original": REFERENCES["original"]}, REFERENCES])
+def test_small_studies(tmp_path: Path, found: int, references: Mapping[str, Architecture]) -> None:
+    text = page(fake_study(tmp_path, found=found, references=references)).text
+    assert "Not enough trials yet" in text
+    for name in REFERENCES:
+        assert (f"Reference {name} is not part of this study" in text) == (name not in references)
+
+
+def test_a_failed_reference_is_said(tmp_path: Path) -> None:
+    study = fake_study(tmp_path)
+    failed = replace(study.trials[1], state="failed", reason="out of memory", objectives={})
+    text = page(replace(study, trials=(study.trials[0], failed, *study.trials[2:]))).text
+    assert "Reference modified failed: out of memory." in text
+    assert "against modified" not in text
+
+
+def test_what_users_write_is_escaped(tmp_path: Path) -> None:
+    evil = "</script><script>alert(1)</script>"
+    study = fake_study(tmp_path, references={evil: REFERENCES["original"]})
+    config = {**study.config, "description": evil, "data": {"kind": evil}}
+    trials = tuple(replace(t, reason=evil) if t.state == "failed" else t for t in study.trials)
+    text = write_report(replace(study, name=evil, config=config, trials=trials)).read_text()
+    calm = write_report(fake_study(tmp_path / "calm", references={})).read_text()
+    assert "<script>alert" not in text
+    assert text.count("</script>") == calm.count("</script>")
+    assert evil in Page(text).text  # shown as it was written
+
+
+def test_without_plots_the_words_stay(tmp_path: Path) -> None:
+    path = write_report(fake_study(tmp_path), plots=False)
+    assert path.stat().st_size < 300_000
+    assert headline(fake_study(tmp_path)).split("`")[0] in path.read_text(encoding="utf-8")
+
+
+def test_large_studies_stay_small(tmp_path: Path) -> None:
+    study = fake_study(tmp_path, found=4000, objectives=("reconstruction_loss", "params"))
+    path = write_report(study)
+    pair = Page(path.read_text(encoding="utf-8")).data["plot-reconstruction_loss-over-params"]
+    names = {name for trace in pair["data"] for name in trace.get("meta", ())}
+    assert len(names) <= 3000
+    assert {member.name for member in study.front} <= names
+    assert path.stat().st_size < 8e6
+
+
+def test_strips_show_originals_references_then_front(tmp_path: Path) -> None:
+    study = fake_study(tmp_path, images=6)
+    rows = strips(study)
+    assert [row.trial.name if row.trial else None for row in rows[:3]] == [
+        None,
+        "original",
+        "modified",
+    ]
+    assert len(rows) == 1 + 2 + 8
+    assert all(row.uri.startswith("data:image/png;base64,") for row in rows)
+
+
+def test_missing_and_damaged_pictures_are_left_out(tmp_path: Path) -> None:
+    study = fake_study(tmp_path, images=4)
+    first, second = study.references.values()
+    study.reconstructions(first).unlink()
+    study.reconstructions(second).write_bytes(b"not an array")
+    assert not any(row.trial.reference for row in strips(study) if row.trial)
+    np.save(study.samples, np.zeros((2, 2)))
+    assert strips(study) == []
+    assert "No reconstructions were kept." in page(study).text
+
+
+def test_an_unwritable_place_is_a_user_error(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("in the way")
+    with pytest.raises(UserError, match="report cannot be written"):
+        write_report(fake_study(tmp_path), tmp_path / "file" / "report.html", plots=False)
+
+
+def test_without_a_browser_pngs_say_what_to_install(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import kaleido
+    from choreographer.browsers import ChromeNotFoundError
+
+    def refuse(*_: Any, **__: Any) -> None:
+        raise ChromeNotFoundError("no browser")
+
+    monkeypatch.setattr(kaleido, "write_fig_from_object_sync", refuse)
+    with pytest.raises(UserError, match="install one"):
+        write_pngs(fake_study(tmp_path), tmp_path / "figures")
+
+
+def test_pngs_are_one_per_figure(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    import kaleido
+
+    def draw(jobs: list[dict[str, Any]], kopts: Mapping[str, Any]) -> None:
+        assert kopts["mathjax"] is False  # the default is fetched from the internet
+        for job in jobs:
+            job["path"].write_bytes(b"png")
+
+    monkeypatch.setattr(kaleido, "write_fig_from_object_sync", draw)
+    paths = write_pngs(fake_study(tmp_path), tmp_path / "figures")
+    assert len(paths) == len(set(paths)) == 12
+    assert all(path.exists() for path in paths)

@@ -1,0 +1,398 @@
+import itertools
+import json
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from pydantic import ValidationError
+from safetensors.torch import save_file
+from torch import Tensor
+
+from nas.checkpoint import load_vae, read_tensors, save_weights, write_tensors
+from nas.datasets import ImageDataset
+from nas.protocol import load_images
+from nas.training import (
+    CandidateFailed,
+    EpochResult,
+    OutOfMemory,
+    Quality,
+    Trainer,
+    TrainingConfig,
+    TrainingDiverged,
+    evaluate,
+)
+from nas.vae import VAE
+from search_spaces.architecture import Architecture
+from search_spaces.errors import UserError
+
+SIZE = 16
+ARCHITECTURE = Architecture.from_dict(
+    {
+        "image_size": SIZE,
+        "latent_size": 4,
+        "encoder": {
+            "stages": [
+                {"width": 4},
+                {"block": "dense", "convolution": "pointwise_first", "width": 6, "growth_rate": 2},
+            ]
+        },
+        "decoder": {"seed_width": 4, "stages": [{"width": 4}, {"width": 4}]},
+    }
+)
+FAST = TrainingConfig(epochs=3, batch_size=4, learning_rate=1e-2)
+
+
+@pytest.fixture(autouse=True)
+def _one_thread() -> Iterator[None]:
+    """Threads only get in each other's way on images this small."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+def dataset(train: int = 10, validation: int = 6) -> ImageDataset:
+    """Return smooth random images."""
+    count = train + validation + 2
+    rng = np.random.default_rng(3)
+    corners = torch.from_numpy(rng.random((count, 3, 2, 2)))
+    smooth = torch.nn.functional.interpolate(corners, SIZE, mode="bilinear")
+    return ImageDataset(
+        name="smooth",
+        images=(smooth * 255).numpy().astype(np.uint8),
+        attribute_names=(),
+        attributes=None,
+        train=np.arange(train),
+        validation=np.arange(train, train + validation),
+        test=np.arange(train + validation, count),
+        skipped=(),
+        fingerprint="smooth",
+    )
+
+
+def trainer(config: TrainingConfig = FAST, data: ImageDataset | None = None) -> Trainer:
+    return Trainer(ARCHITECTURE, data or dataset(), config)
+
+
+def values(results: list[EpochResult]) -> list[tuple[int, float, Quality]]:
+    """Return all but the times, which differ from run to run."""
+    return [(result.epoch, result.train_loss, result.validation) for result in results]
+
+
+def same_weights(first: VAE, second: VAE) -> bool:
+    pairs = zip(first.state_dict().values(), second.state_dict().values(), strict=True)
+    return all(torch.equal(one, other) for one, other in pairs)
+
+
+def script(monkeypatch: pytest.MonkeyPatch, totals: list[float]) -> None:
+    """Let validation report these total losses, epoch by epoch."""
+    losses = iter(totals)
+
+    def scripted(*_arguments: object) -> Quality:
+        return Quality(next(losses), *[0.0] * 6)
+
+    monkeypatch.setattr("nas.training.evaluate", scripted)
+
+
+def test_training_lowers_the_loss() -> None:
+    trained = trainer(FAST.model_copy(update={"epochs": 6, "patience": 6}))
+    results = list(trained.epochs())
+    assert [result.epoch for result in results] == [1, 2, 3, 4, 5, 6]
+    assert results[-1].train_loss < 0.8 * results[0].train_loss
+    assert trained.finished
+
+
+def test_defaults_are_the_papers() -> None:
+    config = TrainingConfig()
+    assert (config.epochs, config.batch_size, config.learning_rate) == (10, 32, 1e-4)
+    assert (config.patience, config.l1_weight, config.kl_weight) == (5, 0.5, 1e-3)
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [("epoch", 3), ("epochs", 0), ("batch_size", 1), ("learning_rate", -1), ("ssim", "box")],
+)
+def test_settings_that_cannot_be_meant_are_refused(key: str, value: object) -> None:
+    with pytest.raises(ValidationError, match=key):
+        TrainingConfig.model_validate({key: value})
+
+
+@pytest.mark.parametrize("channels_last", [True, False])
+@pytest.mark.parametrize("ssim", ["gaussian", "uniform"])
+def test_same_seed_same_result_and_global_state_untouched(ssim: str, channels_last: bool) -> None:
+    config = TrainingConfig.model_validate(
+        {**FAST.model_dump(), "ssim": ssim, "channels_last": channels_last}
+    )
+    before = torch.get_rng_state()
+    first, again = trainer(config), trainer(config)
+    assert values(list(first.epochs())) == values(list(again.epochs()))
+    assert same_weights(first.model, again.model)
+    assert torch.equal(torch.get_rng_state(), before)
+    other = trainer(config.model_copy(update={"seed": 1}))
+    assert next(other.epochs()).train_loss != first.history[0].train_loss
+
+
+@pytest.mark.parametrize("channels_last", [True, False])
+def test_resumed_training_equals_an_uninterrupted_one(tmp_path: Path, channels_last: bool) -> None:
+    config = FAST.model_copy(update={"channels_last": channels_last})
+    whole, path = trainer(config), tmp_path / "checkpoint"
+    expected = list(whole.epochs())
+    next(trainer(config).epochs(path))
+    torch.manual_seed(99)  # the global random state has no say
+    resumed = trainer(config)
+    results = list(resumed.epochs(path))
+    assert values(results) == values(expected)
+    assert results[0].duration_s != expected[0].duration_s  # told again, not trained again
+    assert same_weights(resumed.model, whole.model)
+    assert same_weights(resumed.best_model(), whole.best_model())
+
+
+def test_a_stream_left_is_taken_up_where_it_was(tmp_path: Path) -> None:
+    expected = values(list(trainer().epochs(tmp_path / "checkpoint")))
+    left = trainer()
+    told = [next(left.epochs(tmp_path / "checkpoint"))]  # restored, of which one was read
+    assert not left.finished
+    assert values(told + list(left.epochs(tmp_path / "checkpoint"))) == expected
+    assert left.finished
+    assert list(left.epochs()) == []
+
+
+def test_a_batch_that_fails_costs_its_epoch_only(tmp_path: Path) -> None:
+    path = tmp_path / "checkpoint"
+
+    def stop(done: int, total: int) -> None:
+        if next(calls) == total + 2:  # the second epoch's third batch
+            raise KeyboardInterrupt
+
+    calls = itertools.count(1)
+    with pytest.raises(KeyboardInterrupt):
+        list(trainer().epochs(path, stop))
+    assert values(list(trainer().epochs(path))) == values(list(trainer().epochs()))
+
+
+def test_a_finished_checkpoint_is_told_again(tmp_path: Path) -> None:
+    path = tmp_path / "checkpoint"
+    first = trainer()
+    expected, again = list(first.epochs(path)), trainer()
+    assert list(again.epochs(path)) == expected
+    assert same_weights(again.best_model(), first.best_model())
+
+
+def test_more_epochs_continue_a_finished_training(tmp_path: Path) -> None:
+    path, longer = tmp_path / "checkpoint", FAST.model_copy(update={"epochs": 4})
+    list(trainer().epochs(path))
+    assert values(list(trainer(longer).epochs(path))) == values(list(trainer(longer).epochs()))
+
+
+@pytest.mark.parametrize("change", [{"seed": 1}, {"ssim": "uniform"}, {"batch_size": 5}])
+def test_checkpoint_of_another_training_is_refused(
+    tmp_path: Path, change: dict[str, object]
+) -> None:
+    path = tmp_path / "checkpoint"
+    next(trainer().epochs(path))
+    with pytest.raises(UserError, match="another architecture, data or settings"):
+        next(trainer(FAST.model_copy(update=change)).epochs(path))
+
+
+@pytest.mark.parametrize("damage", ["truncated", "flipped", "empty"])
+def test_damaged_checkpoint_is_told_and_training_starts_over(tmp_path: Path, damage: str) -> None:
+    path = tmp_path / "checkpoint"
+    expected = next(trainer().epochs(path))
+    _damage(path, damage)
+    with pytest.warns(RuntimeWarning, match=r"checkpoint.*starts over"):
+        result = next(trainer().epochs(path))
+    assert values([result]) == values([expected])
+
+
+def test_early_stopping_keeps_the_best_weights(monkeypatch: pytest.MonkeyPatch) -> None:
+    script(monkeypatch, [1.0, 0.5, 0.5, 0.7, 0.1])
+    stopping, weights = trainer(FAST.model_copy(update={"epochs": 9, "patience": 2})), []
+    for _ in stopping.epochs():
+        weights.append(stopping.model.encoder.mean.weight.detach().clone())
+    assert len(stopping.history) == 4  # epochs 3 and 4 are not lower than epoch 2
+    assert stopping.best.epoch == 2
+    assert torch.equal(stopping.best_model().encoder.mean.weight, weights[1])
+    assert not torch.equal(weights[1], weights[3])
+
+
+def test_every_image_is_used_and_no_batch_has_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    seen = list[Tensor]()
+
+    def recording(data: ImageDataset, indices: np.ndarray, *rest: object) -> Tensor:
+        seen.append(torch.from_numpy(indices))
+        return load_images(data, indices, *rest)  # type: ignore[arg-type]
+
+    monkeypatch.setattr("nas.training.load_images", recording)
+    told: list[tuple[int, int]] = []
+    stream = trainer(data=dataset(train=9)).epochs(on_batch=lambda *batch: told.append(batch))
+    next(stream)
+    assert [len(batch) for batch in seen] == [4, 5]
+    assert sorted(torch.cat(seen).tolist()) == list(range(9))
+    assert told == [(1, 4), (2, 4), (3, 4), (4, 4)]  # two to train on, two to validate on
+    next(stream)
+    assert torch.cat(seen)[:9].tolist() != torch.cat(seen)[9:].tolist()  # shuffled anew
+
+
+def test_time_in_on_batch_does_not_count(monkeypatch: pytest.MonkeyPatch) -> None:
+    clock = itertools.count()
+    monkeypatch.setattr("time.perf_counter", lambda: next(clock))
+
+    def pause(_done: int, _total: int) -> None:
+        for _ in range(1000):
+            next(clock)
+
+    result = next(trainer().epochs(on_batch=pause))
+    assert 0 < result.duration_s < 100
+    assert result.images_per_s > 10 / 100
+
+
+def test_divergence_names_epoch_and_batch() -> None:
+    with pytest.raises(TrainingDiverged, match=r"epoch 1, batch \d of 3: the loss is (nan|inf)"):
+        list(trainer(FAST.model_copy(update={"learning_rate": 1e30})).epochs())
+
+
+def test_divergence_in_validation_is_noticed(monkeypatch: pytest.MonkeyPatch) -> None:
+    script(monkeypatch, [0.5, float("nan")])
+    with pytest.raises(TrainingDiverged, match="epoch 2, validation"):
+        list(trainer().epochs())
+
+
+@pytest.mark.parametrize("kind", ["cpu", "cuda", "python"])
+def test_out_of_memory_ends_the_candidate(monkeypatch: pytest.MonkeyPatch, kind: str) -> None:
+    def starved(*_arguments: object) -> None:
+        if kind == "cuda":
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        if kind == "python":
+            raise MemoryError
+        torch.empty(2**60)
+
+    monkeypatch.setattr("nas.training.forward", starved)
+    with pytest.raises(OutOfMemory, match=r"epoch 1: out of memory on cpu at batch size 4"):
+        list(trainer().epochs())
+    assert issubclass(OutOfMemory, CandidateFailed)
+
+
+def test_other_errors_stay_what_they_are(monkeypatch: pytest.MonkeyPatch) -> None:
+    def broken(*_arguments: object) -> None:
+        raise RuntimeError("shapes do not match")
+
+    monkeypatch.setattr("nas.training.forward", broken)
+    with pytest.raises(RuntimeError, match="shapes do not match") as caught:
+        list(trainer().epochs())
+    assert not isinstance(caught.value, CandidateFailed)
+
+
+def test_images_must_fit() -> None:
+    with pytest.raises(UserError, match=r"'smooth' holds images of \(3, 16, 16\).*\(3, 32, 32\)"):
+        Trainer(ARCHITECTURE.resized(32), dataset(), FAST)
+    with pytest.raises(UserError, match="1 training and 6 validation images"):
+        trainer(data=dataset(train=1))
+
+
+def test_evaluate_is_reproducible_and_leaves_the_mode() -> None:
+    model, data = trainer().model, dataset()
+    first, again = (evaluate(model, data, data.test, FAST) for _ in range(2))
+    assert first == again
+    assert model.training
+    assert first.reconstruction == pytest.approx(1 - first.ssim + 0.5 * first.l1, abs=1e-6)
+    assert first.total == pytest.approx(first.reconstruction + 1e-3 * first.kl, abs=1e-6)
+
+
+def test_evaluate_weighs_images_not_batches() -> None:
+    model, data = trainer().model, dataset(validation=5)
+    images = data.images.copy()
+    images[data.validation[:3]], images[data.validation[3:]] = 255, 128
+    config = FAST.model_copy(update={"batch_size": 3})
+    # An untrained model paints everything grey: 0.5 away from three images, 0 away from two.
+    l1 = evaluate(model, replace(data, images=images), data.validation, config).l1
+    assert l1 == pytest.approx(3 / 5 * 0.5, abs=0.03)
+
+
+def test_bfloat16_trains_with_a_float32_loss() -> None:
+    half = trainer(FAST.model_copy(update={"precision": "bfloat16"}))
+    result, exact = next(half.epochs()), next(trainer().epochs())
+    assert result.train_loss == pytest.approx(exact.train_loss, rel=0.05)
+    assert result.train_loss != exact.train_loss
+    assert half.model.encoder.mean.weight.dtype == torch.float32
+
+
+def test_saved_model_comes_back(tmp_path: Path) -> None:
+    path, source = tmp_path / "weights.safetensors", trainer()
+    next(source.epochs())
+    model = source.best_model()
+    save_weights(model, path)
+    loaded = load_vae(path)
+    images = torch.rand(2, 3, SIZE, SIZE)
+    assert loaded.architecture == ARCHITECTURE
+    assert not loaded.training
+    assert torch.equal(loaded.reconstruct(images), model.reconstruct(images))
+    assert [file.name for file in tmp_path.iterdir()] == ["weights.safetensors"]
+
+
+@pytest.mark.parametrize("damage", ["truncated", "flipped", "empty"])
+def test_damaged_weights_are_refused(tmp_path: Path, damage: str) -> None:
+    path = tmp_path / "weights.safetensors"
+    save_weights(trainer().model, path)
+    _damage(path, damage)
+    with pytest.raises(UserError, match=r"weights\.safetensors: (damaged|cannot be read)"):
+        load_vae(path)
+
+
+def test_metadata_is_covered_by_the_checksum(tmp_path: Path) -> None:
+    path = tmp_path / "tensors"
+    write_tensors(path, {"a": torch.ones(2)}, {"note": "first"})
+    path.write_bytes(path.read_bytes().replace(b"first", b"fixed"))
+    with pytest.raises(UserError, match="checksum"):
+        read_tensors(path)
+
+
+def test_files_of_others_are_refused(tmp_path: Path) -> None:
+    path = tmp_path / "foreign.safetensors"
+    save_file({"a": torch.ones(2)}, path)
+    with pytest.raises(UserError, match=r"foreign\.safetensors"):
+        load_vae(path)
+    write_tensors(path, {"a": torch.ones(2)}, {"note": json.dumps(1)})
+    with pytest.raises(UserError, match="holds no architecture"):
+        load_vae(path)
+    with pytest.raises(UserError, match="cannot be read"):
+        load_vae(tmp_path / "missing")
+
+
+def test_unwritable_folder_is_named_and_nothing_is_left(tmp_path: Path) -> None:
+    blocked = tmp_path / "file"
+    blocked.touch()
+    with pytest.raises(UserError, match="cannot be written"):
+        write_tensors(blocked / "weights", {}, {})
+    assert [file.name for file in tmp_path.iterdir()] == ["file"]
+
+
+def test_failed_write_keeps_what_was_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "tensors"
+    write_tensors(path, {"a": torch.ones(2)}, {})
+
+    def full(_descriptor: int) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("os.fsync", full)
+    with pytest.raises(UserError, match="No space left on device"):
+        write_tensors(path, {"a": torch.zeros(2)}, {})
+    assert torch.equal(read_tensors(path)[0]["a"], torch.ones(2))
+    assert [file.name for file in tmp_path.iterdir()] == ["tensors"]
+
+
+def test_training_data_may_be_a_part(tmp_path: Path) -> None:
+    data, path = dataset(), tmp_path / "checkpoint"
+    part = replace(data, train=data.train[:4])
+    next(trainer(data=part).epochs(path))
+    with pytest.raises(UserError, match="another architecture, data or settings"):
+        next(trainer(data=data).epochs(path))
+
+
+def _damage(path: Path, damage: str) -> None:
+    content = path.read_bytes()
+    middle = len(content) // 2
+    flipped = content[:middle] + bytes([content[middle] ^ 1]) + content[middle + 1 :]
+    path.write_bytes({"truncated": content[:middle], "flipped": flipped, "empty": b""}[damage])
