@@ -1,0 +1,1 @@
+"""Benchmarks: every speed figure in the documentation comes from a command here."""

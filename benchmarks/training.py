@@ -2,10 +2,10 @@
 
 `python -m benchmarks.training [--model original|modified] [--batches N] [--rounds N]`, on the CPU.
 The straightforward loop is written as the paper's code is: SSIM image by image with average
-pooling, Adam as it comes, contiguous tensors, activations that keep their input, the allocator as
-it comes. Ours is `Trainer`. Both compute the same loss, uniform window, at batch 32 and 144x144.
-Each run is a fresh process, the sides take turns, and the first step of each run does not count.
-`modified` needs 14 GB of free memory.
+pooling, Adam as it comes, contiguous tensors, the allocator as it comes. Ours is `Trainer`. Both
+compute the same loss, uniform window, at batch 32 and 144x144. Each run is a fresh process, the
+sides take turns, and the first step of each run does not count. `modified` needs 14 GB of free
+memory.
 """
 
 from __future__ import annotations
@@ -101,9 +101,6 @@ def ours(name: str, images: Tensor, tick: Callable[[], None]) -> float:
 def straightforward(name: str, images: Tensor, tick: Callable[[], None]) -> float:
     """Train one epoch as the paper's code does; `tick` after each step. Return the mean loss."""
     model = build_vae(REFERENCES[name], seed=0)
-    for module in model.modules():
-        if isinstance(module, torch.nn.ELU):
-            module.inplace = False
     optimiser = torch.optim.Adam(model.parameters(), lr=1e-4)
     loader = torch.utils.data.DataLoader(images / 255, batch_size=BATCH, shuffle=True)  # type: ignore[arg-type,var-annotated]
     losses: list[float] = []

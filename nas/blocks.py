@@ -23,11 +23,9 @@ Layer = Callable[..., nn.Module]
 """Makes a convolution from (channels in, channels out) and, as a keyword, `groups`."""
 
 ACTIVATIONS: dict[str, Callable[[], nn.Module]] = {
-    # In place where autograd can work from the result: each activation follows a BatchNorm or a
-    # linear layer, which do not need their output again, and dense blocks save a third of memory.
-    "elu": partial(nn.ELU, inplace=True),
-    "relu": partial(nn.ReLU, inplace=True),
-    "leaky_relu": partial(nn.LeakyReLU, inplace=True),
+    "elu": nn.ELU,
+    "relu": nn.ReLU,
+    "leaky_relu": nn.LeakyReLU,
     "silu": nn.SiLU,
     "gelu": nn.GELU,
 }

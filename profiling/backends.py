@@ -84,15 +84,15 @@ class BackendRow:
         timed, ratio = self.latency, self.speed_up
         return {
             "backend": self.name,
-            "ms": timed and timed.median_ms,
-            "ms_low": timed and timed.interval_ms.low,
-            "ms_high": timed and timed.interval_ms.high,
-            "speed_up": ratio and ratio.median,
-            "speed_up_low": ratio and ratio.interval.low,
-            "speed_up_high": ratio and ratio.interval.high,
+            "ms": timed.median_ms if timed else None,
+            "ms_low": timed.interval_ms.low if timed else None,
+            "ms_high": timed.interval_ms.high if timed else None,
+            "speed_up": ratio.median if ratio else None,
+            "speed_up_low": ratio.interval.low if ratio else None,
+            "speed_up_high": ratio.interval.high if ratio else None,
             "max_error": self.max_error,
             "preparation_s": self.preparation_s,
-            "contended": timed and timed.contended,
+            "contended": timed.contended if timed else None,
             "note": self.note,
             "reason": self.reason,
         }
@@ -210,14 +210,16 @@ def _beside_cpu(device: torch.device) -> str | None:
 
 
 BACKENDS: dict[str, Backend] = {
-    "eager": Backend("PyTorch as it is", _anywhere, engines.eager),
-    "channels_last": Backend("channels innermost in memory", _anywhere, engines.channels_last),
-    "bn_folded": Backend("BatchNorms in the layers before them", _anywhere, engines.bn_folded),
-    "compile": Backend("torch.compile, fixed shapes", _with_compiler, engines.compile),
-    "onnxruntime": Backend("ONNX Runtime", _cpu_extra("onnxruntime"), engines.onnxruntime),
-    "openvino": Backend("OpenVINO, float32", _cpu_extra("openvino"), engines.openvino),
-    "cuda": Backend("eager on the CUDA device", _beside_cpu, engines.cuda),
-    "cuda_graph": Backend("one CUDA graph of the pass", _cuda_device, engines.cuda_graph),
+    "eager": Backend("PyTorch as it is", _anywhere, engines.as_it_is),
+    "channels_last": Backend("channels innermost in memory", _anywhere, engines.in_channels_last),
+    "bn_folded": Backend(
+        "BatchNorms in the layers before them", _anywhere, engines.with_folded_norms
+    ),
+    "compile": Backend("torch.compile, fixed shapes", _with_compiler, engines.compiled),
+    "onnxruntime": Backend("ONNX Runtime", _cpu_extra("onnxruntime"), engines.in_onnxruntime),
+    "openvino": Backend("OpenVINO, float32", _cpu_extra("openvino"), engines.in_openvino),
+    "cuda": Backend("eager on the CUDA device", _beside_cpu, engines.on_cuda),
+    "cuda_graph": Backend("one CUDA graph of the pass", _cuda_device, engines.as_cuda_graph),
 }
 
 

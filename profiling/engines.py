@@ -23,11 +23,13 @@ Args = tuple[Tensor, ...]
 Run = Callable[..., Any]
 
 
-def eager(model: nn.Module, args: Args, threads: int) -> tuple[Run, str]:
+def as_it_is(model: nn.Module, args: Args, threads: int) -> tuple[Run, str]:
+    """Run the model as it is."""
     return model, ""
 
 
-def channels_last(model: nn.Module, args: Args, threads: int) -> tuple[Run, str]:
+def in_channels_last(model: nn.Module, args: Args, threads: int) -> tuple[Run, str]:
+    """Keep channels innermost in memory; the inputs are converted at each call."""
     model = model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
 
     def run(*args: Tensor) -> Any:
@@ -39,12 +41,13 @@ def channels_last(model: nn.Module, args: Args, threads: int) -> tuple[Run, str]
 _last = partial(torch.Tensor.contiguous, memory_format=torch.channels_last)
 
 
-def bn_folded(model: nn.Module, args: Args, threads: int) -> tuple[Run, str]:
+def with_folded_norms(model: nn.Module, args: Args, threads: int) -> tuple[Run, str]:
+    """Fold BatchNorms; the remark says how many could be."""
     model, folded, total = fold_batch_norms(model)
     return model, f"{folded} of {total} BatchNorms folded"
 
 
-def compile(
+def compiled(
     model: nn.Module, args: Args, threads: int, engine: str = "inductor"
 ) -> tuple[Run, str]:
     """Compile the whole pass or fail: a part left eager would not be what the table says.
@@ -59,16 +62,18 @@ def compile(
     own = types.FunctionType(
         forward.__code__.replace(), globals(), "forward", None, forward.__closure__
     )
-    compiled: Run = torch.compile(own, fullgraph=True, dynamic=False, backend=engine)
-    return compiled, ""
+    run: Run = torch.compile(own, fullgraph=True, dynamic=False, backend=engine)
+    return run, ""
 
 
-def onnxruntime(model: nn.Module, args: Args, threads: int) -> tuple[Run, str]:
+def in_onnxruntime(model: nn.Module, args: Args, threads: int) -> tuple[Run, str]:
+    """Convert to ONNX, run in ONNX Runtime."""
     content = onnx_model(model, args).SerializeToString()
     return _structured(onnxruntime_session(content, threads), model, args), ""
 
 
-def openvino(model: nn.Module, args: Args, threads: int) -> tuple[Run, str]:
+def in_openvino(model: nn.Module, args: Args, threads: int) -> tuple[Run, str]:
+    """Convert to ONNX, run in OpenVINO."""
     import openvino
 
     settings = {
@@ -95,7 +100,8 @@ def _structured(run: Run, model: nn.Module, args: Args) -> Run:
     return lambda *args: tree_unflatten(run(*args), structure)
 
 
-def cuda(model: nn.Module, args: Args, threads: int) -> tuple[Run, str]:
+def on_cuda(model: nn.Module, args: Args, threads: int) -> tuple[Run, str]:
+    """Run on the CUDA device what comes from, and goes back to, the CPU."""
     model = model.cuda()
 
     def run(*args: Tensor) -> Any:
@@ -106,9 +112,10 @@ def cuda(model: nn.Module, args: Args, threads: int) -> tuple[Run, str]:
     return run, "with copies to the device and back"
 
 
-def cuda_graph(model: nn.Module, args: Args, threads: int) -> tuple[Run, str]:
+def as_cuda_graph(model: nn.Module, args: Args, threads: int) -> tuple[Run, str]:
+    """Capture one pass as a CUDA graph and replay it."""
     model, inputs = model.cuda(), [arg.cuda() for arg in args]
-    graph, aside = torch.cuda.CUDAGraph(), torch.cuda.Stream()
+    graph, aside = torch.cuda.CUDAGraph(), torch.cuda.Stream()  # type: ignore[no-untyped-call]
     here = args[0].device
     precision = _full_precision() if here.type == "cpu" else torch.no_grad()
     with precision:

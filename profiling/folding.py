@@ -36,15 +36,17 @@ def fold_batch_norms(model: nn.Module) -> tuple[nn.Module, int, int]:
 
 def _foldable(node: fx.Node, modules: dict[str, nn.Module], calls: list[int]) -> Any:
     """Return (layer, norm) where `node` is a BatchNorm that may move into the layer before it."""
-    norm = modules.get(str(node.target)) if node.op == "call_module" else None
-    source = node.args[0] if norm is not None and node.args else None
+    if node.op != "call_module" or not node.args:
+        return None
+    norm, source = modules[str(node.target)], node.args[0]
     if not (isinstance(source, fx.Node) and source.op == "call_module"):
         return None
-    layer = modules[str(source.target)]
+    layer: Any = modules[str(source.target)]
+    if not isinstance(layer, _FOLDS.get(type(norm), ())) or norm.running_mean is None:
+        return None
     alone = len(source.users) == 1 and calls.count(id(layer)) == calls.count(id(norm)) == 1
-    fits = isinstance(layer, _FOLDS.get(type(norm), ())) and norm.running_mean is not None
-    shared = fits and sum(p is layer.weight for m in modules.values() for p in m.parameters(False))
-    return (layer, norm) if alone and fits and shared == 1 else None
+    holders = {id(m) for m in modules.values() for p in m.parameters(False) if p is layer.weight}
+    return (layer, norm) if alone and len(holders) == 1 else None
 
 
 _FOLDS: dict[type[nn.Module], tuple[type[nn.Module], ...]] = {

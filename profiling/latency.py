@@ -34,7 +34,8 @@ class LatencyConfig(BaseModel):
 
     Rounds are added until every median's 95 % interval is within +-`precision` of it, or until
     `max_rounds` or `max_s` is reached. Warm-up runs until two successive windows of
-    `warmup_window` passes agree within `warmup_tolerance`. A pass shorter than `min_sample_ms` is
+    `warmup_window` passes agree within `warmup_tolerance`, for at most `max_warmup` passes or
+    `max_warmup_s` of each model. A pass shorter than `min_sample_ms` is
     repeated within one sample, and the sample is the mean.
     """
 
@@ -49,6 +50,7 @@ class LatencyConfig(BaseModel):
     warmup_window: int = Field(5, ge=1)
     warmup_tolerance: float = Field(0.05, gt=0)
     max_warmup: int = Field(50, ge=2)
+    max_warmup_s: float = Field(10.0, gt=0)
     min_sample_ms: float = Field(1.0, ge=0)
     seed: int = 0
 
@@ -214,7 +216,7 @@ def _warm_up(run: Callable[[], Any], timer: Timer, config: LatencyConfig) -> lis
     """Run until the medians of two successive windows agree, and return the times in ms."""
     times: list[float] = []
     window = config.warmup_window
-    while len(times) < config.max_warmup:
+    while len(times) < config.max_warmup and sum(times) < 1000 * config.max_warmup_s:
         times.append(timer(run).wall_ms)
         if len(times) >= 2 * window and len(times) % window == 0:
             before, now = median(times[-2 * window : -window]), median(times[-window:])

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any, Literal
 
@@ -16,15 +16,15 @@ import torch
 from pydantic import BaseModel, ConfigDict
 
 from profiling.environment import Environment, convolution_precision, fingerprint
-from profiling.timing import measuring, timer_for
+from profiling.timing import Timer, measuring, timer_for
 
 Bound = Literal["compute", "memory", "launch"]
 
 _GEMM_SIZE = {"cpu": 1024, "cuda": 4096}
 _COPY_BYTES = tuple(2**power for power in (20, 22, 24, 26, 28))
 _LAUNCHES = 1000
-_BUDGET_S = 0.4  # for each peak: the best of what fits, so that one disturbance does not lower it
-_MIN_TRIES = 5
+_BUDGET_S = 3.0
+_MIN_ROUNDS, _ROUNDS = 5, 60
 
 
 class Peaks(BaseModel):
@@ -79,34 +79,61 @@ def measure_peaks(
     *,
     progress: Callable[[int, int], None] | None = None,
 ) -> Peaks:
-    """Measure the machine's peaks in about three seconds, taking half a gigabyte of memory."""
+    """Measure the machine's peaks in about three seconds, taking half a gigabyte of memory.
+
+    All peaks are tried in turn, round after round, and the best of each is kept: a machine that is
+    busy for a moment then spoils a few rounds, not a peak.
+    """
     device = torch.device(device)
-    steps = 2 + len(_COPY_BYTES)
-    report = progress or (lambda done, total: None)
-    with measuring((), thread_count, device):
-        gemm = _gemm_gflop_s(device)
-        report(1, steps)
-        copies = []
-        for moved_bytes in _COPY_BYTES:
-            copies.append((moved_bytes, _copy_gb_s(moved_bytes, device)))
-            report(1 + len(copies), steps)
-        launch = _launch_us(device)
-        report(steps, steps)
+    size = _GEMM_SIZE[device.type]
+    with measuring((), thread_count, device), _rounding_as_convolutions(device):
+        copies = [_copy(moved_bytes, device) for moved_bytes in _COPY_BYTES]
+        gemm, *copied, launch = _best_ms(
+            [_gemm(size, device), *copies, _launch(device)], timer_for(device), progress
+        )
         return Peaks(
-            gemm_gflop_s=gemm,
-            copy_gb_s=tuple(copies),
-            launch_us=launch,
+            gemm_gflop_s=2 * size**3 / gemm / 1e6,
+            copy_gb_s=tuple(
+                (moved_bytes, _repeats(moved_bytes) * moved_bytes / best / 1e6)
+                for moved_bytes, best in zip(_COPY_BYTES, copied, strict=True)
+            ),
+            launch_us=launch * 1e3 / _LAUNCHES,
             environment=fingerprint(device),
         )
 
 
-def _gemm_gflop_s(device: torch.device) -> float:
-    size = _GEMM_SIZE[device.type]
+def _gemm(size: int, device: torch.device) -> Callable[[], Any]:
     left, right = torch.rand(size, size, device=device), torch.rand(size, size, device=device)
     out = torch.empty_like(left)
-    with _rounding_as_convolutions(device):
-        best_ms = _best_ms(lambda: torch.mm(left, right, out=out), device)
-    return 2 * size**3 / best_ms / 1e6
+    return lambda: torch.mm(left, right, out=out)
+
+
+def _copy(moved_bytes: int, device: torch.device) -> Callable[[], Any]:
+    """Copy half of `moved_bytes`, each byte of which is read once and written once."""
+    source = torch.ones(moved_bytes // 8, device=device)
+    target = torch.empty_like(source)
+
+    def copy() -> None:
+        for _ in range(_repeats(moved_bytes)):
+            target.copy_(source)
+
+    return copy
+
+
+def _repeats(moved_bytes: int) -> int:
+    """Copy small sizes often enough within one time that its start does not matter."""
+    return max(1, _COPY_BYTES[-1] // moved_bytes // 4)
+
+
+def _launch(device: torch.device) -> Callable[[], Any]:
+    """Start operations on one element, whose work is nothing beside their start."""
+    single = torch.ones(1, device=device)
+
+    def launch() -> None:
+        for _ in range(_LAUNCHES):
+            torch.neg(single)
+
+    return launch
 
 
 @contextmanager
@@ -122,36 +149,18 @@ def _rounding_as_convolutions(device: torch.device) -> Iterator[None]:
         matmul.fp32_precision = before
 
 
-def _copy_gb_s(moved_bytes: int, device: torch.device) -> float:
-    """Copy half of `moved_bytes`: each byte is read once and written once."""
-    source = torch.ones(moved_bytes // 8, device=device)
-    target = torch.empty_like(source)
-    repeats = max(1, _COPY_BYTES[-1] // moved_bytes // 4)
-
-    def copy() -> None:
-        for _ in range(repeats):
-            target.copy_(source)
-
-    return repeats * moved_bytes / _best_ms(copy, device) / 1e6
-
-
-def _launch_us(device: torch.device) -> float:
-    """Time an operation on one element, whose work is nothing beside its start."""
-    single = torch.ones(1, device=device)
-
-    def launch() -> None:
-        for _ in range(_LAUNCHES):
-            torch.neg(single)
-
-    return _best_ms(launch, device) * 1e3 / _LAUNCHES
-
-
-def _best_ms(run: Callable[[], Any], device: torch.device) -> float:
-    """Return the shortest of the times that fit the budget, after one untimed call."""
-    timer = timer_for(device)
-    run()
-    times: list[float] = []
+def _best_ms(
+    runs: Sequence[Callable[[], Any]], timer: Timer, progress: Callable[[int, int], None] | None
+) -> list[float]:
+    """Return the shortest time of each over the rounds that fit the budget, once warmed up."""
+    for run in runs:
+        run()
+    best = [float("inf")] * len(runs)
     end = time.perf_counter() + _BUDGET_S
-    while len(times) < _MIN_TRIES or time.perf_counter() < end:
-        times.append(timer(run).wall_ms)
-    return min(times)
+    for done in range(1, _ROUNDS + 1):
+        best = [min(least, timer(run).wall_ms) for least, run in zip(best, runs, strict=True)]
+        if progress:
+            progress(done, _ROUNDS)
+        if done >= _MIN_ROUNDS and time.perf_counter() >= end:
+            break
+    return best

@@ -14,7 +14,7 @@ from rich.text import Text
 
 from nas.evaluate import Findings
 from nas.objectives import hypervolume
-from studies.formats import format_duration, format_value
+from studies.formats import format_duration, format_value, noun
 from studies.records import StudyRecord, TrialRecord
 from studies.runner import Watcher
 
@@ -74,8 +74,7 @@ class Display(Watcher):
         if trial.state != "complete":
             return f"[{count}] {trial.name} {trial.state}: {trial.reason}"
         values = ", ".join(
-            f"{o.title.lower()} {format_value(o, trial.objectives[o.name])}"
-            for o in study.objectives
+            f"{noun(o)} {format_value(o, trial.objectives[o.name])}" for o in study.objectives
         )
         mark = " (front)" if trial in study.front else ""
         took = format_duration(trial.duration_s)
@@ -119,7 +118,7 @@ def _front(study: StudyRecord) -> RenderableType:
     table = Table(box=None, pad_edge=False, header_style="dim")
     table.add_column("front")
     for objective in study.objectives:
-        table.add_column(objective.title.lower(), justify="right")
+        table.add_column(noun(objective), justify="right")
     for name, trial in study.references.items():
         table.add_row(name, *_cells(trial, study), style="cyan")
     members = [trial for trial in study.front if not trial.reference]

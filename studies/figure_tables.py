@@ -68,7 +68,7 @@ def hypervolume_table(study: StudyRecord) -> pd.DataFrame:
     rows, spent, volume = [], 0.0, 0.0
     front = np.empty((0, len(study.objectives)))
     for count, trial in enumerate((t for t in study.trials if t.state != "running"), start=1):
-        spent += sum(epoch.get("seconds_s", 0.0) for epoch in trial.history)
+        spent += sum(epoch.get("duration_s", 0.0) for epoch in trial.history)
         if trial.state == "complete":
             front = np.vstack([front, study.points([trial])])
             front = front[nondominated(front)]
@@ -95,7 +95,7 @@ def importance_table(study: StudyRecord) -> pd.DataFrame:
     Rows by axis, most important first; one column per objective known in at least
     `MINIMUM_TRIALS` trials. Empty below that.
     """
-    usable = [trial for trial in study.trials if trial.assignment and trial.state != "duplicate"]
+    usable = [trial for trial in study.trials if trial.assignment]
     axes = list(dict.fromkeys(axis for trial in usable for axis in trial.assignment))
     columns = {}
     for name in study.objective_names:

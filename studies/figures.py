@@ -48,7 +48,11 @@ def pair_figure(points: pd.DataFrame, x: Objective, y: Objective) -> go.Figure:
             meta=rows["name"].tolist(),
             hoverinfo="text",
             **_marker(kind, label, points, labels),
-            **({} if kind == "dominated" else _error_bars(rows, x.name, y.name)),
+            **(
+                {}
+                if kind == "dominated"
+                else _error_bars(rows, x.name, y.name, _colour(kind, points))
+            ),
         )
     figure.update_xaxes(title_text=axis_title(x), **axis(x, points[x.name]))
     figure.update_yaxes(title_text=axis_title(y), **axis(y, points[y.name]))
@@ -159,7 +163,11 @@ def _label_positions(points: pd.DataFrame, x: Objective, y: Objective) -> dict[s
     return dict(zip(points["kind"][rows], places, strict=True))
 
 
-def _error_bars(rows: pd.DataFrame, x: str, y: str) -> dict[str, Any]:
+def _colour(kind: str, points: pd.DataFrame) -> str:
+    return BLUE if kind == "front" else marks_in(points)[kind].colour
+
+
+def _error_bars(rows: pd.DataFrame, x: str, y: str, colour: str) -> dict[str, Any]:
     bars = {}
     for letter, name in (("x", x), ("y", y)):
         above, below = rows[f"{name}_high"] - rows[name], rows[name] - rows[f"{name}_low"]
@@ -167,7 +175,7 @@ def _error_bars(rows: pd.DataFrame, x: str, y: str) -> dict[str, Any]:
             bars[f"error_{letter}"] = {
                 "array": above.fillna(0).clip(lower=0).tolist(),
                 "arrayminus": below.fillna(0).clip(lower=0).tolist(),
-                "symmetric": False, "thickness": 1, "width": 0,
+                "symmetric": False, "thickness": 1, "width": 0, "color": colour,
             }  # fmt: skip
     return bars
 

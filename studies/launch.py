@@ -25,7 +25,7 @@ from studies.store import StudyStore
 ProgressBar = Callable[[str], AbstractContextManager[Callable[[int, int], None]]]
 """Makes a progress bar from a label; its callback is told (done, total)."""
 
-_PROBES = 100
+_PROBES = 30
 
 
 def run_study(
@@ -42,7 +42,8 @@ def run_study(
     """
     space, device = config.load_space(), select_device(config.device)
     image_size = space.image_size
-    check_limits(config, space)
+    with progress_bar("checking limits") as progress:
+        check_limits(config, space, progress)
     # Before the first large tensor: activations would be page-faulted anew at every pass.
     tune_allocator()
     store = StudyStore(root / config.name, storage)
@@ -75,10 +76,12 @@ def run_study(
             return Runner(config, space, store, evaluator, display).run()
 
 
-def check_limits(config: StudyConfig, space: SearchSpace) -> None:
+def check_limits(
+    config: StudyConfig, space: SearchSpace, progress: Callable[[int, int], None]
+) -> None:
     """Refuse limits that no candidate seems to meet, before any time is spent.
 
-    Counts a hundred random candidates (tens of milliseconds each) until one meets the limits on
+    Counts thirty random candidates (a tenth of a second each) until one meets the limits on
     what is known from an architecture alone.
 
     Raises:
@@ -88,7 +91,8 @@ def check_limits(config: StudyConfig, space: SearchSpace) -> None:
     if not limits.keys() & STATIC:
         return
     rng = np.random.default_rng(0)
-    for _ in range(_PROBES):
+    for probe in range(_PROBES):
+        progress(probe, _PROBES)
         costs = static_costs(space.architecture(space.sample(rng)))
         known = {name: costs[name] for name in limits if name in costs}
         if all(value <= limits[name] for name, value in known.items()):
@@ -100,4 +104,3 @@ def check_limits(config: StudyConfig, space: SearchSpace) -> None:
         f"limits: none of {_PROBES} random candidates of space {space.name!r} meets {wanted}; the "
         f"smallest values among them are {found}: raise the limits or choose another space"
     )
-

@@ -80,7 +80,7 @@ def parallel_figure(points: pd.DataFrame, objectives: tuple[Objective, ...]) -> 
         for height, text in _ticks(name, points, objectives):
             figure.add_annotation(
                 x=position, y=height, text=text, showarrow=False, xanchor="right", xshift=-7,
-                font={"size": 10},
+                font={"size": 10}, bgcolor="#ffffff", opacity=0.85, borderpad=0,
             )  # fmt: skip
     titles = {objective.name: axis_title(objective) for objective in objectives}
     figure.update_xaxes(

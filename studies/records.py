@@ -14,8 +14,8 @@ import numpy.typing as npt
 from nas.objectives import Objective, nondominated
 from search_spaces.architecture import Architecture
 
-State = Literal["running", "complete", "rejected", "duplicate", "failed"]
-"""rejected: a hard limit said no before training. duplicate: same network as an earlier trial.
+State = Literal["running", "complete", "rejected", "failed"]
+"""rejected: a hard limit said no before training.
 failed: diverged, ran out of memory or was interrupted; `reason` says which."""
 
 
@@ -26,8 +26,8 @@ class TrialRecord:
     `objectives` holds the study's objectives that are known (all of them when complete); `metrics`
     what was recorded beside them (losses on the validation split, PSNR, MS-SSIM, latency spread);
     `intervals` a (low, high) 95 % interval by objective name; `history` one mapping per epoch with
-    `epoch`, `train_loss`, `validation_loss` (total loss) and `seconds_s`; `timings_s` where the
-    trial's wall-clock time went; `finished_s` seconds of study time at which it ended.
+    `epoch`, `train_loss`, `validation_loss` (total loss) and `duration_s`; `timings_s` where the
+    trial's wall-clock time went; `repeats` how often the sampler proposed a known network before.
     """
 
     number: int

@@ -64,7 +64,7 @@ def _facts(study: StudyRecord) -> list[tuple[str, str]]:
         ("Budget", _with_unit(training.get("epochs"), "epochs at most")),
         ("Device", _joined(environment.get("device_name") or environment.get("device"),
                            _with_unit(environment.get("threads"), "threads"))),
-        ("Latency", _joined(_with_unit(latency.get("batch_size"), "", "batch "),
+        ("Latency", _joined(_with_unit(latency.get("batch"), "", "batch "),
                             _with_unit(latency.get("threads"), "threads"))),
     ]  # fmt: skip
     return [(label, value) for label, value in facts if value]

@@ -5,6 +5,7 @@ Everything here is a pure function of the record. Pandas is imported only where 
 
 from __future__ import annotations
 
+import json
 import math
 from collections import Counter
 from collections.abc import Sequence
@@ -18,7 +19,12 @@ from studies.records import StudyRecord, TrialRecord
 if TYPE_CHECKING:
     import pandas as pd
 
-_FATES = {"failed": "failed", "rejected": "was rejected", "running": "is not finished"}
+_FATES: dict[str | None, str] = {
+    None: "is not part of this study",
+    "failed": "failed",
+    "rejected": "was rejected",
+    "running": "is not finished",
+}
 _QUALITY = ("psnr", "ssim")
 """Metrics whose names contain one of these are shown beside the objectives."""
 
@@ -210,12 +216,33 @@ def setback_table(study: StudyRecord) -> pd.DataFrame:
 
 def setbacks(study: StudyRecord) -> tuple[TrialRecord, ...]:
     """Return the trials that have no place on any plot, in order, repeats left aside."""
-    return tuple(trial for trial in study.trials if trial.state not in ("complete", "duplicate"))
+    return tuple(trial for trial in study.trials if trial.state != "complete")
 
 
 def repeats(study: StudyRecord) -> int:
     """Return how many proposals were architectures that had been seen before."""
-    return sum(trial.repeats + (trial.state == "duplicate") for trial in study.trials)
+    return sum(trial.repeats for trial in study.trials)
+
+
+def trials_table(study: StudyRecord) -> pd.DataFrame:
+    """Return one row per trial, one column per number: for export."""
+    import pandas as pd
+
+    return pd.DataFrame([_export_row(trial) for trial in study.trials])
+
+
+def _export_row(trial: TrialRecord) -> dict[str, object]:
+    names = ("number", "state", "reference", "reason", "digest", "repeats", "contended")
+    row: dict[str, object] = {name: getattr(trial, name) for name in names}
+    row |= {**trial.objectives, **trial.metrics}
+    for name, (low, high) in trial.intervals.items():
+        row |= {f"{name}_low": low, f"{name}_high": high}
+    row |= {f"{step}_duration_s": seconds for step, seconds in trial.timings_s.items()}
+    row |= {f"axis:{name}": value for name, value in trial.assignment.items()}
+    # Lists and dicts as JSON text: the same cell in CSV, Parquet and JSON.
+    row["history"] = json.dumps(list(map(dict, trial.history)))
+    row["architecture"] = json.dumps(trial.architecture.to_dict())
+    return row
 
 
 def _ranked(

@@ -171,7 +171,7 @@ def _history(loss: float, macs: float, rng: np.random.Generator) -> list[dict[st
             "epoch": float(epoch),
             "train_loss": loss + 0.3 * math.exp(-0.7 * epoch) + float(rng.normal(0, 0.002)),
             "validation_loss": loss + 0.25 * math.exp(-0.7 * epoch) + float(rng.normal(0, 0.004)),
-            "seconds_s": macs / 2e7,
+            "duration_s": macs / 2e7,
         }
         for epoch in range(1, EPOCHS + 1)
     ]

@@ -58,10 +58,10 @@ def trial(
     reference: str | None = None,
     state: State = "complete",
     assignment: Mapping[str, Any] | None = None,
-    seconds_s: float = 0.0,
+    duration_s: float = 0.0,
 ) -> TrialRecord:
     values = {"params": params} | ({} if loss is None else {"reconstruction_loss": loss})
-    history = [{"epoch": 1.0, "train_loss": 1.0, "validation_loss": 1.0, "seconds_s": seconds_s}]
+    history = [{"epoch": 1.0, "train_loss": 1.0, "validation_loss": 1.0, "duration_s": duration_s}]
     return TrialRecord(
         number=number,
         state=state,
@@ -70,7 +70,7 @@ def trial(
         reference=reference,
         objectives=values,
         assignment=assignment or {},
-        history=history if seconds_s else (),
+        history=history if duration_s else (),
     )
 
 
@@ -243,9 +243,9 @@ def test_hypervolume_grows_to_that_of_the_front(tmp_path: Path) -> None:
 
 def test_hypervolume_by_hand() -> None:
     record = study(
-        trial(0, 0.5, 1000, "original", seconds_s=10),
-        trial(1, None, 5000, state="failed", seconds_s=5),
-        trial(2, 0.25, 500, seconds_s=20),
+        trial(0, 0.5, 1000, "original", duration_s=10),
+        trial(1, None, 5000, state="failed", duration_s=5),
+        trial(2, 0.25, 500, duration_s=20),
     )
     table = hypervolume_table(record)
     # The box reaches to 0.55 and 1100: the reference leaves 1/11 of each side, #2 leaves 6/11.

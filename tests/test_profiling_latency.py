@@ -91,6 +91,9 @@ def test_warm_up_gives_up_on_a_model_that_never_settles(monkeypatch: pytest.Monk
     config = QUICK.model_copy(update={"max_warmup": 6})
     result = run(FakeClock(a=[1.0, 1.0, 9.0, 9.0]), monkeypatch, config)
     assert len(result["a"].warmup_ms) == 6
+    slow = QUICK.model_copy(update={"max_warmup_s": 0.015})
+    result = run(FakeClock(a=[1.0, 1.0, 9.0, 9.0]), monkeypatch, slow)
+    assert result["a"].warmup_ms == (1.0, 1.0, 9.0, 9.0)
 
 
 def test_short_passes_are_repeated_within_a_sample(monkeypatch: pytest.MonkeyPatch) -> None:

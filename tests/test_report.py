@@ -37,7 +37,8 @@ class Page(HTMLParser):
 
     def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
         named = dict(attrs)
-        self.ids.append(named.get("id") or "")
+        if identity := named.get("id"):
+            self.ids.append(identity)
         if tag in ("script", "style"):
             self._open.append((tag, named.get("type") or ""))
         links = [named.get("src"), named.get("href"), named.get("srcset"), named.get("action")]

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from nas.checkpoint import load_vae, read_tensors, save_weights, write_tensors
 from nas.datasets import ImageDataset
-from nas.protocol import load_images
+from nas.protocol import forward, generator_for, load_images
 from nas.training import (
     CandidateFailed,
     EpochResult,
@@ -24,8 +24,8 @@ from nas.training import (
     TrainingDiverged,
     evaluate,
 )
-from nas.vae import VAE
-from search_spaces.architecture import Architecture
+from nas.vae import VAE, build_vae
+from search_spaces.architecture import CHOICES, Architecture
 from search_spaces.errors import UserError
 
 SIZE = 16
@@ -133,6 +133,27 @@ def test_same_seed_same_result_and_global_state_untouched(ssim: str, channels_la
     assert torch.equal(torch.get_rng_state(), before)
     other = trainer(config.model_copy(update={"seed": 1}))
     assert next(other.epochs()).train_loss != first.history[0].train_loss
+
+
+@pytest.mark.parametrize("activation", CHOICES["activation"])
+def test_layout_and_working_in_place_change_no_result(activation: str) -> None:
+    described = {**ARCHITECTURE.to_dict(), "activation": activation}
+    architecture, data = Architecture.from_dict(described), dataset(train=4)
+    config = FAST.model_copy(update={"learning_rate": 1e-3})
+    trained = Trainer(architecture, data, config)
+    next(trained.epochs())
+    expected = build_vae(architecture, config.seed)
+    images = load_images(data, data.train[_order(config, 4)], config, trained.device)
+    noise = generator_for(config.seed, 1)
+    torch.randperm(4, generator=noise)
+    forward(expected, images.contiguous(), config, noise)[0].total.backward()  # type: ignore[no-untyped-call]
+    torch.optim.Adam(expected.parameters(), config.learning_rate).step()
+    for ours, theirs in zip(trained.model.parameters(), expected.parameters(), strict=True):
+        # Adam's first step follows the gradient's sign, which is rounding noise for a bias that
+        # a BatchNorm takes away again.
+        assert theirs.grad is not None
+        told = theirs.grad.abs() > 1e-5
+        torch.testing.assert_close(ours[told], theirs[told], rtol=0, atol=1e-5)
 
 
 @pytest.mark.parametrize("channels_last", [True, False])
@@ -389,6 +410,11 @@ def test_training_data_may_be_a_part(tmp_path: Path) -> None:
     next(trainer(data=part).epochs(path))
     with pytest.raises(UserError, match="another architecture, data or settings"):
         next(trainer(data=data).epochs(path))
+
+
+def _order(config: TrainingConfig, count: int) -> np.ndarray:
+    order: np.ndarray = torch.randperm(count, generator=generator_for(config.seed, 1)).numpy()
+    return order
 
 
 def _damage(path: Path, damage: str) -> None:

@@ -59,7 +59,7 @@ class LazyGroup(HelpfulGroup):
 
 @click.group(cls=LazyGroup, context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(package_name="vae-nas", prog_name="nas")
-def nas() -> None:  # noqa: D301 - click wants the escape itself
+def nas() -> None:
     """Search and profile architectures of image VAEs.
 
     \b

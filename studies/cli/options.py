@@ -37,8 +37,11 @@ def progress_bar(label: str) -> Iterator[Callable[[int, int], None]]:
 
     from studies.cli.console import stderr
 
+    quiet = not stderr.is_terminal
     columns: list[Any] = [TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn()]
-    with Progress(*columns, TimeRemainingColumn(), console=stderr, transient=True) as bar:
+    with Progress(
+        *columns, TimeRemainingColumn(), console=stderr, transient=True, disable=quiet
+    ) as bar:
         task = bar.add_task(label, total=None)
         yield lambda done, total: bar.update(task, completed=done, total=total)
 

@@ -33,11 +33,12 @@
     layout.hoverlabel = { ...layout.hoverlabel, bgcolor: style("--surface"), bordercolor: style("--muted"),
       font: { ...layout.hoverlabel.font, color: style("--ink") } };
     for (const key of Object.keys(layout)) if (/^[xy]axis/.test(key)) layout[key] = themedAxis(layout[key]);
+    layout.annotations = layout.annotations?.map((note) => ({ ...note, bgcolor: style("--surface") }));
     if (layout.scene) {
       layout.scene = { ...layout.scene };
       if (narrow()) {  // Step back, so that the axes' titles stay inside; colours go below.
         const { x, y, z } = layout.scene.camera.eye;
-        layout.scene.camera = { ...layout.scene.camera, eye: { x: 1.2 * x, y: 1.2 * y, z: 1.2 * z } };
+        layout.scene.camera = { ...layout.scene.camera, eye: { x: 1.4 * x, y: 1.4 * y, z: 1.4 * z } };
         const bar = layout.coloraxis.colorbar;
         layout.coloraxis = { ...layout.coloraxis, colorbar: { ...bar, orientation: "h", len: 0.9, y: 0, yanchor: "top",
           title: { ...bar.title, side: "bottom" } } };

@@ -1,0 +1,135 @@
+"""What a model's time would be without one kind of operation: copies in which it does nothing.
+
+The difference to the intact model is what that kind of operation costs there, launches and waits
+for memory included: an experiment instead of a model of the machine.
+"""
+
+from __future__ import annotations
+
+import copy
+import math
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from profiling.complexity import Complexity, Row, complexity
+from profiling.errors import ProfilingError
+from profiling.operations import Kind
+from profiling.symbolic import Example, as_args, on_meta
+
+_PASS_THROUGH: tuple[Kind, ...] = ("batch_norm", "activation")
+
+
+class Ready(nn.Module):
+    """Returns the same tensor at every call, whatever it is given: no operation is launched."""
+
+    def __init__(self, tensor: Tensor) -> None:
+        super().__init__()
+        self._tensor = tensor
+
+    def forward(self, *inputs: Any) -> Tensor:
+        """Return the tensor, unchanged."""
+        return self._tensor
+
+
+@dataclass(frozen=True)
+class Counts:
+    """What one pass of a model does, by kind of operation. `calls` are those of modules."""
+
+    params: int
+    macs: int
+    bytes_moved: int
+    launches: int
+    calls: int
+    macs_of: Mapping[Kind, int]
+    launches_of: Mapping[Kind, int]
+    bytes_of: Mapping[Kind, int]
+
+
+class Ablation:
+    """Makes copies of `model`, sharing its tensors, without chosen kinds of operation.
+
+    Modules without children whose heaviest operation is of such a kind are replaced: BatchNorms and
+    activations that keep the shape by `Identity`, the others by one that returns a ready tensor of
+    the right shape (all of them views of one buffer, so that caches are as warm as with an
+    allocator that uses memory again). Module calls remain, so Python's part in them does too. The
+    outputs of a copy mean nothing; its time does.
+
+    Raises:
+        ProfilingError: the model cannot take the example.
+    """
+
+    def __init__(self, model: nn.Module, example: Example) -> None:
+        self._model, self._like = model, as_args(example)[0]
+        self.cost: Complexity = complexity(model, on_meta(example))
+
+    @cached_property
+    def kinds(self) -> frozenset[Kind]:
+        """The kinds that `without` can take away from this model."""
+        return frozenset(row.kind for row in self.cost.rows if self._is_leaf(row))
+
+    @cached_property
+    def counts(self) -> Counts:
+        """What one pass does, by kind."""
+        macs: Counter[Kind] = Counter()
+        launches: Counter[Kind] = Counter()
+        moved: Counter[Kind] = Counter()
+        for row in self.cost.rows:
+            macs[row.kind] += row.macs
+            launches[row.kind] += row.launches
+            moved[row.kind] += row.bytes_moved
+        total = (self.cost.params, self.cost.macs, moved.total(), self.cost.launches)
+        return Counts(*total, self._calls(), dict(macs), dict(launches), dict(moved))
+
+    def without(self, *kinds: Kind) -> nn.Module:
+        """Return a copy in evaluation mode in which operations of these kinds do nothing.
+
+        Raises:
+            ProfilingError: a module to be replaced is called more than once in a pass.
+        """
+        tensors = (*self._model.parameters(), *self._model.buffers())
+        twin = copy.deepcopy(self._model, {id(tensor): tensor for tensor in tensors}).eval()
+        for row in self.cost.rows:
+            if row.kind in kinds and self._is_leaf(row):
+                twin = _replaced(twin, row.path, self._stand_in(row))
+        return twin
+
+    def _is_leaf(self, row: Row) -> bool:
+        module = self._model.get_submodule(row.path)
+        return row.launches > 0 and not any(module.children())
+
+    def _stand_in(self, row: Row) -> nn.Module:
+        if row.kind in _PASS_THROUGH and row.input_shape == row.output_shape:
+            return nn.Identity()
+        if row.calls > 1:
+            raise ProfilingError(
+                f"ablation: {row.path} ({row.module}) is called {row.calls} times in a pass, "
+                "and its outputs may differ in shape: give each call a module of its own"
+            )
+        return Ready(self._buffer[: math.prod(row.output_shape)].view(row.output_shape))
+
+    @cached_property
+    def _buffer(self) -> Tensor:
+        size = max(math.prod(row.output_shape) for row in self.cost.rows)
+        generator = torch.Generator().manual_seed(0)
+        return torch.randn(size, generator=generator).to(self._like)
+
+    def _calls(self) -> int:
+        """Count module calls; a module that only calls others has no row and counts once."""
+        rows = {row.path: row.calls for row in self.cost.rows}
+        parents = {""} | {
+            path[:end] for path in rows for end, letter in enumerate(path) if letter == "."
+        }
+        return sum(rows.values()) + len(parents - rows.keys())
+
+
+def _replaced(model: nn.Module, path: str, module: nn.Module) -> nn.Module:
+    if not path:
+        return module
+    model.set_submodule(path, module)
+    return model

@@ -1,0 +1,93 @@
+"""An object that lives in a process of its own, where the allocator can be set up at will.
+
+How glibc's allocator behaves is decided once per process: two settings compare only between
+processes. The calling process keeps its own.
+"""
+
+from __future__ import annotations
+
+import multiprocessing
+import signal
+from collections.abc import Callable
+from multiprocessing.connection import Connection
+from typing import Any, Self
+
+from profiling.allocator import tune_allocator
+from profiling.errors import ProfilingError
+
+Progress = Callable[[int, int], None]
+_PATIENCE_S = 5.0
+
+
+class FreshProcess:
+    """Builds `factory(*args)` in a new process and calls its methods there, one at a time.
+
+    The process starts like this one did, with freed memory kept if `tuned`. Factory, arguments and
+    results must be picklable. Leaving the `with` block ends the process.
+    """
+
+    def __init__(self, factory: Callable[..., Any], *args: Any, tuned: bool = False) -> None:
+        # Spawned, not forked: a fork would inherit this process's allocator and threads.
+        context = multiprocessing.get_context("spawn")
+        self._connection, theirs = context.Pipe()
+        self._process = context.Process(
+            target=_serve, args=(theirs, factory, args, tuned), daemon=True
+        )
+        self._process.start()
+        theirs.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self._connection.close()
+        self._process.terminate()
+        self._process.join(_PATIENCE_S)
+
+    def call(self, method: str, *args: Any, progress: Progress | None = None) -> Any:
+        """Call a method there and return its result; with `progress`, it is passed one as well.
+
+        Raises:
+            ProfilingError: the process ended, as it does when memory runs out.
+            Exception: what the factory or the method raised.
+        """
+        try:
+            self._connection.send((method, args, progress is not None))
+            while True:
+                word, content = self._connection.recv()
+                if word == "progress" and progress:
+                    progress(*content)
+                elif word == "result":
+                    return content
+                elif word == "error":
+                    raise content
+        except (EOFError, ConnectionError):
+            raise ProfilingError(
+                "process: the measuring process ended unexpectedly; the system may have stopped it "
+                "for lack of memory: use a smaller batch"
+            ) from None
+
+
+def _serve(
+    connection: Connection, factory: Callable[..., Any], args: tuple[Any, ...], tuned: bool
+) -> None:
+    """Answer calls until the other side hangs up."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent decides what an interruption means
+    if tuned:
+        tune_allocator()
+
+    def report(done: int, total: int) -> None:
+        connection.send(("progress", (done, total)))
+
+    built: Any = None
+    while True:
+        try:
+            method, values, wants_progress = connection.recv()
+        except EOFError:
+            return
+        try:
+            built = built or factory(*args)
+            extra = {"progress": report} if wants_progress else {}
+            connection.send(("result", getattr(built, method)(*values, **extra)))
+        except Exception as error:
+            connection.send(("error", error))

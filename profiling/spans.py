@@ -1,0 +1,243 @@
+"""What ran when: the nested spans of each step of a trace, with self time and memory."""
+
+from __future__ import annotations
+
+from bisect import bisect_right
+from collections import defaultdict
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+from itertools import groupby
+from typing import Any, Literal
+
+Kind = Literal["step", "phase", "module", "operator", "kernel"]
+Event = Mapping[str, Any]
+
+PHASES = ("forward", "backward", "optimiser")
+_STEP = "ProfilerStep#"
+_DEVICE = ("kernel", "gpu_memcpy", "gpu_memset")
+_ENGINE = "autograd::engine::evaluate_function: "
+_CLOCK_US = 0.002  # times as large as the trace's come with this rounding
+
+
+@dataclass
+class Span:
+    """One call of something, nested in its `parent`.
+
+    `self_us` is its time outside the spans it contains, `level` its depth in the step (0). `module`
+    is the path of the innermost module it works for; for what runs in the backward phase, the one
+    whose forward operator it differentiates. `allocated_bytes` are those it asked for itself.
+    """
+
+    name: str
+    kind: Kind
+    start_us: float
+    duration_us: float
+    self_us: float = 0.0
+    level: int = 0
+    module: str = ""
+    shapes: str = ""
+    allocated_bytes: int = 0
+    thread: str = field(default="", repr=False)
+    sequence: int = field(default=-1, repr=False)
+    parent: Span | None = field(default=None, repr=False)
+
+    @property
+    def end_us(self) -> float:
+        """When it ended."""
+        return self.start_us + self.duration_us
+
+    def around(self) -> Iterator[Span]:
+        """Yield the span itself, then its parent, and so on outwards."""
+        span: Span | None = self
+        while span is not None:
+            yield span
+            span = span.parent
+
+
+@dataclass(frozen=True)
+class Step:
+    """One recorded step: its spans in order of their start, on a clock that starts with it.
+
+    `memory` holds (time in us, bytes alive): what the step itself allocated and has not yet freed.
+    """
+
+    duration_us: float
+    spans: tuple[Span, ...]
+    memory: tuple[tuple[float, int], ...]
+
+
+@dataclass(frozen=True)
+class _Moment:
+    """A change of memory: bytes allocated (positive) or freed (negative)."""
+
+    at_us: float
+    nbytes: int
+    thread: str
+
+
+def steps_of(events: Iterable[Event], *, on_cuda: bool) -> tuple[Step, ...]:
+    """Return the steps among a trace's events, with the memory of the CPU or of the CUDA device.
+
+    Raises:
+        ValueError: there are none.
+    """
+    events = list(events)
+    spans = sorted(
+        (_span(event) for event in events if _is_span(event)),
+        key=lambda span: (span.start_us, -span.duration_us),
+    )
+    _nest(spans)
+    moments = [_moment(event) for event in events if _is_memory(event, on_cuda)]
+    moments.sort(key=lambda moment: moment.at_us)
+    steps = tuple(_step(span, spans, moments) for span in spans if span.kind == "step")
+    if not steps:
+        raise ValueError("no steps")
+    return steps
+
+
+def _is_span(event: Event) -> bool:
+    return event.get("ph") == "X" and event.get("cat") in ("cpu_op", "user_annotation", *_DEVICE)
+
+
+def _is_memory(event: Event, on_cuda: bool) -> bool:
+    return event.get("name") == "[memory]" and event["args"]["Device Type"] == int(on_cuda)
+
+
+def _moment(event: Event) -> _Moment:
+    return _Moment(float(event["ts"]), int(event["args"]["Bytes"]), str(event["tid"]))
+
+
+def _span(event: Event) -> Span:
+    args = event.get("args", {})
+    return Span(
+        str(event["name"]),
+        _kind(str(event["name"]), event["cat"]),
+        start_us=float(event["ts"]),
+        duration_us=float(event["dur"]),
+        self_us=float(event["dur"]),
+        shapes=_shapes(args.get("Input Dims", ())),
+        thread=str(event["tid"]),
+        sequence=int(args.get("Sequence number", -1)),
+    )
+
+
+def _kind(name: str, category: str) -> Kind:
+    if category in _DEVICE:
+        return "kernel"
+    if category == "cpu_op" or name.startswith("Optimizer."):  # the profiler marks those itself
+        return "operator"
+    if name.startswith(_STEP):
+        return "step"
+    return "module"
+
+
+def _shapes(dims: Iterable[Any]) -> str:
+    """Write the shapes of an operator's tensors: "1x3x144x144, 64x3x3x3"."""
+    tensors = [shape for shape in dims if shape and all(isinstance(size, int) for size in shape)]
+    return ", ".join("x".join(map(str, shape)) for shape in tensors)
+
+
+def _nest(spans: list[Span]) -> None:
+    """Find each span's parent among those of its thread, its level, self time and module."""
+    running: dict[str, list[Span]] = defaultdict(list)
+    for span in spans:
+        if span.kind == "kernel":
+            continue
+        stack = running[span.thread]
+        while stack and stack[-1].end_us <= span.start_us + _CLOCK_US:
+            stack.pop()
+        if stack:
+            _place(span, stack[-1])
+        stack.append(span)
+
+
+def _place(span: Span, parent: Span) -> None:
+    span.parent, span.level = parent, parent.level + 1
+    parent.self_us -= span.duration_us
+    if parent.kind == "step" and span.name in PHASES:
+        span.kind = "phase"
+    span.module = span.name if span.kind == "module" else parent.module
+
+
+def _step(step: Span, spans: list[Span], moments: list[_Moment]) -> Step:
+    start, end = step.start_us, step.end_us
+    inside = [span for span in spans if start <= span.start_us < end]
+    changes = [moment for moment in moments if start <= moment.at_us < end]
+    _attribute(changes, inside)
+    inside += _backward_modules(inside)
+    inside.sort(key=lambda span: (span.start_us, span.level))
+    for span in inside:
+        span.start_us -= start
+    return Step(step.duration_us, tuple(inside), _curve(changes, start))
+
+
+def _curve(changes: list[_Moment], start: float) -> tuple[tuple[float, int], ...]:
+    live, points = 0, [(0.0, 0)]
+    for change in changes:
+        live += change.nbytes
+        points.append((change.at_us - start, live))
+    return tuple(points)
+
+
+def _attribute(changes: list[_Moment], spans: list[Span]) -> None:
+    """Add each allocation to the innermost span that was running in its thread."""
+    threads: dict[str, list[Span]] = defaultdict(list)
+    for span in spans:
+        if span.kind != "kernel":
+            threads[span.thread].append(span)
+    for change in changes:
+        known = threads[change.thread]
+        before = bisect_right(known, change.at_us, key=lambda span: span.start_us)
+        around = known[before - 1].around() if before and change.nbytes > 0 else ()
+        owner = next((span for span in around if span.end_us >= change.at_us), None)
+        if owner:
+            owner.allocated_bytes += change.nbytes
+
+
+def _backward_modules(spans: list[Span]) -> list[Span]:
+    """Return spans for the modules in the backward phase, and move what they contain under them.
+
+    That phase runs no module's code; but autograd numbers the operators of the forward phase, and
+    each backward call names the number of the operator that it differentiates.
+    """
+    calls = [span for span in spans if span.name.startswith(_ENGINE)]
+    called = {span.name for span in spans if span.kind == "module"}
+    owner = {
+        span.sequence: span.module  # the last of a number is the one that autograd recorded
+        for span in spans
+        if span.kind == "operator" and any(s.name == "forward" for s in span.around())
+    }
+    chains = {id(call): _chain(owner.get(call.sequence, ""), called) for call in calls}
+    for span in spans:
+        _move_under_modules(span, chains)
+    return list(_runs(calls, chains))
+
+
+def _chain(path: str, called: set[str]) -> tuple[str, ...]:
+    """Return the called modules around and including `path`, outermost first."""
+    parts = path.split(".")
+    paths = (".".join(parts[:count]) for count in range(1, len(parts) + 1))
+    return tuple(path for path in paths if path in called)
+
+
+_BELOW_PHASE = 2  # step, phase
+
+
+def _move_under_modules(span: Span, chains: Mapping[int, tuple[str, ...]]) -> None:
+    """Set the level and module of a span that is a backward call or inside one."""
+    for depth, outer in enumerate(span.around()):
+        if id(outer) in chains:
+            chain = chains[id(outer)]
+            span.level = _BELOW_PHASE + len(chain) + depth
+            span.module = chain[-1] if chain else ""
+
+
+def _runs(calls: list[Span], chains: Mapping[int, tuple[str, ...]]) -> Iterator[Span]:
+    """Join neighbouring calls for the same module into one span, level by level."""
+    for depth in range(max(map(len, chains.values()), default=0)):
+        for chain, group in groupby(calls, key=lambda call: chains[id(call)][: depth + 1]):
+            run = list(group)
+            if len(chain) == depth + 1:
+                start, duration = run[0].start_us, run[-1].end_us - run[0].start_us
+                level, path = _BELOW_PHASE + depth, chain[-1]
+                yield Span(path, "module", start, duration, level=level, module=path)

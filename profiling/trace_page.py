@@ -1,0 +1,239 @@
+"""Draw a trace as one HTML file that needs no network: timeline, memory curve, operator table."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from jinja2 import Environment, PackageLoader
+
+from profiling.errors import ProfilingError
+from profiling.spans import Span, Step
+from profiling.trace import Setup, Trace
+
+FAMILIES: dict[str, tuple[str, ...]] = {
+    "convolution": ("conv", "thnn_conv", "slow_conv"),
+    "BatchNorm": ("batch_norm", "batchnorm", "norm_backward"),
+    "activation": ("elu", "relu", "silu", "gelu", "sigmoid", "tanh", "softplus"),
+    "concatenation": ("::cat", "catbackward"),
+    "resampling": ("pool", "upsample", "pixel_shuffle", "pixel_unshuffle"),
+    "linear": ("::mm", "addmm", "::bmm", "linear", "matmul"),
+}
+"""Families of operators, each with its colour in the page, and parts of its operators' names."""
+
+_OTHER = "other operators"
+_MOST_SPANS, _MOST_POINTS = 40_000, 20_000
+
+
+@dataclass(frozen=True)
+class OperatorRow:
+    """Calls of one operator in one step; `by_shape` splits them by the shapes of their inputs.
+
+    `self_us` is time outside other operators it calls, `total_us` includes those.
+    """
+
+    name: str
+    family: str
+    calls: int
+    self_us: float
+    total_us: float
+    allocated_bytes: int
+    by_shape: tuple[OperatorRow, ...] = ()
+
+
+def operator_rows(step: Step) -> tuple[OperatorRow, ...]:
+    """Return one row per operator, most self time first."""
+    rows = (
+        _row(name, calls, split=True)
+        for name, calls in _grouped(_operators(step), lambda span: span.name)
+    )
+    return tuple(sorted(rows, key=lambda row: -row.self_us))
+
+
+def family_of(name: str) -> str:
+    """Return the family of an operator, forward or backward, by its name."""
+    short = name.lower()
+    for family, parts in FAMILIES.items():
+        if any(part in short for part in parts):
+            return family
+    return _OTHER
+
+
+def write_trace_html(trace: Trace, path: Path) -> None:
+    """Write the page of a trace's median step.
+
+    Raises:
+        ProfilingError: `path` cannot be written.
+    """
+    environment = Environment(
+        loader=PackageLoader("profiling"), autoescape=True, trim_blocks=True, lstrip_blocks=True
+    )
+    environment.filters |= {"ms": _ms, "size": _size, "share": _share}
+    html = environment.get_template("trace.html").render(page=_Page(trace))
+    try:
+        path.write_text(html, encoding="utf-8")
+    except OSError as error:
+        raise ProfilingError(f"{path}: cannot be written ({error.strerror})") from None
+
+
+@dataclass(frozen=True)
+class _Page:
+    """What the template shows."""
+
+    trace: Trace
+
+    @property
+    def setup(self) -> Setup:
+        return self.trace.setup
+
+    @property
+    def step(self) -> Step:
+        return self.trace.step
+
+    @cached_property
+    def rows(self) -> tuple[OperatorRow, ...]:
+        return operator_rows(self.step)
+
+    @cached_property
+    def kernels(self) -> tuple[OperatorRow, ...]:
+        spans = [span for span in self.step.spans if span.kind == "kernel"]
+        rows = (_row(name, calls) for name, calls in _grouped(spans, lambda span: span.name))
+        return tuple(sorted(rows, key=lambda row: -row.self_us))
+
+    @cached_property
+    def families(self) -> tuple[tuple[str, float], ...]:
+        """Self time by family, most first, then what is between the operators."""
+        times: dict[str, float] = defaultdict(float)
+        for row in self.rows:
+            times[row.family] += row.self_us
+        ordered = sorted(times.items(), key=lambda item: -item[1])
+        return (*ordered, ("between operators", self.between_us))
+
+    @property
+    def between_us(self) -> float:
+        return self.step.duration_us - sum(row.self_us for row in self.rows)
+
+    @property
+    def colours(self) -> list[str]:
+        return [*FAMILIES, _OTHER]
+
+    @property
+    def kind(self) -> str:
+        return "training step" if self.setup.training else "inference step"
+
+    @property
+    def what(self) -> str:
+        shapes = " and ".join("x".join(map(str, shape)) for shape in self.setup.input_shapes)
+        threads = f"{self.setup.threads} thread{'s' * (self.setup.threads != 1)}"
+        return f"{self.kind} on {shapes}, {self.setup.device}, {threads}"
+
+    @property
+    def headline(self) -> str:
+        family, spent_us = self.families[0]
+        share = _share(spent_us, self.step.duration_us)
+        return f"One {self.kind} takes {_ms(self.setup.plain_ms * 1000)}; {share} is {family}"
+
+    @property
+    def facts(self) -> list[tuple[str, str]]:
+        recorded = f"{_ms(self.step.duration_us)}, {self.trace.inflation:.2f} times as long"
+        calls = sum(row.calls for row in self.rows)
+        return [
+            ("Time without profiler", _ms(self.setup.plain_ms * 1000)),
+            ("The recorded step", recorded),
+            ("Peak memory", _size(self.trace.peak_bytes)),
+            ("of which always there", _size(self.setup.resident_bytes)),
+            ("Operator calls", f"{calls:,}"),
+            ("Trace for TensorBoard", self.trace.path.name),
+        ]
+
+    @property
+    def chart(self) -> dict[str, Any]:
+        """The timeline and the memory curve, packed: names are indices into `texts`."""
+        spans, texts = _longest(self.step.spans), _Texts()
+        packed = [
+            (
+                *(texts[span.name], texts[span.kind], texts[family_of(span.name)], span.level),
+                *(round(span.start_us, 1), round(span.duration_us, 1), round(span.self_us, 1)),
+                *(texts[span.module], texts[span.shapes], span.allocated_bytes),
+            )
+            for span in spans
+        ]
+        return {
+            "spans": packed,
+            "texts": list(texts),
+            "memory": [(round(at, 1), live) for at, live in _thinned(self.step.memory)],
+            "resident": self.setup.resident_bytes,
+            "duration": round(self.step.duration_us, 1),
+        }
+
+    @property
+    def left_out(self) -> int:
+        return len(self.step.spans) - len(_longest(self.step.spans))
+
+
+class _Texts(dict[str, int]):
+    """Numbers each text at its first use."""
+
+    def __missing__(self, text: str) -> int:
+        self[text] = len(self)
+        return self[text]
+
+
+def _operators(step: Step) -> list[Span]:
+    return [span for span in step.spans if span.kind == "operator"]
+
+
+def _grouped(spans: Iterable[Span], key: Any) -> Iterable[tuple[str, list[Span]]]:
+    groups: dict[str, list[Span]] = defaultdict(list)
+    for span in spans:
+        groups[key(span)].append(span)
+    return groups.items()
+
+
+def _row(name: str, calls: list[Span], *, split: bool = False) -> OperatorRow:
+    shapes = [_row(text, some) for text, some in _grouped(calls, lambda span: span.shapes)]
+    return OperatorRow(
+        name,
+        family_of(calls[0].name),
+        len(calls),
+        sum(span.self_us for span in calls),
+        sum(span.duration_us for span in calls),
+        sum(span.allocated_bytes for span in calls),
+        tuple(sorted(shapes, key=lambda row: -row.self_us)) if split else (),
+    )
+
+
+def _longest(spans: Sequence[Span]) -> Sequence[Span]:
+    """Leave out the shortest operators of a step that would make the page too large."""
+    if len(spans) <= _MOST_SPANS:
+        return spans
+    floor = sorted((span.duration_us for span in spans), reverse=True)[_MOST_SPANS]
+    return [span for span in spans if span.kind != "operator" or span.duration_us > floor]
+
+
+def _thinned(points: Sequence[tuple[float, int]]) -> Sequence[tuple[float, int]]:
+    """Keep the highest of each few points, so that no peak is lost."""
+    size = -(-len(points) // _MOST_POINTS)
+    groups = (points[i : i + size] for i in range(0, len(points), size))
+    return [max(group, key=lambda point: point[1]) for group in groups]
+
+
+def _ms(us: float) -> str:
+    ms = us / 1000
+    return f"{ms:,.0f} ms" if ms >= 100 else f"{ms:.3g} ms" if ms >= 0.001 else "0 ms"
+
+
+def _size(nbytes: float) -> str:
+    for unit, factor in (("GB", 1e9), ("MB", 1e6), ("kB", 1e3)):
+        if nbytes >= factor:
+            return f"{nbytes / factor:.3g} {unit}"
+    return f"{nbytes:.0f} B"
+
+
+def _share(part: float, whole: float) -> str:
+    percent = 100 * part / whole if whole else 0.0
+    return f"{percent:.0f} %" if percent >= 10 else f"{percent:.1f} %"

@@ -1,0 +1,255 @@
+"""The `nas` command as a user meets it: results, refusals, resuming."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from PIL import Image
+
+from nas.checkpoint import load_vae
+from search_spaces.architecture import Architecture
+from search_spaces.references import MODIFIED
+from studies.cli.main import GROUPS, main
+
+SMALL = ["--space", "tiny", "--trials", "2", "--epochs", "1", "--images", "30"]
+QUICK = ["--set", "latency.max_rounds=2", "--set", "latency.min_rounds=2"]
+
+
+def nas(*arguments: str) -> int:
+    try:
+        main(list(arguments))
+    except SystemExit as ended:
+        return int(ended.code or 0)
+    return 0
+
+
+@pytest.fixture
+def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("NAS_CACHE_DIR", str(tmp_path / "cache"))
+    return tmp_path
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """A folder in which a small study `s` was run for real."""
+    folder = tmp_path_factory.mktemp("finished")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(folder)
+        patch.setenv("NAS_CACHE_DIR", str(folder / "cache"))
+        assert nas("study", "run", "quickstart", "--name", "s", *SMALL, *QUICK) == 0
+        yield folder
+
+
+@pytest.fixture
+def study(finished: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.chdir(finished)
+    monkeypatch.setenv("NAS_CACHE_DIR", str(finished / "cache"))
+    return finished
+
+
+def test_help_imports_nothing_heavy() -> None:
+    code = (
+        "import sys; from studies.cli.main import main\n"
+        "try: main(['--help'])\nexcept SystemExit: pass\n"
+        "heavy = {'torch', 'optuna', 'pandas', 'plotly', 'pydantic', 'numpy', 'rich'}\n"
+        "sys.exit(f'imported {heavy & set(sys.modules)}' if heavy & set(sys.modules) else 0)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert all(name in done.stdout for name in GROUPS)
+
+
+def test_every_group_has_help(capsys: pytest.CaptureFixture[str]) -> None:
+    for group in GROUPS:
+        assert nas(group, "--help") == 0
+        assert "Usage: nas" in capsys.readouterr().out
+
+
+def test_a_study_leaves_a_report_weights_and_reconstructions(study: Path) -> None:
+    folder = study / "nas-studies" / "s"
+    assert (folder / "report.html").stat().st_size > 100_000
+    artefacts = [path for path in (folder / "artefacts").iterdir() if path.is_dir()]
+    assert len(artefacts) == 4
+    for path in artefacts:
+        assert load_vae(path / "weights.safetensors").architecture.digest == path.name
+        assert np.load(path / "reconstructions.npy").dtype == np.uint8
+        assert not list(path.glob("checkpoint*"))
+
+
+def test_running_again_resumes_without_work(
+    study: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    journal = study / "nas-studies" / "s" / "journal.log"
+    before = journal.read_text().count("candidate")
+    assert nas("study", "run", "quickstart", "--name", "s", *SMALL, *QUICK) == 0
+    assert journal.read_text().count("candidate") == before
+    assert "original" in capsys.readouterr().out
+
+
+def test_list_and_show(study: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert nas("study", "list") == 0
+    assert "tiny" in capsys.readouterr().out
+    assert nas("study", "show", "s") == 0
+    out = capsys.readouterr().out
+    assert "original" in out
+    assert "modified" in out
+    assert "Pareto front" in out
+
+
+@pytest.mark.parametrize("kind", ["csv", "parquet", "json"])
+def test_export_holds_every_trial(study: Path, kind: str, tmp_path: Path) -> None:
+    out = tmp_path / f"t.{kind}"
+    assert nas("study", "export", "s", "--format", kind, "-o", str(out)) == 0
+    readers = {"csv": pd.read_csv, "parquet": pd.read_parquet, "json": pd.read_json}
+    table = readers[kind](out)
+    assert len(table) == 4
+    assert table["params"].min() > 0
+    assert set(table["state"]) == {"complete"}
+
+
+def test_best_gives_a_model_that_works(study: Path, tmp_path: Path) -> None:
+    out = tmp_path / "best"
+    limit = ["--max-params", "1e5", "--max-latency-ms", "1e6"]
+    assert nas("study", "best", "s", *limit, "-o", str(out)) == 0
+    model = load_vae(out / "weights.safetensors")
+    assert Architecture.load(out / "architecture.json") == model.architecture
+    result = json.loads((out / "result.json").read_text())
+    assert result["objectives"]["params"] == sum(p.numel() for p in model.parameters()) <= 1e5
+    assert model.reconstruct(torch.zeros(1, 3, 32, 32)).shape == (1, 3, 32, 32)
+
+
+def test_best_within_impossible_limits(study: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert nas("study", "best", "s", "--max-params", "3") == 2
+    assert "no model of study 's' is within these limits; it has" in capsys.readouterr().err
+
+
+def test_an_interrupted_study_says_how_to_go_on(
+    here: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from nas.training import Trainer
+
+    def interrupt(*_: object, **__: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(Trainer, "epochs", interrupt)
+    assert nas("study", "run", "quickstart", *SMALL, *QUICK) == 130
+    assert "nothing finished is lost" in " ".join(capsys.readouterr().err.split())
+
+
+def bad_input(tmp_path: Path) -> dict[str, tuple[list[str], list[str]]]:
+    empty, foreign, blocked = tmp_path / "empty", tmp_path / "foreign", tmp_path / "blocked"
+    empty.mkdir()
+    blocked.write_text("a file where a folder is wanted")
+    foreign.mkdir()
+    rng = np.random.default_rng(0)
+    for number in range(12):
+        pixels = rng.integers(0, 255, (40, 40, 3), dtype=np.uint8)
+        Image.fromarray(pixels).save(foreign / f"{number}.png")
+    for number in range(5):
+        (foreign / f"broken{number}.png").write_bytes(b"not a picture")
+    run = ["study", "run", "quickstart", *SMALL, *QUICK]
+    return {
+        "unknown preset": (["study", "run", "papr"], ["neither a preset", "'paper'"]),
+        "misspelt command": (["study", "ru"], ["no command 'ru'", "'run'"]),
+        "misspelt option": ([*run, "--trails", "3"], ["--trails", "--trials"]),
+        "misspelt key": ([*run, "--set", "training.epoch=2"], ["training.epoch", "'epochs'"]),
+        "misspelt value": ([*run, "--sampler", "tpee"], ["search.sampler", "'tpe'", "'tpee'"]),
+        "missing folder": ([*run, "--folder", str(tmp_path / "no")], ["is not a folder"]),
+        "empty folder": ([*run, "--folder", str(empty)], ["0 usable images"]),
+        "no CelebA": ([*run, "--celeba", str(empty)], ["img_align_celeba"]),
+        "corrupt images": ([*run, "--folder", str(foreign)], ["broken0.png", "1%"]),
+        "one objective": ([*run, "--objectives", "params"], ["at least two"]),
+        "impossible limit": ([*run, "--limit", "params=5"], ["params 5", "smallest"]),
+        "limit below zero": ([*run, "--limit", "params=-5"], ["limits.params", "-5"]),
+        "read-only folder": ([*run, "--root", str(blocked / "x")], ["cannot be written", "--root"]),
+        "no CUDA": ([*run, "--device", "cuda"], ["finds no CUDA device"]),
+        "unknown device": ([*run, "--device", "tpu"], ["device: 'tpu' is not one of"]),
+        "unknown study": (["study", "show", "nothing"], ["no study 'nothing'"]),
+        "unknown space": ([*run, "--space", "tinny"], ["'tiny'"]),
+        "unknown data": (["data", "preview", "facs"], ["'faces'"]),
+        "unwritable preview": (["data", "preview", "-o", str(blocked / "x.png")], ["--out"]),
+    }
+
+
+FAULTS = (
+    "unknown preset",
+    "misspelt command",
+    "misspelt option",
+    "misspelt key",
+    "misspelt value",
+    "missing folder",
+    "empty folder",
+    "no CelebA",
+    "corrupt images",
+    "one objective",
+    "impossible limit",
+    "limit below zero",
+    "read-only folder",
+    "no CUDA",
+    "unknown device",
+    "unknown study",
+    "unknown space",
+    "unknown data",
+    "unwritable preview",
+)
+
+
+@pytest.mark.parametrize("fault", FAULTS)
+def test_bad_input_is_told_in_a_line_with_exit_code_2(
+    here: Path, fault: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    if fault == "no CUDA" and torch.cuda.is_available():
+        pytest.skip("CUDA is here")
+    arguments, expected = bad_input(here)[fault]
+    assert nas(*arguments) == 2
+    told = capsys.readouterr().err
+    assert "Traceback" not in told
+    for text in expected:
+        assert text in told
+    assert not list(here.rglob("study.yaml"))
+
+
+def test_the_storage_of_another_space_is_refused(
+    study: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert nas("study", "run", "quickstart", "--name", "s", "--space", "quickstart") == 2
+    assert 'space was "tiny", now "quickstart"' in capsys.readouterr().err
+
+
+def test_space_commands(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert nas("space", "list") == 0
+    assert "wide" in capsys.readouterr().out
+    assert nas("space", "show", "tiny") == 0
+    assert "90 distinct" in capsys.readouterr().out
+    assert nas("space", "sample", "paper", "-n", "3", "--json") == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert [Architecture.from_dict(json.loads(line)).image_size for line in lines] == [144] * 3
+
+
+def test_data_commands(here: Path) -> None:
+    assert nas("data", "preview", "--size", "32", "--rows", "2", "--columns", "5") == 0
+    with Image.open("preview.png") as sheet:
+        assert sheet.width > 5 * 32
+    assert nas("data", "export", "faces", "out", "--size", "32", "--count", "12") == 0
+    assert len(list((here / "out" / "img_align_celeba").iterdir())) == 12
+
+
+def test_architectures_are_named_in_four_ways(study: Path, tmp_path: Path) -> None:
+    from studies.cli.options import find_architecture
+
+    root = study / "nas-studies"
+    assert find_architecture("modified", root) == MODIFIED
+    assert find_architecture("modified@64", root) == MODIFIED.resized(64)
+    assert find_architecture("s#original", root).image_size == 32
+    path = tmp_path / "a.json"
+    path.write_text(MODIFIED.to_json())
+    assert find_architecture(str(path), root) == MODIFIED
