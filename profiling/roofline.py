@@ -152,13 +152,13 @@ def _rounding_as_convolutions(device: torch.device) -> Iterator[None]:
 def _best_ms(
     runs: Sequence[Callable[[], Any]], timer: Timer, progress: Callable[[int, int], None] | None
 ) -> list[float]:
-    """Return the shortest time of each over the rounds that fit the budget, once warmed up."""
-    for run in runs:
-        run()
+    """Return the shortest time of each over the rounds that fit the budget."""
     best = [float("inf")] * len(runs)
     end = time.perf_counter() + _BUDGET_S
     for done in range(1, _ROUNDS + 1):
-        best = [min(least, timer(run).wall_ms) for least, run in zip(best, runs, strict=True)]
+        for i, run in enumerate(runs):
+            run()  # bring its data back into the caches
+            best[i] = min(best[i], timer(run).wall_ms)
         if progress:
             progress(done, _ROUNDS)
         if done >= _MIN_ROUNDS and time.perf_counter() >= end:

@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from operator import attrgetter
 from pathlib import Path
 from typing import Any
 
 from jinja2 import Environment, PackageLoader
 
 from profiling.errors import ProfilingError
-from profiling.spans import Span, Step
+from profiling.spans import Kind, Span, Step
 from profiling.trace import Setup, Trace
 
 FAMILIES: dict[str, tuple[str, ...]] = {
@@ -47,11 +48,7 @@ class OperatorRow:
 
 def operator_rows(step: Step) -> tuple[OperatorRow, ...]:
     """Return one row per operator, most self time first."""
-    rows = (
-        _row(name, calls, split=True)
-        for name, calls in _grouped(_operators(step), lambda span: span.name)
-    )
-    return tuple(sorted(rows, key=lambda row: -row.self_us))
+    return _rows(step, "operator", split=True)
 
 
 def family_of(name: str) -> str:
@@ -100,9 +97,7 @@ class _Page:
 
     @cached_property
     def kernels(self) -> tuple[OperatorRow, ...]:
-        spans = [span for span in self.step.spans if span.kind == "kernel"]
-        rows = (_row(name, calls) for name, calls in _grouped(spans, lambda span: span.name))
-        return tuple(sorted(rows, key=lambda row: -row.self_us))
+        return _rows(self.step, "kernel", split=False)
 
     @cached_property
     def families(self) -> tuple[tuple[str, float], ...]:
@@ -183,28 +178,39 @@ class _Texts(dict[str, int]):
         return self[text]
 
 
-def _operators(step: Step) -> list[Span]:
-    return [span for span in step.spans if span.kind == "operator"]
+def _rows(step: Step, kind: Kind, *, split: bool) -> tuple[OperatorRow, ...]:
+    groups = _grouped((span for span in step.spans if span.kind == kind), attrgetter("name"))
+    rows = []
+    for name, calls in groups.items():
+        shapes = _grouped(calls, attrgetter("shapes")) if split else {}
+        parts = _by_time(_row(shape, name, some, ()) for shape, some in shapes.items())
+        rows.append(_row(name, name, calls, parts))
+    return _by_time(rows)
 
 
-def _grouped(spans: Iterable[Span], key: Any) -> Iterable[tuple[str, list[Span]]]:
-    groups: dict[str, list[Span]] = defaultdict(list)
-    for span in spans:
-        groups[key(span)].append(span)
-    return groups.items()
-
-
-def _row(name: str, calls: list[Span], *, split: bool = False) -> OperatorRow:
-    shapes = [_row(text, some) for text, some in _grouped(calls, lambda span: span.shapes)]
+def _row(
+    label: str, operator: str, calls: list[Span], by_shape: tuple[OperatorRow, ...]
+) -> OperatorRow:
     return OperatorRow(
-        name,
-        family_of(calls[0].name),
+        label,
+        family_of(operator),
         len(calls),
         sum(span.self_us for span in calls),
         sum(span.duration_us for span in calls),
         sum(span.allocated_bytes for span in calls),
-        tuple(sorted(shapes, key=lambda row: -row.self_us)) if split else (),
+        by_shape,
     )
+
+
+def _by_time(rows: Iterable[OperatorRow]) -> tuple[OperatorRow, ...]:
+    return tuple(sorted(rows, key=lambda row: -row.self_us))
+
+
+def _grouped(spans: Iterable[Span], key: Callable[[Span], str]) -> dict[str, list[Span]]:
+    groups: dict[str, list[Span]] = defaultdict(list)
+    for span in spans:
+        groups[key(span)].append(span)
+    return groups
 
 
 def _longest(spans: Sequence[Span]) -> Sequence[Span]:

@@ -68,6 +68,11 @@ def test_help_imports_nothing_heavy() -> None:
     assert all(name in done.stdout for name in GROUPS)
 
 
+def test_study_commands_leave_the_choice_of_threads_open() -> None:
+    code = "import sys, studies.cli.study; sys.exit('torch' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
 def test_every_group_has_help(capsys: pytest.CaptureFixture[str]) -> None:
     for group in GROUPS:
         assert nas(group, "--help") == 0
@@ -109,8 +114,7 @@ def test_list_and_show(study: Path, capsys: pytest.CaptureFixture[str]) -> None:
 def test_export_holds_every_trial(study: Path, kind: str, tmp_path: Path) -> None:
     out = tmp_path / f"t.{kind}"
     assert nas("study", "export", "s", "--format", kind, "-o", str(out)) == 0
-    readers = {"csv": pd.read_csv, "parquet": pd.read_parquet, "json": pd.read_json}
-    table = readers[kind](out)
+    table: pd.DataFrame = getattr(pd, f"read_{kind}")(out)
     assert len(table) == 4
     assert table["params"].min() > 0
     assert set(table["state"]) == {"complete"}

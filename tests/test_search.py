@@ -1,5 +1,7 @@
 """Proposals: every sampler, no repetition, exhaustion, learning from what it is told."""
 
+from collections.abc import Mapping
+
 import numpy as np
 import pytest
 
@@ -80,7 +82,7 @@ def test_a_learning_sampler_finds_better_points_than_chance(sampler: str) -> Non
     """Objectives reward small latents and narrow decoders: later proposals must move there."""
     space = SearchSpace.load("paper")
 
-    def cost(assignment: dict[str, object]) -> float:
+    def cost(assignment: Mapping[str, object]) -> float:
         return float(str(assignment["latent_size"])) + float(str(assignment["decoder.seed_width"]))
 
     proposer = Proposer(space, sampler, 2, seed=3)

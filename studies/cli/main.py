@@ -65,7 +65,7 @@ def nas() -> None:
     \b
     Start with:   nas study run quickstart
     Then look at: nas study list, nas space list, nas profile model original
-    """
+    """  # noqa: D301 - click wants the escape itself
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

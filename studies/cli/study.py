@@ -4,20 +4,22 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 from rich.markup import escape
 from rich.table import Table
 
+# Not torch, nor what imports it: `run` still has to say how its threads wait.
 from nas.objectives import OBJECTIVES, hypervolume
 from search_spaces.errors import UserError, nearest
 from studies.cli.console import stderr, stdout
 from studies.cli.main import HelpfulGroup
 from studies.cli.options import progress_bar, root_option
 from studies.formats import format_value, noun
-from studies.records import StudyRecord, TrialRecord
-from studies.store import StudyStore, list_studies
+
+if TYPE_CHECKING:
+    from studies.records import StudyRecord, TrialRecord
 
 _SHORTCUTS: dict[str, str] = {
     "name": "name",
@@ -97,6 +99,12 @@ def run(
     _conclude(record, png)
 
 
+def _open(root: Path, name: str) -> StudyRecord:
+    from studies.store import StudyStore
+
+    return StudyStore.open(root, name).record()
+
+
 def _wait_passively() -> None:
     # OpenMP's threads spin while they wait. Where another process wants the core, a training step
     # then takes up to seven times as long; without spinning it takes 5 % longer on a quiet machine.
@@ -136,6 +144,8 @@ def _write_pngs(record: StudyRecord) -> None:
 @root_option
 def list_(root: Path) -> None:
     """List the studies in the root folder."""
+    from studies.store import list_studies
+
     names = list_studies(root)
     if not names:
         stdout.print(f"no studies in {root}; start one: nas study run quickstart")
@@ -144,7 +154,7 @@ def list_(root: Path) -> None:
         "study", "space", "objectives", "complete", "front", "hypervolume", box=None, pad_edge=False
     )
     for name in names:
-        record = StudyStore.open(root, name).record()
+        record = _open(root, name)
         volume = hypervolume(record.points(record.complete), record.nadir)
         table.add_row(
             escape(name),
@@ -162,7 +172,7 @@ def list_(root: Path) -> None:
 @root_option
 def show(name: str, root: Path) -> None:
     """Show a study's result: the front beside both references, and what failed."""
-    _print_study(StudyStore.open(root, name).record())
+    _print_study(_open(root, name))
 
 
 def _print_study(record: StudyRecord) -> None:
@@ -199,7 +209,7 @@ def export(name: str, kind: str, out: Path | None, root: Path) -> None:
     """Write every trial as one row of a table."""
     from studies.tables import trials_table
 
-    table = trials_table(StudyStore.open(root, name).record())
+    table = trials_table(_open(root, name))
     path = out or Path(f"{name}.{kind}")
     try:
         if kind == "csv":
@@ -221,7 +231,7 @@ def report(name: str, png: bool, root: Path) -> None:
     """Write the study's HTML report anew."""
     from studies.report import write_report
 
-    record = StudyStore.open(root, name).record()
+    record = _open(root, name)
     stdout.print(str(write_report(record)), soft_wrap=True)
     if png:
         _write_pngs(record)
@@ -246,7 +256,7 @@ def best(name: str, by: str, out: Path | None, root: Path, **limits: float | Non
 
     Example: nas study best quickstart --max-latency-ms 5 --max-params 1e6
     """
-    record = StudyStore.open(root, name).record()
+    record = _open(root, name)
     caps = {key.removeprefix("max_"): cap for key, cap in limits.items() if cap is not None}
     trial = _best(record, by, caps)
     values = ", ".join(
