@@ -14,6 +14,8 @@ from torch import Generator, Tensor
 from nas.datasets.dataset import ImageDataset, Indices
 from nas.losses import LossTerms, Window, ms_ssim, psnr, vae_loss
 from nas.vae import VAE
+from search_spaces.architecture import Architecture
+from search_spaces.errors import UserError
 
 OnBatch = Callable[[int, int], None]
 """Called at each batch boundary with (done, total) batches of the epoch, validation included."""
@@ -144,3 +146,18 @@ def memory_format(config: TrainingConfig, device: torch.device) -> torch.memory_
     wanted = config.channels_last
     last = device.type == "cpu" if wanted is None else wanted
     return torch.channels_last if last else torch.contiguous_format
+
+
+def require_fit(architecture: Architecture, dataset: ImageDataset) -> None:
+    """Refuse images of another shape and splits that are too small to train on."""
+    size, channels = architecture.image_size, architecture.image_channels
+    if dataset.images.shape[1:] != (channels, size, size):
+        raise UserError(
+            f"data set {dataset.name!r} holds images of {dataset.images.shape[1:]}, the "
+            f"architecture is for {(channels, size, size)} (channels, height, width)"
+        )
+    if len(dataset.train) < 2 or len(dataset.validation) < 1:
+        raise UserError(
+            f"data set {dataset.name!r} has {len(dataset.train)} training and "
+            f"{len(dataset.validation)} validation images; at least 2 and 1 are needed"
+        )

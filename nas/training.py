@@ -27,6 +27,7 @@ from nas.protocol import (
     generator_for,
     load_images,
     memory_format,
+    require_fit,
 )
 from nas.vae import VAE, build_vae
 from search_spaces.architecture import Architecture
@@ -98,7 +99,7 @@ class Trainer:
         config: TrainingConfig,
         device: torch.device | str = "cpu",
     ) -> None:
-        _require_fit(architecture, dataset)
+        require_fit(architecture, dataset)
         self.architecture, self.dataset, self.config = architecture, dataset, config
         self.device = torch.device(device)
         self.history: list[EpochResult] = []
@@ -299,17 +300,3 @@ def _under(prefix: str, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
 def _require_finite(loss: float, where: str) -> None:
     if not math.isfinite(loss):
         raise TrainingDiverged(f"{where}: the loss is {loss}")
-
-
-def _require_fit(architecture: Architecture, dataset: ImageDataset) -> None:
-    size, channels = architecture.image_size, architecture.image_channels
-    if dataset.images.shape[1:] != (channels, size, size):
-        raise UserError(
-            f"data set {dataset.name!r} holds images of {dataset.images.shape[1:]}, the "
-            f"architecture is for {(channels, size, size)} (channels, height, width)"
-        )
-    if len(dataset.train) < 2 or len(dataset.validation) < 1:
-        raise UserError(
-            f"data set {dataset.name!r} has {len(dataset.train)} training and "
-            f"{len(dataset.validation)} validation images; at least 2 and 1 are needed"
-        )

@@ -14,8 +14,10 @@ Event = Mapping[str, Any]
 
 PHASES = ("forward", "backward", "optimiser")
 _STEP = "ProfilerStep#"
+_OPTIMISER = "Optimizer."  # marks that torch's optimisers set themselves
 _DEVICE = ("kernel", "gpu_memcpy", "gpu_memset")
 _ENGINE = "autograd::engine::evaluate_function: "
+_ACCUMULATE = "AccumulateGrad"
 _CLOCK_US = 0.002  # times as large as the trace's come with this rounding
 
 
@@ -124,11 +126,11 @@ def _span(event: Event) -> Span:
 def _kind(name: str, category: str) -> Kind:
     if category in _DEVICE:
         return "kernel"
-    if category == "cpu_op" or name.startswith("Optimizer."):  # the profiler marks those itself
+    if category == "cpu_op":
         return "operator"
     if name.startswith(_STEP):
         return "step"
-    return "module"
+    return "phase" if name.startswith(_OPTIMISER) else "module"
 
 
 def _shapes(dims: Iterable[Any]) -> str:
@@ -207,7 +209,12 @@ def _backward_modules(spans: list[Span]) -> list[Span]:
         for span in spans
         if span.kind == "operator" and any(s.name == "forward" for s in span.around())
     }
-    chains = {id(call): _chain(owner.get(call.sequence, ""), called) for call in calls}
+    chains: dict[int, tuple[str, ...]] = {}
+    path = ""
+    for call in calls:
+        if not call.name.endswith(_ACCUMULATE):  # it stores what the call before it yielded
+            path = owner.get(call.sequence, "")
+        chains[id(call)] = _chain(path, called)
     for span in spans:
         _move_under_modules(span, chains)
     return list(_runs(calls, chains))

@@ -142,7 +142,6 @@ class _Page:
             ("Peak memory", _size(self.trace.peak_bytes)),
             ("of which always there", _size(self.setup.resident_bytes)),
             ("Operator calls", f"{calls:,}"),
-            ("Trace for TensorBoard", self.trace.path.name),
         ]
 
     @property

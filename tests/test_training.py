@@ -340,6 +340,18 @@ def test_bfloat16_trains_with_a_float32_loss() -> None:
     assert half.model.encoder.mean.weight.dtype == torch.float32
 
 
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+@pytest.mark.parametrize("precision", ["float32", "bfloat16"])
+def test_cuda_trains_like_the_cpu(tmp_path: Path, precision: str) -> None:
+    config = TrainingConfig.model_validate({**FAST.model_dump(), "precision": precision})
+    path, expected = tmp_path / "checkpoint", next(trainer().epochs())
+    first = next(Trainer(ARCHITECTURE, dataset(), config, "cuda").epochs(path))
+    assert first.train_loss == pytest.approx(expected.train_loss, rel=0.05)
+    resumed = Trainer(ARCHITECTURE, dataset(), config, "cuda")
+    assert [result.epoch for result in resumed.epochs(path)] == [1, 2, 3]
+    assert resumed.best_model().encoder.mean.weight.is_cuda
+
+
 def test_saved_model_comes_back(tmp_path: Path) -> None:
     path, source = tmp_path / "weights.safetensors", trainer()
     next(source.epochs())
