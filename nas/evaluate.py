@@ -23,6 +23,7 @@ from nas.training import CandidateFailed, EpochResult, Trainer, TrainingConfig
 from nas.vae import VAE, build_vae
 from profiling.complexity import complexity
 from profiling.environment import threads
+from profiling.lane import Lane
 from profiling.latency import LatencyConfig, measure_latency, paired_ratio
 from profiling.memory import peak_memory_bytes
 from search_spaces.architecture import Architecture
@@ -50,7 +51,7 @@ class Findings:
         intervals: 95 % interval by objective name.
         contended: The latency was disturbed by something else on the machine.
         history: One mapping per epoch: `epoch`, `train_loss`, `validation_loss`, `duration_s`.
-        timings_s: Wall-clock seconds by step.
+        timings_s: Wall-clock seconds by step; `waiting` for others' measurements is told apart.
     """
 
     step: Step
@@ -92,6 +93,7 @@ class Evaluator:
         self.device, self.wanted, self.artefacts = device, frozenset(wanted), artefacts
         self.thread_count = thread_count or torch.get_num_threads()
         self.on_batch = on_batch
+        self.lane = Lane(str(device))
 
     def __call__(self, architecture: Architecture) -> Iterator[Findings]:
         """Yield what is known after each step and epoch; the last findings are "done".
@@ -119,7 +121,8 @@ class Evaluator:
             name: build_vae(described, seed=0).to(self.device)
             for name, described in {"candidate": architecture, "original": original}.items()
         }
-        measured = measure_latency(models, _image(architecture), self.latency, self.device)
+        with self.lane.measuring():
+            measured = measure_latency(models, _image(architecture), self.latency, self.device)
         candidate = measured["candidate"]
         ratio = paired_ratio(candidate, measured["original"])
         low, high = candidate.interval_ms
@@ -143,18 +146,26 @@ class Evaluator:
         folder = self.artefacts / architecture.digest
         folder.mkdir(parents=True, exist_ok=True)
         checkpoint = folder / "checkpoint.safetensors"
-        with threads(self.thread_count):
+        with threads(self.thread_count), self.lane.training():
             trainer = Trainer(architecture, self.dataset, self.training, self.device)
-            training_s = 0.0
-            for result in trainer.epochs(checkpoint, on_batch=self.on_batch):
+            training_s, waited_s = 0.0, self.lane.waited_s
+            for result in trainer.epochs(checkpoint, on_batch=self._at_batch):
                 training_s += result.duration_s
-                yield self._with_training(known, trainer, training_s)
+                spent = {"training": training_s, "waiting": self.lane.waited_s - waited_s}
+                yield self._with_training(known, trainer, spent)
             model = trainer.best_model()
             save_weights(model, folder / "weights.safetensors")
             self._save_reconstructions(model, folder)
         checkpoint.unlink(missing_ok=True)
 
-    def _with_training(self, known: Findings, trainer: Trainer, training_s: float) -> Findings:
+    def _at_batch(self, done: int, total: int) -> None:
+        self.lane.enter()
+        if self.on_batch:
+            self.on_batch(done, total)
+
+    def _with_training(
+        self, known: Findings, trainer: Trainer, spent_s: Mapping[str, float]
+    ) -> Findings:
         quality = asdict(trainer.best.validation)
         loss = quality.pop("reconstruction")
         metrics = {
@@ -169,7 +180,7 @@ class Evaluator:
             objectives={**known.objectives, "reconstruction_loss": loss},
             metrics={**known.metrics, **metrics},
             history=[_epoch(result) for result in trainer.history],
-            timings_s={**known.timings_s, "training": training_s},
+            timings_s={**known.timings_s, **spent_s},
         )
 
     def _save_reconstructions(self, model: VAE, folder: Path) -> None:

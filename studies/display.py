@@ -36,6 +36,7 @@ class Display(Watcher):
         self._findings: Findings | None = None
         self._batches = (0, 1)
         self._begun = self._trial_begun = time.monotonic()
+        self._search_begun: float | None = None
         self._done_before = 0
         self._live = Live(console=console, refresh_per_second=4, get_renderable=self._render)
 
@@ -54,8 +55,8 @@ class Display(Watcher):
 
     def started(self, trial: TrialRecord, study: StudyRecord) -> None:
         """Show the candidate that is about to be evaluated."""
-        if self._study is None:
-            self._done_before = _searched(study)
+        if self._search_begun is None and not trial.reference:
+            self._search_begun, self._done_before = time.monotonic(), _searched(study)
         self._study, self._current, self._findings = study, trial, None
         self._batches, self._trial_begun = (0, 1), time.monotonic()
 
@@ -99,9 +100,9 @@ class Display(Watcher):
 
     def _left(self, done: int) -> str:
         fresh = done - self._done_before
-        if fresh < 1:
+        if fresh < 1 or self._search_begun is None:
             return ""
-        per_trial = (time.monotonic() - self._begun) / (fresh + 1)
+        per_trial = (self._trial_begun - self._search_begun) / fresh
         return f", about {format_duration(per_trial * (self._trials - done))} left"
 
     def _now(self, trial: TrialRecord) -> RenderableType:

@@ -13,7 +13,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import optuna
 import yaml
@@ -22,13 +22,15 @@ from optuna.storages import BaseStorage, JournalStorage, RDBStorage
 from optuna.storages.journal import JournalFileBackend, JournalFileOpenLock
 from optuna.trial import FrozenTrial, Trial, TrialState
 
-from nas.evaluate import Findings
 from nas.objectives import select_objectives
 from search_spaces.architecture import Architecture
 from search_spaces.errors import UserError, nearest
 from search_spaces.space import SearchSpace
-from studies.config import StudyConfig
 from studies.records import State, StudyRecord, TrialRecord
+
+if TYPE_CHECKING:  # reading a study needs no torch, which these import
+    from nas.evaluate import Findings
+    from studies.config import StudyConfig
 
 FORMAT = 1
 """Version of what is written to trial and study attributes."""
