@@ -1,39 +1,16 @@
-"""The time gap between two models, split into causes that add up to it.
+"""What an explanation holds: the gap between two models, its causes and what backs them.
 
-**Where one model's time goes.** Each model is timed as it is; then with freed memory kept by the
-allocator; then with one kind of operation after another taken away (`STEPS`, in this order), until
-only Python and the module calls are left. What a step saves is the time of that kind. The savings
-telescope: together with what is left they are the model's time, by construction.
-
-**Causes.** With L the measured cost of an empty operation and M that of an empty module call:
-
-- launches and framework: (operations launched) x L + (module calls) x M;
-- concatenation, BatchNorm + activations, resampling, linear layers: their saving less their
-  launches x L;
-- arithmetic: MACs of all convolutions at the rate that the convolutions of model A achieve;
-- efficiency of full, depthwise and pointwise convolutions: their saving, less launches x L, less
-  their arithmetic at that rate; negative where they run faster than A's convolutions do;
-- page faults of the allocator: time as it is less time with freed memory kept;
-- remainder: what is then left of the model's time, and so unexplained.
-
-A cause of the gap is the difference between the two models' terms. The same formulas are applied to
-two other sources as a check: each kind taken away alone from the intact model, and the layer
-table's times. Where these disagree with the steps, kinds share time (caches, freeing of memory) and
-the split between them depends on the order.
-
-Times are arrays of medians: element 0 is the estimate, the others are bootstrap draws over rounds,
-so one formula yields the value and its 95 % interval.
+How the numbers come about is written down in `nas.explain_terms`. Times are in ms.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any, Literal, Self
+from collections.abc import Mapping
+from typing import Literal, Self
 
 import numpy as np
 import numpy.typing as npt
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, Field
 
 from profiling.ablation import Counts
 from profiling.environment import Environment
@@ -42,12 +19,18 @@ from search_spaces.architecture import Architecture
 
 Times = npt.NDArray[np.float64]
 SideName = Literal["a", "b"]
+SIDES: tuple[SideName, SideName] = ("a", "b")
+Clock = Literal["wall", "thread CPU"]
 
 STEPS: tuple[Kind, ...] = (
-    *("concatenation", "activation", "batch_norm", "resampling"),
+    *("activation", "batch_norm", "concatenation", "resampling"),
     *("linear", "pointwise", "depthwise", "convolution"),
 )
-"""The order in which kinds of operation are taken away; those that depend on no other first."""
+"""The order in which kinds of operation are taken away.
+
+Activations first: their time depends on the values they see (exponentials of negative ones), and
+ready tensors have other values than the operations they stand in for.
+"""
 
 CONVOLUTIONS: tuple[Kind, ...] = ("convolution", "depthwise", "pointwise")
 
@@ -66,8 +49,6 @@ CAUSES: dict[str, str] = {
 """Every cause and what it is called; `REMAINDER` is what they leave."""
 
 REMAINDER = "unexplained remainder"
-
-_DRAWS = 1000
 
 
 class Value(BaseModel):
@@ -159,10 +140,13 @@ class Side(Value):
 
 
 class Comparison(Value):
-    """The gap at one batch size. `rounds` were taken in all, of every subject."""
+    """The gap at one batch size.
+
+    `default_samples_ms` and `kept_samples_ms` hold the times of every subject in each round: the
+    models as they are (`a:`, `b:`) and with freed memory kept, copies named by what they lack.
+    """
 
     batch: int
-    rounds: int
     a: Side
     b: Side
     gap_ms: Estimate
@@ -171,6 +155,13 @@ class Comparison(Value):
     remainder: Cause
     launch_us: Estimate
     call_us: Estimate
+    default_samples_ms: Mapping[str, tuple[float, ...]] = Field(repr=False)
+    kept_samples_ms: Mapping[str, tuple[float, ...]] = Field(repr=False)
+
+    @property
+    def rounds(self) -> int:
+        """How often every copy was timed."""
+        return len(self.kept_samples_ms["a:"])
 
     @property
     def explained_share(self) -> float:
@@ -191,109 +182,6 @@ class Explanation(Value):
     a: Architecture
     b: Architecture
     threads: int
-    gemm_gmac_s: float
+    clock: Clock
     environment: Environment
     comparisons: tuple[Comparison, ...]
-
-
-@dataclass(frozen=True)
-class Tick:
-    """What an empty operation and an empty module call cost, in ms."""
-
-    launch_ms: Times
-    call_ms: Times
-
-
-def bootstrap(samples: Mapping[str, Sequence[float]], seed: int = 0) -> dict[str, Times]:
-    """Return each subject's median, then medians over resampled rounds, the same for all.
-
-    Args:
-        samples: subject to times, as many for each, taken in the same rounds.
-        seed: of the resampling.
-    """
-    rounds = len(next(iter(samples.values())))
-    draws = np.random.default_rng(seed).integers(rounds, size=(_DRAWS, rounds))
-    chosen = np.vstack([np.arange(rounds), draws])
-    return {name: np.median(np.asarray(taken)[chosen], axis=1) for name, taken in samples.items()}
-
-
-def work_ms(spent: Mapping[Kind, Times], counts: Counts, tick: Tick) -> dict[Kind, Times]:
-    """Return what each kind takes beyond its launches."""
-    return {
-        kind: spent[kind] - counts.launches_of.get(kind, 0) * tick.launch_ms for kind in STEPS
-    }
-
-
-def ms_per_mac(spent: Mapping[Kind, Times], counts: Counts, tick: Tick) -> Times:
-    """Return the time of one MAC in the model's convolutions, all kinds together."""
-    work, macs = work_ms(spent, counts, tick), _convolution_macs(counts)
-    total: Times = sum((work[kind] for kind in CONVOLUTIONS), np.zeros(1))
-    return np.maximum(total, 0) / max(1, macs)
-
-
-def terms(
-    spent: Mapping[Kind, Times], counts: Counts, tick: Tick, mac_ms: Times
-) -> dict[str, Times]:
-    """Split a model's time into the terms of the causes, the allocator's apart.
-
-    Args:
-        spent: time of each kind of operation, in ms, launches included.
-        counts: of the same model and batch.
-        tick: cost of launches and calls.
-        mac_ms: time of one MAC at the rate everything is compared with.
-    """
-    work = work_ms(spent, counts, tick)
-    ideal = {kind: counts.macs_of.get(kind, 0) * mac_ms for kind in CONVOLUTIONS}
-    overhead = counts.launches * tick.launch_ms + counts.calls * tick.call_ms
-    return {
-        "arithmetic": _convolution_macs(counts) * mac_ms,
-        **{kind: work[kind] - ideal[kind] for kind in CONVOLUTIONS},
-        "concatenation": work["concatenation"],
-        "normalisation": work["batch_norm"] + work["activation"],
-        "resampling": work["resampling"],
-        "linear": work["linear"],
-        "overhead": overhead,
-    }
-
-
-def split(
-    a: Mapping[str, Times], b: Mapping[str, Times], checks: Mapping[str, Mapping[str, Any]]
-) -> tuple[tuple[Cause, ...], Cause]:
-    """Return the causes of the gap in falling order of size, and the remainder.
-
-    Args:
-        a: terms of model A, among them "total", its time.
-        b: the same of model B.
-        checks: under "alone" (arrays) and "layers" (numbers) the gap by the two checks, and under
-            "contended" whether a cause's measurements were disturbed; each by cause.
-    """
-    gap = b["total"] - a["total"]
-    named = {key: (a[key], b[key]) for key in CAUSES}
-    rest = tuple(side["total"] - sum(side[key] for key in CAUSES) for side in (a, b))
-    causes = [_cause(key, *pair, gap, checks) for key, pair in named.items()]
-    ordered = sorted(causes, key=lambda cause: -abs(cause.gap_ms.value))
-    return tuple(ordered), _cause("remainder", rest[0], rest[1], gap, checks)
-
-
-def _cause(
-    key: str, a: Times, b: Times, gap: Times, checks: Mapping[str, Mapping[str, Any]]
-) -> Cause:
-    alone, layers = checks["alone"].get(key), checks["layers"].get(key)
-    return Cause(
-        key=key,
-        a_ms=Estimate.of(a),
-        b_ms=Estimate.of(b),
-        gap_ms=Estimate.of(b - a),
-        share=float((b - a)[0] / gap[0]) if gap[0] else 0.0,
-        alone_ms=None if alone is None else Estimate.of(alone),
-        layers_ms=None if layers is None else float(layers),
-        contended=bool(checks["contended"].get(key, False)),
-    )
-
-
-def _convolution_macs(counts: Counts) -> int:
-    return _total(counts.macs_of.get(kind, 0) for kind in CONVOLUTIONS)
-
-
-def _total(numbers: Iterable[int]) -> int:
-    return sum(numbers)

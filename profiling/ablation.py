@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from profiling.complexity import Complexity, Row, complexity
 from profiling.errors import ProfilingError
 from profiling.operations import Kind
-from profiling.symbolic import Example, as_args, on_meta
+from profiling.symbolic import Example, as_args, mode_of, on_meta, tensors_in
 
 _PASS_THROUGH: tuple[Kind, ...] = ("batch_norm", "activation")
 
@@ -56,16 +56,17 @@ class Ablation:
 
     Modules without children whose heaviest operation is of such a kind are replaced: BatchNorms and
     activations that keep the shape by `Identity`, the others by one that returns a ready tensor of
-    the right shape (all of them views of one buffer, so that caches are as warm as with an
-    allocator that uses memory again). Module calls remain, so Python's part in them does too. The
-    outputs of a copy mean nothing; its time does.
+    the right shape. Those are views of one buffer, so that caches are as warm as with an allocator
+    that uses memory again; it holds the model's largest output, since some operations take longer
+    on some values. Module calls remain, so Python's part in them does too. The outputs of a copy
+    mean nothing; its time does.
 
     Raises:
         ProfilingError: the model cannot take the example.
     """
 
     def __init__(self, model: nn.Module, example: Example) -> None:
-        self._model, self._like = model, as_args(example)[0]
+        self._model, self._example = model, as_args(example)
         self.cost: Complexity = complexity(model, on_meta(example))
 
     @cached_property
@@ -115,9 +116,25 @@ class Ablation:
 
     @cached_property
     def _buffer(self) -> Tensor:
-        size = max(math.prod(row.output_shape) for row in self.cost.rows)
-        generator = torch.Generator().manual_seed(0)
-        return torch.randn(size, generator=generator).to(self._like)
+        """Run the model once and keep the largest output of its modules, flat."""
+        largest = max(self.cost.rows, key=lambda row: math.prod(row.output_shape))
+        caught: list[Tensor] = []
+
+        def catch(module: nn.Module, args: Any, output: Any) -> None:
+            caught.append(tensors_in(output)[0].detach().flatten().clone())
+
+        hook = self._model.get_submodule(largest.path).register_forward_hook(catch)
+        devices = {tensor.device for tensor in self._example if tensor.is_cuda}
+        try:
+            with (
+                torch.random.fork_rng(devices=devices),
+                mode_of(self._model, training=False),
+                torch.no_grad(),
+            ):
+                self._model(*self._example)
+        finally:
+            hook.remove()
+        return caught[0]
 
     def _calls(self) -> int:
         """Count module calls; a module that only calls others has no row and counts once."""

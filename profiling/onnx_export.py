@@ -63,6 +63,8 @@ def export_onnx(
     """
     if reason := missing("onnx", "onnxscript"):
         raise ProfilingError(f"onnx: {reason}")
+    if not path.parent.is_dir():  # before the work, not after it
+        raise ProfilingError(f"{path}: cannot be written (no folder {path.parent})")
     plain = copy.deepcopy(model).cpu().eval()
     args = tuple(tensor.cpu() for tensor in as_args(example))
     proto, dynamic = _dynamic_or_fixed(plain, args, output_names)
@@ -122,10 +124,12 @@ def _dynamic_or_fixed(
     model: nn.Module, args: tuple[Tensor, ...], output_names: Sequence[str] | None
 ) -> tuple[Any, bool]:
     """Convert with a free batch dimension, or with the example's where the model fixes it."""
-    try:
-        return onnx_model(model, args, dynamic_batch=True, output_names=output_names), True
-    except ProfilingError:
-        return onnx_model(model, args, output_names=output_names), False
+    with contextlib.suppress(ProfilingError):
+        proto = onnx_model(model, args, dynamic_batch=True, output_names=output_names)
+        # torch may give up on the free dimension without a word.
+        if all(isinstance(shape[0], str) for shape in _shapes(proto.graph.input).values()):
+            return proto, True
+    return onnx_model(model, args, output_names=output_names), False
 
 
 def _verify(

@@ -241,4 +241,8 @@ def _size(nbytes: float) -> str:
 
 def _share(part: float, whole: float) -> str:
     percent = 100 * part / whole if whole else 0.0
-    return f"{percent:.0f} %" if percent >= 10 else f"{percent:.1f} %"
+    return (
+        f"{percent:.0f}\N{NO-BREAK SPACE}%"
+        if percent >= 10
+        else f"{percent:.1f}\N{NO-BREAK SPACE}%"
+    )

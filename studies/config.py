@@ -115,6 +115,8 @@ def load_config(source: str, overrides: Mapping[str, Any] | None = None) -> Stud
     data.setdefault("name", path.stem)
     for key, value in (overrides or {}).items():
         _set(data, key, value, str(path))
+        if key.partition(".")[0] in ("space", "data", "training"):
+            data.pop("description", None)  # it told of what is now another
     try:
         return StudyConfig.model_validate(data)
     except ValidationError as error:

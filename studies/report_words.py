@@ -96,6 +96,7 @@ def _dominance(study: StudyRecord) -> list[dict[str, Any]]:
     return [
         {
             "name": name,
+            "profile": _profile(study, reference),
             "dominators": [trial.name for trial in tables.dominators(study, reference)][:12],
             "dominate": counts[name]["dominate"],
             "better": [(k, counts[name][f"better_in_{k}"]) for k in range(total, -1, -1)],
@@ -145,7 +146,13 @@ def _front_row(study: StudyRecord, trial: TrialRecord, metrics: Sequence[str]) -
         digits = 2 if "psnr" in name else 4
         text = MISSING if value is None else f"{value:.{digits}f}"
         cells.append({"sort": value or 0, "text": text, "interval": "", "busy": False})
-    return {"trial": trial, "cells": cells}
+    return {"trial": trial, "cells": cells, "profile": _profile(study, trial)}
+
+
+def _profile(study: StudyRecord, trial: TrialRecord) -> str:
+    """Link to the trial's layer profile, relative to the study's folder; empty without one."""
+    link = f"artefacts/{trial.digest}/profile.html"
+    return link if (study.folder / link).exists() else ""
 
 
 def _interval(objective: Objective, trial: TrialRecord) -> str:

@@ -26,6 +26,11 @@ def test_overrides_reach_nested_keys() -> None:
     assert (config.training.epochs, config.limits["params"], config.threads) == (3, 2e6, None)
 
 
+def test_a_description_goes_with_what_it_described() -> None:
+    assert load_config("quickstart", {"search.trials": 3}).description
+    assert not load_config("quickstart", {"training.epochs": 3}).description
+
+
 def test_an_unknown_preset_offers_the_nearest() -> None:
     with pytest.raises(UserError, match=r"neither a preset .*did you mean 'quickstart'"):
         load_config("quikstart")

@@ -5,12 +5,15 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from search_spaces.architecture import Architecture
 from search_spaces.errors import UserError, nearest
+
+if TYPE_CHECKING:
+    from studies.records import StudyRecord, TrialRecord
 
 ROOT = Path("nas-studies")
 
@@ -63,21 +66,29 @@ def find_architecture(text: str, root: Path) -> Architecture:
         return found.resized(int(size)) if size else found
     if Path(text).suffix in {".json", ".yaml", ".yml"}:
         return Architecture.load(Path(text))
-    study, _, number = text.rpartition("#")
-    if study:
-        return _trial_architecture(study, number, root)
+    if "#" in text:
+        return _find_trial(text, root)[1].architecture
     raise UserError(
         f"{text!r} is no architecture: name a reference ({', '.join(REFERENCES)}; original@64 for "
         f"64 pixels), a JSON or YAML file, or STUDY#TRIAL{nearest(name, REFERENCES)}"
     )
 
 
-def _trial_architecture(study: str, number: str, root: Path) -> Architecture:
+def find_artefacts(text: str, root: Path) -> Path | None:
+    """Return the folder of what a trial left (`STUDY#TRIAL`: weights, ...); None for the rest."""
+    if "#" not in text or Path(text).suffix in {".json", ".yaml", ".yml"}:
+        return None
+    record, trial = _find_trial(text, root)
+    return record.folder / "artefacts" / trial.digest
+
+
+def _find_trial(text: str, root: Path) -> tuple[StudyRecord, TrialRecord]:
     from studies.store import StudyStore
 
+    study, _, number = text.rpartition("#")
     record = StudyStore.open(root, study).record()
     for trial in record.trials:
         if number in (str(trial.number), trial.reference):
-            return trial.architecture
+            return record, trial
     last = max((trial.number for trial in record.trials), default=0)
     raise UserError(f"{study}#{number}: study {study!r} has trials 0 to {last} and no {number!r}")

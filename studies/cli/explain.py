@@ -1,0 +1,133 @@
+"""`nas profile explain`: why one model is slower than another."""
+
+from __future__ import annotations
+
+import csv
+import re
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+from rich.markup import escape
+from rich.table import Table
+
+from search_spaces.errors import UserError
+from studies.cli.console import stdout
+from studies.cli.options import progress_bar, root_option
+from studies.cli.subjects import Subject, file_name, writable
+
+if TYPE_CHECKING:
+    from nas.explanation import Explanation
+    from studies.explain_words import Words
+
+
+def _batches(
+    context: click.Context, parameter: click.Parameter, values: tuple[str, ...]
+) -> tuple[int, ...]:
+    """Read `1,8`, or the option given twice, as batch sizes in the order given."""
+    words = [word for value in values for word in re.split(r"[,\s]+", value.strip())]
+    wrong = [word for word in words if not (word.isdigit() and int(word) > 0)]
+    if wrong:
+        raise click.BadParameter(f"{wrong[0]!r} is not a batch size: write --batch 1,8")
+    return tuple(dict.fromkeys(int(word) for word in words))
+
+
+@click.command()
+@click.argument("a")
+@click.argument("b")
+@click.option(
+    "--batch",
+    "batches",
+    multiple=True,
+    default=("1",),
+    show_default=True,
+    callback=_batches,
+    help="Batch sizes, as in --batch 1,8.",
+)
+@click.option("--threads", type=click.IntRange(1, 1024), default=1, show_default=True)
+@click.option("--rounds", type=click.IntRange(2), default=15, show_default=True)
+@click.option(
+    "--seconds",
+    type=click.FloatRange(0, min_open=True),
+    default=90.0,
+    show_default=True,
+    help="Stop timing a batch size after this long, warm-up apart.",
+)
+@click.option("--device", default="auto", show_default=True, help="auto, cpu or cuda.")
+@click.option(
+    "-o", "--out", type=click.Path(path_type=Path), help="Folder; default: one in nas-profiles."
+)
+@root_option
+def explain(
+    a: str,
+    b: str,
+    batches: tuple[int, ...],
+    threads: int,
+    rounds: int,
+    seconds: float,
+    device: str,
+    out: Path | None,
+    root: Path,
+) -> None:
+    """Say why B is slower than A, by experiments whose results add up to the gap.
+
+    A and B are references (original, modified, original@64), files, or STUDY#TRIAL. Writes
+    explain.html, explain.json and causes.csv. Takes one to two minutes for the two references at
+    batch 1, more at larger batches.
+    """
+    from nas.explain import ExplainConfig, explain
+    from studies.explain_words import Words
+
+    first, second = Subject.find(a, root), Subject.find(b, root)
+    names = (first.name, second.name)
+    folder = writable(out or Path("nas-profiles") / file_name("explain-" + "-".join(names)))
+    config = ExplainConfig(
+        batches=batches, threads=threads, rounds=rounds, max_s=seconds, device=device
+    )
+    pair = (first.architecture, second.architecture)
+    with progress_bar("measuring") as progress:
+        found = explain(*pair, names, config, progress=progress)
+    for comparison in found.comparisons:
+        _print(Words(found, comparison))
+    page = _write(found, folder)
+    stdout.print(f"explanation: {page}", soft_wrap=True)
+
+
+def _print(words: Words) -> None:
+    found, names = words.comparison, words.explanation
+    stdout.print(f"\n{escape(words.verdict.replace('`', ''))}\n")
+    table = Table(box=None, pad_edge=False, header_style="dim")
+    table.add_column(f"batch {found.batch}, ms")
+    for title in (names.a_name, names.b_name, "gap", "95 %", "share", "alone", "layers"):
+        table.add_column(escape(title), justify="right")
+    columns = ("a", "b", "gap", "interval", "share", "alone", "layers")
+    for row in words.causes:
+        mark = " *" if row["busy"] else ""
+        table.add_row(f"{row['title']}{mark}", *(str(row[column]) for column in columns))
+    stdout.print(table)
+    if any(row["busy"] for row in words.causes):
+        stdout.print("[dim]* the machine was busy while this was measured[/dim]")
+    stdout.print(f"[dim]{100 * found.explained_share:.1f} % of the gap explained[/dim]\n")
+
+
+def _write(found: Explanation, folder: Path) -> Path:
+    from studies.explain_report import write_explanation
+
+    try:
+        numbers = found.model_dump_json(indent=1) + "\n"
+        (folder / "explain.json").write_text(numbers, encoding="utf-8")
+        _write_causes(found, folder / "causes.csv")
+    except OSError as error:
+        raise UserError(f"--out {folder}: cannot be written ({error.strerror})") from None
+    return write_explanation(found, folder / "explain.html")
+
+
+def _write_causes(found: Explanation, path: Path) -> None:
+    with path.open("w", newline="", encoding="utf-8") as file:
+        table = csv.writer(file)
+        table.writerow(["batch", "cause", "a_ms", "b_ms", "gap_ms", "low_ms", "high_ms", "share"])
+        for comparison in found.comparisons:
+            for cause in (*comparison.causes, comparison.remainder):
+                gap = cause.gap_ms
+                times = (cause.a_ms.value, cause.b_ms.value, gap.value, gap.low, gap.high)
+                table.writerow([comparison.batch, cause.title, *times, cause.share])

@@ -1,0 +1,119 @@
+"""`nas export`: write a model as ONNX."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+from rich.markup import escape
+
+from search_spaces.architecture import Architecture
+from search_spaces.errors import UserError
+from studies.cli.console import stderr, stdout
+from studies.cli.options import find_architecture, find_artefacts, root_option
+
+if TYPE_CHECKING:
+    from nas.vae import VAE
+    from profiling.onnx_export import OnnxReport
+
+# An output called "mean" would clash with values of that name inside the graph.
+_OUTPUTS = ("reconstruction", "latent_mean", "latent_log_variance")
+
+
+@click.command()
+@click.argument("architecture")
+@click.option(
+    "--onnx",
+    "path",
+    type=click.Path(path_type=Path, dir_okay=False),
+    required=True,
+    help="File to write.",
+)
+@click.option(
+    "--weights",
+    type=click.Path(path_type=Path, dir_okay=False),
+    help="Trained weights (.safetensors); default: those of STUDY#TRIAL, else random ones.",
+)
+@click.option(
+    "--deterministic/--sampling",
+    default=True,
+    show_default=True,
+    help="Decode the latent mean; or take the noise as a second input.",
+)
+@root_option
+def export(
+    architecture: str, path: Path, weights: Path | None, deterministic: bool, root: Path
+) -> None:
+    """Write ARCHITECTURE as one ONNX file, verified against PyTorch.
+
+    ARCHITECTURE: a reference (original, modified, original@64), a JSON or YAML file, STUDY#TRIAL.
+    Input: images (batch, channels, size, size) in [0, 1]. Outputs: reconstruction, latent mean and
+    log-variance. With --sampling, a second input eps (batch, latent) is the noise: draw it N(0, 1).
+    """
+    weights = weights or _stored_weights(architecture, root)
+    model = _model(find_architecture(architecture, root), weights)
+    with stderr.status(f"exporting {architecture}"):
+        report = _exported(model, path, deterministic)
+    stdout.print(escape(_sentence(report)), soft_wrap=True)
+    for kind, shapes in (("input", report.inputs), ("output", report.outputs)):
+        for name, shape in shapes.items():
+            stdout.print(f"  {kind:6}  {name:19}  {' x '.join(map(str, shape))}", style="dim")
+    if weights is None:
+        stdout.print("weights are random: give --weights to export a trained model", style="dim")
+
+
+def _stored_weights(text: str, root: Path) -> Path | None:
+    folder = find_artefacts(text, root)
+    stored = folder / "weights.safetensors" if folder else None
+    return stored if stored and stored.exists() else None
+
+
+def _model(architecture: Architecture, weights: Path | None) -> VAE:
+    from nas.checkpoint import load_vae
+    from nas.vae import build_vae
+
+    if weights is None:
+        return build_vae(architecture, seed=0)
+    model = load_vae(weights)
+    if model.architecture != architecture:
+        raise UserError(
+            f"--weights {weights}: holds another architecture ({model.architecture.summary}); "
+            "export the one it was trained for"
+        )
+    return model
+
+
+def _exported(model: VAE, path: Path, deterministic: bool) -> OnnxReport:
+    import torch
+    from torch import Tensor, nn
+
+    from profiling.onnx_export import export_onnx
+
+    class OfMean(nn.Module):
+        """The forward pass with the latent mean in place of a sample."""
+
+        def __init__(self) -> None:
+            super().__init__()
+            self.vae = model
+
+        def forward(self, images: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+            mean, log_variance = self.vae.encode(images)
+            return self.vae.decode(mean), mean, log_variance
+
+    shape = model.architecture
+    draw = torch.Generator().manual_seed(0)
+    images = torch.rand(1, shape.image_channels, shape.image_size, shape.image_size, generator=draw)
+    if deterministic:
+        return export_onnx(OfMean(), images, path, _OUTPUTS)
+    eps = torch.randn(1, shape.latent_size, generator=draw)
+    return export_onnx(model, (images, eps), path, _OUTPUTS)
+
+
+def _sentence(report: OnnxReport) -> str:
+    checked = "numbers not checked, since onnxruntime is not installed"
+    if report.max_error is not None:
+        checked = f"within {report.max_error:.1g} of PyTorch in ONNX Runtime"
+    batch = "any batch" if report.dynamic_batch else "fixed batch"
+    size = f"{report.file_bytes / 1e6:.1f} MB"
+    return f"{report.path}: {size}, opset {report.opset}, {batch}, valid, {checked}"

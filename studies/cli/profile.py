@@ -1,0 +1,298 @@
+"""`nas profile`: what a model costs, layer by layer, and what this machine can do."""
+
+from __future__ import annotations
+
+import importlib
+import os
+from pathlib import Path
+
+import click
+
+from studies.cli.console import stderr, stdout
+from studies.cli.main import HelpfulGroup
+from studies.cli.options import progress_bar, root_option
+from studies.cli.subjects import (
+    Subject,
+    choose_backends,
+    file_name,
+    find_layer,
+    latency_config,
+    parse_sweeps,
+    save_rows,
+    training_loss,
+    tune,
+    writable,
+)
+
+FOLDER = Path("nas-profiles")
+
+ELSEWHERE: dict[str, tuple[str, str]] = {
+    "explain": ("studies.cli.explain:explain", "Why one model is slower than another, by cause."),
+}
+"""Commands of this group in other modules, and their one-line help."""
+
+
+class ProfileGroup(HelpfulGroup):
+    """Imports the commands that stand elsewhere on first use; their help comes from the table."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        """Return this module's commands, then those of the table."""
+        return [*self.commands, *ELSEWHERE]
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        """Return a command; import it if it stands elsewhere."""
+        if cmd_name not in ELSEWHERE:
+            return super().get_command(ctx, cmd_name)
+        module, attribute = ELSEWHERE[cmd_name][0].split(":")
+        command: click.Command = getattr(importlib.import_module(module), attribute)
+        return command
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """List the commands without importing any."""
+        here = [(name, command.get_short_help_str(70)) for name, command in self.commands.items()]
+        with formatter.section("Commands"):
+            formatter.write_dl([*here, *((name, text) for name, (_, text) in ELSEWHERE.items())])
+
+
+@click.group(cls=ProfileGroup)
+def profile() -> None:
+    """Measure what a model costs, layer by layer.
+
+    ARCH is a reference (original, modified, original@64), a JSON or YAML file, or STUDY#TRIAL.
+    """
+    # As studies do: threads that spin while they wait for a busy core can take 100 times as long.
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+
+
+_batch = click.option("--batch", type=click.IntRange(1), default=1, show_default=True)
+_threads = click.option(
+    "--threads", type=click.IntRange(1, 1024), default=1, show_default=True, help="CPU threads."
+)
+_device = click.option("--device", default="auto", show_default=True, help="auto, cpu or cuda.")
+_seconds = click.option(
+    "--seconds",
+    type=click.FloatRange(0, min_open=True),
+    default=20.0,
+    show_default=True,
+    help="Stop timing after this long, warm-up apart.",
+)
+_out = click.option(
+    "-o", "--out", type=click.Path(path_type=Path), help=f"Folder; default: one in {FOLDER}."
+)
+
+
+@profile.command(short_help="Every layer of a model: time, arithmetic, traffic, limits.")
+@click.argument("arch")
+@_batch
+@_threads
+@_device
+@_seconds
+@click.option("--all", "everything", is_flag=True, help="Print every layer, in order.")
+@click.option("--top", type=click.IntRange(1), default=15, show_default=True, help="Layers shown.")
+@click.option("--format", "kind", type=click.Choice(["table", "csv", "json"]), default="table")
+@_out
+@root_option
+def model(
+    arch: str,
+    batch: int,
+    threads: int,
+    device: str,
+    seconds: float,
+    everything: bool,
+    top: int,
+    kind: str,
+    out: Path | None,
+    root: Path,
+) -> None:
+    """Time every layer of ARCH beside its arithmetic, traffic and launches.
+
+    Writes profile.html, profile.csv and profile.json; for STUDY#TRIAL into the study, whose report
+    then links to them.
+    """
+    from profiling.layers import profile_layers
+    from studies.cli.profile_print import print_profile
+    from studies.profile_report import write_profile
+
+    subject = Subject.find(arch, root)
+    folder = writable(out or subject.artefacts or FOLDER / f"{subject.name}-batch{batch}")
+    vae, place = subject.build(device)
+    with progress_bar("measuring") as progress:
+        table = profile_layers(
+            vae, subject.images(), latency_config(batch, threads, seconds), place, progress=progress
+        )
+    for name in ("profile.csv", "profile.json"):
+        table.save(folder / name)
+    page = write_profile(table, subject.name, folder / "profile.html", vae.architecture.summary)
+    if kind == "table":
+        print_profile(table, subject.name, None if everything else top)
+        stdout.print(f"\nprofile: {page}", soft_wrap=True)
+    else:
+        click.echo((folder / f"profile.{kind}").read_text(encoding="utf-8"), nl=False)
+    if report := subject.report(root):
+        (stdout if kind == "table" else stderr).print(f"linked from: {report}", soft_wrap=True)
+
+
+@profile.command(short_help="One layer alone, over batch sizes, widths, threads.")
+@click.argument("words", nargs=-1, required=True, metavar="LAYER...")
+@click.option("--batch", type=click.IntRange(1), help="Default: 1.")
+@_threads
+@_device
+@_seconds
+@click.option(
+    "--sweep",
+    "sweeps",
+    multiple=True,
+    metavar="AXIS=N,N,...",
+    help="batch, threads; for a layer in words also width and size. The first is drawn along.",
+)
+@_out
+@root_option
+def layer(
+    words: tuple[str, ...],
+    batch: int | None,
+    threads: int,
+    device: str,
+    seconds: float,
+    sweeps: tuple[str, ...],
+    out: Path | None,
+    root: Path,
+) -> None:
+    """Time one layer alone, over batch sizes, widths, sizes and threads.
+
+    \b
+    LAYER is a path inside a model, measured with the input it gets there:
+        nas profile layer original decoder.stages.2 --sweep batch=1,2,4,8
+    or a layer in words:
+        nas profile layer dsconv in=64 out=128 size=36 --sweep width=32,64,128
+    """  # noqa: D301 - click wants the escape itself
+    from profiling.environment import select_device
+    from profiling.roofline import measure_peaks
+    from profiling.sweep import layer_sweep
+    from studies.cli.profile_print import print_sweep
+    from studies.profile_report import write_sweep
+
+    over = parse_sweeps(sweeps)
+    place = select_device(device)
+    found, title = find_layer(words, root)
+    if batch is not None and "batch" not in over:
+        over = {**over, "batch": [batch]}
+    folder = writable(out or FOLDER / file_name(title))
+    config = latency_config(1, threads, seconds)
+    with progress_bar("measuring") as progress:
+        sweep = layer_sweep(found, over, config, place, progress=progress)
+    peaks = {int(n): measure_peaks(int(n), place) for n in sweep["threads"].unique()}
+    axes = [axis for axis, values in over.items() if len(values) > 1]
+    sweep.to_csv(folder / "sweep.csv", index=False)
+    sweep.to_json(folder / "sweep.json", orient="records", indent=1)
+    page = write_sweep(sweep, title, axes, peaks, folder / "sweep.html")
+    print_sweep(sweep, title, axes)
+    stdout.print(f"\npage: {page}", soft_wrap=True)
+
+
+@profile.command(short_help="What this machine can do at most.")
+@_threads
+@_device
+@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+def peaks(threads: int, device: str, as_json: bool) -> None:
+    """Measure what this machine can do at most: arithmetic, copying, launching."""
+    from profiling.environment import select_device
+    from profiling.roofline import measure_peaks
+    from studies.cli.profile_print import print_peaks
+
+    place = select_device(device)
+    tune()
+    with progress_bar("measuring") as progress:
+        found = measure_peaks(threads, place, progress=progress)
+    if as_json:
+        click.echo(found.model_dump_json(indent=1))
+    else:
+        print_peaks(found)
+
+
+@profile.command(short_help="Every operation of a step, for TensorBoard and as a page.")
+@click.argument("arch")
+@click.option("--training", is_flag=True, help="A training step: forward, backward and update.")
+@click.option("--batch", type=click.IntRange(1), default=8, show_default=True)
+@_threads
+@_device
+@click.option("--steps", type=click.IntRange(1, 100), default=3, show_default=True)
+@_out
+@root_option
+def trace(
+    arch: str,
+    training: bool,
+    batch: int,
+    threads: int,
+    device: str,
+    steps: int,
+    out: Path | None,
+    root: Path,
+) -> None:
+    """Record every operation of some steps of ARCH, for TensorBoard and as a page.
+
+    Writes a trace and trace.html: a timeline of one step, its memory curve, a table of operators.
+    """
+    from profiling.environment import threads as torch_threads
+    from profiling.trace import record_trace
+    from profiling.trace_page import write_trace_html
+    from studies.profile_words import ms
+
+    subject = Subject.find(arch, root)
+    step = "training" if training else "inference"
+    vae, place = subject.build(device)
+    subject.require_room(batch, place, training=training)
+    folder = writable(out or FOLDER / f"{subject.name}-{step}-batch{batch}")
+    images = subject.images(batch, place)
+    loss = training_loss(images) if training else None
+    with torch_threads(threads), progress_bar("recording") as progress:
+        found = record_trace(
+            vae, images, folder, training=training, steps=steps, loss=loss,
+            device=place, progress=progress,
+        )  # fmt: skip
+    page = folder / "trace.html"
+    write_trace_html(found, page)
+    stdout.print(
+        f"one {step} step takes {ms(found.setup.plain_ms)}, {found.inflation:.2f}x as long while "
+        f"recorded; memory peaks at {found.peak_bytes / 1e9:.2f} GB"
+    )
+    stdout.print(f"page:  {page}", soft_wrap=True)
+    stdout.print(f"trace: {found.path}", soft_wrap=True)
+    stdout.print(f"view it in TensorBoard: tensorboard --logdir {folder}", soft_wrap=True)
+
+
+@profile.command(short_help="Ways to run a model, compared and checked.")
+@click.argument("arch")
+@click.option("--backends", "names", metavar="NAME,...", help="Default: all.")
+@_batch
+@_threads
+@_device
+@_seconds
+@click.option("-o", "--out", type=click.Path(path_type=Path), help="Also write .csv or .json.")
+@root_option
+def backends(
+    arch: str,
+    names: str | None,
+    batch: int,
+    threads: int,
+    device: str,
+    seconds: float,
+    out: Path | None,
+    root: Path,
+) -> None:
+    """Compare ways to run ARCH: eager, compiled, other engines, each checked against eager."""
+    from profiling.backends import compare_backends
+    from studies.cli.profile_print import print_backends
+
+    chosen = choose_backends(names, device)
+    subject = Subject.find(arch, root)
+    vae, place = subject.build(device)
+    subject.require_room(batch, place)
+    example = subject.images(batch), subject.noise(batch)
+    with progress_bar("preparing and measuring") as progress:
+        rows = compare_backends(
+            vae, example, chosen, latency_config(batch, threads, seconds), place, progress=progress
+        )
+    print_backends(rows, subject.name, batch, threads)
+    if out:
+        save_rows(rows, out)
+        stdout.print(f"\n{out}: {len(rows)} backends", soft_wrap=True)

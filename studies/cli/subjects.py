@@ -1,0 +1,242 @@
+"""What the commands of `nas profile` are asked to measure, and where results go."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from search_spaces.architecture import Architecture
+from search_spaces.errors import UserError
+from studies.cli.options import find_architecture, find_artefacts
+
+if TYPE_CHECKING:
+    import torch
+
+    from nas.vae import VAE
+    from profiling.backends import BackendRow
+    from profiling.handmade import HandmadeLayer
+    from profiling.latency import LatencyConfig
+    from profiling.sweep import CapturedLayer
+
+
+@dataclass(frozen=True)
+class Subject:
+    """The model to measure: what it is called, what it is, and its study's folder if it has one."""
+
+    name: str
+    architecture: Architecture
+    artefacts: Path | None
+
+    @classmethod
+    def find(cls, text: str, root: Path) -> Subject:
+        """Find what a user names, as `find_architecture` does.
+
+        Raises:
+            UserError: nothing fits.
+        """
+        in_file = Path(text).suffix in {".json", ".yaml", ".yml"}
+        name = Path(text).stem if in_file else text
+        return cls(name, find_architecture(text, root), find_artefacts(text, root))
+
+    def require_room(self, batch: int, place: torch.device, *, training: bool = False) -> None:
+        """Refuse a step that cannot run or does not fit, before anything is allocated.
+
+        Raises:
+            UserError, ProfilingError: with the reason.
+        """
+        import torch
+
+        from nas.vae import build_vae
+        from profiling.errors import ProfilingError
+        from profiling.memory import require_memory
+
+        with torch.device("meta"):
+            outline, example = build_vae(self.architecture), self.images(batch, "meta")
+        try:
+            require_memory(outline, example, place, training=training)
+        except ProfilingError:
+            raise
+        except (ValueError, RuntimeError) as error:  # such as BatchNorm over a single value
+            raise UserError(f"{self.name}, --batch {batch}: {str(error).splitlines()[0]}") from None
+
+    def build(self, device: str) -> tuple[VAE, torch.device]:
+        """Build the model for inference on a device, with freed memory kept, as studies do.
+
+        Raises:
+            UserError, ProfilingError: an unknown device, or a model too large for memory.
+        """
+        from nas.vae import build_vae
+        from profiling.environment import select_device
+
+        place = select_device(device)
+        tune()
+        self.require_room(1, place)
+        return build_vae(self.architecture, seed=0).to(place).eval(), place
+
+    def report(self, root: Path) -> Path | None:
+        """Write the report of the study that the model is from anew, so that it links to this one.
+
+        None where there is no study, or no report yet.
+        """
+        from studies.report import write_report
+        from studies.store import StudyStore
+
+        if self.artefacts is None:
+            return None
+        record = StudyStore.open(root, self.name.rpartition("#")[0]).record()
+        shown = record.folder / "report.html"
+        return write_report(record) if shown.exists() else None
+
+    def images(self, batch: int = 1, device: torch.device | str = "cpu") -> torch.Tensor:
+        """Return random images in [0, 1], the same each time."""
+        import torch
+
+        found = self.architecture
+        shape = (batch, found.image_channels, found.image_size, found.image_size)
+        return torch.rand(shape, generator=_generator(device), device=device)
+
+    def noise(self, batch: int, device: torch.device | str = "cpu") -> torch.Tensor:
+        """Return the noise of the latent sample, which makes a pass repeatable."""
+        import torch
+
+        shape = (batch, self.architecture.latent_size)
+        return torch.randn(shape, generator=_generator(device), device=device)
+
+
+def tune() -> None:
+    """Keep freed memory in the process, as studies do; the environment tells whether it took."""
+    from profiling.allocator import tune_allocator
+
+    tune_allocator()
+
+
+def _generator(device: torch.device | str) -> torch.Generator | None:
+    import torch
+
+    device = torch.device(device)
+    return None if device.type == "meta" else torch.Generator(device).manual_seed(0)
+
+
+def latency_config(batch: int, threads: int, seconds: float) -> LatencyConfig:
+    """Return how to measure within about `seconds`."""
+    from profiling.latency import LatencyConfig
+
+    warm_up_s = min(10.0, seconds / 2)
+    return LatencyConfig(batch=batch, threads=threads, max_s=seconds, max_warmup_s=warm_up_s)
+
+
+def find_layer(words: Sequence[str], root: Path) -> tuple[HandmadeLayer | CapturedLayer, str]:
+    """Read a layer in words, or take the one at a path of a model; return it and its title.
+
+    Raises:
+        UserError, ProfilingError: neither fits; the nearest kind or path is offered.
+    """
+    from profiling.handmade import KINDS, parse_layer
+    from profiling.sweep import capture_input
+
+    text = " ".join(words)
+    first, *rest = text.split() or [""]
+    if first in KINDS or (len(rest) != 1 or "=" in rest[0]):
+        if first not in KINDS and not rest:
+            raise UserError(
+                f"layer {text!r}: name a model and a path inside it (original decoder.stages.2), "
+                "or a kind with its sizes (dsconv in=64 out=128 size=36); "
+                f"kinds: {', '.join(KINDS)}"
+            )
+        tune()
+        return parse_layer(text), text
+    subject = Subject.find(first, root)
+    vae, _ = subject.build("cpu")
+    return capture_input(vae, rest[0], subject.images()), f"{subject.name} {rest[0]}"
+
+
+def parse_sweeps(texts: Sequence[str]) -> dict[str, list[int]]:
+    """Read `batch=1,2,4` into numbers by axis.
+
+    Raises:
+        UserError: not of that form, or an axis twice.
+    """
+    over: dict[str, list[int]] = {}
+    for text in texts:
+        axis, _, values = text.partition("=")
+        numbers = [value.strip() for value in values.split(",")]
+        if not all(number.isdecimal() for number in numbers):
+            raise UserError(f"--sweep {text}: write an axis and whole numbers, such as batch=1,2,4")
+        if axis in over:
+            raise UserError(f"--sweep {text}: {axis} is swept twice; list all its values in one")
+        over[axis] = [int(number) for number in numbers]
+    return over
+
+
+def choose_backends(names: str | None, device: str) -> list[str] | None:
+    """Read `--backends`; None means all.
+
+    Raises:
+        ProfilingError: an unknown name.
+        UserError: none of those named can run here; the remedy is told.
+    """
+    from profiling.backends import find_backend
+    from profiling.environment import select_device
+
+    if names is None:
+        return None
+    chosen = [name.strip() for name in names.split(",") if name.strip()]
+    place = select_device(device)
+    reasons = {name: find_backend(name).unavailable(place) for name in chosen}
+    if reasons and all(reasons.values()):
+        told = "; ".join(f"{name} {reason}" for name, reason in reasons.items())
+        raise UserError(f"--backends {names}: {told}")
+    return chosen
+
+
+def training_loss(images: torch.Tensor) -> Callable[[Any], torch.Tensor]:
+    """Return the loss that training uses, as a function of the model's outputs for `images`."""
+    from nas.losses import vae_loss
+
+    def loss(outputs: Any) -> torch.Tensor:
+        reconstruction, mean, log_variance = outputs
+        return vae_loss(reconstruction, images, mean, log_variance).total
+
+    return loss
+
+
+def writable(folder: Path) -> Path:
+    """Make a folder and check that files can be written there, before anything is measured.
+
+    Raises:
+        UserError: it cannot be written.
+    """
+    probe = folder / ".writable"
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        probe.touch()
+        probe.unlink()
+    except OSError as error:
+        raise UserError(f"--out {folder}: cannot be written ({error.strerror})") from None
+    return folder
+
+
+def file_name(title: str) -> str:
+    """Turn a title into a folder's name: letters, digits, dots and dashes."""
+    return re.sub(r"[^\w.=@-]+", "-", title).strip("-.") or "layer"
+
+
+def save_rows(rows: Sequence[BackendRow], path: Path) -> None:
+    """Write a comparison of backends as CSV or JSON, by the file's suffix.
+
+    Raises:
+        UserError: another suffix, or it cannot be written.
+    """
+    import pandas as pd
+
+    frame = pd.DataFrame([row.record() for row in rows])
+    try:
+        if path.suffix == ".json":
+            frame.to_json(path, orient="records", indent=1)
+        else:
+            frame.to_csv(path, index=False)
+    except OSError as error:
+        raise UserError(f"--out {path}: cannot be written ({error.strerror})") from None

@@ -1,0 +1,309 @@
+"""Every way to run a model computes the same, leaves the model alone, and says why it cannot."""
+
+from __future__ import annotations
+
+import copy
+import importlib.util
+import json
+from collections.abc import Callable
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from profiling import engines
+from profiling.agreement import max_error
+from profiling.backends import BACKENDS, Backend, compare_backends, prepare_backend
+from profiling.errors import ProfilingError
+from profiling.folding import fold_batch_norms
+from profiling.latency import LatencyConfig
+from profiling.onnx_export import export_onnx
+
+QUICK = LatencyConfig(
+    min_rounds=2, max_rounds=2, warmup_window=1, max_warmup=2, min_sample_ms=0, batch=2
+)
+
+
+class Tiny(nn.Module):
+    """What our networks are made of, sampling included; outputs a dict to have a structure."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.down = nn.Sequential(
+            nn.Conv2d(3, 4, 3, padding=1),
+            nn.BatchNorm2d(4),
+            nn.ELU(inplace=True),
+            nn.AvgPool2d(2, ceil_mode=True),
+        )
+        self.up = nn.Sequential(
+            nn.BatchNorm2d(4),
+            nn.ELU(),
+            nn.ConvTranspose2d(4, 4, 4, stride=2, padding=1, groups=4),
+            nn.BatchNorm2d(4),
+        )
+
+    def forward(self, images: Tensor, eps: Tensor | None = None) -> dict[str, Any]:
+        code = self.down(images)
+        noisy = code + (torch.randn_like(code) if eps is None else eps)
+        return {"image": self.up(noisy)[:, :, :5], "code": (code, noisy)}
+
+
+def tiny() -> Tiny:
+    """Build it with BatchNorms that do something, as after training."""
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        model = Tiny()
+        for _ in range(3):
+            model(torch.rand(4, 3, 6, 6) * 3)
+        for module in model.modules():
+            if isinstance(module, nn.BatchNorm2d):
+                nn.init.uniform_(module.weight, 0.5, 2)
+                nn.init.normal_(module.bias)
+    return model
+
+
+EXAMPLE = (
+    torch.linspace(0, 1, 108).reshape(1, 3, 6, 6),
+    torch.linspace(-1, 1, 36).view(1, 4, 3, 3),
+)
+
+
+@pytest.fixture(autouse=True)
+def quick_compiler(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Capture and check the graph as ever, but run it without minutes of C++ compilation."""
+    quick = replace(BACKENDS["compile"], prepare=partial(engines.compiled, engine="aot_eager"))
+    monkeypatch.setitem(BACKENDS, "compile", quick)
+
+
+@pytest.mark.parametrize("name", BACKENDS)
+def test_a_backend_computes_the_same_and_changes_nothing(name: str) -> None:
+    if reason := BACKENDS[name].unavailable(torch.device("cpu")):
+        pytest.skip(reason)
+    model = tiny()
+    state, random = copy.deepcopy(model.state_dict()), torch.get_rng_state()
+    threads, shape = torch.get_num_threads(), EXAMPLE[0].clone()
+    ready = prepare_backend(name, model, EXAMPLE, threads=1)
+    with torch.inference_mode():
+        output = ready.run(*(arg.clone() for arg in EXAMPLE))
+        expected = copy.deepcopy(model).eval()(*(arg.clone() for arg in EXAMPLE))
+    assert output["image"].shape == (1, 4, 5, 6)
+    torch.testing.assert_close(output, expected, atol=1e-4, rtol=0)
+    assert ready.max_error <= 1e-4
+    assert ready.preparation_s > 0
+    assert all(torch.equal(value, state[key]) for key, value in model.state_dict().items())
+    assert all(module.training for module in model.modules())
+    assert torch.equal(torch.get_rng_state(), random)
+    assert torch.equal(EXAMPLE[0], shape)
+    assert torch.get_num_threads() == threads
+
+
+def test_one_process_can_compile_many_models() -> None:
+    # torch keeps at most 8 compiled variants of one code object and then refuses.
+    for width in range(1, 11):
+        model = nn.Sequential(nn.Linear(2, width), nn.ReLU())
+        run, _ = engines.compiled(model, (torch.rand(1, 2),), 1, engine="eager")
+        with torch.inference_mode():
+            assert run(torch.rand(1, 2)).shape == (1, width)
+
+
+def test_compilation_of_only_a_part_is_refused() -> None:
+    class Branching(nn.Module):
+        def forward(self, values: Tensor) -> Tensor:
+            return values + 1 if float(values.sum()) > 0 else values - 1
+
+    with pytest.raises(ProfilingError, match="compile: cannot run this model"):
+        prepare_backend("compile", Branching(), torch.ones(2, 2))
+
+
+def with_backend(
+    monkeypatch: pytest.MonkeyPatch, name: str, change: Callable[[Tensor], Tensor]
+) -> None:
+    def prepare(model: nn.Module, args: Any, threads: int) -> tuple[engines.Run, str]:
+        return lambda *args: change(model(*args)), "changed"
+
+    monkeypatch.setitem(BACKENDS, name, Backend("a test", lambda device: None, prepare))
+
+
+def test_a_wrong_output_is_refused_with_its_error(monkeypatch: pytest.MonkeyPatch) -> None:
+    with_backend(monkeypatch, "wrong", lambda output: output + 0.25)
+    with pytest.raises(ProfilingError, match=r"wrong: .* differs from eager's by 0\.25"):
+        prepare_backend("wrong", nn.Linear(2, 2), torch.rand(1, 2))
+
+
+def test_errors_are_infinite_where_outputs_do_not_compare() -> None:
+    one = torch.ones(2)
+    assert max_error([one], [one + 0.5]) == 0.5
+    assert max_error([one], [torch.ones(3)]) == float("inf")
+    assert max_error([one * float("nan")], [one]) == float("inf")
+    assert max_error([one * float("nan")], [one * float("nan")]) == 0
+
+
+def test_a_model_that_draws_random_numbers_asks_for_its_noise() -> None:
+    with pytest.raises(ProfilingError, match="pass the noise as a further input"):
+        prepare_backend("channels_last", tiny(), EXAMPLE[0])
+
+
+def test_an_unknown_backend_offers_the_nearest() -> None:
+    with pytest.raises(ProfilingError, match="did you mean 'compile'"):
+        compare_backends(tiny(), EXAMPLE, ["compil"])
+
+
+def test_a_missing_extra_names_its_installation(monkeypatch: pytest.MonkeyPatch) -> None:
+    find = importlib.util.find_spec
+    absent = ("onnx", "onnxscript", "onnxruntime", "openvino")
+    monkeypatch.setattr(
+        importlib.util, "find_spec", lambda name: None if name in absent else find(name)
+    )
+    for name in ("onnxruntime", "openvino"):
+        with pytest.raises(ProfilingError, match=r"pip install 'vae-nas\[backends\]'"):
+            prepare_backend(name, tiny(), EXAMPLE)
+    with pytest.raises(ProfilingError, match=r"pip install 'vae-nas\[backends\]'"):
+        export_onnx(tiny(), EXAMPLE, Path("model.onnx"))
+
+
+def test_a_comparison_keeps_the_line_of_what_could_not_run(monkeypatch: pytest.MonkeyPatch) -> None:
+    with_backend(monkeypatch, "wrong", lambda output: output + 1)
+    monkeypatch.setitem(
+        BACKENDS, "absent", Backend("", lambda device: "needs a wand", engines.as_it_is)
+    )
+    seen: list[tuple[int, int]] = []
+    model = nn.Sequential(nn.Linear(2, 2))
+    rows = compare_backends(
+        model,
+        torch.rand(1, 2),
+        ["wrong", "absent", "bn_folded"],
+        QUICK,
+        progress=lambda done, total: seen.append((done, total)),
+    )
+    assert [row.name for row in rows] == ["eager", "wrong", "absent", "bn_folded"]
+    records = [row.record() for row in rows]
+    assert records[0]["speed_up"] == 1.0
+    assert str(records[1]["reason"]).startswith("its output differs from eager's by 1")
+    assert (records[2]["reason"], records[2]["ms"]) == ("needs a wand", None)
+    assert records[3]["note"] == "0 of 0 BatchNorms folded"
+    assert records[3]["reason"] is None
+    assert rows[3].latency is not None
+    assert rows[3].latency.subject.input_shapes == ((2, 2),)
+    assert [done for done, _ in seen] == [1, 2, 3, 4, 5, 6, 6]
+    assert {total for _, total in seen} == {6}
+
+
+def test_folding_moves_scale_and_shift_into_the_layer() -> None:
+    convolution, norm = nn.Conv2d(1, 1, 1), nn.BatchNorm2d(1, eps=0)
+    with torch.no_grad():
+        convolution.weight.fill_(2)
+        convolution.bias.fill_(1)  # type: ignore[union-attr]
+        norm.weight.fill_(3)
+        norm.bias.fill_(5)
+        norm.running_mean.fill_(7)  # type: ignore[union-attr]
+        norm.running_var.fill_(4)  # type: ignore[union-attr]
+    folded, done, total = fold_batch_norms(nn.Sequential(convolution, norm))
+    # (2x + 1 - 7) / 2 * 3 + 5 = 3x - 4
+    assert (done, total) == (1, 1)
+    assert folded[0].weight.item() == 3  # type: ignore[index]
+    assert folded[0].bias.item() == -4  # type: ignore[index]
+    assert isinstance(folded[1], nn.Identity)  # type: ignore[index]
+    assert convolution.weight.item() == 2
+
+
+@pytest.mark.parametrize(
+    ("layer", "norm", "shape"),
+    [
+        (nn.Linear(4, 6, bias=False), nn.BatchNorm1d(6), (3, 4)),
+        (nn.Conv2d(4, 6, 3, groups=2), nn.BatchNorm2d(6, affine=False), (3, 4, 5, 5)),
+        (nn.ConvTranspose2d(4, 6, 3, groups=2), nn.BatchNorm2d(6), (3, 4, 5, 5)),
+        (nn.ConvTranspose2d(4, 4, 3, groups=4), nn.BatchNorm2d(4), (3, 4, 5, 5)),
+        (nn.ConvTranspose1d(4, 6, 3), nn.BatchNorm1d(6), (3, 4, 5)),
+    ],
+)
+def test_folding_keeps_the_output(
+    layer: nn.Module, norm: nn.Module, shape: tuple[int, ...]
+) -> None:
+    model, example = nn.Sequential(layer, norm), torch.rand(shape)
+    model(example * 5)  # running statistics that are not 0 and 1
+    folded, done, _ = fold_batch_norms(model)
+    assert done == 1
+    torch.testing.assert_close(folded(example), model.eval()(example), atol=1e-5, rtol=1e-5)
+
+
+def test_a_norm_is_not_folded_where_that_changes_something_else() -> None:
+    class Forked(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.layer, self.norm = nn.Conv2d(2, 2, 1), nn.BatchNorm2d(2)
+            self.twin = nn.Conv2d(2, 2, 1)
+            self.other = nn.BatchNorm2d(2)
+            self.tied = nn.Conv2d(2, 2, 1)
+            self.tied.weight = self.twin.weight
+            self.moody = nn.BatchNorm2d(2, track_running_stats=False)
+
+        def forward(self, values: Tensor) -> Tensor:
+            seen = self.layer(values)
+            both = seen + self.norm(seen)  # the layer feeds the sum too
+            weights_shared = self.other(self.twin(both))
+            return self.moody(self.tied(weights_shared))  # type: ignore[no-any-return]
+
+    assert fold_batch_norms(Forked())[1:] == (0, 3)
+
+
+def test_an_exported_model_has_names_a_free_batch_and_the_same_numbers(tmp_path: Path) -> None:
+    pytest.importorskip("onnxscript")
+    onnx = pytest.importorskip("onnx")
+    pytest.importorskip("onnxruntime")
+    path = tmp_path / "tiny.onnx"
+    report = export_onnx(tiny(), EXAMPLE, path, ["a", "b", "c"])
+    assert report.inputs == {"images": ("batch", 3, 6, 6), "eps": ("batch", 4, 3, 3)}
+    assert report.outputs["a"] == ("batch", 4, 5, 6)
+    assert list(report.outputs) == ["a", "b", "c"]
+    assert report.dynamic_batch
+    assert report.max_error is not None
+    assert report.max_error <= 1e-4
+    assert report.file_bytes == path.stat().st_size
+    assert report.nodes == len(onnx.load(path).graph.node)
+
+
+def test_a_model_of_one_batch_size_is_exported_with_that(tmp_path: Path) -> None:
+    pytest.importorskip("onnxscript")
+
+    class Fixed(nn.Module):
+        def forward(self, values: Tensor) -> Tensor:
+            return values.reshape(3, 4) * 2
+
+    report = export_onnx(Fixed(), torch.rand(3, 2, 2), tmp_path / "fixed.onnx")
+    assert not report.dynamic_batch
+    assert report.inputs == {"values": (3, 2, 2)}
+
+
+def test_what_cannot_be_exported_is_told_and_not_written(tmp_path: Path) -> None:
+    pytest.importorskip("onnxscript")
+    pytest.importorskip("onnxruntime")
+    path = tmp_path / "random.onnx"
+    with pytest.raises(ProfilingError, match="pass the noise"):
+        export_onnx(tiny(), EXAMPLE[0], path)
+    with pytest.raises(ProfilingError, match="no folder"):
+        export_onnx(tiny(), EXAMPLE, tmp_path / "absent" / "tiny.onnx")
+    assert not path.exists()
+
+
+@pytest.mark.parametrize("noise", ["--deterministic", "--sampling"])
+def test_the_command_exports_an_architecture(
+    noise: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    pytest.importorskip("onnxscript")
+    onnx = pytest.importorskip("onnx")
+    from search_spaces.references import ORIGINAL
+    from studies.cli.main import nas
+
+    small = ORIGINAL.to_dict() | {"image_size": 8}
+    small["encoder"]["stages"] = small["encoder"]["stages"][:1]
+    small["decoder"]["stages"] = small["decoder"]["stages"][-1:]
+    described, path = tmp_path / "small.json", tmp_path / "model.onnx"
+    described.write_text(json.dumps(small))
+    nas.main(["export", str(described), "--onnx", str(path), noise], standalone_mode=False)
+    inputs = [value.name for value in onnx.load(path).graph.input]
+    assert inputs == (["images"] if noise == "--deterministic" else ["images", "eps"])
+    assert "any batch" in capsys.readouterr().out
