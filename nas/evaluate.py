@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Literal
@@ -19,7 +20,13 @@ from torch import Tensor
 
 from nas.checkpoint import save_weights
 from nas.datasets import ImageDataset
-from nas.training import CandidateFailed, EpochResult, Trainer, TrainingConfig
+from nas.training import (
+    CandidateFailed,
+    EpochResult,
+    Trainer,
+    TrainingConfig,
+    out_of_memory_as_failure,
+)
 from nas.vae import VAE, build_vae
 from profiling.complexity import complexity
 from profiling.environment import threads
@@ -67,7 +74,7 @@ class Evaluator:
     """Evaluates architectures on one data set and one device.
 
     Args:
-        dataset: Images at the architectures' size.
+        dataset: Images at the architectures' size; None where nothing is trained.
         training: The training protocol, the same for every candidate.
         latency: How latency is measured.
         device: Where training and measuring happen.
@@ -80,7 +87,7 @@ class Evaluator:
 
     def __init__(
         self,
-        dataset: ImageDataset,
+        dataset: ImageDataset | None,
         training: TrainingConfig,
         latency: LatencyConfig,
         device: torch.device,
@@ -101,28 +108,32 @@ class Evaluator:
         Raises:
             CandidateFailed: training diverged or ran out of memory.
         """
-        start = time.monotonic()
-        costs = static_costs(architecture)
-        findings = Findings("static", costs, timings_s={"counting": time.monotonic() - start})
-        yield findings
-        if "latency_ms" in self.wanted:
-            findings = self._measured(architecture, findings)
+        with out_of_memory_as_failure("evaluating it", self.device):
+            start = time.monotonic()
+            costs = static_costs(architecture)
+            findings = Findings("static", costs, timings_s={"counting": time.monotonic() - start})
             yield findings
-        if "reconstruction_loss" in self.wanted:
-            for trained in self._trained(architecture, findings):
-                findings = trained
+            if "latency_ms" in self.wanted:
+                findings = self._measured(architecture, findings)
                 yield findings
-        yield replace(findings, step="done")
+            if "reconstruction_loss" in self.wanted:
+                for trained in self._trained(architecture, findings):
+                    findings = trained
+                    yield findings
+            yield replace(findings, step="done")
 
     def _measured(self, architecture: Architecture, known: Findings) -> Findings:
-        start = time.monotonic()
         original = ORIGINAL.resized(architecture.image_size)
         models = {
             name: build_vae(described, seed=0).to(self.device)
             for name, described in {"candidate": architecture, "original": original}.items()
         }
+        waited_s = self.lane.waited_s
         with self.lane.measuring():
+            start = time.monotonic()
             measured = measure_latency(models, _image(architecture), self.latency, self.device)
+            spent_s = {"latency": time.monotonic() - start}
+        spent_s["waiting"] = self.lane.waited_s - waited_s
         candidate = measured["candidate"]
         ratio = paired_ratio(candidate, measured["original"])
         low, high = candidate.interval_ms
@@ -139,23 +150,25 @@ class Evaluator:
             metrics={**known.metrics, **metrics},
             intervals={**known.intervals, "latency_ms": (low, high)},
             contended=candidate.contended,
-            timings_s={**known.timings_s, "latency": time.monotonic() - start},
+            timings_s={**known.timings_s, **spent_s},
         )
 
     def _trained(self, architecture: Architecture, known: Findings) -> Iterator[Findings]:
+        assert self.dataset is not None, "training needs images"
         folder = self.artefacts / architecture.digest
         folder.mkdir(parents=True, exist_ok=True)
         checkpoint = folder / "checkpoint.safetensors"
-        with threads(self.thread_count), self.lane.training():
+        with _removed_after_failure(checkpoint), self.lane.training(), threads(self.thread_count):
             trainer = Trainer(architecture, self.dataset, self.training, self.device)
             training_s, waited_s = 0.0, self.lane.waited_s
             for result in trainer.epochs(checkpoint, on_batch=self._at_batch):
                 training_s += result.duration_s
-                spent = {"training": training_s, "waiting": self.lane.waited_s - waited_s}
+                waiting_s = known.timings_s.get("waiting", 0.0) + self.lane.waited_s - waited_s
+                spent = {"training": training_s, "waiting": waiting_s}
                 yield self._with_training(known, trainer, spent)
             model = trainer.best_model()
             save_weights(model, folder / "weights.safetensors")
-            self._save_reconstructions(model, folder)
+            self._save_reconstructions(model, self.dataset, folder)
         checkpoint.unlink(missing_ok=True)
 
     def _at_batch(self, done: int, total: int) -> None:
@@ -183,12 +196,21 @@ class Evaluator:
             timings_s={**known.timings_s, **spent_s},
         )
 
-    def _save_reconstructions(self, model: VAE, folder: Path) -> None:
-        pixels = torch.from_numpy(shown_images(self.dataset)).to(self.device)
+    def _save_reconstructions(self, model: VAE, dataset: ImageDataset, folder: Path) -> None:
+        pixels = torch.from_numpy(shown_images(dataset)).to(self.device)
         with torch.inference_mode():
             images = model.reconstruct(pixels.float() / 255)
         rounded = (images * 255).round().clamp(0, 255).to(torch.uint8)
         np.save(folder / "reconstructions.npy", rounded.cpu().numpy())
+
+
+@contextmanager
+def _removed_after_failure(checkpoint: Path) -> Iterator[None]:
+    try:
+        yield
+    except CandidateFailed:
+        checkpoint.unlink(missing_ok=True)
+        raise
 
 
 def static_costs(architecture: Architecture) -> dict[str, float]:

@@ -8,10 +8,10 @@ from typing import Annotated, Literal
 
 import numpy as np
 import torch
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 from torch import Generator, Tensor
 
-from nas.datasets.dataset import ImageDataset, Indices
+from nas.datasets.dataset import ImageDataset, Indices, Seed
 from nas.losses import LossTerms, Window, ms_ssim, psnr, vae_loss
 from nas.vae import VAE
 from search_spaces.architecture import Architecture
@@ -19,6 +19,16 @@ from search_spaces.errors import UserError
 
 OnBatch = Callable[[int, int], None]
 """Called at each batch boundary with (done, total) batches of the epoch, validation included."""
+
+
+def _no_bool(value: object) -> object:
+    """Refuse what pydantic would read as 0.0 or 1.0, without giving up numbers written as text."""
+    if isinstance(value, bool):
+        raise ValueError("should be a number, not true or false")
+    return value
+
+
+_Number = Annotated[float, BeforeValidator(_no_bool), Field(allow_inf_nan=False)]
 
 
 class TrainingConfig(BaseModel):
@@ -41,16 +51,16 @@ class TrainingConfig(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    epochs: Annotated[int, Field(ge=1)] = 10
-    batch_size: Annotated[int, Field(ge=2)] = 32
-    learning_rate: Annotated[float, Field(gt=0, allow_inf_nan=False)] = 1e-4
-    patience: Annotated[int, Field(ge=1)] = 5
+    epochs: Annotated[int, Field(strict=True, ge=1)] = 10
+    batch_size: Annotated[int, Field(strict=True, ge=2)] = 32
+    learning_rate: Annotated[_Number, Field(gt=0)] = 1e-4
+    patience: Annotated[int, Field(strict=True, ge=1)] = 5
     ssim: Window = "gaussian"
-    l1_weight: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 0.5
-    kl_weight: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 1e-3
+    l1_weight: Annotated[_Number, Field(ge=0)] = 0.5
+    kl_weight: Annotated[_Number, Field(ge=0)] = 1e-3
     precision: Literal["float32", "bfloat16"] = "float32"
     channels_last: bool | None = None
-    seed: Annotated[int, Field(ge=0)] = 0
+    seed: Seed = 0
 
 
 @dataclass(frozen=True)

@@ -42,6 +42,7 @@ __all__ = [
     "TrainingConfig",
     "TrainingDiverged",
     "evaluate",
+    "out_of_memory_as_failure",
 ]
 
 
@@ -54,7 +55,34 @@ class TrainingDiverged(CandidateFailed):
 
 
 class OutOfMemory(CandidateFailed):
-    """The device has too little memory for this candidate. The message names the epoch."""
+    """The device has too little memory for this candidate. The message says doing what."""
+
+
+_SIGNS_OF_OUT_OF_MEMORY = (
+    "out of memory",
+    "can't allocate memory",
+    "not enough memory",
+    "defaultcpuallocator",
+    "status_alloc_failed",
+)
+"""What plain RuntimeErrors say, in lower case: torch has no type for a CPU and CUDA's libraries."""
+
+
+@contextmanager
+def out_of_memory_as_failure(what: str, device: torch.device | str) -> Iterator[None]:
+    """Raise `OutOfMemory` naming `what` and `device` where the body runs out of memory.
+
+    Everything else passes unchanged, a `CandidateFailed` from an inner guard included.
+    """
+    try:
+        yield
+    except CandidateFailed:
+        raise
+    except (RuntimeError, MemoryError) as error:
+        typed = isinstance(error, MemoryError | torch.OutOfMemoryError)
+        if typed or any(sign in str(error).lower() for sign in _SIGNS_OF_OUT_OF_MEMORY):
+            raise OutOfMemory(f"{what}: out of memory on {device}") from error
+        raise
 
 
 @dataclass(frozen=True)
@@ -168,7 +196,7 @@ class Trainer:
         total = len(train) + len(batches_of(self.dataset.validation, size))
         watch, loss = _Watch(on_batch, total), 0.0
         self.model.train()
-        with self._naming_failures(epoch):
+        with out_of_memory_as_failure(f"epoch {epoch} at batch size {size}", self.device):
             for number, indices in enumerate(train, start=1):
                 value = self._step(indices, noise)
                 _require_finite(value, f"epoch {epoch}, batch {number} of {len(train)}")
@@ -188,19 +216,6 @@ class Trainer:
         self._adam.step()
         self._adam.zero_grad(set_to_none=True)  # before the next forward pass, which needs the room
         return loss.item()
-
-    @contextmanager
-    def _naming_failures(self, epoch: int) -> Iterator[None]:
-        try:
-            yield
-        except (RuntimeError, MemoryError) as error:
-            out = isinstance(error, MemoryError | torch.OutOfMemoryError)
-            if out or "can't allocate memory" in str(error):  # how torch says it on a CPU
-                raise OutOfMemory(
-                    f"epoch {epoch}: out of memory on {self.device} at batch size "
-                    f"{self.config.batch_size}"
-                ) from error
-            raise
 
     def _identity(self) -> str:
         """Everything that the weights depend on, apart from when training ends."""

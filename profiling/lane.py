@@ -9,7 +9,6 @@ it ends.
 from __future__ import annotations
 
 import fcntl
-import getpass
 import os
 import re
 import tempfile
@@ -35,7 +34,7 @@ class Lane:
     """
 
     def __init__(self, device: str, folder: Path | None = None) -> None:
-        folder = folder or Path(tempfile.gettempdir()) / f"nas-lanes-{getpass.getuser()}"
+        folder = folder or Path(tempfile.gettempdir()) / f"nas-lanes-{os.getuid()}"
         name = re.sub(r"\W", "-", device)
         try:
             folder.mkdir(mode=0o700, parents=True, exist_ok=True)

@@ -17,7 +17,8 @@ from typing import Annotated, Any, Literal, Self, get_args
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
-from search_spaces.errors import UserError, refusal
+from search_spaces.errors import refusal
+from search_spaces.yaml_file import read_yaml
 
 Block = Literal["plain", "dense"]
 Convolution = Literal["standard", "depthwise_first", "pointwise_first"]
@@ -210,15 +211,7 @@ class Architecture(_Value):
     @classmethod
     def load(cls, path: Path) -> Architecture:
         """Read a `.json`, `.yaml` or `.yml` file; raise `UserError` where it does not fit."""
-        import yaml  # JSON is a subset of YAML: one parser reads both
-
-        try:
-            data = yaml.safe_load(path.read_text(encoding="utf-8"))
-        except (OSError, UnicodeDecodeError) as error:
-            raise UserError(f"{path}: cannot be read ({error})") from None
-        except yaml.YAMLError as error:
-            raise UserError(f"{path}: not valid JSON or YAML ({_one_line(error)})") from None
-        return cls.from_dict(data, str(path))
+        return cls.from_dict(read_yaml(path), str(path))
 
 
 CHOICES: dict[str, tuple[str, ...]] = {
@@ -246,7 +239,3 @@ def _stages(stages: tuple[EncoderStage, ...] | tuple[DecoderStage, ...]) -> str:
         widths = "-".join(str(stage.width) for stage in group)
         parts.append(f"{words} {widths}")
     return ", ".join(parts)
-
-
-def _one_line(error: Exception) -> str:
-    return " ".join(str(error).split())

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 from search_spaces.axes import Axis, Rule, Scalar
@@ -29,18 +28,6 @@ def parse(data: Any, source: str) -> Definition:
     if faults:
         raise UserError("\n".join(f"{source}: {fault}" for fault in dict.fromkeys(faults)))
     return definition
-
-
-def read_yaml(path: Path) -> Any:
-    """Return what a YAML file holds; raise `UserError` where it cannot be read."""
-    import yaml
-
-    try:
-        return yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError) as error:
-        raise UserError(f"{path}: cannot be read ({error})") from None
-    except yaml.YAMLError as error:
-        raise UserError(f"{path}: not valid YAML ({' '.join(str(error).split())})") from None
 
 
 class _Reader:

@@ -30,7 +30,8 @@ from search_spaces.axes import Assignment, Axis, Lattice, Rule, Scalar, matches
 from search_spaces.errors import UserError, nearest
 from search_spaces.parameters import Parameter
 from search_spaces.paths import describe, overriders, readings
-from search_spaces.reader import parse, read_yaml
+from search_spaces.reader import parse
+from search_spaces.yaml_file import read_yaml
 
 if TYPE_CHECKING:
     import numpy as np

@@ -6,7 +6,6 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
 from nas.datasets import DataConfig
@@ -16,8 +15,11 @@ from nas.training import TrainingConfig
 from profiling.latency import LatencyConfig
 from search_spaces.errors import UserError, nearest, refusal
 from search_spaces.space import SearchSpace
+from search_spaces.yaml_file import parse_yaml, read_yaml
 
 PRESETS = Path(__file__).parent / "presets"
+
+_SECTIONS = ("data", "limits", "training", "latency", "search")
 
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,79}$")]
 
@@ -31,7 +33,7 @@ class SearchConfig(_Config):
 
     sampler: str = "tpe"
     trials: Annotated[int, Field(ge=0)] = 50
-    seed: int = 0
+    seed: Annotated[int, Field(ge=0, lt=2**32)] = 0
 
     @field_validator("sampler")
     @classmethod
@@ -59,6 +61,15 @@ class StudyConfig(_Config):
     search: SearchConfig = SearchConfig()
     device: Literal["auto", "cpu", "cuda"] = "auto"
     threads: Annotated[int, Field(ge=1, le=1024)] | None = None
+
+    @field_validator("space")
+    @classmethod
+    def _exists(cls, space: str) -> str:
+        try:
+            SearchSpace.load(space)
+        except UserError as error:
+            raise ValueError(str(error)) from None
+        return space
 
     @field_validator("objectives")
     @classmethod
@@ -130,7 +141,7 @@ def parse_overrides(pairs: Iterable[str], option: str) -> dict[str, Any]:
         key, equals, text = pair.partition("=")
         if not equals or not key:
             raise UserError(f"{option} {pair}: write it as key=value, with an equals sign")
-        overrides[key] = _parse(text, f"{option} {pair}")
+        overrides[key] = parse_yaml(text, f"{option} {pair}")
     return overrides
 
 
@@ -148,21 +159,11 @@ def _find(source: str) -> Path:
 
 
 def _read(path: Path) -> dict[str, Any]:
-    try:
-        data = _parse(path.read_text(encoding="utf-8"), str(path))
-    except (OSError, UnicodeDecodeError) as error:
-        reason = error.strerror if isinstance(error, OSError) else "not UTF-8 text"
-        raise UserError(f"{path}: cannot be read ({reason})") from None
+    data = read_yaml(path)
     if not isinstance(data, dict):
         raise UserError(f"{path}: a study's configuration is a mapping of keys to values")
-    return data
-
-
-def _parse(text: str, source: str) -> Any:
-    try:
-        return yaml.safe_load(text)
-    except yaml.YAMLError as error:
-        raise UserError(f"{source}: not valid YAML ({' '.join(str(error).split())})") from None
+    # A section with nothing below it (`training:`) is a section without settings.
+    return {k: {} if value is None and k in _SECTIONS else value for k, value in data.items()}
 
 
 def _set(data: dict[str, Any], key: str, value: Any, source: str) -> None:

@@ -44,6 +44,16 @@ def format_factor(factor: float | None) -> str:
     return f"{factor:.1f}x" if factor >= 9.95 else f"{factor:.2f}x"
 
 
+def format_gain(factor: float) -> str:
+    """Write a factor by which a value is better, a small one so that its direction shows.
+
+    `12.3x`, and within half a per cent of 1 `0.3 % lower` or, below 1, `0.3 % higher`.
+    """
+    if factor == 1 or not 0.995 < factor < 1.005:
+        return format_factor(factor)
+    return f"{_share(1 / factor - 1)} {'lower' if factor > 1 else 'higher'}"
+
+
 def format_duration(seconds: float) -> str:
     """Write a time in its two largest units: `38 s`, `3 min 20 s`, `2 h 05 min`, `3 d 4 h`."""
     total = round(seconds)
@@ -61,19 +71,18 @@ def format_duration(seconds: float) -> str:
 def describe_change(objective: Objective, value: float, reference: float) -> str:
     """Say how `value` compares: `12.3x fewer parameters`, `1 % lower reconstruction loss`.
 
-    Factors from 1.5 are told as such, smaller changes as a share of the reference, and under half
-    a per cent as no change.
+    Factors from 1.5 are told as such, smaller changes as a share of the reference.
     """
     what = noun(objective)
     change = value / reference - 1
-    if abs(change) < 0.005:
+    if abs(change) < 1e-12:
         return f"the same {what}" if _is_amount(objective) else f"as many {what}"
     less, more = ("lower", "higher") if _is_amount(objective) else ("fewer", "more")
     factor = max(value / reference, reference / value)
     if factor >= 1.5:
         amount = f"{factor:.1f}x" if factor < 100 else f"{factor:,.0f}x"
     else:
-        amount = f"{100 * abs(change):.2g} %"
+        amount = _share(change)
     return f"{amount} {less if change < 0 else more} {what}"
 
 
@@ -96,6 +105,13 @@ def noun(objective: Objective) -> str:
 def _is_amount(objective: Objective) -> bool:
     """Whether the quantity is measured (lower) rather than counted (fewer)."""
     return bool(objective.unit) or objective.cost == "training"
+
+
+def _share(change: float) -> str:
+    percent = 100 * abs(change)
+    if percent < 0.001:
+        return "<0.001 %"
+    return f"{percent:.{2 if percent >= 0.5 else 1}g} %"
 
 
 def _scaled(value: float) -> str:

@@ -6,11 +6,12 @@ import math
 from collections.abc import Callable
 from contextlib import AbstractContextManager
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import psutil
 
-from nas.datasets import load_dataset
+from nas.datasets import ImageDataset, load_dataset
 from nas.evaluate import STATIC, Evaluator, shown_images, static_costs
 from profiling.allocator import tune_allocator
 from profiling.environment import fingerprint, select_device
@@ -34,33 +35,26 @@ def run_study(
     storage: str | None,
     display: Display,
     progress_bar: ProgressBar,
-) -> StudyRecord:
+) -> tuple[StudyRecord, str | None]:
     """Run or resume a study; what is finished is in the storage at every moment.
+
+    Returns the record, and why the search was given up, if it was.
 
     Raises:
         UserError, ProfilingError: it cannot run as configured; nothing was spent.
     """
     space, device = config.load_space(), select_device(config.device)
-    image_size = space.image_size
+    _require_colour(space)
     with progress_bar("checking limits") as progress:
         check_limits(config, space, progress)
     # Before the first large tensor: activations would be page-faulted anew at every pass.
     tune_allocator()
     store = StudyStore(root / config.name, storage)
     with store.writing():
-        with progress_bar(f"loading {config.data.kind}") as progress:
-            dataset = load_dataset(config.data, image_size, progress)
-        facts = {
-            "data_fingerprint": dataset.fingerprint,
-            "images": {
-                "train": len(dataset.train),
-                "validation": len(dataset.validation),
-                "test": len(dataset.test),
-                "skipped": len(dataset.skipped),
-            },
-        }
-        store.create(config, space, {**fingerprint(device).model_dump(), **facts})
-        np.save(store.artefacts / "samples.npy", shown_images(dataset))
+        dataset = _load(config, space.image_size, progress_bar)
+        store.create(config, space, {**fingerprint(device).model_dump(), **_facts(dataset)})
+        if dataset is not None:
+            np.save(store.artefacts / "samples.npy", shown_images(dataset))
         evaluator = Evaluator(
             dataset=dataset,
             training=config.training,
@@ -72,8 +66,35 @@ def run_study(
             thread_count=config.threads or psutil.cpu_count(logical=False),
             on_batch=display.batch,
         )
+        runner = Runner(config, space, store, evaluator, display)
         with display:
-            return Runner(config, space, store, evaluator, display).run()
+            return runner.run(), runner.gave_up
+
+
+def _load(config: StudyConfig, image_size: int, progress_bar: ProgressBar) -> ImageDataset | None:
+    if all(objective.cost != "training" for objective in config.selected):
+        return None
+    with progress_bar(f"loading {config.data.kind}") as progress:
+        return load_dataset(config.data, image_size, progress)
+
+
+def _facts(dataset: ImageDataset | None) -> dict[str, Any]:
+    if dataset is None:
+        return {"data_fingerprint": None}
+    parts = {"train": dataset.train, "validation": dataset.validation, "test": dataset.test}
+    counts = {name: len(part) for name, part in parts.items()}
+    images = {**counts, "skipped": len(dataset.skipped)}
+    return {"data_fingerprint": dataset.fingerprint, "images": images}
+
+
+def _require_colour(space: SearchSpace) -> None:
+    axis = space.axes.get("image_channels")
+    channels = axis.choices if axis else (space.fixed.get("image_channels", 3),)
+    if set(channels) != {3}:
+        raise UserError(
+            f"space {space.name!r}: image_channels {', '.join(map(str, channels))}, but the images "
+            "have 3 channels: leave it out or fix it to 3"
+        )
 
 
 def check_limits(

@@ -8,12 +8,12 @@ from typing import Any
 
 from nas.objectives import Objective
 from studies import tables
+from studies.comparison import Comparison, champion, compare, dominators, found, ranked
 from studies.formats import (
     MISSING,
     axis_title,
-    describe_change,
     format_duration,
-    format_factor,
+    format_gain,
     format_value,
 )
 from studies.records import StudyRecord, TrialRecord
@@ -50,22 +50,26 @@ def _facts(study: StudyRecord) -> list[tuple[str, str]]:
     latency, search = _section(study, "latency"), _section(study, "search")
     environment = study.environment
     sizes = {trial.architecture.image_size for trial in study.trials}
-    space = f" ({_big(study.space_size)} architectures)" if study.space_size else ""
+    space = f" ({_big(study.space_size)} assignments)" if study.space_size else ""
+    pixels = " and ".join(f"{size} px" for size in sorted(sizes))
+    trained, timed = needs(study, "training"), needs(study, "device")
     facts = [
-        ("Evaluated", f"{len(tables.found(study))} + {len(study.references)} references"),
-        ("Rejected before training", str(states.count("rejected"))),
+        ("Evaluated", f"{len(found(study))} + {len(study.references)} references"),
+        ("Rejected by limits", str(states.count("rejected"))),
         ("Failed", str(states.count("failed"))),
         ("Proposed again", str(tables.repeats(study))),
         ("Time in trials", format_duration(sum(trial.duration_s for trial in study.trials))),
         ("Space", f"{study.config['space']}{space}" if "space" in study.config else ""),
         ("Sampler", str(search.get("sampler") or "")),
         ("Data", _joined(data.get("kind"), _with_unit(data.get("count"), "images"),
-                         " and ".join(f"{size} px" for size in sorted(sizes)))),
-        ("Budget", _with_unit(training.get("epochs"), "epochs at most")),
+                         pixels) if trained else ""),
+        ("Images", "" if trained else pixels),
+        ("Budget", _epochs(training.get("epochs")) if trained else ""),
         ("Device", _joined(environment.get("device_name") or environment.get("device"),
-                           _with_unit(environment.get("threads"), "threads"))),
+                           _with_unit(environment.get("threads"), "threads"))
+                   if trained or timed else ""),
         ("Latency", _joined(_with_unit(latency.get("batch"), "", "batch "),
-                            _with_unit(latency.get("threads"), "threads"))),
+                            _with_unit(latency.get("threads"), "threads")) if timed else ""),
     ]  # fmt: skip
     return [(label, value) for label, value in facts if value]
 
@@ -73,18 +77,20 @@ def _facts(study: StudyRecord) -> list[tuple[str, str]]:
 def _tiles(study: StudyRecord) -> dict[str, Any] | None:
     """The best architecture against the first reference: one tile per objective."""
     reference = next(iter(study.references.values()), None)
-    best = tables.champion(study, reference) if reference else None
+    best = champion(study, reference) if reference else None
     if reference is None or best is None:
         return None
     entries = []
+    compared = compare(study, best, reference)
     for objective in study.objectives:
         value, other = best.objectives[objective.name], reference.objectives[objective.name]
         entries.append(
             {
-                "change": describe_change(objective, value, other),
+                "change": tables.told_change(objective, compared),
                 "value": format_value(objective, value),
                 "reference": format_value(objective, other),
-                "tint": _tint(other / value),
+                "tint": _tint(compared, objective.name),
+                "busy": compared.contended and objective.cost == "device",
             }
         )
     return {"trial": best, "reference": reference.name, "entries": entries}
@@ -97,7 +103,7 @@ def _dominance(study: StudyRecord) -> list[dict[str, Any]]:
         {
             "name": name,
             "profile": _profile(study, reference),
-            "dominators": [trial.name for trial in tables.dominators(study, reference)][:12],
+            "dominators": [trial.name for trial in dominators(study, reference)][:12],
             "dominate": counts[name]["dominate"],
             "better": [(k, counts[name][f"better_in_{k}"]) for k in range(total, -1, -1)],
         }
@@ -106,22 +112,27 @@ def _dominance(study: StudyRecord) -> list[dict[str, Any]]:
 
 
 def _comparison(study: StudyRecord) -> list[dict[str, Any]]:
-    table = tables.comparison_table(study)
-    rows = []
-    for name, row in zip(table.index, table.to_dict("records"), strict=True):
-        groups = [
-            {
-                "better": row[reference, "better"],
-                "dominates": row[reference, "dominates"],
-                "cells": [
-                    (row[reference, o], format_factor(row[reference, o]), _tint(row[reference, o]))
-                    for o in study.objective_names
-                ],
-            }
-            for reference in study.references
-        ]
-        rows.append({"name": name, "groups": groups})
-    return rows
+    references = list(study.references.values())
+    if not references:
+        return []
+    return [
+        {"name": trial.name, "groups": [_compared(study, trial, other) for other in references]}
+        for trial in ranked(study, tables.front_found(study), references[0])
+    ]
+
+
+def _compared(study: StudyRecord, trial: TrialRecord, reference: TrialRecord) -> dict[str, Any]:
+    compared = compare(study, trial, reference)
+    cells = [
+        {
+            "sort": compared.factors[o.name],
+            "text": "tied" if compared.tied(o.name) else format_gain(compared.factors[o.name]),
+            "tint": _tint(compared, o.name),
+            "busy": compared.contended and o.cost == "device",
+        }
+        for o in study.objectives
+    ]
+    return {"better": compared.better, "dominates": compared.dominates, "cells": cells}
 
 
 def _front(study: StudyRecord) -> dict[str, Any]:
@@ -162,12 +173,13 @@ def _interval(objective: Objective, trial: TrialRecord) -> str:
     return f"{low.removesuffix(f' {objective.unit}')} to {high}"
 
 
-def _tint(factor: float) -> str:
-    """Name the colour class of a factor: better1..3, worse1..3 or even."""
-    size = max(factor, 1 / factor)
-    if size < 1.005:
+def _tint(compared: Comparison, name: str) -> str:
+    """Name the colour class of a factor: better1..3, worse1..3, or even (also where tied)."""
+    verdict, factor = compared.verdicts[name], compared.factors[name]
+    if not verdict:
         return "even"
-    return f"{'better' if factor > 1 else 'worse'}{1 if size < 1.2 else 2 if size < 3 else 3}"
+    size = max(factor, 1 / factor)
+    return f"{'better' if verdict > 0 else 'worse'}{1 if size < 1.2 else 2 if size < 3 else 3}"
 
 
 def _section(study: StudyRecord, key: str) -> Mapping[str, Any]:
@@ -179,6 +191,10 @@ def _metric_title(name: str) -> str:
     base = name.removesuffix("_db")
     title = _METRICS.get(base, base.replace("_", " "))
     return f"{title} (dB)" if "psnr" in name else title
+
+
+def _epochs(count: object) -> str:
+    return "" if count is None else f"{_with_unit(count, 'epochs')} at most"
 
 
 def _with_unit(value: object, unit: str, before: str = "") -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from typing import Protocol
@@ -19,6 +20,12 @@ from studies.store import StudyStore
 
 MAX_REJECTIONS = 300
 """Candidates over a hard limit in a row after which a study ends: its limits leave too little."""
+
+MAX_MEASURED_REJECTIONS = 20
+"""The same for candidates that had to be measured, which takes seconds each."""
+
+MAX_STARTS = 3
+"""Starts of one trial without an epoch of progress after which it has failed."""
 
 
 class Evaluator(Protocol):
@@ -67,6 +74,7 @@ class Runner:
         self.config, self.space, self.store = config, space, store
         self.evaluate = evaluate
         self.watcher = watcher or Watcher()
+        self.gave_up: str | None = None
         self._record = store.record()
         self._proposer = self._restore()
 
@@ -76,16 +84,17 @@ class Runner:
             self._evaluate(trial)
         for name, architecture in REFERENCES.items():
             self._run_reference(name, architecture.resized(self.space.image_size))
-        rejections = 0
-        while self.searched < self.config.search.trials and rejections < MAX_REJECTIONS:
+        while self.searched < self.config.search.trials:
+            self.gave_up = self._hopeless()
+            if self.gave_up:
+                break
             proposal = self._proposer.propose()
             if proposal is None:
                 break
             number = self.store.begin(
                 proposal.architecture, proposal.assignment, self.space, repeats=proposal.repeats
             )
-            state = self._evaluate(self.store.trial(number))
-            rejections = rejections + 1 if state == "rejected" else 0
+            self._evaluate(self.store.trial(number))
         return self._record
 
     @property
@@ -101,13 +110,31 @@ class Runner:
             self.space,
             self.config.search.sampler,
             len(self.config.objectives),
-            seed=self.config.search.seed + len(self._record.trials),
+            seed=self.config.search.seed,
         )
         for trial in self._record.trials:
             proposer.register(self.space.assignment(trial.architecture), trial.architecture)
             if trial.state != "running":
                 self._tell(proposer, trial)
         return proposer
+
+    def _hopeless(self) -> str | None:
+        """Say why the limits leave too little to go on, or None while they do not."""
+        searched = [t for t in self._record.trials if not t.reference]
+        row = list(itertools.takewhile(lambda t: t.state == "rejected", reversed(searched)))
+        measured = sum("latency_ms" in t.objectives for t in row)
+        if len(row) < MAX_REJECTIONS and measured < MAX_MEASURED_REJECTIONS:
+            return None
+        smallest = ", ".join(
+            f"{name} {min(t.objectives[name] for t in row if name in t.objectives):.4g}"
+            for name in self.config.limits
+            if any(name in t.objectives for t in row)
+        )
+        limits = ", ".join(f"{name} {limit:g}" for name, limit in self.config.limits.items())
+        return (
+            f"limits: the last {len(row)} candidates were all over {limits}; the smallest values "
+            f"among them are {smallest}: raise the limits or choose another space"
+        )
 
     def _run_reference(self, name: str, architecture: Architecture) -> None:
         if name in {trial.reference for trial in self._record.trials}:
@@ -117,14 +144,19 @@ class Runner:
         number = self.store.begin(architecture, assignment, self.space, reference=name)
         self._evaluate(self.store.trial(number))
 
-    def _evaluate(self, trial: TrialRecord) -> State:
+    def _evaluate(self, trial: TrialRecord) -> None:
         self.watcher.started(trial, self._record)
         state: State = "failed"
         reason: str | None = "the evaluation ended without a result"
         findings = Findings("static")
+        starts = self.store.count_start(trial.number)
         try:
+            if starts > MAX_STARTS:
+                raise CandidateFailed(f"the process ended {MAX_STARTS} times while evaluating it")
             for findings in self.evaluate(trial.architecture):
                 self.watcher.found(findings)
+                if findings.step == "training":
+                    self.store.note_progress(trial.number)
                 over = None if trial.reference else self._over_limit(findings.objectives)
                 if over:
                     state, reason = "rejected", over
@@ -140,7 +172,6 @@ class Runner:
         self._record = replace(self._record, trials=(*others, ended))
         self._tell(self._proposer, ended)
         self.watcher.ended(self._record)
-        return state
 
     def _verdict(self, findings: Findings) -> tuple[State, str | None]:
         for name in self.config.objectives:

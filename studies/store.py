@@ -8,7 +8,6 @@ from __future__ import annotations
 import fcntl
 import json
 import os
-import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict
@@ -18,15 +17,15 @@ from typing import TYPE_CHECKING, Any
 import optuna
 import yaml
 from optuna.samplers import PartialFixedSampler, RandomSampler
-from optuna.storages import BaseStorage, JournalStorage, RDBStorage
-from optuna.storages.journal import JournalFileBackend, JournalFileOpenLock
 from optuna.trial import FrozenTrial, Trial, TrialState
 
 from nas.objectives import select_objectives
 from search_spaces.architecture import Architecture
 from search_spaces.errors import UserError, nearest
 from search_spaces.space import SearchSpace
+from search_spaces.yaml_file import read_yaml
 from studies.records import State, StudyRecord, TrialRecord
+from studies.storage import absolute, masked, mend_journal, open_storage, portable, quiet_optuna
 
 if TYPE_CHECKING:  # reading a study needs no torch, which these import
     from nas.evaluate import Findings
@@ -34,6 +33,12 @@ if TYPE_CHECKING:  # reading a study needs no torch, which these import
 
 FORMAT = 1
 """Version of what is written to trial and study attributes."""
+
+HEAD = "study.yaml"
+"""The file in a study's folder that says where its storage is, and repeats its configuration."""
+
+PLACE = ("device", "device_name", "torch_version", "allocator")
+"""Facts of the environment that must not change either where latency is measured."""
 
 IDENTITY = ("space", "data", "objectives", "training", "latency")
 """What must not change between two runs of one study: values would no longer be comparable."""
@@ -49,25 +54,42 @@ class StudyStore:
 
     def __init__(self, folder: Path, storage: str | None = None) -> None:
         self.folder = folder
-        self.url = storage or f"journal:{folder / 'journal.log'}"
+        self.address = self._address(storage)
         self._study: optuna.Study | None = None
 
     @property
     def study(self) -> optuna.Study:
         """The Optuna study underneath; raises `UserError` if there is none yet."""
         if self._study is None:
-            self._study = _load(self.url, self.folder.name)
+            self._study = _load(self.address, self.folder.name)
         return self._study
 
     @classmethod
     def open(cls, root: Path, name: str) -> StudyStore:
         """Open an existing study for reading; raise `UserError` naming the nearest one."""
-        path = root / name / "study.yaml"
-        if not path.is_file():
+        if not (root / name / HEAD).is_file():
             names = list_studies(root)
             have = f"there are {', '.join(names)}" if names else "there are none yet"
             raise UserError(f"no study {name!r} in {root}: {have}{nearest(name, names)}")
-        return cls(path.parent, yaml.safe_load(path.read_text(encoding="utf-8"))["storage"])
+        return cls(root / name)
+
+    def _address(self, storage: str | None) -> str:
+        """Return where the study is or shall be; an existing one stays where it is."""
+        head = self.folder / HEAD
+        if not head.is_file():
+            return absolute(storage, self.folder)
+        written = read_yaml(head)
+        if not isinstance(written, dict) or not isinstance(written.get("storage"), str):
+            raise UserError(
+                f"{head}: damaged (it names no storage); restore it or remove {head.parent}"
+            )
+        known = absolute(written["storage"], self.folder)
+        if storage is not None and absolute(storage, self.folder) != known:
+            raise UserError(
+                f"--storage {masked(storage)}: study {self.folder.name!r} is recorded in "
+                f"{masked(known)}; leave the option out, or give this one another --name"
+            )
+        return known
 
     def create(
         self, config: StudyConfig, space: SearchSpace, environment: Mapping[str, Any]
@@ -75,15 +97,10 @@ class StudyStore:
         """Create the study, or check that the existing one asks the same question.
 
         Raises:
-            UserError: the folder cannot be written, or the stored study differs in what must agree.
+            UserError: the stored study differs in what must agree.
         """
-        try:
-            self.artefacts.mkdir(parents=True, exist_ok=True)
-            storage = _storage(self.url)
-        except OSError as error:
-            raise UserError(
-                f"{self.folder}: cannot be written ({error.strerror}); choose another --root"
-            ) from None
+        self.artefacts.mkdir(parents=True, exist_ok=True)
+        storage = open_storage(self.address)
         with quiet_optuna():
             self._study = optuna.create_study(
                 study_name=config.name,
@@ -91,7 +108,7 @@ class StudyStore:
                 directions=["minimize"] * len(config.objectives),
                 load_if_exists=True,
             )
-        self._check_identity(config, space, environment["data_fingerprint"])
+        self._check_identity(config, space, environment)
         self._write_head(config, space, environment)
 
     @property
@@ -125,6 +142,7 @@ class StudyStore:
             handle.truncate(0)
             handle.write(str(os.getpid()))
             handle.flush()
+            mend_journal(self.address)
             yield
 
     def begin(
@@ -164,8 +182,7 @@ class StudyStore:
         """Record how a trial ended. What the trial found is written before its state."""
         trial = self._trial(number)
         trial.set_user_attr("findings", asdict(findings))
-        if reason:
-            trial.set_user_attr("reason", reason)
+        trial.set_user_attr("reason", reason)
         for key, violation in (violations or {}).items():
             trial.set_constraint(key, violation)
         names = self.study.user_attrs["config"]["objectives"]
@@ -180,7 +197,9 @@ class StudyStore:
         """Read the whole study."""
         attributes = self.study.user_attrs
         if attributes.get("format") != FORMAT:
-            raise UserError(f"{self.url}: study {self.study.study_name!r} was not made by nas")
+            raise UserError(
+                f"{masked(self.address)}: study {self.study.study_name!r} was not made by nas"
+            )
         return StudyRecord(
             name=self.study.study_name,
             objectives=select_objectives(attributes["config"]["objectives"]),
@@ -197,6 +216,19 @@ class StudyStore:
         """Read one trial."""
         return _record(self._trials()[number])
 
+    def count_start(self, number: int) -> int:
+        """Count a start of a trial's evaluation; return how many there were without progress."""
+        trial = self._trial(number)
+        starts = int(trial.user_attrs.get("starts", 0)) + 1
+        trial.set_user_attr("starts", starts)
+        return starts
+
+    def note_progress(self, number: int) -> None:
+        """Forget the starts so far: this one got somewhere."""
+        trial = self._trial(number)
+        if trial.user_attrs.get("starts"):
+            trial.set_user_attr("starts", 0)
+
     def unfinished(self) -> list[TrialRecord]:
         """Return the trials a killed run left behind; those killed before a start are failed."""
         left = [trial for trial in self._trials() if trial.state == TrialState.RUNNING]
@@ -212,12 +244,14 @@ class StudyStore:
         # The public way back to a trial that an earlier process began.
         return Trial(self.study, self._trials()[number]._trial_id)
 
-    def _check_identity(self, config: StudyConfig, space: SearchSpace, data: str) -> None:
+    def _check_identity(
+        self, config: StudyConfig, space: SearchSpace, environment: Mapping[str, Any]
+    ) -> None:
         stored = self.study.user_attrs.get("config")
         if stored is None:
             if self._trials():
                 raise UserError(
-                    f"{self.url}: a study {config.name!r} that nas did not make is there already; "
+                    f"{masked(self.address)}: a study {config.name!r} that nas did not make is there already; "
                     "choose another --name or --storage"
                 )
             return
@@ -225,7 +259,8 @@ class StudyStore:
         differing = [key for key in IDENTITY if current[key] != stored[key]]
         if self.study.user_attrs["space_digest"] != space.digest and "space" not in differing:
             differing.insert(0, "space")
-        if not differing and self.study.user_attrs["environment"]["data_fingerprint"] != data:
+        before = self.study.user_attrs["environment"]
+        if not differing and before["data_fingerprint"] != environment["data_fingerprint"]:
             differing = ["data"]
         if differing:
             parts = "; ".join(_difference(key, stored[key], current[key]) for key in differing)
@@ -233,6 +268,15 @@ class StudyStore:
                 f"study {config.name!r} exists with other settings ({parts}): "
                 "give this one another --name, or remove the folder "
                 f"{self.folder} to start again"
+            )
+        elsewhere = [key for key in PLACE if before.get(key) != environment.get(key)]
+        if elsewhere and "latency_ms" in {*config.objectives, *config.limits}:
+            parts = "; ".join(
+                _difference(key, before.get(key), environment.get(key)) for key in elsewhere
+            )
+            raise UserError(
+                f"study {config.name!r} was measured elsewhere ({parts}): latencies would not "
+                "compare; run it there, or give this one another --name"
             )
 
     def _write_head(
@@ -251,15 +295,14 @@ class StudyStore:
                 self.study.set_user_attr(key, value)
         with quiet_optuna():
             self.study.set_metric_names(list(config.objectives))
-        text = yaml.safe_dump(
-            {"storage": self.url, "config": config.to_dict()}, sort_keys=False, allow_unicode=True
-        )
-        write_atomically(self.folder / "study.yaml", text.encode())
+        written = {"storage": portable(self.address, self.folder), "config": config.to_dict()}
+        text = yaml.safe_dump(written, sort_keys=False, allow_unicode=True)
+        write_atomically(self.folder / HEAD, text.encode())
 
 
 def list_studies(root: Path) -> list[str]:
     """Return the names of the studies in `root`, sorted."""
-    return sorted(path.parent.name for path in root.glob("*/study.yaml"))
+    return sorted(path.parent.name for path in root.glob(f"*/{HEAD}"))
 
 
 def write_atomically(path: Path, content: bytes) -> None:
@@ -272,38 +315,13 @@ def write_atomically(path: Path, content: bytes) -> None:
     temporary.replace(path)
 
 
-@contextmanager
-def quiet_optuna() -> Iterator[None]:
-    """Keep Optuna's own log lines and notes on experimental features off the user's screen."""
-    level = optuna.logging.get_verbosity()
-    optuna.logging.set_verbosity(optuna.logging.ERROR)
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
-            yield
-    finally:
-        optuna.logging.set_verbosity(level)
-
-
-def _storage(url: str) -> BaseStorage:
-    if url.startswith("journal:"):
-        path = url.removeprefix("journal:")
-        return JournalStorage(JournalFileBackend(path, lock_obj=JournalFileOpenLock(path)))
-    try:
-        return RDBStorage(url)
-    except Exception as error:  # any driver's own error: the user has to act on the URL
-        reason = str(error).splitlines()[0]
-        raise UserError(
-            f"--storage: {reason}; write journal:PATH, sqlite:///PATH or postgresql+psycopg://..."
-        ) from None
-
-
-def _load(url: str, name: str) -> optuna.Study:
+def _load(address: str, name: str) -> optuna.Study:
     try:
         with quiet_optuna():
-            return optuna.load_study(study_name=name, storage=_storage(url))
+            storage = open_storage(address, reading=True)
+            return optuna.load_study(study_name=name, storage=storage)
     except KeyError:
-        raise UserError(f"{url}: holds no study {name!r}") from None
+        raise UserError(f"{masked(address)}: holds no study {name!r}") from None
 
 
 def _record(trial: FrozenTrial) -> TrialRecord:

@@ -11,9 +11,10 @@ from collections import Counter
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from nas.objectives import dominates
+from nas.objectives import OBJECTIVES, Objective
 from search_spaces.references import REFERENCES
-from studies.formats import describe_change, reason_kind
+from studies.comparison import Comparison, champion, compare, dominators, found, ranked
+from studies.formats import describe_change, format_value, noun, reason_kind
 from studies.records import StudyRecord, TrialRecord
 
 if TYPE_CHECKING:
@@ -29,56 +30,16 @@ _QUALITY = ("psnr", "ssim")
 """Metrics whose names contain one of these are shown beside the objectives."""
 
 
-def found(study: StudyRecord) -> tuple[TrialRecord, ...]:
-    """Return the fully evaluated architectures that are not reference points."""
-    return tuple(trial for trial in study.complete if trial.reference is None)
-
-
 def front_found(study: StudyRecord) -> tuple[TrialRecord, ...]:
     """Return the members of the front that are not reference points."""
     return tuple(trial for trial in study.front if trial.reference is None)
 
 
-def factors(study: StudyRecord, trial: TrialRecord, reference: TrialRecord) -> dict[str, float]:
-    """Return how many times better `trial` is than `reference`, by objective; below 1: worse."""
-    return {
-        name: reference.objectives[name] / trial.objectives[name] for name in study.objective_names
-    }
-
-
-def mean_factor(study: StudyRecord, trial: TrialRecord, reference: TrialRecord) -> float:
-    """Return the geometric mean of the factors: one number for how much better a trial is."""
-    logs = [math.log(factor) for factor in factors(study, trial, reference).values()]
-    return math.exp(sum(logs) / len(logs))
-
-
-def better_count(study: StudyRecord, trial: TrialRecord, reference: TrialRecord) -> int:
-    """Return in how many objectives `trial` is strictly better than `reference`."""
-    return sum(factor > 1 for factor in factors(study, trial, reference).values())
-
-
-def dominators(study: StudyRecord, reference: TrialRecord) -> tuple[TrialRecord, ...]:
-    """Return the found architectures that dominate `reference`."""
-    names = study.objective_names
-    return tuple(t for t in found(study) if dominates(t.objectives, reference.objectives, names))
-
-
-def champion(study: StudyRecord, reference: TrialRecord) -> TrialRecord | None:
-    """Return the found architecture that beats `reference` in most objectives and by most.
-
-    A dominating one comes before all others; then the number of objectives in which it is better
-    decides, then the geometric mean of its factors. None where nothing was found.
-    """
-    return next(iter(_ranked(study, found(study), reference)), None)
-
-
 def headline(study: StudyRecord) -> str:
     """Say the study's result in one sentence; reference names stand in backticks."""
     candidates = found(study)
-    if not study.complete:
-        return "No architecture has been evaluated yet."
     if not candidates:
-        return "Only reference points have been evaluated; no architecture was found yet."
+        return _nothing_found(study)
     if not study.references:
         return (
             f"{len(study.front)} of {_architectures(len(candidates))} found are on the front; "
@@ -160,7 +121,7 @@ def comparison_table(study: StudyRecord) -> pd.DataFrame:
 
     Rows by trial name, those that beat the first reference in most objectives and by most first.
     Columns in two levels: for each reference, the factor in each objective (reference /
-    architecture: above 1 is better), `better` (in how many objectives) and `dominates`. Empty
+    architecture: above 1 is better, latency as measured in turn), `better` (in how many objectives) and `dominates`. Empty
     without references.
     """
     import pandas as pd
@@ -169,15 +130,12 @@ def comparison_table(study: StudyRecord) -> pd.DataFrame:
         return pd.DataFrame()
     rows, names = [], []
     main = next(iter(study.references.values()))
-    for trial in _ranked(study, front_found(study), main):
+    for trial in ranked(study, front_found(study), main):
         row: dict[tuple[str, str], object] = {}
         for name, reference in study.references.items():
-            gained = factors(study, trial, reference)
-            row.update({(name, objective): factor for objective, factor in gained.items()})
-            row[name, "better"] = better_count(study, trial, reference)
-            row[name, "dominates"] = dominates(
-                trial.objectives, reference.objectives, study.objective_names
-            )
+            compared = compare(study, trial, reference)
+            row |= {(name, objective): factor for objective, factor in compared.factors.items()}
+            row[name, "better"], row[name, "dominates"] = compared.better, compared.dominates
         rows.append(row)
         names.append(trial.name)
     labels = [*study.objective_names, "better", "dominates"]
@@ -194,7 +152,7 @@ def dominance_table(study: StudyRecord) -> pd.DataFrame:
 
     rows = {}
     for name, reference in study.references.items():
-        counts = Counter(better_count(study, trial, reference) for trial in found(study))
+        counts = Counter(compare(study, trial, reference).better for trial in found(study))
         total = len(study.objectives)
         row = {"dominate": len(dominators(study, reference))}
         row.update({f"better_in_{k}": counts[k] for k in range(total, -1, -1)})
@@ -245,30 +203,72 @@ def _export_row(trial: TrialRecord) -> dict[str, object]:
     return row
 
 
-def _ranked(
-    study: StudyRecord, trials: Sequence[TrialRecord], reference: TrialRecord
-) -> list[TrialRecord]:
-    def rank(trial: TrialRecord) -> tuple[bool, int, float]:
-        return (
-            dominates(trial.objectives, reference.objectives, study.objective_names),
-            better_count(study, trial, reference),
-            mean_factor(study, trial, reference),
-        )
-
-    return sorted(trials, key=rank, reverse=True)
-
-
 def _changes(study: StudyRecord, trial: TrialRecord, reference: TrialRecord) -> str:
     """`12.3x fewer parameters and 3.1x lower latency at 1 % lower reconstruction loss`."""
-    told = {
-        objective: describe_change(
-            objective, trial.objectives[objective.name], reference.objectives[objective.name]
-        )
-        for objective in study.objectives
-    }
+    compared = compare(study, trial, reference)
+    told = {objective: told_change(objective, compared) for objective in study.objectives}
     learned = [text for objective, text in told.items() if objective.cost == "training"]
     costs = [text for objective, text in told.items() if objective.cost != "training"]
     return " at ".join(filter(None, (_listed(costs), _listed(learned))))
+
+
+def told_change(objective: Objective, compared: Comparison) -> str:
+    """Say how a trial compares in one objective; "about" where a latency was disturbed."""
+    if compared.tied(objective.name):
+        return f"no certain change in {noun(objective)}"
+    change = describe_change(objective, 1 / compared.factors[objective.name], 1)
+    return f"about {change}" if compared.contended and objective.cost == "device" else change
+
+
+def _nothing_found(study: StudyRecord) -> str:
+    """Say why a study has no architecture to show: limits, failures, or that it has just begun."""
+    candidates = [trial for trial in study.trials if trial.reference is None]
+    failed = [t for t in (candidates if study.complete else study.trials) if t.state == "failed"]
+    parts = [*_rejections(study, [t for t in candidates if t.state == "rejected"])]
+    if failed:
+        what = "candidate" if study.complete else "architecture"
+        everyone = len(failed) == len(candidates if study.complete else study.trials)
+        parts.append(_failures(failed, what, everyone))
+    if parts:
+        return ". ".join(parts) + "."
+    if study.complete:
+        return "Only reference points have been evaluated; no architecture was found yet."
+    return "No architecture has been evaluated yet."
+
+
+def _rejections(study: StudyRecord, rejected: Sequence[TrialRecord]) -> list[str]:
+    """One sentence per limit that rejected candidates, with the smallest value there was."""
+    limits = study.config.get("limits") or {}
+    causes: dict[str, list[TrialRecord]] = {}
+    for trial in rejected:
+        over = (n for n, limit in limits.items() if trial.objectives.get(n, -math.inf) > limit)
+        causes.setdefault(next(over, ""), []).append(trial)
+    told = []
+    for name, trials in causes.items():
+        text = f"{_counted(len(trials), 'candidate')} rejected by "
+        if not name:
+            told.append(f"{text}a limit: {trials[0].reason or 'no reason recorded'}")
+            continue
+        smallest = min(t.objectives[name] for t in trials)
+        seen = format_value(OBJECTIVES[name], smallest)
+        told.append(f"{text}the limit {name} <= {limits[name]:g}; the smallest seen is {seen}")
+    return told
+
+
+def _failures(failed: Sequence[TrialRecord], what: str, everyone: bool) -> str:
+    kinds = Counter(reason_kind(trial.reason) for trial in failed)
+    kind, count = kinds.most_common(1)[0]
+    reason = next(t.reason for t in failed if reason_kind(t.reason) == kind)
+    told = (reason or "no reason recorded").rstrip(".")
+    number = f"{'All ' if everyone and len(failed) > 1 else ''}{len(failed)} {what}"
+    plural = "s" * (len(failed) != 1)
+    if len(kinds) == 1:
+        return f"{number}{plural} failed: {told}"
+    return f"{number}{plural} failed, most often ({count}) for this reason: {told}"
+
+
+def _counted(count: int, what: str) -> str:
+    return f"{count} {what}{'s were' if count != 1 else ' was'}"
 
 
 def _listed(parts: Sequence[str]) -> str:

@@ -146,7 +146,9 @@ def test_an_interrupted_study_says_how_to_go_on(
 
     monkeypatch.setattr(Trainer, "epochs", interrupt)
     assert nas("study", "run", "quickstart", *SMALL, *QUICK) == 130
-    assert "nothing finished is lost" in " ".join(capsys.readouterr().err.split())
+    told = " ".join(capsys.readouterr().err.split())
+    assert "nothing finished is lost" in told
+    assert "resumes: nas" in told
 
 
 def bad_input(tmp_path: Path) -> dict[str, tuple[list[str], list[str]]]:

@@ -60,6 +60,28 @@ def test_all_faults_are_told_at_once(tmp_path: Path) -> None:
     assert len(lines) == 6
 
 
+@pytest.mark.parametrize(
+    ("text", "told"),
+    [
+        ("space: tiny\nspace: wide\n", "'space' is given twice"),
+        ("space: tinny\ntraining: {epochs: 0}\n", "'tiny'"),
+        ("space: tiny\nsearch: {seed: -1}\n", "search.seed"),
+    ],
+)
+def test_more_faults_of_a_file(tmp_path: Path, text: str, told: str) -> None:
+    path = tmp_path / "x.yaml"
+    path.write_text(text)
+    with pytest.raises(UserError, match=told) as refused:
+        load_config(str(path))
+    assert ("epochs" in text) == ("training.epochs" in str(refused.value))
+
+
+def test_an_empty_section_is_one_without_settings(tmp_path: Path) -> None:
+    path = tmp_path / "x.yaml"
+    path.write_text("space: tiny\ntraining:\nlimits:\n")
+    assert load_config(str(path), {"training.epochs": 3}).training.epochs == 3
+
+
 def test_a_study_needs_two_objectives() -> None:
     with pytest.raises(UserError, match="at least two"):
         load_config("quickstart", {"objectives": ["params"]})
@@ -67,7 +89,7 @@ def test_a_study_needs_two_objectives() -> None:
 
 @pytest.mark.parametrize(
     ("content", "told"),
-    [("[1, 2", "not valid YAML"), ("- 1", "is a mapping"), (b"\xff\xfe\x00", "not UTF-8")],
+    [("[1, 2", "not valid JSON or YAML"), ("- 1", "is a mapping"), (b"\xff\xfe\x00", "not UTF-8")],
 )
 def test_files_that_hold_no_configuration(tmp_path: Path, content: str | bytes, told: str) -> None:
     path = tmp_path / "x.yaml"

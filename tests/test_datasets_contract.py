@@ -109,11 +109,31 @@ def test_the_papers_split() -> None:
         ({"kind": "celeba"}, "needs the folder of its images"),
         ({"count": 9}, "greater than or equal to 10"),
         ({"colour": 1}, "Extra inputs"),
+        ({"count": True}, "valid integer"),
+        ({"seed": True}, "valid integer"),
+        ({"seed": -1}, "greater than or equal to 0"),
+        ({"seed": 2**32}, "less than 4294967296"),
+        ({"split_seed": -1}, "greater than or equal to 0"),
+        ({"split_seed": 2**32}, "less than 4294967296"),
     ],
 )
 def test_bad_configurations_are_refused(values: dict[str, Any], message: str) -> None:
     with pytest.raises(ValidationError, match=message):
         DataConfig.model_validate(values)
+
+
+def test_the_largest_seed_works(config: Make) -> None:
+    largest = 2**32 - 1
+    assert len(load_dataset(config(count=10, seed=largest, split_seed=largest), 8).test) == 2
+
+
+def test_a_cache_folder_that_cannot_be_made(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "file").write_text("no folder")
+    monkeypatch.setenv("NAS_CACHE_DIR", str(tmp_path / "file" / "cache"))
+    with pytest.raises(UserError, match=r"file.cache.*cannot be written.*set NAS_CACHE_DIR"):
+        load_dataset(DataConfig(count=10), 8)
 
 
 def test_tiny_images_are_refused() -> None:

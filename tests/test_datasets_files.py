@@ -73,6 +73,32 @@ def test_export_refuses_to_mix_with_another(exported: Path, faces: ImageDataset)
         export_celeba(faces, exported)
 
 
+def test_an_interrupted_export_starts_anew(faces: ImageDataset, tmp_path: Path) -> None:
+    def interrupt(done: int, _total: int) -> None:
+        if done == 7:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        export_celeba(faces, tmp_path / "celeba", interrupt)
+    assert list((tmp_path / "celeba").iterdir()) == []
+    export_celeba(faces, tmp_path / "celeba")
+    assert sorted(path.name for path in (tmp_path / "celeba").iterdir()) == [
+        "img_align_celeba",
+        "list_attr_celeba.csv",
+        "list_eval_partition.csv",
+    ]
+    assert len(load_dataset(DataConfig(kind="celeba", path=tmp_path / "celeba"), 32)) == 20
+
+
+def test_an_impossible_export_names_the_directory(faces: ImageDataset, tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("no folder")
+    for place in (tmp_path / "file", tmp_path / "file" / "below"):
+        with pytest.raises(UserError, match=r"cannot be written .*; give a folder") as error:
+            export_celeba(faces, place)
+        assert repr(str(place)) in str(error.value)
+        assert "\n" not in str(error.value)
+
+
 def test_celeba_uses_the_first_by_name(exported: Path, faces: ImageDataset) -> None:
     read = load_dataset(DataConfig(kind="celeba", path=exported, count=12), 32)
     assert len(read) == 12
@@ -115,6 +141,56 @@ def test_folder_reads_every_format_recursively_without_a_crop(tmp_path: Path) ->
     assert np.all(dataset.images[15] == 77)  # after the folders a/ in order of path
     left, right = dataset.images[16, 0, :, 0], dataset.images[16, 0, :, -1]
     assert (left.max(), right.min()) == (0, 255)  # both ends of the wide image are there
+
+
+def write_uniform(folder: Path, image: Image.Image, **options: object) -> None:
+    folder.mkdir()
+    for number in range(10):
+        image.save(folder / f"{number}.png", **options)  # type: ignore[arg-type]
+
+
+def test_sixteen_bit_greys_are_scaled(tmp_path: Path) -> None:
+    levels = np.array([[0, 257, 65535], [128, 129, 25700]], np.uint16)
+    write_uniform(tmp_path / "grey", Image.fromarray(np.kron(levels, np.ones((8, 8), np.uint16))))
+    dataset = load_dataset(DataConfig(kind="folder", path=tmp_path / "grey"), 24)
+    rows = dataset.images[0, :, [2, 21], :][:, :, [4, 12, 20]]  # (rows, channels, columns)
+    assert rows[:, 0].tolist() == [[0, 1, 255], [0, 1, 100]]
+    assert np.array_equal(rows[:, 0], rows[:, 1])
+    assert np.array_equal(rows[:, 0], rows[:, 2])
+
+
+def palette() -> Image.Image:
+    image = Image.new("P", (8, 8))
+    image.putpalette([255, 0, 0])
+    return image
+
+
+@pytest.mark.parametrize(
+    ("image", "options", "expected"),
+    [
+        (Image.new("RGBA", (8, 8), (255, 0, 0, 0)), {}, [255, 255, 255]),
+        (Image.new("RGBA", (8, 8), (255, 0, 0, 51)), {}, [255, 204, 204]),  # 51 = 255 / 5
+        (Image.new("RGBA", (8, 8), (10, 20, 30, 255)), {}, [10, 20, 30]),
+        (Image.new("LA", (8, 8), (0, 51)), {}, [204, 204, 204]),
+        (palette(), {}, [255, 0, 0]),
+        (palette(), {"transparency": 0}, [255, 255, 255]),
+        (Image.new("I;16", (8, 8), 514), {"transparency": 514}, [255, 255, 255]),
+        (Image.new("I;16", (8, 8), 514), {"transparency": 515}, [2, 2, 2]),
+    ],
+)
+def test_transparent_parts_show_white(
+    tmp_path: Path, image: Image.Image, options: dict[str, object], expected: list[int]
+) -> None:
+    write_uniform(tmp_path / "images", image, **options)
+    dataset = load_dataset(DataConfig(kind="folder", path=tmp_path / "images"), 8)
+    assert dataset.images[0, :, 4, 4].tolist() == expected
+
+
+@pytest.mark.parametrize(("mode", "level"), [("F", 0.5), ("I", 70_000), ("I", -1)])
+def test_pixels_without_a_known_range_are_refused(tmp_path: Path, mode: str, level: float) -> None:
+    write_uniform(tmp_path / "images", Image.new(mode, (8, 8), level), format="TIFF")
+    with pytest.raises(UserError, match="10 of 10 images cannot be read"):
+        load_dataset(DataConfig(kind="folder", path=tmp_path / "images"), 8)
 
 
 def test_few_unreadable_images_are_named_and_skipped(tmp_path: Path) -> None:

@@ -19,7 +19,7 @@ from studies.runner import Runner
 from studies.store import StudyStore, list_studies
 from tests.fake_evaluator import FakeEvaluator
 
-ENVIRONMENT = {"data_fingerprint": "0" * 12}
+ENVIRONMENT = {"data_fingerprint": "0" * 12, "device": "cpu", "torch_version": "2.13.0"}
 
 
 def config(**changes: Any) -> StudyConfig:
@@ -153,7 +153,9 @@ def test_images_that_changed_are_refused(tmp_path: Path) -> None:
     run(tmp_path, config())
     store = StudyStore(tmp_path / "s")
     with pytest.raises(UserError, match="content changed"):
-        store.create(config(), SearchSpace.load("quickstart"), {"data_fingerprint": "1" * 12})
+        store.create(
+            config(), SearchSpace.load("quickstart"), {**ENVIRONMENT, "data_fingerprint": "1" * 12}
+        )
 
 
 def test_a_study_has_one_writer(tmp_path: Path) -> None:
@@ -206,3 +208,111 @@ def test_optuna_sees_the_parameters_and_values_of_every_trial(tmp_path: Path) ->
     for trial, frozen in zip(record.trials, study.trials, strict=True):
         assert frozen.values == [trial.objectives[n] for n in record.objective_names]
         assert space.architecture(space.from_optuna(frozen.params)) == trial.architecture
+
+
+def test_an_interruption_does_not_change_the_search(tmp_path: Path) -> None:
+    for sampler in ("tpe", "nsga2", "random", "enumerate", "qmc"):
+        asked = config(name=sampler, search={"sampler": sampler, "trials": 14})
+        whole = run(tmp_path / "whole", asked)
+        for interrupt_on in (1, 3, 9):
+            with pytest.raises(KeyboardInterrupt):
+                run(tmp_path / f"{interrupt_on}", asked, FakeEvaluator(interrupt_on=interrupt_on))
+            resumed = run(tmp_path / f"{interrupt_on}", asked)
+            assert [t.digest for t in resumed.trials] == [t.digest for t in whole.trials], sampler
+
+
+def test_a_trial_that_kills_its_process_again_and_again_fails(tmp_path: Path) -> None:
+    for _ in range(runner.MAX_STARTS):
+        with pytest.raises(KeyboardInterrupt):
+            run(tmp_path, config(), FakeEvaluator(interrupt_on=1))
+    record = run(tmp_path, config())
+    assert record.trials[0].state == "failed"
+    assert "the process ended 3 times" in (record.trials[0].reason or "")
+    assert [trial.state for trial in record.trials[1:]] == ["complete"] * 7
+
+
+def test_a_line_that_was_not_written_to_its_end_is_cut(tmp_path: Path) -> None:
+    first = run(tmp_path, config())
+    journal = tmp_path / "s" / "journal.log"
+    content = journal.read_bytes()
+    journal.write_bytes(content + content.splitlines()[-1][:-20])
+    (tmp_path / "s" / "journal.log.lock").write_text("")
+    more = run(tmp_path, config(search={"sampler": "random", "trials": 8}))
+    assert more.trials[:8] == first.trials
+    assert len(more.trials) == 10
+    assert journal.read_bytes().endswith(b"\n")
+
+
+def test_a_damaged_journal_is_told_by_its_line(tmp_path: Path) -> None:
+    run(tmp_path, config())
+    journal = tmp_path / "s" / "journal.log"
+    lines = journal.read_bytes().splitlines(keepends=True)
+    journal.write_bytes(b"".join([*lines[:5], b"{broken\n", *lines[5:]]))
+    with pytest.raises(UserError, match=r"journal\.log: damaged in line 6"):
+        StudyStore.open(tmp_path, "s").record()
+
+
+def test_a_study_can_be_moved_and_read_from_anywhere(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    first = run(Path("here"), config())
+    sqlite = run(Path("here"), config(name="q"), storage="sqlite:///x.db")
+    (tmp_path / "here").rename(tmp_path / "there")
+    (tmp_path / "elsewhere").mkdir()
+    monkeypatch.chdir(tmp_path / "elsewhere")
+    assert StudyStore.open(Path("../there"), "s").record().trials == first.trials
+    assert StudyStore.open(Path("../there"), "q").record().trials == sqlite.trials
+    assert not list(Path().iterdir())
+
+
+def test_resuming_keeps_to_the_storage_it_began_with(tmp_path: Path) -> None:
+    url = f"sqlite:///{tmp_path / 'x.db'}"
+    first = run(tmp_path, config(), storage=url)
+    again = FakeEvaluator()
+    assert run(tmp_path, config(), again).trials == first.trials
+    assert again.calls == 0
+    with pytest.raises(UserError, match="is recorded in"):
+        run(tmp_path, config(), storage=f"sqlite:///{tmp_path / 'y.db'}")
+
+
+def test_a_storage_that_is_gone_is_not_made_anew_by_reading(tmp_path: Path) -> None:
+    run(tmp_path, config())
+    (tmp_path / "s" / "journal.log").unlink()
+    with pytest.raises(UserError, match="storage is gone"):
+        StudyStore.open(tmp_path, "s").record()
+    assert not (tmp_path / "s" / "journal.log").exists()
+
+
+def test_a_damaged_head_is_told(tmp_path: Path) -> None:
+    run(tmp_path, config())
+    (tmp_path / "s" / "study.yaml").write_text("just text")
+    with pytest.raises(UserError, match=r"study\.yaml: damaged"):
+        StudyStore.open(tmp_path, "s")
+
+
+def test_latencies_of_two_machines_are_not_mixed(tmp_path: Path) -> None:
+    measured = config(objectives=["reconstruction_loss", "latency_ms"])
+    store, space = StudyStore(tmp_path / "s"), SearchSpace.load("quickstart")
+    store.create(measured, space, ENVIRONMENT)
+    with pytest.raises(UserError, match=r'measured elsewhere \(torch_version was "2.13.0"'):
+        store.create(measured, space, {**ENVIRONMENT, "torch_version": "2.14.0"})
+
+
+def test_limits_that_need_measuring_are_given_up_sooner(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Slow(FakeEvaluator):
+        def __call__(self, architecture: Any) -> Any:
+            for findings in super().__call__(architecture):
+                known = {**findings.objectives, "latency_ms": 3.0 + self.calls}
+                yield type(findings)(findings.step, known)
+
+    asked = config(limits={"latency_ms": 0.1})
+    space, store = SearchSpace.load("quickstart"), StudyStore(tmp_path / "s")
+    store.create(asked, space, ENVIRONMENT)
+    driver = Runner(asked, space, store, Slow())
+    record = driver.run()
+    rejected = sum(trial.state == "rejected" for trial in record.trials)
+    assert rejected == runner.MAX_MEASURED_REJECTIONS
+    assert "smallest values among them are latency_ms 6" in (driver.gave_up or "")

@@ -23,6 +23,7 @@ from nas.training import (
     TrainingConfig,
     TrainingDiverged,
     evaluate,
+    out_of_memory_as_failure,
 )
 from nas.vae import VAE, build_vae
 from search_spaces.architecture import CHOICES, Architecture
@@ -113,11 +114,33 @@ def test_defaults_are_the_papers() -> None:
 
 @pytest.mark.parametrize(
     ("key", "value"),
-    [("epoch", 3), ("epochs", 0), ("batch_size", 1), ("learning_rate", -1), ("ssim", "box")],
+    [
+        ("epoch", 3),
+        ("epochs", 0),
+        ("epochs", True),
+        ("batch_size", 1),
+        ("patience", True),
+        ("learning_rate", -1),
+        ("learning_rate", True),
+        ("kl_weight", "nan"),
+        ("ssim", "box"),
+        ("seed", -1),
+        ("seed", True),
+        ("seed", 2**32),
+    ],
 )
 def test_settings_that_cannot_be_meant_are_refused(key: str, value: object) -> None:
     with pytest.raises(ValidationError, match=key):
         TrainingConfig.model_validate({key: value})
+
+
+def test_numbers_may_be_text_as_yaml_reads_them() -> None:
+    config = TrainingConfig.model_validate({"learning_rate": "1e-4", "kl_weight": 0})
+    assert (config.learning_rate, config.kl_weight) == (1e-4, 0.0)
+
+
+def test_the_largest_seed_trains() -> None:
+    assert next(trainer(FAST.model_copy(update={"seed": 2**32 - 1})).epochs()).epoch == 1
 
 
 @pytest.mark.parametrize("channels_last", [True, False])
@@ -291,9 +314,31 @@ def test_out_of_memory_ends_the_candidate(monkeypatch: pytest.MonkeyPatch, kind:
         torch.empty(2**60)
 
     monkeypatch.setattr("nas.training.forward", starved)
-    with pytest.raises(OutOfMemory, match=r"epoch 1: out of memory on cpu at batch size 4"):
+    with pytest.raises(OutOfMemory, match=r"epoch 1 at batch size 4: out of memory on cpu"):
         list(trainer().epochs())
     assert issubclass(OutOfMemory, CandidateFailed)
+
+
+@pytest.mark.parametrize(
+    "message",
+    [
+        "CUDA error: out of memory",
+        "[enforce fail at alloc_cpu.cpp:117] DefaultCPUAllocator: not enough memory",
+        "CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`",
+    ],
+)
+def test_out_of_memory_is_known_by_its_message(message: str) -> None:
+    guard = out_of_memory_as_failure("building", "cuda:0")
+    with pytest.raises(OutOfMemory, match=r"^building: out of memory on cuda:0$") as caught, guard:
+        raise RuntimeError(message)
+    assert str(caught.value.__cause__) == message
+
+
+@pytest.mark.parametrize("failure", [OutOfMemory("inner: out of memory"), TrainingDiverged("nan")])
+def test_a_failure_that_has_its_name_keeps_it(failure: CandidateFailed) -> None:
+    with pytest.raises(CandidateFailed) as caught, out_of_memory_as_failure("outer", "cpu"):
+        raise failure
+    assert caught.value is failure
 
 
 def test_other_errors_stay_what_they_are(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -13,6 +13,7 @@ import re
 import shutil
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor, as_completed
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -65,14 +66,13 @@ class Entry:
         """Return the first `count` images and labels, memory-mapped, building what is missing.
 
         `fill` is called from `threads` threads for runs of at most `chunk` rows.
-        """
-        from filelock import FileLock
 
+        Raises:
+            UserError: The cache folder cannot be written or has too little room.
+        """
         if (found := self._open(count)) is not None:
             return found
-        folder = self._folder
-        folder.mkdir(parents=True, exist_ok=True)
-        with FileLock(folder / f"{self.stem}.lock"):
+        with self._locked():
             if (found := self._open(count)) is None:
                 self._build(count, fill, threads, chunk, progress)
                 found = self._open(count)
@@ -82,6 +82,18 @@ class Entry:
     def companion(self, suffix: str) -> Path:
         """Return the path of a small file kept next to this entry."""
         return self._folder / f"{self.stem}.{suffix}"
+
+    def _locked(self) -> AbstractContextManager[object]:
+        from filelock import FileLock
+
+        try:
+            self._folder.mkdir(parents=True, exist_ok=True)
+            return FileLock(self._folder / f"{self.stem}.lock").acquire()
+        except OSError as error:
+            raise UserError(
+                f"{self._folder}: cannot be written ({error.strerror or error}); set NAS_CACHE_DIR "
+                "to a folder that you may write to"
+            ) from error
 
     @property
     def _folder(self) -> Path:

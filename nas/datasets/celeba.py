@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import numpy as np
 from numpy.typing import NDArray
@@ -43,27 +44,46 @@ def export_celeba(dataset: ImageDataset, directory: Path, progress: Progress | N
 
     Images become `img_align_celeba/000001.jpg` and so on (JPEG quality 95, full chroma), the split
     `list_eval_partition.csv` (0 training, 1 validation, 2 test), the attributes, if any,
-    `list_attr_celeba.csv` (1 or -1).
+    `list_attr_celeba.csv` (1 or -1). They appear in `directory` once all of them are written: after
+    an interruption the same call starts anew.
 
     Raises:
-        UserError: `directory` already holds `img_align_celeba`.
+        UserError: `directory` already holds `img_align_celeba`, or cannot be written.
     """
+    try:
+        if (directory / IMAGES).exists():
+            found = str(directory / IMAGES)
+            raise UserError(f"directory: {found!r} exists already; give another directory")
+        directory.mkdir(parents=True, exist_ok=True)
+        with TemporaryDirectory(dir=directory, prefix=".unfinished-") as scratch:
+            _write_images(dataset, Path(scratch) / IMAGES, progress)
+            _write_tables(dataset, Path(scratch))
+            for part in sorted(Path(scratch).iterdir(), reverse=True):  # the images come last
+                part.replace(directory / part.name)
+    except OSError as error:
+        raise UserError(
+            f"directory: {str(directory)!r} cannot be written ({error.strerror or error}); give a "
+            "folder with room that you may write to"
+        ) from error
+
+
+def _names(dataset: ImageDataset) -> list[str]:
+    return [f"{number:06d}.jpg" for number in range(1, len(dataset) + 1)]
+
+
+def _write_images(dataset: ImageDataset, folder: Path, progress: Progress | None) -> None:
     from PIL import Image
 
-    folder = directory / IMAGES
-    if folder.exists():
-        raise UserError(f"directory: {str(folder)!r} exists already; give another directory")
-    folder.mkdir(parents=True)
-    names = [f"{number:06d}.jpg" for number in range(1, len(dataset) + 1)]
-    for row, name in enumerate(names):
+    folder.mkdir()
+    for row, name in enumerate(_names(dataset)):
         pixels = np.ascontiguousarray(dataset.images[row].transpose(1, 2, 0))
         Image.fromarray(pixels).save(folder / name, quality=95, subsampling=0)
         if progress is not None:
-            progress(row + 1, len(names))
-    _write_tables(dataset, directory, names)
+            progress(row + 1, len(dataset))
 
 
-def _write_tables(dataset: ImageDataset, directory: Path, names: Sequence[str]) -> None:
+def _write_tables(dataset: ImageDataset, directory: Path) -> None:
+    names = _names(dataset)
     if dataset.attributes is not None:
         signs = np.where(dataset.attributes, 1, -1).tolist()
         rows = ([name, *row] for name, row in zip(names, signs, strict=True))

@@ -7,7 +7,7 @@ import json
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, Self
+from typing import Annotated, Any, Literal, Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,6 +17,8 @@ from search_spaces.errors import UserError
 
 Progress = Callable[[int, int], None]
 Indices = NDArray[np.int64]
+Seed = Annotated[int, Field(strict=True, ge=0, lt=2**32)]
+"""What every source of randomness takes; strict, because otherwise `true` would be seed 1."""
 
 MINIMUM_IMAGES = 10  # below this a 70/15/15 split leaves a part with no image to measure on
 
@@ -37,9 +39,9 @@ class DataConfig(BaseModel):
 
     kind: Literal["faces", "celeba", "folder"] = "faces"
     path: Path | None = None
-    count: int | None = Field(default=None, ge=MINIMUM_IMAGES)
-    seed: int = Field(default=0, ge=0)
-    split_seed: int = 42
+    count: Annotated[int, Field(strict=True, ge=MINIMUM_IMAGES)] | None = None
+    seed: Seed = 0
+    split_seed: Seed = 42
 
     @model_validator(mode="after")
     def _path_fits_kind(self) -> Self:

@@ -7,6 +7,7 @@ import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
@@ -22,7 +23,12 @@ from nas.datasets.dataset import (
 )
 from search_spaces.errors import UserError
 
+if TYPE_CHECKING:
+    from PIL import Image
+
 SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".webp", ".bmp"})
+DECODER_VERSION = 2
+"""Part of the cache's key: raise it when the same file comes to give other pixels."""
 UNREADABLE_SHARE = 0.01
 """Up to this share of files may be unreadable: they are skipped and named. More is refused."""
 
@@ -99,7 +105,7 @@ def read_images(
     names = [path.relative_to(root).as_posix() for path in paths]
     stats = [path.stat() for path in paths]
     listing = [(n, s.st_size, s.st_mtime_ns) for n, s in zip(names, stats, strict=True)]
-    key = fingerprint_of(root=str(root.resolve()), listing=listing)
+    key = fingerprint_of(decoder=DECODER_VERSION, root=str(root.resolve()), listing=listing)
 
     def fill(start: int, stop: int) -> tuple[Images, Labels]:
         return _decode(paths[start:stop], size)
@@ -126,13 +132,34 @@ def _decode(paths: Sequence[Path], size: int) -> tuple[Images, Labels]:
     for row, path in enumerate(paths):
         try:
             with Image.open(path) as opened:
-                upright = ImageOps.exif_transpose(opened).convert("RGB")
+                upright = _as_rgb(ImageOps.exif_transpose(opened))
             resized = upright.resize((size, size), Image.Resampling.BILINEAR)
         except (OSError, SyntaxError, ValueError, Image.DecompressionBombError):
             continue  # Pillow raises any of these for a damaged file; the caller counts them
         images[row] = np.asarray(resized).transpose(2, 0, 1)
         readable[row] = True
     return images, readable
+
+
+def _as_rgb(image: Image.Image) -> Image.Image:
+    """Return 8-bit RGB: 16-bit greys scaled, transparent parts over white.
+
+    Raises:
+        ValueError: The pixels have no known range, such as floats.
+    """
+    from PIL import Image
+
+    if image.mode.startswith(("I", "F")):  # which Pillow would cut off at 255
+        levels = np.asarray(image)
+        if image.mode == "F" or levels.min() < 0 or levels.max() > 65535:
+            raise ValueError("pixels without a known range")
+        clear = levels == image.info.get("transparency")
+        eight = (levels.astype(np.int64) + 128) // 257  # 65535 = 255 x 257
+        return Image.fromarray(np.where(clear, 255, eight).astype(np.uint8)).convert("RGB")
+    if image.has_transparency_data:
+        white = Image.new("RGBA", image.size, "white")
+        return Image.alpha_composite(white, image.convert("RGBA")).convert("RGB")
+    return image.convert("RGB")
 
 
 def _refuse_many(root: Path, skipped: Sequence[str], count: int) -> None:

@@ -37,46 +37,52 @@ class Proposal:
 class Proposer:
     """Propose architectures of a space, each network at most once.
 
-    The sampler works on a study of its own in memory. There a repeated proposal is told the values
-    that are known for it, and inactive axes may have values; the study that people look at holds
-    neither. All objectives are minimised.
+    The sampler works on a study of its own in memory. There repeated proposals fail unheard, and
+    inactive axes may have values; the study that people look at holds neither. What is proposed
+    depends on the seed and on what was told, not on when a search was interrupted. All objectives
+    are minimised.
     """
 
     def __init__(self, space: SearchSpace, sampler: str, objectives: int, seed: int) -> None:
         self.space = space
         kind = SAMPLERS[sampler]
+        self._sampler, self._seed = sampler, seed
         self._enumerate = kind is None
         self._all_axes = kind is not None and kind.all_axes
-        self._rng = np.random.default_rng(seed)
+        self._reseeded = kind is not None and kind.reseeded
         with _Quiet():
             self._study = optuna.create_study(
                 directions=["minimize"] * objectives, sampler=make_sampler(sampler, seed)
             )
-        self._values: dict[str, Sequence[float] | None] = {}
+        self._seen: set[str] = set()
         self._open: dict[str, Trial] = {}
         self._walk: Iterator[Assignment] | None = None
 
     @property
     def seen(self) -> int:
         """Number of distinct networks tried or being tried."""
-        return len(self._values)
+        return len(self._seen)
 
     def propose(self) -> Proposal | None:
         """Return an architecture not seen before, or None when the space has no other."""
         if self._enumerate:
             return self._unseen_in_order(0)
         for repeats in range(PATIENCE):
+            if self._reseeded:
+                # By what was seen, so that a resumed search goes the way it would have gone.
+                seed = np.random.SeedSequence([self._seed, self.seen, repeats]).generate_state(1)
+                self._study.sampler = make_sampler(self._sampler, int(seed[0]))
             trial = self._study.ask(self.space.distributions() if self._all_axes else None)
             assignment = self.space.suggest(trial)
             if self.space.problem(assignment) is not None:
                 self._study.tell(trial, state=TrialState.FAIL)
                 continue
             architecture = self.space.architecture(assignment)
-            if architecture.digest not in self._values:
-                self._values[architecture.digest] = None
+            if architecture.digest not in self._seen:
+                self._seen.add(architecture.digest)
                 self._open[architecture.digest] = trial
                 return Proposal(assignment, architecture, repeats)
-            self._repeat(trial, architecture.digest)
+            self._study.tell(trial, state=TrialState.FAIL)
         return self._unseen_draw() or self._unseen_in_order(PATIENCE)
 
     def register(self, assignment: Assignment | None, architecture: Architecture) -> None:
@@ -84,9 +90,9 @@ class Proposer:
 
         Without an assignment (not a member of the space) the sampler never hears of it.
         """
-        if architecture.digest in self._values:
+        if architecture.digest in self._seen:
             return
-        self._values[architecture.digest] = None
+        self._seen.add(architecture.digest)
         if assignment is not None:
             self._adopt(assignment, architecture.digest)
 
@@ -101,7 +107,6 @@ class Proposer:
         `violations` holds by how much it misses each hard limit: relative, above zero is a miss. In
         a study with limits every candidate reports them, or the sampler takes it for infeasible.
         """
-        self._values[digest] = values
         trial = self._open.pop(digest, None)
         if trial is None:
             return
@@ -112,19 +117,12 @@ class Proposer:
         else:
             self._study.tell(trial, list(values))
 
-    def _repeat(self, trial: Trial, digest: str) -> None:
-        values = self._values[digest]
-        if values is None:
-            self._study.tell(trial, state=TrialState.FAIL)
-        else:
-            self._study.tell(trial, list(values))
-
     def _adopt(self, assignment: Assignment, digest: str) -> None:
         params = self.space.to_optuna(assignment)
         distributions = self.space.distributions(assignment)
         if self._all_axes:
             everything = self.space.distributions()
-            drawn = self.space.to_optuna(self.space.sample(self._rng))
+            drawn = self.space.to_optuna(self.space.sample(self._rng()))
             params = {
                 name: params.get(name, drawn.get(name, _first(distribution)))
                 for name, distribution in everything.items()
@@ -134,9 +132,13 @@ class Proposer:
             self._study.enqueue_trial(params)
         self._open[digest] = self._study.ask(fixed_distributions=distributions)
 
+    def _rng(self) -> np.random.Generator:
+        return np.random.default_rng([self._seed, self.seen])
+
     def _unseen_draw(self) -> Proposal | None:
+        rng = self._rng()
         for _ in range(_DRAWS):
-            found = self._adopt_if_unseen(self.space.sample(self._rng), PATIENCE)
+            found = self._adopt_if_unseen(self.space.sample(rng), PATIENCE)
             if found is not None:
                 return found
         return None
@@ -146,7 +148,7 @@ class Proposer:
             if self.space.size > ENUMERABLE:
                 return None
             everything = list(self.space.enumerate())
-            self._rng.shuffle(everything)
+            np.random.default_rng(self._seed).shuffle(everything)
             self._walk = iter(everything)
         for assignment in self._walk:
             found = self._adopt_if_unseen(assignment, repeats)
@@ -156,7 +158,7 @@ class Proposer:
 
     def _adopt_if_unseen(self, assignment: Assignment, repeats: int) -> Proposal | None:
         architecture = self.space.architecture(assignment)
-        if architecture.digest in self._values:
+        if architecture.digest in self._seen:
             return None
         self.register(assignment, architecture)
         return Proposal(assignment, architecture, repeats)

@@ -26,12 +26,14 @@ class SamplerKind:
 
     Genetic and quasi-random samplers work on the axes that all trials share: on a conditional space
     they would search hardly any. With `all_axes` the inactive axes are sampled as well and have no
-    effect. TPE models each group of jointly active axes by itself and needs no such help.
+    effect. TPE models each group of jointly active axes by itself and needs no such help. A
+    `reseeded` sampler is made anew for each proposal; a sequence has to go on instead.
     """
 
     make: Callable[[int], BaseSampler]
     all_axes: bool
     explanation: str
+    reseeded: bool = True
 
 
 def _tpe(seed: int) -> BaseSampler:
@@ -57,7 +59,7 @@ SAMPLERS: dict[str, SamplerKind | None] = {
         "genetic, non-dominated sorting and reference directions",
     ),
     "random": SamplerKind(lambda seed: RandomSampler(seed=seed), False, "independent draws"),
-    "qmc": SamplerKind(_qmc, True, "quasi-random Sobol sequence over the ordered axes"),
+    "qmc": SamplerKind(_qmc, True, "quasi-random Sobol sequence over the ordered axes", False),
     "enumerate": None,
 }
 """Sampler names; `enumerate` walks the whole space in shuffled order and needs no model."""

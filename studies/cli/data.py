@@ -22,7 +22,7 @@ def data() -> None:
 @click.option("--size", type=click.IntRange(8, 1024), default=144, show_default=True)
 @click.option("--rows", type=click.IntRange(1, 50), default=6, show_default=True)
 @click.option("--columns", type=click.IntRange(1, 50), default=10, show_default=True)
-@click.option("--seed", type=int, default=0, show_default=True)
+@click.option("--seed", type=click.IntRange(0), default=0, show_default=True)
 @click.option("-o", "--out", type=click.Path(path_type=Path), default=Path("preview.png"))
 def preview(
     kind: str, path: Path | None, size: int, rows: int, columns: int, seed: int, out: Path
@@ -46,7 +46,7 @@ def preview(
 @click.option("--path", type=click.Path(path_type=Path), help="Folder, for celeba and folder.")
 @click.option("--size", type=click.IntRange(8, 1024), default=144, show_default=True)
 @click.option("--count", type=click.IntRange(10), default=1000, show_default=True)
-@click.option("--seed", type=int, default=0, show_default=True)
+@click.option("--seed", type=click.IntRange(0), default=0, show_default=True)
 def export_(
     kind: str, directory: Path, path: Path | None, size: int, count: int, seed: int
 ) -> None:

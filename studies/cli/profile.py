@@ -66,7 +66,11 @@ def profile() -> None:
 
 _batch = click.option("--batch", type=click.IntRange(1), default=1, show_default=True)
 _threads = click.option(
-    "--threads", type=click.IntRange(1, 1024), default=1, show_default=True, help="CPU threads."
+    "--threads",
+    type=click.IntRange(1, 1024),
+    default=1,
+    show_default=True,
+    help="CPU threads; they sleep while they wait, unless OMP_WAIT_POLICY=ACTIVE is set.",
 )
 _device = click.option("--device", default="auto", show_default=True, help="auto, cpu or cuda.")
 _seconds = click.option(
@@ -173,7 +177,7 @@ def layer(
 
     over = parse_sweeps(sweeps)
     place = select_device(device)
-    found, title = find_layer(words, root)
+    found, title = find_layer(words, root, device)
     if batch is not None and "batch" not in over:
         over = {**over, "batch": [batch]}
     folder = writable(out or FOLDER / file_name(title))

@@ -67,7 +67,7 @@ def show(name: str) -> None:
 @space.command()
 @click.argument("name")
 @click.option("-n", "--count", type=click.IntRange(1), default=5, show_default=True)
-@click.option("--seed", type=int, default=0, show_default=True)
+@click.option("--seed", type=click.IntRange(0), default=0, show_default=True)
 @click.option("--json", "as_json", is_flag=True, help="One JSON architecture per line.")
 def sample(name: str, count: int, seed: int, as_json: bool) -> None:
     """Draw architectures uniformly from a space."""

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import shlex
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -84,19 +86,21 @@ def run(
     overrides = {_SHORTCUTS[k]: v for k, v in shortcuts.items() if v is not None}
     if objectives is not None:
         overrides["objectives"] = [name.strip() for name in objectives.split(",") if name.strip()]
-    for limit in limits:
-        overrides |= {f"limits.{k}": v for k, v in parse_overrides([limit], "--limit").items()}
+    limited = parse_overrides(limits, "--limit")
+    overrides |= {f"limits.{name}": value for name, value in limited.items()}
     overrides |= _data_overrides(celeba, folder)
     overrides |= parse_overrides(settings, "--set")
     resolved = load_config(config, overrides)
     display = Display(stderr, resolved.search.trials, resolved.training.epochs)
     try:
-        record = run_study(resolved, root, storage, display, progress_bar)
+        record, gave_up = run_study(resolved, root, storage, display, progress_bar)
     except KeyboardInterrupt:
-        again = f"nas study run {config}"
-        stderr.print(f"interrupted; nothing finished is lost. The same command ({again}) resumes.")
+        again = shlex.join(["nas", *sys.argv[1:]])
+        stderr.print(f"interrupted; nothing finished is lost. The same command resumes: {again}")
         raise
     _conclude(record, png)
+    if gave_up:
+        raise UserError(gave_up)
 
 
 def _open(root: Path, name: str) -> StudyRecord:
@@ -154,7 +158,11 @@ def list_(root: Path) -> None:
         "study", "space", "objectives", "complete", "front", "hypervolume", box=None, pad_edge=False
     )
     for name in names:
-        record = _open(root, name)
+        try:
+            record = _open(root, name)
+        except UserError as error:
+            stderr.print(f"[yellow]{escape(str(error))}[/yellow]")
+            continue
         volume = hypervolume(record.points(record.complete), record.nadir)
         table.add_row(
             escape(name),
@@ -248,17 +256,17 @@ def _limit_options(command: Any) -> Any:
 @study.command()
 @click.argument("name")
 @_limit_options
-@click.option("--by", default="reconstruction_loss", show_default=True, help="What to minimise.")
+@click.option("--by", help="What to minimise; default: the study's first objective.")
 @click.option("-o", "--out", type=click.Path(path_type=Path), help="Folder; default: NAME-best.")
 @root_option
-def best(name: str, by: str, out: Path | None, root: Path, **limits: float | None) -> None:
+def best(name: str, by: str | None, out: Path | None, root: Path, **limits: float | None) -> None:
     """Get *the* model: the best one within limits, with weights and architecture.
 
     Example: nas study best quickstart --max-latency-ms 5 --max-params 1e6
     """
     record = _open(root, name)
     caps = {key.removeprefix("max_"): cap for key, cap in limits.items() if cap is not None}
-    trial = _best(record, by, caps)
+    trial = _best(record, by or record.objective_names[0], caps)
     values = ", ".join(
         f"{noun(o)} {format_value(o, trial.objectives[o.name])}" for o in record.objectives
     )
@@ -269,6 +277,8 @@ def best(name: str, by: str, out: Path | None, root: Path, **limits: float | Non
 
 
 def _best(record: StudyRecord, by: str, caps: dict[str, float]) -> TrialRecord:
+    if not record.complete:
+        raise UserError(f"study {record.name!r} has no complete trial to choose from")
     known = sorted({name for trial in record.complete for name in trial.objectives})
     if by not in known:
         raise UserError(f"--by {by}: this study knows {', '.join(known)}{nearest(by, known)}")

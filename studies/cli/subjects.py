@@ -128,8 +128,12 @@ def latency_config(batch: int, threads: int, seconds: float) -> LatencyConfig:
     return LatencyConfig(batch=batch, threads=threads, max_s=seconds, max_warmup_s=warm_up_s)
 
 
-def find_layer(words: Sequence[str], root: Path) -> tuple[HandmadeLayer | CapturedLayer, str]:
+def find_layer(
+    words: Sequence[str], root: Path, device: str
+) -> tuple[HandmadeLayer | CapturedLayer, str]:
     """Read a layer in words, or take the one at a path of a model; return it and its title.
+
+    A layer of a model is on the device, with its true input.
 
     Raises:
         UserError, ProfilingError: neither fits; the nearest kind or path is offered.
@@ -149,8 +153,8 @@ def find_layer(words: Sequence[str], root: Path) -> tuple[HandmadeLayer | Captur
         tune()
         return parse_layer(text), text
     subject = Subject.find(first, root)
-    vae, _ = subject.build("cpu")
-    return capture_input(vae, rest[0], subject.images()), f"{subject.name} {rest[0]}"
+    vae, place = subject.build(device)
+    return capture_input(vae, rest[0], subject.images(1, place)), f"{subject.name} {rest[0]}"
 
 
 def parse_sweeps(texts: Sequence[str]) -> dict[str, list[int]]:

@@ -1,0 +1,123 @@
+"""How one trial compares with a reference: the factors, what is certain of them, who dominates."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from nas.objectives import dominates
+from search_spaces.references import REFERENCES
+from studies.records import StudyRecord, TrialRecord
+
+LATENCY = "latency_ms"
+_ANCHOR = next(iter(REFERENCES))
+"""The reference that every trial's latency is measured in turn with."""
+_RATIO = f"latency_over_{_ANCHOR}"
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """A trial against a reference.
+
+    Attributes:
+        factors: How many times better the trial is, by objective; below 1 it is worse.
+        verdicts: 1 better, -1 worse, 0 equal or, for a latency, too close to tell.
+        dominates: No worse in all objectives and better in one, by both the recorded values and
+            the verdicts.
+        contended: Something else disturbed a latency of the two.
+    """
+
+    factors: Mapping[str, float]
+    verdicts: Mapping[str, int]
+    dominates: bool
+    contended: bool
+
+    @property
+    def better(self) -> int:
+        """In how many objectives the trial is better."""
+        return sum(verdict > 0 for verdict in self.verdicts.values())
+
+    @property
+    def mean_factor(self) -> float:
+        """Geometric mean of the factors: one number for how much better a trial is."""
+        return math.exp(sum(map(math.log, self.factors.values())) / len(self.factors))
+
+    def tied(self, name: str) -> bool:
+        """Whether the values differ, but not by more than their measurement is certain of."""
+        return self.verdicts[name] == 0 and self.factors[name] != 1
+
+
+def compare(study: StudyRecord, trial: TrialRecord, reference: TrialRecord) -> Comparison:
+    """Compare a complete trial with a complete reference.
+
+    Machines change speed within minutes. A latency's factor is therefore the ratio that was
+    measured with both models taking turns (for other references than that one: the quotient of two
+    such ratios), and the quotient of the recorded medians only where no ratio was recorded. Where
+    its 95 % interval includes 1, the two are tied.
+    """
+    names, ours, theirs = study.objective_names, trial.objectives, reference.objectives
+    factors = {name: theirs[name] / ours[name] for name in names}
+    verdicts = {name: _sign(factors[name], factors[name]) for name in names}
+    paired = _paired_factor(trial, reference) if LATENCY in names else None
+    if paired:
+        factors[LATENCY], low, high = paired
+        verdicts[LATENCY] = _sign(low, high)
+    certain = min(verdicts.values()) >= 0 and max(verdicts.values()) > 0
+    contended = LATENCY in names and (trial.contended or reference.contended)
+    return Comparison(factors, verdicts, certain and dominates(ours, theirs, names), contended)
+
+
+def found(study: StudyRecord) -> tuple[TrialRecord, ...]:
+    """Return the fully evaluated architectures that are not reference points."""
+    return tuple(trial for trial in study.complete if trial.reference is None)
+
+
+def dominators(study: StudyRecord, reference: TrialRecord) -> tuple[TrialRecord, ...]:
+    """Return the found architectures that dominate `reference`."""
+    return tuple(t for t in found(study) if compare(study, t, reference).dominates)
+
+
+def champion(study: StudyRecord, reference: TrialRecord) -> TrialRecord | None:
+    """Return the found architecture that beats `reference` in most objectives and by most.
+
+    A dominating one comes before all others; then the number of objectives in which it is better
+    decides, then the geometric mean of its factors. None where nothing was found.
+    """
+    return next(iter(ranked(study, found(study), reference)), None)
+
+
+def ranked(
+    study: StudyRecord, trials: Sequence[TrialRecord], reference: TrialRecord
+) -> list[TrialRecord]:
+    """Return the trials, those that beat `reference` in most objectives and by most first."""
+
+    def rank(trial: TrialRecord) -> tuple[bool, int, float]:
+        compared = compare(study, trial, reference)
+        return compared.dominates, compared.better, compared.mean_factor
+
+    return sorted(trials, key=rank, reverse=True)
+
+
+def _paired_factor(trial: TrialRecord, reference: TrialRecord) -> tuple[float, float, float] | None:
+    """How many times faster the trial is, with the bounds of the interval; None: not recorded.
+
+    The bounds of a quotient are those of the extremes: wider than 95 %, never narrower.
+    """
+    ours, theirs = _ratio(trial), _ratio(reference)
+    if reference.reference == _ANCHOR:
+        theirs = (1.0, 1.0, 1.0)
+    if ours is None or theirs is None:
+        return None
+    return theirs[0] / ours[0], theirs[1] / ours[2], theirs[2] / ours[1]
+
+
+def _ratio(trial: TrialRecord) -> tuple[float, float, float] | None:
+    values = [trial.metrics.get(f"{_RATIO}{end}") for end in ("", "_low", "_high")]
+    middle, low, high = values
+    return None if middle is None or low is None or high is None else (middle, low, high)
+
+
+def _sign(low: float, high: float) -> int:
+    """Where an interval of a factor lies: 1 above one, -1 below, 0 around it."""
+    return int(low > 1) - int(high < 1)
