@@ -14,7 +14,7 @@ from rich.table import Table
 from search_spaces.errors import UserError
 from studies.cli.console import stdout
 from studies.cli.options import progress_bar, root_option
-from studies.cli.subjects import Subject, file_name, writable
+from studies.cli.subjects import Subject, file_name, hold_lane, writable
 
 if TYPE_CHECKING:
     from nas.explanation import Explanation
@@ -76,6 +76,7 @@ def explain(
     batch 1, more at larger batches.
     """
     from nas.explain import ExplainConfig, explain
+    from profiling.environment import select_device
     from studies.explain_words import Words
 
     first, second = Subject.find(a, root), Subject.find(b, root)
@@ -85,6 +86,7 @@ def explain(
         batches=batches, threads=threads, rounds=rounds, max_s=seconds, device=device
     )
     pair = (first.architecture, second.architecture)
+    hold_lane(select_device(device))
     with progress_bar("measuring") as progress:
         found = explain(*pair, names, config, progress=progress)
     for comparison in found.comparisons:

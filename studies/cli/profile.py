@@ -18,9 +18,9 @@ from studies.cli.subjects import (
     find_layer,
     latency_config,
     parse_sweeps,
+    prepare,
     save_rows,
     training_loss,
-    tune,
     writable,
 )
 
@@ -204,7 +204,7 @@ def peaks(threads: int, device: str, as_json: bool) -> None:
     from studies.cli.profile_print import print_peaks
 
     place = select_device(device)
-    tune()
+    prepare(place)
     with progress_bar("measuring") as progress:
         found = measure_peaks(threads, place, progress=progress)
     if as_json:

@@ -8,6 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import click
+
 from search_spaces.architecture import Architecture
 from search_spaces.errors import UserError
 from studies.cli.options import find_architecture, find_artefacts
@@ -72,7 +74,7 @@ class Subject:
         from profiling.environment import select_device
 
         place = select_device(device)
-        tune()
+        prepare(place)
         self.require_room(1, place)
         return build_vae(self.architecture, seed=0).to(place).eval(), place
 
@@ -106,11 +108,23 @@ class Subject:
         return torch.randn(shape, generator=_generator(device), device=device)
 
 
-def tune() -> None:
-    """Keep freed memory in the process, as studies do; the environment tells whether it took."""
+def prepare(device: torch.device) -> None:
+    """Make ready to measure: keep freed memory, as studies do, and have the device alone.
+
+    The environment tells whether the allocator took it. Trainings on this host pause at their next
+    batch until the command ends.
+    """
     from profiling.allocator import tune_allocator
 
     tune_allocator()
+    hold_lane(device)
+
+
+def hold_lane(device: torch.device) -> None:
+    """Have the measurement lane of a device until the running command ends."""
+    from profiling.lane import Lane
+
+    click.get_current_context().with_resource(Lane(str(device)).measuring())
 
 
 def _generator(device: torch.device | str) -> torch.Generator | None:
@@ -138,6 +152,7 @@ def find_layer(
     Raises:
         UserError, ProfilingError: neither fits; the nearest kind or path is offered.
     """
+    from profiling.environment import select_device
     from profiling.handmade import KINDS, parse_layer
     from profiling.sweep import capture_input
 
@@ -150,7 +165,7 @@ def find_layer(
                 "or a kind with its sizes (dsconv in=64 out=128 size=36); "
                 f"kinds: {', '.join(KINDS)}"
             )
-        tune()
+        prepare(select_device(device))
         return parse_layer(text), text
     subject = Subject.find(first, root)
     vae, place = subject.build(device)
