@@ -20,6 +20,9 @@ from studies.runner import Watcher
 
 _ROWS = 12
 
+_WIDE = 100
+"""Columns from which there is room for a progress bar."""
+
 
 class Display(Watcher):
     """A live panel on a terminal, one line per trial elsewhere.
@@ -88,14 +91,17 @@ class Display(Watcher):
 
     def _head(self, study: StudyRecord) -> RenderableType:
         done = _searched(study)
-        grid = Table.grid(padding=(0, 2))
-        grid.add_row(
+        parts: list[RenderableType] = [
             Text(study.name, style="bold"),
-            ProgressBar(total=max(self._trials, 1), completed=done, width=30),
             f"{done}/{self._trials} searched",
             f"hypervolume {_volume(study):.4f}",
             f"{format_duration(time.monotonic() - self._begun)} gone{self._left(done)}",
-        )
+        ]
+        if self._console.width < _WIDE:
+            return Text("  ").join(Text(str(part)) for part in parts)
+        bar = ProgressBar(total=max(self._trials, 1), completed=done, width=30)
+        grid = Table.grid(padding=(0, 2))
+        grid.add_row(parts[0], bar, *parts[1:])
         return grid
 
     def _left(self, done: int) -> str:
@@ -108,18 +114,19 @@ class Display(Watcher):
     def _now(self, trial: TrialRecord) -> RenderableType:
         step = "counting"
         if self._findings is not None:
+            done, total = self._batches
             epoch = min(len(self._findings.history) + 1, self._epochs)
-            share = self._batches[0] / self._batches[1]
-            step = f"epoch {epoch}/{self._epochs} {share:4.0%}" if share else "measuring"
+            measured = self._findings.step != "static" or done
+            step = f"epoch {epoch}/{self._epochs} {done / total:4.0%}" if measured else "measuring"
         seconds = format_duration(time.monotonic() - self._trial_begun)
         return Text(f"{trial.name}: {step}, {seconds}  {trial.architecture.summary}", style="dim")
 
 
 def _front(study: StudyRecord) -> RenderableType:
     table = Table(box=None, pad_edge=False, header_style="dim")
-    table.add_column("front")
+    table.add_column("front", no_wrap=True)
     for objective in study.objectives:
-        table.add_column(noun(objective), justify="right")
+        table.add_column(noun(objective), justify="right", min_width=9)
     for name, trial in study.references.items():
         table.add_row(name, *_cells(trial, study), style="cyan")
     members = [trial for trial in study.front if not trial.reference]

@@ -118,7 +118,8 @@ def curve_figure(table: pd.DataFrame) -> go.Figure:
     for name, rows in table.groupby("name", sort=False):
         mark = marks.get(str(rows["kind"].iloc[0]))
         line = {"color": mark.colour if mark else BLUE, "width": 2.5 if mark else 1.25}
-        shared = {"x": rows["epoch"].tolist(), "name": str(name), "mode": "lines"}
+        shared = {"x": rows["epoch"].tolist(), "name": str(name), "mode": "lines+markers",
+                  "marker": {"size": 5}}  # fmt: skip
         template = f"{name}, epoch %{{x}}: %{{y:.4f}}<extra></extra>"
         figure.add_scatter(
             y=rows["validation_loss"].tolist(), line=line, opacity=1 if mark else 0.45,
@@ -129,7 +130,8 @@ def curve_figure(table: pd.DataFrame) -> go.Figure:
                 y=rows["train_loss"].tolist(), line={**line, "width": 1.5, "dash": "dot"},
                 hovertemplate=f"training: {template}", showlegend=False, **shared,
             )  # fmt: skip
-    figure.update_xaxes(title_text="Epoch", tickformat="d")
+    last = int(table["epoch"].max())
+    figure.update_xaxes(title_text="Epoch", tickformat="d", dtick=max(1, last // 10))
     figure.update_yaxes(title_text="Total loss")
     return figure
 

@@ -7,8 +7,8 @@ from collections.abc import Sequence
 import numpy as np
 import numpy.typing as npt
 
-_LETTER, _HEIGHT, _GAP = 0.026, 0.08, 0.03
-"""Size of a label and its distance from the point, as shares of a plot 360 by 260 pixels."""
+_LETTER, _HEIGHT, _GAP = 0.034, 0.09, 0.04
+"""Size of a label and its distance from the point, as shares of the smallest plot, on a phone."""
 
 _PLACES = {
     "top center": (0.0, 1.0),

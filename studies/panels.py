@@ -17,10 +17,14 @@ from studies.figure_tables import (
 from studies.figures import curve_figure, hypervolume_figure, importance_figure, pair_figure
 from studies.overviews import cube_figure, parallel_figure
 from studies.records import StudyRecord
+from studies.tables import needs
 
 if TYPE_CHECKING:
     import pandas as pd
     import plotly.graph_objects as go
+
+
+_NOTHING = "No architecture was fully evaluated, so there is nothing to draw."
 
 
 @dataclass(frozen=True)
@@ -47,14 +51,18 @@ def panels(study: StudyRecord) -> dict[str, list[Panel]]:
 
 def _pairs(study: StudyRecord, points: pd.DataFrame) -> list[Panel]:
     """Every pair once, the quality (first objective) upright wherever it takes part."""
+    if points.empty:
+        return [Panel("pairs", None, _NOTHING)]
     return [
-        Panel(f"{y.name}-over-{x.name}", pair_figure(points, x, y) if len(points) else None, "")
+        Panel(f"{y.name}-over-{x.name}", pair_figure(points, x, y), "")
         for y, x in combinations(study.objectives, 2)
     ]
 
 
 def _cube(study: StudyRecord, points: pd.DataFrame) -> Panel:
-    if len(study.objectives) < 3 or points.empty:
+    if points.empty:
+        return Panel("space", None, _NOTHING)
+    if len(study.objectives) < 3:
         return Panel("space", None, "A view in space needs three objectives.")
     return Panel(
         "space",
@@ -69,17 +77,20 @@ def _parallel(study: StudyRecord, points: pd.DataFrame) -> Panel:
         "parallel",
         parallel_figure(points, study.objectives) if len(points) else None,
         "One line per architecture, references thick. On the objectives' axes lower is better; the "
-        "other axes show which shapes lead there.",
+        "other axes show which shapes lead there."
+        if len(points)
+        else _NOTHING,
     )
 
 
 def _hypervolumes(study: StudyRecord) -> list[Panel]:
     table, start = hypervolume_table(study), reference_hypervolume(study)
-    drawn = bool(study.complete)
-    return [
-        Panel(key, hypervolume_figure(table, x, start) if drawn else None, "")
-        for key, x in (("hypervolume-trials", "trial"), ("hypervolume-time", "training_s"))
-    ]
+    axes = {"hypervolume-trials": "trial", "hypervolume-time": "training_s"}
+    if not study.complete:
+        return [Panel("hypervolume-trials", None, _NOTHING)]
+    if not needs(study, "training"):
+        del axes["hypervolume-time"]
+    return [Panel(key, hypervolume_figure(table, x, start), "") for key, x in axes.items()]
 
 
 def _importance(study: StudyRecord) -> Panel:

@@ -34,6 +34,7 @@ def report_words(study: StudyRecord) -> dict[str, Any]:
         "dominance": _dominance(study),
         "comparison": _comparison(study),
         "front": _front(study),
+        "trained": tables.needs(study, "training"),
         "setback_counts": tables.setback_table(study).to_dict("records"),
         "setbacks": tables.setbacks(study)[:_SETBACK_ROWS],
         "setbacks_total": len(tables.setbacks(study)),
@@ -52,7 +53,7 @@ def _facts(study: StudyRecord) -> list[tuple[str, str]]:
     sizes = {trial.architecture.image_size for trial in study.trials}
     space = f" ({_big(study.space_size)} assignments)" if study.space_size else ""
     pixels = " and ".join(f"{size} px" for size in sorted(sizes))
-    trained, timed = needs(study, "training"), needs(study, "device")
+    trained, timed = tables.needs(study, "training"), tables.needs(study, "device")
     facts = [
         ("Evaluated", f"{len(found(study))} + {len(study.references)} references"),
         ("Rejected by limits", str(states.count("rejected"))),

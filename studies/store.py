@@ -251,8 +251,8 @@ class StudyStore:
         if stored is None:
             if self._trials():
                 raise UserError(
-                    f"{masked(self.address)}: a study {config.name!r} that nas did not make is there already; "
-                    "choose another --name or --storage"
+                    f"{masked(self.address)}: a study {config.name!r} that nas did not make is "
+                    "there already; choose another --name or --storage"
                 )
             return
         current = config.to_dict()

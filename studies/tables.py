@@ -11,7 +11,7 @@ from collections import Counter
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from nas.objectives import OBJECTIVES, Objective
+from nas.objectives import OBJECTIVES, Cost, Objective
 from search_spaces.references import REFERENCES
 from studies.comparison import Comparison, champion, compare, dominators, found, ranked
 from studies.formats import describe_change, format_value, noun, reason_kind
@@ -121,8 +121,8 @@ def comparison_table(study: StudyRecord) -> pd.DataFrame:
 
     Rows by trial name, those that beat the first reference in most objectives and by most first.
     Columns in two levels: for each reference, the factor in each objective (reference /
-    architecture: above 1 is better, latency as measured in turn), `better` (in how many objectives) and `dominates`. Empty
-    without references.
+    architecture: above 1 is better, latency as measured in turn), `better` (in how many
+    objectives) and `dominates`. Empty without references.
     """
     import pandas as pd
 
@@ -170,6 +170,12 @@ def setback_table(study: StudyRecord) -> pd.DataFrame:
     counts = Counter((trial.state, reason_kind(trial.reason)) for trial in setbacks(study))
     rows = [(*key, count) for key, count in counts.most_common()]
     return pd.DataFrame(rows, columns=["state", "cause", "count"])
+
+
+def needs(study: StudyRecord, cost: Cost) -> bool:
+    """Whether an objective or a limit of the study is of this cost class."""
+    names = {*study.objective_names, *(study.config.get("limits") or {})}
+    return any(OBJECTIVES[name].cost == cost for name in names if name in OBJECTIVES)
 
 
 def setbacks(study: StudyRecord) -> tuple[TrialRecord, ...]:

@@ -486,7 +486,7 @@ def test_spaces_load_by_name_or_file(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"'papr'.*\(did you mean 'paper'\?\)"):
         SearchSpace.load("papr")
     path.write_text("axes: [")
-    with pytest.raises(UserError, match=r"mine\.yaml: not valid YAML"):
+    with pytest.raises(UserError, match=r"mine\.yaml: not valid JSON or YAML"):
         SearchSpace.load(path)
     path.write_text("7")
     with pytest.raises(UserError, match=r"mine\.yaml: expected a mapping"):

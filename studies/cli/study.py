@@ -190,9 +190,9 @@ def _print_study(record: StudyRecord) -> None:
         f"\n[bold]{escape(record.name)}[/bold]: {escape(headline(record).replace('`', ''))}\n"
     )
     table = Table(box=None, pad_edge=False, header_style="dim")
-    table.add_column("model")
+    table.add_column("model", no_wrap=True)
     for objective in record.objectives:
-        table.add_column(noun(objective), justify="right")
+        table.add_column(noun(objective), justify="right", min_width=9)
     shown = [*record.references.values(), *(t for t in record.front if not t.reference)]
     for trial in shown:
         values = [format_value(o, trial.objectives[o.name]) for o in record.objectives]

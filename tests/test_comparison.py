@@ -1,0 +1,74 @@
+"""How a trial compares with a reference: paired latencies, ties, domination."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from nas.objectives import select_objectives
+from search_spaces.references import MODIFIED, ORIGINAL
+from studies.comparison import compare
+from studies.records import StudyRecord, TrialRecord
+from studies.tables import headline, told_change
+
+OBJECTIVES = select_objectives(["params", "latency_ms"])
+
+
+def trial(number: int, params: float, ms: float, ratio: float, half: float) -> TrialRecord:
+    return TrialRecord(
+        number=number,
+        state="complete",
+        digest=f"{number:012d}",
+        architecture=ORIGINAL,
+        objectives={"params": params, "latency_ms": ms},
+        metrics={
+            "latency_over_original": ratio,
+            "latency_over_original_low": ratio - half,
+            "latency_over_original_high": ratio + half,
+        },
+    )
+
+
+def study(*found: TrialRecord, config: dict[str, object] | None = None) -> StudyRecord:
+    original = replace(trial(0, 1000, 10.0, 1.0, 0.01), reference="original")
+    modified = replace(trial(1, 900, 40.0, 4.0, 0.1), reference="modified", architecture=MODIFIED)
+    trials = (original, modified, *found)
+    return StudyRecord("s", OBJECTIVES, trials, config or {}, {}, Path())
+
+
+def test_latency_is_compared_as_measured_in_turn_not_by_medians_taken_apart() -> None:
+    fast = trial(2, 100, 2.0, 0.5, 0.02)  # the medians say 5x, taking turns said 2x
+    compared = compare(study(fast), fast, study(fast).references["original"])
+    assert compared.factors["latency_ms"] == pytest.approx(2)
+    assert compared.factors["params"] == pytest.approx(10)
+    assert compared.dominates
+
+
+def test_against_the_other_reference_the_quotient_of_the_two_ratios_counts() -> None:
+    fast = trial(2, 100, 2.0, 0.5, 0.02)
+    compared = compare(study(fast), fast, study(fast).references["modified"])
+    assert compared.factors["latency_ms"] == pytest.approx(8)
+
+
+def test_within_the_interval_two_latencies_are_tied_and_nothing_is_dominated() -> None:
+    close = trial(2, 1000, 9.9, 0.99, 0.05)
+    compared = compare(study(close), close, study(close).references["original"])
+    assert compared.tied("latency_ms")
+    assert compared.better == 0
+    assert not compared.dominates
+    assert told_change(OBJECTIVES[1], compared) == "no certain change in latency"
+
+
+def test_a_disturbed_latency_is_told_as_about() -> None:
+    busy = replace(trial(2, 100, 2.0, 0.5, 0.02), contended=True)
+    assert "about 2.0x lower latency" in headline(study(busy))
+
+
+def test_the_headline_of_a_study_whose_limits_reject_everything() -> None:
+    over = [replace(trial(n, 100, 3.0 + n, 0.5, 0.02), state="rejected") for n in (2, 3)]
+    told = headline(study(*over, config={"limits": {"latency_ms": 0.1}}))
+    assert told == (
+        "2 candidates were rejected by the limit latency_ms <= 0.1; the smallest seen is 5.00 ms."
+    )
