@@ -7,10 +7,11 @@ limit never pays for an epoch.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
+from statistics import median
 from typing import Literal
 
 import numpy as np
@@ -82,6 +83,8 @@ class Evaluator:
             nothing wanted needs them.
         artefacts: Folder for weights, checkpoints and reconstructions, by architecture digest.
         thread_count: Threads for training; None leaves torch's.
+        anchor_ms: Latency of `original` that ratios to it are told in; None takes the one measured
+            beside each candidate.
         on_batch: Called with (done, total) batches of the running epoch, at each batch boundary.
     """
 
@@ -91,15 +94,16 @@ class Evaluator:
         training: TrainingConfig,
         latency: LatencyConfig,
         device: torch.device,
-        wanted: Sequence[str],
+        wanted: Iterable[str],
         artefacts: Path,
         thread_count: int | None = None,
         on_batch: Callable[[int, int], None] | None = None,
+        anchor_ms: float | None = None,
     ) -> None:
         self.dataset, self.training, self.latency = dataset, training, latency
         self.device, self.wanted, self.artefacts = device, frozenset(wanted), artefacts
         self.thread_count = thread_count or torch.get_num_threads()
-        self.on_batch = on_batch
+        self.on_batch, self.anchor_ms = on_batch, anchor_ms
         self.lane = Lane(str(device))
 
     def __call__(self, architecture: Architecture) -> Iterator[Findings]:
@@ -136,8 +140,12 @@ class Evaluator:
         spent_s["waiting"] = self.lane.waited_s - waited_s
         candidate = measured["candidate"]
         ratio = paired_ratio(candidate, measured["original"])
-        low, high = candidate.interval_ms
+        # A machine changes speed within minutes, a ratio hardly: so every candidate's time is told
+        # on one scale, that of `original` when the study began.
+        anchor_ms = self.anchor_ms or measured["original"].median_ms
+        low, high = (anchor_ms * bound for bound in ratio.interval)
         metrics = {
+            "latency_median_ms": candidate.median_ms,
             "latency_spread": candidate.spread,
             "latency_over_original": ratio.median,
             "latency_over_original_low": ratio.interval[0],
@@ -146,7 +154,7 @@ class Evaluator:
         return replace(
             known,
             step="device",
-            objectives={**known.objectives, "latency_ms": candidate.median_ms},
+            objectives={**known.objectives, "latency_ms": anchor_ms * ratio.median},
             metrics={**known.metrics, **metrics},
             intervals={**known.intervals, "latency_ms": (low, high)},
             contended=candidate.contended,
@@ -211,6 +219,18 @@ def _removed_after_failure(checkpoint: Path) -> Iterator[None]:
     except CandidateFailed:
         checkpoint.unlink(missing_ok=True)
         raise
+
+
+def measure_anchor(image_size: int, latency: LatencyConfig, device: torch.device) -> float:
+    """Return the latency of `original` in ms: the median of three measurements.
+
+    One alone may fall into the moments in which a fresh process is still slow.
+    """
+    model = {"original": build_vae(ORIGINAL.resized(image_size), seed=0).to(device)}
+    image = _image(ORIGINAL.resized(image_size))
+    with Lane(str(device)).measuring():
+        taken = [measure_latency(model, image, latency, device)["original"] for _ in range(3)]
+    return median(one.median_ms for one in taken)
 
 
 def static_costs(architecture: Architecture) -> dict[str, float]:

@@ -50,7 +50,8 @@ OBJECTIVES: dict[str, Objective] = {
             "Latency",
             "ms",
             "device",
-            "median of one full forward pass (encoder, sampling, decoder)",
+            "one full forward pass (encoder, sampling, decoder): its ratio to `original`, measured "
+            "taking turns, times the latency of `original`",
         ),
         Objective(
             "peak_memory_bytes",

@@ -17,11 +17,15 @@ from nas.objectives import hypervolume
 from studies.formats import format_duration, format_value, noun
 from studies.records import StudyRecord, TrialRecord
 from studies.runner import Watcher
+from studies.tables import needs
 
 _ROWS = 12
 
 _WIDE = 100
 """Columns from which there is room for a progress bar."""
+
+_NARROW = 60
+"""Columns below which a table's own columns move closer together."""
 
 
 class Display(Watcher):
@@ -87,7 +91,14 @@ class Display(Watcher):
     def _render(self) -> RenderableType:
         if self._study is None or self._current is None:
             return Text("starting ...")
-        return Group(self._head(self._study), self._now(self._current), _front(self._study))
+        # The empty line takes the terminal's echo of Ctrl-C, which would break the last line in two
+        # and leave the first one behind.
+        return Group(
+            self._head(self._study),
+            self._now(self._current),
+            _front(self._study, self._console.width),
+            "",
+        )
 
     def _head(self, study: StudyRecord) -> RenderableType:
         done = _searched(study)
@@ -112,33 +123,45 @@ class Display(Watcher):
         return f", about {format_duration(per_trial * (self._trials - done))} left"
 
     def _now(self, trial: TrialRecord) -> RenderableType:
-        step = "counting"
-        if self._findings is not None:
-            done, total = self._batches
-            epoch = min(len(self._findings.history) + 1, self._epochs)
-            measured = self._findings.step != "static" or done
-            step = f"epoch {epoch}/{self._epochs} {done / total:4.0%}" if measured else "measuring"
+        step = self._step(self._study, self._findings)
         seconds = format_duration(time.monotonic() - self._trial_begun)
         return Text(f"{trial.name}: {step}, {seconds}  {trial.architecture.summary}", style="dim")
 
+    def _step(self, study: StudyRecord | None, findings: Findings | None) -> str:
+        """What the current candidate is going through, judged by what is known of it."""
+        if study is None or findings is None:
+            return "counting"
+        if findings.step == "static" and needs(study, "device"):
+            return "measuring latency"
+        if not needs(study, "training"):
+            return "counting"
+        ended, (done, total) = len(findings.history), self._batches
+        share = 1.0 if ended >= self._epochs else done / total
+        return f"epoch {min(ended + 1, self._epochs)}/{self._epochs} {share:.0%}"
 
-def _front(study: StudyRecord) -> RenderableType:
-    table = Table(box=None, pad_edge=False, header_style="dim")
-    table.add_column("front", no_wrap=True)
-    for objective in study.objectives:
-        table.add_column(noun(objective), justify="right", min_width=9)
-    for name, trial in study.references.items():
-        table.add_row(name, *_cells(trial, study), style="cyan")
+
+def _front(study: StudyRecord, columns: int) -> RenderableType:
     members = [trial for trial in study.front if not trial.reference]
-    for trial in members[:_ROWS]:
-        table.add_row(trial.name, *_cells(trial, study))
-    if len(members) > _ROWS:
-        table.add_row(f"and {len(members) - _ROWS} more", style="dim")
-    return table
+    rows = [(trial, "cyan") for trial in study.references.values()]
+    rows += [(trial, "") for trial in members[:_ROWS]]
+    table = Table(box=None, pad_edge=False, header_style="dim", collapse_padding=columns < _NARROW)
+    table.add_column("front", no_wrap=True)
+    cells = [(trial.name, *_cells(trial, study)) for trial, _ in rows]
+    widths = [max(map(len, column)) for column in zip(*cells, strict=True)] if cells else []
+    # Where the terminal is narrow headings are broken before numbers; neither is ever shortened.
+    fits = sum(widths) + len(widths) <= columns
+    for index, objective in enumerate(study.objectives, start=1):
+        least = widths[index] if fits and widths else None
+        table.add_column(noun(objective), justify="right", overflow="fold", min_width=least)
+    for texts, (_, style) in zip(cells, rows, strict=True):
+        table.add_row(*map(escape, texts), style=style)
+    more = f"and {len(members) - _ROWS} more" if len(members) > _ROWS else ""
+    return Group(table, Text(more, style="dim")) if more else table
 
 
 def _cells(trial: TrialRecord, study: StudyRecord) -> Sequence[str]:
-    return [escape(format_value(o, trial.objectives[o.name])) for o in study.objectives]
+    values = (format_value(o, trial.objectives[o.name]) for o in study.objectives)
+    return [value.replace(" ", "\N{NO-BREAK SPACE}") for value in values]
 
 
 def _volume(study: StudyRecord) -> float:

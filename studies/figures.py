@@ -29,6 +29,8 @@ from studies.figure_tables import staircase
 from studies.formats import axis_title, noun
 from studies.labels import label_places
 
+_FEW_EPOCHS = 10
+
 
 def pair_figure(points: pd.DataFrame, x: Objective, y: Objective) -> go.Figure:
     """Plot two objectives against each other; the lower left is better in both."""
@@ -114,11 +116,14 @@ def curve_figure(table: pd.DataFrame) -> go.Figure:
     """Plot the total loss over the epochs: solid validation, dotted training (references)."""
     figure = new_figure("Total loss while training")
     names = list(dict.fromkeys(table.loc[table["kind"] != "front", "kind"]))
+    # A single epoch has no line; of many, the points would hide it.
+    few = table["epoch"].max() <= _FEW_EPOCHS
+    mode = "lines+markers" if few else "lines"
     marks = reference_marks(names)
     for name, rows in table.groupby("name", sort=False):
         mark = marks.get(str(rows["kind"].iloc[0]))
         line = {"color": mark.colour if mark else BLUE, "width": 2.5 if mark else 1.25}
-        shared = {"x": rows["epoch"].tolist(), "name": str(name), "mode": "lines+markers",
+        shared = {"x": rows["epoch"].tolist(), "name": str(name), "mode": mode,
                   "marker": {"size": 5}}  # fmt: skip
         template = f"{name}, epoch %{{x}}: %{{y:.4f}}<extra></extra>"
         figure.add_scatter(
@@ -130,8 +135,8 @@ def curve_figure(table: pd.DataFrame) -> go.Figure:
                 y=rows["train_loss"].tolist(), line={**line, "width": 1.5, "dash": "dot"},
                 hovertemplate=f"training: {template}", showlegend=False, **shared,
             )  # fmt: skip
-    last = int(table["epoch"].max())
-    figure.update_xaxes(title_text="Epoch", tickformat="d", dtick=max(1, last // 10))
+    ticks = {"tickvals": sorted(set(table["epoch"].tolist()))} if few else {}
+    figure.update_xaxes(title_text="Epoch", tickformat="d", **ticks)
     figure.update_yaxes(title_text="Total loss")
     return figure
 

@@ -12,7 +12,7 @@ import numpy as np
 import psutil
 
 from nas.datasets import ImageDataset, load_dataset
-from nas.evaluate import STATIC, Evaluator, shown_images, static_costs
+from nas.evaluate import STATIC, Evaluator, measure_anchor, shown_images, static_costs
 from profiling.allocator import tune_allocator
 from profiling.environment import fingerprint, select_device
 from search_spaces.errors import UserError
@@ -52,7 +52,12 @@ def run_study(
     store = StudyStore(root / config.name, storage)
     with store.writing():
         dataset = _load(config, space.image_size, progress_bar)
-        store.create(config, space, {**fingerprint(device).model_dump(), **_facts(dataset)})
+        facts = {**fingerprint(device).model_dump(), **_facts(dataset)}
+        wanted = {*config.objectives, *config.limits}
+        anchor_ms = store.anchor_ms
+        if "latency_ms" in wanted and anchor_ms is None:
+            anchor_ms = measure_anchor(space.image_size, config.latency, device)
+        store.create(config, space, {**facts, "original_latency_ms": anchor_ms})
         if dataset is not None:
             np.save(store.artefacts / "samples.npy", shown_images(dataset))
         evaluator = Evaluator(
@@ -60,7 +65,8 @@ def run_study(
             training=config.training,
             latency=config.latency,
             device=device,
-            wanted=[*config.objectives, *config.limits],
+            wanted=wanted,
+            anchor_ms=anchor_ms,
             artefacts=store.artefacts,
             # Two hyper-threads share one core's arithmetic: physical cores are what counts.
             thread_count=config.threads or psutil.cpu_count(logical=False),

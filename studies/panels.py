@@ -7,7 +7,6 @@ from itertools import combinations
 from typing import TYPE_CHECKING
 
 from studies.figure_tables import (
-    MINIMUM_TRIALS,
     curve_table,
     hypervolume_table,
     importance_table,
@@ -24,9 +23,6 @@ if TYPE_CHECKING:
     import plotly.graph_objects as go
 
 
-_NOTHING = "No architecture was fully evaluated, so there is nothing to draw."
-
-
 @dataclass(frozen=True)
 class Panel:
     """One figure and its file name; `figure` is None where there is too little to draw."""
@@ -37,84 +33,75 @@ class Panel:
 
 
 def panels(study: StudyRecord) -> dict[str, list[Panel]]:
-    """Return the figures by section of the report."""
+    """Return the figures by section of the report; a section without any has too little to draw."""
     points = points_table(study)
     return {
         "trade_offs": _pairs(study, points),
-        "cube": [_cube(study, points)],
-        "parallel": [_parallel(study, points)],
+        "overviews": _overviews(study, points),
         "hypervolume": _hypervolumes(study),
-        "importance": [_importance(study)],
-        "curves": [_curves(study)],
+        "importance": _importance(study),
+        "curves": _curves(study),
     }
 
 
 def _pairs(study: StudyRecord, points: pd.DataFrame) -> list[Panel]:
     """Every pair once, the quality (first objective) upright wherever it takes part."""
-    if points.empty:
-        return [Panel("pairs", None, _NOTHING)]
-    return [
-        Panel(f"{y.name}-over-{x.name}", pair_figure(points, x, y), "")
-        for y, x in combinations(study.objectives, 2)
-    ]
+    pairs = combinations(study.objectives, 2) if len(points) else ()
+    return [Panel(f"{y.name}-over-{x.name}", pair_figure(points, x, y), "") for y, x in pairs]
 
 
-def _cube(study: StudyRecord, points: pd.DataFrame) -> Panel:
+def _overviews(study: StudyRecord, points: pd.DataFrame) -> list[Panel]:
+    """The view in space, which takes three objectives, and the parallel coordinates."""
     if points.empty:
-        return Panel("space", None, _NOTHING)
+        return []
+    parallel = Panel(
+        "parallel",
+        parallel_figure(points, study.objectives),
+        "One line per architecture, references thick. On the objectives' axes lower is better; the "
+        "other axes show which shapes lead there.",
+    )
     if len(study.objectives) < 3:
-        return Panel("space", None, "A view in space needs three objectives.")
-    return Panel(
+        return [parallel]
+    cube = Panel(
         "space",
         cube_figure(points, study.objectives),
         "The corner with the smallest values is best. Blue is the best of the colour's objective, "
         "amber the worst; large points are the front. Drag to turn, scroll to zoom.",
     )
-
-
-def _parallel(study: StudyRecord, points: pd.DataFrame) -> Panel:
-    return Panel(
-        "parallel",
-        parallel_figure(points, study.objectives) if len(points) else None,
-        "One line per architecture, references thick. On the objectives' axes lower is better; the "
-        "other axes show which shapes lead there."
-        if len(points)
-        else _NOTHING,
-    )
+    return [cube, parallel]
 
 
 def _hypervolumes(study: StudyRecord) -> list[Panel]:
-    table, start = hypervolume_table(study), reference_hypervolume(study)
-    axes = {"hypervolume-trials": "trial", "hypervolume-time": "training_s"}
     if not study.complete:
-        return [Panel("hypervolume-trials", None, _NOTHING)]
-    if not needs(study, "training"):
-        del axes["hypervolume-time"]
-    return [Panel(key, hypervolume_figure(table, x, start), "") for key, x in axes.items()]
+        return []
+    table, start = hypervolume_table(study), reference_hypervolume(study)
+    over = {"hypervolume-trials": "trial", "hypervolume-time": "training_s"}
+    return [
+        Panel(key, hypervolume_figure(table, x, start), "")
+        for key, x in over.items()
+        if x == "trial" or needs(study, "training")
+    ]
 
 
-def _importance(study: StudyRecord) -> Panel:
+def _importance(study: StudyRecord) -> list[Panel]:
     table = importance_table(study)
     if table.empty:
-        few = f"Not enough trials yet: this figure needs {MINIMUM_TRIALS} searched architectures."
-        return Panel("importance", None, few)
-    return Panel(
-        "importance",
-        importance_figure(table, study.objectives),
+        return []
+    caption = (
         "The share of an objective's variance (of its logarithm) that one axis explains by itself, "
         "less what chance would explain. Effects of axes acting together are not counted, and a "
         "search that favours some values blurs the picture: read it as a hint, not as a proof. An "
-        "axis that only some architectures have is judged among those.",
+        "axis that only some architectures have is judged among those."
     )
+    return [Panel("importance", importance_figure(table, study.objectives), caption)]
 
 
-def _curves(study: StudyRecord) -> Panel:
+def _curves(study: StudyRecord) -> list[Panel]:
     table = curve_table(study)
     if table.empty:
-        return Panel("curves", None, "No training history was recorded.")
-    return Panel(
-        "curves",
-        curve_figure(table),
+        return []
+    caption = (
         "Lower is better. Thick lines are the references (dotted: on their training images), thin "
-        "blue ones the front; all are validation losses, with the KL term included.",
+        "blue ones the front; all are validation losses, with the KL term included."
     )
+    return [Panel("curves", curve_figure(table), caption)]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections import defaultdict
 from pathlib import Path
 from typing import Any
 
@@ -43,7 +44,7 @@ def write_pngs(study: StudyRecord, folder: Path) -> list[Path]:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise UserError(f"{folder}: cannot be written ({error.strerror})") from None
-    shown = [p for group in panels(study).values() for p in group if p.figure is not None]
+    shown = [panel for group in panels(study).values() for panel in group]
     size = {"format": "png", "width": 1000, "height": 620, "scale": 1.6}
     jobs = [{"fig": p.figure, "path": folder / f"{p.key}.png", "opts": size} for p in shown]
     try:
@@ -61,7 +62,7 @@ def _figures(study: StudyRecord, plots: bool) -> dict[str, Any]:
     from studies.pictures import strips
 
     context: dict[str, Any] = {
-        "strips": strips(study), "panels": {}, "legend": [], "hovers": ""
+        "strips": strips(study), "panels": defaultdict(list), "legend": [], "hovers": ""
     }  # fmt: skip
     if plots:
         from studies.figure_style import reference_marks

@@ -35,6 +35,7 @@ def report_words(study: StudyRecord) -> dict[str, Any]:
         "comparison": _comparison(study),
         "front": _front(study),
         "trained": tables.needs(study, "training"),
+        "timed": tables.needs(study, "device"),
         "setback_counts": tables.setback_table(study).to_dict("records"),
         "setbacks": tables.setbacks(study)[:_SETBACK_ROWS],
         "setbacks_total": len(tables.setbacks(study)),

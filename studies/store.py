@@ -91,6 +91,15 @@ class StudyStore:
             )
         return known
 
+    @property
+    def anchor_ms(self) -> float | None:
+        """Latency of `original` that the study's latencies are told in; None if not measured."""
+        try:
+            environment = self.study.user_attrs.get("environment", {})
+        except UserError:  # there is no study yet
+            return None
+        return environment.get("original_latency_ms")  # type: ignore[no-any-return]
+
     def create(
         self, config: StudyConfig, space: SearchSpace, environment: Mapping[str, Any]
     ) -> None:

@@ -26,11 +26,12 @@ from studies.figure_tables import (
     staircase,
     thinned,
 )
-from studies.figures import hypervolume_figure, pair_figure
+from studies.figures import curve_figure, hypervolume_figure, pair_figure
 from studies.formats import (
     describe_change,
     format_duration,
     format_factor,
+    format_gain,
     format_value,
     reason_kind,
 )
@@ -118,6 +119,8 @@ def test_factors_durations_and_reasons_are_written_for_people() -> None:
     ]
     durations = [format_duration(s) for s in (3.21, 38, 200, 7500, 4 * 3600 + 3 * 86400)]
     assert durations == ["3.21 s", "38 s", "3 min 20 s", "2 h 05 min", "3 d 4 h"]
+    gains = [format_gain(f) for f in (12.34, 1.0, 1.003, 0.998, 1 + 1e-6)]
+    assert gains == ["12.3x", "1.00x", "0.3 % lower", "0.2 % higher", "<0.001 % lower"]
     assert reason_kind("params 1.2 M > 1 M") == reason_kind("params 30 M > 1 M")
     assert reason_kind("params 1 > 1") != reason_kind("macs 1 > 1")
 
@@ -129,6 +132,7 @@ def test_factors_durations_and_reasons_are_written_for_people() -> None:
         ("macs", 200, 100, "2.0x more MACs"),
         ("latency_ms", 3.0, 4.0, "25 % lower latency"),
         ("reconstruction_loss", 0.404, 0.4, "1 % higher reconstruction loss"),
+        ("reconstruction_loss", 0.4004, 0.4, "0.1 % higher reconstruction loss"),
         ("reconstruction_loss", 0.4, 0.4, "the same reconstruction loss"),
         ("params", 1000, 1000, "as many parameters"),
     ],
@@ -156,6 +160,16 @@ def test_headline_names_the_closest_where_none_dominates() -> None:
 
 def test_headline_without_references_or_without_anything() -> None:
     assert headline(study()) == "No architecture has been evaluated yet."
+    failed = [
+        replace(trial(i, None, 9, state="failed"), reason=f"NaN in epoch {i}") for i in (1, 2)
+    ]
+    lost = replace(trial(3, None, 9, state="failed"), reason="out of memory")
+    assert headline(study(*failed, lost)) == (
+        "All 3 architectures failed, most often (2) for this reason: NaN in epoch 1."
+    )
+    assert headline(study(trial(0, 0.4, 1000, "original"), lost)) == (
+        "1 candidate failed: out of memory."
+    )
     assert "no architecture was found" in headline(study(trial(0, 0.4, 1000, "original")))
     assert headline(study(trial(2, 0.2, 500), trial(3, 0.9, 900))).startswith("1 of 2")
 
@@ -297,6 +311,17 @@ def test_curves_hold_references_and_front(tmp_path: Path) -> None:
     table = curve_table(record)
     assert set(table["name"]) == {m.name for m in record.front} | {"original", "modified"}
     assert (table.groupby("name")["epoch"].count() == 6).all()
+
+
+def test_a_single_epoch_is_drawn_as_points_at_a_whole_number(tmp_path: Path) -> None:
+    record = fake_study(tmp_path, found=3)
+    once = tuple(replace(t, history=t.history[:1]) for t in record.trials)
+    figure = curve_figure(curve_table(replace(record, trials=once)))
+    assert {trace.mode for trace in figure.data} == {"lines+markers"}
+    assert list(figure.layout.xaxis.tickvals) == [1]
+    table = curve_table(record)
+    many = curve_figure(table.assign(epoch=10 * table["epoch"]))
+    assert {trace.mode for trace in many.data} == {"lines"}
 
 
 def test_ticks_are_round_and_cover_the_data() -> None:

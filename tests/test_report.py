@@ -121,10 +121,57 @@ def test_any_number_of_objectives(tmp_path: Path, names: tuple[str, ...]) -> Non
 @pytest.mark.parametrize("found", [0, 1, 3])
 @pytest.mark.parametrize("references", [{}, {"original": REFERENCES["original"]}, REFERENCES])
 def test_small_studies(tmp_path: Path, found: int, references: Mapping[str, Architecture]) -> None:
-    text = page(fake_study(tmp_path, found=found, references=references)).text
-    assert "Not enough trials yet" in text
+    shown = page(fake_study(tmp_path, found=found, references=references))
+    text = shown.text
+    assert "axes" not in shown.ids  # too few trials to say what matters
+    assert ("trade-offs" in shown.ids) == bool(found or references)
     for name in REFERENCES:
         assert (f"Reference {name} is not part of this study" in text) == (name not in references)
+
+
+def test_nothing_is_drawn_of_a_study_whose_trials_all_failed(tmp_path: Path) -> None:
+    study = fake_study(tmp_path)
+    failed = tuple(
+        replace(t, state="failed", reason="out of memory", objectives={}, history=())
+        for t in study.trials[:12]
+    )
+    found = page(replace(study, trials=failed))
+    assert "All 12 architectures failed: out of memory." in found.text
+    assert "three objectives" not in found.text
+    sections = ("comparison", "front", "trade-offs", "space", "progress", "axes", "training")
+    assert not {*sections, "pictures"} & set(found.ids)
+    assert {link for link in found.fetched if link.startswith("#")} == {"#setbacks", "#setup"}
+
+
+def test_a_study_that_trains_and_measures_nothing_tells_of_neither(tmp_path: Path) -> None:
+    study = fake_study(tmp_path, objectives=("params", "macs"), images=4)
+    trials = tuple(replace(t, history=(), intervals={}, metrics={}) for t in study.trials)
+    found = page(replace(study, trials=trials))
+    assert "plot-hypervolume-trials" in found.ids
+    assert not {"plot-hypervolume-time", "training", "pictures"} & set(found.ids)
+    summary = found.text.split("Set-up")[0]
+    assert "Images64 px" in summary.replace(" 64", "64")
+    for word in ("faces, 4,000", "Budget", "Device", "Latenc", "95 %", "Reconstructions"):
+        assert word not in summary
+
+
+def test_counts_are_told_in_words_that_fit(tmp_path: Path) -> None:
+    study = fake_study(tmp_path, found=3)
+    config = {**study.config, "training": {"epochs": 1}}
+    text = page(replace(study, config=config, space_size=90)).text
+    assert "1 epoch at most" in text
+    assert "(90 assignments)" in text
+
+
+def test_a_disturbed_latency_is_marked(tmp_path: Path) -> None:
+    study = fake_study(tmp_path)
+    calm = tuple(replace(t, contended=False) for t in study.trials)
+    busy = tuple(replace(t, contended=True) for t in study.trials)
+    assert "busy machine" not in page(replace(study, trials=calm)).text
+    text = page(replace(study, trials=busy)).text
+    tiles = text.split("Evaluated")[0]
+    assert re.search(r"about \S+x? ?%? (lower|higher) latency", tiles)
+    assert "busy machine" in tiles
 
 
 def test_a_failed_reference_is_said(tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 (() => {
   const style = (name) => getComputedStyle(document.documentElement).getPropertyValue(name).trim();
   const narrow = () => window.innerWidth < 600;
+  const small = (box) => box.clientWidth < 440;
   const touch = matchMedia("(pointer: coarse)").matches;
   const dark = matchMedia("(prefers-color-scheme: dark)");
   const figures = new Map();
@@ -27,7 +28,7 @@
     return trace;
   }
 
-  function themed(figure) {
+  function themed(figure, box) {
     const layout = { ...figure.layout };
     layout.font = { ...layout.font, color: style("--ink"), size: narrow() ? 11 : 12 };
     layout.hoverlabel = { ...layout.hoverlabel, bgcolor: style("--surface"), bordercolor: style("--muted"),
@@ -50,6 +51,15 @@
     if (narrow() && figure.data[0]?.type === "heatmap") layout.xaxis.tickangle = -90;
     if (touch) layout.dragmode = false;
     const data = figure.data.map(themedTrace);
+    if (box.classList.contains("pair")) {
+      // The page has one legend for all of these. Where names have no room beside their points,
+      // each plot has one of its own for them.
+      const named = data.filter((trace) => trace.mode === "markers+text");
+      layout.showlegend = small(box) && named.length > 0;
+      layout.margin = { ...layout.margin, t: layout.showlegend ? 34 : 12 };
+      if (layout.showlegend) for (const trace of data) trace.showlegend = named.includes(trace);
+      if (layout.showlegend) for (const trace of named) trace.mode = "markers";
+    }
     return [data, layout, { responsive: true, displayModeBar: false }];
   }
 
@@ -58,15 +68,11 @@
     const figure = JSON.parse(box.querySelector("script").textContent);
     for (const trace of figure.data) if (trace.meta) trace.hovertext = trace.meta.map((name) => hovers[name]);
     box.replaceChildren();
-    if (box.classList.contains("pair")) {  // The page has one legend for all of these.
-      figure.layout.showlegend = false;
-      figure.layout.margin.t = 12;
-    }
     figures.set(box, figure);
-    Plotly.newPlot(box, ...themed(figure));
+    Plotly.newPlot(box, ...themed(figure, box));
   }
 
-  const redraw = () => figures.forEach((figure, box) => Plotly.react(box, ...themed(figure)));
+  const redraw = () => figures.forEach((figure, box) => Plotly.react(box, ...themed(figure, box)));
 
   // Figures far below the screen wait until they come near it.
   const watcher = new IntersectionObserver((entries) => {
@@ -76,6 +82,11 @@
   boxes.forEach((box) => watcher.observe(box));
   window.addEventListener("beforeprint", () => boxes.forEach(draw));
   dark.addEventListener("change", redraw);
+  let width = window.innerWidth;
+  window.addEventListener("resize", () => {  // Labels, not only sizes, depend on the width.
+    if (window.innerWidth !== width) redraw();
+    width = window.innerWidth;
+  });
 
   // The three axes and the colour of the view in space can be any of the objectives.
   document.querySelectorAll(".pickers").forEach((row) => {

@@ -1,0 +1,74 @@
+"""What a running study shows: the step it is at, and every number whole on any terminal."""
+
+from __future__ import annotations
+
+import io
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from rich.console import Console
+
+from nas.evaluate import Findings
+from nas.objectives import DEFAULT_OBJECTIVES
+from studies.display import Display
+from studies.formats import format_value
+from tests.fake_study import EPOCHS, fake_study
+
+EPOCH = {"epoch": 1.0, "train_loss": 1.0, "validation_loss": 1.0, "duration_s": 1.0}
+
+
+def shown(
+    folder: Path,
+    findings: Findings | None = None,
+    batches: tuple[int, int] | None = None,
+    columns: int = 120,
+    objectives: tuple[str, ...] = DEFAULT_OBJECTIVES,
+) -> str:
+    study = fake_study(folder, objectives=objectives)
+    study = replace(study, config={**study.config, "limits": {}})
+    console = Console(width=columns, file=io.StringIO())
+    display = Display(console, 50, EPOCHS)
+    display.started(study.trials[5], study)
+    if findings:
+        display.found(findings)
+    if batches:
+        display.batch(*batches)
+    console.print(display._render())
+    assert isinstance(console.file, io.StringIO)
+    return console.file.getvalue()
+
+
+@pytest.mark.parametrize(
+    ("findings", "batches", "step"),
+    [
+        (None, None, "counting"),
+        (Findings("static"), None, "measuring latency"),
+        (Findings("device"), None, "epoch 1/6 0%"),
+        (Findings("training", history=[EPOCH]), None, "epoch 2/6 0%"),
+        (Findings("training", history=[EPOCH]), (1, 4), "epoch 2/6 25%"),
+        (Findings("training", history=[EPOCH] * EPOCHS), None, "epoch 6/6 100%"),
+    ],
+)
+def test_the_step_is_told(
+    tmp_path: Path, findings: Findings | None, batches: tuple[int, int] | None, step: str
+) -> None:
+    assert f"#5: {step}," in shown(tmp_path, findings, batches)
+
+
+def test_without_latency_training_follows_counting(tmp_path: Path) -> None:
+    objectives = ("reconstruction_loss", "params")
+    assert "#5: epoch 1/6 0%," in shown(tmp_path, Findings("static"), objectives=objectives)
+    assert "#5: counting," in shown(tmp_path, Findings("static"), objectives=("params", "macs"))
+
+
+def test_a_narrow_terminal_breaks_headings_and_keeps_numbers(tmp_path: Path) -> None:
+    text = shown(tmp_path, columns=45).replace("\N{NO-BREAK SPACE}", " ")
+    study = fake_study(tmp_path)
+    for trial in study.references.values():
+        for objective in study.objectives:
+            assert format_value(objective, trial.objectives[objective.name]) in text
+    assert "hypervolume 0." in text
+    assert "\N{HORIZONTAL ELLIPSIS}" not in text
+    assert "\N{HORIZONTAL ELLIPSIS}" not in shown(tmp_path, columns=30)
+    assert max(map(len, text.splitlines())) <= 45
