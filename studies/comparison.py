@@ -53,7 +53,7 @@ def compare(study: StudyRecord, trial: TrialRecord, reference: TrialRecord) -> C
 
     Machines change speed within minutes. A latency's factor is therefore the ratio that was
     measured with both models taking turns (for other references than that one: the quotient of two
-    such ratios), and the quotient of the recorded medians only where no ratio was recorded. Where
+    such ratios), and the quotient of the recorded latencies only where no ratio was recorded. Where
     its 95 % interval includes 1, the two are tied.
     """
     names, ours, theirs = study.objective_names, trial.objectives, reference.objectives
