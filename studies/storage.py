@@ -4,12 +4,8 @@ from __future__ import annotations
 
 import json
 import re
-import warnings
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
-import optuna
 from optuna.storages import BaseStorage, JournalStorage, RDBStorage
 from optuna.storages.journal import JournalFileBackend, JournalFileOpenLock
 
@@ -79,19 +75,6 @@ def mend_journal(address: str) -> None:
         complete = content.rfind(b"\n") + 1
         if complete < len(content):
             file.truncate(complete)
-
-
-@contextmanager
-def quiet_optuna() -> Iterator[None]:
-    """Keep Optuna's own log lines and notes on experimental features off the user's screen."""
-    level = optuna.logging.get_verbosity()
-    optuna.logging.set_verbosity(optuna.logging.ERROR)
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
-            yield
-    finally:
-        optuna.logging.set_verbosity(level)
 
 
 def _path(address: str) -> Path | None:

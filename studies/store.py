@@ -20,12 +20,13 @@ from optuna.samplers import PartialFixedSampler, RandomSampler
 from optuna.trial import FrozenTrial, Trial, TrialState
 
 from nas.objectives import select_objectives
+from nas.search.samplers import quiet_optuna
 from search_spaces.architecture import Architecture
 from search_spaces.errors import UserError, nearest
 from search_spaces.space import SearchSpace
 from search_spaces.yaml_file import read_yaml
 from studies.records import State, StudyRecord, TrialRecord
-from studies.storage import absolute, masked, mend_journal, open_storage, portable, quiet_optuna
+from studies.storage import absolute, masked, mend_journal, open_storage, portable
 
 if TYPE_CHECKING:  # reading a study needs no torch, which these import
     from nas.evaluate import Findings

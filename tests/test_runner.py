@@ -211,7 +211,7 @@ def test_optuna_sees_the_parameters_and_values_of_every_trial(tmp_path: Path) ->
 
 
 def test_an_interruption_does_not_change_the_search(tmp_path: Path) -> None:
-    for sampler in ("tpe", "nsga2", "random", "enumerate", "qmc"):
+    for sampler in SAMPLERS:
         asked = config(name=sampler, search={"sampler": sampler, "trials": 14})
         whole = run(tmp_path / "whole", asked)
         for interrupt_on in (1, 3, 9):

@@ -10,7 +10,7 @@ import numpy as np
 import optuna
 from optuna.trial import Trial, TrialState
 
-from nas.search.samplers import SAMPLERS, make_sampler
+from nas.search.samplers import SAMPLERS, make_sampler, quiet_optuna
 from search_spaces.architecture import Architecture
 from search_spaces.space import SearchSpace
 
@@ -50,7 +50,7 @@ class Proposer:
         self._enumerate = kind is None
         self._all_axes = kind is not None and kind.all_axes
         self._reseeded = kind is not None and kind.reseeded
-        with _Quiet():
+        with quiet_optuna():
             self._study = optuna.create_study(
                 directions=["minimize"] * objectives, sampler=make_sampler(sampler, seed)
             )
@@ -128,7 +128,7 @@ class Proposer:
                 for name, distribution in everything.items()
             }
             distributions = everything
-        with _Quiet():
+        with quiet_optuna():
             self._study.enqueue_trial(params)
         self._open[digest] = self._study.ask(fixed_distributions=distributions)
 
@@ -168,14 +168,3 @@ def _first(distribution: optuna.distributions.BaseDistribution) -> Any:
     if isinstance(distribution, optuna.distributions.CategoricalDistribution):
         return distribution.choices[0]
     return distribution.low  # type: ignore[attr-defined]
-
-
-class _Quiet:
-    """Silence Optuna's log lines about a study nobody but the sampler sees."""
-
-    def __enter__(self) -> None:
-        self._level = optuna.logging.get_verbosity()
-        optuna.logging.set_verbosity(optuna.logging.ERROR)
-
-    def __exit__(self, *_: object) -> None:
-        optuna.logging.set_verbosity(self._level)

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 
+import optuna
 from optuna.exceptions import ExperimentalWarning
 from optuna.samplers import (
     BaseSampler,
@@ -69,7 +71,18 @@ def make_sampler(name: str, seed: int) -> BaseSampler:
     """Return a new Optuna sampler; `enumerate` gets the random one, which it never asks."""
     kind = SAMPLERS[name] or SAMPLERS["random"]
     assert kind is not None
-    with warnings.catch_warnings():
-        # Marked experimental by Optuna since several versions, without an alternative.
-        warnings.simplefilter("ignore", ExperimentalWarning)
+    with quiet_optuna():
         return kind.make(seed)
+
+
+@contextmanager
+def quiet_optuna() -> Iterator[None]:
+    """Keep Optuna's own log lines and notes on experimental features off the user's screen."""
+    level = optuna.logging.get_verbosity()
+    optuna.logging.set_verbosity(optuna.logging.ERROR)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", ExperimentalWarning)
+            yield
+    finally:
+        optuna.logging.set_verbosity(level)
