@@ -6,21 +6,21 @@ limit never pays for an epoch.
 
 from __future__ import annotations
 
+import json
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
-from statistics import median
 from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
 import torch
-from torch import Tensor
 
 from nas.checkpoint import save_weights
 from nas.datasets import ImageDataset
+from nas.latency import latency_metrics, measure_pair, one_image
 from nas.training import (
     CandidateFailed,
     EpochResult,
@@ -32,10 +32,9 @@ from nas.vae import VAE, build_vae
 from profiling.complexity import complexity
 from profiling.environment import threads
 from profiling.lane import Lane
-from profiling.latency import LatencyConfig, measure_latency, paired_ratio
+from profiling.latency import LatencyConfig
 from profiling.memory import peak_memory_bytes
 from search_spaces.architecture import Architecture
-from search_spaces.references import ORIGINAL
 
 __all__ = ["CandidateFailed", "Evaluator", "Findings"]
 
@@ -127,37 +126,24 @@ class Evaluator:
             yield replace(findings, step="done")
 
     def _measured(self, architecture: Architecture, known: Findings) -> Findings:
-        original = ORIGINAL.resized(architecture.image_size)
-        models = {
-            name: build_vae(described, seed=0).to(self.device)
-            for name, described in {"candidate": architecture, "original": original}.items()
-        }
-        waited_s = self.lane.waited_s
-        with self.lane.measuring():
-            start = time.monotonic()
-            measured = measure_latency(models, _image(architecture), self.latency, self.device)
-            spent_s = {"latency": time.monotonic() - start}
-        spent_s["waiting"] = self.lane.waited_s - waited_s
-        candidate = measured["candidate"]
-        ratio = paired_ratio(candidate, measured["original"])
+        start, waited_s = time.monotonic(), self.lane.waited_s
+        pair = measure_pair(architecture, self.latency, self.device, self.lane)
+        waiting_s = self.lane.waited_s - waited_s
+        spent_s = {"latency": time.monotonic() - start - waiting_s, "waiting": waiting_s}
+        folder = self.artefacts / architecture.digest
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / "latency.json").write_text(json.dumps(pair.to_dict()), encoding="utf-8")
         # A machine changes speed within minutes, a ratio hardly: so every candidate's time is told
         # on one scale, that of `original` when the study began.
-        anchor_ms = self.anchor_ms or measured["original"].median_ms
-        low, high = (anchor_ms * bound for bound in ratio.interval)
-        metrics = {
-            "latency_median_ms": candidate.median_ms,
-            "latency_spread": candidate.spread,
-            "latency_over_original": ratio.median,
-            "latency_over_original_low": ratio.interval[0],
-            "latency_over_original_high": ratio.interval[1],
-        }
+        anchor_ms = self.anchor_ms or pair.reference.median_ms
+        low, high = (anchor_ms * bound for bound in pair.ratio.interval)
         return replace(
             known,
             step="device",
-            objectives={**known.objectives, "latency_ms": anchor_ms * ratio.median},
-            metrics={**known.metrics, **metrics},
+            objectives={**known.objectives, "latency_ms": anchor_ms * pair.ratio.median},
+            metrics={**known.metrics, **latency_metrics(pair)},
             intervals={**known.intervals, "latency_ms": (low, high)},
-            contended=candidate.contended,
+            contended=pair.contended,
             timings_s={**known.timings_s, **spent_s},
         )
 
@@ -221,22 +207,10 @@ def _removed_after_failure(checkpoint: Path) -> Iterator[None]:
         raise
 
 
-def measure_anchor(image_size: int, latency: LatencyConfig, device: torch.device) -> float:
-    """Return the latency of `original` in ms: the median of three measurements.
-
-    One alone may fall into the moments in which a fresh process is still slow.
-    """
-    model = {"original": build_vae(ORIGINAL.resized(image_size), seed=0).to(device)}
-    image = _image(ORIGINAL.resized(image_size))
-    with Lane(str(device)).measuring():
-        taken = [measure_latency(model, image, latency, device)["original"] for _ in range(3)]
-    return median(one.median_ms for one in taken)
-
-
 def static_costs(architecture: Architecture) -> dict[str, float]:
     """Return what is exact without running anything: every objective named in `STATIC`."""
     with torch.device("meta"):
-        model, image = build_vae(architecture), _image(architecture)
+        model, image = build_vae(architecture), one_image(architecture)
         counts = complexity(model, image)
         peak = peak_memory_bytes(model, image)
     return {
@@ -245,11 +219,6 @@ def static_costs(architecture: Architecture) -> dict[str, float]:
         "flops": float(counts.flops),
         "peak_memory_bytes": float(peak),
     }
-
-
-def _image(architecture: Architecture) -> Tensor:
-    size = architecture.image_size
-    return torch.zeros(1, architecture.image_channels, size, size)
 
 
 def shown_images(dataset: ImageDataset) -> npt.NDArray[np.uint8]:

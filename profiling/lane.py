@@ -1,9 +1,9 @@
-"""One measurement at a time per device, with training on this host paused meanwhile.
+"""One measurement at a time per device, with all training on this host paused meanwhile.
 
-A measurement beside a running training is not only noisier but biased. So whoever trains enters the
-lane's room before each batch together with others, and whoever measures has it alone. Two file
-locks make this work between unrelated processes; the kernel frees them with their holder, however
-it ends.
+A measurement beside a running training is not only noisier but biased, also on a GPU, whose work a
+busy CPU hands out late. So whoever trains enters every lane's room before each batch, together with
+others, and whoever measures has the room of its device alone. Two file locks per device make this
+work between unrelated processes; the kernel frees them with their holder, however it ends.
 """
 
 from __future__ import annotations
@@ -17,34 +17,43 @@ import weakref
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import NamedTuple
 
 from profiling.errors import ProfilingError
+
+
+class _Locks(NamedTuple):
+    """Open files. `room` is shared by trainings and held alone by a measurement, as is `door`.
+
+    A measurement holds the door from the moment it wants the room, and trainings pass the door
+    before each batch: they cannot keep the room by coming and going, and a measurement waits for
+    one batch at most.
+    """
+
+    door: int
+    room: int
 
 
 class Lane:
     """The measurement lane of one device on this host.
 
-    Two locks: `room` is shared by trainings and held alone by a measurement; `door` is held alone
-    by a measurement from the moment it wants the room. Trainings pass the door before each batch,
-    so they cannot keep the room by coming and going, and a measurement waits for one batch at most.
-
     Args:
-        device: As torch writes it ("cpu", "cuda:0"): different devices have different lanes.
-        folder: Where the lock files live: the same for every process that shares the device.
+        device: As torch writes it ("cpu", "cuda:0"): different devices can be measured at once.
+        folder: Where the lock files live: the same for every process on the host.
     """
 
     def __init__(self, device: str, folder: Path | None = None) -> None:
-        folder = folder or Path(tempfile.gettempdir()) / f"nas-lanes-{os.getuid()}"
-        name = re.sub(r"\W", "-", device)
+        self._folder = folder or Path(tempfile.gettempdir()) / f"nas-lanes-{os.getuid()}"
+        self._locks: dict[str, _Locks] = {}
         try:
-            folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-            self._door = os.open(folder / f"{name}.door", os.O_RDWR | os.O_CREAT, 0o600)
-            self._room = os.open(folder / f"{name}.room", os.O_RDWR | os.O_CREAT, 0o600)
+            self._folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+            self._own = self._open(re.sub(r"\W", "-", device))
         except OSError as error:
             raise ProfilingError(
-                f"{folder}: cannot be written ({error.strerror}); set TMPDIR to a folder that can"
+                f"{self._folder}: cannot be written ({error.strerror}); set TMPDIR to a folder "
+                "that can"
             ) from None
-        weakref.finalize(self, _close, self._door, self._room)
+        weakref.finalize(self, _close, self._locks)
         self._training = False
         self.waited_s = 0.0
 
@@ -54,31 +63,34 @@ class Lane:
         training = self._training
         self.leave()
         with self._waiting():
-            fcntl.flock(self._door, fcntl.LOCK_EX)
-            fcntl.flock(self._room, fcntl.LOCK_EX)
+            fcntl.flock(self._own.door, fcntl.LOCK_EX)
+            fcntl.flock(self._own.room, fcntl.LOCK_EX)
         try:
             yield
         finally:
-            fcntl.flock(self._room, fcntl.LOCK_UN)
-            fcntl.flock(self._door, fcntl.LOCK_UN)
+            fcntl.flock(self._own.room, fcntl.LOCK_UN)
+            fcntl.flock(self._own.door, fcntl.LOCK_UN)
             if training:
                 self.enter()
 
     def enter(self) -> None:
         """Begin or go on training: wait while somebody measures or wants to."""
-        if self._training and _try_shared(self._door):
-            fcntl.flock(self._door, fcntl.LOCK_UN)
+        known = len(self._locks)
+        lanes = self._all()
+        if self._training and len(lanes) == known and all(_open_door(lane) for lane in lanes):
             return
         self.leave()
         with self._waiting():
-            fcntl.flock(self._door, fcntl.LOCK_SH)
-            fcntl.flock(self._room, fcntl.LOCK_SH)
-        fcntl.flock(self._door, fcntl.LOCK_UN)
+            for lane in lanes:
+                fcntl.flock(lane.door, fcntl.LOCK_SH)
+                fcntl.flock(lane.room, fcntl.LOCK_SH)
+                fcntl.flock(lane.door, fcntl.LOCK_UN)
         self._training = True
 
     def leave(self) -> None:
         """Stop training: measurements need not wait for this process."""
-        fcntl.flock(self._room, fcntl.LOCK_UN)
+        for lane in self._locks.values():
+            fcntl.flock(lane.room, fcntl.LOCK_UN)
         self._training = False
 
     @contextmanager
@@ -96,15 +108,35 @@ class Lane:
         yield
         self.waited_s += time.monotonic() - start
 
+    def _open(self, name: str) -> _Locks:
+        if name not in self._locks:
+            self._locks[name] = _Locks(
+                *(
+                    os.open(self._folder / f"{name}.{part}", os.O_RDWR | os.O_CREAT, 0o600)
+                    for part in _Locks._fields
+                )
+            )
+        return self._locks[name]
 
-def _close(*files: int) -> None:
-    for file in files:
-        os.close(file)
+    def _all(self) -> list[_Locks]:
+        """Return the lanes of every device that has been measured on this host."""
+        for entry in os.scandir(self._folder):
+            name, _, part = entry.name.rpartition(".")
+            if part == "door":
+                self._open(name)
+        return [self._locks[name] for name in sorted(self._locks)]
 
 
-def _try_shared(file: int) -> bool:
+def _open_door(lane: _Locks) -> bool:
     try:
-        fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        fcntl.flock(lane.door, fcntl.LOCK_SH | fcntl.LOCK_NB)
     except BlockingIOError:
         return False
+    fcntl.flock(lane.door, fcntl.LOCK_UN)
     return True
+
+
+def _close(locks: dict[str, _Locks]) -> None:
+    for lane in locks.values():
+        os.close(lane.door)
+        os.close(lane.room)

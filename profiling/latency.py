@@ -1,11 +1,13 @@
 """How long a forward pass takes, measured so that two models can be compared.
 
 The models take turns in shuffled rounds, so that a slow moment of the machine hits all of them.
-Raw samples are kept; medians, intervals and the verdict are derived from them.
+Raw samples are kept; medians, intervals and the verdict are derived from them. `paired` builds on
+this what a comparison with a reference needs.
 """
 
 from __future__ import annotations
 
+import math
 import random
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -20,6 +22,7 @@ from torch import Tensor, nn
 from profiling.environment import Environment, fingerprint
 from profiling.errors import ProfilingError
 from profiling.intervals import Interval, median_interval, relative_iqr
+from profiling.load import Load, LoadWatch
 from profiling.symbolic import Example, as_args
 from profiling.timing import Sample, Timer, measuring, timer_for
 
@@ -32,10 +35,11 @@ MAX_RELATIVE_IQR = 0.10
 class LatencyConfig(BaseModel):
     """How to measure. The defaults suit one image on one core, as `nas` compares models.
 
-    Rounds are added until every median's 95 % interval is within +-`precision` of it, or until
-    `max_rounds` or `max_s` is reached. Warm-up runs until two successive windows of
-    `warmup_window` passes agree within `warmup_tolerance`, for at most `max_warmup` passes or
-    `max_warmup_s` of each model. A pass shorter than `min_sample_ms` is
+    Rounds are added until the 95 % interval of every median (of the ratio, where two models are
+    compared) is within +-`precision` of it, or until `max_rounds` or `max_s` is reached. A
+    comparison that was contended is repeated, `attempts` times in all. Warm-up runs until two
+    successive windows of `warmup_window` passes agree within `warmup_tolerance`, for at most
+    `max_warmup` passes or `max_warmup_s` of each model. A pass shorter than `min_sample_ms` is
     repeated within one sample, and the sample is the mean.
     """
 
@@ -47,6 +51,7 @@ class LatencyConfig(BaseModel):
     max_rounds: int = Field(200, ge=2)
     max_s: float = Field(30.0, gt=0)
     precision: float = Field(0.02, gt=0)
+    attempts: int = Field(3, ge=1)
     warmup_window: int = Field(5, ge=1)
     warmup_tolerance: float = Field(0.05, gt=0)
     max_warmup: int = Field(50, ge=2)
@@ -57,13 +62,24 @@ class LatencyConfig(BaseModel):
 
 @dataclass(frozen=True)
 class Subject:
-    """What was timed; `repeats` passes make one sample."""
+    """What was timed; `repeats` passes make one sample.
+
+    `digest` identifies the model beyond its name, where the caller has such a thing; `backend` is
+    what ran it.
+    """
 
     name: str
     input_shapes: tuple[tuple[int, ...], ...]
     dtype: str
     threads: int
     repeats: int
+    digest: str = ""
+    backend: str = "eager"
+
+    @property
+    def batch(self) -> int:
+        """Number of items in one pass."""
+        return self.input_shapes[0][0]
 
 
 @dataclass(frozen=True)
@@ -74,6 +90,7 @@ class Latency:
     environment: Environment
     samples: tuple[Sample, ...]
     warmup_ms: tuple[float, ...] = field(repr=False, default=())
+    load: Load | None = None
 
     @cached_property
     def samples_ms(self) -> tuple[float, ...]:
@@ -117,7 +134,7 @@ class Latency:
             signs.append(f"wall time is {self.wall_over_cpu:.2f} of the thread's CPU time")
         if self.spread > MAX_RELATIVE_IQR:
             signs.append(f"interquartile range is {self.spread:.0%} of the median")
-        return tuple(signs)
+        return (*signs, *(self.load.signs if self.load else ()))
 
     @property
     def contended(self) -> bool:
@@ -146,13 +163,15 @@ def measure_latency(
     config: LatencyConfig | None = None,
     device: torch.device | str = "cpu",
     *,
+    enough: Callable[[Mapping[str, list[float]]], bool] | None = None,
     progress: Callable[[int, int], None] | None = None,
 ) -> dict[str, Latency]:
     """Time one inference pass of each model, taking turns.
 
     Modules are timed in evaluation mode under `inference_mode` and get their mode back. `example`
     has either `config.batch` items or one, which is then repeated. Thread count, random state and
-    garbage collector are restored.
+    garbage collector are restored. `enough` says from the times in ms by name whether rounds may
+    end (default: every median is precise).
 
     Raises:
         ProfilingError: no model, a model on another device, or an example of another batch size.
@@ -160,14 +179,16 @@ def measure_latency(
     config, device = config or LatencyConfig(), torch.device(device)
     args = batched(example, config.batch, device)
     _check_models(models, device)
-    timer = timer_for(device)
+    timer, watch = timer_for(device), LoadWatch(device)
+    enough = enough or partial(_precise, precision=config.precision)
     passes = {name: partial(model, *args) for name, model in models.items()}
     with measuring(models.values(), config.threads, device):
         where = fingerprint(device)
         warmups = {name: _warm_up(run, timer, config) for name, run in passes.items()}
         repeats = {name: _repeats(times[-1], config) for name, times in warmups.items()}
         timed = {name: partial(_timed, run, repeats[name], timer) for name, run in passes.items()}
-        samples = _rounds(timed, config, progress)
+        with watch.running():
+            samples = _rounds(timed, config, enough, progress)
     shapes, dtype = tuple(tuple(arg.shape) for arg in args), str(args[0].dtype)
     return {
         name: Latency(
@@ -175,6 +196,7 @@ def measure_latency(
             where,
             tuple(samples[name]),
             tuple(warmups[name]),
+            watch.load,
         )
         for name in models
     }
@@ -244,12 +266,13 @@ def _timed(run: Callable[[], Any], repeats: int, timer: Timer) -> Sample:
 def _rounds(
     timed: Mapping[str, Callable[[], Sample]],
     config: LatencyConfig,
+    enough: Callable[[Mapping[str, list[float]]], bool],
     progress: Callable[[int, int], None] | None,
 ) -> dict[str, list[Sample]]:
     """Take one sample of each per shuffled round, until precise enough or out of allowance."""
     shuffle = random.Random(config.seed).shuffle
     samples: dict[str, list[Sample]] = {name: [] for name in timed}
-    order, spent_ms = list(timed), 0.0
+    order, spent_ms, due = list(timed), 0.0, config.min_rounds
     for done in range(1, config.max_rounds + 1):
         shuffle(order)
         for name in order:
@@ -258,16 +281,16 @@ def _rounds(
         if progress:
             progress(done, config.max_rounds)
         out_of_time = done >= 2 and spent_ms >= 1000 * config.max_s
-        if out_of_time or (_due(done, config) and _precise(samples, config.precision)):
+        if out_of_time or (done >= due and enough(_walls(samples))):
             break
+        if done >= due:  # who looks at an interval often stops at one that is narrow by chance
+            due = math.ceil(done * 1.25)
     return samples
 
 
-def _due(done: int, config: LatencyConfig) -> bool:
-    """Tell whether to look at the intervals: each fifth round, since looking often stops early."""
-    return done >= config.min_rounds and (done - config.min_rounds) % 5 == 0
+def _walls(samples: Mapping[str, list[Sample]]) -> dict[str, list[float]]:
+    return {name: [sample.wall_ms for sample in taken] for name, taken in samples.items()}
 
 
-def _precise(samples: Mapping[str, list[Sample]], precision: float) -> bool:
-    times = [[sample.wall_ms for sample in taken] for taken in samples.values()]
-    return all(median_interval(t).half_width(median(t)) <= precision for t in times)
+def _precise(walls: Mapping[str, list[float]], precision: float) -> bool:
+    return all(median_interval(t).half_width(median(t)) <= precision for t in walls.values())

@@ -13,7 +13,6 @@ from studies.records import StudyRecord, TrialRecord
 LATENCY = "latency_ms"
 _ANCHOR = next(iter(REFERENCES))
 """The reference that every trial's latency is measured in turn with."""
-_RATIO = f"latency_over_{_ANCHOR}"
 
 
 @dataclass(frozen=True)
@@ -52,9 +51,9 @@ def compare(study: StudyRecord, trial: TrialRecord, reference: TrialRecord) -> C
     """Compare a complete trial with a complete reference.
 
     Machines change speed within minutes. A latency's factor is therefore the ratio that was
-    measured with both models taking turns (for other references than that one: the quotient of two
-    such ratios), and the quotient of the recorded latencies only where no ratio was recorded. Where
-    its 95 % interval includes 1, the two are tied.
+    measured with both models taking turns; where these two did not, the quotient of their ratios to
+    `original`; and the quotient of the recorded latencies only where there are no such ratios.
+    Where its 95 % interval includes 1, the two are tied.
     """
     names, ours, theirs = study.objective_names, trial.objectives, reference.objectives
     factors = {name: theirs[name] / ours[name] for name in names}
@@ -104,16 +103,17 @@ def _paired_factor(trial: TrialRecord, reference: TrialRecord) -> tuple[float, f
 
     The bounds of a quotient are those of the extremes: wider than 95 %, never narrower.
     """
-    ours, theirs = _ratio(trial), _ratio(reference)
-    if reference.reference == _ANCHOR:
-        theirs = (1.0, 1.0, 1.0)
+    if direct := _ratio(trial, reference.reference or ""):
+        return 1 / direct[0], 1 / direct[2], 1 / direct[1]
+    ours, theirs = _ratio(trial, _ANCHOR), _ratio(reference, _ANCHOR)
     if ours is None or theirs is None:
         return None
     return theirs[0] / ours[0], theirs[1] / ours[2], theirs[2] / ours[1]
 
 
-def _ratio(trial: TrialRecord) -> tuple[float, float, float] | None:
-    values = [trial.metrics.get(f"{_RATIO}{end}") for end in ("", "_low", "_high")]
+def _ratio(trial: TrialRecord, reference: str) -> tuple[float, float, float] | None:
+    name = f"latency_over_{reference}"
+    values = [trial.metrics.get(f"{name}{end}") for end in ("", "_low", "_high")]
     middle, low, high = values
     return None if middle is None or low is None or high is None else (middle, low, high)
 

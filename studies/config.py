@@ -47,7 +47,8 @@ class StudyConfig(_Config):
     """Everything that determines a study's result, apart from the machine it runs on.
 
     `space` is a named space or a YAML file. `limits` maps an objective to the largest value that is
-    still worth training. `threads` is for training (None: every core); latency has its own.
+    still worth training. `workers` processes evaluate at once (None: as many as make sense here),
+    each training with `threads` threads (None: the cores divided among them); latency has its own.
     """
 
     name: Name
@@ -60,6 +61,7 @@ class StudyConfig(_Config):
     latency: LatencyConfig = LatencyConfig()
     search: SearchConfig = SearchConfig()
     device: Literal["auto", "cpu", "cuda"] = "auto"
+    workers: Annotated[int, Field(ge=1, le=256)] | None = None
     threads: Annotated[int, Field(ge=1, le=1024)] | None = None
 
     @field_validator("space")

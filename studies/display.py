@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
+from dataclasses import dataclass, field
 
 from rich.console import Console, Group, RenderableType
 from rich.live import Live
@@ -28,6 +29,16 @@ _NARROW = 60
 """Columns below which a table's own columns move closer together."""
 
 
+@dataclass
+class _Running:
+    """A candidate that is being evaluated."""
+
+    trial: TrialRecord
+    findings: Findings | None = None
+    batches: tuple[int, int] = (0, 1)
+    begun: float = field(default_factory=time.monotonic)
+
+
 class Display(Watcher):
     """A live panel on a terminal, one line per trial elsewhere.
 
@@ -39,10 +50,8 @@ class Display(Watcher):
     def __init__(self, console: Console, trials: int, epochs: int) -> None:
         self._console, self._trials, self._epochs = console, trials, epochs
         self._study: StudyRecord | None = None
-        self._current: TrialRecord | None = None
-        self._findings: Findings | None = None
-        self._batches = (0, 1)
-        self._begun = self._trial_begun = time.monotonic()
+        self._running: dict[int, _Running] = {}
+        self._begun = self._last_ended = time.monotonic()
         self._search_begun: float | None = None
         self._done_before = 0
         self._live = Live(console=console, refresh_per_second=4, get_renderable=self._render)
@@ -56,26 +65,28 @@ class Display(Watcher):
         if self._live.is_started:
             self._live.stop()
 
-    def batch(self, done: int, total: int) -> None:
+    def batch(self, done: int, total: int, number: int | None = None) -> None:
         """Take note of the running epoch's batches."""
-        self._batches = (done, max(total, 1))
+        number = next(iter(self._running)) if number is None else number
+        self._running[number].batches = (done, max(total, 1))
 
     def started(self, trial: TrialRecord, study: StudyRecord) -> None:
         """Show the candidate that is about to be evaluated."""
         if self._search_begun is None and not trial.reference:
             self._search_begun, self._done_before = time.monotonic(), _searched(study)
-        self._study, self._current, self._findings = study, trial, None
-        self._batches, self._trial_begun = (0, 1), time.monotonic()
-
-    def found(self, findings: Findings) -> None:
-        """Show what is known by now."""
-        self._findings, self._batches = findings, (0, 1)
-
-    def ended(self, study: StudyRecord) -> None:
-        """Report a trial in one line where there is no live panel."""
         self._study = study
-        if not self._live.is_started and self._current is not None:
-            self._console.print(Text(self._line(study.trial(self._current.number), study)))
+        self._running[trial.number] = _Running(trial)
+
+    def found(self, number: int, findings: Findings) -> None:
+        """Show what is known by now."""
+        self._running[number].findings, self._running[number].batches = findings, (0, 1)
+
+    def ended(self, number: int, study: StudyRecord) -> None:
+        """Report a trial in one line where there is no live panel."""
+        self._study, self._last_ended = study, time.monotonic()
+        del self._running[number]
+        if not self._live.is_started:
+            self._console.print(Text(self._line(study.trial(number), study)))
 
     def _line(self, trial: TrialRecord, study: StudyRecord) -> str:
         count = f"{_searched(study)}/{self._trials}"
@@ -89,13 +100,13 @@ class Display(Watcher):
         return f"[{count}] {trial.name}{mark}: {values}; {took}; hypervolume {_volume(study):.4f}"
 
     def _render(self) -> RenderableType:
-        if self._study is None or self._current is None:
+        if self._study is None:
             return Text("starting ...")
         # The empty line takes the terminal's echo of Ctrl-C, which would break the last line in two
         # and leave the first one behind.
         return Group(
             self._head(self._study),
-            self._now(self._current),
+            *[self._now(running) for running in list(self._running.values())],
             _front(self._study, self._console.width),
             "",
         )
@@ -119,23 +130,24 @@ class Display(Watcher):
         fresh = done - self._done_before
         if fresh < 1 or self._search_begun is None:
             return ""
-        per_trial = (self._trial_begun - self._search_begun) / fresh
+        per_trial = (self._last_ended - self._search_begun) / fresh
         return f", about {format_duration(per_trial * (self._trials - done))} left"
 
-    def _now(self, trial: TrialRecord) -> RenderableType:
-        step = self._step(self._study, self._findings)
-        seconds = format_duration(time.monotonic() - self._trial_begun)
+    def _now(self, running: _Running) -> RenderableType:
+        step = self._step(self._study, running)
+        seconds, trial = format_duration(time.monotonic() - running.begun), running.trial
         return Text(f"{trial.name}: {step}, {seconds}  {trial.architecture.summary}", style="dim")
 
-    def _step(self, study: StudyRecord | None, findings: Findings | None) -> str:
-        """What the current candidate is going through, judged by what is known of it."""
+    def _step(self, study: StudyRecord | None, running: _Running) -> str:
+        """What a candidate is going through, judged by what is known of it."""
+        findings = running.findings
         if study is None or findings is None:
             return "counting"
         if findings.step == "static" and needs(study, "device"):
             return "measuring latency"
         if not needs(study, "training"):
             return "counting"
-        ended, (done, total) = len(findings.history), self._batches
+        ended, (done, total) = len(findings.history), running.batches
         share = 1.0 if ended >= self._epochs else done / total
         return f"epoch {min(ended + 1, self._epochs)}/{self._epochs} {share:.0%}"
 

@@ -3,22 +3,28 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
-from contextlib import AbstractContextManager
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import psutil
+import torch
 
 from nas.datasets import ImageDataset, load_dataset
-from nas.evaluate import STATIC, Evaluator, measure_anchor, shown_images, static_costs
+from nas.evaluate import STATIC, Evaluator, shown_images, static_costs
+from nas.latency import measure_anchor
 from profiling.allocator import tune_allocator
 from profiling.environment import fingerprint, select_device
+from profiling.lane import Lane
 from search_spaces.errors import UserError
 from search_spaces.space import SearchSpace
 from studies.config import StudyConfig
+from studies.crew import Alone, Crew, OnBatch, Workers
 from studies.display import Display
+from studies.final_latency import measure_front
 from studies.records import StudyRecord
 from studies.runner import Runner
 from studies.store import StudyStore
@@ -35,10 +41,12 @@ def run_study(
     storage: str | None,
     display: Display,
     progress_bar: ProgressBar,
+    mix: bool = False,
 ) -> tuple[StudyRecord, str | None]:
     """Run or resume a study; what is finished is in the storage at every moment.
 
-    Returns the record, and why the search was given up, if it was.
+    Returns the record, and why the search was given up, if it was. `mix` goes on with a study whose
+    latencies were measured in another environment.
 
     Raises:
         UserError, ProfilingError: it cannot run as configured; nothing was spent.
@@ -53,35 +61,91 @@ def run_study(
     with store.writing():
         dataset = _load(config, space.image_size, progress_bar)
         facts = {**fingerprint(device).model_dump(), **_facts(dataset)}
-        wanted = {*config.objectives, *config.limits}
+        measures = "latency_ms" in {*config.objectives, *config.limits}
         anchor_ms = store.anchor_ms
-        if "latency_ms" in wanted and anchor_ms is None:
+        if measures and anchor_ms is None:
             anchor_ms = measure_anchor(space.image_size, config.latency, device)
-        store.create(config, space, {**facts, "original_latency_ms": anchor_ms})
+        store.create(config, space, {**facts, "original_latency_ms": anchor_ms}, mix)
         if dataset is not None:
             np.save(store.artefacts / "samples.npy", shown_images(dataset))
-        evaluator = Evaluator(
+        make = EvaluatorMaker(config, space.image_size, str(device), store.artefacts, anchor_ms)
+        with _crew(make, dataset, display) as crew, display:
+            runner = Runner(config, space, store, crew, display)
+            record = runner.run()
+        if measures:
+            with progress_bar("measuring the front again") as progress:
+                record = measure_front(store, config.latency, device, progress)
+        return record, runner.gave_up
+
+
+@dataclass(frozen=True)
+class EvaluatorMaker:
+    """Makes a study's evaluator, in whatever process it is called; can be sent there."""
+
+    config: StudyConfig
+    image_size: int
+    device: str
+    artefacts: Path
+    anchor_ms: float | None
+
+    def __call__(self, on_batch: OnBatch, dataset: ImageDataset | None = None) -> Evaluator:
+        """Return the evaluator; the images are those given or come from the cache."""
+        tune_allocator()
+        config = self.config
+        if dataset is None and _trains(config):
+            dataset = load_dataset(config.data, self.image_size)
+        return Evaluator(
             dataset=dataset,
             training=config.training,
             latency=config.latency,
-            device=device,
-            wanted=wanted,
-            anchor_ms=anchor_ms,
-            artefacts=store.artefacts,
-            # Two hyper-threads share one core's arithmetic: physical cores are what counts.
-            thread_count=config.threads or psutil.cpu_count(logical=False),
-            on_batch=display.batch,
+            device=torch.device(self.device),
+            wanted={*config.objectives, *config.limits},
+            anchor_ms=self.anchor_ms,
+            artefacts=self.artefacts,
+            thread_count=config.threads or max(1, cores() // self.workers),
+            on_batch=on_batch,
         )
-        runner = Runner(config, space, store, evaluator, display)
-        with display:
-            return runner.run(), runner.gave_up
+
+    @property
+    def workers(self) -> int:
+        """Number of processes that evaluate."""
+        return self.config.workers or default_workers(self.device)
+
+
+def cores() -> int:
+    """Physical cores: two hyper-threads share one core's arithmetic."""
+    return psutil.cpu_count(logical=False) or 1
+
+
+def default_workers(device: str) -> int:
+    """Return how many processes make sense: one per GPU or per two cores, at least one."""
+    return 1
+
+
+@contextmanager
+def _crew(make: EvaluatorMaker, dataset: ImageDataset | None, display: Display) -> Iterator[Crew]:
+    if make.workers == 1:
+        yield Alone(make(display.batch, dataset))
+    else:
+        with Workers(make.workers, make) as workers:
+            yield workers
 
 
 def _load(config: StudyConfig, image_size: int, progress_bar: ProgressBar) -> ImageDataset | None:
-    if all(objective.cost != "training" for objective in config.selected):
+    if not _trains(config):
         return None
-    with progress_bar(f"loading {config.data.kind}") as progress:
-        return load_dataset(config.data, image_size, progress)
+    lane = Lane("cpu")
+
+    def loaded(done: int, total: int) -> None:
+        lane.enter()  # rendering and decoding disturb a measurement as much as training does
+        progress(done, total)
+
+    with progress_bar(f"loading {config.data.kind}") as progress, lane.training():
+        return load_dataset(config.data, image_size, loaded)
+
+
+def _trains(config: StudyConfig) -> bool:
+    return any(objective.cost == "training" for objective in config.selected)
 
 
 def _facts(dataset: ImageDataset | None) -> dict[str, Any]:

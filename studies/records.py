@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal
@@ -17,6 +17,20 @@ from search_spaces.architecture import Architecture
 State = Literal["running", "complete", "rejected", "failed"]
 """rejected: a hard limit said no before training.
 failed: diverged, ran out of memory or was interrupted; `reason` says which."""
+
+
+@dataclass(frozen=True)
+class FinalLatency:
+    """What a study's last measurement found of one architecture.
+
+    Attributes:
+        over: Latency as a multiple of each reference's, by its name: (median, low, high), the ends
+            of a 95 % interval.
+        contended: Something else disturbed the measurement.
+    """
+
+    over: Mapping[str, tuple[float, float, float]]
+    contended: bool
 
 
 @dataclass(frozen=True)
@@ -55,6 +69,27 @@ class TrialRecord:
         """The reference's name, or `#number`."""
         return self.reference or f"#{self.number}"
 
+    def with_latency(self, final: FinalLatency, anchor_ms: float) -> TrialRecord:
+        """Return the trial with its latency as measured last, told in `anchor_ms` of `original`.
+
+        What the search saw stays in `metrics`, as `latency_ms_in_search`.
+        """
+        middle, low, high = (anchor_ms * bound for bound in next(iter(final.over.values())))
+        ratios = {
+            f"latency_over_{name}{end}": value
+            for name, values in final.over.items()
+            for end, value in zip(("", "_low", "_high"), values, strict=True)
+        }
+        known = self.objectives.get("latency_ms")
+        seen = {} if known is None else {"latency_ms_in_search": known}
+        return replace(
+            self,
+            objectives={**self.objectives, "latency_ms": middle},
+            metrics={**self.metrics, **ratios, **seen},
+            intervals={**self.intervals, "latency_ms": (low, high)},
+            contended=final.contended,
+        )
+
 
 @dataclass(frozen=True)
 class StudyRecord:
@@ -67,6 +102,15 @@ class StudyRecord:
     environment: Mapping[str, Any]
     folder: Path
     space_size: int | None = None
+    measured_together: bool = False
+    """The front's latencies come from one measurement of all its members, at the study's end."""
+    mixed: tuple[str, ...] = ()
+    """In what the environments differ whose latencies were mixed, as the user had asked for."""
+
+    @property
+    def image_size(self) -> int:
+        """Side of the images in pixels."""
+        return self.trials[0].architecture.image_size
 
     @cached_property
     def objective_names(self) -> tuple[str, ...]:

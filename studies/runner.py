@@ -3,18 +3,18 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import replace
-from typing import Protocol
 
 import numpy as np
 
-from nas.evaluate import CandidateFailed, Findings
+from nas.evaluate import Findings
 from nas.search import Proposer
 from search_spaces.architecture import Architecture
 from search_spaces.references import REFERENCES
 from search_spaces.space import SearchSpace
 from studies.config import StudyConfig
+from studies.crew import Crew, Event
 from studies.records import State, StudyRecord, TrialRecord
 from studies.store import StudyStore
 
@@ -28,38 +28,30 @@ MAX_STARTS = 3
 """Starts of one trial without an epoch of progress after which it has failed."""
 
 
-class Evaluator(Protocol):
-    """Anything that turns an architecture into a growing stream of findings."""
-
-    def __call__(self, architecture: Architecture) -> Iterator[Findings]:
-        """Yield what is known after each step; the last one has `step == "done"`.
-
-        Raises:
-            CandidateFailed: the candidate cannot be evaluated; the study goes on without it.
-        """
-
-
 class Watcher:
     """What a display may want to know. Does nothing by itself."""
 
     def started(self, trial: TrialRecord, study: StudyRecord) -> None:
         """A candidate is about to be evaluated."""
 
-    def found(self, findings: Findings) -> None:
-        """More is known of the current candidate."""
+    def found(self, number: int, findings: Findings) -> None:
+        """More is known of a candidate."""
 
-    def ended(self, study: StudyRecord) -> None:
+    def batch(self, done: int, total: int, number: int | None = None) -> None:
+        """A training got on; without a number it is the only one that runs."""
+
+    def ended(self, number: int, study: StudyRecord) -> None:
         """A candidate was told."""
 
 
 class Runner:
-    """Drives one study in this process; alone it asks and tells.
+    """Drives one study; alone it asks and tells.
 
     Args:
         config: The question.
         space: Where candidates come from; its image size is that of the data.
         store: Where everything is recorded; opened for writing by the caller.
-        evaluate: Turns an architecture into findings.
+        crew: Evaluates architectures.
         watcher: Is told what happens.
     """
 
@@ -68,34 +60,52 @@ class Runner:
         config: StudyConfig,
         space: SearchSpace,
         store: StudyStore,
-        evaluate: Evaluator,
+        crew: Crew,
         watcher: Watcher | None = None,
     ) -> None:
         self.config, self.space, self.store = config, space, store
-        self.evaluate = evaluate
+        self.crew = crew
         self.watcher = watcher or Watcher()
         self.gave_up: str | None = None
         self._record = store.record()
         self._proposer = self._restore()
+        self._references = {trial.reference for trial in self._record.trials}
+        self._left: list[TrialRecord] = []
+        self._running: dict[int, TrialRecord] = {}
+        self._findings: dict[int, Findings] = {}
+        self._stopped: dict[int, str] = {}
 
     def run(self) -> StudyRecord:
         """Finish what was left unfinished, then run until the study has its trials."""
-        for trial in self.store.unfinished():
-            self._evaluate(trial)
+        self._left = self.store.unfinished()
+        while True:
+            while len(self._running) < self.crew.size and (trial := self._next()) is not None:
+                self._start(trial)
+            if not self._running:
+                return self._record
+            self._handle(self.crew.next())
+
+    def _next(self) -> TrialRecord | None:
+        """Return what to evaluate next: what was left, references, then proposals.
+
+        None while what runs may fill the study, or when there is no more to propose.
+        """
+        if self._left:
+            return self._left.pop(0)
         for name, architecture in REFERENCES.items():
-            self._run_reference(name, architecture.resized(self.space.image_size))
-        while self.searched < self.config.search.trials:
-            self.gave_up = self._hopeless()
-            if self.gave_up:
-                break
-            proposal = self._proposer.propose()
-            if proposal is None:
-                break
-            number = self.store.begin(
-                proposal.architecture, proposal.assignment, self.space, repeats=proposal.repeats
-            )
-            self._evaluate(self.store.trial(number))
-        return self._record
+            if name not in self._references:
+                return self._begin_reference(name, architecture.resized(self.space.image_size))
+        pending = sum(not trial.reference for trial in self._running.values())
+        if self.gave_up or self.searched + pending >= self.config.search.trials:
+            return None
+        self.gave_up = self._hopeless()
+        proposal = None if self.gave_up else self._proposer.propose()
+        if proposal is None:
+            return None
+        number = self.store.begin(
+            proposal.architecture, proposal.assignment, self.space, repeats=proposal.repeats
+        )
+        return self.store.trial(number)
 
     @property
     def searched(self) -> int:
@@ -136,42 +146,60 @@ class Runner:
             f"among them are {smallest}: raise the limits or choose another space"
         )
 
-    def _run_reference(self, name: str, architecture: Architecture) -> None:
-        if name in {trial.reference for trial in self._record.trials}:
-            return
+    def _begin_reference(self, name: str, architecture: Architecture) -> TrialRecord:
+        self._references.add(name)
         assignment = self.space.assignment(architecture)
         self._proposer.register(assignment, architecture)
         number = self.store.begin(architecture, assignment, self.space, reference=name)
-        self._evaluate(self.store.trial(number))
+        return self.store.trial(number)
 
-    def _evaluate(self, trial: TrialRecord) -> None:
+    def _start(self, trial: TrialRecord) -> None:
+        number = trial.number
+        self._running[number], self._findings[number] = trial, Findings("static")
         self.watcher.started(trial, self._record)
-        state: State = "failed"
-        reason: str | None = "the evaluation ended without a result"
-        findings = Findings("static")
-        starts = self.store.count_start(trial.number)
-        try:
-            if starts > MAX_STARTS:
-                raise CandidateFailed(f"the process ended {MAX_STARTS} times while evaluating it")
-            for findings in self.evaluate(trial.architecture):
-                self.watcher.found(findings)
-                if findings.step == "training":
-                    self.store.note_progress(trial.number)
-                over = None if trial.reference else self._over_limit(findings.objectives)
-                if over:
-                    state, reason = "rejected", over
-                    break
-            else:
-                state, reason = self._verdict(findings)
-        except CandidateFailed as failure:
-            reason = str(failure)
+        if self.store.count_start(number) > MAX_STARTS:
+            told = f"the process ended {MAX_STARTS} times while evaluating it"
+            self._finish(number, "failed", told)
+        else:
+            self.crew.start(number, trial.architecture)
+
+    def _handle(self, event: Event) -> None:
+        number, reason = event.number, event.reason
+        if event.kind == "batch":
+            self.watcher.batch(*event.batches, number)
+        elif event.kind == "found":
+            assert event.findings is not None
+            self._found(number, event.findings)
+        elif event.kind == "died":
+            self._start(self._running.pop(number))
+        elif event.kind == "failed":
+            self._finish(number, "failed", reason)
+        elif number in self._stopped:
+            self._finish(number, "rejected", self._stopped.pop(number))
+        else:
+            self._finish(number, *self._verdict(self._findings[number]))
+
+    def _found(self, number: int, findings: Findings) -> None:
+        self._findings[number] = findings
+        self.watcher.found(number, findings)
+        if findings.step == "training":
+            self.store.note_progress(number)
+        over = self._over_limit(findings.objectives)
+        if over and not self._running[number].reference:
+            self._stopped[number] = over
+        self.crew.answer(number, number not in self._stopped)
+
+    def _finish(self, number: int, state: State, reason: str | None) -> None:
+        del self._running[number]
+        findings = self._findings.pop(number)
         violations = self._violations(findings.objectives)
-        self.store.finish(trial.number, state, findings, reason, violations)
-        ended = self.store.trial(trial.number)
-        others = (t for t in self._record.trials if t.number != trial.number)
-        self._record = replace(self._record, trials=(*others, ended))
+        self.store.finish(number, state, findings, reason, violations)
+        ended = self.store.trial(number)
+        others = [t for t in self._record.trials if t.number != number]
+        trials = sorted([*others, ended], key=lambda trial: trial.number)
+        self._record = replace(self._record, trials=tuple(trials))
         self._tell(self._proposer, ended)
-        self.watcher.ended(self._record)
+        self.watcher.ended(number, self._record)
 
     def _verdict(self, findings: Findings) -> tuple[State, str | None]:
         for name in self.config.objectives:

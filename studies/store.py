@@ -25,7 +25,7 @@ from search_spaces.architecture import Architecture
 from search_spaces.errors import UserError, nearest
 from search_spaces.space import SearchSpace
 from search_spaces.yaml_file import read_yaml
-from studies.records import State, StudyRecord, TrialRecord
+from studies.records import FinalLatency, State, StudyRecord, TrialRecord
 from studies.storage import absolute, masked, mend_journal, open_storage, portable
 
 if TYPE_CHECKING:  # reading a study needs no torch, which these import
@@ -38,7 +38,7 @@ FORMAT = 1
 HEAD = "study.yaml"
 """The file in a study's folder that says where its storage is, and repeats its configuration."""
 
-PLACE = ("device", "device_name", "torch_version", "allocator")
+PLACE = ("device", "device_name", "torch_version", "allocator", "mkldnn", "tf32")
 """Facts of the environment that must not change either where latency is measured."""
 
 IDENTITY = ("space", "data", "objectives", "training", "latency")
@@ -102,9 +102,15 @@ class StudyStore:
         return environment.get("original_latency_ms")  # type: ignore[no-any-return]
 
     def create(
-        self, config: StudyConfig, space: SearchSpace, environment: Mapping[str, Any]
+        self,
+        config: StudyConfig,
+        space: SearchSpace,
+        environment: Mapping[str, Any],
+        mix: bool = False,
     ) -> None:
         """Create the study, or check that the existing one asks the same question.
+
+        `mix` accepts that latencies were measured in another environment, and records it.
 
         Raises:
             UserError: the stored study differs in what must agree.
@@ -119,7 +125,8 @@ class StudyStore:
                 load_if_exists=True,
             )
         self._check_identity(config, space, environment)
-        self._write_head(config, space, environment)
+        mixed = self._check_place(config, environment, mix)
+        self._write_head(config, space, {**environment, **({"mixed": mixed} if mixed else {})})
 
     @property
     def artefacts(self) -> Path:
@@ -210,21 +217,47 @@ class StudyStore:
             raise UserError(
                 f"{masked(self.address)}: study {self.study.study_name!r} was not made by nas"
             )
+        final = self.final_latency()
         return StudyRecord(
             name=self.study.study_name,
             objectives=select_objectives(attributes["config"]["objectives"]),
             trials=tuple(
-                _record(trial) for trial in self._trials() if "candidate" in trial.user_attrs
+                self._told_last(_record(trial), final)
+                for trial in self._trials()
+                if "candidate" in trial.user_attrs
             ),
             config=attributes["config"],
             environment=attributes["environment"],
             folder=self.folder,
             space_size=attributes["space_size"],
+            measured_together=bool(final),
+            mixed=tuple(attributes["environment"].get("mixed", ())),
         )
 
     def trial(self, number: int) -> TrialRecord:
         """Read one trial."""
-        return _record(self._trials()[number])
+        return self._told_last(_record(self._trials()[number]), self.final_latency())
+
+    def final_latency(self) -> dict[str, FinalLatency]:
+        """Return what the last measurement of front and references found, by digest."""
+        stored = self.study.user_attrs.get("final_latency", {})
+        return {
+            digest: FinalLatency(
+                over={name: (m, low, high) for name, (m, low, high) in one["over"].items()},
+                contended=one["contended"],
+            )
+            for digest, one in stored.items()
+        }
+
+    def set_final_latency(self, found: Mapping[str, FinalLatency]) -> None:
+        """Record what the last measurement of front and references found, by digest."""
+        self.study.set_user_attr("final_latency", {k: asdict(one) for k, one in found.items()})
+
+    def _told_last(self, trial: TrialRecord, final: Mapping[str, FinalLatency]) -> TrialRecord:
+        anchor_ms = self.anchor_ms
+        if trial.state != "complete" or trial.digest not in final or anchor_ms is None:
+            return trial
+        return trial.with_latency(final[trial.digest], anchor_ms)
 
     def count_start(self, number: int) -> int:
         """Count a start of a trial's evaluation; return how many there were without progress."""
@@ -279,15 +312,24 @@ class StudyStore:
                 "give this one another --name, or remove the folder "
                 f"{self.folder} to start again"
             )
+
+    def _check_place(
+        self, config: StudyConfig, environment: Mapping[str, Any], mix: bool
+    ) -> list[str]:
+        """Return in what the environments differ that this study's latencies were measured in."""
+        before = self.study.user_attrs.get("environment", environment)
+        mixed = list(before.get("mixed", []))
         elsewhere = [key for key in PLACE if before.get(key) != environment.get(key)]
-        if elsewhere and "latency_ms" in {*config.objectives, *config.limits}:
-            parts = "; ".join(
-                _difference(key, before.get(key), environment.get(key)) for key in elsewhere
-            )
+        if not elsewhere or "latency_ms" not in {*config.objectives, *config.limits}:
+            return mixed
+        parts = [_difference(key, before.get(key), environment.get(key)) for key in elsewhere]
+        if not mix:
             raise UserError(
-                f"study {config.name!r} was measured elsewhere ({parts}): latencies would not "
-                "compare; run it there, or give this one another --name"
+                f"study {config.name!r} was measured elsewhere ({'; '.join(parts)}): latencies "
+                "would not compare; run it there, give this one another --name, or mix them all "
+                "the same with --mix-environments"
             )
+        return mixed + [part for part in parts if part not in mixed]
 
     def _write_head(
         self, config: StudyConfig, space: SearchSpace, environment: Mapping[str, Any]

@@ -31,7 +31,7 @@ def shown(
     display = Display(console, 50, EPOCHS)
     display.started(study.trials[5], study)
     if findings:
-        display.found(findings)
+        display.found(5, findings)
     if batches:
         display.batch(*batches)
     console.print(display._render())

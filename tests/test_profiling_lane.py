@@ -6,8 +6,10 @@ import subprocess
 import sys
 import threading
 import time
+from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -128,6 +130,55 @@ def test_measuring_amid_own_training_and_back(tmp_path: Path) -> None:
 def test_devices_have_lanes_of_their_own(tmp_path: Path) -> None:
     with Lane("cpu", tmp_path).measuring(), Lane("cuda:0", tmp_path).measuring():
         pass
+
+
+@pytest.mark.parametrize("measured", ["cpu", "cuda:0"])
+def test_a_training_pauses_whichever_device_is_measured(tmp_path: Path, measured: str) -> None:
+    trainer, batches = Lane("cpu", tmp_path), threading.Event()
+    trainer.enter()
+    meter = Lane(measured, tmp_path)  # its lane is made while the training runs
+    trainer.enter()
+    trainer.leave()
+    with meter.measuring():
+
+        def next_batch() -> None:
+            trainer.enter()
+            batches.set()
+
+        thread = in_background(next_batch)
+        assert not batches.wait(0.1)
+    assert batches.wait(5)
+    thread.join(5)
+    trainer.leave()
+
+
+def test_nobody_starves(tmp_path: Path) -> None:
+    """Two that measure again and again and two that train: each has its turns."""
+    turns, stop = Counter[str](), threading.Event()
+
+    def measure(name: str) -> None:
+        lane = Lane("cpu", tmp_path)
+        while not stop.is_set():
+            with lane.measuring():
+                turns[name] += 1
+                time.sleep(0.005)
+
+    def train(name: str) -> None:
+        lane = Lane("cpu", tmp_path)
+        with lane.training():
+            while not stop.is_set():
+                lane.enter()
+                turns[name] += 1
+                time.sleep(0.005)
+
+    threads = [in_background(partial(measure, f"meter {n}")) for n in range(2)]
+    threads += [in_background(partial(train, f"trainer {n}")) for n in range(2)]
+    stop.wait(1.5)
+    stop.set()
+    for thread in threads:
+        thread.join(5)
+    assert len(turns) == 4, turns
+    assert min(turns.values()) >= 5, turns
 
 
 def test_a_folder_that_cannot_be_written(tmp_path: Path) -> None:

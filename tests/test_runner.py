@@ -14,6 +14,7 @@ from search_spaces.errors import UserError
 from search_spaces.space import SearchSpace
 from studies import runner
 from studies.config import StudyConfig
+from studies.crew import Alone
 from studies.records import StudyRecord
 from studies.runner import Runner
 from studies.store import StudyStore, list_studies
@@ -42,7 +43,7 @@ def run(
     store = StudyStore(root / asked.name, storage)
     with store.writing():
         store.create(asked, space, ENVIRONMENT)
-        return Runner(asked, space, store, evaluator or FakeEvaluator()).run()
+        return Runner(asked, space, store, Alone(evaluator or FakeEvaluator())).run()
 
 
 @pytest.mark.parametrize("sampler", SAMPLERS)
@@ -311,7 +312,7 @@ def test_limits_that_need_measuring_are_given_up_sooner(
     asked = config(limits={"latency_ms": 0.1})
     space, store = SearchSpace.load("quickstart"), StudyStore(tmp_path / "s")
     store.create(asked, space, ENVIRONMENT)
-    driver = Runner(asked, space, store, Slow())
+    driver = Runner(asked, space, store, Alone(Slow()))
     record = driver.run()
     rejected = sum(trial.state == "rejected" for trial in record.trials)
     assert rejected == runner.MAX_MEASURED_REJECTIONS

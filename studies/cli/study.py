@@ -32,6 +32,7 @@ _SHORTCUTS: dict[str, str] = {
     "epochs": "training.epochs",
     "images": "data.count",
     "device": "device",
+    "workers": "workers",
     "threads": "threads",
 }
 """Command-line option to configuration key."""
@@ -56,10 +57,17 @@ def study() -> None:
 @click.option("--celeba", type=click.Path(path_type=Path), help="Use this CelebA folder.")
 @click.option("--folder", type=click.Path(path_type=Path), help="Use the images of this folder.")
 @click.option("--device", help="auto, cpu or cuda.")
-@click.option("--threads", type=int, help="Threads for training.")
+@click.option("--workers", type=int, help="Processes that evaluate at once.")
+@click.option("--threads", type=int, help="Threads for training, of each worker.")
 @click.option("--set", "settings", multiple=True, metavar="KEY=VALUE", help="Any other setting.")
 @click.option("--storage", help="journal:PATH or a database URL; default: a journal in the folder.")
 @click.option("--png", is_flag=True, help="Also write the figures as PNG (needs a Chromium).")
+@click.option(
+    "--mix-environments",
+    "mix",
+    is_flag=True,
+    help="Go on with a study whose latencies were measured elsewhere; the report says so.",
+)
 @root_option
 def run(
     config: str,
@@ -70,6 +78,7 @@ def run(
     settings: tuple[str, ...],
     storage: str | None,
     png: bool,
+    mix: bool,
     root: Path,
     **shortcuts: Any,
 ) -> None:
@@ -93,7 +102,7 @@ def run(
     resolved = load_config(config, overrides)
     display = Display(stderr, resolved.search.trials, resolved.training.epochs)
     try:
-        record, gave_up = run_study(resolved, root, storage, display, progress_bar)
+        record, gave_up = run_study(resolved, root, storage, display, progress_bar, mix)
     except KeyboardInterrupt:
         again = shlex.join(["nas", *sys.argv[1:]])
         stderr.print(f"interrupted; nothing finished is lost. The same command resumes: {again}")

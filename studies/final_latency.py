@@ -1,0 +1,82 @@
+"""The latencies a study ends with: its front and references, measured once more, together.
+
+During a search each candidate is measured beside `original` alone, minutes or hours apart, and the
+front favours those that were lucky. So at the end the members of the front take turns with both
+references in the same rounds, and tables and figures use that.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from itertools import islice
+
+import torch
+
+from nas.latency import measure_together
+from profiling.latency import LatencyConfig, paired_ratio
+from search_spaces.architecture import Architecture
+from search_spaces.references import REFERENCES
+from studies.records import FinalLatency, StudyRecord
+from studies.store import StudyStore
+
+TOGETHER = 24
+"""Members of the front that share rounds, besides the references: each round costs all of them."""
+
+PASSES = 3
+"""Times that the front is looked at: new values may bring new members, which are measured then."""
+
+
+def measure_front(
+    store: StudyStore,
+    latency: LatencyConfig,
+    device: torch.device,
+    progress: Callable[[int, int], None],
+) -> StudyRecord:
+    """Measure the front and the references together and record it; return the study with it.
+
+    Nothing is measured where the front's members already were.
+    """
+    for _ in range(PASSES):
+        record = store.record()
+        wanted = {trial.digest: trial.architecture for trial in record.front if not trial.reference}
+        known = store.final_latency()
+        if not record.complete or (known and wanted.keys() <= known.keys()):
+            return record
+        anchors = {name: REFERENCES[name].resized(record.image_size) for name in REFERENCES}
+        found: dict[str, FinalLatency] = {}
+        for group in _groups(wanted):
+            found |= _measured(group, anchors, latency, device, progress)
+        store.set_final_latency(found)
+    return store.record()
+
+
+def _measured(
+    members: Mapping[str, Architecture],
+    anchors: Mapping[str, Architecture],
+    latency: LatencyConfig,
+    device: torch.device,
+    progress: Callable[[int, int], None],
+) -> dict[str, FinalLatency]:
+    taken = measure_together({**members, **anchors}, next(iter(anchors)), latency, device, progress)
+    contended = any(one.contended for one in taken.values())
+    digests = {name: anchors[name].digest if name in anchors else name for name in taken}
+    return {
+        digests[name]: FinalLatency(
+            over={
+                anchor: (ratio.median, *ratio.interval)
+                for anchor in anchors
+                for ratio in [paired_ratio(one, taken[anchor])]
+            },
+            contended=contended,
+        )
+        for name, one in taken.items()
+    }
+
+
+def _groups(members: Mapping[str, Architecture]) -> Iterator[dict[str, Architecture]]:
+    """Yield the members in groups; at least one group, since the references are measured too."""
+    left = iter(members.items())
+    group = dict(islice(left, TOGETHER))
+    yield group
+    while group := dict(islice(left, TOGETHER)):
+        yield group
