@@ -36,17 +36,19 @@ def measure_front(
 
     Nothing is measured where the front's members already were.
     """
+    wanted: dict[str, Architecture] = {}
     for _ in range(PASSES):
         record = store.record()
-        wanted = {trial.digest: trial.architecture for trial in record.front if not trial.reference}
+        front = {trial.digest: trial.architecture for trial in record.front if not trial.reference}
         known = store.final_latency()
-        if not record.complete or (known and wanted.keys() <= known.keys()):
+        if not record.complete or (known and front.keys() <= known.keys()):
             return record
+        wanted |= front
         anchors = {name: REFERENCES[name].resized(record.image_size) for name in REFERENCES}
         found: dict[str, FinalLatency] = {}
         for group in _groups(wanted):
             found |= _measured(group, anchors, latency, device, progress)
-        store.set_final_latency(found)
+        store.set_final_latency({**known, **found})
     return store.record()
 
 

@@ -71,9 +71,19 @@ def _facts(study: StudyRecord) -> list[tuple[str, str]]:
                            _with_unit(environment.get("threads"), "threads"))
                    if trained or timed else ""),
         ("Latency", _joined(_with_unit(latency.get("batch"), "", "batch "),
-                            _with_unit(latency.get("threads"), "threads")) if timed else ""),
+                            _with_unit(latency.get("threads"), "threads"),
+                            "front measured together" if study.measured_together else "")
+                    if timed else ""),
+        ("Waited to be measured", _waiting(study) if timed else ""),
     ]  # fmt: skip
     return [(label, value) for label, value in facts if value]
+
+
+def _waiting(study: StudyRecord) -> str:
+    """How much of the trials' time went into waiting for other measurements."""
+    waited_s = sum(trial.timings_s.get("waiting", 0.0) for trial in study.trials)
+    total_s = sum(trial.duration_s for trial in study.trials)
+    return f"{waited_s / total_s:.0%} of the time" if total_s and waited_s >= 1 else ""
 
 
 def _tiles(study: StudyRecord) -> dict[str, Any] | None:

@@ -63,7 +63,7 @@ def headline(study: StudyRecord) -> str:
 
 
 def reference_notes(study: StudyRecord) -> list[str]:
-    """Say which expected reference points are missing from the comparison, and why."""
+    """Say what limits the comparison: missing reference points and why, mixed environments."""
     notes = []
     attempts = {trial.reference: trial for trial in study.trials if trial.reference}
     for name in dict.fromkeys([*REFERENCES, *(n for n in attempts if n)]):
@@ -75,6 +75,11 @@ def reference_notes(study: StudyRecord) -> list[str]:
         )
         reason = f": {attempt.reason}" if attempt is not None and attempt.reason else ""
         notes.append(f"Reference `{name}` {fate}{reason}. Comparisons with it are left out.")
+    if study.mixed:
+        notes.append(
+            "Latencies of different environments are mixed here, as was asked for: "
+            f"{'; '.join(study.mixed)}."
+        )
     return notes
 
 

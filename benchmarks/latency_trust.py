@@ -1,0 +1,344 @@
+"""Can the latencies be trusted? Run `python -m benchmarks.latency_trust --out DIR`.
+
+Measures, on a machine that is otherwise quiet, and writes one CSV per question:
+
+    quiet     architectures of a space, twice, with nothing beside
+    lane      the same inside a study of two workers that train, with the measurement lane
+    no-lane   the same without it, for contrast
+    itself    a model against itself: how often the interval covers 1, how often it is flagged
+    loops     one and two busy loops beside it: how often they are noticed
+    sessions  the same ratios from separate processes
+
+A file that exists is kept: remove it to measure again. `--only NAME` measures one. The summary is
+printed and written to summary.csv; `python -m benchmarks.latency_plots DIR` draws it.
+"""
+
+from __future__ import annotations
+
+import argparse
+import copy
+import csv
+import json
+import os
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+import numpy as np
+import optuna
+import torch
+
+from nas.datasets import DataConfig, load_dataset
+from nas.evaluate import Evaluator
+from nas.latency import measure_pair, one_image
+from nas.search.samplers import quiet_optuna
+from nas.training import TrainingConfig
+from nas.vae import build_vae
+from profiling.allocator import tune_allocator
+from profiling.environment import fingerprint
+from profiling.lane import Lane
+from profiling.latency import LatencyConfig
+from profiling.paired import PairedLatency, compare_latency
+from search_spaces.architecture import Architecture
+from search_spaces.references import MODIFIED, ORIGINAL
+from search_spaces.space import SearchSpace
+from studies.crew import Evaluate, OnBatch, Workers
+
+Row = dict[str, Any]
+
+CONFIG = LatencyConfig(max_s=4.0)
+ONCE = CONFIG.model_copy(update={"attempts": 1})
+IMAGES, EPOCHS = 150, 1
+
+
+def architectures(count: int, space: str = "quickstart") -> list[Architecture]:
+    """Draw distinct architectures, each axis uniformly."""
+    space_, found = SearchSpace.load(space), dict[str, Architecture]()
+    with quiet_optuna():
+        study = optuna.create_study(sampler=optuna.samplers.RandomSampler(seed=7))
+        while len(found) < count:
+            architecture = space_.architecture(space_.suggest(study.ask()))
+            found.setdefault(architecture.digest, architecture)
+    return list(found.values())
+
+
+def row(pair: PairedLatency, **more: Any) -> Row:
+    """What is kept of a measurement."""
+    load = pair.candidate.load
+    return {
+        **more,
+        "ratio": pair.ratio.median,
+        "low": pair.ratio.interval.low,
+        "high": pair.ratio.interval.high,
+        "candidate_ms": pair.candidate.median_ms,
+        "reference_ms": pair.reference.median_ms,
+        "twin_ratio": pair.twin_ratio.median,
+        "rounds": len(pair.candidate.samples),
+        "attempts": pair.attempts,
+        "others": load.others if load else None,
+        "contention": "; ".join(pair.contention),
+    }
+
+
+def quiet(count: int) -> Iterator[Row]:
+    """Measure each architecture twice, in two sweeps minutes apart."""
+    lane, device = Lane("cpu"), torch.device("cpu")
+    for sweep in (1, 2):
+        for architecture in architectures(count):
+            pair = measure_pair(architecture, CONFIG, device, lane)
+            yield row(pair, digest=architecture.digest, sweep=sweep)
+
+
+@dataclass(frozen=True)
+class Maker:
+    """Makes a worker's evaluator; `lanes` apart means that nobody waits for anybody."""
+
+    artefacts: Path
+    apart: bool
+
+    def __call__(self, on_batch: OnBatch) -> Evaluate:
+        """Return the evaluator of one worker."""
+        tune_allocator()
+        if self.apart:
+            tempfile.tempdir = tempfile.mkdtemp()
+        return Evaluator(
+            dataset=load_dataset(DataConfig(kind="faces", count=IMAGES), 64),
+            training=TrainingConfig(epochs=EPOCHS, batch_size=16),
+            latency=CONFIG,
+            device=torch.device("cpu"),
+            wanted=("latency_ms", "reconstruction_loss"),
+            artefacts=self.artefacts,
+            thread_count=1,
+            on_batch=on_batch,
+        )
+
+
+def in_a_study(count: int, *, apart: bool) -> Iterator[Row]:
+    """Evaluate each architecture with two workers: one measures while the other trains."""
+    load_dataset(DataConfig(kind="faces", count=IMAGES), 64)
+    left, running = architectures(count), dict[int, Architecture]()
+    with tempfile.TemporaryDirectory() as folder, Workers(2, Maker(Path(folder), apart)) as crew:
+        number = 0
+        while left or running:
+            while left and len(running) < crew.size:
+                running[number] = left.pop(0)
+                crew.start(number, running[number])
+                number += 1
+            event = crew.next()
+            if event.kind == "found":
+                crew.answer(event.number, go_on=True)
+                assert event.findings is not None
+                if event.findings.step == "done":
+                    found, metrics = event.findings, event.findings.metrics
+                    yield {
+                        "digest": running[event.number].digest,
+                        "ratio": metrics["latency_over_original"],
+                        "low": metrics["latency_over_original_low"],
+                        "high": metrics["latency_over_original_high"],
+                        "attempts": metrics["latency_attempts"],
+                        "contended": found.contended,
+                        **{f"{step}_s": spent for step, spent in found.timings_s.items()},
+                    }
+            elif event.kind == "ended":
+                del running[event.number]
+            elif event.kind != "batch":
+                raise RuntimeError(f"{event.kind}: {event.reason}")
+
+
+def against_itself(count: int) -> Iterator[Row]:
+    """Compare each of five models with a copy of itself, again and again."""
+    models = [ORIGINAL.resized(64), MODIFIED.resized(64), *architectures(3)]
+    for number in range(count):
+        yield itself(models[number % len(models)], beside="nothing")
+
+
+def itself(architecture: Architecture, beside: str) -> Row:
+    """Compare an architecture with a copy of itself, once."""
+    model, lane = build_vae(architecture, seed=0), Lane("cpu")
+    pair = compare_latency(
+        copy.deepcopy(model), model, one_image(architecture), ONCE, alone=lane.measuring
+    )
+    return row(pair, digest=architecture.digest, beside=beside)
+
+
+LOOP = "while True: pass"
+
+
+@contextmanager
+def busy_loops(count: int) -> Iterator[None]:
+    """Keep `count` processes busy beside the body."""
+    loops = [subprocess.Popen([sys.executable, "-c", LOOP]) for _ in range(count)]
+    time.sleep(0.5)
+    try:
+        yield
+    finally:
+        for loop in loops:
+            loop.kill()
+            loop.wait()
+
+
+def beside_loops(count: int) -> Iterator[Row]:
+    """Compare models with themselves beside one busy loop and beside two."""
+    models = [ORIGINAL.resized(64), MODIFIED.resized(64), *architectures(3)]
+    for loops in (1, 2):
+        with busy_loops(loops):
+            for number in range(count):
+                yield itself(models[number % len(models)], beside=f"{loops} busy")
+
+
+def sessions(count: int) -> Iterator[Row]:
+    """Measure three ratios in each of `count` separate processes."""
+    for session in range(count):
+        command = [sys.executable, "-m", "benchmarks.latency_trust", "--session"]
+        lines = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+        yield from ({"session": session, **json.loads(line)} for line in lines.splitlines())
+
+
+def one_session() -> None:
+    """Print the ratios of a few architectures, one JSON per line."""
+    tune_allocator()
+    for architecture in (MODIFIED.resized(64), *architectures(4)):
+        pair = measure_pair(architecture, CONFIG, torch.device("cpu"), Lane("cpu"))
+        print(json.dumps(row(pair, digest=architecture.digest)))
+
+
+def save(path: Path, rows: Iterator[Row], total: int) -> None:
+    """Write rows as they come, to a file that gets its name once it is whole."""
+    unfinished, start, written = path.with_suffix(".part"), time.monotonic(), list[Row]()
+    for done, one in enumerate(rows, start=1):
+        written.append(one)
+        left_s = (time.monotonic() - start) / done * (total - done)
+        print(f"\r{path.stem} {done}/{total}, {left_s:.0f} s left   ", end="", file=sys.stderr)
+    fields = list(dict.fromkeys(key for one in written for key in one))
+    with unfinished.open("w", encoding="utf-8", newline="") as handle:
+        writer = csv.DictWriter(handle, fields, lineterminator="\n")
+        writer.writeheader()
+        writer.writerows(_rounded(one) for one in written)
+    unfinished.replace(path)
+    print(file=sys.stderr)
+
+
+def _rounded(one: Row) -> Row:
+    return {k: float(f"{v:.6g}") if isinstance(v, float) else v for k, v in one.items()}
+
+
+def summary(folder: Path) -> list[tuple[str, str, str]]:
+    """Return (what, figure, goal) for every file that is there."""
+    data = {path.stem: read(path) for path in folder.glob("*.csv") if path.stem in PLANS}
+    lines: list[tuple[str, str, str]] = []
+    if "quiet" in data:
+        first, second = ({r["digest"]: r for r in data["quiet"] if r["sweep"] == s} for s in "12")
+        lines += _agreement("quiet, measured again", second, first, "")
+        for name in ("lane", "no-lane"):
+            if name in data:
+                goal = "median 3 %, 95th percentile 8 %, tau 0.95" if name == "lane" else ""
+                there = {r["digest"]: r for r in data[name]}
+                lines += _agreement(f"two workers, {name}", there, first, goal)
+    if "lane" in data:
+        spent = [{k: float(v or 0) for k, v in r.items() if k.endswith("_s")} for r in data["lane"]]
+        share = sum(s["waiting_s"] for s in spent) / sum(sum(s.values()) for s in spent)
+        lines.append(("cost of the lane", f"{share:.1%} of the workers' time waiting", ""))
+    if "itself" in data:
+        rows = data["itself"]
+        covered = [float(r["low"]) <= 1 <= float(r["high"]) for r in rows]
+        lines.append(
+            (
+                f"a model against itself, {len(rows)} times",
+                f"{np.mean(covered):.1%} of intervals cover 1",
+                "93 to 97 %",
+            )
+        )
+        flagged = np.mean([bool(r["contention"]) for r in rows])
+        lines.append(("false alarms, nothing beside", f"{flagged:.1%}", "at most 5 %"))
+    for beside in ("1 busy", "2 busy"):
+        rows = [r for r in data.get("loops", []) if r["beside"] == beside]
+        if rows:
+            flagged = np.mean([bool(r["contention"]) for r in rows])
+            lines.append((f"{beside} beside: flagged", f"{flagged:.1%}", "at least 95 %"))
+    if "sessions" in data:
+        lines.append(_between_sessions(data["sessions"]))
+    return lines
+
+
+def _agreement(
+    what: str, there: Mapping[str, Row], here: Mapping[str, Row], goal: str
+) -> list[tuple[str, str, str]]:
+    from scipy.stats import kendalltau
+
+    pairs = [(float(there[d]["ratio"]), float(here[d]["ratio"])) for d in here if d in there]
+    errors = [abs(a / b - 1) for a, b in pairs]
+    tau = kendalltau(*zip(*pairs, strict=True)).statistic
+    text = (
+        f"median error {median(errors):.1%}, 95th percentile {np.quantile(errors, 0.95):.1%}, "
+        f"Kendall tau {tau:.3f} ({len(pairs)} architectures)"
+    )
+    return [(what, text, goal)]
+
+
+def _between_sessions(rows: Sequence[Row]) -> tuple[str, str, str]:
+    ratios: dict[str, list[float]] = {}
+    for one in rows:
+        ratios.setdefault(one["digest"], []).append(float(one["ratio"]))
+    spreads = [float(np.std(values, ddof=1) / np.mean(values)) for values in ratios.values()]
+    text = (
+        f"standard deviation {median(spreads):.2%} of the ratio (largest {max(spreads):.2%}, "
+        f"{len(ratios)} architectures)"
+    )
+    sessions = max(map(len, ratios.values()))
+    return (f"between {sessions} processes", text, "at most 1.5 %")
+
+
+def read(path: Path) -> list[Row]:
+    """Read a CSV that `save` wrote; every value is text."""
+    with path.open(encoding="utf-8", newline="") as handle:
+        return list(csv.DictReader(handle))
+
+
+PLANS: dict[str, tuple[Callable[[int], Iterator[Row]], int, Callable[[int], int]]] = {
+    "quiet": (quiet, 40, lambda n: 2 * n),
+    "itself": (against_itself, 200, lambda n: n),
+    "loops": (beside_loops, 60, lambda n: 2 * n),
+    "sessions": (sessions, 10, lambda n: 5 * n),
+    "lane": (lambda n: in_a_study(n, apart=False), 40, lambda n: n),
+    "no-lane": (lambda n: in_a_study(n, apart=True), 40, lambda n: n),
+}
+"""How each file is made: rows, default count, and how many rows a count makes."""
+
+
+def main() -> None:
+    """Measure what is missing, then print the summary."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else "")
+    parser.add_argument("--out", type=Path, default=Path("latency-trust"))
+    parser.add_argument("--only", choices=list(PLANS), action="append")
+    parser.add_argument("--count", type=int, help="Repetitions instead of the default.")
+    parser.add_argument("--session", action="store_true", help=argparse.SUPPRESS)
+    asked = parser.parse_args()
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    if asked.session:
+        one_session()
+        return
+    tune_allocator()
+    asked.out.mkdir(parents=True, exist_ok=True)
+    environment = asked.out / "environment.json"
+    environment.write_text(fingerprint().model_dump_json(indent=1) + "\n", encoding="utf-8")
+    for name in asked.only or PLANS:
+        make, count, rows = PLANS[name]
+        path, count = asked.out / f"{name}.csv", asked.count or count
+        if not path.exists():
+            save(path, make(count), rows(count))
+    lines = summary(asked.out)
+    with (asked.out / "summary.csv").open("w", encoding="utf-8", newline="") as handle:
+        csv.writer(handle, lineterminator="\n").writerows([("what", "figure", "goal"), *lines])
+    for what, figure, goal in lines:
+        print(f"{what:34}{figure:74}{goal}")
+
+
+if __name__ == "__main__":
+    main()

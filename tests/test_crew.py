@@ -1,0 +1,99 @@
+"""Several evaluations at once: the loop with made-up crews, the crew with real processes."""
+
+from __future__ import annotations
+
+from collections import Counter
+from pathlib import Path
+
+import pytest
+
+from search_spaces.errors import UserError
+from search_spaces.references import REFERENCES
+from search_spaces.space import SearchSpace
+from studies import runner
+from studies.config import StudyConfig
+from studies.crew import Crew, Workers
+from studies.records import StudyRecord
+from studies.runner import Runner
+from studies.store import StudyStore
+from tests.fake_crew import Mischief, TurnTaking
+from tests.fake_evaluator import FakeEvaluator
+from tests.test_runner import ENVIRONMENT, config
+
+
+def run(root: Path, asked: StudyConfig, crew: Crew) -> StudyRecord:
+    store, space = StudyStore(root / asked.name), SearchSpace.load(asked.space)
+    with store.writing():
+        store.create(asked, space, ENVIRONMENT)
+        return Runner(asked, space, store, crew).run()
+
+
+@pytest.mark.parametrize("sampler", ["tpe", "nsga2", "random", "enumerate"])
+def test_parallel_trials_are_as_many_as_asked_and_all_different(
+    tmp_path: Path, sampler: str
+) -> None:
+    evaluator = FakeEvaluator()
+    crew = TurnTaking(4, evaluator)
+    record = run(tmp_path, config(search={"sampler": sampler, "trials": 17}), crew)
+    assert crew.most == 4
+    assert [t.reference for t in record.trials[:2]] == ["original", "modified"]
+    assert len(record.trials) == len({trial.digest for trial in record.trials}) == 19
+    assert max(Counter(evaluator.trained).values()) == 1
+
+
+def test_parallel_rejections_are_made_up_for(tmp_path: Path) -> None:
+    evaluator = FakeEvaluator()
+    record = run(tmp_path, config(limits={"params": 6000}), TurnTaking(3, evaluator))
+    rejected = {trial.digest for trial in record.trials if trial.state == "rejected"}
+    assert rejected
+    assert not rejected & set(evaluator.trained)
+    assert sum(t.state == "complete" and not t.reference for t in record.trials) == 6
+    assert len(record.references) == len(REFERENCES)
+
+
+def test_more_workers_than_a_small_space_has_architectures(tmp_path: Path) -> None:
+    asked = config(space="tiny", search={"sampler": "random", "trials": 1000})
+    record = run(tmp_path, asked, TurnTaking(7, FakeEvaluator()))
+    assert len(record.complete) == (SearchSpace.load("tiny").distinct() or 0) + 2
+
+
+def processes(folder: Path) -> set[str]:
+    return {path.suffix for path in folder.glob("*.*")}
+
+
+def test_workers_evaluate_side_by_side_and_survive_what_befalls_one(tmp_path: Path) -> None:
+    (tmp_path / "killed").write_text("2")
+    (tmp_path / "failed").write_text("1")
+    with Workers(2, Mischief(tmp_path)) as crew:
+        record = run(tmp_path, config(search={"sampler": "tpe", "trials": 8}), crew)
+    assert Counter(trial.state for trial in record.trials) == {"complete": 9, "failed": 1}
+    assert len({trial.digest for trial in record.trials}) == 10
+    assert len(processes(tmp_path)) >= 3  # two workers, and those that took the place of the killed
+    assert (tmp_path / "killed").read_text() == "0"
+
+
+def test_a_candidate_that_kills_every_worker_fails(tmp_path: Path) -> None:
+    (tmp_path / "killed").write_text("3")
+    asked = config(search={"sampler": "random", "trials": 1})
+    with Workers(1, Mischief(tmp_path)) as crew:
+        record = run(tmp_path, asked, crew)
+    assert record.trials[0].state == "failed"
+    assert f"{runner.MAX_STARTS} times" in (record.trials[0].reason or "")
+    assert [trial.state for trial in record.trials[1:]] == ["complete"] * 2
+
+
+@pytest.mark.parametrize(
+    ("trouble", "error", "message"),
+    [
+        ("refused", UserError, "disk: full; make room"),
+        ("broken", RuntimeError, "ZeroDivisionError: a fault of ours"),
+    ],
+)
+def test_what_is_nobody_s_fault_but_ours_or_the_user_s_ends_the_study(
+    tmp_path: Path, trouble: str, error: type[Exception], message: str
+) -> None:
+    (tmp_path / trouble).write_text("1")
+    with Workers(1, Mischief(tmp_path)) as crew, pytest.raises(error, match=message):
+        run(tmp_path, config(), crew)
+    left = StudyStore.open(tmp_path, "s").record()
+    assert [trial.state for trial in left.trials] == ["running"]
