@@ -43,7 +43,7 @@ KINDS: tuple[Kind, ...] = get_args(Kind)
 _WEIGHTED = frozenset(KINDS[:7])
 _FLOAT_BYTES, _INDEX_BYTES = 4, 8
 _REPARAMETERISE = 5, 7, 5  # launches, tensors read, tensors written: noise, half, exp, times, plus
-_MEMORY = 1 << 17  # stages remembered; one is a few kilobytes
+_MEMORY = 1 << 15  # stages remembered; one takes about two kilobytes
 
 
 class Operation(NamedTuple):
@@ -126,6 +126,11 @@ class Part:
     def macs(self) -> int:
         """Multiply-adds of all its operations for one image."""
         return sum(operation.macs for operation in self.operations)
+
+    @cached_property
+    def launches(self) -> int:
+        """Operations launched."""
+        return sum(operation.launches for operation in self.operations)
 
 
 def operations(architecture: Architecture) -> tuple[Operation, ...]:
