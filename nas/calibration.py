@@ -60,10 +60,10 @@ class Setting:
     @property
     def remedy(self) -> str:
         """The command that calibrates for it."""
-        return (
-            f"nas profile calibrate --space wide@{self.image_size} --device {self.device} "
-            f"--threads {self.threads} --batch {self.batch}"
-        )
+        deep = {64: "wide", 32: "paper"}  # the space whose deepest members still fit
+        name = next((deep[size] for size in deep if size <= self.image_size), "SPACE")
+        options = f"--space {name}@{self.image_size} --device {self.device}"
+        return f"nas profile calibrate {options} --threads {self.threads} --batch {self.batch}"
 
 
 @dataclass(frozen=True)

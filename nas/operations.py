@@ -16,7 +16,7 @@ from typing import Any, Literal, NamedTuple, get_args
 import numpy as np
 from numpy.typing import NDArray
 
-from search_spaces.architecture import Architecture, Stage
+from search_spaces.architecture import Architecture, DecoderStage, EncoderStage, Stage
 
 Kind = Literal[
     "convolution",
@@ -43,7 +43,7 @@ KINDS: tuple[Kind, ...] = get_args(Kind)
 _WEIGHTED = frozenset(KINDS[:7])
 _FLOAT_BYTES, _INDEX_BYTES = 4, 8
 _REPARAMETERISE = 5, 7, 5  # launches, tensors read, tensors written: noise, half, exp, times, plus
-_MEMORY = 1 << 15  # stages remembered; one takes about two kilobytes
+_MEMORY = 1 << 15  # parts remembered of each sort
 
 
 class Operation(NamedTuple):
@@ -113,7 +113,7 @@ class Operation(NamedTuple):
 
 @dataclass(frozen=True, eq=False)
 class Part:
-    """The operations of a stage (a stem, a head, ...), in order; equal stages share one object."""
+    """Operations that come together, such as a layer's; equal ones are one object, made once."""
 
     operations: tuple[Operation, ...]
 
@@ -139,7 +139,7 @@ def operations(architecture: Architecture) -> tuple[Operation, ...]:
 
 
 def parts(architecture: Architecture) -> list[Part]:
-    """Return the same, part by part: parts are remembered, so this takes microseconds."""
+    """Return the same in parts that are remembered: quick to add up for many architectures."""
     return [*_encoder(architecture), *_decoder(architecture)]
 
 
@@ -155,47 +155,29 @@ def exact_costs(architectures: Iterable[Architecture]) -> dict[str, NDArray[np.i
 def _encoder(architecture: Architecture) -> Iterator[Part]:
     described, function = architecture.encoder, architecture.activation
     channels, sizes = architecture.image_channels, architecture.encoder_sizes
-    if described.stem_width:
-        yield _stem(channels, described.stem_width, sizes[0], function)
-        channels = described.stem_width
+    if width := described.stem_width:
+        yield _convolved("standard", channels, width, sizes[0], _OPERATORS["convolution"], function)
+        yield _normalised(width, sizes[0], function)
+        channels = width
     for stage, size in zip(described.stages, sizes, strict=False):
-        yield _encoder_stage(_fields(stage, stage.downsampling), channels, size, function)
+        kit = _encoder_kit(stage, function)
+        yield from _BLOCKS[stage.block](stage, channels, size, kit)
         channels = stage.width
-    width, latent = described.head_width or 0, architecture.latent_size
-    yield _head(described.head, channels, sizes[-1], width, function, latent)
+    yield from _head(architecture, channels, sizes[-1])
 
 
 def _decoder(architecture: Architecture) -> Iterator[Part]:
     described, function = architecture.decoder, architecture.activation
     channels, sizes = described.seed_width, architecture.decoder_sizes
+    operator = _OPERATORS[described.operator]
     yield _seed(architecture.latent_size, channels * sizes[0] ** 2, function)
     for stage, size in zip(described.stages, sizes, strict=False):
-        fields = _fields(stage, stage.upsampling)
-        yield _decoder_stage(fields, channels, size, function, described.operator)
+        yield from _BLOCKS[stage.block](
+            stage, channels, size, _decoder_kit(stage, operator, function)
+        )
         channels = stage.width
-    yield _output(channels, architecture.image_channels, sizes[-1], described.operator)
-
-
-class _Stage(NamedTuple):
-    """What of a stage decides its operations: quicker to hash than the description itself."""
-
-    block: str
-    convolution: str
-    width: int
-    layers: int
-    growth_rate: int
-    resampling: str
-
-
-def _fields(stage: Stage, resampling: str) -> _Stage:
-    return _Stage(
-        stage.block,
-        stage.convolution,
-        stage.width,
-        stage.layers,
-        stage.growth_rate or 0,
-        resampling,
-    )
+    yield _convolved("standard", channels, architecture.image_channels, sizes[-1], operator, "")
+    yield _sigmoid(architecture.image_channels, sizes[-1])
 
 
 _KIND_OF: dict[tuple[str, bool], Kind] = {
@@ -225,16 +207,21 @@ class _Layer(NamedTuple):
         return Operation(kind, *shape, self.kernel, self.stride, groups)
 
 
-@dataclass(frozen=True)
-class _Kit:
-    """What a stage's layers are made of; the counterpart of `nas.blocks.Kit`."""
+class _Resampling(NamedTuple):
+    """The counterpart of `nas.blocks.Resampling`."""
+
+    layer: _Layer | None = None
+    expansion: int = 1
+    after: Kind | None = None
+
+
+class _Kit(NamedTuple):
+    """The counterpart of `nas.blocks.Kit`."""
 
     function: str
     operator: _Layer
     transition: _Layer
-    resampling: _Layer | None = None
-    expansion: int = 1
-    after: Callable[[int, int], Operation] | None = None
+    resampling: _Resampling
 
 
 _POINTWISE = _Layer(transposed=False, kernel=1)
@@ -243,113 +230,118 @@ _OPERATORS = {
     "convolution": _Layer(transposed=False, kernel=3),
     "transposed": _Layer(transposed=True, kernel=3),
 }
-
-
-def _halved(kind: Kind) -> dict[str, Any]:
-    return {"after": lambda channels, size: _resized(kind, channels, channels, size, -(-size // 2))}
-
-
-def _resized(kind: Kind, channels: int, width: int, size: int, to: int) -> Operation:
-    return Operation(kind, channels, width, size, to, kernel=2, stride=2)
-
-
-_DOWNSAMPLING: dict[str, dict[str, Any]] = {
-    "max": _halved("max_pool"),
-    "average": _halved("average_pool"),
-    "strided": {"resampling": _Layer(transposed=False, kernel=3, stride=2)},
+_DOWNSAMPLING = {
+    "max": _Resampling(after="max_pool"),
+    "average": _Resampling(after="average_pool"),
+    "strided": _Resampling(_Layer(transposed=False, kernel=3, stride=2)),
 }
-_UPSAMPLING: dict[str, dict[str, Any]] = {
-    "nearest": {"after": lambda c, size: _resized("upsample", c, c, size, 2 * size)},
-    "transposed": {"resampling": _Layer(transposed=True, kernel=4, stride=2)},
-    "pixel_shuffle": {
-        "expansion": 4,
-        "after": lambda c, size: _resized("pixel_shuffle", 4 * c, c, size, 2 * size),
-    },
+_UPSAMPLING = {
+    "nearest": _Resampling(after="upsample"),
+    "transposed": _Resampling(_Layer(transposed=True, kernel=4, stride=2)),
+    "pixel_shuffle": _Resampling(expansion=4, after="pixel_shuffle"),
 }
 
 
-@lru_cache(_MEMORY)
-def _encoder_stage(stage: _Stage, channels: int, size: int, function: str) -> Part:
-    kit = _Kit(function, _OPERATORS["convolution"], _POINTWISE, **_DOWNSAMPLING[stage.resampling])
-    return Part(tuple(_BLOCKS[stage.block](stage, channels, size, kit)))
+def _encoder_kit(stage: EncoderStage, function: str) -> _Kit:
+    operator = _OPERATORS["convolution"]
+    return _Kit(function, operator, _POINTWISE, _DOWNSAMPLING[stage.downsampling])
 
 
-@lru_cache(_MEMORY)
-def _decoder_stage(stage: _Stage, channels: int, size: int, function: str, operator: str) -> Part:
-    resampling = _UPSAMPLING[stage.resampling]
-    kit = _Kit(function, _OPERATORS[operator], _TRANSPOSED_POINTWISE, **resampling)
-    return Part(tuple(_BLOCKS[stage.block](stage, channels, size, kit)))
+def _decoder_kit(stage: DecoderStage, operator: _Layer, function: str) -> _Kit:
+    return _Kit(function, operator, _TRANSPOSED_POINTWISE, _UPSAMPLING[stage.upsampling])
 
 
-def _plain(stage: _Stage, channels: int, size: int, kit: _Kit) -> Iterator[Operation]:
-    last = kit.resampling or kit.operator, stage.width * kit.expansion
-    for layer, width in [(kit.operator, stage.width)] * (stage.layers - 1) + [last]:
-        yield from _convolved(stage.convolution, channels, width, size, layer, kit.function)
+def _plain(stage: Stage, channels: int, size: int, kit: _Kit) -> Iterator[Part]:
+    kept, change, function = (kit.operator, stage.width), kit.resampling, kit.function
+    last = change.layer or kit.operator, stage.width * change.expansion
+    for layer, width in [kept] * (stage.layers - 1) + [last]:
+        yield _convolved(stage.convolution, channels, width, size, layer, function)
         channels, size = width, layer.size_after(size)
-        yield from _normalised(channels, size, kit.function)
-    if kit.after:
-        yield kit.after(stage.width, size)
+        yield _normalised(channels, size, function)
+    if change.after:
+        yield _resized(change.after, channels, stage.width, size)
 
 
-def _dense(stage: _Stage, channels: int, size: int, kit: _Kit) -> Iterator[Operation]:
-    growth = stage.growth_rate
+def _dense(stage: Stage, channels: int, size: int, kit: _Kit) -> Iterator[Part]:
+    growth, change, function = stage.growth_rate or 0, kit.resampling, kit.function
     for _ in range(stage.layers):
-        yield from _normalised(channels, size, kit.function)
-        yield from _convolved(stage.convolution, channels, growth, size, kit.operator, kit.function)
-        yield Operation("concatenation", channels, channels + growth, size, size)
+        yield _normalised(channels, size, function)
+        yield _convolved(stage.convolution, channels, growth, size, kit.operator, function)
+        yield _concatenated(channels, growth, size)
         channels += growth
-    yield from _normalised(channels, size, kit.function)
-    width = stage.width * kit.expansion
-    if kit.resampling:
-        yield from _convolved(
-            stage.convolution, channels, width, size, kit.resampling, kit.function
-        )
-    else:
-        yield kit.transition(channels, width, size)
-    if kit.after:
-        yield kit.after(stage.width, size)
+    yield _normalised(channels, size, function)
+    width = stage.width * change.expansion
+    layer, convolution = change.layer or kit.transition, stage.convolution
+    # Without a size of its own to change, the transition is 1x1 whatever the stage's kind.
+    yield _convolved(
+        convolution if change.layer else "standard", channels, width, size, layer, function
+    )
+    if change.after:
+        yield _resized(change.after, width, stage.width, size)
 
 
-_BLOCKS = {"plain": _plain, "dense": _dense}
+_BLOCKS: dict[str, Callable[[Any, int, int, _Kit], Iterator[Part]]] = {
+    "plain": _plain,
+    "dense": _dense,
+}
 
 
-def _convolved(
-    convolution: str, channels: int, width: int, size: int, layer: _Layer, function: str
-) -> Iterator[Operation]:
-    if convolution == "standard":
-        yield layer(channels, width, size)
-    elif convolution == "depthwise_first":
-        yield layer(channels, channels, size, groups=channels)
-        yield _POINTWISE(channels, width, layer.size_after(size))
-    else:
-        yield _POINTWISE(channels, width, size)
-        yield from _normalised(width, size, function)
-        yield layer(width, width, size, groups=width)
-
-
-def _normalised(channels: int, size: int, function: str) -> Iterator[Operation]:
-    yield Operation("batch_norm", channels, channels, size, size)
-    yield Operation("activation", channels, channels, size, size, function=function)
-
-
-@lru_cache(_MEMORY)
-def _stem(channels: int, width: int, size: int, function: str) -> Part:
-    convolution = _OPERATORS["convolution"](channels, width, size)
-    return Part((convolution, *_normalised(width, size, function)))
-
-
-@lru_cache(_MEMORY)
-def _head(head: str, channels: int, size: int, width: int, function: str, latent: int) -> Part:
-    """What leads to the latent: the head, two linear layers, and the sample."""
-    before: tuple[Operation, ...] = ()
+def _head(architecture: Architecture, channels: int, size: int) -> Iterator[Part]:
+    """Yield what leads to the latent: the head, two linear layers, the sample."""
+    head, function = architecture.encoder.head, architecture.activation
     if head == "squeeze":
-        before = (_POINTWISE(channels, width, size), *_normalised(width, size, function))
+        width = architecture.encoder.head_width or 0  # never None here: `Encoder` refuses it
+        yield _convolved("standard", channels, width, size, _POINTWISE, function)
+        yield _normalised(width, size, function)
         channels = width
     elif head == "global_average":
-        before = (Operation("global_average", channels, channels, size, 1),)
+        yield _averaged(channels, size)
         size = 1
-    linear = Operation("linear", channels * size**2, latent, 1, 1)
-    return Part((*before, linear, linear, Operation("reparameterise", latent, latent, 1, 1)))
+    yield _latent(channels * size**2, architecture.latent_size)
+
+
+@lru_cache(_MEMORY)
+def _convolved(
+    convolution: str, channels: int, width: int, size: int, layer: _Layer, function: str
+) -> Part:
+    if convolution == "standard":
+        return Part((layer(channels, width, size),))
+    if convolution == "depthwise_first":
+        spatial = layer(channels, channels, size, groups=channels)
+        return Part((spatial, _POINTWISE(channels, width, spatial.size_out)))
+    between = _normalised(width, size, function).operations
+    spatial = layer(width, width, size, groups=width)
+    return Part((_POINTWISE(channels, width, size), *between, spatial))
+
+
+@lru_cache(_MEMORY)
+def _normalised(channels: int, size: int, function: str) -> Part:
+    shape = channels, channels, size, size
+    return Part(
+        (Operation("batch_norm", *shape), Operation("activation", *shape, function=function))
+    )
+
+
+@lru_cache(_MEMORY)
+def _concatenated(channels: int, growth: int, size: int) -> Part:
+    return Part((Operation("concatenation", channels, channels + growth, size, size),))
+
+
+@lru_cache(_MEMORY)
+def _resized(kind: Kind, channels: int, width: int, size: int) -> Part:
+    after = -(-size // 2) if kind.endswith("_pool") else 2 * size
+    return Part((Operation(kind, channels, width, size, after, kernel=2, stride=2),))
+
+
+@lru_cache(_MEMORY)
+def _averaged(channels: int, size: int) -> Part:
+    return Part((Operation("global_average", channels, channels, size, 1),))
+
+
+@lru_cache(_MEMORY)
+def _latent(features: int, latent: int) -> Part:
+    linear = Operation("linear", features, latent, 1, 1)
+    return Part((linear, linear, Operation("reparameterise", latent, latent, 1, 1)))
 
 
 @lru_cache(_MEMORY)
@@ -359,6 +351,5 @@ def _seed(latent: int, features: int, function: str) -> Part:
 
 
 @lru_cache(_MEMORY)
-def _output(channels: int, colours: int, size: int, operator: str) -> Part:
-    sigmoid = Operation("activation", colours, colours, size, size, function="sigmoid")
-    return Part((_OPERATORS[operator](channels, colours, size), sigmoid))
+def _sigmoid(channels: int, size: int) -> Part:
+    return Part((Operation("activation", channels, channels, size, size, function="sigmoid"),))

@@ -11,7 +11,6 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING, Self
-from weakref import WeakKeyDictionary
 
 import numpy as np
 from numpy.typing import NDArray
@@ -72,7 +71,7 @@ class LatencyPredictor:
         self.original_ms = float(np.median([m.original_ms for m in calibration.measurements]))
         self._numbers: dict[Operation, int] = {}
         self._known: list[Operation] = []
-        self._parts: WeakKeyDictionary[Part, list[int]] = WeakKeyDictionary()
+        self._parts: dict[Part, list[int]] = {}
         self._times: Floats = np.zeros(0)
         fitted = quiet(calibration.of("fitted"))
         self._operation_times = OperationTimes.fit(
