@@ -28,6 +28,8 @@ FOLDER = Path("nas-profiles")
 
 ELSEWHERE: dict[str, tuple[str, str]] = {
     "explain": ("studies.cli.explain:explain", "Why one model is slower than another, by cause."),
+    "calibrate": ("studies.cli.predict:calibrate", "Fit a latency predictor to this machine."),
+    "predict": ("studies.cli.predict:predict", "A model's latency without building it."),
 }
 """Commands of this group in other modules, and their one-line help."""
 

@@ -1,0 +1,355 @@
+"""The operations of one forward pass, told from the architecture alone: no model, no torch.
+
+`nas.blocks` and `nas.vae` build the network; here the same contract (docs/architecture.md) is
+followed once more to say what each of its layers does. Tests hold the two together: kinds, shapes,
+parameters, multiply-adds, bytes and launches agree with what `profiling.complexity` counts.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from functools import cached_property, lru_cache
+from itertools import chain
+from typing import Any, Literal, NamedTuple, get_args
+
+import numpy as np
+from numpy.typing import NDArray
+
+from search_spaces.architecture import Architecture, DecoderStage, EncoderStage, Stage
+
+Kind = Literal[
+    "convolution",
+    "transposed",
+    "depthwise",
+    "depthwise_transposed",
+    "pointwise",
+    "pointwise_transposed",
+    "linear",
+    "batch_norm",
+    "activation",
+    "concatenation",
+    "max_pool",
+    "average_pool",
+    "global_average",
+    "upsample",
+    "pixel_shuffle",
+    "reparameterise",
+]
+
+KINDS: tuple[Kind, ...] = get_args(Kind)
+"""Every kind of operation; the first seven do all multiply-adds. Views launch nothing."""
+
+_WEIGHTED = frozenset(KINDS[:7])
+_FLOAT_BYTES, _INDEX_BYTES = 4, 8
+_REPARAMETERISE = 5, 7, 5  # launches, tensors read, tensors written: noise, half, exp, times, plus
+_MEMORY = 1 << 15  # parts remembered of each sort
+
+
+class Operation(NamedTuple):
+    """One layer's work on square maps of `channels_in` x `size_in`^2, which become those `_out`.
+
+    Linear layers have size 1. A concatenation joins `channels_in` to as many new ones as make
+    `channels_out`. `function` names an activation ("elu", "sigmoid"), "" for other kinds.
+    """
+
+    kind: Kind
+    channels_in: int
+    channels_out: int
+    size_in: int
+    size_out: int
+    kernel: int = 1
+    stride: int = 1
+    groups: int = 1
+    function: str = ""
+
+    @property
+    def weights(self) -> int:
+        """Elements of the weight tensor, without the bias."""
+        if self.kind not in _WEIGHTED:
+            return 0
+        return self.channels_in * self.channels_out // self.groups * self.kernel**2
+
+    @property
+    def params(self) -> int:
+        """Trainable parameters."""
+        if self.kind == "batch_norm":
+            return 2 * self.channels_out
+        return self.weights + self.channels_out if self.weights else 0
+
+    @property
+    def macs(self) -> int:
+        """Multiply-adds for one image, as `profiling.complexity` counts them."""
+        transposed = self.kind.endswith("transposed")
+        return self.weights * (self.size_in if transposed else self.size_out) ** 2
+
+    @property
+    def launches(self) -> int:
+        """Operations launched."""
+        return _REPARAMETERISE[0] if self.kind == "reparameterise" else 1
+
+    @property
+    def elements_in(self) -> int:
+        """Elements of the feature maps read for one image."""
+        if self.kind == "concatenation":
+            return self.elements_out
+        tensors = _REPARAMETERISE[1] if self.kind == "reparameterise" else 1
+        return tensors * self.channels_in * self.size_in**2
+
+    @property
+    def elements_out(self) -> int:
+        """Elements of the feature maps written for one image."""
+        tensors = _REPARAMETERISE[2] if self.kind == "reparameterise" else 1
+        return tensors * self.channels_out * self.size_out**2
+
+    def bytes_moved(self, batch: int = 1) -> int:
+        """Bytes of operands and results, each once; max pooling also writes where maxima were."""
+        # A BatchNorm has its running mean and variance too, and two more of the batch.
+        constants = 3 * self.params if self.kind == "batch_norm" else self.params
+        moved = (constants + batch * (self.elements_in + self.elements_out)) * _FLOAT_BYTES
+        indices = batch * self.elements_out if self.kind == "max_pool" else 0
+        return moved + indices * _INDEX_BYTES
+
+
+@dataclass(frozen=True, eq=False)
+class Part:
+    """Operations that come together, such as a layer's; equal ones are one object, made once."""
+
+    operations: tuple[Operation, ...]
+
+    @cached_property
+    def params(self) -> int:
+        """Trainable parameters of all its operations."""
+        return sum(operation.params for operation in self.operations)
+
+    @cached_property
+    def macs(self) -> int:
+        """Multiply-adds of all its operations for one image."""
+        return sum(operation.macs for operation in self.operations)
+
+    @cached_property
+    def launches(self) -> int:
+        """Operations launched."""
+        return sum(operation.launches for operation in self.operations)
+
+
+def operations(architecture: Architecture) -> tuple[Operation, ...]:
+    """Return what one forward pass launches, in order."""
+    return tuple(chain.from_iterable(part.operations for part in parts(architecture)))
+
+
+def parts(architecture: Architecture) -> list[Part]:
+    """Return the same in parts that are remembered: quick to add up for many architectures."""
+    return [*_encoder(architecture), *_decoder(architecture)]
+
+
+def exact_costs(architectures: Iterable[Architecture]) -> dict[str, NDArray[np.int64]]:
+    """Return `params` and `macs` of each, `(n,)`: what `nas.evaluate.static_costs` counts."""
+    found = [parts(architecture) for architecture in architectures]
+    return {
+        "params": np.array([sum(part.params for part in each) for each in found], dtype=np.int64),
+        "macs": np.array([sum(part.macs for part in each) for each in found], dtype=np.int64),
+    }
+
+
+def _encoder(architecture: Architecture) -> Iterator[Part]:
+    described, function = architecture.encoder, architecture.activation
+    channels, sizes = architecture.image_channels, architecture.encoder_sizes
+    if width := described.stem_width:
+        yield _convolved("standard", channels, width, sizes[0], _OPERATORS["convolution"], function)
+        yield _normalised(width, sizes[0], function)
+        channels = width
+    for stage, size in zip(described.stages, sizes, strict=False):
+        kit = _encoder_kit(stage, function)
+        yield from _BLOCKS[stage.block](stage, channels, size, kit)
+        channels = stage.width
+    yield from _head(architecture, channels, sizes[-1])
+
+
+def _decoder(architecture: Architecture) -> Iterator[Part]:
+    described, function = architecture.decoder, architecture.activation
+    channels, sizes = described.seed_width, architecture.decoder_sizes
+    operator = _OPERATORS[described.operator]
+    yield _seed(architecture.latent_size, channels * sizes[0] ** 2, function)
+    for stage, size in zip(described.stages, sizes, strict=False):
+        yield from _BLOCKS[stage.block](
+            stage, channels, size, _decoder_kit(stage, operator, function)
+        )
+        channels = stage.width
+    yield _convolved("standard", channels, architecture.image_channels, sizes[-1], operator, "")
+    yield _sigmoid(architecture.image_channels, sizes[-1])
+
+
+_KIND_OF: dict[tuple[str, bool], Kind] = {
+    ("convolution", False): "convolution",
+    ("convolution", True): "transposed",
+    ("depthwise", False): "depthwise",
+    ("depthwise", True): "depthwise_transposed",
+    ("pointwise", False): "pointwise",
+    ("pointwise", True): "pointwise_transposed",
+}
+
+
+class _Layer(NamedTuple):
+    """A kind of convolution that may change the size: halves with a stride, or doubles."""
+
+    transposed: bool
+    kernel: int
+    stride: int = 1
+
+    def size_after(self, size: int) -> int:
+        return self.stride * size if self.transposed else -(-size // self.stride)
+
+    def __call__(self, channels: int, width: int, size: int, groups: int = 1) -> Operation:
+        sort = "depthwise" if groups > 1 else "pointwise" if self.kernel == 1 else "convolution"
+        kind = _KIND_OF[sort, self.transposed]
+        shape = channels, width, size, self.size_after(size)
+        return Operation(kind, *shape, self.kernel, self.stride, groups)
+
+
+class _Resampling(NamedTuple):
+    """The counterpart of `nas.blocks.Resampling`."""
+
+    layer: _Layer | None = None
+    expansion: int = 1
+    after: Kind | None = None
+
+
+class _Kit(NamedTuple):
+    """The counterpart of `nas.blocks.Kit`."""
+
+    function: str
+    operator: _Layer
+    transition: _Layer
+    resampling: _Resampling
+
+
+_POINTWISE = _Layer(transposed=False, kernel=1)
+_TRANSPOSED_POINTWISE = _Layer(transposed=True, kernel=1)
+_OPERATORS = {
+    "convolution": _Layer(transposed=False, kernel=3),
+    "transposed": _Layer(transposed=True, kernel=3),
+}
+_DOWNSAMPLING = {
+    "max": _Resampling(after="max_pool"),
+    "average": _Resampling(after="average_pool"),
+    "strided": _Resampling(_Layer(transposed=False, kernel=3, stride=2)),
+}
+_UPSAMPLING = {
+    "nearest": _Resampling(after="upsample"),
+    "transposed": _Resampling(_Layer(transposed=True, kernel=4, stride=2)),
+    "pixel_shuffle": _Resampling(expansion=4, after="pixel_shuffle"),
+}
+
+
+def _encoder_kit(stage: EncoderStage, function: str) -> _Kit:
+    operator = _OPERATORS["convolution"]
+    return _Kit(function, operator, _POINTWISE, _DOWNSAMPLING[stage.downsampling])
+
+
+def _decoder_kit(stage: DecoderStage, operator: _Layer, function: str) -> _Kit:
+    return _Kit(function, operator, _TRANSPOSED_POINTWISE, _UPSAMPLING[stage.upsampling])
+
+
+def _plain(stage: Stage, channels: int, size: int, kit: _Kit) -> Iterator[Part]:
+    kept, change, function = (kit.operator, stage.width), kit.resampling, kit.function
+    last = change.layer or kit.operator, stage.width * change.expansion
+    for layer, width in [kept] * (stage.layers - 1) + [last]:
+        yield _convolved(stage.convolution, channels, width, size, layer, function)
+        channels, size = width, layer.size_after(size)
+        yield _normalised(channels, size, function)
+    if change.after:
+        yield _resized(change.after, channels, stage.width, size)
+
+
+def _dense(stage: Stage, channels: int, size: int, kit: _Kit) -> Iterator[Part]:
+    growth, change, function = stage.growth_rate or 0, kit.resampling, kit.function
+    for _ in range(stage.layers):
+        yield _normalised(channels, size, function)
+        yield _convolved(stage.convolution, channels, growth, size, kit.operator, function)
+        yield _concatenated(channels, growth, size)
+        channels += growth
+    yield _normalised(channels, size, function)
+    width = stage.width * change.expansion
+    layer, convolution = change.layer or kit.transition, stage.convolution
+    # Without a size of its own to change, the transition is 1x1 whatever the stage's kind.
+    yield _convolved(
+        convolution if change.layer else "standard", channels, width, size, layer, function
+    )
+    if change.after:
+        yield _resized(change.after, width, stage.width, size)
+
+
+_BLOCKS: dict[str, Callable[[Any, int, int, _Kit], Iterator[Part]]] = {
+    "plain": _plain,
+    "dense": _dense,
+}
+
+
+def _head(architecture: Architecture, channels: int, size: int) -> Iterator[Part]:
+    """Yield what leads to the latent: the head, two linear layers, the sample."""
+    head, function = architecture.encoder.head, architecture.activation
+    if head == "squeeze":
+        width = architecture.encoder.head_width or 0  # never None here: `Encoder` refuses it
+        yield _convolved("standard", channels, width, size, _POINTWISE, function)
+        yield _normalised(width, size, function)
+        channels = width
+    elif head == "global_average":
+        yield _averaged(channels, size)
+        size = 1
+    yield _latent(channels * size**2, architecture.latent_size)
+
+
+@lru_cache(_MEMORY)
+def _convolved(
+    convolution: str, channels: int, width: int, size: int, layer: _Layer, function: str
+) -> Part:
+    if convolution == "standard":
+        return Part((layer(channels, width, size),))
+    if convolution == "depthwise_first":
+        spatial = layer(channels, channels, size, groups=channels)
+        return Part((spatial, _POINTWISE(channels, width, spatial.size_out)))
+    between = _normalised(width, size, function).operations
+    spatial = layer(width, width, size, groups=width)
+    return Part((_POINTWISE(channels, width, size), *between, spatial))
+
+
+@lru_cache(_MEMORY)
+def _normalised(channels: int, size: int, function: str) -> Part:
+    shape = channels, channels, size, size
+    return Part(
+        (Operation("batch_norm", *shape), Operation("activation", *shape, function=function))
+    )
+
+
+@lru_cache(_MEMORY)
+def _concatenated(channels: int, growth: int, size: int) -> Part:
+    return Part((Operation("concatenation", channels, channels + growth, size, size),))
+
+
+@lru_cache(_MEMORY)
+def _resized(kind: Kind, channels: int, width: int, size: int) -> Part:
+    after = -(-size // 2) if kind.endswith("_pool") else 2 * size
+    return Part((Operation(kind, channels, width, size, after, kernel=2, stride=2),))
+
+
+@lru_cache(_MEMORY)
+def _averaged(channels: int, size: int) -> Part:
+    return Part((Operation("global_average", channels, channels, size, 1),))
+
+
+@lru_cache(_MEMORY)
+def _latent(features: int, latent: int) -> Part:
+    linear = Operation("linear", features, latent, 1, 1)
+    return Part((linear, linear, Operation("reparameterise", latent, latent, 1, 1)))
+
+
+@lru_cache(_MEMORY)
+def _seed(latent: int, features: int, function: str) -> Part:
+    activation = Operation("activation", features, features, 1, 1, function=function)
+    return Part((Operation("linear", latent, features, 1, 1), activation))
+
+
+@lru_cache(_MEMORY)
+def _sigmoid(channels: int, size: int) -> Part:
+    return Part((Operation("activation", channels, channels, size, size, function="sigmoid"),))

@@ -1,0 +1,216 @@
+"""`nas profile calibrate` and `nas profile predict`: latency without building the model."""
+
+from __future__ import annotations
+
+import csv
+import json
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+from rich.markup import escape
+from rich.table import Table
+
+from search_spaces.errors import UserError
+from studies.cli.console import stdout
+from studies.cli.options import find_architecture, progress_bar, root_option
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from nas.prediction_check import Accuracy
+    from nas.predictor import LatencyPredictor
+
+_threads = click.option("--threads", type=click.IntRange(1, 1024), default=1, show_default=True)
+_batch = click.option("--batch", type=click.IntRange(1), default=1, show_default=True)
+_device = click.option("--device", default="auto", show_default=True, help="auto, cpu or cuda.")
+
+_SHOWN = 3  # kinds of operation named beside a prediction
+
+
+@click.command()
+@click.option(
+    "--space",
+    "space_name",
+    default="wide",
+    show_default=True,
+    help="Where architectures are drawn from: a named space (wide@64 for 64 pixels) or a file.",
+)
+@click.option(
+    "--architectures",
+    type=click.IntRange(50),
+    default=300,
+    show_default=True,
+    help="How many are measured in all; a third of them is held out.",
+)
+@click.option(
+    "--minutes",
+    type=click.FloatRange(0, min_open=True),
+    help="Stop measuring after this long; running it again goes on.",
+)
+@_threads
+@_batch
+@_device
+def calibrate(
+    space_name: str,
+    architectures: int,
+    minutes: float | None,
+    threads: int,
+    batch: int,
+    device: str,
+) -> None:
+    """Fit a latency predictor to this machine, and check it on architectures held out.
+
+    Times every operation inside architectures drawn from a space, in turn with `original`. What is
+    measured is kept, so an interrupted calibration goes on. Takes about 3 s per architecture.
+    """
+    from nas.calibration import Setting
+    from nas.predictor import LatencyPredictor
+    from profiling.environment import select_device
+    from search_spaces.space import SearchSpace
+
+    space = SearchSpace.load(space_name)
+    setting = Setting(str(select_device(device)), threads, batch, space.image_size)
+    held_out = architectures // 3
+    seconds = None if minutes is None else 60 * minutes
+    with progress_bar("measuring") as progress:
+        predictor = LatencyPredictor.calibrate(
+            setting, space, architectures - held_out, held_out, seconds, progress
+        )
+    print_accuracy(predictor)
+
+
+@click.command()
+@click.argument("archs", nargs=-1, required=True, metavar="ARCH...")
+@_threads
+@_batch
+@_device
+@click.option("--format", "kind", type=click.Choice(["table", "csv", "json"]), default="table")
+@root_option
+def predict(
+    archs: tuple[str, ...], threads: int, batch: int, device: str, kind: str, root: Path
+) -> None:
+    """Predict the latency of each ARCH from this machine's calibration; nothing is built or run.
+
+    ARCH is a reference (original, modified, original@64), a JSON or YAML file, or STUDY#TRIAL.
+    """
+    predictors: dict[int, LatencyPredictor] = {}
+    rows = []
+    for text in archs:
+        architecture = find_architecture(text, root)
+        size = architecture.image_size
+        if size not in predictors:
+            predictors[size] = _load(device, threads, batch, size)
+        predictor = predictors[size]
+        [ratio] = predictor.predict_ratio([architecture])
+        low, high = predictor.interval(float(ratio))
+        rows.append(
+            {
+                "architecture": text,
+                "predicted_ms": float(ratio) * predictor.original_ms,
+                "low_ms": low * predictor.original_ms,
+                "high_ms": high * predictor.original_ms,
+                "ratio_to_original": float(ratio),
+                "shares": predictor.contributions(architecture),
+            }
+        )
+    _PRINTERS[kind](rows)
+
+
+def _load(device: str, threads: int, batch: int, image_size: int) -> LatencyPredictor:
+    from nas.calibration import Setting
+    from nas.predictor import LatencyPredictor
+    from profiling.allocator import tune_allocator
+    from profiling.environment import select_device
+
+    place = select_device(device)
+    tune_allocator()  # as calibration does: it is part of the environment
+    if found := LatencyPredictor.load(place, threads, batch, image_size):
+        return found
+    setting = Setting(str(place), threads, batch, image_size)
+    raise UserError(
+        f"no latency predictor for {setting.words}: calibrate this machine first with: "
+        f"{setting.remedy}"
+    )
+
+
+def print_accuracy(predictor: LatencyPredictor) -> None:
+    """Print the accuracy on what was held out, and on the part of it that nothing disturbed."""
+    from nas.prediction_check import check
+
+    held_out = predictor.calibration.of("held_out")
+    undisturbed = [measurement for measurement in held_out if not measurement.contended]
+    fitted = len(predictor.calibration.of("fitted"))
+    stdout.print(
+        f"\n[bold]{escape(predictor.setting.words)}[/bold]: fitted to {fitted} architectures, "
+        f"checked on {len(held_out)} others; original takes {predictor.original_ms:.1f} ms"
+    )
+    stdout.print(_accuracy_table("", check(predictor)))
+    if len(undisturbed) not in (0, 1, len(held_out)):
+        title = f"The {len(undisturbed)} of them measured while the machine was quiet"
+        stdout.print(_accuracy_table(title, check(predictor, undisturbed)))
+    stdout.print(f"[dim]{escape(str(predictor.calibration.path))}[/dim]", soft_wrap=True)
+
+
+def _accuracy_table(title: str, found: Sequence[Accuracy]) -> Table:
+    table = _table(
+        title, "", "within 10 %", "median error", "90th percentile", "Spearman", "Kendall"
+    )
+    for row in found:
+        table.add_row(
+            row.name,
+            f"{100 * row.within_10:.0f} %",
+            f"{100 * row.median_error:.1f} %",
+            f"{100 * row.p90_error:.1f} %",
+            f"{row.spearman:.3f}",
+            f"{row.kendall:.3f}",
+        )
+    return table
+
+
+def _print_table(rows: list[dict[str, Any]]) -> None:
+    names = ["architecture", "predicted", "95 % interval", "over original", "most of it"]
+    table = _table("", *names, left=("architecture", "most of it"))
+    for row in rows:
+        shares = list(row["shares"].items())[:_SHOWN]
+        table.add_row(
+            escape(row["architecture"]),
+            f"{row['predicted_ms']:.1f} ms",
+            f"{row['low_ms']:.1f} to {row['high_ms']:.1f}",
+            f"{row['ratio_to_original']:.2f}x",
+            ", ".join(f"{kind.replace('_', ' ')} {100 * share:.0f} %" for kind, share in shares),
+        )
+    stdout.print(table)
+
+
+def _print_csv(rows: list[dict[str, Any]]) -> None:
+    flat = [_flat(row) for row in rows]
+    writer = csv.DictWriter(sys.stdout, fieldnames=list(flat[0]), lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(flat)
+
+
+def _flat(row: dict[str, Any]) -> dict[str, Any]:
+    """Give each kind of operation a column of its own, the same for every architecture."""
+    from nas.operations import KINDS
+
+    shares = {f"share_{kind}": row["shares"].get(kind, 0.0) for kind in KINDS}
+    return {name: value for name, value in row.items() if name != "shares"} | shares
+
+
+def _print_json(rows: list[dict[str, Any]]) -> None:
+    click.echo(json.dumps(rows, indent=1))
+
+
+_PRINTERS = {"table": _print_table, "csv": _print_csv, "json": _print_json}
+
+
+def _table(title: str, *columns: str, left: Sequence[str] = ("",)) -> Table:
+    table = Table(
+        box=None, pad_edge=False, header_style="dim", title=title or None,
+        title_justify="left", title_style="bold",
+    )  # fmt: skip
+    for column in columns:
+        table.add_column(column, justify="left" if column in left else "right")
+    return table
