@@ -124,6 +124,12 @@ class Calibration:
         """Return the measurements that are fitted to, or those held out."""
         return [measurement for measurement in self.measurements if measurement.role == role]
 
+    @property
+    def digest(self) -> str:
+        """Identifies what is fitted to: equal for equal predictions."""
+        lines = [measurement.to_json() for measurement in self.of("fitted")]
+        return sha256("\n".join(lines).encode()).hexdigest()[:12]
+
     @classmethod
     def here(cls, setting: Setting) -> Calibration:
         """Return this environment's calibration, as far as it was made; it may be empty.

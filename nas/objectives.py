@@ -54,6 +54,13 @@ OBJECTIVES: dict[str, Objective] = {
             "taking turns, times the latency of `original`",
         ),
         Objective(
+            "predicted_latency_ms",
+            "Predicted latency",
+            "ms",
+            "static",
+            "latency predicted from the operations, without measuring: see `nas profile calibrate`",
+        ),
+        Objective(
             "peak_memory_bytes",
             "Peak memory",
             "B",
@@ -78,6 +85,10 @@ def select_objectives(names: Sequence[str]) -> tuple[Objective, ...]:
         raise UserError(f"objectives: {', '.join(names)}: name each objective once")
     if {"macs", "flops"} <= set(names):
         raise UserError("objectives: flops is exactly twice macs; choose one of them")
+    if {"latency_ms", "predicted_latency_ms"} <= set(names):
+        raise UserError(
+            "objectives: predicted_latency_ms stands in for latency_ms; choose one of them"
+        )
     if len(names) < 2:
         raise UserError(
             f"objectives: {', '.join(names) or 'none'}: a trade-off needs at least two of "

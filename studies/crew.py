@@ -49,9 +49,9 @@ class Event:
         number: The trial's number.
         kind: `found`: more is known, and the evaluation waits for `answer`. `batch`: training got
             on. `ended`: it is over. `failed`: the candidate cannot be evaluated. `died`: the
-            process that evaluated it is gone; another one has taken its place.
+            process that evaluated it is gone.
         findings: What is known, after `found`.
-        reason: Why it failed or died.
+        reason: Why it failed, or how its process ended.
         batches: Batches done and in all of the running epoch, after `batch`.
     """
 
@@ -122,7 +122,6 @@ class Workers:
         self._late: list[Event] = []
 
     def __enter__(self) -> Self:
-        self._idle = [_Worker(self._make) for _ in range(self.size)]
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -131,14 +130,14 @@ class Workers:
         self._idle, self._busy = [], {}
 
     def start(self, number: int, architecture: Architecture) -> None:
-        """Give an idle process something to evaluate."""
-        worker = self._idle.pop()
+        """Give a process something to evaluate: an idle one, or else a new one."""
+        worker = self._idle.pop() if self._idle else _Worker(self._make)
         self._busy[number] = worker
         with contextlib.suppress(OSError):  # if it is gone, waiting for it tells so
             worker.pipe.send(architecture)
 
     def next(self) -> Event:
-        """Wait for any process to report; one that is gone is replaced."""
+        """Wait for any process to report."""
         while True:
             if self._late:
                 return self._late.pop(0)
@@ -156,9 +155,7 @@ class Workers:
         try:
             kind, content = pipe.recv()
         except (EOFError, OSError):
-            reason = self._busy.pop(number).end()
-            self._idle.append(_Worker(self._make))
-            return Event(number, "died", reason=reason)
+            return Event(number, "died", reason=self._busy.pop(number).end())
         if kind == "broken":  # not the candidate's fault: the study must not go on
             raise RuntimeError(f"a worker broke down:\n{content}")
         if kind == "refused":

@@ -5,7 +5,8 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
-from dataclasses import dataclass
+from dataclasses import astuple, dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -13,13 +14,22 @@ import numpy as np
 import psutil
 import torch
 
+from nas.calibration import Setting
 from nas.datasets import ImageDataset, load_dataset
-from nas.evaluate import STATIC, Evaluator, shown_images, static_costs
+from nas.evaluate import (
+    STATIC,
+    Evaluator,
+    shown_images,
+    static_costs,
+    training_memory_bytes,
+)
 from nas.latency import measure_anchor
+from nas.predictor import LatencyPredictor
 from profiling.allocator import tune_allocator
 from profiling.environment import fingerprint, select_device
 from profiling.lane import Lane
 from search_spaces.errors import UserError
+from search_spaces.references import REFERENCES
 from search_spaces.space import SearchSpace
 from studies.config import StudyConfig
 from studies.crew import Alone, Crew, OnBatch, Workers
@@ -31,6 +41,9 @@ from studies.store import StudyStore
 
 ProgressBar = Callable[[str], AbstractContextManager[Callable[[int, int], None]]]
 """Makes a progress bar from a label; its callback is told (done, total)."""
+
+PROCESS_BYTES = 600_000_000
+"""Memory of a worker before it trains."""
 
 _PROBES = 30
 
@@ -60,7 +73,10 @@ def run_study(
     store = StudyStore(root / config.name, storage)
     with store.writing():
         dataset = _load(config, space.image_size, progress_bar)
+        predictor = _predictor(config, device, space.image_size)
         facts = {**fingerprint(device).model_dump(), **_facts(dataset)}
+        if predictor and "predicted_latency_ms" in {*config.objectives, *config.limits}:
+            facts["latency_predictor"] = predictor.calibration.digest
         measures = "latency_ms" in {*config.objectives, *config.limits}
         anchor_ms = store.anchor_ms
         if measures and anchor_ms is None:
@@ -69,7 +85,7 @@ def run_study(
         if dataset is not None:
             np.save(store.artefacts / "samples.npy", shown_images(dataset))
         make = EvaluatorMaker(config, space.image_size, str(device), store.artefacts, anchor_ms)
-        with _crew(make, dataset, display) as crew, display:
+        with _crew(make, dataset, predictor, display) as crew, display:
             runner = Runner(config, space, store, crew, display)
             record = runner.run()
         if measures:
@@ -88,14 +104,25 @@ class EvaluatorMaker:
     artefacts: Path
     anchor_ms: float | None
 
-    def __call__(self, on_batch: OnBatch, dataset: ImageDataset | None = None) -> Evaluator:
-        """Return the evaluator; the images are those given or come from the cache."""
+    def __call__(self, on_batch: OnBatch) -> Evaluator:
+        """Return the evaluator of a process of its own, with images from the cache."""
         tune_allocator()
+        device = torch.device(self.device)
+        trains = _trains(self.config)
+        dataset = load_dataset(self.config.data, self.image_size) if trains else None
+        return self.make(on_batch, dataset, _predictor(self.config, device, self.image_size))
+
+    def make(
+        self,
+        on_batch: OnBatch,
+        dataset: ImageDataset | None,
+        predictor: LatencyPredictor | None,
+    ) -> Evaluator:
+        """Return the evaluator with what is loaded already."""
         config = self.config
-        if dataset is None and _trains(config):
-            dataset = load_dataset(config.data, self.image_size)
         return Evaluator(
             dataset=dataset,
+            predictor=predictor,
             training=config.training,
             latency=config.latency,
             device=torch.device(self.device),
@@ -106,10 +133,10 @@ class EvaluatorMaker:
             on_batch=on_batch,
         )
 
-    @property
+    @cached_property
     def workers(self) -> int:
         """Number of processes that evaluate."""
-        return self.config.workers or default_workers(self.device)
+        return self.config.workers or default_workers(self.config, self.image_size, self.device)
 
 
 def cores() -> int:
@@ -117,15 +144,30 @@ def cores() -> int:
     return psutil.cpu_count(logical=False) or 1
 
 
-def default_workers(device: str) -> int:
-    """Return how many processes make sense: one per GPU or per two cores, at least one."""
-    return 1
+def default_workers(config: StudyConfig, image_size: int, device: str) -> int:
+    """Return how many processes make sense: one on a GPU, else one per core that has the memory.
+
+    What a worker needs is judged by the larger reference, and four fifths of the memory are used.
+    """
+    if device != "cpu" or not _trains(config):
+        return 1
+    largest = max(
+        training_memory_bytes(architecture.resized(image_size), config.training.batch_size)
+        for architecture in REFERENCES.values()
+    )
+    room = psutil.virtual_memory().available * 4 // 5
+    return max(1, min(cores(), room // (largest + PROCESS_BYTES)))
 
 
 @contextmanager
-def _crew(make: EvaluatorMaker, dataset: ImageDataset | None, display: Display) -> Iterator[Crew]:
+def _crew(
+    make: EvaluatorMaker,
+    dataset: ImageDataset | None,
+    predictor: LatencyPredictor | None,
+    display: Display,
+) -> Iterator[Crew]:
     if make.workers == 1:
-        yield Alone(make(display.batch, dataset))
+        yield Alone(make.make(display.batch, dataset, predictor))
     else:
         with Workers(make.workers, make) as workers:
             yield workers
@@ -142,6 +184,32 @@ def _load(config: StudyConfig, image_size: int, progress_bar: ProgressBar) -> Im
 
     with progress_bar(f"loading {config.data.kind}") as progress, lane.training():
         return load_dataset(config.data, image_size, loaded)
+
+
+def _predictor(
+    config: StudyConfig, device: torch.device, image_size: int
+) -> LatencyPredictor | None:
+    """Load the predictor if this study has a use for one.
+
+    Raises:
+        UserError: a predicted latency is wanted, and there is no predictor for it.
+    """
+    needed = "predicted_latency_ms" in {*config.objectives, *config.limits}
+    if not needed and "latency_ms" not in config.limits:
+        return None
+    setting = Setting(str(device), config.latency.threads, config.latency.batch, image_size)
+    try:
+        found = LatencyPredictor.load(*astuple(setting))
+    except UserError:
+        if needed:
+            raise
+        return None
+    if found is None and needed:
+        raise UserError(
+            f"predicted_latency_ms: there is no latency predictor for {setting.words}; "
+            f"make one with: {setting.remedy}"
+        )
+    return found
 
 
 def _trains(config: StudyConfig) -> bool:

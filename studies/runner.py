@@ -184,7 +184,7 @@ class Runner:
         self.watcher.found(number, findings)
         if findings.step == "training":
             self.store.note_progress(number)
-        over = self._over_limit(findings.objectives)
+        over = self._over_limit(findings)
         if over and not self._running[number].reference:
             self._stopped[number] = over
         self.crew.answer(number, number not in self._stopped)
@@ -192,7 +192,7 @@ class Runner:
     def _finish(self, number: int, state: State, reason: str | None) -> None:
         del self._running[number]
         findings = self._findings.pop(number)
-        violations = self._violations(findings.objectives)
+        violations = self._violations(findings.objectives, findings.metrics)
         self.store.finish(number, state, findings, reason, violations)
         ended = self.store.trial(number)
         others = [t for t in self._record.trials if t.number != number]
@@ -211,19 +211,30 @@ class Runner:
     def _tell(self, proposer: Proposer, trial: TrialRecord) -> None:
         complete = trial.state == "complete"
         values = [trial.objectives[n] for n in self.config.objectives] if complete else None
-        proposer.tell(trial.digest, values, self._violations(trial.objectives))
+        violations = self._violations(trial.objectives, trial.metrics)
+        proposer.tell(trial.digest, values, violations)
 
-    def _violations(self, objectives: Mapping[str, float]) -> dict[str, float]:
-        return {
-            name: objectives[name] / limit - 1
-            for name, limit in self.config.limits.items()
-            if name in objectives
-        }
+    def _violations(
+        self, objectives: Mapping[str, float], metrics: Mapping[str, float]
+    ) -> dict[str, float]:
+        """By how much each limit is missed, relative; above zero is a miss.
 
-    def _over_limit(self, objectives: Mapping[str, float]) -> str | None:
-        for name, excess in self._violations(objectives).items():
-            if excess > 0:
-                return (
-                    f"{name} {objectives[name]:.6g} is over the limit {self.config.limits[name]:g}"
-                )
+        A latency that was not measured counts as what it is predicted to be at least.
+        """
+        known = {k: v for k, v in (("latency_ms", metrics.get("latency_ms_at_least")),) if v}
+        known |= objectives
+        limits = self.config.limits.items()
+        return {name: known[name] / limit - 1 for name, limit in limits if name in known}
+
+    def _over_limit(self, findings: Findings) -> str | None:
+        known, limits = findings.objectives, self.config.limits
+        for name, excess in self._violations(known, findings.metrics).items():
+            if excess <= 0:
+                continue
+            if name in known:
+                return f"{name} {known[name]:.6g} is over the limit {limits[name]:g}"
+            least = findings.metrics["latency_ms_at_least"]
+            return (
+                f"{name} is predicted to be {least:.4g} at least, over the limit {limits[name]:g}"
+            )
         return None

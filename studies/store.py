@@ -38,7 +38,15 @@ FORMAT = 1
 HEAD = "study.yaml"
 """The file in a study's folder that says where its storage is, and repeats its configuration."""
 
-PLACE = ("device", "device_name", "torch_version", "allocator", "mkldnn", "tf32")
+PLACE = (
+    "device",
+    "device_name",
+    "torch_version",
+    "allocator",
+    "mkldnn",
+    "tf32",
+    "latency_predictor",
+)
 """Facts of the environment that must not change either where latency is measured."""
 
 IDENTITY = ("space", "data", "objectives", "training", "latency")
@@ -320,7 +328,10 @@ class StudyStore:
         before = self.study.user_attrs.get("environment", environment)
         mixed = list(before.get("mixed", []))
         elsewhere = [key for key in PLACE if before.get(key) != environment.get(key)]
-        if not elsewhere or "latency_ms" not in {*config.objectives, *config.limits}:
+        timed = {"latency_ms", "predicted_latency_ms"}.intersection(
+            (*config.objectives, *config.limits)
+        )
+        if not elsewhere or not timed:
             return mixed
         parts = [_difference(key, before.get(key), environment.get(key)) for key in elsewhere]
         if not mix:

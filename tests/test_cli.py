@@ -18,9 +18,12 @@ from nas.checkpoint import load_vae
 from search_spaces.architecture import Architecture
 from search_spaces.references import MODIFIED
 from studies.cli.main import GROUPS, main
+from studies.store import StudyStore
 
-SMALL = ["--space", "tiny", "--trials", "2", "--epochs", "1", "--images", "30"]
-QUICK = ["--set", "latency.max_rounds=2", "--set", "latency.min_rounds=2"]
+SMALL = ["--space", "tiny", "--trials", "2", "--epochs", "1", "--images", "30", "--threads", "1"]
+ALONE = ["--workers", "1"]
+QUICK = ["--set", "latency.max_rounds=2", "--set", "latency.attempts=1"]
+QUICK += ["--set", "latency.min_rounds=2"]
 
 
 def nas(*arguments: str) -> int:
@@ -45,7 +48,7 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(folder)
         patch.setenv("NAS_CACHE_DIR", str(folder / "cache"))
-        assert nas("study", "run", "quickstart", "--name", "s", *SMALL, *QUICK) == 0
+        assert nas("study", "run", "quickstart", "--name", "s", *SMALL, *ALONE, *QUICK) == 0
         yield folder
 
 
@@ -136,6 +139,20 @@ def test_best_within_impossible_limits(study: Path, capsys: pytest.CaptureFixtur
     assert "no model of study 's' is within these limits; it has" in capsys.readouterr().err
 
 
+def test_two_workers_find_what_one_finds(study: Path) -> None:
+    arguments = ["--name", "two", *SMALL, "--workers", "2", *QUICK]
+    assert nas("study", "run", "quickstart", *arguments) == 0
+    alone, two = (StudyStore.open(Path("nas-studies"), name).record() for name in ("s", "two"))
+    for name in alone.references:
+        pair = (alone.references[name], two.references[name])
+        exact = [{k: v for k, v in t.objectives.items() if k != "latency_ms"} for t in pair]
+        assert exact[0] == exact[1]
+        assert {"latency", "waiting"} <= pair[1].timings_s.keys()
+        assert (Path("nas-studies/two/artefacts") / pair[1].digest / "latency.json").exists()
+    assert len(two.complete) == len(alone.complete)
+    assert two.measured_together
+
+
 def test_an_interrupted_study_says_how_to_go_on(
     here: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -145,7 +162,7 @@ def test_an_interrupted_study_says_how_to_go_on(
         raise KeyboardInterrupt
 
     monkeypatch.setattr(Trainer, "epochs", interrupt)
-    assert nas("study", "run", "quickstart", *SMALL, *QUICK) == 130
+    assert nas("study", "run", "quickstart", *SMALL, *ALONE, *QUICK) == 130
     told = " ".join(capsys.readouterr().err.split())
     assert "nothing finished is lost" in told
     assert "resumes: nas" in told
@@ -162,7 +179,7 @@ def bad_input(tmp_path: Path) -> dict[str, tuple[list[str], list[str]]]:
         Image.fromarray(pixels).save(foreign / f"{number}.png")
     for number in range(5):
         (foreign / f"broken{number}.png").write_bytes(b"not a picture")
-    run = ["study", "run", "quickstart", *SMALL, *QUICK]
+    run = ["study", "run", "quickstart", *SMALL, *ALONE, *QUICK]
     return {
         "unknown preset": (["study", "run", "papr"], ["neither a preset", "'paper'"]),
         "misspelt command": (["study", "ru"], ["no command 'ru'", "'run'"]),

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections import Counter
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
 from search_spaces.errors import UserError
 from search_spaces.references import REFERENCES
 from search_spaces.space import SearchSpace
-from studies import runner
+from studies import launch, runner
 from studies.config import StudyConfig
 from studies.crew import Crew, Workers
 from studies.records import StudyRecord
@@ -97,3 +98,19 @@ def test_what_is_nobody_s_fault_but_ours_or_the_user_s_ends_the_study(
         run(tmp_path, config(), crew)
     left = StudyStore.open(tmp_path, "s").record()
     assert [trial.state for trial in left.trials] == ["running"]
+
+
+@pytest.mark.parametrize(("memory_gb", "expected"), [(100, 4), (8, 2), (3, 1), (0.5, 1)])
+def test_as_many_workers_as_cores_and_memory_allow(
+    monkeypatch: pytest.MonkeyPatch, memory_gb: float, expected: int
+) -> None:
+    # `modified` at 64 pixels keeps 66 MB of activations per image: 2.1 GB at batch size 32, and
+    # 2.8 GB with the process; four fifths of 8 GB hold two of them.
+    asked = config(training={"batch_size": 32})
+    monkeypatch.setattr(launch, "cores", lambda: 4)
+    available = SimpleNamespace(available=int(memory_gb * 1e9))
+    monkeypatch.setattr(launch.psutil, "virtual_memory", lambda: available)
+    assert launch.default_workers(asked, 64, "cpu") == expected
+    assert launch.default_workers(asked, 64, "cuda") == 1
+    untrained = config(objectives=["params", "macs"])
+    assert launch.default_workers(untrained, 64, "cpu") == 1

@@ -2,19 +2,17 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Iterator
 
 import optuna
 import pytest
 import torch
 
-from nas.evaluate import static_costs
-from nas.operations import KINDS, Operation, exact_costs, operations
+from nas.operations import Operation, operations
 from nas.vae import build_vae
 from profiling.complexity import Row, complexity
 from search_spaces.architecture import Architecture
-from search_spaces.references import MODIFIED, ORIGINAL, REFERENCES
+from search_spaces.references import REFERENCES
 from search_spaces.space import SearchSpace
 
 COUNTED_AS = {
@@ -90,5 +88,6 @@ def test_references_agree_with_the_counter(name: str) -> None:
 
 
 def test_random(record_property) -> None:
-    for name, n in {"wide": 120, "paper":50, "quickstart":40}.items():
-        for a in drawn(SearchSpace.load(name), n): agree(a)
+    for name, n in {"wide": 120, "paper": 50, "quickstart": 40}.items():
+        for a in drawn(SearchSpace.load(name), n):
+            agree(a)

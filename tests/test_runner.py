@@ -116,6 +116,29 @@ def test_limits_reject_before_training_but_never_a_reference(tmp_path: Path) -> 
     assert all(trial.objectives["params"] <= 6000 for trial in searched)
 
 
+def test_what_is_predicted_to_be_too_slow_is_not_measured(tmp_path: Path) -> None:
+    measured: list[str] = []
+
+    class Predicted(FakeEvaluator):
+        def __call__(self, architecture: Any) -> Any:
+            at_least = 1.0 + int(architecture.digest, 16) % 20
+            for findings in super().__call__(architecture):
+                known = dict(findings.objectives)
+                if findings.step != "static":
+                    measured.append(architecture.digest)
+                    known["latency_ms"] = 3 * at_least
+                yield type(findings)(findings.step, known, {"latency_ms_at_least": at_least})
+
+    record = run(tmp_path, config(limits={"latency_ms": 11}), Predicted())
+    rejected = [trial for trial in record.trials if trial.state == "rejected"]
+    unmeasured = [trial for trial in rejected if "latency_ms" not in trial.objectives]
+    assert unmeasured
+    assert all("predicted to be" in (trial.reason or "") for trial in unmeasured)
+    assert not {trial.digest for trial in unmeasured} & set(measured)
+    # A prediction below the limit proves nothing: what was measured to be over it is rejected.
+    assert any("is over the limit 11" in (trial.reason or "") for trial in rejected)
+
+
 def test_limits_nothing_meets_end_the_study(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
