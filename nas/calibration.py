@@ -28,7 +28,6 @@ from nas.datasets.cache import cache_directory
 from search_spaces.architecture import Architecture
 from search_spaces.axes import matches
 from search_spaces.errors import UserError
-from search_spaces.references import ORIGINAL
 
 if TYPE_CHECKING:
     from profiling.environment import Environment
@@ -146,8 +145,11 @@ class Calibration:
         paths = sorted(_folder().glob(f"{_stem(setting)}-*.jsonl"), key=_modified)
         if not paths:
             return None
-        with paths[-1].open(encoding="utf-8") as file:
-            there = Environment.model_validate(json.loads(file.readline())["environment"])
+        try:
+            with paths[-1].open(encoding="utf-8") as file:
+                there = Environment.model_validate(json.loads(file.readline())["environment"])
+        except (ValueError, KeyError):  # another version's, or killed while it was begun
+            return None
         return "; ".join(differences(there, _environment(setting)))
 
     def append(self, measurement: Measurement) -> None:
@@ -159,7 +161,7 @@ class Calibration:
         self.measurements.append(measurement)
         try:
             self.path.parent.mkdir(parents=True, exist_ok=True)
-            new = not self.path.exists()
+            new = not self.path.exists() or not self.path.stat().st_size
             with self.path.open("a", encoding="utf-8") as file:
                 if new:
                     file.write(json.dumps(self._header()) + "\n")
@@ -182,18 +184,19 @@ def extend(
     held_out: int,
     seconds: float | None = None,
     progress: Progress | None = None,
-    measure: Callable[[Architecture, Role], Measurement] | None = None,
+    *,
+    measure: Callable[[Architecture, Role], Measurement],
 ) -> None:
     """Measure architectures drawn from `space` until there are `fitted` and `held_out` of them.
 
     Both kinds come in turn, so that one stopped early, as after `seconds`, has its share of each.
-    What is there already counts. `progress` is called with (done, total) after each architecture.
+    What is there already counts. `measure` is a `nas.operation_bench.Bench`. `progress` is called
+    with (done, total) after each architecture.
 
     Raises:
         UserError: the calibration's file cannot be written.
     """
     wanted: dict[Role, int] = {"fitted": fitted, "held_out": held_out}
-    measure = measure or Bench(calibration.setting)
     known = {measurement.architecture.digest for measurement in calibration.measurements}
     start = time.monotonic()
     for architecture in drawn(space):
@@ -237,87 +240,6 @@ def _due(wanted: dict[Role, int], calibration: Calibration) -> Role | None:
     return role if shares[role] < 1 else None
 
 
-class Bench:
-    """Measures architectures with one setting; has the measurement lane while one is timed.
-
-    Allocates like a study: freed memory is kept in the process.
-    """
-
-    def __init__(self, setting: Setting) -> None:
-        import torch
-
-        from nas.vae import build_vae
-        from profiling.allocator import tune_allocator
-        from profiling.lane import Lane
-
-        tune_allocator()
-        self._device, self._setting = torch.device(setting.device), setting
-        self._original = build_vae(ORIGINAL.resized(setting.image_size), seed=0).to(self._device)
-        self._lane = Lane(setting.device)
-
-    def __call__(self, architecture: Architecture, role: Role) -> Measurement:
-        """Time a whole pass in turn with `original`, and each operation if it is fitted to."""
-        import torch
-
-        from nas.vae import build_vae
-        from profiling.latency import Model, measure_latency
-        from profiling.notes import Notes
-
-        model = build_vae(architecture, seed=0).to(self._device).eval()
-        models: dict[str, Model] = {"candidate": model, "original": self._original}
-        if role == "fitted":
-            models["notes"] = notes = Notes(model, _paths(model), self._device)
-        size, channels = architecture.image_size, architecture.image_channels
-        images = torch.rand(1, channels, size, size, generator=torch.Generator().manual_seed(0))
-        with self._lane.measuring():
-            found = measure_latency(models, images, self._config(role), self._device)
-        candidate, original = found["candidate"], found["original"]
-        times: tuple[float, ...] = ()
-        if role == "fitted":
-            passes = notes.passes(skip=len(found["notes"].warmup_ms))
-            each = [
-                [own_ms / whole_ms for own_ms in taken.own_ms]
-                for taken, whole_ms in zip(passes, original.samples_ms, strict=True)
-            ]
-            times = tuple(float(ratio) for ratio in np.median(each, axis=0))
-        pairs = zip(candidate.samples_ms, original.samples_ms, strict=True)
-        return Measurement(
-            architecture, role, tuple(pairs), candidate.contended or original.contended, times
-        )
-
-    def _config(self, role: Role) -> Any:
-        """Few rounds where many architectures average out, more where one is judged alone."""
-        from profiling.latency import LatencyConfig
-
-        rounds, seconds = (20, 2.0) if role == "fitted" else (40, 2.5)
-        return LatencyConfig(
-            batch=self._setting.batch,
-            threads=self._setting.threads,
-            min_rounds=rounds // 2,
-            max_rounds=rounds,
-            max_s=seconds,
-            precision=0.005,
-            warmup_window=2,
-            max_warmup=4,
-            max_warmup_s=0.5,
-            min_sample_ms=0.0,
-        )
-
-
-def _paths(model: Any) -> list[str]:
-    """Name the modules that launch something, in order of execution, as `operations` lists them."""
-    from torch import nn
-
-    from nas.blocks import Crop
-
-    views = (nn.Flatten, nn.Unflatten, Crop)
-    return [
-        path
-        for path, module in model.named_modules()
-        if not any(module.children()) and not isinstance(module, views)
-    ]
-
-
 def _read(path: Path) -> Iterable[Measurement]:
     """Yield the measurements of a file; a last line that was not written to its end is cut."""
     try:
@@ -327,7 +249,12 @@ def _read(path: Path) -> Iterable[Measurement]:
     if lines and not lines[-1].endswith("\n"):
         lines.pop()
         path.write_text("".join(lines), encoding="utf-8")
-    return [Measurement.from_json(line) for line in lines[1:]]
+    try:
+        return [Measurement.from_json(line) for line in lines[1:]]
+    except (ValueError, KeyError):
+        raise UserError(
+            f"{path}: not a calibration that this version wrote; move it away and calibrate anew"
+        ) from None
 
 
 def _environment(setting: Setting) -> Environment:
@@ -347,7 +274,7 @@ def _stem(setting: Setting) -> str:
 
 
 def _digest(environment: Environment) -> str:
-    return sha256(environment.model_dump_json().encode()).hexdigest()[:12]
+    return sha256(f"{_FORMAT} {environment.model_dump_json()}".encode()).hexdigest()[:12]
 
 
 def _modified(path: Path) -> float:

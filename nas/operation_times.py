@@ -11,12 +11,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Self
 
 import numpy as np
 from numpy.typing import NDArray
 
-from nas.operations import KINDS, Operation
+from nas.operation import KINDS, Operation
 from search_spaces.architecture import CHOICES
 
 if TYPE_CHECKING:
@@ -111,7 +111,7 @@ def _law(known: Floats, times: Floats, kind: int) -> Floats:
 
 
 def _by_law(laws: Floats, known: Floats) -> Floats:
-    values: Any = (laws[known[:, 0].astype(int)] * _terms(known)).sum(axis=1)
+    values: Floats = (laws[known[:, 0].astype(int)] * _terms(known)).sum(axis=1)
     return np.maximum(values, _LEAST)
 
 

@@ -15,9 +15,10 @@ from typing import TYPE_CHECKING, Self
 import numpy as np
 from numpy.typing import NDArray
 
-from nas.calibration import Bench, Calibration, Measurement, Role, Setting, extend
+from nas.calibration import Calibration, Measurement, Role, Setting, extend
+from nas.operation import Operation
 from nas.operation_times import Floats, OperationTimes
-from nas.operations import Operation, Part, operations, parts
+from nas.operations import Part, operations, parts
 from search_spaces.architecture import Architecture
 from search_spaces.errors import UserError
 
@@ -124,9 +125,11 @@ class LatencyPredictor:
         Raises:
             UserError: it cannot be kept, or there was time for too little.
         """
+        from nas.operation_bench import Bench
+
         bench = Bench(setting)  # tunes the allocator, which the environment tells
         calibration = Calibration.here(setting)
-        extend(calibration, space, fitted, held_out, seconds, progress, bench)
+        extend(calibration, space, fitted, held_out, seconds, progress, measure=bench)
         return cls(calibration)
 
     def vectorise(self, architectures: Iterable[Architecture]) -> Vectorised:

@@ -11,7 +11,6 @@ import pytest
 
 from nas import predictor as predictor_module
 from nas.calibration import (
-    Bench,
     Calibration,
     Measurement,
     Role,
@@ -20,8 +19,10 @@ from nas.calibration import (
     drawn,
     extend,
 )
+from nas.operation import Operation
+from nas.operation_bench import Bench
 from nas.operation_times import OperationTimes
-from nas.operations import Operation, operations
+from nas.operations import operations
 from nas.prediction_check import accuracy, check
 from nas.predictor import LatencyPredictor, quiet
 from search_spaces.architecture import Architecture
@@ -159,7 +160,7 @@ def test_draws_are_distinct_repeatable_and_end() -> None:
     assert {depths.count(depth) > 5 for depth in (3, 4, 5, 6)} == {True}
 
 
-class Interrupted(Exception):
+class InterruptionError(Exception):
     pass
 
 
@@ -169,10 +170,10 @@ def test_an_interrupted_calibration_goes_on_and_loses_nothing() -> None:
     def flaky(architecture: Architecture, role: Role) -> Measurement:
         asked.append(architecture)
         if len(asked) == 5:
-            raise Interrupted
+            raise InterruptionError
         return fake(architecture, role)
 
-    with pytest.raises(Interrupted):
+    with pytest.raises(InterruptionError):
         extend(Calibration.here(SETTING), SPACE, 6, 3, measure=flaky)
     kept = Calibration.here(SETTING)
     assert [m.architecture for m in kept.measurements] == asked[:4]
@@ -204,7 +205,7 @@ def test_load_finds_this_environment_and_refuses_another() -> None:
     extend(calibration, SPACE, 30, 20, measure=fake)
     loaded = LatencyPredictor.load("cpu", image_size=SIZE)
     assert loaded is not None
-    assert [row.name for row in check(loaded)][0] == "predictor"
+    assert check(loaded)[0].name == "predictor"
     assert LatencyPredictor.load("cpu", image_size=SIZE, batch=2) is None
     header, *lines = calibration.path.read_text().splitlines(keepends=True)
     changed = json.loads(header)
