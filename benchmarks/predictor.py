@@ -21,7 +21,6 @@ import numpy as np
 from nas.calibration import Setting, drawn
 from nas.prediction_check import baselines, check
 from nas.predictor import LatencyPredictor
-from profiling.environment import select_device
 from search_spaces.space import SearchSpace
 from studies.cli.options import progress_bar
 from studies.cli.predict import print_accuracy
@@ -43,7 +42,11 @@ def main() -> None:
     parser.add_argument("--batch", type=int, default=1)
     parser.add_argument("--csv", type=Path, help="write measured and predicted ratios here")
     options = parser.parse_args()
-    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    os.environ.setdefault(
+        "OMP_WAIT_POLICY", "PASSIVE"
+    )  # read when torch is imported: as `nas` does
+    from profiling.environment import select_device
+
     space = SearchSpace.load(options.space)
     device = str(select_device(options.device))
     setting = Setting(device, options.threads, options.batch, space.image_size)

@@ -36,8 +36,9 @@ if TYPE_CHECKING:
 
 Role = Literal["fitted", "held_out"]
 Progress = Callable[[int, int], None]
+Pairs = tuple[tuple[float, float], ...]
 
-_FORMAT = 1
+_FORMAT = 2
 _PATIENCE = 1000  # draws in a row that bring nothing new: the space is exhausted
 
 
@@ -69,31 +70,42 @@ class Setting:
 class Measurement:
     """One architecture, timed in turn with `original`.
 
-    `samples_ms` has a pair (architecture, `original`) for each round. `operations` has for
-    each of `nas.operations.operations` the median of its time over that of `original`'s whole pass;
-    it is empty for architectures held out.
+    `samples_ms` has a pair (architecture, `original`) for each round; `cpu_ms` the CPU times of the
+    same passes where one thread does all the work, else nothing. `operations` has for each of
+    `nas.operations.operations` the median of its time over that of `original`'s whole pass; it is
+    empty for architectures held out.
     """
 
     architecture: Architecture
     role: Role
-    samples_ms: tuple[tuple[float, float], ...]
+    samples_ms: Pairs
+    cpu_ms: Pairs = ()
     contended: bool = False
     operations: tuple[float, ...] = ()
 
     @cached_property
     def ratio(self) -> float:
         """Latency over that of `original`: the median over rounds."""
-        return median(own / original for own, original in self.samples_ms)
+        return _ratio(self.samples_ms)
+
+    @cached_property
+    def undisturbed_ratio(self) -> float:
+        """The same of CPU times where these are known: waiting for a busy core is left out.
+
+        On a quiet machine both are the same.
+        """
+        return _ratio(self.cpu_ms or self.samples_ms)
 
     @cached_property
     def original_ms(self) -> float:
-        """Median latency of `original` meanwhile."""
-        return median(original for _, original in self.samples_ms)
+        """Median latency of `original` meanwhile, without waiting where that is known."""
+        return median(original for _, original in self.cpu_ms or self.samples_ms)
 
     def to_json(self) -> str:
         """Return one line."""
         fields = {name: getattr(self, name) for name in ("role", "contended")}
-        fields["samples_ms"] = [[round(ms, 5) for ms in pair] for pair in self.samples_ms]
+        fields["samples_ms"] = [[round(ms, 4) for ms in pair] for pair in self.samples_ms]
+        fields["cpu_ms"] = [[round(ms, 4) for ms in pair] for pair in self.cpu_ms]
         fields["operations"] = [float(f"{ratio:.4g}") for ratio in self.operations]
         return json.dumps({"architecture": self.architecture.to_dict(), **fields})
 
@@ -105,6 +117,7 @@ class Measurement:
             Architecture.from_dict(data["architecture"]),
             data["role"],
             tuple((own, original) for own, original in data["samples_ms"]),
+            tuple((own, original) for own, original in data["cpu_ms"]),
             data["contended"],
             tuple(data["operations"]),
         )
@@ -229,6 +242,10 @@ def drawn(space: SearchSpace, seed: int = 0) -> Iterator[Architecture]:
                 seen.add(architecture.digest)
                 repeats = 0
                 yield architecture
+
+
+def _ratio(pairs: Pairs) -> float:
+    return median(own / original for own, original in pairs)
 
 
 def _due(wanted: dict[Role, int], calibration: Calibration) -> Role | None:

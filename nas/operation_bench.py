@@ -46,11 +46,24 @@ class Bench:
         candidate, original = found["candidate"], found["original"]
         times: tuple[float, ...] = ()
         if role == "fitted":
-            times = _operation_ratios(notes.passes(len(found["notes"].warmup_ms)), original)
-        pairs = tuple(zip(candidate.samples_ms, original.samples_ms, strict=True))
+            passes = notes.passes(skip=len(found["notes"].warmup_ms))
+            times = _operation_ratios(passes, self._undisturbed(original))
         return Measurement(
-            architecture, role, pairs, candidate.contended or original.contended, times
+            architecture,
+            role,
+            tuple(zip(candidate.samples_ms, original.samples_ms, strict=True)),
+            tuple(zip(_cpu_ms(candidate), _cpu_ms(original), strict=True)) if self._alone else (),
+            candidate.contended or original.contended,
+            times,
         )
+
+    @property
+    def _alone(self) -> bool:
+        """Whether the calling thread does all the work, so that its CPU time tells of all of it."""
+        return self._setting.threads == 1 and self._device.type == "cpu"
+
+    def _undisturbed(self, latency: Latency) -> Sequence[float]:
+        return _cpu_ms(latency) if self._alone else latency.samples_ms
 
     def _config(self, role: Role) -> LatencyConfig:
         """Few rounds where many architectures average out, more where one is judged alone."""
@@ -69,9 +82,16 @@ class Bench:
         )
 
 
-def _operation_ratios(passes: Sequence[Pass], original: Latency) -> tuple[float, ...]:
-    """Return each operation's time over `original`'s of the same round, the median over rounds."""
-    rounds = zip(passes, original.samples_ms, strict=True)
+def _cpu_ms(latency: Latency) -> tuple[float, ...]:
+    return tuple(sample.cpu_ms for sample in latency.samples)
+
+
+def _operation_ratios(passes: Sequence[Pass], original_ms: Sequence[float]) -> tuple[float, ...]:
+    """Return each operation's time over `original`'s of the same round, the median over rounds.
+
+    An operation is short: hardly one round in many has it wait, and the median passes over that.
+    """
+    rounds = zip(passes, original_ms, strict=True)
     ratios = [[own_ms / whole_ms for own_ms in taken.own_ms] for taken, whole_ms in rounds]
     return tuple(float(ratio) for ratio in np.median(ratios, axis=0))
 

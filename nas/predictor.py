@@ -81,7 +81,8 @@ class LatencyPredictor:
             self.setting.batch,
         )
         self._weights = np.ones(2)
-        self._weights = _weigh(self._terms(self.vectorise(_architectures(fitted))), _ratios(fitted))
+        ratios = np.array([m.undisturbed_ratio for m in fitted])
+        self._weights = _weigh(self._terms(self.vectorise(_architectures(fitted))), ratios)
 
     @classmethod
     def load(
@@ -178,7 +179,7 @@ class LatencyPredictor:
         """Predicted over measured ratio of the architectures held out, sorted."""
         held_out = quiet(self.calibration.of("held_out"))
         predicted = self.predict_ratio(_architectures(held_out))
-        return np.sort(predicted / _ratios(held_out))
+        return np.sort(predicted / np.array([m.ratio for m in held_out]))
 
     @property
     def margin(self) -> float:
@@ -236,10 +237,6 @@ def quiet(measurements: Sequence[Measurement]) -> Sequence[Measurement]:
 
 def _architectures(measurements: Iterable[Measurement]) -> list[Architecture]:
     return [measurement.architecture for measurement in measurements]
-
-
-def _ratios(measurements: Iterable[Measurement]) -> Floats:
-    return np.array([measurement.ratio for measurement in measurements])
 
 
 def _weigh(terms: Floats, ratios: Floats) -> Floats:
