@@ -28,7 +28,6 @@ from nas.datasets.cache import cache_directory
 from search_spaces.architecture import Architecture
 from search_spaces.axes import matches
 from search_spaces.errors import UserError
-from search_spaces.references import ORIGINAL
 
 if TYPE_CHECKING:
     from profiling.environment import Environment
@@ -37,8 +36,9 @@ if TYPE_CHECKING:
 
 Role = Literal["fitted", "held_out"]
 Progress = Callable[[int, int], None]
+Pairs = tuple[tuple[float, float], ...]
 
-_FORMAT = 1
+_FORMAT = 2
 _PATIENCE = 1000  # draws in a row that bring nothing new: the space is exhausted
 
 
@@ -70,31 +70,42 @@ class Setting:
 class Measurement:
     """One architecture, timed in turn with `original`.
 
-    `samples_ms` has a pair (architecture, `original`) for each round. `operations` has for
-    each of `nas.operations.operations` the median of its time over that of `original`'s whole pass;
-    it is empty for architectures held out.
+    `samples_ms` has a pair (architecture, `original`) for each round; `cpu_ms` the CPU times of the
+    same passes where one thread does all the work, else nothing. `operations` has for each of
+    `nas.operations.operations` the median of its time over that of `original`'s whole pass; it is
+    empty for architectures held out.
     """
 
     architecture: Architecture
     role: Role
-    samples_ms: tuple[tuple[float, float], ...]
+    samples_ms: Pairs
+    cpu_ms: Pairs = ()
     contended: bool = False
     operations: tuple[float, ...] = ()
 
     @cached_property
     def ratio(self) -> float:
         """Latency over that of `original`: the median over rounds."""
-        return median(own / original for own, original in self.samples_ms)
+        return _ratio(self.samples_ms)
+
+    @cached_property
+    def undisturbed_ratio(self) -> float:
+        """The same of CPU times where these are known: waiting for a busy core is left out.
+
+        On a quiet machine both are the same.
+        """
+        return _ratio(self.cpu_ms or self.samples_ms)
 
     @cached_property
     def original_ms(self) -> float:
-        """Median latency of `original` meanwhile."""
-        return median(original for _, original in self.samples_ms)
+        """Median latency of `original` meanwhile, without waiting where that is known."""
+        return median(original for _, original in self.cpu_ms or self.samples_ms)
 
     def to_json(self) -> str:
         """Return one line."""
         fields = {name: getattr(self, name) for name in ("role", "contended")}
-        fields["samples_ms"] = [[round(ms, 5) for ms in pair] for pair in self.samples_ms]
+        fields["samples_ms"] = [[round(ms, 4) for ms in pair] for pair in self.samples_ms]
+        fields["cpu_ms"] = [[round(ms, 4) for ms in pair] for pair in self.cpu_ms]
         fields["operations"] = [float(f"{ratio:.4g}") for ratio in self.operations]
         return json.dumps({"architecture": self.architecture.to_dict(), **fields})
 
@@ -106,6 +117,7 @@ class Measurement:
             Architecture.from_dict(data["architecture"]),
             data["role"],
             tuple((own, original) for own, original in data["samples_ms"]),
+            tuple((own, original) for own, original in data["cpu_ms"]),
             data["contended"],
             tuple(data["operations"]),
         )
@@ -152,8 +164,11 @@ class Calibration:
         paths = sorted(_folder().glob(f"{_stem(setting)}-*.jsonl"), key=_modified)
         if not paths:
             return None
-        with paths[-1].open(encoding="utf-8") as file:
-            there = Environment.model_validate(json.loads(file.readline())["environment"])
+        try:
+            with paths[-1].open(encoding="utf-8") as file:
+                there = Environment.model_validate(json.loads(file.readline())["environment"])
+        except (ValueError, KeyError):  # another version's, or killed while it was begun
+            return None
         return "; ".join(differences(there, _environment(setting)))
 
     def append(self, measurement: Measurement) -> None:
@@ -165,7 +180,7 @@ class Calibration:
         self.measurements.append(measurement)
         try:
             self.path.parent.mkdir(parents=True, exist_ok=True)
-            new = not self.path.exists()
+            new = not self.path.exists() or not self.path.stat().st_size
             with self.path.open("a", encoding="utf-8") as file:
                 if new:
                     file.write(json.dumps(self._header()) + "\n")
@@ -188,18 +203,19 @@ def extend(
     held_out: int,
     seconds: float | None = None,
     progress: Progress | None = None,
-    measure: Callable[[Architecture, Role], Measurement] | None = None,
+    *,
+    measure: Callable[[Architecture, Role], Measurement],
 ) -> None:
     """Measure architectures drawn from `space` until there are `fitted` and `held_out` of them.
 
     Both kinds come in turn, so that one stopped early, as after `seconds`, has its share of each.
-    What is there already counts. `progress` is called with (done, total) after each architecture.
+    What is there already counts. `measure` is a `nas.operation_bench.Bench`. `progress` is called
+    with (done, total) after each architecture.
 
     Raises:
         UserError: the calibration's file cannot be written.
     """
     wanted: dict[Role, int] = {"fitted": fitted, "held_out": held_out}
-    measure = measure or Bench(calibration.setting)
     known = {measurement.architecture.digest for measurement in calibration.measurements}
     start = time.monotonic()
     for architecture in drawn(space):
@@ -234,6 +250,10 @@ def drawn(space: SearchSpace, seed: int = 0) -> Iterator[Architecture]:
                 yield architecture
 
 
+def _ratio(pairs: Pairs) -> float:
+    return median(own / original for own, original in pairs)
+
+
 def _due(wanted: dict[Role, int], calibration: Calibration) -> Role | None:
     """Return the role that lags most behind what is wanted; None when nothing is missing."""
     shares = {
@@ -241,87 +261,6 @@ def _due(wanted: dict[Role, int], calibration: Calibration) -> Role | None:
     }
     role = min(shares, key=shares.__getitem__)
     return role if shares[role] < 1 else None
-
-
-class Bench:
-    """Measures architectures with one setting; has the measurement lane while one is timed.
-
-    Allocates like a study: freed memory is kept in the process.
-    """
-
-    def __init__(self, setting: Setting) -> None:
-        import torch
-
-        from nas.vae import build_vae
-        from profiling.allocator import tune_allocator
-        from profiling.lane import Lane
-
-        tune_allocator()
-        self._device, self._setting = torch.device(setting.device), setting
-        self._original = build_vae(ORIGINAL.resized(setting.image_size), seed=0).to(self._device)
-        self._lane = Lane(setting.device)
-
-    def __call__(self, architecture: Architecture, role: Role) -> Measurement:
-        """Time a whole pass in turn with `original`, and each operation if it is fitted to."""
-        import torch
-
-        from nas.vae import build_vae
-        from profiling.latency import Model, measure_latency
-        from profiling.notes import Notes
-
-        model = build_vae(architecture, seed=0).to(self._device).eval()
-        models: dict[str, Model] = {"candidate": model, "original": self._original}
-        if role == "fitted":
-            models["notes"] = notes = Notes(model, _paths(model), self._device)
-        size, channels = architecture.image_size, architecture.image_channels
-        images = torch.rand(1, channels, size, size, generator=torch.Generator().manual_seed(0))
-        with self._lane.measuring():
-            found = measure_latency(models, images, self._config(role), self._device)
-        candidate, original = found["candidate"], found["original"]
-        times: tuple[float, ...] = ()
-        if role == "fitted":
-            passes = notes.passes(skip=len(found["notes"].warmup_ms))
-            each = [
-                [own_ms / whole_ms for own_ms in taken.own_ms]
-                for taken, whole_ms in zip(passes, original.samples_ms, strict=True)
-            ]
-            times = tuple(float(ratio) for ratio in np.median(each, axis=0))
-        pairs = zip(candidate.samples_ms, original.samples_ms, strict=True)
-        return Measurement(
-            architecture, role, tuple(pairs), candidate.contended or original.contended, times
-        )
-
-    def _config(self, role: Role) -> Any:
-        """Few rounds where many architectures average out, more where one is judged alone."""
-        from profiling.latency import LatencyConfig
-
-        rounds, seconds = (20, 2.0) if role == "fitted" else (40, 2.5)
-        return LatencyConfig(
-            batch=self._setting.batch,
-            threads=self._setting.threads,
-            min_rounds=rounds // 2,
-            max_rounds=rounds,
-            max_s=seconds,
-            precision=0.005,
-            warmup_window=2,
-            max_warmup=4,
-            max_warmup_s=0.5,
-            min_sample_ms=0.0,
-        )
-
-
-def _paths(model: Any) -> list[str]:
-    """Name the modules that launch something, in order of execution, as `operations` lists them."""
-    from torch import nn
-
-    from nas.blocks import Crop
-
-    views = (nn.Flatten, nn.Unflatten, Crop)
-    return [
-        path
-        for path, module in model.named_modules()
-        if not any(module.children()) and not isinstance(module, views)
-    ]
 
 
 def _read(path: Path) -> Iterable[Measurement]:
@@ -333,7 +272,12 @@ def _read(path: Path) -> Iterable[Measurement]:
     if lines and not lines[-1].endswith("\n"):
         lines.pop()
         path.write_text("".join(lines), encoding="utf-8")
-    return [Measurement.from_json(line) for line in lines[1:]]
+    try:
+        return [Measurement.from_json(line) for line in lines[1:]]
+    except (ValueError, KeyError):
+        raise UserError(
+            f"{path}: not a calibration that this version wrote; move it away and calibrate anew"
+        ) from None
 
 
 def _environment(setting: Setting) -> Environment:
@@ -353,7 +297,7 @@ def _stem(setting: Setting) -> str:
 
 
 def _digest(environment: Environment) -> str:
-    return sha256(environment.model_dump_json().encode()).hexdigest()[:12]
+    return sha256(f"{_FORMAT} {environment.model_dump_json()}".encode()).hexdigest()[:12]
 
 
 def _modified(path: Path) -> float:

@@ -11,12 +11,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Self
 
 import numpy as np
 from numpy.typing import NDArray
 
-from nas.operations import KINDS, Operation
+from nas.operation import KINDS, Operation
 from search_spaces.architecture import CHOICES
 
 if TYPE_CHECKING:
@@ -58,18 +58,25 @@ class OperationTimes:
 
     @classmethod
     def fit(cls, operations: Sequence[Operation], times: Floats, batch: int) -> Self:
-        """Learn from operations and their times, `(n,)`, in any unit."""
+        """Learn from operations and their times, `(n,)`, in any unit.
+
+        Of an operation that was timed in several places the median counts, for all of them.
+        """
         from sklearn.ensemble import HistGradientBoostingRegressor
 
-        known, times = features(operations, batch), np.maximum(times, _LEAST)
-        laws = np.array([_law(known, times, kind) for kind in range(len(KINDS) + 1)])
+        seen: dict[Operation, list[float]] = {}
+        for operation, time in zip(operations, times, strict=True):
+            seen.setdefault(operation, []).append(max(time, _LEAST))
+        known = features(list(seen), batch)
+        middle = np.array([np.median(taken) for taken in seen.values()])
+        laws = np.array([_law(known, middle, kind) for kind in range(len(KINDS) + 1)])
         trees = HistGradientBoostingRegressor(
-            max_iter=300, learning_rate=0.08, min_samples_leaf=10, random_state=0
+            max_iter=300, learning_rate=0.08, min_samples_leaf=5, random_state=0
         )
         # Long operations matter more for the sum, but short ones are many: halfway in between.
-        factors = np.log(times / _by_law(laws, known))
+        weights = np.sqrt(middle) * [len(taken) for taken in seen.values()]
         with _one_thread():
-            trees.fit(_scaled(known), factors, sample_weight=np.sqrt(times))
+            trees.fit(_scaled(known), np.log(middle / _by_law(laws, known)), sample_weight=weights)
         return cls(batch, laws, trees)
 
     def __call__(self, operations: Sequence[Operation]) -> Floats:
@@ -111,7 +118,7 @@ def _law(known: Floats, times: Floats, kind: int) -> Floats:
 
 
 def _by_law(laws: Floats, known: Floats) -> Floats:
-    values: Any = (laws[known[:, 0].astype(int)] * _terms(known)).sum(axis=1)
+    values: Floats = (laws[known[:, 0].astype(int)] * _terms(known)).sum(axis=1)
     return np.maximum(values, _LEAST)
 
 

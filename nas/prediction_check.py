@@ -72,7 +72,7 @@ def baselines(predictor: LatencyPredictor) -> dict[str, Predict]:
     """
     fitted = quiet(predictor.calibration.of("fitted"))
     architectures = [measurement.architecture for measurement in fitted]
-    ratios = np.array([measurement.ratio for measurement in fitted])
+    ratios = np.array([measurement.undisturbed_ratio for measurement in fitted])
     return {
         "MACs only": _best(_macs, architectures, ratios),
         "launches only": _best(_launches, architectures, ratios),

@@ -15,9 +15,10 @@ from typing import TYPE_CHECKING, Self
 import numpy as np
 from numpy.typing import NDArray
 
-from nas.calibration import Bench, Calibration, Measurement, Role, Setting, extend
+from nas.calibration import Calibration, Measurement, Role, Setting, extend
+from nas.operation import Operation
 from nas.operation_times import Floats, OperationTimes
-from nas.operations import Operation, Part, operations, parts
+from nas.operations import Part, operations, parts
 from search_spaces.architecture import Architecture
 from search_spaces.errors import UserError
 
@@ -80,7 +81,8 @@ class LatencyPredictor:
             self.setting.batch,
         )
         self._weights = np.ones(2)
-        self._weights = _weigh(self._terms(self.vectorise(_architectures(fitted))), _ratios(fitted))
+        ratios = np.array([m.undisturbed_ratio for m in fitted])
+        self._weights = _weigh(self._terms(self.vectorise(_architectures(fitted))), ratios)
 
     @classmethod
     def load(
@@ -124,9 +126,11 @@ class LatencyPredictor:
         Raises:
             UserError: it cannot be kept, or there was time for too little.
         """
+        from nas.operation_bench import Bench
+
         bench = Bench(setting)  # tunes the allocator, which the environment tells
         calibration = Calibration.here(setting)
-        extend(calibration, space, fitted, held_out, seconds, progress, bench)
+        extend(calibration, space, fitted, held_out, seconds, progress, measure=bench)
         return cls(calibration)
 
     def vectorise(self, architectures: Iterable[Architecture]) -> Vectorised:
@@ -175,7 +179,7 @@ class LatencyPredictor:
         """Predicted over measured ratio of the architectures held out, sorted."""
         held_out = quiet(self.calibration.of("held_out"))
         predicted = self.predict_ratio(_architectures(held_out))
-        return np.sort(predicted / _ratios(held_out))
+        return np.sort(predicted / np.array([m.ratio for m in held_out]))
 
     @property
     def margin(self) -> float:
@@ -233,10 +237,6 @@ def quiet(measurements: Sequence[Measurement]) -> Sequence[Measurement]:
 
 def _architectures(measurements: Iterable[Measurement]) -> list[Architecture]:
     return [measurement.architecture for measurement in measurements]
-
-
-def _ratios(measurements: Iterable[Measurement]) -> Floats:
-    return np.array([measurement.ratio for measurement in measurements])
 
 
 def _weigh(terms: Floats, ratios: Floats) -> Floats:

@@ -11,7 +11,6 @@ import pytest
 
 from nas import predictor as predictor_module
 from nas.calibration import (
-    Bench,
     Calibration,
     Measurement,
     Role,
@@ -20,8 +19,10 @@ from nas.calibration import (
     drawn,
     extend,
 )
+from nas.operation import Operation
+from nas.operation_bench import Bench
 from nas.operation_times import OperationTimes
-from nas.operations import Operation, operations
+from nas.operations import operations
 from nas.prediction_check import accuracy, check
 from nas.predictor import LatencyPredictor, quiet
 from search_spaces.architecture import Architecture
@@ -52,7 +53,7 @@ def fake(architecture: Architecture, role: Role) -> Measurement:
     ratio = total_ms(architecture) / unit
     times = tuple(law_ms(operation) / unit for operation in operations(architecture))
     samples = tuple((ratio * ms, ms) for ms in (ORIGINAL_MS, 0.9 * ORIGINAL_MS, ORIGINAL_MS))
-    return Measurement(architecture, role, samples, False, times if role == "fitted" else ())
+    return Measurement(architecture, role, samples, (), False, times if role == "fitted" else ())
 
 
 @pytest.fixture(autouse=True)
@@ -141,9 +142,18 @@ def test_unseen_kinds_follow_the_common_law() -> None:
     assert model([]).shape == (0,)
 
 
+def test_waiting_for_a_busy_core_is_left_out_where_it_is_known() -> None:
+    waited = ((4.0, 2.0), (9.0, 2.0), (9.0, 2.0))
+    worked = ((4.0, 2.0), (4.1, 2.0), (3.9, 2.0))
+    known = Measurement(ORIGINAL, "fitted", waited, worked)
+    assert (known.ratio, known.undisturbed_ratio, known.original_ms) == (4.5, 2.0, 2.0)
+    unknown = Measurement(ORIGINAL, "fitted", waited)
+    assert unknown.undisturbed_ratio == 4.5
+
+
 def test_disturbed_measurements_are_left_out_while_most_are_quiet() -> None:
     def made(contended: bool) -> Measurement:
-        return Measurement(ORIGINAL, "fitted", ((1.0, 1.0),), contended)
+        return Measurement(ORIGINAL, "fitted", ((1.0, 1.0),), (), contended)
 
     mixed = [made(False), made(False), made(True)]
     assert list(quiet(mixed)) == mixed[:2]
@@ -159,7 +169,7 @@ def test_draws_are_distinct_repeatable_and_end() -> None:
     assert {depths.count(depth) > 5 for depth in (3, 4, 5, 6)} == {True}
 
 
-class Interrupted(Exception):
+class InterruptionError(Exception):
     pass
 
 
@@ -169,10 +179,10 @@ def test_an_interrupted_calibration_goes_on_and_loses_nothing() -> None:
     def flaky(architecture: Architecture, role: Role) -> Measurement:
         asked.append(architecture)
         if len(asked) == 5:
-            raise Interrupted
+            raise InterruptionError
         return fake(architecture, role)
 
-    with pytest.raises(Interrupted):
+    with pytest.raises(InterruptionError):
         extend(Calibration.here(SETTING), SPACE, 6, 3, measure=flaky)
     kept = Calibration.here(SETTING)
     assert [m.architecture for m in kept.measurements] == asked[:4]
@@ -204,7 +214,7 @@ def test_load_finds_this_environment_and_refuses_another() -> None:
     extend(calibration, SPACE, 30, 20, measure=fake)
     loaded = LatencyPredictor.load("cpu", image_size=SIZE)
     assert loaded is not None
-    assert [row.name for row in check(loaded)][0] == "predictor"
+    assert check(loaded)[0].name == "predictor"
     assert LatencyPredictor.load("cpu", image_size=SIZE, batch=2) is None
     header, *lines = calibration.path.read_text().splitlines(keepends=True)
     changed = json.loads(header)
@@ -235,7 +245,8 @@ def test_a_tiny_calibration_of_this_machine(monkeypatch: pytest.MonkeyPatch) -> 
     assert done == [1, 2, 3, 4, 5]
     for measurement in found.calibration.of("fitted"):
         assert len(measurement.operations) == len(operations(measurement.architecture))
-        assert 0.3 < sum(measurement.operations) / measurement.ratio < 3
+        assert 0.3 < sum(measurement.operations) / measurement.undisturbed_ratio < 3
+        assert len(measurement.cpu_ms) == len(measurement.samples_ms)
     assert all(m.operations == () for m in found.calibration.of("held_out"))
     assert (found.predict_ratio(drawn_some(space)) > 0).all()
     assert Bench(setting)  # the allocator is tuned: the environment is the one calibrated

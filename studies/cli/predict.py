@@ -193,7 +193,7 @@ def _print_csv(rows: list[dict[str, Any]]) -> None:
 
 def _flat(row: dict[str, Any]) -> dict[str, Any]:
     """Give each kind of operation a column of its own, the same for every architecture."""
-    from nas.operations import KINDS
+    from nas.operation import KINDS
 
     shares = {f"share_{kind}": row["shares"].get(kind, 0.0) for kind in KINDS}
     return {name: value for name, value in row.items() if name != "shares"} | shares

@@ -1,0 +1,115 @@
+"""How well latencies are predicted on this machine, and how fast.
+
+Run `python -m benchmarks.predictor`: measures 200 architectures of `wide` to fit to and 120 others
+to check on, in about twenty minutes, and goes on where an earlier run (or `nas profile calibrate`)
+was interrupted. `--csv PATH` writes every architecture held out beside its predictions.
+"""
+
+from __future__ import annotations
+
+import argparse
+import csv
+import itertools
+import os
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import TypeVar
+
+import numpy as np
+
+from nas.calibration import Setting, drawn
+from nas.prediction_check import baselines, check
+from nas.predictor import LatencyPredictor
+from search_spaces.space import SearchSpace
+from studies.cli.options import progress_bar
+from studies.cli.predict import print_accuracy
+
+WITHIN_10, SPEARMAN, PER_SECOND = 0.90, 0.97, 10_000
+_SCORED = 2000
+
+T = TypeVar("T")
+
+
+def main() -> None:
+    """Calibrate where that is missing; print accuracy and speed."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
+    parser.add_argument("--calibration", type=int, default=200, help="architectures fitted to")
+    parser.add_argument("--held-out", type=int, default=120, help="architectures checked on")
+    parser.add_argument("--space", default="wide")
+    parser.add_argument("--device", default="cpu")
+    parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--batch", type=int, default=1)
+    parser.add_argument("--csv", type=Path, help="write measured and predicted ratios here")
+    options = parser.parse_args()
+    os.environ.setdefault(
+        "OMP_WAIT_POLICY", "PASSIVE"
+    )  # read when torch is imported: as `nas` does
+    from profiling.environment import select_device
+
+    space = SearchSpace.load(options.space)
+    device = str(select_device(options.device))
+    setting = Setting(device, options.threads, options.batch, space.image_size)
+    start = time.monotonic()
+    with progress_bar("measuring") as progress:
+        predictor = LatencyPredictor.calibrate(
+            setting, space, options.calibration, options.held_out, progress=progress
+        )
+    print(f"measured and fitted in {(time.monotonic() - start) / 60:.1f} minutes")
+    print_accuracy(predictor)
+    print_verdict(predictor)
+    print_speed(predictor, space)
+    if options.csv:
+        write_csv(predictor, options.csv)
+
+
+def print_verdict(predictor: LatencyPredictor) -> None:
+    """Say whether the goal is reached, and the margin that limits may be applied with."""
+    ours = check(predictor)[0]
+    reached = ours.within_10 >= WITHIN_10 and ours.spearman >= SPEARMAN
+    print(
+        f"goal ({WITHIN_10:.0%} within 10 %, Spearman {SPEARMAN}): "
+        f"{'reached' if reached else 'NOT reached'}; safety margin {predictor.margin:.3f}"
+    )
+
+
+def print_speed(predictor: LatencyPredictor, space: SearchSpace) -> None:
+    """Time scoring, and turning architectures into arrays, at first sight and the second time."""
+    architectures = list(itertools.islice(drawn(space, seed=1), _SCORED))
+    arrays, first = timed(lambda: predictor.vectorise(architectures))
+    _, learnt = timed(lambda: predictor.predict_ratio(arrays))  # with operations met first here
+    _, again = timed(lambda: predictor.vectorise(architectures))
+    _, scored = timed(lambda: predictor.predict_ratio(arrays))
+    verdict = "reached" if _SCORED / scored >= PER_SECOND else "NOT reached"
+    print(
+        f"architectures a second: {_SCORED / scored:,.0f} scored (goal {PER_SECOND:,}: {verdict})"
+    )
+    print(f"vectorised and scored: {_SCORED / (again + scored):,.0f}; at first sight ", end="")
+    print(f"{_SCORED / (first + learnt):,.0f}")
+
+
+def timed(run: Callable[[], T]) -> tuple[T, float]:
+    """Return what `run` returns and how many seconds it took."""
+    start = time.perf_counter()
+    return run(), time.perf_counter() - start
+
+
+def write_csv(predictor: LatencyPredictor, path: Path) -> None:
+    """Write one line per architecture held out."""
+    held_out = predictor.calibration.of("held_out")
+    architectures = [measurement.architecture for measurement in held_out]
+    named = {"predictor": predictor.predict_ratio, **baselines(predictor)}
+    predicted = np.column_stack([predict(architectures) for predict in named.values()])
+    with path.open("w", newline="", encoding="utf-8") as file:
+        writer = csv.writer(file)
+        names = [name.replace(" ", "_").lower() for name in named]
+        writer.writerow(["digest", "measured", *names, "contended", "original_ms"])
+        for measurement, line in zip(held_out, predicted, strict=True):
+            ratios = [f"{ratio:.5f}" for ratio in (measurement.ratio, *line)]
+            end = [measurement.contended, f"{measurement.original_ms:.3f}"]
+            writer.writerow([measurement.architecture.digest, *ratios, *end])
+    print(f"{path}: {len(held_out)} architectures")
+
+
+if __name__ == "__main__":
+    main()
