@@ -109,7 +109,7 @@ def test_as_many_workers_as_cores_and_memory_allow(
     asked = config(training={"batch_size": 32})
     monkeypatch.setattr(launch, "cores", lambda: 4)
     available = SimpleNamespace(available=int(memory_gb * 1e9))
-    monkeypatch.setattr(launch.psutil, "virtual_memory", lambda: available)
+    monkeypatch.setattr("psutil.virtual_memory", lambda: available)
     assert launch.default_workers(asked, 64, "cpu") == expected
     assert launch.default_workers(asked, 64, "cuda") == 1
     untrained = config(objectives=["params", "macs"])
