@@ -58,7 +58,8 @@ class Findings:
             `kl`: lower is better; `ssim`, `ms_ssim`, `psnr_db`: higher), latency details.
         intervals: 95 % interval by objective name.
         contended: The latency was disturbed by something else on the machine.
-        history: One mapping per epoch: `epoch`, `train_loss`, `validation_loss`, `duration_s`.
+        history: One mapping per epoch: `epoch`, `train_loss`, `validation_loss` (the total loss),
+            `reconstruction_loss`, `duration_s`.
         timings_s: Wall-clock seconds by step; `waiting` for others' measurements is told apart.
     """
 
@@ -104,16 +105,21 @@ class Evaluator:
     def __post_init__(self) -> None:
         self.lane = Lane(str(self.device))
 
-    def __call__(self, architecture: Architecture) -> Iterator[Findings]:
+    def __call__(
+        self, architecture: Architecture, known: Findings | None = None
+    ) -> Iterator[Findings]:
         """Yield what is known after each step and epoch; the last findings are "done".
+
+        What is `known` from an evaluation that ended before its time is not measured again; a
+        training goes on from its checkpoint, and yields the epochs before it once more.
 
         Raises:
             CandidateFailed: training diverged or ran out of memory.
         """
         with out_of_memory_as_failure("evaluating it", self.device):
-            findings = self._counted(architecture)
+            findings = known or self._counted(architecture)
             yield findings
-            if "latency_ms" in self.wanted:
+            if "latency_ms" in self.wanted and "latency_ms" not in findings.objectives:
                 findings = self._measured(architecture, findings)
                 yield findings
             if "reconstruction_loss" in self.wanted:
@@ -255,5 +261,6 @@ def _epoch(result: EpochResult) -> dict[str, float]:
         "epoch": result.epoch,
         "train_loss": result.train_loss,
         "validation_loss": result.validation.total,
+        "reconstruction_loss": result.validation.reconstruction,
         "duration_s": result.duration_s,
     }

@@ -4,12 +4,20 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    ValidationError,
+    field_validator,
+    model_validator,
+)
 
 from nas.datasets import DataConfig
 from nas.objectives import DEFAULT_OBJECTIVES, OBJECTIVES, Objective, select_objectives
+from nas.search.early_stopping import EarlyStopping
 from nas.search.samplers import SAMPLERS
 from nas.training import TrainingConfig
 from profiling.latency import LatencyConfig
@@ -28,12 +36,25 @@ class _Config(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
 
+class EarlyStoppingConfig(_Config):
+    """Which trainings are stopped early: see `nas.search.early_stopping.EarlyStopping`."""
+
+    eta: Annotated[int, Field(ge=2)] = 3
+    rungs: tuple[Annotated[int, Field(ge=1)], ...] | None = None
+    grace: Annotated[int, Field(ge=1)] = 1
+    extrapolate: bool = False
+
+
 class SearchConfig(_Config):
-    """How candidates are proposed: `trials` architectures besides the two references."""
+    """How candidates are proposed: `trials` architectures besides the two references.
+
+    Without `early_stopping` every candidate is trained to the end.
+    """
 
     sampler: str = "tpe"
     trials: Annotated[int, Field(ge=0)] = 50
     seed: Annotated[int, Field(ge=0, lt=2**32)] = 0
+    early_stopping: EarlyStoppingConfig | None = None
 
     @field_validator("sampler")
     @classmethod
@@ -93,6 +114,21 @@ class StudyConfig(_Config):
                     f"{nearest(name, known)}"
                 )
         return limits
+
+    @model_validator(mode="after")
+    def _rungs_lie_within_the_training(self) -> Self:
+        try:
+            self.stopping_rule()
+        except ValueError as error:
+            raise ValueError(f"search.early_stopping: {error}") from None
+        return self
+
+    def stopping_rule(self) -> EarlyStopping | None:
+        """Return a fresh rule, or None where every candidate is trained to the end."""
+        asked = self.search.early_stopping
+        if asked is None or "reconstruction_loss" not in self.objectives:
+            return None
+        return EarlyStopping(self.training.epochs, **asked.model_dump())
 
     @property
     def selected(self) -> tuple[Objective, ...]:

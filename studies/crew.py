@@ -33,8 +33,12 @@ OnBatch = Callable[[int, int], None]
 class Evaluate(Protocol):
     """Anything that turns an architecture into a growing stream of findings."""
 
-    def __call__(self, architecture: Architecture) -> Iterator[Findings]:
+    def __call__(
+        self, architecture: Architecture, known: Findings | None = None
+    ) -> Iterator[Findings]:
         """Yield what is known after each step; the last one has `step == "done"`.
+
+        `known` is what an earlier evaluation, ended before its time, had found.
 
         Raises:
             CandidateFailed: the candidate cannot be evaluated; the study goes on without it.
@@ -67,8 +71,8 @@ class Crew(Protocol):
 
     size: int
 
-    def start(self, number: int, architecture: Architecture) -> None:
-        """Begin to evaluate; there must be room."""
+    def start(self, number: int, architecture: Architecture, known: Findings | None = None) -> None:
+        """Begin to evaluate, or go on from what is known; there must be room."""
 
     def next(self) -> Event:
         """Wait for the next event of any evaluation."""
@@ -87,9 +91,9 @@ class Alone:
         self._number = -1
         self._findings: Iterator[Findings] = iter(())
 
-    def start(self, number: int, architecture: Architecture) -> None:
+    def start(self, number: int, architecture: Architecture, known: Findings | None = None) -> None:
         """Begin to evaluate."""
-        self._number, self._findings = number, self._evaluate(architecture)
+        self._number, self._findings = number, self._evaluate(architecture, known)
 
     def next(self) -> Event:
         """Evaluate up to the next finding."""
@@ -129,12 +133,12 @@ class Workers:
             worker.end(patience_s=0.0)  # checkpoints are whole at every moment
         self._idle, self._busy = [], {}
 
-    def start(self, number: int, architecture: Architecture) -> None:
+    def start(self, number: int, architecture: Architecture, known: Findings | None = None) -> None:
         """Give a process something to evaluate: an idle one, or else a new one."""
         worker = self._idle.pop() if self._idle else _Worker(self._make)
         self._busy[number] = worker
         with contextlib.suppress(OSError):  # if it is gone, waiting for it tells so
-            worker.pipe.send(architecture)
+            worker.pipe.send((architecture, known))
 
     def next(self) -> Event:
         """Wait for any process to report."""
@@ -200,10 +204,10 @@ def _work(pipe: Connection, make: Callable[[OnBatch], Evaluate]) -> None:
         evaluate = make(_Reporter(pipe))
         while True:
             try:
-                architecture = pipe.recv()
+                architecture, known = pipe.recv()
             except EOFError:
                 return
-            _evaluate(pipe, evaluate, architecture)
+            _report(pipe, evaluate(architecture, known))
     except (BrokenPipeError, ConnectionResetError):
         return  # the driver is gone
     except (UserError, ProfilingError) as error:
@@ -213,9 +217,9 @@ def _work(pipe: Connection, make: Callable[[OnBatch], Evaluate]) -> None:
             pipe.send(("broken", traceback.format_exc()))
 
 
-def _evaluate(pipe: Connection, evaluate: Evaluate, architecture: Architecture) -> None:
+def _report(pipe: Connection, stream: Iterator[Findings]) -> None:
     try:
-        for findings in evaluate(architecture):
+        for findings in stream:
             pipe.send(("found", findings))
             if not pipe.recv():
                 break

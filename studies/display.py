@@ -84,8 +84,8 @@ class Display(Watcher):
     def ended(self, number: int, study: StudyRecord) -> None:
         """Report a trial in one line where there is no live panel."""
         self._study, self._last_ended = study, time.monotonic()
-        del self._running[number]
-        if not self._live.is_started:
+        shown = self._running.pop(number, None)
+        if shown and not self._live.is_started:
             self._console.print(Text(self._line(study.trial(number), study)))
 
     def _line(self, trial: TrialRecord, study: StudyRecord) -> str:

@@ -14,8 +14,9 @@ import numpy.typing as npt
 from nas.objectives import Objective, nondominated
 from search_spaces.architecture import Architecture
 
-State = Literal["running", "complete", "rejected", "failed"]
+State = Literal["running", "complete", "rejected", "stopped", "failed"]
 """rejected: a hard limit said no before training.
+stopped: its training was ended early, since it could not matter any more.
 failed: diverged, ran out of memory or was interrupted; `reason` says which."""
 
 

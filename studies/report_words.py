@@ -58,6 +58,7 @@ def _facts(study: StudyRecord) -> list[tuple[str, str]]:
     facts = [
         ("Evaluated", f"{len(found(study))} + {len(study.references)} references"),
         ("Rejected by limits", str(states.count("rejected"))),
+        ("Stopped early", str(states.count("stopped") or "")),
         ("Failed", str(states.count("failed"))),
         ("Proposed again", str(tables.repeats(study))),
         ("Time in trials", format_duration(sum(trial.duration_s for trial in study.trials))),

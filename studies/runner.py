@@ -16,6 +16,7 @@ from search_spaces.space import SearchSpace
 from studies.config import StudyConfig
 from studies.crew import Crew, Event
 from studies.records import State, StudyRecord, TrialRecord
+from studies.stopping import LEARNED, Stopper
 from studies.store import StudyStore
 
 MAX_REJECTIONS = 300
@@ -68,22 +69,27 @@ class Runner:
         self.watcher = watcher or Watcher()
         self.gave_up: str | None = None
         self._record = store.record()
+        self._stopper = Stopper(config.stopping_rule(), config.objectives, config.training.epochs)
+        unfinished = store.unfinished()
+        self._left = [trial for trial in unfinished if trial.state == "running"]
+        self._paused = {trial.digest: trial for trial in unfinished if trial.state == "stopped"}
         self._proposer = self._restore()
         self._references = {trial.reference for trial in self._record.trials}
-        self._left: list[TrialRecord] = []
         self._running: dict[int, TrialRecord] = {}
         self._findings: dict[int, Findings] = {}
-        self._stopped: dict[int, str] = {}
+        self._stopped: dict[int, tuple[State, str]] = {}
 
     def run(self) -> StudyRecord:
         """Finish what was left unfinished, then run until the study has its trials."""
-        self._left = self.store.unfinished()
         while True:
             while len(self._running) < self.crew.size and (trial := self._next()) is not None:
                 self._start(trial)
             if not self._running:
-                return self._record
+                break
             self._handle(self.crew.next())
+        for trial in list(self._paused.values()):  # nothing brings them back any more
+            self._finish(trial.number, "stopped", trial.reason)
+        return self._record
 
     def _next(self) -> TrialRecord | None:
         """Return what to evaluate next: what was left, references, then proposals.
@@ -95,6 +101,8 @@ class Runner:
         for name, architecture in REFERENCES.items():
             if name not in self._references:
                 return self._begin_reference(name, architecture.resized(self.space.image_size))
+        if digest := self._stopper.resumable(self._paused):
+            return self._paused.pop(digest)
         pending = sum(not trial.reference for trial in self._running.values())
         if self.gave_up or self.searched + pending >= self.config.search.trials:
             return None
@@ -111,7 +119,9 @@ class Runner:
     def searched(self) -> int:
         """Number of candidates evaluated so far, references and rejections apart."""
         return sum(
-            not trial.reference and trial.state in ("complete", "failed")
+            not trial.reference
+            and trial.state in ("complete", "stopped", "failed")
+            and trial.number not in self._running
             for trial in self._record.trials
         )
 
@@ -124,8 +134,9 @@ class Runner:
         )
         for trial in self._record.trials:
             proposer.register(self.space.assignment(trial.architecture), trial.architecture)
-            if trial.state != "running":
+            if trial.state != "running" and trial.digest not in self._paused:
                 self._tell(proposer, trial)
+            self._stopper.restore(trial)
         return proposer
 
     def _hopeless(self) -> str | None:
@@ -155,13 +166,16 @@ class Runner:
 
     def _start(self, trial: TrialRecord) -> None:
         number = trial.number
-        self._running[number], self._findings[number] = trial, Findings("static")
+        known = _known(trial)
+        self._running[number], self._findings[number] = trial, known or Findings("static")
+        if trial.state == "stopped":
+            self.store.keep(number, self._findings[number])
         self.watcher.started(trial, self._record)
         if self.store.count_start(number) > MAX_STARTS:
             told = f"the process ended {MAX_STARTS} times while evaluating it"
             self._finish(number, "failed", told)
         else:
-            self.crew.start(number, trial.architecture)
+            self.crew.start(number, trial.architecture, known)
 
     def _handle(self, event: Event) -> None:
         number, reason = event.number, event.reason
@@ -171,35 +185,56 @@ class Runner:
             assert event.findings is not None
             self._found(number, event.findings)
         elif event.kind == "died":
-            self._start(self._running.pop(number))
+            del self._running[number]
+            self._start(self.store.trial(number))
         elif event.kind == "failed":
             self._finish(number, "failed", reason)
         elif number in self._stopped:
-            self._finish(number, "rejected", self._stopped.pop(number))
+            state, reason = self._stopped.pop(number)
+            (self._pause if state == "stopped" else self._finish)(number, state, reason)
         else:
             self._finish(number, *self._verdict(self._findings[number]))
 
     def _found(self, number: int, findings: Findings) -> None:
         self._findings[number] = findings
         self.watcher.found(number, findings)
-        if findings.step == "training":
+        trial, stop = self._running[number], None
+        if findings.step == "device":
+            self.store.keep(number, findings)  # what was measured need not be measured again
+        elif findings.step == "training":
             self.store.note_progress(number)
+            stop = self._stopper.reason_to_stop(trial, findings)
         over = self._over_limit(findings)
-        if over and not self._running[number].reference:
-            self._stopped[number] = over
+        if over and not trial.reference:
+            self._stopped[number] = "rejected", over
+        elif stop:
+            self._stopped[number] = "stopped", stop
         self.crew.answer(number, number not in self._stopped)
 
-    def _finish(self, number: int, state: State, reason: str | None) -> None:
+    def _pause(self, number: int, state: State, reason: str) -> None:
+        """End a training for the time; the study may come back to it until it ends."""
         del self._running[number]
-        findings = self._findings.pop(number)
+        self.store.keep(number, self._findings.pop(number), stopped=True)
+        trial = replace(self.store.trial(number), state=state, reason=reason)
+        self._paused[trial.digest] = trial
+        self._put(trial)
+
+    def _finish(self, number: int, state: State, reason: str | None) -> None:
+        trial = self._running.pop(number, None) or self._record.trial(number)
+        self._paused.pop(trial.digest, None)
+        findings = self._findings.pop(number, None) or _findings(trial)
         violations = self._violations(findings.objectives, findings.metrics)
         self.store.finish(number, state, findings, reason, violations)
         ended = self.store.trial(number)
-        others = [t for t in self._record.trials if t.number != number]
-        trials = sorted([*others, ended], key=lambda trial: trial.number)
-        self._record = replace(self._record, trials=tuple(trials))
         self._tell(self._proposer, ended)
-        self.watcher.ended(number, self._record)
+        self._stopper.ended(ended)
+        self._put(ended)
+
+    def _put(self, trial: TrialRecord) -> None:
+        others = [other for other in self._record.trials if other.number != trial.number]
+        trials = sorted([*others, trial], key=lambda trial: trial.number)
+        self._record = replace(self._record, trials=tuple(trials))
+        self.watcher.ended(trial.number, self._record)
 
     def _verdict(self, findings: Findings) -> tuple[State, str | None]:
         for name in self.config.objectives:
@@ -238,3 +273,27 @@ class Runner:
                 f"{name} is predicted to be {least:.4g} at least, over the limit {limits[name]:g}"
             )
         return None
+
+
+def _known(trial: TrialRecord) -> Findings | None:
+    """Return what an evaluation that ended before its time had found, but for its training."""
+    if not trial.objectives:
+        return None
+    return replace(
+        _findings(trial),
+        step="device",
+        objectives={k: v for k, v in trial.objectives.items() if k != LEARNED},
+        history=(),
+    )
+
+
+def _findings(trial: TrialRecord) -> Findings:
+    return Findings(
+        "training",
+        trial.objectives,
+        trial.metrics,
+        trial.intervals,
+        trial.contended,
+        trial.history,
+        trial.timings_s,
+    )

@@ -215,8 +215,15 @@ class StudyStore:
             if state == "complete":
                 self.study.tell(number, [findings.objectives[name] for name in names])
             else:
-                told = TrialState.PRUNED if state == "rejected" else TrialState.FAIL
+                trial.set_user_attr("stopped", state == "stopped")
+                told = TrialState.FAIL if state == "failed" else TrialState.PRUNED
                 self.study.tell(number, state=told)
+
+    def keep(self, number: int, findings: Findings, stopped: bool = False) -> None:
+        """Record what is known of a trial that is not over; it may be `stopped` for the time."""
+        trial = self._trial(number)
+        trial.set_user_attr("findings", asdict(findings))
+        trial.set_user_attr("stopped", stopped)
 
     def record(self) -> StudyRecord:
         """Read the whole study."""
@@ -394,9 +401,12 @@ def _record(trial: FrozenTrial) -> TrialRecord:
         TrialState.PRUNED: "rejected",
         TrialState.FAIL: "failed",
     }
+    state = states.get(trial.state, "running")
+    if trial.user_attrs.get("stopped") and state in ("running", "rejected"):
+        state = "stopped"
     return TrialRecord(
         number=trial.number,
-        state=states.get(trial.state, "running"),
+        state=state,
         digest=candidate["digest"],
         architecture=Architecture.model_validate(candidate["architecture"]),
         assignment=candidate["assignment"],

@@ -24,6 +24,7 @@ _FATES: dict[str | None, str] = {
     None: "is not part of this study",
     "failed": "failed",
     "rejected": "was rejected",
+    "stopped": "was stopped early",
     "running": "is not finished",
 }
 _QUALITY = ("psnr", "ssim")

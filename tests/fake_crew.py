@@ -22,8 +22,8 @@ class TurnTaking:
         self._running: dict[int, Iterator[Findings]] = {}
         self.most = 0
 
-    def start(self, number: int, architecture: Architecture) -> None:
-        self._running[number] = self._evaluate(architecture)
+    def start(self, number: int, architecture: Architecture, known: Findings | None = None) -> None:
+        self._running[number] = self._evaluate(architecture, known)
         self.most = max(self.most, len(self._running))
 
     def next(self) -> Event:
@@ -64,8 +64,10 @@ class Troubled(FakeEvaluator):
         super().__init__()
         self.folder, self.on_batch = folder, on_batch
 
-    def __call__(self, architecture: Architecture) -> Iterator[Findings]:
-        for findings in super().__call__(architecture):
+    def __call__(
+        self, architecture: Architecture, known: Findings | None = None
+    ) -> Iterator[Findings]:
+        for findings in super().__call__(architecture, known):
             if findings.step == "training":
                 self._look()
             yield findings

@@ -16,7 +16,9 @@ class FakeEvaluator:
         self.trained: list[str] = []
         self.calls = 0
 
-    def __call__(self, architecture: Architecture) -> Iterator[Findings]:
+    def __call__(
+        self, architecture: Architecture, known: Findings | None = None
+    ) -> Iterator[Findings]:
         self.calls += 1
         number = int(architecture.digest, 16)
         costs = {"params": 1000.0 + number % 9973, "macs": 2000.0 + number % 9967}

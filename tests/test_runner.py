@@ -120,9 +120,9 @@ def test_what_is_predicted_to_be_too_slow_is_not_measured(tmp_path: Path) -> Non
     measured: list[str] = []
 
     class Predicted(FakeEvaluator):
-        def __call__(self, architecture: Any) -> Any:
+        def __call__(self, architecture: Any, known: Any = None) -> Any:
             at_least = 1.0 + int(architecture.digest, 16) % 20
-            for findings in super().__call__(architecture):
+            for findings in super().__call__(architecture, known):
                 known = dict(findings.objectives)
                 if findings.step != "static":
                     measured.append(architecture.digest)
@@ -150,8 +150,8 @@ def test_limits_nothing_meets_end_the_study(
 
 def test_values_that_are_no_numbers_fail_the_trial(tmp_path: Path) -> None:
     class Endless(FakeEvaluator):
-        def __call__(self, architecture: Any) -> Any:
-            for findings in super().__call__(architecture):
+        def __call__(self, architecture: Any, known: Any = None) -> Any:
+            for findings in super().__call__(architecture, known):
                 broken = {**findings.objectives, "reconstruction_loss": float("inf")}
                 yield type(findings)(findings.step, broken)
 
@@ -327,8 +327,8 @@ def test_limits_that_need_measuring_are_given_up_sooner(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     class Slow(FakeEvaluator):
-        def __call__(self, architecture: Any) -> Any:
-            for findings in super().__call__(architecture):
+        def __call__(self, architecture: Any, known: Any = None) -> Any:
+            for findings in super().__call__(architecture, known):
                 known = {**findings.objectives, "latency_ms": 3.0 + self.calls}
                 yield type(findings)(findings.step, known)
 
