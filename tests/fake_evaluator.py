@@ -28,8 +28,8 @@ class FakeEvaluator:
         if self.calls == self.fail_on:
             raise CandidateFailed("training diverged at epoch 1")
         self.trained.append(architecture.digest)
-        known = {**costs, "reconstruction_loss": 0.1 + number % 9949 / 9949}
+        found = {**costs, "reconstruction_loss": 0.1 + number % 9949 / 9949}
         history = [{"epoch": 1, "train_loss": 1.0, "validation_loss": 0.9, "duration_s": 2.0}]
         timings = {"counting": 0.25, "training": 2.0}
-        yield Findings("training", known, {"ssim": 0.5}, {}, False, history, timings)
-        yield Findings("done", known, {"ssim": 0.5}, {}, False, history, timings)
+        yield Findings("training", found, {"ssim": 0.5}, {}, False, history, timings)
+        yield Findings("done", found, {"ssim": 0.5}, {}, False, history, timings)

@@ -123,11 +123,11 @@ def test_what_is_predicted_to_be_too_slow_is_not_measured(tmp_path: Path) -> Non
         def __call__(self, architecture: Any, known: Any = None) -> Any:
             at_least = 1.0 + int(architecture.digest, 16) % 20
             for findings in super().__call__(architecture, known):
-                known = dict(findings.objectives)
+                values = dict(findings.objectives)
                 if findings.step != "static":
                     measured.append(architecture.digest)
-                    known["latency_ms"] = 3 * at_least
-                yield type(findings)(findings.step, known, {"latency_ms_at_least": at_least})
+                    values["latency_ms"] = 3 * at_least
+                yield type(findings)(findings.step, values, {"latency_ms_at_least": at_least})
 
     record = run(tmp_path, config(limits={"latency_ms": 11}), Predicted())
     rejected = [trial for trial in record.trials if trial.state == "rejected"]
@@ -329,8 +329,8 @@ def test_limits_that_need_measuring_are_given_up_sooner(
     class Slow(FakeEvaluator):
         def __call__(self, architecture: Any, known: Any = None) -> Any:
             for findings in super().__call__(architecture, known):
-                known = {**findings.objectives, "latency_ms": 3.0 + self.calls}
-                yield type(findings)(findings.step, known)
+                values = {**findings.objectives, "latency_ms": 3.0 + self.calls}
+                yield type(findings)(findings.step, values)
 
     asked = config(limits={"latency_ms": 0.1})
     space, store = SearchSpace.load("quickstart"), StudyStore(tmp_path / "s")
