@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Sequence
 
 import numpy as np
@@ -38,7 +39,8 @@ class Bench:
         model = build_vae(architecture, seed=0).to(self._device).eval()
         models: dict[str, Model] = {"candidate": model, "original": self._original}
         if role == "fitted":
-            models["notes"] = notes = Notes(model, _paths(model), self._device)
+            kind = _CpuNotes if self._alone else Notes
+            models["notes"] = notes = kind(model, _paths(model), self._device)
         size, channels = architecture.image_size, architecture.image_channels
         images = torch.rand(1, channels, size, size, generator=torch.Generator().manual_seed(0))
         with self._lane.measuring():
@@ -82,15 +84,20 @@ class Bench:
         )
 
 
+class _CpuNotes(Notes):
+    """Notes CPU times: where cores are busy, the wall has long operations wait, short ones not."""
+
+    def _watch(self, module: nn.Module, index: int) -> None:
+        self._stamp = time.thread_time_ns
+        super()._watch(module, index)
+
+
 def _cpu_ms(latency: Latency) -> tuple[float, ...]:
     return tuple(sample.cpu_ms for sample in latency.samples)
 
 
 def _operation_ratios(passes: Sequence[Pass], original_ms: Sequence[float]) -> tuple[float, ...]:
-    """Return each operation's time over `original`'s of the same round, the median over rounds.
-
-    An operation is short: hardly one round in many has it wait, and the median passes over that.
-    """
+    """Return each operation's time over `original`'s of the same round, the median over rounds."""
     rounds = zip(passes, original_ms, strict=True)
     ratios = [[own_ms / whole_ms for own_ms in taken.own_ms] for taken, whole_ms in rounds]
     return tuple(float(ratio) for ratio in np.median(ratios, axis=0))

@@ -8,7 +8,7 @@ sum and the number of launches are weighted to fit whole models.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import TYPE_CHECKING, Self
 
@@ -147,7 +147,11 @@ class LatencyPredictor:
             for part in each:
                 found.extend(self._numbers_of(part))
             launches.append(sum(part.launches for part in each))
-        return Vectorised(np.array(found), np.array(starts), np.array(launches, dtype=float))
+        return Vectorised(
+            np.array(found, dtype=np.int64),
+            np.array(starts, dtype=np.int64),
+            np.array(launches, dtype=float),
+        )
 
     def predict_ratio(self, architectures: Iterable[Architecture] | Vectorised) -> Floats:
         """Return latencies over that of `original`, `(n,)`."""
@@ -165,10 +169,10 @@ class LatencyPredictor:
     def contributions(self, architecture: Architecture) -> dict[str, float]:
         """Return the share of each kind of operation in an architecture's ratio, largest first."""
         arrays, shares = self.vectorise([architecture]), dict[str, float]()
-        per_time, per_launch = self._weights
+        (per_time, per_launch), times = self._weights, self._all_times()
         for number in arrays.operations:
             operation = self._known[number]
-            spent = per_time * self._time_of(arrays)[number] + per_launch * operation.launches
+            spent = per_time * times[number] + per_launch * operation.launches
             shares[operation.kind] = shares.get(operation.kind, 0.0) + float(spent)
         total = sum(shares.values())
         ordered = sorted(shares.items(), key=lambda item: -item[1])
@@ -205,10 +209,7 @@ class LatencyPredictor:
 
     def _require_size(self, architecture: Architecture) -> None:
         if architecture.image_size != self.setting.image_size:
-            other = Setting(
-                self.setting.device, self.setting.threads, self.setting.batch,
-                architecture.image_size,
-            )  # fmt: skip
+            other = replace(self.setting, image_size=architecture.image_size)
             raise UserError(
                 f"latency predictor for {self.setting.words}: an architecture is for "
                 f"{architecture.image_size} pixels; calibrate with: {other.remedy}"
@@ -218,10 +219,10 @@ class LatencyPredictor:
         """Return the sum of operation times and the launches, `(n, 2)`."""
         if not len(arrays):
             return np.zeros((0, 2))
-        times = np.add.reduceat(self._time_of(arrays)[arrays.operations], arrays.starts)
+        times = np.add.reduceat(self._all_times()[arrays.operations], arrays.starts)
         return np.column_stack([times, arrays.launches])
 
-    def _time_of(self, arrays: Vectorised) -> Floats:
+    def _all_times(self) -> Floats:
         """Return the time of every operation met so far; each is predicted once."""
         if len(self._times) < len(self._known):
             new = self._operation_times(self._known[len(self._times) :])
