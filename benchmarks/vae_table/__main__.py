@@ -1,4 +1,9 @@
-"""Make the table: `python -m benchmarks.vae_table train|latency|build --out FOLDER`."""
+"""Make the table of trained VAEs; each step goes on where it stopped.
+
+python -m benchmarks.vae_table train --out FOLDER     about 70 minutes on one quiet core
+python -m benchmarks.vae_table latency --out FOLDER   about ten minutes on a quiet machine
+python -m benchmarks.vae_table build --out FOLDER --to FILE
+"""
 
 from __future__ import annotations
 
@@ -7,53 +12,66 @@ import sys
 import time
 from pathlib import Path
 
+from benchmarks.vae_table.latency import measure_all
+from benchmarks.vae_table.parquet import build
 from benchmarks.vae_table.protocol import TableProtocol
 from benchmarks.vae_table.training import train_all
+from search_spaces.errors import UserError
+
+TABLE = Path("studies/bench/data/vae_table.parquet")
 
 
-def main() -> None:
-    """Run one step; each goes on where it stopped."""
-    parser = argparse.ArgumentParser(prog="python -m benchmarks.vae_table", description=__doc__)
-    steps = parser.add_subparsers(required=True)
-    train = _step(steps, "train", "train every architecture (about an hour on one core)", _train)
-    train.add_argument("--workers", type=int, default=1, help="processes of one thread each")
-    train.add_argument("--limit", type=int, help="only so many, for a second seed")
-    options = parser.parse_args()
-    options.run(options)
-
-
-def _step(steps, name: str, help: str, run) -> argparse.ArgumentParser:
-    parser = steps.add_parser(name, help=help)
+def main() -> int:
+    """Run one step."""
+    parser = argparse.ArgumentParser(
+        prog="python -m benchmarks.vae_table",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("step", choices=("train", "latency", "build"))
     parser.add_argument("--out", type=Path, required=True, help="folder of the records")
     parser.add_argument("--seed", type=int, default=0, help="of weights, order and noise")
-    parser.set_defaults(run=run)
-    return parser
+    parser.add_argument("--workers", type=int, default=1, help="train: processes of one thread")
+    parser.add_argument("--limit", type=int, help="train, latency: only so many architectures")
+    parser.add_argument("--to", type=Path, default=TABLE, help="build: the file (%(default)s)")
+    parser.add_argument("--partial", action="store_true", help="build: without what is missing")
+    options = parser.parse_args()
+    try:
+        print(_run(options))
+    except UserError as error:
+        print(error, file=sys.stderr)
+        return 2
+    return 0
 
 
-def _protocol(options: argparse.Namespace) -> TableProtocol:
+def _run(options: argparse.Namespace) -> str:
     standard = TableProtocol()
     training = standard.training.model_copy(update={"seed": options.seed})
-    return standard.model_copy(update={"training": training})
-
-
-def _train(options: argparse.Namespace) -> None:
-    train_all(
-        options.out, _protocol(options), options.workers, options.limit, TimeLeft("trained")
-    )
+    protocol = standard.model_copy(update={"training": training})
+    if options.step == "train":
+        told = TimeLeft("trained")
+        count = train_all(options.out, protocol, options.workers, options.limit, told)
+        return f"{count} trained"
+    if options.step == "latency":
+        told = TimeLeft("measured")
+        contended = measure_all(options.out, protocol, limit=options.limit, progress=told)
+        return f"{contended} are contended; run again on a quiet machine to replace them"
+    rows = build(options.out, protocol, options.to, options.partial)
+    return f"{options.to}: {rows} rows, {options.to.stat().st_size / 1e6:.2f} MB"
 
 
 class TimeLeft:
-    """Prints one line per step with the time left, from the steps of this run."""
+    """Prints a line per step with the time left, judged by the steps of this run."""
 
-    def __init__(self, done: str) -> None:
-        self._word, self._start_s, self._first = done, time.monotonic(), 0
+    def __init__(self, word: str) -> None:
+        self._word, self._start_s, self._before = word, time.monotonic(), -1
 
     def __call__(self, done: int, total: int) -> None:
         """Tell (done, total)."""
-        self._first = self._first or done - 1
-        spent_s = time.monotonic() - self._start_s
-        left_s = spent_s / (done - self._first) * (total - done)
-        print(f"{self._word} {done}/{total}, {left_s / 60:.0f} min left", flush=True)
+        if self._before < 0:
+            self._before = done - 1
+        step_s = (time.monotonic() - self._start_s) / (done - self._before)
+        print(f"{self._word} {done}/{total}, {step_s * (total - done) / 60:.0f} min left")
 
 
 if __name__ == "__main__":

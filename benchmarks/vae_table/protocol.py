@@ -5,18 +5,37 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from pydantic import BaseModel, ConfigDict
 
 from nas.datasets import DataConfig
 from nas.protocol import TrainingConfig
 from profiling.environment import fingerprint
+from search_spaces.architecture import Architecture
+from search_spaces.axes import Assignment
 from search_spaces.errors import UserError
+from search_spaces.references import REFERENCES
 from search_spaces.space import SearchSpace
 
 Record = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Member:
+    """One row of the table: a member of the space, or a reference at its image size."""
+
+    architecture: Architecture
+    assignment: Assignment | None = None
+    reference: str | None = None
+
+    @property
+    def digest(self) -> str:
+        """Identity of the network."""
+        return self.architecture.digest
 
 
 class TableProtocol(BaseModel):
@@ -35,6 +54,23 @@ class TableProtocol(BaseModel):
         epochs=9, patience=9, batch_size=16, learning_rate=1e-3
     )
     threads: int = 1
+
+
+def members(space: SearchSpace) -> list[Member]:
+    """Return every distinct architecture once, shuffled but always alike, then the references.
+
+    In shuffled order the time left can be told after a few.
+    """
+    built = ((space.architecture(one), one) for one in space.enumerate())
+    distinct = {architecture.digest: Member(architecture, one) for architecture, one in built}
+    listed = list(distinct.values())
+    order = np.random.default_rng(0).permutation(len(listed))
+    resized = {name: one.resized(space.image_size) for name, one in REFERENCES.items()}
+    references = [Member(one, space.assignment(one), name) for name, one in resized.items()]
+    return [
+        *(listed[index] for index in order),
+        *(one for one in references if one.digest not in distinct),
+    ]
 
 
 class RunFolder:
@@ -60,16 +96,22 @@ class RunFolder:
         file.parent.mkdir(exist_ok=True)
         _write_whole(file, record)
 
+    def get(self, kind: str, digest: str) -> Record | None:
+        """Return one record, or None where there is none yet."""
+        if not self.has(kind, digest):
+            return None
+        record: Record = json.loads(self._file(kind, digest).read_text())
+        return record
+
     def read(self, kind: str) -> dict[str, Record]:
         """Return digest -> record of one kind."""
         files = sorted((self.path / kind).glob("*.json"))
         return {file.stem: json.loads(file.read_text()) for file in files}
 
-    @property
-    def environment(self) -> Record:
-        """Where the first run took place."""
-        read: Record = json.loads((self.path / "run.json").read_text())["environment"]
-        return read
+    def about(self) -> Record:
+        """Return protocol, space digest and the environment of the first run."""
+        known: Record = json.loads((self.path / "run.json").read_text())
+        return known
 
     def _file(self, kind: str, digest: str) -> Path:
         return self.path / kind / f"{digest}.json"
@@ -80,7 +122,7 @@ class RunFolder:
         if not file.exists():
             _write_whole(file, {**own, "environment": fingerprint().model_dump()})
             return
-        known = json.loads(file.read_text())
+        known = self.about()
         for key, value in own.items():
             if known[key] != value:
                 raise UserError(f"{file}: {key} differs from this run's; choose another --out")

@@ -10,18 +10,16 @@ from functools import cache
 from multiprocessing import get_context
 from pathlib import Path
 
-import numpy as np
 import torch
 
-from benchmarks.vae_table.protocol import Record, RunFolder, TableProtocol
+from benchmarks.vae_table.protocol import Member, Record, RunFolder, TableProtocol, members
 from nas.datasets import ImageDataset, load_dataset
 from nas.evaluate import static_costs
-from nas.training import CandidateFailed, Trainer
+from nas.training import CandidateFailed, EpochResult, Trainer
 from profiling.allocator import tune_allocator
 from profiling.environment import threads
 from profiling.lane import Lane
-from search_spaces.axes import Assignment
-from search_spaces.space import SearchSpace
+from search_spaces.architecture import Architecture
 
 Progress = Callable[[int, int], None]
 
@@ -35,13 +33,13 @@ def train_all(
     limit: int | None = None,
     progress: Progress | None = None,
 ) -> int:
-    """Train what the folder lacks, in shuffled order so that the time left can be told.
+    """Train what the folder lacks.
 
     Args:
         folder: Where the records go; a killed run loses the architecture in training alone.
         protocol: How; the same at every run into one folder.
         workers: Processes, each with `protocol.threads` threads.
-        limit: Train at most this many of the shuffled order (for a second seed).
+        limit: Only the first so many (a second seed needs but a few).
         progress: Called with (done, total), those found done included.
 
     Returns:
@@ -50,69 +48,64 @@ def train_all(
     tune_allocator()
     with threads(protocol.threads):
         run = RunFolder(folder, protocol)
-    wanted = shuffled(run.space)[:limit]
-    missing = [one for one in wanted if not run.has(KIND, run.space.architecture(one).digest)]
-    total, found = len(wanted), len(wanted) - len(missing)
+    wanted = members(run.space)[:limit]
+    missing = [member for member in wanted if not run.has(KIND, member.digest)]
+    found = len(wanted) - len(missing)
     for done, _ in enumerate(_trained(folder, protocol, missing, workers), start=found + 1):
         if progress:
-            progress(done, total)
+            progress(done, len(wanted))
     return len(missing)
 
 
-def shuffled(space: SearchSpace) -> list[Assignment]:
-    """Return one assignment per distinct architecture, in an order that is always the same."""
-    distinct = {space.architecture(one).digest: one for one in space.enumerate()}
-    order = np.random.default_rng(0).permutation(len(distinct))
-    members = list(distinct.values())
-    return [members[index] for index in order]
-
-
 def _trained(
-    folder: Path, protocol: TableProtocol, missing: Sequence[Assignment], workers: int
+    folder: Path, protocol: TableProtocol, missing: Sequence[Member], workers: int
 ) -> Iterator[None]:
     if workers == 1:
-        yield from (train_one(folder, protocol, one) for one in missing)
+        yield from (train_one(folder, protocol, member) for member in missing)
         return
     with ProcessPoolExecutor(workers, mp_context=get_context("spawn")) as pool:
-        jobs = [pool.submit(train_one, folder, protocol, one) for one in missing]
+        jobs = [pool.submit(train_one, folder, protocol, member) for member in missing]
         yield from (job.result() for job in jobs)
 
 
-def train_one(folder: Path, protocol: TableProtocol, assignment: Assignment) -> None:
+def train_one(folder: Path, protocol: TableProtocol, member: Member) -> None:
     """Train one architecture and write its record."""
     tune_allocator()
-    run = RunFolder(folder, protocol)
-    architecture = run.space.architecture(assignment)
-    with threads(protocol.threads):
-        epochs, failure = _epochs(run, assignment)
+    epochs: list[Record] = []
+    failure: str | None = None
+    try:
+        with threads(protocol.threads):
+            epochs.extend(_epochs(member.architecture, protocol))
+    except CandidateFailed as error:
+        failure = str(error)
     record = {
-        "digest": architecture.digest,
-        "assignment": assignment,
-        "architecture": architecture.to_dict(),
-        **static_costs(architecture),
+        "digest": member.digest,
+        "reference": member.reference,
+        "assignment": member.assignment,
+        "architecture": member.architecture.to_dict(),
+        **static_costs(member.architecture),
         "epochs": epochs,
         "failure": failure,
     }
-    run.write(KIND, architecture.digest, record)
+    RunFolder(folder, protocol).write(KIND, member.digest, record)
 
 
-def _epochs(run: RunFolder, assignment: Assignment) -> tuple[list[Record], str | None]:
-    lane, records = Lane("cpu"), []
-    architecture = run.space.architecture(assignment)
-    images = _images(run.protocol, architecture.image_size)
-    trainer = Trainer(architecture, images, run.protocol.training, torch.device("cpu"))
-    try:
-        with lane.training():
-            start_s = time.process_time()
-            for result in trainer.epochs(on_batch=lambda _done, _total: lane.enter()):
-                end_s = time.process_time()
-                quality = asdict(result.validation)
-                own = {key: value for key, value in asdict(result).items() if key != "validation"}
-                records.append({**own, **quality, "processor_s": end_s - start_s})
-                start_s = end_s
-    except CandidateFailed as error:
-        return records, str(error)
-    return records, None
+def _epochs(architecture: Architecture, protocol: TableProtocol) -> Iterator[Record]:
+    lane, images = Lane("cpu"), _images(protocol, architecture.image_size)
+    trainer = Trainer(architecture, images, protocol.training, torch.device("cpu"))
+    with lane.training():
+        start_s = time.process_time()
+        for result in trainer.epochs(on_batch=lambda _done, _total: lane.enter()):
+            # The clock counts what others on the machine do, processor time hardly.
+            end_s = time.process_time()
+            yield _row(result, end_s - start_s)
+            start_s = end_s
+
+
+def _row(result: EpochResult, processor_s: float) -> Record:
+    row = asdict(result)
+    quality = row.pop("validation")
+    return {**row, **quality, "processor_s": processor_s}
 
 
 @cache

@@ -1,0 +1,133 @@
+"""Who takes part: our samplers, and Optuna's as they come."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, cast
+
+from nas.search import Proposer
+from nas.search.samplers import quiet_optuna
+from search_spaces.errors import UserError, nearest
+from studies.bench.simulation import Asker, Stopping
+from studies.bench.tables import Member, Table
+
+if TYPE_CHECKING:
+    import optuna
+
+    from search_spaces.space import SearchSpace
+
+
+@dataclass(frozen=True)
+class Contender:
+    """One way to search.
+
+    Attributes:
+        title: For tables and figures.
+        family: `ours` never trains a network twice; `optuna` trains whatever is proposed.
+        asker: Makes it, given a table and a seed.
+        stopping: Makes its rule for stopping early, if it has one.
+    """
+
+    title: str
+    family: str
+    asker: Callable[[Table, int], Asker]
+    stopping: Callable[[Table], Stopping] | None = None
+
+
+def contender(name: str) -> Contender:
+    """Return one of `CONTENDERS`; raise `UserError` for another name."""
+    if name not in CONTENDERS:
+        known = ", ".join(CONTENDERS)
+        raise UserError(f"sampler {name!r}: none of {known}{nearest(name, CONTENDERS)}")
+    return CONTENDERS[name]
+
+
+def _deduplicated(sampler: str) -> Callable[[Table, int], Asker]:
+    def make(table: Table, seed: int) -> Asker:
+        space = cast("SearchSpace", table.space)
+        return Proposer(space, sampler, len(table.objectives), seed)
+
+    return make
+
+
+@dataclass(frozen=True)
+class _Proposal:
+    architecture: Member
+
+
+class RawOptuna:
+    """Optuna's ask and tell as its documentation has it: repetitions are proposals like others.
+
+    Inactive axes are not asked for, and nothing is done about proposals that the space forbids but
+    to fail them and ask again.
+    """
+
+    def __init__(self, table: Table, sampler: optuna.samplers.BaseSampler) -> None:
+        import optuna
+
+        self._space = table.space
+        with quiet_optuna():
+            directions = ["minimize"] * len(table.objectives)
+            self._study = optuna.create_study(directions=directions, sampler=sampler)
+        self._open: dict[str, list[Any]] = {}
+
+    def propose(self) -> _Proposal:
+        """Return what Optuna proposes."""
+        import optuna
+
+        with quiet_optuna():
+            while True:
+                trial = self._study.ask()
+                assignment = self._space.suggest(trial)
+                if self._space.problem(assignment) is None:
+                    break
+                self._study.tell(trial, state=optuna.trial.TrialState.FAIL)
+        member = self._space.architecture(assignment)
+        self._open.setdefault(member.digest, []).append(trial)
+        return _Proposal(member)
+
+    def tell(
+        self,
+        digest: str,
+        values: Sequence[float] | None,
+        violations: Mapping[str, float] | None = None,
+    ) -> None:
+        """Report the objectives to the first open trial of this architecture."""
+        with quiet_optuna():
+            self._study.tell(self._open[digest].pop(0), values)
+
+
+def _raw(name: str, **options: Any) -> Callable[[Table, int], Asker]:
+    def make(table: Table, seed: int) -> Asker:
+        import optuna
+
+        with quiet_optuna():
+            sampler = getattr(optuna.samplers, name)(seed=seed, **options)
+        return RawOptuna(table, sampler)
+
+    return make
+
+
+CONTENDERS: dict[str, Contender] = {
+    "random": Contender("random", "ours", _deduplicated("random")),
+    "tpe": Contender("TPE, multivariate and grouped", "ours", _deduplicated("tpe")),
+    "nsga2": Contender("NSGA-II", "ours", _deduplicated("nsga2")),
+    "nsga3": Contender("NSGA-III", "ours", _deduplicated("nsga3")),
+    "qmc": Contender("QMC", "ours", _deduplicated("qmc")),
+    "optuna-random": Contender("Optuna random", "optuna", _raw("RandomSampler")),
+    "optuna-tpe": Contender("Optuna TPE", "optuna", _raw("TPESampler")),
+    "optuna-tpe-group": Contender(
+        "Optuna TPE, multivariate and grouped",
+        "optuna",
+        _raw("TPESampler", multivariate=True, group=True),
+    ),
+    "optuna-nsga2": Contender("Optuna NSGA-II", "optuna", _raw("NSGAIISampler")),
+    "optuna-nsga3": Contender("Optuna NSGA-III", "optuna", _raw("NSGAIIISampler")),
+    "optuna-qmc": Contender(
+        "Optuna QMC",
+        "optuna",
+        _raw("QMCSampler", scramble=True, warn_independent_sampling=False),
+    ),
+}
+"""Names on the command line. Optuna's samplers have their own defaults."""
