@@ -18,7 +18,14 @@ OVER_TITLES = {
     "time_s": "Simulated time (s)",
 }
 
-COLOURS = {"random": GREY, "tpe": AMBER, "nsga2": "#009e73", "nsga3": "#b0438b", "qmc": "#8c7300"}
+COLOURS = {
+    "random": GREY,
+    "tpe": AMBER,
+    "optuna-tpe": "#d55e00",
+    "nsga2": "#009e73",
+    "nsga3": "#b0438b",
+    "qmc": "#8c7300",
+}
 """One colour per algorithm, whoever runs it; what is not named here is ours: blue."""
 
 DASHES = {"ours": "solid", "optuna": "dot", "peer": "dash"}
@@ -34,12 +41,12 @@ def regret_figure(curves: pd.DataFrame, over: str, title: str) -> go.Figure:
         band = [*rows["high"].clip(lower=low), *rows["low"].clip(lower=low)[::-1]]
         figure.add_scatter(
             x=[*x, *x[::-1]], y=band, fill="toself", fillcolor=colour, opacity=0.12,
-            line={"width": 0}, hoverinfo="skip", showlegend=False, legendgroup=name,
+            line={"width": 0, "shape": "hv"}, hoverinfo="skip", showlegend=False, legendgroup=name,
         )  # fmt: skip
         figure.add_scatter(
             x=x, y=rows["median"].clip(lower=low).tolist(), mode="lines", legendgroup=name,
             name=_title(name),
-            line={"color": colour, "width": 2, "dash": _dash(name)},
+            line={"color": colour, "width": 2, "dash": _dash(name), "shape": "hv"},
             hovertemplate=f"{_title(name)}: %{{y:.4f}} at %{{x:.0f}}<extra></extra>",
         )  # fmt: skip
     ticks = log_ticks(low, 1.0)
@@ -93,4 +100,4 @@ def _dash(sampler: str) -> str:
 
 def _colour(sampler: str) -> str:
     algorithm = sampler.removeprefix("optuna-").removesuffix("-group")
-    return COLOURS.get(algorithm, BLUE)
+    return COLOURS.get(sampler) or COLOURS.get(algorithm, BLUE)
