@@ -1,16 +1,20 @@
 """The table of trained VAEs, made end to end from a space of two members."""
 
 import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
 
 import pytest
 
 from benchmarks.vae_table import latency, training
 from benchmarks.vae_table.__main__ import TimeLeft, main
 from benchmarks.vae_table.parquet import build
-from benchmarks.vae_table.protocol import TableProtocol, members
+from benchmarks.vae_table.protocol import Member, TableProtocol, members
 from nas.datasets import DataConfig
 from nas.evaluate import CandidateFailed
-from nas.training import TrainingConfig, TrainingDiverged
+from nas.protocol import OnBatch
+from nas.training import EpochResult, Trainer, TrainingConfig, TrainingDiverged
 from profiling.lane import Lane
 from profiling.latency import LatencyConfig
 from search_spaces.errors import UserError
@@ -29,7 +33,7 @@ QUICK = LatencyConfig(min_rounds=2, max_rounds=2, max_warmup=2, warmup_window=1,
 
 
 @pytest.fixture(scope="module")
-def protocol(tmp_path_factory):
+def protocol(tmp_path_factory: pytest.TempPathFactory) -> Iterator[TableProtocol]:
     folder = tmp_path_factory.mktemp("table")
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("NAS_CACHE_DIR", str(folder / "cache"))
@@ -45,20 +49,20 @@ def protocol(tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def run(protocol, tmp_path_factory):
+def run(protocol: TableProtocol, tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("run")
     assert training.train_all(folder, protocol) == 4
     return folder
 
 
-def test_named_space_has_as_many_networks_as_assignments():
+def test_named_space_has_as_many_networks_as_assignments() -> None:
     space = SearchSpace.load("table")
     assert 300 <= space.size <= 600
     assert space.distinct() == space.size
     assert space.image_size == 32
 
 
-def test_members_are_each_network_once_then_the_references():
+def test_members_are_each_network_once_then_the_references() -> None:
     space = SearchSpace.load("table")
     listed = members(space)
     assert len({member.digest for member in listed}) == len(listed) == space.size + 2
@@ -66,27 +70,29 @@ def test_members_are_each_network_once_then_the_references():
     assert [member.digest for member in members(space)] == [member.digest for member in listed]
 
 
-def test_killed_run_goes_on_with_what_is_missing(run, protocol):
+def test_killed_run_goes_on_with_what_is_missing(run: Path, protocol: TableProtocol) -> None:
     before = {file.name: file.read_text() for file in (run / "training").iterdir()}
     lost = sorted(before)[0]
     (run / "training" / lost).unlink()
-    told = []
-    trained = training.train_all(run, protocol, progress=lambda *where: told.append(where))
+    told: list[tuple[int, int]] = []
+    trained = training.train_all(run, protocol, progress=lambda *at: told.append(at))
     assert (trained, told) == (1, [(4, 4)])
     again = json.loads((run / "training" / lost).read_text())
     losses = [epoch["reconstruction"] for epoch in again["epochs"]]
     assert losses == [epoch["reconstruction"] for epoch in json.loads(before[lost])["epochs"]]
 
 
-def test_other_protocol_is_refused(run, protocol):
+def test_other_protocol_is_refused(run: Path, protocol: TableProtocol) -> None:
     other = protocol.model_copy(update={"data": DataConfig(count=13)})
     with pytest.raises(UserError, match="protocol differs"):
         training.train_all(run, other)
 
 
-def test_diverged_training_is_a_row_with_a_reason(protocol, tmp_path, monkeypatch):
-    class Diverging(training.Trainer):
-        def _epoch(self, epoch, on_batch):
+def test_diverged_training_is_a_row_with_a_reason(
+    protocol: TableProtocol, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Diverging(Trainer):
+        def _epoch(self, epoch: int, on_batch: OnBatch | None) -> EpochResult:
             if epoch == 2:
                 raise TrainingDiverged("epoch 2: the loss is nan")
             return super()._epoch(epoch, on_batch)
@@ -106,7 +112,9 @@ def test_diverged_training_is_a_row_with_a_reason(protocol, tmp_path, monkeypatc
     assert not table.table().rows
 
 
-def test_built_table_replays_what_was_recorded(run, protocol, tmp_path):
+def test_built_table_replays_what_was_recorded(
+    run: Path, protocol: TableProtocol, tmp_path: Path
+) -> None:
     latency.measure_all(run, protocol, QUICK)
     assert build(run, protocol, tmp_path / "t.parquet") == 4
     table = load_vae_table(tmp_path / "t.parquet")
@@ -123,11 +131,13 @@ def test_built_table_replays_what_was_recorded(run, protocol, tmp_path):
         assert row.epoch_s == tuple(epoch["processor_s"] for epoch in recorded["epochs"])
 
 
-def test_contended_measurement_is_taken_again(protocol, tmp_path, monkeypatch):
+def test_contended_measurement_is_taken_again(
+    protocol: TableProtocol, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     verdicts = iter([True, False])
     taken = []
 
-    def measured(member, config):
+    def measured(member: Member, config: LatencyConfig) -> dict[str, Any]:
         taken.append(member.digest)
         return {"contended": next(verdicts), "spread": 0.2}
 
@@ -138,7 +148,9 @@ def test_contended_measurement_is_taken_again(protocol, tmp_path, monkeypatch):
     assert len(taken) == 2
 
 
-def test_evaluator_yields_steps_like_a_real_one(run, protocol, tmp_path):
+def test_evaluator_yields_steps_like_a_real_one(
+    run: Path, protocol: TableProtocol, tmp_path: Path
+) -> None:
     latency.measure_all(run, protocol, QUICK)
     build(run, protocol, tmp_path / "t.parquet")
     table = load_vae_table(tmp_path / "t.parquet")
@@ -159,11 +171,11 @@ def test_evaluator_yields_steps_like_a_real_one(run, protocol, tmp_path):
         next(TabularEvaluator(table, wanted)(REFERENCES["original"].resized(64)))
 
 
-def test_kept_epoch_is_the_one_of_lowest_total_loss():
+def test_kept_epoch_is_the_one_of_lowest_total_loss() -> None:
     assert best_epochs({"total_loss": [3.0, 2.0, 2.5, 2.0, 1.0]}) == [0, 1, 1, 1, 4]
 
 
-def test_incomplete_run_is_not_built_unasked(protocol, tmp_path):
+def test_incomplete_run_is_not_built_unasked(protocol: TableProtocol, tmp_path: Path) -> None:
     training.train_all(tmp_path, protocol, limit=1)
     with pytest.raises(UserError, match="3 of 4 are not trained"):
         build(tmp_path, protocol, tmp_path / "t.parquet")
@@ -175,7 +187,9 @@ def test_incomplete_run_is_not_built_unasked(protocol, tmp_path):
         list(TabularEvaluator(table, ["latency_ms"])(member.architecture))
 
 
-def test_time_left_counts_the_steps_of_this_run(capsys, monkeypatch):
+def test_time_left_counts_the_steps_of_this_run(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
     now = iter([0.0, 60.0, 120.0])
     monkeypatch.setattr("benchmarks.vae_table.__main__.time.monotonic", lambda: next(now))
     told = TimeLeft("trained")
@@ -184,7 +198,9 @@ def test_time_left_counts_the_steps_of_this_run(capsys, monkeypatch):
     assert capsys.readouterr().out == "trained 8/11, 3 min left\ntrained 9/11, 2 min left\n"
 
 
-def test_command_ends_in_one_line_where_nothing_is_trained(tmp_path, monkeypatch, capsys):
+def test_command_ends_in_one_line_where_nothing_is_trained(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     monkeypatch.setattr("sys.argv", ["vae_table", "build", "--out", str(tmp_path), "--to", "x"])
     assert main() == 2
     assert "434 of 434 are not trained yet" in capsys.readouterr().err

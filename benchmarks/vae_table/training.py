@@ -61,7 +61,9 @@ def _trained(
     folder: Path, protocol: TableProtocol, missing: Sequence[Member], workers: int
 ) -> Iterator[None]:
     if workers == 1:
-        yield from (train_one(folder, protocol, member) for member in missing)
+        for member in missing:
+            train_one(folder, protocol, member)
+            yield
         return
     with ProcessPoolExecutor(workers, mp_context=get_context("spawn")) as pool:
         jobs = [pool.submit(train_one, folder, protocol, member) for member in missing]

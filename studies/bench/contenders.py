@@ -68,8 +68,9 @@ class RawOptuna:
 
         self._space = table.space
         with quiet_optuna():
-            directions = ["minimize"] * len(table.objectives)
-            self._study = optuna.create_study(directions=directions, sampler=sampler)
+            self._study = optuna.create_study(
+                directions=["minimize"] * len(table.objectives), sampler=sampler
+            )
         self._open: dict[str, list[Any]] = {}
 
     def propose(self) -> _Proposal:

@@ -62,7 +62,9 @@ def run_all(
 
 def _run(missing: Sequence[Bout], folder: Path, processes: int) -> Iterator[None]:
     if processes == 1 or len(missing) < 2:
-        yield from (run_one(bout, folder) for bout in missing)
+        for bout in missing:
+            run_one(bout, folder)
+            yield
         return
     with ProcessPoolExecutor(processes, mp_context=get_context("spawn")) as pool:
         for job in as_completed([pool.submit(run_one, bout, folder) for bout in missing]):

@@ -12,7 +12,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from statistics import median
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 from studies.bench.tables import Archive, Member, Row, Table
 
@@ -37,13 +37,25 @@ class Asker(Protocol):
         """Report the objectives of what was proposed."""
 
 
+@runtime_checkable
+class Observer(Protocol):
+    """An asker that also learns from trainings under way."""
+
+    def observe(self, digest: str, epoch: int, loss: float) -> None:
+        """Take in the learnt objective after an epoch."""
+
+
 class Stopping(Protocol):
-    """A rule that may stop a candidate after an epoch, and take it up again."""
+    """A rule that may stop a candidate after an epoch, and take it up again.
+
+    A stopped candidate stays open for the sampler: it may be resumed, and its loss so far is none
+    of a full training.
+    """
 
     def report(
         self, digest: str, epoch: int, costs: Sequence[float], losses: Sequence[float]
     ) -> bool:
-        """Say whether a candidate goes on after this epoch."""
+        """Say whether a candidate goes on after this epoch, given the losses of all its epochs."""
 
     def resumable(self) -> list[str]:
         """Return stopped candidates that deserve to go on now."""
@@ -57,7 +69,7 @@ class Event:
         time_s: On the simulated clock.
         epochs: Trained so far, by all workers, running ones' finished epochs included.
         evaluations: Candidates that ended so far: trained in full, or stopped.
-        regret: Share of the exact front's hypervolume not yet found.
+        regret: Share of the exact front's hypervolume that what is trained in full lacks.
     """
 
     time_s: float
@@ -136,8 +148,9 @@ class _Simulation:
             job.epoch += 1
             done = len(self._events) + 1
             goes_on = self._after_epoch(job)
-            regret = archive.add(job.row.values(job.epoch))
-            self._events.append(Event(self._now_s, done, self._ended, regret))
+            if job.epoch == len(job.row.losses):
+                archive.add(job.row.values)
+            self._events.append(Event(self._now_s, done, self._ended, archive.regret))
             if goes_on and self._begun < budget:
                 self._start_epoch(job)
             self._start_idle(budget)
@@ -182,21 +195,23 @@ class _Simulation:
         return _Job(self.table.rows[digest], repeated=repeated)
 
     def _after_epoch(self, job: _Job) -> bool:
-        """Return whether the candidate goes on; tell the sampler where it does not."""
-        row, loss = job.row, job.row.losses[job.epoch - 1]
+        """Return whether the candidate goes on; tell the sampler once it is trained in full."""
+        row, losses = job.row, job.row.losses[: job.epoch]
         self._trained[row.digest] = max(job.epoch, self._trained[row.digest])
+        start_s = time.thread_time()
+        if isinstance(self.asker, Observer):
+            self.asker.observe(row.digest, job.epoch, losses[-1])
+        finished = job.epoch == len(row.losses)
+        if finished:
+            self.asker.tell(row.digest, row.values, None)
+        self._asked_s[-1] += time.thread_time() - start_s
         kept = (
             self.stopping is None
             or job.repeated
-            or self.stopping.report(row.digest, job.epoch, row.costs, [loss])
+            or self.stopping.report(row.digest, job.epoch, row.costs, losses)
         )
-        if kept and job.epoch < len(row.losses):
-            return True
-        self._ended += 1
-        start_s = time.thread_time()
-        self.asker.tell(row.digest, row.values(job.epoch), None)
-        self._asked_s[-1] += time.thread_time() - start_s
-        return False
+        self._ended += finished or not kept
+        return kept and not finished
 
 
 def as_records(run: Run) -> dict[str, Any]:

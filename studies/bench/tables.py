@@ -32,7 +32,9 @@ class Member(Protocol):
 class Space(Protocol):
     """What samplers ask of a space: a `SearchSpace`, or something that answers like one."""
 
-    name: Any
+    @property
+    def name(self) -> str:
+        """For people."""
 
     @property
     def size(self) -> int:
@@ -59,7 +61,8 @@ class Row:
         digest: Its identity.
         assignment: Its choices in the space.
         costs: Objectives known before training, in the table's order.
-        losses: The learnt objective after each epoch, of the weights kept by then.
+        losses: The learnt objective after each epoch, of the weights kept by then; the last is
+            what a full training gives.
         epoch_s: Seconds that each epoch took.
     """
 
@@ -69,9 +72,10 @@ class Row:
     losses: tuple[float, ...]
     epoch_s: tuple[float, ...]
 
-    def values(self, epoch: int) -> list[float]:
-        """Return all objectives after so many epochs, the learnt one first."""
-        return [self.losses[epoch - 1], *self.costs]
+    @property
+    def values(self) -> list[float]:
+        """All objectives after the last epoch, the learnt one first."""
+        return [self.losses[-1], *self.costs]
 
 
 @dataclass(frozen=True)
@@ -106,16 +110,7 @@ class Table:
     @cached_property
     def volume(self) -> Volume:
         """Hypervolume as a share of what the whole table dominates."""
-        return Volume(self._states())
-
-    def _states(self) -> Points:
-        """Every row after every epoch: what a search can ever have in hand."""
-        states = [
-            row.values(epoch)
-            for row in self.rows.values()
-            for epoch in range(1, len(row.losses) + 1)
-        ]
-        return np.asarray(states, dtype=np.float64)
+        return Volume(np.asarray([row.values for row in self.rows.values()], dtype=np.float64))
 
 
 class Volume:
