@@ -1,0 +1,150 @@
+"""Early stopping: what may still matter goes on, what cannot is stopped, all from reports alone."""
+
+import numpy as np
+import pytest
+
+from nas.search.early_stopping import EarlyStopping
+
+
+def reported(stopping: EarlyStopping, digest: str, cost: float, *losses: float) -> bool:
+    """Report epoch by epoch until stopped, with one exact cost."""
+    return all(
+        stopping.report(digest, epoch, [cost], losses[:epoch])
+        for epoch in range(1, len(losses) + 1)
+    )
+
+
+def crowded(**options: object) -> EarlyStopping:
+    """Nine candidates of about the same cost, the cheaper the worse, and one rung."""
+    stopping = EarlyStopping(9, rungs=[1], **options)  # type: ignore[arg-type]
+    for number in range(9):
+        reported(stopping, f"old{number}", 100 + number, 0.9 - 0.01 * number)
+    return stopping
+
+
+def test_rungs_are_powers_of_eta_below_the_last_epoch() -> None:
+    assert EarlyStopping(9).rungs == (1, 3)
+    assert EarlyStopping(10).rungs == (1, 3, 9)
+    assert EarlyStopping(20, eta=2, grace=3).rungs == (3, 6, 12)
+    assert EarlyStopping(1).rungs == ()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "named"),
+    [
+        ({"epochs": 0}, "epochs"),
+        ({"epochs": 9, "eta": 1}, "eta"),
+        ({"epochs": 9, "rungs": [9]}, "rungs"),
+        ({"epochs": 9, "region": 0.5}, "region"),
+    ],
+)
+def test_what_cannot_be_is_refused_by_name(arguments: dict[str, object], named: str) -> None:
+    with pytest.raises(ValueError, match=named):
+        EarlyStopping(**arguments)  # type: ignore[arg-type]
+
+
+def test_the_first_candidates_go_on_because_there_is_nothing_to_compare_them_with() -> None:
+    stopping = EarlyStopping(9)
+    assert reported(stopping, "a", 100, 0.5)
+    assert reported(stopping, "b", 101, 0.9)
+
+
+def test_a_dominated_candidate_is_stopped_and_only_at_a_rung() -> None:
+    stopping = crowded()
+    assert not reported(stopping, "worse", 109, 0.95)
+    assert stopping.report("late", 2, [109], [0.95, 0.95])
+
+
+def test_the_best_of_a_crowded_region_goes_on() -> None:
+    assert reported(crowded(), "better", 109, 0.5)
+
+
+def test_of_a_crowded_front_one_in_eta_goes_on() -> None:
+    rng = np.random.default_rng(0)
+    stopping = EarlyStopping(9, rungs=[1])
+    costs = rng.uniform(100, 150, 300)
+    kept = [reported(stopping, str(n), cost, 200 / cost) for n, cost in enumerate(costs)]
+    assert 0.2 < np.mean(kept[30:]) < 0.45
+
+
+def test_alone_in_its_cost_region_a_candidate_survives_with_a_high_loss() -> None:
+    assert reported(crowded(), "cheap", 10, 5.0)
+
+
+@pytest.mark.parametrize("others", [0, 10, 1000])
+def test_bad_candidates_at_distant_costs_change_nothing(others: int) -> None:
+    verdicts = []
+    for loss in (0.5, 0.815, 0.95):
+        stopping = crowded()
+        for number in range(others):
+            stopping.report(f"far{number}", 1, [10_000 + number], [3.0 + number])
+        verdicts.append(reported(stopping, "new", 109, loss))
+    assert verdicts == [True, False, False]
+
+
+def test_references_are_never_stopped() -> None:
+    stopping = crowded(extrapolate=True)
+    stopping.protect("reference")
+    assert reported(stopping, "reference", 200, *[2.0] * 9)
+
+
+def test_a_stopped_candidate_may_be_resumed_when_those_ahead_of_it_did_not_matter() -> None:
+    stopping = EarlyStopping(9, rungs=[1])
+    for digest, loss in (("a", 0.5), ("b", 0.6)):
+        assert reported(stopping, digest, 100, loss)
+    assert not reported(stopping, "c", 100, 0.7)
+    assert stopping.resumable() == []
+    stopping.finished("a", None)
+    stopping.finished("b", None)
+    assert stopping.resumable() == ["c"]
+    assert stopping.report("c", 2, [100], [0.7, 0.6])
+    assert stopping.resumable() == []
+
+
+def test_a_finished_candidate_that_is_dominated_stands_in_nobody_s_way() -> None:
+    stopping = EarlyStopping(9, rungs=[1])
+    for number in range(3):
+        reported(stopping, f"rival{number}", 100 - number, 0.5)
+    assert not reported(stopping, "stopped", 101, 0.6)
+    for number in range(3):
+        stopping.finished(f"rival{number}", [100 - number, 0.5])
+    assert stopping.resumable() == []
+    reported(stopping, "cheap", 1, 0.9)
+    stopping.finished("cheap", [1, 0.1])
+    assert stopping.resumable() == ["stopped"]
+
+
+def test_extrapolation_spares_what_may_still_reach_the_front() -> None:
+    def stopping() -> EarlyStopping:
+        made = EarlyStopping(9, rungs=[], extrapolate=True)
+        assert reported(made, "leader", 10, 1.0, 0.6, 0.5, 0.45)
+        return made
+
+    assert not reported(stopping(), "flat", 10, 1.0, 0.99, 0.985)
+    # Falling by 0.21 from epoch 2 to 3, at most 0.57 more are to come: 0.72 - 0.57 < 0.45.
+    assert reported(stopping(), "steep", 10, 1.2, 0.93, 0.72)
+    assert reported(stopping(), "cheaper", 9, 1.0, 0.99, 0.985)
+    assert reported(stopping(), "young", 10, 1.0, 0.99)
+
+
+def test_decisions_are_the_same_for_the_same_reports_and_after_a_restart() -> None:
+    rng = np.random.default_rng(1)
+    table = [(str(n), rng.uniform(1, 100, 3), rng.uniform(0.1, 1, 9)) for n in range(60)]
+
+    def decided(interrupted_after: int | None) -> list[int]:
+        stopping, ends = EarlyStopping(9, extrapolate=True), []
+        for number, (digest, costs, losses) in enumerate(table):
+            if number == interrupted_after:
+                restored = EarlyStopping(9, extrapolate=True)
+                for (name, cost, loss), end in zip(table, ends, strict=False):
+                    restored.restore(name, cost.tolist(), loss[:end].tolist(), stopped=end < 9)
+                stopping = restored
+            epoch = 1
+            while stopping.report(digest, epoch, costs.tolist(), losses[:epoch]) and epoch < 9:
+                epoch += 1
+            ends.append(epoch)
+        return ends
+
+    assert decided(None) == decided(None) == decided(31)
+    assert 1 in decided(None)
+    assert 9 in decided(None)
