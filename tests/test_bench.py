@@ -10,8 +10,9 @@ import numpy as np
 import pytest
 
 from search_spaces.errors import UserError
+from search_spaces.space import SearchSpace
 from studies.bench import runs
-from studies.bench.contenders import CONTENDERS, RawOptuna
+from studies.bench.contenders import CONTENDERS, RawOptuna, contenders_for
 from studies.bench.curves import curves, markdown, summary
 from studies.bench.figures import regret_figure
 from studies.bench.nb201 import EDGES, OPERATIONS, Cell, CellSpace, load_nb201
@@ -52,6 +53,7 @@ class FirstOnly:
 
     def __init__(self, favourite: str) -> None:
         self.favourite = favourite
+        self.ends: dict[str, Sequence[float] | None] = {}
         self.reports: list[tuple[str, int, tuple[float, ...], tuple[float, ...]]] = []
 
     def report(
@@ -59,6 +61,9 @@ class FirstOnly:
     ) -> bool:
         self.reports.append((digest, epoch, tuple(costs), tuple(losses)))
         return digest == self.favourite or epoch > 1
+
+    def finished(self, digest: str, values: Sequence[float] | None) -> None:
+        self.ends[digest] = values
 
     def resumable(self) -> list[str]:
         return []
@@ -112,6 +117,7 @@ def test_stopped_candidates_leave_epochs_to_others(table: Table) -> None:
     assert [event.evaluations for event in run.events] == [1, 2, 2, 3]
     assert asker.told == [("b", [1, 4.0])]
     assert rule.reports[0] == ("c", 1, (16.0,), (5,))
+    assert rule.ends == {"b": [1, 4.0]}
     assert rule.reports[-1] == ("b", 2, (4.0,), (3, 1))
     assert [event.regret == 1 for event in run.events] == [True, True, True, False]
 
@@ -231,17 +237,43 @@ def test_nb201_space_answers_like_a_search_space() -> None:
 # Contenders
 
 
-@pytest.mark.parametrize("name", CONTENDERS)
-def test_every_contender_searches(name: str, nb201: Table) -> None:
+@pytest.fixture(scope="module")
+def curves_table() -> Table:
+    """Nine epochs of a made-up loss for each member of a space."""
+    space, rows = SearchSpace.load("table"), {}
+    for assignment in space.enumerate():
+        digest = space.architecture(assignment).digest
+        level, cost = (1 + int(digest[at : at + 4], 16) / 65536 for at in (0, 4))
+        losses = tuple(level + 2.0 / epoch for epoch in range(1, 10))
+        rows[digest] = Row(digest, assignment, (cost,), losses, (cost,) * 9)
+    return Table("made up", space, ("loss", "cost"), rows)
+
+
+@pytest.mark.parametrize("name", [n for n, one in CONTENDERS.items() if one.family != "peer"])
+def test_every_contender_searches(name: str, nb201: Table, curves_table: Table) -> None:
     chosen = CONTENDERS[name]
-    stopping = chosen.stopping(nb201) if chosen.stopping else None
-    run = simulate(nb201, chosen.asker(nb201, 0), 14, workers=2, stopping=stopping)
-    assert len(run.events) == 14
-    assert 0 < run.events[-1].regret < 1
-    if chosen.family == "ours":
-        assert run.duplicates == 0
-    again = simulate(nb201, chosen.asker(nb201, 0), 14, workers=2, stopping=stopping)
-    assert again.events == run.events
+
+    def search(table: Table) -> Run:
+        asker = chosen.asker(table, 0)
+        stopping = chosen.stopping(table, asker) if chosen.stopping else None
+        return simulate(table, asker, 14, workers=2, stopping=stopping)
+
+    for table in [curves_table] if chosen.epochs_needed else [nb201, curves_table]:
+        run = search(table)
+        assert len(run.events) == 14 * table.epochs
+        assert 0 < run.events[-1].regret < 1
+        assert run.distinct + run.duplicates > 14 or not chosen.epochs_needed
+        if chosen.family == "ours":
+            assert run.duplicates == 0
+        assert search(table).events == run.events
+
+
+def test_contenders_for_a_table_of_one_epoch_do_not_stop_early(nb201: Table) -> None:
+    names = contenders_for(nb201)
+    assert "random" in names
+    assert "random-stopping" not in names
+    with pytest.raises(UserError, match="one epoch"):
+        run_all([Bout("nb201", "random-stopping", 0, 5, 1)], Path("unused"))
 
 
 def test_raw_optuna_is_told_of_both_of_two_equal_proposals(nb201: Table) -> None:

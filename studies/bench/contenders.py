@@ -7,8 +7,10 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, cast
 
 from nas.search import Proposer
+from nas.search.early_stopping import EarlyStopping
 from nas.search.samplers import quiet_optuna
 from search_spaces.errors import UserError, nearest
+from studies.bench.peers import NepsMoAsha, SyneTuneMoAsha
 from studies.bench.simulation import Asker, Stopping
 from studies.bench.tables import Member, Table
 
@@ -26,13 +28,15 @@ class Contender:
         title: For tables and figures.
         family: `ours` never trains a network twice; `optuna` trains whatever is proposed.
         asker: Makes it, given a table and a seed.
-        stopping: Makes its rule for stopping early, if it has one.
+        stopping: Makes its rule for stopping early, if it has one, given table and asker.
+        epochs_needed: Needs a table of several epochs.
     """
 
     title: str
     family: str
     asker: Callable[[Table, int], Asker]
-    stopping: Callable[[Table], Stopping] | None = None
+    stopping: Callable[[Table, Asker], Stopping] | None = None
+    epochs_needed: bool = False
 
 
 def contender(name: str) -> Contender:
@@ -41,6 +45,15 @@ def contender(name: str) -> Contender:
         known = ", ".join(CONTENDERS)
         raise UserError(f"sampler {name!r}: none of {known}{nearest(name, CONTENDERS)}")
     return CONTENDERS[name]
+
+
+def contenders_for(table: Table) -> list[str]:
+    """Return the names of all that can search this table with our dependencies alone."""
+    return [
+        name
+        for name, one in CONTENDERS.items()
+        if one.family != "peer" and (table.epochs > 1 or not one.epochs_needed)
+    ]
 
 
 def _deduplicated(sampler: str) -> Callable[[Table, int], Asker]:
@@ -110,12 +123,31 @@ def _raw(name: str, **options: Any) -> Callable[[Table, int], Asker]:
     return make
 
 
+def _stopping(table: Table, asker: Asker) -> Stopping:
+    return EarlyStopping(table.epochs)
+
+
+def _own_rule(table: Table, asker: Asker) -> Stopping:
+    """Return the asker itself: it decides both."""
+    return cast("Stopping", asker)
+
+
 CONTENDERS: dict[str, Contender] = {
     "random": Contender("random", "ours", _deduplicated("random")),
     "tpe": Contender("TPE, multivariate and grouped", "ours", _deduplicated("tpe")),
     "nsga2": Contender("NSGA-II", "ours", _deduplicated("nsga2")),
     "nsga3": Contender("NSGA-III", "ours", _deduplicated("nsga3")),
     "qmc": Contender("QMC", "ours", _deduplicated("qmc")),
+    "random-stopping": Contender(
+        "random, early stopping", "ours", _deduplicated("random"), _stopping, True
+    ),
+    "tpe-stopping": Contender(
+        "TPE, multivariate and grouped, early stopping",
+        "ours",
+        _deduplicated("tpe"),
+        _stopping,
+        True,
+    ),
     "optuna-random": Contender("Optuna random", "optuna", _raw("RandomSampler")),
     "optuna-tpe": Contender("Optuna TPE", "optuna", _raw("TPESampler")),
     "optuna-tpe-group": Contender(
@@ -130,5 +162,7 @@ CONTENDERS: dict[str, Contender] = {
         "optuna",
         _raw("QMCSampler", scramble=True, warn_independent_sampling=False),
     ),
+    "syne-tune-moasha": Contender("Syne Tune MO-ASHA", "peer", SyneTuneMoAsha, _own_rule, True),
+    "neps-moasha": Contender("NePS MO-ASHA", "peer", NepsMoAsha, _own_rule, True),
 }
 """Names on the command line. Optuna's samplers have their own defaults."""

@@ -12,6 +12,7 @@ from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
+from search_spaces.errors import UserError
 from studies.bench.contenders import contender
 from studies.bench.simulation import as_records, simulate
 from studies.bench.tables import Table, load_table
@@ -50,7 +51,8 @@ def run_all(
         UserError: a table or a contender that there is none of.
     """
     for bout in bouts:
-        contender(bout.sampler)
+        if contender(bout.sampler).epochs_needed and _table(bout.table).epochs == 1:
+            raise UserError(f"{bout.sampler}: stops early, but table {bout.table} has one epoch")
     missing = [bout for bout in bouts if not _valid(bout.file(folder), bout)]
     done = len(bouts) - len(missing)
     for _ in _run(missing, folder, processes):
@@ -74,8 +76,8 @@ def _run(missing: Sequence[Bout], folder: Path, processes: int) -> Iterator[None
 def run_one(bout: Bout, folder: Path) -> None:
     """Run one search and write its result as a whole."""
     table, chosen = _table(bout.table), contender(bout.sampler)
-    stopping = chosen.stopping(table) if chosen.stopping else None
     asker = chosen.asker(table, bout.seed)
+    stopping = chosen.stopping(table, asker) if chosen.stopping else None
     run = simulate(table, asker, bout.trials, bout.workers, stopping)
     file = bout.file(folder)
     file.parent.mkdir(parents=True, exist_ok=True)

@@ -18,7 +18,11 @@ from studies.bench.tables import Archive, Member, Row, Table
 
 
 class Proposed(Protocol):
-    """What a sampler proposes."""
+    """What a sampler proposes.
+
+    With an attribute `key` the sampler is told by that, otherwise by the digest: who may propose a
+    network twice, and stop one of the two, has to tell them apart.
+    """
 
     @property
     def architecture(self) -> Member:
@@ -56,6 +60,9 @@ class Stopping(Protocol):
         self, digest: str, epoch: int, costs: Sequence[float], losses: Sequence[float]
     ) -> bool:
         """Say whether a candidate goes on after this epoch, given the losses of all its epochs."""
+
+    def finished(self, digest: str, values: Sequence[float] | None) -> None:
+        """Say how a full training ended."""
 
     def resumable(self) -> list[str]:
         """Return stopped candidates that deserve to go on now."""
@@ -120,8 +127,8 @@ def simulate(
 @dataclass
 class _Job:
     row: Row
+    key: str
     epoch: int = 0
-    repeated: bool = False
 
 
 @dataclass
@@ -136,7 +143,8 @@ class _Simulation:
     _ended: int = 0
     _duplicates: int = 0
     _queue: list[tuple[float, int, _Job]] = field(default_factory=list)
-    _trained: dict[str, int] = field(default_factory=dict)
+    _jobs: dict[str, _Job] = field(default_factory=dict)
+    _seen: set[str] = field(default_factory=set)
     _asked_s: list[float] = field(default_factory=list)
     _events: list[Event] = field(default_factory=list)
 
@@ -157,7 +165,7 @@ class _Simulation:
             if progress:
                 progress(done, budget)
         asked_ms = 1000 * median(self._asked_s) if self._asked_s else 0.0
-        return Run(tuple(self._events), self._duplicates, len(self._trained), asked_ms)
+        return Run(tuple(self._events), self._duplicates, len(self._seen), asked_ms)
 
     def _start_idle(self, budget: int) -> None:
         while len(self._queue) < self.workers and self._begun < budget:
@@ -172,15 +180,13 @@ class _Simulation:
         self._begun += 1
 
     def _resumed(self) -> _Job | None:
-        for digest in self.stopping.resumable() if self.stopping else ():
-            epoch = self._trained[digest]
-            if epoch < self.table.epochs and not self._running(digest):
+        running = {job.key for _, _, job in self._queue}
+        for key in self.stopping.resumable() if self.stopping else ():
+            job = self._jobs[key]
+            if key not in running and job.epoch < len(job.row.losses):
                 self._ended -= 1
-                return _Job(self.table.rows[digest], epoch)
+                return job
         return None
-
-    def _running(self, digest: str) -> bool:
-        return any(job.row.digest == digest for _, _, job in self._queue)
 
     def _proposed(self) -> _Job | None:
         start_s = time.thread_time()
@@ -189,27 +195,25 @@ class _Simulation:
         if proposal is None:
             return None
         digest = proposal.architecture.digest
-        repeated = digest in self._trained
-        self._duplicates += repeated
-        self._trained.setdefault(digest, 0)
-        return _Job(self.table.rows[digest], repeated=repeated)
+        self._duplicates += digest in self._seen
+        self._seen.add(digest)
+        key = getattr(proposal, "key", digest)
+        self._jobs[key] = _Job(self.table.rows[digest], key)
+        return self._jobs[key]
 
     def _after_epoch(self, job: _Job) -> bool:
         """Return whether the candidate goes on; tell the sampler once it is trained in full."""
         row, losses = job.row, job.row.losses[: job.epoch]
-        self._trained[row.digest] = max(job.epoch, self._trained[row.digest])
         start_s = time.thread_time()
         if isinstance(self.asker, Observer):
-            self.asker.observe(row.digest, job.epoch, losses[-1])
+            self.asker.observe(job.key, job.epoch, losses[-1])
         finished = job.epoch == len(row.losses)
         if finished:
-            self.asker.tell(row.digest, row.values, None)
+            self.asker.tell(job.key, row.values, None)
         self._asked_s[-1] += time.thread_time() - start_s
-        kept = (
-            self.stopping is None
-            or job.repeated
-            or self.stopping.report(row.digest, job.epoch, row.costs, losses)
-        )
+        kept = self.stopping is None or self.stopping.report(job.key, job.epoch, row.costs, losses)
+        if finished and self.stopping is not None:
+            self.stopping.finished(job.key, row.values)
         self._ended += finished or not kept
         return kept and not finished
 

@@ -46,6 +46,9 @@ class Space(Protocol):
     def architecture(self, assignment: Mapping[str, Any]) -> Member:
         """Build what an assignment describes."""
 
+    def distributions(self) -> Mapping[str, Any]:
+        """Return parameter name -> Optuna distribution, of all axes."""
+
     def suggest(self, trial: Any) -> dict[str, Any]:
         """Ask an Optuna trial."""
 

@@ -20,7 +20,7 @@ def bench() -> None:
 
 @bench.command()
 @click.option("--table", "tables", type=click.Choice(_TABLES), multiple=True, help="Default: both.")
-@click.option("--samplers", help="Names separated by commas; default: all.")
+@click.option("--samplers", help="Names separated by commas; default: all but peers.")
 @click.option("--seeds", type=click.IntRange(1), default=20, show_default=True)
 @click.option(
     "--trials", type=click.IntRange(1), default=200, show_default=True,
@@ -55,12 +55,13 @@ def search(
     stopped. Writes, for each table, regret curves (CSV, HTML, PNG) over evaluations, epochs and
     simulated time, and a summary (CSV, Markdown).
     """
-    from studies.bench.contenders import CONTENDERS
+    from studies.bench.contenders import contenders_for
     from studies.bench.runs import Bout, run_all
+    from studies.bench.tables import load_table
     from studies.bench.write import write_comparison
 
-    names = [name.strip() for name in samplers.split(",")] if samplers else list(CONTENDERS)
     for table in tables or _TABLES:
+        names = samplers.split(",") if samplers else contenders_for(load_table(table))
         bouts = [
             Bout(table, name, seed, trials, workers) for name in names for seed in range(seeds)
         ]
