@@ -40,7 +40,7 @@ def regret_figure(curves: pd.DataFrame, over: str, title: str) -> go.Figure:
         colour, x = _colour(name), rows[over].tolist()
         band = [*rows["high"].clip(lower=low), *rows["low"].clip(lower=low)[::-1]]
         figure.add_scatter(
-            x=[*x, *x[::-1]], y=band, fill="toself", fillcolor=colour, opacity=0.12,
+            x=[*x, *x[::-1]], y=band, fill="toself", fillcolor=colour, opacity=0.07,
             line={"width": 0, "shape": "hv"}, hoverinfo="skip", showlegend=False, legendgroup=name,
         )  # fmt: skip
         figure.add_scatter(
