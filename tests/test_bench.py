@@ -20,6 +20,7 @@ from studies.bench.runs import Bout, run_all
 from studies.bench.simulation import Event, Run, as_records, simulate
 from studies.bench.tables import Archive, Row, Table, Volume, load_table
 from studies.bench.write import write_comparison
+from studies.cli.main import main
 
 
 @dataclass(frozen=True)
@@ -386,3 +387,16 @@ def test_comparison_is_written_as_data_and_text(tmp_path: Path) -> None:
     assert all(path.stat().st_size for path in written.paths)
     assert "random" in written.text
     assert "epochs" not in written.paths[2].read_text()  # an untimed table of one epoch
+
+
+def test_command_tells_what_it_wrote(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    asked = "bench search --table nb201 --samplers random,qmc --seeds 2 --trials 5 --no-figures"
+    main(asked.split())
+    told = capsys.readouterr().out
+    assert "nas-bench/nb201-summary.md" in told
+    assert len(list((tmp_path / "nas-bench" / "runs" / "nb201-5x4").iterdir())) == 4
+    main(["bench", "list"])
+    assert "15625 architectures, 1 epochs" in capsys.readouterr().out

@@ -21,6 +21,9 @@ from search_spaces.errors import UserError
 from search_spaces.references import REFERENCES
 from search_spaces.space import SearchSpace
 from studies.bench.vae import TabularEvaluator, best_epochs, load_vae_table
+from studies.config import StudyConfig
+from studies.runner import Runner
+from studies.store import StudyStore
 
 SPACE = """
 name: two
@@ -169,6 +172,31 @@ def test_evaluator_yields_steps_like_a_real_one(
     assert [one.step for one in short] == ["static", "done"]
     with pytest.raises(UserError, match="not in the table"):
         next(TabularEvaluator(table, wanted)(REFERENCES["original"].resized(64)))
+
+
+def test_whole_study_runs_from_the_table(
+    run: Path, protocol: TableProtocol, tmp_path: Path
+) -> None:
+    build(run, protocol, tmp_path / "t.parquet")
+    table = load_vae_table(tmp_path / "t.parquet")
+    config = StudyConfig.model_validate(
+        {
+            "name": "s",
+            "space": protocol.space,
+            "objectives": ["reconstruction_loss", "params"],
+            "search": {"sampler": "random", "trials": 5},
+        }
+    )
+    store = StudyStore(tmp_path / "s")
+    with store.writing():
+        store.create(config, table.space, {"data_fingerprint": "0" * 12})
+        evaluate = TabularEvaluator(table, config.objectives)
+        record = Runner(config, table.space, store, evaluate).run()
+    assert [trial.reference for trial in record.trials] == ["original", "modified", None, None]
+    assert {trial.state for trial in record.trials} == {"complete"}
+    losses = {digest: row.losses[-1] for digest, row in table.table().rows.items()}
+    found = {trial.digest: trial.objectives["reconstruction_loss"] for trial in record.trials[2:]}
+    assert found == losses
 
 
 def test_kept_epoch_is_the_one_of_lowest_total_loss() -> None:
