@@ -14,7 +14,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-Array = npt.NDArray[np.float64]
+from nas.search.members import Array
 
 Indices = npt.NDArray[np.intp]
 
