@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, cast
 
-from nas.search import Proposer
-from nas.search.early_stopping import EarlyStopping
+import numpy as np
+import numpy.typing as npt
+
+from nas.search import EarlyStopping, make_proposer
 from nas.search.samplers import quiet_optuna
 from search_spaces.errors import UserError, nearest
 from studies.bench.peers import NepsMoAsha, SyneTuneMoAsha
@@ -16,8 +18,6 @@ from studies.bench.tables import Member, Table
 
 if TYPE_CHECKING:
     import optuna
-
-    from search_spaces.space import SearchSpace
 
 
 @dataclass(frozen=True)
@@ -58,8 +58,31 @@ def contenders_for(table: Table) -> list[str]:
 
 def _deduplicated(sampler: str) -> Callable[[Table, int], Asker]:
     def make(table: Table, seed: int) -> Asker:
-        space = cast("SearchSpace", table.space)
-        return Proposer(space, sampler, len(table.objectives), seed)
+        return make_proposer(table.space, sampler, table.objectives, seed)
+
+    return make
+
+
+COUNTED = ("params", "macs")
+"""Objectives that follow from an architecture exactly, without building or measuring anything."""
+
+
+def _pareto(known: Collection[str] = COUNTED, **options: Any) -> Callable[[Table, int], Asker]:
+    """Make our own sampler: with the costs in `known` exact and the others learned."""
+
+    def make(table: Table, seed: int) -> Asker:
+        names = table.objectives[1:]
+        unknown = [index for index, name in enumerate(names) if name not in known]
+
+        def costs(members: Sequence[Member]) -> npt.NDArray[np.float64]:
+            rows = np.asarray([table.rows[member.digest].costs for member in members])
+            rows[:, unknown] = np.nan
+            return rows
+
+        exact = costs if known else None
+        return make_proposer(
+            table.space, "pareto", table.objectives, seed, exact, learned=0, **options
+        )
 
     return make
 
@@ -133,6 +156,15 @@ def _own_rule(table: Table, asker: Asker) -> Stopping:
 
 
 CONTENDERS: dict[str, Contender] = {
+    "pareto": Contender("pareto", "ours", _pareto()),
+    "pareto-stopping": Contender("pareto, early stopping", "ours", _pareto(), _stopping, True),
+    "pareto-all-known": Contender(
+        "pareto, latency known as well", "ours", _pareto((*COUNTED, "latency_ms"))
+    ),
+    "pareto-no-costs": Contender("pareto without exact costs", "ours", _pareto(())),
+    "pareto-no-surrogate": Contender("pareto without surrogate", "ours", _pareto(surrogate=False)),
+    "pareto-no-spread": Contender("pareto without spread start", "ours", _pareto(spread=False)),
+    "pareto-no-crossover": Contender("pareto without crossover", "ours", _pareto(crossover=False)),
     "random": Contender("random", "ours", _deduplicated("random")),
     "tpe": Contender("TPE, multivariate and grouped", "ours", _deduplicated("tpe")),
     "nsga2": Contender("NSGA-II", "ours", _deduplicated("nsga2")),

@@ -97,12 +97,12 @@ class CellSpace:
         return {edge: parameter.suggest(trial) for edge, parameter in self._parameters.items()}
 
     def to_optuna(self, assignment: Mapping[str, Scalar]) -> dict[str, Scalar]:
-        """Return the parameters that make `suggest` return `assignment`."""
-        return {edge: assignment[edge] for edge in EDGES}
+        """Return the parameters that make `suggest` return `assignment`, or some edges of it."""
+        return dict(assignment)
 
     def from_optuna(self, params: Mapping[str, Any]) -> Assignment:
         """Return the assignment behind a trial's parameters."""
-        return {edge: params[edge] for edge in EDGES}
+        return {edge: params[edge] for edge in EDGES if edge in params}
 
     def distributions(
         self, assignment: Mapping[str, Scalar] | None = None

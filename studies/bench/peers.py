@@ -202,7 +202,8 @@ def _distributions(table: Table) -> Mapping[str, Any]:
 
 
 def _member(table: Table, config: Mapping[str, Any]) -> Member:
-    return table.space.architecture(table.space.suggest(_Config(config)))
+    member: Member = table.space.architecture(table.space.suggest(_Config(config)))
+    return member
 
 
 def _imported(module: str, package: str) -> Any:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, Protocol
@@ -16,6 +16,7 @@ from typing import Any, Protocol
 import numpy as np
 import numpy.typing as npt
 
+from nas.search.members import Space
 from search_spaces.errors import UserError, nearest
 
 Points = npt.NDArray[np.float64]
@@ -27,33 +28,6 @@ class Member(Protocol):
     @property
     def digest(self) -> str:
         """Equal exactly for equal members."""
-
-
-class Space(Protocol):
-    """What samplers ask of a space: a `SearchSpace`, or something that answers like one."""
-
-    @property
-    def name(self) -> str:
-        """For people."""
-
-    @property
-    def size(self) -> int:
-        """Number of valid assignments."""
-
-    def problem(self, assignment: Mapping[str, Any]) -> str | None:
-        """Say why an assignment is not valid."""
-
-    def architecture(self, assignment: Mapping[str, Any]) -> Member:
-        """Build what an assignment describes."""
-
-    def distributions(self) -> Mapping[str, Any]:
-        """Return parameter name -> Optuna distribution, of all axes."""
-
-    def suggest(self, trial: Any) -> dict[str, Any]:
-        """Ask an Optuna trial."""
-
-    def enumerate(self) -> Iterable[dict[str, Any]]:
-        """Yield every valid assignment."""
 
 
 @dataclass(frozen=True)
