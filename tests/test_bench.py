@@ -14,7 +14,7 @@ from search_spaces.space import SearchSpace
 from studies.bench import runs
 from studies.bench.contenders import CONTENDERS, RawOptuna, contenders_for
 from studies.bench.curves import curves, markdown, summary
-from studies.bench.figures import regret_figure
+from studies.bench.figures import grouped, regret_figure
 from studies.bench.nb201 import EDGES, OPERATIONS, Cell, CellSpace, load_nb201
 from studies.bench.runs import Bout, run_all
 from studies.bench.simulation import Event, Run, as_records, simulate
@@ -264,7 +264,7 @@ def test_every_contender_searches(name: str, nb201: Table, curves_table: Table) 
         assert len(run.events) == 14 * table.epochs
         assert 0 < run.events[-1].regret < 1
         assert run.distinct + run.duplicates > 14 or not chosen.epochs_needed
-        if chosen.family == "ours":
+        if chosen.family in ("ours", "ablation"):
             assert run.duplicates == 0
         assert search(table).events == run.events
 
@@ -337,6 +337,14 @@ def test_regret_figure_has_a_band_and_a_median_for_each_sampler() -> None:
     assert [trace.name for trace in figure.data if trace.mode == "lines"] == ["random", "x"]
     assert len(figure.data) == 4
     assert min(figure.data[3].y) > 0  # the axis is logarithmic
+
+
+def test_ablations_are_drawn_beside_our_own_sampler_alone() -> None:
+    names = ("random", "pareto", "pareto-no-spread")
+    found = curves([_result(name, 0, [1], [0.5]) for name in names], "epochs")
+    groups = {name: set(rows["sampler"]) for name, rows in grouped(found).items()}
+    assert groups == {"": {"random", "pareto"}, "-ablation": {"pareto", "pareto-no-spread"}}
+    assert set(grouped(found[found["sampler"] == "random"])) == {""}
 
 
 def test_comparison_goes_on_where_it_stopped(

@@ -26,7 +26,8 @@ class Contender:
 
     Attributes:
         title: For tables and figures.
-        family: `ours` never trains a network twice; `optuna` trains whatever is proposed.
+        family: `ours` and `ablation` (ours, with a part changed) never train a network twice;
+            `optuna` and `peer` train whatever is proposed.
         asker: Makes it, given a table and a seed.
         stopping: Makes its rule for stopping early, if it has one, given table and asker.
         epochs_needed: Needs a table of several epochs.
@@ -159,12 +160,16 @@ CONTENDERS: dict[str, Contender] = {
     "pareto": Contender("pareto", "ours", _pareto()),
     "pareto-stopping": Contender("pareto, early stopping", "ours", _pareto(), _stopping, True),
     "pareto-all-known": Contender(
-        "pareto, latency known as well", "ours", _pareto((*COUNTED, "latency_ms"))
+        "pareto, latency known as well", "ablation", _pareto((*COUNTED, "latency_ms"))
     ),
-    "pareto-no-costs": Contender("pareto without exact costs", "ours", _pareto(())),
-    "pareto-no-surrogate": Contender("pareto without surrogate", "ours", _pareto(surrogate=False)),
-    "pareto-no-spread": Contender("pareto without spread start", "ours", _pareto(spread=False)),
-    "pareto-no-crossover": Contender("pareto without crossover", "ours", _pareto(crossover=False)),
+    "pareto-no-costs": Contender("pareto without exact costs", "ablation", _pareto(())),
+    "pareto-no-surrogate": Contender(
+        "pareto without surrogate", "ablation", _pareto(surrogate=False)
+    ),
+    "pareto-no-spread": Contender("pareto without spread start", "ablation", _pareto(spread=False)),
+    "pareto-no-crossover": Contender(
+        "pareto without crossover", "ablation", _pareto(crossover=False)
+    ),
     "random": Contender("random", "ours", _deduplicated("random")),
     "tpe": Contender("TPE, multivariate and grouped", "ours", _deduplicated("tpe")),
     "nsga2": Contender("NSGA-II", "ours", _deduplicated("nsga2")),

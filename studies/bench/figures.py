@@ -20,15 +20,22 @@ OVER_TITLES = {
 
 COLOURS = {
     "random": GREY,
+    "syne-tune-moasha": INK,
+    "neps-moasha": "#56b4e9",
     "tpe": AMBER,
     "optuna-tpe": "#d55e00",
     "nsga2": "#009e73",
     "nsga3": "#b0438b",
     "qmc": "#8c7300",
+    "pareto-all-known": "#009e73",
+    "pareto-no-costs": "#d55e00",
+    "pareto-no-surrogate": GREY,
+    "pareto-no-spread": "#b0438b",
+    "pareto-no-crossover": AMBER,
 }
 """One colour per algorithm, whoever runs it; what is not named here is ours: blue."""
 
-DASHES = {"ours": "solid", "optuna": "dot", "peer": "dash"}
+DASHES = {"ours": "solid", "ablation": "solid", "optuna": "dot", "peer": "dash"}
 
 
 def regret_figure(curves: pd.DataFrame, over: str, title: str) -> go.Figure:
@@ -60,6 +67,16 @@ def regret_figure(curves: pd.DataFrame, over: str, title: str) -> go.Figure:
         legend={"orientation": "v", "x": 1.01, "xanchor": "left", "y": 1, "yanchor": "top"}
     )
     return figure
+
+
+def grouped(curves: pd.DataFrame) -> dict[str, pd.DataFrame]:
+    """Split into what is drawn together: all contenders, and our own with its ablations."""
+    family = curves["sampler"].map(lambda name: CONTENDERS[name].family)
+    ablations = family == "ablation"
+    groups = {"": curves[~ablations]}
+    if ablations.any():
+        groups["-ablation"] = curves[ablations | (curves["sampler"] == "pareto")]
+    return {name: rows for name, rows in groups.items() if len(rows)}
 
 
 def write_figures(figures: Mapping[str, go.Figure], folder: Path) -> list[Path]:
@@ -95,9 +112,11 @@ def _title(sampler: str) -> str:
 
 
 def _dash(sampler: str) -> str:
+    if sampler.endswith("-stopping"):
+        return "longdashdot"
     return DASHES[CONTENDERS[sampler].family] if sampler in CONTENDERS else DASHES["peer"]
 
 
 def _colour(sampler: str) -> str:
-    algorithm = sampler.removeprefix("optuna-").removesuffix("-group")
+    algorithm = sampler.removeprefix("optuna-").removesuffix("-group").removesuffix("-stopping")
     return COLOURS.get(sampler) or COLOURS.get(algorithm, BLUE)

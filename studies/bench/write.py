@@ -13,7 +13,7 @@ from rich.table import Table
 
 from studies.bench.contenders import CONTENDERS
 from studies.bench.curves import OVER, count, curves, markdown, minutes, summary
-from studies.bench.figures import regret_figure, write_figures
+from studies.bench.figures import grouped, regret_figure, write_figures
 from studies.bench.tables import load_table
 
 
@@ -31,7 +31,7 @@ def write_comparison(
     """Write curves and summary of the results, all of one table and one budget.
 
     Files: `TABLE-curves.csv`, `TABLE-summary.csv` and `.md`, and with `figures` one HTML page and
-    one PNG per horizontal axis.
+    one PNG per horizontal axis, ablations of our own sampler on pages of their own.
     """
     name, seeds = results[0]["table"], len({result["seed"] for result in results})
     timed = load_table(name).timed
@@ -49,7 +49,11 @@ def write_comparison(
     paths[2].write_text(markdown(told, titles, timed) + "\n", encoding="utf-8")
     if figures:
         title = f"Regret on {name}: median and quartiles of {seeds} seeds"
-        made = {f"{name}-{over}": regret_figure(drawn[over], over, title) for over in axes}
+        made = {
+            f"{name}-{over}{group}": regret_figure(rows, over, title)
+            for over in axes
+            for group, rows in grouped(drawn[over]).items()
+        }
         paths += write_figures(made, folder)
     return Written(_text(name, told, timed), tuple(paths))
 
