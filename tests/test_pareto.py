@@ -1,5 +1,6 @@
 """The Pareto sampler: exact improvement, prediction, and a search that makes use of both."""
 
+import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -29,8 +30,8 @@ def costs(architectures: Sequence[Any]) -> Array:
 
 
 def loss(architecture: Any) -> float:
-    dense = architecture.decoder.stages[0].block == "dense"
-    return 1 + 10 * cost(architecture) ** -0.5 - 0.1 * dense
+    dense = int(architecture.decoder.stages[0].block == "dense")
+    return 1 + 10 / math.sqrt(cost(architecture)) - 0.1 * dense
 
 
 def values(architecture: Any) -> list[float]:

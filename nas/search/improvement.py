@@ -106,7 +106,8 @@ class Floor:
         """Return the loss attained at each of the budgets `costs` (budgets, costs)."""
         within = (self.costs[None] <= costs[:, None]).all(axis=2)
         attained: Array = np.where(within, self.losses, self.reference[-1])
-        return attained.min(axis=1, initial=self.reference[-1])
+        lowest: Array = attained.min(axis=1, initial=self.reference[-1])
+        return lowest
 
     def improvement(self, costs: Array, losses: Array) -> Array:
         """Return the expected hypervolume improvement of each candidate, (candidates,).

@@ -237,10 +237,8 @@ class ParetoEngine:
         rows = _rows([*lessons, *waiting], exact)
         asked = np.column_stack([features, costs[:, exact], np.zeros(len(costs))])
         predict = fit(rows[: len(lessons)], losses)
-        believed = np.median(predict(rows[len(lessons) :]), axis=1)
-        believed = [
-            self._expected(one) or loss for one, loss in zip(waiting, believed, strict=True)
-        ]
+        guessed = np.median(predict(rows[len(lessons) :]), axis=1)
+        believed = [self._expected(one) or loss for one, loss in zip(waiting, guessed, strict=True)]
         expected = np.array([one.costs for one in waiting]).reshape(-1, costs.shape[1])
         for axis in np.flatnonzero(~exact):
             known = np.array([one.costs[axis] for one in lessons])
@@ -256,7 +254,7 @@ class ParetoEngine:
         front = is_nondominated(np.column_stack([points, attained]))
         floor = Floor.of(points[front] / width, attained[front], reference)
         odds = self._odds(features, costs)
-        return floor.best(costs / width, predict(asked), odds).tolist()
+        return list(floor.best(costs / width, predict(asked), odds))
 
     def _odds(self, features: Array, costs: Array) -> Array:
         """Return how probably each candidate is within all limits, as far as any was missed."""

@@ -30,8 +30,8 @@ _STEPS = 15
 _NOISE = 1e-2
 """Expected share of noise in the variance."""
 
-_NEARNESS = 16
-"""Power of the correlation by which known points speak for the surprises around a candidate."""
+_SQUARINGS = 4
+"""By the correlation, so often squared, known points speak for the surprises around a candidate."""
 
 _TINY = 1e-12
 
@@ -63,10 +63,12 @@ def fit(features: Array, values: Array) -> Predict:
 
     def predict(candidates: Array) -> Array:
         wanted = (candidates[:, varies] - centre[varies]) / spread[varies]
-        cross = law.covariance(wanted, known)
+        near = law.matern(wanted, known)
+        cross = near + law.line(wanted, known)
         explained = solve_triangular(factor, cross.T, lower=True)
         left = law.prior(wanted) - (explained**2).sum(axis=0)
-        near = law.matern(wanted, known) ** _NEARNESS
+        for _ in range(_SQUARINGS):
+            near *= near
         local = (near @ surprise + 0.01) / (near.sum(axis=1) + 0.01)
         deviation = np.sqrt(variance * local * np.maximum(left, _TINY))
         samples: Array = mean + width * ((cross @ weights)[:, None] + deviation[:, None] * slices)
@@ -116,7 +118,11 @@ class _Law:
 
     def covariance(self, first: Array, second: Array) -> Array:
         """Return (first, second) without noise."""
-        return self.matern(first, second) + self._weight(first) * (first @ second.T)
+        return self.matern(first, second) + self.line(first, second)
+
+    def line(self, first: Array, second: Array) -> Array:
+        """Return the linear term, (first, second)."""
+        return self._weight() * (first @ second.T)
 
     def matern(self, first: Array, second: Array) -> Array:
         """Return the correlation, (first, second), by distance alone."""
@@ -129,15 +135,14 @@ class _Law:
 
     def prior(self, points: Array) -> Array:
         """Return the variance of each point, noise included, before anything is known."""
-        line: Array = self._weight(points) * (points**2).sum(axis=1)
-        return 1 + np.exp(self.noise) + line
+        total: Array = 1 + np.exp(self.noise) + self._weight() * (points**2).sum(axis=1)
+        return total
 
     def factor(self, points: Array) -> Array:
         """Return the Cholesky factor of the covariance of noisy points."""
         full = self.covariance(points, points)
         full[np.diag_indices(len(points))] += np.exp(self.noise)
-        lower: Array = np.linalg.cholesky(full)
-        return lower
+        return np.asarray(np.linalg.cholesky(full), dtype=np.float64)
 
     def misfit(self, points: Array, values: Array, squares: Array) -> tuple[float, Array]:
         """Return the negative log marginal likelihood, its scale maximised, and its gradient.
@@ -150,7 +155,7 @@ class _Law:
         count, rates = len(points), np.exp(2 * self.rates)
         distance = np.sqrt(5 * np.maximum(squares @ rates, _TINY)).reshape(count, count)
         decay = np.exp(-distance)
-        line = self._weight(points) * (points @ points.T)
+        line = self.line(points, points)
         full = (1 + distance + distance**2 / 3) * decay + line
         full[np.diag_indices(count)] += np.exp(self.noise)
         factor = np.linalg.cholesky(full)
@@ -158,12 +163,12 @@ class _Law:
         scale = max(float(values @ weights) / count, _TINY)
         value = 0.5 * count * np.log(scale) + float(np.log(np.diag(factor)).sum())
         pull = cho_solve((factor, True), np.eye(count)) - np.outer(weights, weights) / scale
-        by_distance = -(5 / 6) * (pull * (1 + distance) * decay).ravel() @ squares * rates
+        by_distance: Array = -(5 / 6) * (pull * (1 + distance) * decay).ravel() @ squares * rates
         by_line, by_noise = 0.5 * (pull * line).sum(), 0.5 * np.trace(pull) * np.exp(self.noise)
         return value, np.append(by_distance, [by_line, by_noise])
 
-    def _weight(self, points: Array) -> float:
-        return float(np.exp(self.linear)) / max(1, points.shape[1])
+    def _weight(self) -> float:
+        return float(np.exp(self.linear)) / max(1, len(self.rates))
 
 
 class AxisFeatures:
