@@ -41,6 +41,7 @@ _HERE = Path(__file__).parent / "spaces"
 
 SPACES: dict[str, Path] = {
     "tiny": _HERE / "tiny.yaml",
+    "table": _HERE / "table.yaml",
     "quickstart": _HERE / "quickstart.yaml",
     "paper": _HERE / "paper.yaml",
     "wide": _HERE / "wide.yaml",

@@ -132,7 +132,8 @@ def test_decisions_are_the_same_for_the_same_reports_and_after_a_restart() -> No
     table = [(str(n), rng.uniform(1, 100, 3), rng.uniform(0.1, 1, 9)) for n in range(60)]
 
     def decided(interrupted_after: int | None) -> list[int]:
-        stopping, ends = EarlyStopping(9, extrapolate=True), []
+        stopping = EarlyStopping(9, extrapolate=True)
+        ends: list[int] = []
         for number, (digest, costs, losses) in enumerate(table):
             if number == interrupted_after:
                 restored = EarlyStopping(9, extrapolate=True)
@@ -140,7 +141,10 @@ def test_decisions_are_the_same_for_the_same_reports_and_after_a_restart() -> No
                     restored.restore(name, cost.tolist(), loss[:end].tolist(), stopped=end < 9)
                 stopping = restored
             epoch = 1
-            while stopping.report(digest, epoch, costs.tolist(), losses[:epoch]) and epoch < 9:
+            while (
+                stopping.report(digest, epoch, costs.tolist(), losses[:epoch].tolist())
+                and epoch < 9
+            ):
                 epoch += 1
             ends.append(epoch)
         return ends

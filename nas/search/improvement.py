@@ -14,7 +14,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-Array = npt.NDArray[np.float64]
+from nas.search.members import Array
 
 Indices = npt.NDArray[np.intp]
 
@@ -106,7 +106,8 @@ class Floor:
         """Return the loss attained at each of the budgets `costs` (budgets, costs)."""
         within = (self.costs[None] <= costs[:, None]).all(axis=2)
         attained: Array = np.where(within, self.losses, self.reference[-1])
-        return attained.min(axis=1, initial=self.reference[-1])
+        lowest: Array = attained.min(axis=1, initial=self.reference[-1])
+        return lowest
 
     def improvement(self, costs: Array, losses: Array) -> Array:
         """Return the expected hypervolume improvement of each candidate, (candidates,).

@@ -1,4 +1,4 @@
-"""Proposals without repetition: a sampler, the space, and what has been tried."""
+"""Proposals without repetition: an engine, the space, and what has been tried."""
 
 from __future__ import annotations
 
@@ -7,17 +7,12 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-import optuna
-from optuna.trial import Trial, TrialState
 
-from nas.search.samplers import SAMPLERS, make_sampler, quiet_optuna
-from search_spaces.architecture import Architecture
-from search_spaces.space import SearchSpace
-
-Assignment = dict[str, Any]
-
-PATIENCE = 10
-"""Repetitions a sampler is granted in a row before an unseen architecture is drawn for it."""
+from nas.search.members import Assignment, Costs, Engine, Space
+from nas.search.optuna_engine import PATIENCE, OptunaEngine
+from nas.search.pareto import ParetoEngine
+from nas.search.samplers import SAMPLERS
+from search_spaces.errors import UserError
 
 ENUMERABLE = 200_000
 """Spaces up to this many assignments are walked to the last architecture when draws run dry."""
@@ -30,32 +25,30 @@ class Proposal:
     """An architecture that was not tried before, and how many repetitions it took to find one."""
 
     assignment: Assignment
-    architecture: Architecture
+    architecture: Any
     repeats: int
 
 
 class Proposer:
     """Propose architectures of a space, each network at most once.
 
-    The sampler works on a study of its own in memory. There repeated proposals fail unheard, and
-    inactive axes may have values; the study that people look at holds neither. What is proposed
-    depends on the seed and on what was told, not on when a search was interrupted. All objectives
-    are minimised.
+    Several proposals may be open at once. What is proposed depends on the seed and on what was
+    told, not on when a search was interrupted. All objectives are minimised.
+
+    Args:
+        space: Where architectures come from.
+        sampler: One of `SAMPLERS`.
+        objectives: How many values a candidate is told with.
+        seed: Of everything that is drawn.
+        options: For `pareto`, the arguments of `ParetoEngine`.
     """
 
-    def __init__(self, space: SearchSpace, sampler: str, objectives: int, seed: int) -> None:
-        self.space = space
-        kind = SAMPLERS[sampler]
-        self._sampler, self._seed = sampler, seed
-        self._enumerate = kind is None
-        self._all_axes = kind is not None and kind.all_axes
-        self._reseeded = kind is not None and kind.reseeded
-        with quiet_optuna():
-            self._study = optuna.create_study(
-                directions=["minimize"] * objectives, sampler=make_sampler(sampler, seed)
-            )
+    def __init__(
+        self, space: Space, sampler: str, objectives: int, seed: int, **options: Any
+    ) -> None:
+        self.space, self._seed = space, seed
+        self._engine = _engine(space, sampler, objectives, seed, options)
         self._seen: set[str] = set()
-        self._open: dict[str, Trial] = {}
         self._walk: Iterator[Assignment] | None = None
 
     @property
@@ -65,27 +58,16 @@ class Proposer:
 
     def propose(self) -> Proposal | None:
         """Return an architecture not seen before, or None when the space has no other."""
-        if self._enumerate:
+        if self._engine is None:
             return self._unseen_in_order(0)
-        for repeats in range(PATIENCE):
-            if self._reseeded:
-                # By what was seen, so that a resumed search goes the way it would have gone.
-                seed = np.random.SeedSequence([self._seed, self.seen, repeats]).generate_state(1)
-                self._study.sampler = make_sampler(self._sampler, int(seed[0]))
-            trial = self._study.ask(self.space.distributions() if self._all_axes else None)
-            assignment = self.space.suggest(trial)
-            if self.space.problem(assignment) is not None:
-                self._study.tell(trial, state=TrialState.FAIL)
-                continue
-            architecture = self.space.architecture(assignment)
-            if architecture.digest not in self._seen:
-                self._seen.add(architecture.digest)
-                self._open[architecture.digest] = trial
-                return Proposal(assignment, architecture, repeats)
-            self._study.tell(trial, state=TrialState.FAIL)
-        return self._unseen_draw() or self._unseen_in_order(PATIENCE)
+        found = self._engine.propose(self._seen, self._rng())
+        if found is None:
+            return self._unseen_draw() or self._unseen_in_order(PATIENCE)
+        proposal = Proposal(*found)
+        self._seen.add(proposal.architecture.digest)
+        return proposal
 
-    def register(self, assignment: Assignment | None, architecture: Architecture) -> None:
+    def register(self, assignment: Assignment | None, architecture: Any) -> None:
         """Count an architecture chosen elsewhere (a reference, an earlier session) as seen.
 
         Without an assignment (not a member of the space) the sampler never hears of it.
@@ -93,8 +75,8 @@ class Proposer:
         if architecture.digest in self._seen:
             return
         self._seen.add(architecture.digest)
-        if assignment is not None:
-            self._adopt(assignment, architecture.digest)
+        if assignment is not None and self._engine is not None:
+            self._engine.adopt(assignment, architecture, self._rng())
 
     def tell(
         self,
@@ -107,30 +89,31 @@ class Proposer:
         `violations` holds by how much it misses each hard limit: relative, above zero is a miss. In
         a study with limits every candidate reports them, or the sampler takes it for infeasible.
         """
-        trial = self._open.pop(digest, None)
-        if trial is None:
-            return
-        for key, violation in (violations or {}).items():
-            trial.set_constraint(key, violation)
-        if values is None:
-            self._study.tell(trial, state=TrialState.PRUNED if violations else TrialState.FAIL)
-        else:
-            self._study.tell(trial, list(values))
+        if self._engine is not None:
+            self._engine.tell(digest, values, violations or {})
 
-    def _adopt(self, assignment: Assignment, digest: str) -> None:
-        params = self.space.to_optuna(assignment)
-        distributions = self.space.distributions(assignment)
-        if self._all_axes:
-            everything = self.space.distributions()
-            drawn = self.space.to_optuna(self.space.sample(self._rng()))
-            params = {
-                name: params.get(name, drawn.get(name, _first(distribution)))
-                for name, distribution in everything.items()
-            }
-            distributions = everything
-        with quiet_optuna():
-            self._study.enqueue_trial(params)
-        self._open[digest] = self._study.ask(fixed_distributions=distributions)
+    def observe(self, digest: str, epoch: int, loss: float) -> None:
+        """Report a loss while in training: `pareto` learns from it if the training is stopped."""
+        if isinstance(self._engine, ParetoEngine):
+            self._engine.observe(digest, epoch, loss)
+
+    def warm(
+        self,
+        assignments: Sequence[Assignment],
+        architectures: Sequence[Any],
+        values: Sequence[Sequence[float]],
+    ) -> None:
+        """Learn from candidates of an earlier study of the same space and data.
+
+        They do not count as seen, nor their values as found: the protocol may have been another.
+
+        Raises:
+            UserError: if the sampler is not `pareto`.
+        """
+        if not isinstance(self._engine, ParetoEngine):
+            raise UserError("search.sampler: only pareto starts from an earlier study")
+        for candidate in zip(assignments, architectures, values, strict=True):
+            self._engine.warm(*candidate)
 
     def _rng(self) -> np.random.Generator:
         return np.random.default_rng([self._seed, self.seen])
@@ -164,7 +147,38 @@ class Proposer:
         return Proposal(assignment, architecture, repeats)
 
 
-def _first(distribution: optuna.distributions.BaseDistribution) -> Any:
-    if isinstance(distribution, optuna.distributions.CategoricalDistribution):
-        return distribution.choices[0]
-    return distribution.low  # type: ignore[attr-defined]
+def make_proposer(
+    space: Space,
+    sampler: str,
+    objectives: Sequence[str],
+    seed: int,
+    costs: Costs | None = None,
+    **options: Any,
+) -> Proposer:
+    """Return a proposer for objectives by name, `reconstruction_loss` or else the first learned.
+
+    Args:
+        space: Where architectures come from.
+        sampler: One of `SAMPLERS`.
+        objectives: Names, in the order candidates are told.
+        seed: Of everything that is drawn.
+        costs: Architectures -> all objectives but the learned one, in order; NaN in columns that
+            it cannot know. Optuna's samplers make no use of it.
+        options: `learned`, `features` and the fields of `ParetoOptions`; for `pareto` alone.
+    """
+    if sampler == "pareto":
+        name = "reconstruction_loss"
+        learned = objectives.index(name) if name in objectives else 0
+        options = {"learned": learned, "costs": costs, **options}
+    return Proposer(space, sampler, len(objectives), seed, **options)
+
+
+def _engine(
+    space: Space, sampler: str, objectives: int, seed: int, options: Mapping[str, Any]
+) -> Engine | None:
+    if sampler == "pareto":
+        return ParetoEngine(space, objectives, **options)
+    if options:
+        raise TypeError(f"{sampler} takes no options, but got {', '.join(options)}")
+    kind = SAMPLERS[sampler]
+    return None if kind is None else OptunaEngine(space, kind, objectives, seed)

@@ -1,4 +1,4 @@
-"""Optuna's samplers behind one table."""
+"""Every sampler by name, and how to make those of Optuna."""
 
 from __future__ import annotations
 
@@ -49,6 +49,7 @@ def _qmc(seed: int) -> BaseSampler:
 
 
 SAMPLERS: dict[str, SamplerKind | None] = {
+    "pareto": None,
     "tpe": SamplerKind(_tpe, False, "tree-structured Parzen estimator, multivariate and grouped"),
     "nsga2": SamplerKind(
         lambda seed: NSGAIISampler(seed=seed, population_size=GENERATION),
@@ -64,13 +65,12 @@ SAMPLERS: dict[str, SamplerKind | None] = {
     "qmc": SamplerKind(_qmc, True, "quasi-random Sobol sequence over the ordered axes", False),
     "enumerate": None,
 }
-"""Sampler names; `enumerate` walks the whole space in shuffled order and needs no model."""
+"""Sampler names, and how to make those of Optuna. `pareto` is ours (`nas.search.pareto`);
+`enumerate` walks the whole space in shuffled order and needs no model."""
 
 
-def make_sampler(name: str, seed: int) -> BaseSampler:
-    """Return a new Optuna sampler; `enumerate` gets the random one, which it never asks."""
-    kind = SAMPLERS[name] or SAMPLERS["random"]
-    assert kind is not None
+def make_sampler(kind: SamplerKind, seed: int) -> BaseSampler:
+    """Return a new Optuna sampler."""
     with quiet_optuna():
         return kind.make(seed)
 

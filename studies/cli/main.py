@@ -15,6 +15,7 @@ GROUPS: dict[str, tuple[str, str]] = {
     "profile": ("studies.cli.profile:profile", "Measure what a model costs, layer by layer."),
     "space": ("studies.cli.space:space", "List, inspect and sample search spaces."),
     "data": ("studies.cli.data:data", "Preview and export the images."),
+    "bench": ("studies.cli.bench:bench", "Compare samplers on tables of trained models."),
     "export": ("studies.cli.export:export", "Write a model as ONNX and verify it."),
 }
 """Sub-commands: where each is defined and its one-line help, known without importing it."""

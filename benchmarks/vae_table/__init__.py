@@ -1,0 +1,1 @@
+"""The table of trained VAEs: every architecture of the space `table`, epoch by epoch."""

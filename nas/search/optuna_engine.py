@@ -1,0 +1,86 @@
+"""Optuna's samplers as an engine: a study in memory that nobody else sees."""
+
+from __future__ import annotations
+
+from collections.abc import Container, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import optuna
+from optuna.trial import Trial, TrialState
+
+from nas.search.members import Assignment, Space
+from nas.search.samplers import SamplerKind, make_sampler, quiet_optuna
+
+PATIENCE = 10
+"""Repetitions a sampler is granted in a row before it counts as stuck."""
+
+
+class OptunaEngine:
+    """Works on a study of its own in memory.
+
+    There repeated proposals fail unheard, and inactive axes may have values; the study that people
+    look at holds neither.
+    """
+
+    def __init__(self, space: Space, kind: SamplerKind, objectives: int, seed: int) -> None:
+        self._space, self._kind = space, kind
+        with quiet_optuna():
+            self._study = optuna.create_study(
+                directions=["minimize"] * objectives, sampler=make_sampler(kind, seed)
+            )
+        self._open: dict[str, Trial] = {}
+
+    def propose(
+        self, seen: Container[str], rng: np.random.Generator
+    ) -> tuple[Assignment, Any, int] | None:
+        """Ask until something unseen comes, `PATIENCE` times at most."""
+        for repeats in range(PATIENCE):
+            if self._kind.reseeded:
+                # By what was seen, so that a resumed search goes the way it would have gone.
+                self._study.sampler = make_sampler(self._kind, int(rng.integers(2**32)))
+            trial = self._study.ask(self._space.distributions() if self._kind.all_axes else None)
+            assignment = self._space.suggest(trial)
+            if self._space.problem(assignment) is None:
+                architecture = self._space.architecture(assignment)
+                if architecture.digest not in seen:
+                    self._open[architecture.digest] = trial
+                    return assignment, architecture, repeats
+            self._study.tell(trial, state=TrialState.FAIL)
+        return None
+
+    def adopt(self, assignment: Assignment, architecture: Any, rng: np.random.Generator) -> None:
+        """Ask for exactly this assignment."""
+        params = self._space.to_optuna(assignment)
+        distributions = self._space.distributions(assignment)
+        if self._kind.all_axes:
+            everything = self._space.distributions()
+            drawn = self._space.to_optuna(self._space.sample(rng))
+            params = {
+                name: params.get(name, drawn.get(name, _first(distribution)))
+                for name, distribution in everything.items()
+            }
+            distributions = everything
+        with quiet_optuna():
+            self._study.enqueue_trial(params)
+        self._open[architecture.digest] = self._study.ask(fixed_distributions=distributions)
+
+    def tell(
+        self, digest: str, values: Sequence[float] | None, violations: Mapping[str, float]
+    ) -> None:
+        """Tell the study; a candidate without values has failed, or was pruned by its limits."""
+        trial = self._open.pop(digest, None)
+        if trial is None:
+            return
+        for key, violation in violations.items():
+            trial.set_constraint(key, violation)
+        if values is None:
+            self._study.tell(trial, state=TrialState.PRUNED if violations else TrialState.FAIL)
+        else:
+            self._study.tell(trial, list(values))
+
+
+def _first(distribution: optuna.distributions.BaseDistribution) -> Any:
+    if isinstance(distribution, optuna.distributions.CategoricalDistribution):
+        return distribution.choices[0]
+    return distribution.low  # type: ignore[attr-defined]

@@ -1,0 +1,1 @@
+"""Benchmarks of search: recorded tables, simulated time, and samplers compared on them."""

@@ -1,0 +1,205 @@
+"""Who takes part: our samplers, and Optuna's as they come."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, cast
+
+import numpy as np
+import numpy.typing as npt
+
+from nas.search import EarlyStopping, make_proposer
+from nas.search.samplers import quiet_optuna
+from search_spaces.errors import UserError, nearest
+from studies.bench.peers import NepsMoAsha, SyneTuneMoAsha
+from studies.bench.simulation import Asker, Stopping
+from studies.bench.tables import Member, Table
+
+if TYPE_CHECKING:
+    import optuna
+
+
+@dataclass(frozen=True)
+class Contender:
+    """One way to search.
+
+    Attributes:
+        title: For tables and figures.
+        family: `ours` and `ablation` (ours, with a part changed) never train a network twice;
+            `optuna` and `peer` train whatever is proposed.
+        asker: Makes it, given a table and a seed.
+        stopping: Makes its rule for stopping early, if it has one, given table and asker.
+        epochs_needed: Needs a table of several epochs.
+    """
+
+    title: str
+    family: str
+    asker: Callable[[Table, int], Asker]
+    stopping: Callable[[Table, Asker], Stopping] | None = None
+    epochs_needed: bool = False
+
+
+def contender(name: str) -> Contender:
+    """Return one of `CONTENDERS`; raise `UserError` for another name."""
+    if name not in CONTENDERS:
+        known = ", ".join(CONTENDERS)
+        raise UserError(f"sampler {name!r}: none of {known}{nearest(name, CONTENDERS)}")
+    return CONTENDERS[name]
+
+
+def contenders_for(table: Table) -> list[str]:
+    """Return the names of all that can search this table with our dependencies alone."""
+    return [
+        name
+        for name, one in CONTENDERS.items()
+        if one.family != "peer" and (table.epochs > 1 or not one.epochs_needed)
+    ]
+
+
+def _deduplicated(sampler: str) -> Callable[[Table, int], Asker]:
+    def make(table: Table, seed: int) -> Asker:
+        return make_proposer(table.space, sampler, table.objectives, seed)
+
+    return make
+
+
+COUNTED = ("params", "macs")
+"""Objectives that follow from an architecture exactly, without building or measuring anything."""
+
+
+def _pareto(known: Collection[str] = COUNTED, **options: Any) -> Callable[[Table, int], Asker]:
+    """Make our own sampler: with the costs in `known` exact and the others learned."""
+
+    def make(table: Table, seed: int) -> Asker:
+        names = table.objectives[1:]
+        unknown = [index for index, name in enumerate(names) if name not in known]
+
+        def costs(members: Sequence[Member]) -> npt.NDArray[np.float64]:
+            rows = np.asarray([table.rows[member.digest].costs for member in members])
+            rows[:, unknown] = np.nan
+            return rows
+
+        exact = costs if known else None
+        return make_proposer(
+            table.space, "pareto", table.objectives, seed, exact, learned=0, **options
+        )
+
+    return make
+
+
+@dataclass(frozen=True)
+class _Proposal:
+    architecture: Member
+
+
+class RawOptuna:
+    """Optuna's ask and tell as its documentation has it: repetitions are proposals like others.
+
+    Inactive axes are not asked for, and nothing is done about proposals that the space forbids but
+    to fail them and ask again.
+    """
+
+    def __init__(self, table: Table, sampler: optuna.samplers.BaseSampler) -> None:
+        import optuna
+
+        self._space = table.space
+        with quiet_optuna():
+            self._study = optuna.create_study(
+                directions=["minimize"] * len(table.objectives), sampler=sampler
+            )
+        self._open: dict[str, list[Any]] = {}
+
+    def propose(self) -> _Proposal:
+        """Return what Optuna proposes."""
+        import optuna
+
+        with quiet_optuna():
+            while True:
+                trial = self._study.ask()
+                assignment = self._space.suggest(trial)
+                if self._space.problem(assignment) is None:
+                    break
+                self._study.tell(trial, state=optuna.trial.TrialState.FAIL)
+        member = self._space.architecture(assignment)
+        self._open.setdefault(member.digest, []).append(trial)
+        return _Proposal(member)
+
+    def tell(
+        self,
+        digest: str,
+        values: Sequence[float] | None,
+        violations: Mapping[str, float] | None = None,
+    ) -> None:
+        """Report the objectives to the first open trial of this architecture."""
+        with quiet_optuna():
+            self._study.tell(self._open[digest].pop(0), values)
+
+
+def _raw(name: str, **options: Any) -> Callable[[Table, int], Asker]:
+    def make(table: Table, seed: int) -> Asker:
+        import optuna
+
+        with quiet_optuna():
+            sampler = getattr(optuna.samplers, name)(seed=seed, **options)
+        return RawOptuna(table, sampler)
+
+    return make
+
+
+def _stopping(table: Table, asker: Asker) -> Stopping:
+    return EarlyStopping(table.epochs)
+
+
+def _own_rule(table: Table, asker: Asker) -> Stopping:
+    """Return the asker itself: it decides both."""
+    return cast("Stopping", asker)
+
+
+CONTENDERS: dict[str, Contender] = {
+    "pareto": Contender("pareto", "ours", _pareto()),
+    "pareto-stopping": Contender("pareto, early stopping", "ours", _pareto(), _stopping, True),
+    "pareto-all-known": Contender(
+        "pareto, latency known as well", "ablation", _pareto((*COUNTED, "latency_ms"))
+    ),
+    "pareto-no-costs": Contender("pareto without exact costs", "ablation", _pareto(())),
+    "pareto-no-surrogate": Contender(
+        "pareto without surrogate", "ablation", _pareto(surrogate=False)
+    ),
+    "pareto-no-spread": Contender("pareto without spread start", "ablation", _pareto(spread=False)),
+    "pareto-no-crossover": Contender(
+        "pareto without crossover", "ablation", _pareto(crossover=False)
+    ),
+    "random": Contender("random", "ours", _deduplicated("random")),
+    "tpe": Contender("TPE, multivariate and grouped", "ours", _deduplicated("tpe")),
+    "nsga2": Contender("NSGA-II", "ours", _deduplicated("nsga2")),
+    "nsga3": Contender("NSGA-III", "ours", _deduplicated("nsga3")),
+    "qmc": Contender("QMC", "ours", _deduplicated("qmc")),
+    "random-stopping": Contender(
+        "random, early stopping", "ours", _deduplicated("random"), _stopping, True
+    ),
+    "tpe-stopping": Contender(
+        "TPE, multivariate and grouped, early stopping",
+        "ours",
+        _deduplicated("tpe"),
+        _stopping,
+        True,
+    ),
+    "optuna-random": Contender("Optuna random", "optuna", _raw("RandomSampler")),
+    "optuna-tpe": Contender("Optuna TPE", "optuna", _raw("TPESampler")),
+    "optuna-tpe-group": Contender(
+        "Optuna TPE, multivariate and grouped",
+        "optuna",
+        _raw("TPESampler", multivariate=True, group=True),
+    ),
+    "optuna-nsga2": Contender("Optuna NSGA-II", "optuna", _raw("NSGAIISampler")),
+    "optuna-nsga3": Contender("Optuna NSGA-III", "optuna", _raw("NSGAIIISampler")),
+    "optuna-qmc": Contender(
+        "Optuna QMC",
+        "optuna",
+        _raw("QMCSampler", scramble=True, warn_independent_sampling=False),
+    ),
+    "syne-tune-moasha": Contender("Syne Tune MO-ASHA", "peer", SyneTuneMoAsha, _own_rule, True),
+    "neps-moasha": Contender("NePS MO-ASHA", "peer", NepsMoAsha, _own_rule, True),
+}
+"""Names on the command line. Optuna's samplers have their own defaults."""

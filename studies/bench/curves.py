@@ -1,0 +1,120 @@
+"""From the results of many seeds to curves with quantile bands and one table."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+
+Result = Mapping[str, Any]
+
+OVER = ("evaluations", "epochs", "time_s")
+"""What regret is drawn over: candidates that ended, epochs trained, simulated seconds."""
+
+NEAR = 0.01
+"""Regret at which a search counts as having found the front: 99 % of its hypervolume."""
+
+QUANTILES = {"low": 0.25, "median": 0.5, "high": 0.75}
+_POINTS = 200
+
+
+def curves(results: Sequence[Result], over: str) -> pd.DataFrame:
+    """Return one row per sampler and point of a common grid.
+
+    Columns: `sampler`, `over` (named as asked), `low`, `median`, `high` (quartiles of the seeds'
+    regret) and `seeds`. Before its first result a search has the regret 1; after its last one it
+    keeps what it has.
+    """
+    frames = []
+    for sampler, found in _by_sampler(results).items():
+        end = max(result[over][-1] for result in found)
+        grid = np.unique(np.linspace(0, end, _POINTS).round(0 if over != "time_s" else 6))
+        regrets = np.stack([_on_grid(result, over, grid) for result in found])
+        bands = {name: np.quantile(regrets, q, axis=0) for name, q in QUANTILES.items()}
+        columns = {"sampler": sampler, over: grid, **bands, "seeds": len(found)}
+        frames.append(pd.DataFrame(columns))
+    return pd.concat(frames, ignore_index=True)
+
+
+def summary(results: Sequence[Result]) -> pd.DataFrame:
+    """Return one row per sampler: what it took to come near the front, and what it cost.
+
+    `to_99_evaluations`, `to_99_epochs`, `to_99_s`: medians over all seeds, infinite where half of
+    them never came that near; `reached`: how many did; `regret_*`: quartiles at the end;
+    `duplicates`: mean number of repeated trainings; `ask_ms`: median of the seeds' medians.
+    """
+    rows = []
+    for sampler, found in _by_sampler(results).items():
+        ends = np.asarray([result["regret"][-1] for result in found])
+        to_near = {over: [_first_near(result, over) for result in found] for over in OVER}
+        rows.append(
+            {
+                "sampler": sampler,
+                "seeds": len(found),
+                "reached": int(np.isfinite(to_near["epochs"]).sum()),
+                "to_99_evaluations": _median(to_near["evaluations"]),
+                "to_99_epochs": _median(to_near["epochs"]),
+                "to_99_s": _median(to_near["time_s"]),
+                **{f"regret_{name}": np.quantile(ends, q) for name, q in QUANTILES.items()},
+                "duplicates": np.mean([result["duplicates"] for result in found]),
+                "distinct": np.mean([result["distinct"] for result in found]),
+                "ask_ms": np.median([result["ask_ms"] for result in found]),
+            }
+        )
+    return pd.DataFrame(rows).sort_values(["to_99_epochs", "regret_median"], ignore_index=True)
+
+
+def markdown(table: pd.DataFrame, titles: Mapping[str, str], timed: bool = True) -> str:
+    """Write the summary as a Markdown table; epochs and seconds only where they were `timed`."""
+    heads = ["sampler", "evaluations to 99 %"]
+    heads += ["epochs to 99 %", "simulated time to 99 %"] if timed else []
+    heads += ["seeds there", "regret at the end (quartiles)", "repeated trainings", "ask"]
+    lines = [_line(heads), _line(["---"] * len(heads))]
+    for row in table.to_dict("records"):
+        epochs = [count(row["to_99_epochs"]), minutes(row["to_99_s"])] if timed else []
+        regret = f"{row['regret_median']:.4f} ({row['regret_low']:.4f} to {row['regret_high']:.4f})"
+        cells = [titles.get(row["sampler"], row["sampler"]), count(row["to_99_evaluations"])]
+        cells += [*epochs, f"{row['reached']}/{row['seeds']}", regret]
+        cells += [f"{row['duplicates']:.1f}", f"{row['ask_ms']:.1f} ms"]
+        lines.append(_line(cells))
+    return "\n".join(lines)
+
+
+def _line(cells: Sequence[str]) -> str:
+    return f"| {' | '.join(cells)} |"
+
+
+def _by_sampler(results: Sequence[Result]) -> dict[str, list[Result]]:
+    grouped: dict[str, list[Result]] = {}
+    for result in results:
+        grouped.setdefault(result["sampler"], []).append(result)
+    return grouped
+
+
+def _on_grid(result: Result, over: str, grid: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
+    regrets = np.asarray([1.0, *result["regret"]])
+    return np.asarray(regrets[np.searchsorted(result[over], grid, side="right")])
+
+
+def _first_near(result: Result, over: str) -> float:
+    near = np.asarray(result["regret"]) <= NEAR
+    return float(np.asarray(result[over])[near.argmax()]) if near.any() else np.inf
+
+
+def _median(values: Sequence[float]) -> float:
+    """Return the median, infinite where half or more of the values are."""
+    ordered = sorted(values)
+    return ordered[len(ordered) // 2]
+
+
+def count(value: float) -> str:
+    """Write a whole number, or that it was not reached."""
+    return f"{value:.0f}" if np.isfinite(value) else "not reached"
+
+
+def minutes(seconds: float) -> str:
+    """Write minutes, or that they were not enough."""
+    return f"{seconds / 60:.1f} min" if np.isfinite(seconds) else "not reached"

@@ -1,0 +1,122 @@
+"""Regret curves with bands, as an HTML page per figure and a PNG."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+
+import pandas as pd
+import plotly.graph_objects as go
+
+from search_spaces.errors import UserError
+from studies.bench.contenders import CONTENDERS
+from studies.figure_style import AMBER, BLUE, GREY, INK, log_ticks, new_figure
+
+OVER_TITLES = {
+    "evaluations": "Evaluated candidates",
+    "epochs": "Trained epochs",
+    "time_s": "Simulated time (s)",
+}
+
+COLOURS = {
+    "random": GREY,
+    "syne-tune-moasha": INK,
+    "neps-moasha": "#56b4e9",
+    "tpe": AMBER,
+    "optuna-tpe": "#d55e00",
+    "nsga2": "#009e73",
+    "nsga3": "#b0438b",
+    "qmc": "#8c7300",
+    "pareto-all-known": "#009e73",
+    "pareto-no-costs": "#d55e00",
+    "pareto-no-surrogate": GREY,
+    "pareto-no-spread": "#b0438b",
+    "pareto-no-crossover": AMBER,
+}
+"""One colour per algorithm, whoever runs it; what is not named here is ours: blue."""
+
+DASHES = {"ours": "solid", "ablation": "solid", "optuna": "dot", "peer": "dash"}
+
+
+def regret_figure(curves: pd.DataFrame, over: str, title: str) -> go.Figure:
+    """Plot the median regret over `over` with the band between the quartiles; lower is better."""
+    figure = new_figure(title)
+    low = max(1e-4, float(curves["low"].min()))
+    for sampler, rows in curves.groupby("sampler", sort=False):
+        name = str(sampler)
+        colour, x = _colour(name), rows[over].tolist()
+        band = [*rows["high"].clip(lower=low), *rows["low"].clip(lower=low)[::-1]]
+        figure.add_scatter(
+            x=[*x, *x[::-1]], y=band, fill="toself", fillcolor=colour, opacity=0.07,
+            line={"width": 0, "shape": "hv"}, hoverinfo="skip", showlegend=False, legendgroup=name,
+        )  # fmt: skip
+        figure.add_scatter(
+            x=x, y=rows["median"].clip(lower=low).tolist(), mode="lines", legendgroup=name,
+            name=_title(name),
+            line={"color": colour, "width": 2, "dash": _dash(name), "shape": "hv"},
+            hovertemplate=f"{_title(name)}: %{{y:.4f}} at %{{x:.0f}}<extra></extra>",
+        )  # fmt: skip
+    ticks = log_ticks(low, 1.0)
+    figure.add_hline(y=0.01, line={"color": INK, "width": 1, "dash": "dash"})
+    figure.update_xaxes(title_text=OVER_TITLES[over], rangemode="tozero")
+    figure.update_yaxes(
+        title_text="Hypervolume regret", type="log", tickvals=ticks,
+        ticktext=[f"{tick:g}" for tick in ticks],
+    )  # fmt: skip
+    figure.update_layout(
+        legend={"orientation": "v", "x": 1.01, "xanchor": "left", "y": 1, "yanchor": "top"}
+    )
+    return figure
+
+
+def grouped(curves: pd.DataFrame) -> dict[str, pd.DataFrame]:
+    """Split into what is drawn together: all contenders, and our own with its ablations."""
+    family = curves["sampler"].map(lambda name: CONTENDERS[name].family)
+    ablations = family == "ablation"
+    groups = {"": curves[~ablations]}
+    if ablations.any():
+        groups["-ablation"] = curves[ablations | (curves["sampler"] == "pareto")]
+    return {name: rows for name, rows in groups.items() if len(rows)}
+
+
+def write_figures(figures: Mapping[str, go.Figure], folder: Path) -> list[Path]:
+    """Write `NAME.html` and `NAME.png` for each figure; return the paths.
+
+    Raises:
+        UserError: no browser was found to draw the PNGs with; the pages are there.
+    """
+    import kaleido
+    from choreographer.browsers import BrowserFailedError, ChromeNotFoundError
+
+    folder.mkdir(parents=True, exist_ok=True)
+    pages = [folder / f"{name}.html" for name in figures]
+    for page, figure in zip(pages, figures.values(), strict=True):
+        figure.write_html(page, include_plotlyjs=True)
+    pictures = [folder / f"{name}.png" for name in figures]
+    jobs = [
+        {"fig": figure, "path": str(path), "opts": {"width": 1000, "height": 520, "scale": 2}}
+        for figure, path in zip(figures.values(), pictures, strict=True)
+    ]
+    try:
+        kaleido.write_fig_from_object_sync(jobs, kopts={"mathjax": False})
+    except (ChromeNotFoundError, BrowserFailedError):
+        raise UserError(
+            f"{folder}: the pages are written; PNG figures need Chrome or Chromium: install one, "
+            "or name it in BROWSER_PATH"
+        ) from None
+    return [*pages, *pictures]
+
+
+def _title(sampler: str) -> str:
+    return CONTENDERS[sampler].title if sampler in CONTENDERS else sampler
+
+
+def _dash(sampler: str) -> str:
+    if sampler.endswith("-stopping"):
+        return "longdashdot"
+    return DASHES[CONTENDERS[sampler].family] if sampler in CONTENDERS else DASHES["peer"]
+
+
+def _colour(sampler: str) -> str:
+    algorithm = sampler.removeprefix("optuna-").removesuffix("-group").removesuffix("-stopping")
+    return COLOURS.get(sampler) or COLOURS.get(algorithm, BLUE)

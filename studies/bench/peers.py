@@ -1,0 +1,215 @@
+"""Other frameworks' multi-objective searches with early stopping, driven by their own interfaces.
+
+Both decide by themselves what to train and for how long; an adapter is asker and stopping rule at
+once. They know of no inactive axes and train again what they draw again. Their packages are not
+among ours: `pip install syne-tune` (the extra `peers`); NePS wants a pandas below 3, so it has to
+live in an environment of its own.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any
+
+import numpy as np
+import torch
+
+from search_spaces.errors import UserError
+from studies.bench.tables import Member, Table
+
+
+@dataclass(frozen=True)
+class Keyed:
+    """A proposal under the number its framework knows it by: one network may have several."""
+
+    architecture: Member
+    key: str
+
+
+class _Config:
+    """A configuration of all axes, asked like an Optuna trial: inactive axes drop out."""
+
+    def __init__(self, config: Mapping[str, Any]) -> None:
+        self._config = config
+
+    def suggest_categorical(self, name: str, choices: Sequence[Any]) -> Any:
+        return self._config[name]
+
+    def suggest_int(self, name: str, low: int, high: int, *, step: int) -> int:
+        return int(self._config[name])
+
+
+class _Seeded:
+    """Lends a framework the global random states that it draws from, without leaving a trace."""
+
+    def __init__(self, seed: int) -> None:
+        numpy = np.random.RandomState(seed).get_state()
+        torch_state = torch.Generator().manual_seed(seed).get_state()
+        self._states = (numpy, random.Random(seed).getstate(), torch_state)
+
+    @contextmanager
+    def __call__(self) -> Iterator[None]:
+        before = _states()
+        _set_states(self._states)
+        try:
+            yield
+        finally:
+            self._states = _states()
+            _set_states(before)
+
+
+def _states() -> tuple[Any, Any, torch.Tensor]:
+    return np.random.get_state(), random.getstate(), torch.get_rng_state()  # noqa: NPY002
+
+
+def _set_states(states: tuple[Any, Any, torch.Tensor]) -> None:
+    np.random.set_state(states[0])  # noqa: NPY002
+    random.setstate(states[1])
+    torch.set_rng_state(states[2])
+
+
+class SyneTuneMoAsha:
+    """MO-ASHA of Syne Tune (Schmucker et al. 2021): random draws, stopped at rungs 1, 3, 9, ...
+
+    Rungs are sorted by non-dominated sorting of all objectives at that epoch.
+    """
+
+    def __init__(self, table: Table, seed: int) -> None:
+        moasha = _imported("syne_tune.optimizer.schedulers.multiobjective.moasha", "syne-tune")
+        self._config_space = _imported("syne_tune.config_space", "syne-tune")
+        self._trial = _imported("syne_tune.backend.trial_status", "syne-tune").Trial
+        self._table, self._seeded = table, _Seeded(seed)
+        self._trials: dict[str, Any] = {}
+        self._scheduler = moasha.MOASHA(
+            {name: self._axis(found) for name, found in _distributions(table).items()},
+            metrics=list(table.objectives),
+            time_attr="epoch",
+            max_t=table.epochs,
+            random_seed=seed,
+        )
+
+    def propose(self) -> Keyed:
+        """Return what the scheduler suggests."""
+        with self._seeded():
+            config = self._scheduler.suggest().config
+            number = len(self._trials)
+            trial = self._trial(number, config, datetime.now(UTC))
+            self._scheduler.on_trial_add(trial)
+        self._trials[str(number)] = trial
+        return Keyed(_member(self._table, config), str(number))
+
+    def tell(
+        self, key: str, values: Sequence[float] | None, violations: Mapping[str, float] | None
+    ) -> None:
+        """Do nothing: `report` tells the scheduler all."""
+
+    def finished(self, key: str, values: Sequence[float] | None) -> None:
+        """Do nothing: `report` tells the scheduler all."""
+
+    def report(self, key: str, epoch: int, costs: Sequence[float], losses: Sequence[float]) -> bool:
+        """Pass an epoch on; return what the scheduler decides."""
+        names, values = self._table.objectives, [losses[-1], *costs]
+        result = {**dict(zip(names, values, strict=True)), "epoch": epoch}
+        with self._seeded():
+            return str(self._scheduler.on_trial_result(self._trials[key], result)) == "CONTINUE"
+
+    def resumable(self) -> list[str]:
+        """Return nothing: what this scheduler stops it never takes up again."""
+        return []
+
+    def _axis(self, distribution: Any) -> Any:
+        if hasattr(distribution, "choices"):
+            return self._config_space.choice(list(distribution.choices))
+        span = range(distribution.low, distribution.high + 1, distribution.step)
+        return self._config_space.choice(list(span))
+
+
+class NepsMoAsha:
+    """MO-ASHA of NePS with its default selection (epsilon net): draws, and promotions of them.
+
+    A promoted candidate goes on from the epoch it was paused at.
+    """
+
+    def __init__(self, table: Table, seed: int) -> None:
+        neps = _imported("neps", "neural-pipeline-search")
+        algorithms = _imported("neps.optimizers.algorithms", "neural-pipeline-search")
+        self._table, self._seeded = table, _Seeded(seed)
+        axes = {name: _neps_axis(neps, found) for name, found in _distributions(table).items()}
+        fidelity = neps.HPOInteger(lower=1, upper=table.epochs, is_fidelity=True)
+        with self._seeded():
+            space = neps.SearchSpace({**axes, "epochs": fidelity})
+            self._asked = neps.AskAndTell(algorithms.moasha(space))
+        self._trials: dict[str, Any] = {}
+        self._next: Any = None
+
+    def propose(self) -> Keyed:
+        """Return the new candidate that `resumable` found to be next."""
+        trial = self._next or self._ask()
+        self._next = None
+        config = {name: value for name, value in trial.config.items() if name != "epochs"}
+        return Keyed(_member(self._table, config), self._opened(trial))
+
+    def tell(
+        self, key: str, values: Sequence[float] | None, violations: Mapping[str, float] | None
+    ) -> None:
+        """Do nothing: `report` tells the optimiser all."""
+
+    def finished(self, key: str, values: Sequence[float] | None) -> None:
+        """Do nothing: `report` tells the optimiser all."""
+
+    def report(self, key: str, epoch: int, costs: Sequence[float], losses: Sequence[float]) -> bool:
+        """Go on up to the epoch that was asked for; then report and pause."""
+        trial = self._trials[key]
+        if epoch < trial.config["epochs"]:
+            return True
+        result = {"objective_to_minimize": [losses[-1], *costs], "cost": float(epoch)}
+        with self._seeded():
+            self._asked.tell(trial, result)
+        return False
+
+    def resumable(self) -> list[str]:
+        """Ask what is next; return it where it is a promotion, else keep it for `propose`."""
+        if self._next is None:
+            trial = self._ask()
+            if trial.metadata.id.split("_")[0] in self._trials:
+                return [self._opened(trial)]
+            self._next = trial
+        return []
+
+    def _ask(self) -> Any:
+        with self._seeded():
+            return self._asked.ask()
+
+    def _opened(self, trial: Any) -> str:
+        key = str(trial.metadata.id).split("_")[0]
+        self._trials[key] = trial
+        return key
+
+
+def _neps_axis(neps: Any, distribution: Any) -> Any:
+    if hasattr(distribution, "choices"):
+        return neps.HPOCategorical(choices=list(distribution.choices))
+    span = range(distribution.low, distribution.high + 1, distribution.step)
+    return neps.HPOCategorical(choices=list(span))
+
+
+def _distributions(table: Table) -> Mapping[str, Any]:
+    return table.space.distributions()
+
+
+def _member(table: Table, config: Mapping[str, Any]) -> Member:
+    member: Member = table.space.architecture(table.space.suggest(_Config(config)))
+    return member
+
+
+def _imported(module: str, package: str) -> Any:
+    import importlib
+
+    try:
+        return importlib.import_module(module)
+    except ImportError as error:
+        raise UserError(f"{package} cannot be imported ({error}): pip install {package}") from None

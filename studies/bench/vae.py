@@ -1,0 +1,168 @@
+"""The table of trained VAEs, and an evaluator that reads it instead of training."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+from nas.evaluate import CandidateFailed, Findings
+from search_spaces.architecture import Architecture
+from search_spaces.errors import UserError
+from search_spaces.space import SearchSpace
+from studies.bench.tables import Row, Table
+
+DATA = Path(__file__).parent / "data" / "vae_table.parquet"
+
+QUALITY = ("total_loss", "l1", "kl", "ssim", "ms_ssim", "psnr_db")
+STATIC = ("params", "macs", "peak_memory_bytes")
+
+Record = Mapping[str, Any]
+
+
+@dataclass(frozen=True)
+class VaeTable:
+    """Every member of a space and both references, trained: one record each, by digest.
+
+    Attributes:
+        space: Whose members they are.
+        about: The protocol they were trained by and the machine it was done on.
+        records: digest -> columns; lists hold one entry per epoch.
+    """
+
+    space: SearchSpace
+    about: Mapping[str, Any]
+    records: Mapping[str, Record]
+
+    @cached_property
+    def anchor_ms(self) -> float | None:
+        """Median latency of `original`, which ratios are told in; None where none was measured."""
+        times = [one["original_ms"] for one in self.records.values()]
+        return None if any(time is None for time in times) else median(times)
+
+    def latency_ms(self, record: Record) -> float | None:
+        """Return the ratio to `original` times `anchor_ms`."""
+        return self.anchor_ms and record["latency_over_original"] * self.anchor_ms
+
+    def table(self) -> Table:
+        """Return the members as a table for samplers, failed ones and references left out."""
+        names = ["params", "macs", *(["latency_ms"] if self.anchor_ms else [])]
+        rows = {}
+        for digest, record in self.records.items():
+            if record["reference"] or record["failure"]:
+                continue
+            known = {**record, "latency_ms": self.latency_ms(record)}
+            architecture = Architecture.from_dict(json.loads(record["architecture"]))
+            assignment = self.space.assignment(architecture)
+            assert assignment is not None
+            losses = tuple(record["reconstruction_loss"][i] for i in best_epochs(record))
+            costs = tuple(float(known[name]) for name in names)
+            rows[digest] = Row(
+                digest, assignment, costs, losses, tuple(record["epoch_processor_s"])
+            )
+        return Table("vae", self.space, ("reconstruction_loss", *names), rows)
+
+
+def best_epochs(record: Record) -> list[int]:
+    """Return for each epoch the index of the one with the lowest total loss by then."""
+    totals: Sequence[float] = record["total_loss"]
+    return [min(range(end), key=totals.__getitem__) for end in range(1, len(totals) + 1)]
+
+
+def load_vae_table(path: Path = DATA) -> VaeTable:
+    """Read a table that `python -m benchmarks.vae_table build` wrote.
+
+    Raises:
+        UserError: there is no such file.
+    """
+    import pyarrow.parquet as pq
+
+    if not path.is_file():
+        raise UserError(f"{path}: no such table; make it with `python -m benchmarks.vae_table`")
+    read = pq.read_table(path)
+    about = {key.decode(): value.decode() for key, value in (read.schema.metadata or {}).items()}
+    space = SearchSpace.from_dict(json.loads(about["space_description"]), str(path))
+    known = {key: json.loads(about[key]) for key in ("protocol", "environment")}
+    return VaeTable(space, known, {record["digest"]: record for record in read.to_pylist()})
+
+
+class TabularEvaluator:
+    """An `Evaluator` that replays a table: the same findings, no waiting.
+
+    Args:
+        table: Where the findings come from.
+        wanted: Names of the objectives and limits to find, as for `nas.evaluate.Evaluator`.
+    """
+
+    def __init__(self, table: VaeTable, wanted: Sequence[str]) -> None:
+        self.table, self.wanted = table, frozenset(wanted)
+
+    def __call__(self, architecture: Architecture) -> Iterator[Findings]:
+        """Yield what was recorded after each step and epoch; the last findings are "done".
+
+        Raises:
+            CandidateFailed: its recorded training failed.
+            UserError: the architecture is not in the table, or latency is wanted of a table that
+                has none.
+        """
+        record = self.table.records.get(architecture.digest)
+        if record is None:
+            raise UserError(f"{architecture.digest}: not in the table ({architecture.summary})")
+        costs = {name: float(record[name]) for name in STATIC}
+        findings = Findings("static", {**costs, "flops": 2 * costs["macs"]})
+        yield findings
+        if "latency_ms" in self.wanted:
+            findings = self._measured(record, findings)
+            yield findings
+        if "reconstruction_loss" in self.wanted:
+            for epoch in range(1, len(record["total_loss"]) + 1):
+                findings = _trained(record, findings, epoch)
+                yield findings
+            if record["failure"]:
+                raise CandidateFailed(record["failure"])
+        yield replace(findings, step="done")
+
+    def _measured(self, record: Record, known: Findings) -> Findings:
+        latency_ms, anchor_ms = self.table.latency_ms(record), self.table.anchor_ms
+        if latency_ms is None or anchor_ms is None:
+            raise UserError("latency_ms: not in this table; choose other objectives")
+        ratios = {
+            name: record[name]
+            for name in (f"latency_over_original{end}" for end in ("", "_low", "_high"))
+        }
+        low, high = (ratios[f"latency_over_original{end}"] * anchor_ms for end in ("_low", "_high"))
+        return replace(
+            known,
+            step="device",
+            objectives={**known.objectives, "latency_ms": latency_ms},
+            metrics={**known.metrics, **ratios},
+            intervals={"latency_ms": (low, high)},
+            contended=bool(record["contended"]),
+            timings_s={"latency": record["measuring_s"]},
+        )
+
+
+def _trained(record: Record, known: Findings, epoch: int) -> Findings:
+    best = best_epochs(record)[epoch - 1]
+    history = [
+        {
+            "epoch": number + 1,
+            "train_loss": record["train_loss"][number],
+            "validation_loss": record["total_loss"][number],
+            "duration_s": record["epoch_processor_s"][number],
+        }
+        for number in range(epoch)
+    ]
+    quality = {name: record[name][best] for name in QUALITY}
+    return replace(
+        known,
+        step="training",
+        objectives={**known.objectives, "reconstruction_loss": record["reconstruction_loss"][best]},
+        metrics={**known.metrics, **quality, "best_epoch": best + 1},
+        history=history,
+        timings_s={**known.timings_s, "training": sum(one["duration_s"] for one in history)},
+    )

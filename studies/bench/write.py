@@ -1,0 +1,79 @@
+"""What a comparison leaves: curves and a summary per table, as data, text and figures."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+from rich.console import Console
+from rich.table import Table
+
+from studies.bench.contenders import CONTENDERS
+from studies.bench.curves import OVER, count, curves, markdown, minutes, summary
+from studies.bench.figures import grouped, regret_figure, write_figures
+from studies.bench.tables import load_table
+
+
+@dataclass(frozen=True)
+class Written:
+    """The summary for a terminal, and the files."""
+
+    text: str
+    paths: tuple[Path, ...]
+
+
+def write_comparison(
+    results: Sequence[Mapping[str, Any]], folder: Path, figures: bool = True
+) -> Written:
+    """Write curves and summary of the results, all of one table and one budget.
+
+    Files: `TABLE-curves.csv`, `TABLE-summary.csv` and `.md`, and with `figures` one HTML page and
+    one PNG per horizontal axis, ablations of our own sampler on pages of their own.
+    """
+    name, seeds = results[0]["table"], len({result["seed"] for result in results})
+    timed = load_table(name).timed
+    axes = OVER if timed else OVER[:1]
+    drawn = {over: curves(results, over) for over in axes}
+    told = summary(results)
+    folder.mkdir(parents=True, exist_ok=True)
+    paths = [folder / f"{name}-{kind}" for kind in ("curves.csv", "summary.csv", "summary.md")]
+    stacked = [
+        frame.rename(columns={over: "at"}).assign(over=over) for over, frame in drawn.items()
+    ]
+    pd.concat(stacked, ignore_index=True).to_csv(paths[0], index=False, float_format="%.6g")
+    told.to_csv(paths[1], index=False, float_format="%.6g")
+    titles = {key: contender.title for key, contender in CONTENDERS.items()}
+    paths[2].write_text(markdown(told, titles, timed) + "\n", encoding="utf-8")
+    if figures:
+        title = f"Regret on {name}: median and quartiles of {seeds} seeds"
+        made = {
+            f"{name}-{over}{group}": regret_figure(rows, over, title)
+            for over in axes
+            for group, rows in grouped(drawn[over]).items()
+        }
+        paths += write_figures(made, folder)
+    return Written(_text(name, told, timed), tuple(paths))
+
+
+def _text(name: str, told: pd.DataFrame, timed: bool) -> str:
+    heads = ["sampler", "evaluations", *(["epochs", "time"] if timed else [])]
+    shown = Table(*heads, "seeds", "regret", "repeats", "ask", box=None, pad_edge=False)
+    for row in told.to_dict("records"):
+        epochs = [count(row["to_99_epochs"]), minutes(row["to_99_s"])] if timed else []
+        shown.add_row(
+            row["sampler"],
+            count(row["to_99_evaluations"]),
+            *epochs,
+            f"{row['reached']}/{row['seeds']}",
+            f"{row['regret_median']:.4f}",
+            f"{row['duplicates']:.1f}",
+            f"{row['ask_ms']:.1f} ms",
+        )
+    console = Console(width=100, highlight=False)
+    with console.capture() as captured:
+        console.print(f"{name}: to 99 % of the exact front's hypervolume (medians)")
+        console.print(shown)
+    return captured.get()

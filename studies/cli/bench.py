@@ -1,0 +1,94 @@
+"""`nas bench`: compare ways to search on tables where every answer is known."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from studies.cli.console import stdout
+from studies.cli.main import HelpfulGroup
+from studies.cli.options import progress_bar
+
+_TABLES = ("vae", "nb201")
+
+
+@click.group(cls=HelpfulGroup)
+def bench() -> None:
+    """Compare samplers on tables of trained models."""
+
+
+@bench.command()
+@click.option("--table", "tables", type=click.Choice(_TABLES), multiple=True, help="Default: both.")
+@click.option("--samplers", help="Names separated by commas; default: all but peers.")
+@click.option("--seeds", type=click.IntRange(1), default=20, show_default=True)
+@click.option(
+    "--trials", type=click.IntRange(1), default=200, show_default=True,
+    help="Budget of each search, in full trainings.",
+)  # fmt: skip
+@click.option(
+    "--workers", type=click.IntRange(1), default=4, show_default=True,
+    help="Simulated: candidates trained at the same time.",
+)  # fmt: skip
+@click.option(
+    "--processes", type=click.IntRange(1), default=1, show_default=True,
+    help="Real: searches replayed at the same time.",
+)  # fmt: skip
+@click.option(
+    "-o", "--out", type=click.Path(path_type=Path, file_okay=False),
+    default=Path("nas-bench"), show_default=True, help="Folder of results; goes on there.",
+)  # fmt: skip
+@click.option("--no-figures", is_flag=True, help="Tables only.")
+def search(
+    tables: tuple[str, ...],
+    samplers: str | None,
+    seeds: int,
+    trials: int,
+    workers: int,
+    processes: int,
+    out: Path,
+    no_figures: bool,
+) -> None:
+    """Replay samplers on recorded tables: hypervolume regret against the exact front.
+
+    Trains nothing. Every search has a result file, so an interrupted comparison goes on where it
+    stopped. Writes, for each table, regret curves (CSV, HTML, PNG) over evaluations, epochs and
+    simulated time, and a summary (CSV, Markdown).
+    """
+    from studies.bench.contenders import contenders_for
+    from studies.bench.runs import Bout, run_all
+    from studies.bench.tables import load_table
+    from studies.bench.write import write_comparison
+
+    for table in tables or _TABLES:
+        names = samplers.split(",") if samplers else contenders_for(load_table(table))
+        bouts = [
+            Bout(table, name, seed, trials, workers) for name in names for seed in range(seeds)
+        ]
+        with progress_bar(f"searching {table}") as progress:
+            results = run_all(bouts, out, processes, progress)
+        written = write_comparison(results, out, figures=not no_figures)
+        stdout.print(written.text, markup=False)
+        for path in written.paths:
+            stdout.print(f"  {path}", markup=False, soft_wrap=True)
+
+
+@bench.command("list")
+def list_() -> None:
+    """Show the tables and the samplers that can be compared."""
+    from search_spaces.errors import UserError
+    from studies.bench.contenders import CONTENDERS
+    from studies.bench.tables import TABLES, load_table
+
+    for name in TABLES:
+        try:
+            table = load_table(name)
+        except UserError as error:
+            stdout.print(f"{name}: {error}", markup=False)
+            continue
+        stdout.print(
+            f"[bold]{name}[/bold]: {len(table.rows)} architectures, {table.epochs} epochs, "
+            f"objectives {', '.join(table.objectives)}"
+        )
+    for name, contender in CONTENDERS.items():
+        stdout.print(f"[bold]{name}[/bold]: {contender.title} ({contender.family})")

@@ -1,0 +1,410 @@
+"""Samplers compared on tables: simulated time, exact regret, resumable comparisons."""
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from search_spaces.errors import UserError
+from search_spaces.space import SearchSpace
+from studies.bench import runs
+from studies.bench.contenders import CONTENDERS, RawOptuna, contenders_for
+from studies.bench.curves import curves, markdown, summary
+from studies.bench.figures import grouped, regret_figure
+from studies.bench.nb201 import EDGES, OPERATIONS, Cell, CellSpace, load_nb201
+from studies.bench.runs import Bout, run_all
+from studies.bench.simulation import Event, Run, as_records, simulate
+from studies.bench.tables import Archive, Row, Table, Volume, load_table
+from studies.bench.write import write_comparison
+from studies.cli.main import main
+
+
+@dataclass(frozen=True)
+class Named:
+    digest: str
+
+
+@dataclass(frozen=True)
+class Wanted:
+    architecture: Named
+
+
+class Listed:
+    """Proposes what it was given and remembers what it is told."""
+
+    def __init__(self, *digests: str) -> None:
+        self.left = list(digests)
+        self.told: list[tuple[str, Sequence[float] | None]] = []
+
+    def propose(self) -> Wanted | None:
+        return Wanted(Named(self.left.pop(0))) if self.left else None
+
+    def tell(
+        self, digest: str, values: Sequence[float] | None, violations: Mapping[str, float] | None
+    ) -> None:
+        self.told.append((digest, values))
+
+
+class FirstOnly:
+    """Stops everything but `favourite` after its first epoch, for good."""
+
+    def __init__(self, favourite: str) -> None:
+        self.favourite = favourite
+        self.ends: dict[str, Sequence[float] | None] = {}
+        self.reports: list[tuple[str, int, tuple[float, ...], tuple[float, ...]]] = []
+
+    def report(
+        self, digest: str, epoch: int, costs: Sequence[float], losses: Sequence[float]
+    ) -> bool:
+        self.reports.append((digest, epoch, tuple(costs), tuple(losses)))
+        return digest == self.favourite or epoch > 1
+
+    def finished(self, digest: str, values: Sequence[float] | None) -> None:
+        self.ends[digest] = values
+
+    def resumable(self) -> list[str]:
+        return []
+
+
+def row(digest: str, losses: Sequence[float], cost: float, epoch_s: float) -> Row:
+    return Row(digest, {}, (cost,), tuple(losses), (epoch_s,) * len(losses))
+
+
+@pytest.fixture
+def table() -> Table:
+    rows = [row("a", [4, 2], 1.0, 3.0), row("b", [3, 1], 4.0, 5.0), row("c", [5, 5], 16.0, 1.0)]
+    return Table("made up", CellSpace(), ("loss", "cost"), {one.digest: one for one in rows})
+
+
+# Time
+
+
+def test_clock_of_one_worker_adds_up(table: Table) -> None:
+    run = simulate(table, Listed("a", "b", "c"), trials=3)
+    assert [event.time_s for event in run.events] == [3, 6, 11, 16, 17, 18]
+    assert [event.evaluations for event in run.events] == [0, 1, 1, 2, 2, 3]
+
+
+def test_two_workers_share_the_clock(table: Table) -> None:
+    asker = Listed("a", "b", "c")
+    run = simulate(table, asker, trials=3, workers=2)
+    # a: 3, 6; b: 5, 10; the worker that had a takes c: 7, 8.
+    assert [event.time_s for event in run.events] == [3, 5, 6, 7, 8, 10]
+    assert asker.told == [("a", [2, 1.0]), ("c", [5, 16.0]), ("b", [1, 4.0])]
+
+
+def test_budget_is_counted_in_epochs(table: Table) -> None:
+    run = simulate(table, Listed("a", "b", "c"), trials=2)
+    assert run.events[-1].epochs == 4
+    assert (run.distinct, run.duplicates) == (2, 0)
+
+
+def test_repetition_is_charged_and_finds_nothing(table: Table) -> None:
+    run = simulate(table, Listed("a", "a", "b"), trials=3)
+    assert (run.distinct, run.duplicates) == (2, 1)
+    assert [event.time_s for event in run.events] == [3, 6, 9, 12, 17, 22]
+    assert run.events[3].regret == run.events[1].regret > run.events[5].regret
+
+
+def test_stopped_candidates_leave_epochs_to_others(table: Table) -> None:
+    rule = FirstOnly("b")
+    asker = Listed("c", "a", "b")
+    run = simulate(table, asker, trials=2, stopping=rule)
+    assert [event.time_s for event in run.events] == [1, 4, 9, 14]
+    assert [event.evaluations for event in run.events] == [1, 2, 2, 3]
+    assert asker.told == [("b", [1, 4.0])]
+    assert rule.reports[0] == ("c", 1, (16.0,), (5,))
+    assert rule.ends == {"b": [1, 4.0]}
+    assert rule.reports[-1] == ("b", 2, (4.0,), (3, 1))
+    assert [event.regret == 1 for event in run.events] == [True, True, True, False]
+
+
+def test_stopped_candidate_is_taken_up_where_it_was(table: Table) -> None:
+    class Resuming(FirstOnly):
+        def resumable(self) -> list[str]:
+            reported = [digest for digest, *_ in self.reports]
+            return ["a"] if "b" in reported and reported.count("a") == 1 else []
+
+    asker = Listed("a", "b", "c")
+    rule = Resuming("")
+    run = simulate(table, asker, trials=2, stopping=rule)
+    # a stops at 3, b at 8; a goes on with its second epoch to 11; then c.
+    assert [event.time_s for event in run.events] == [3, 8, 11, 12]
+    assert [event.evaluations for event in run.events] == [1, 2, 2, 3]
+    assert [report[:2] for report in rule.reports] == [("a", 1), ("b", 1), ("a", 2), ("c", 1)]
+    assert run.distinct == 3
+    assert asker.told == [("a", [2, 1.0])]
+
+
+def test_asker_that_observes_hears_of_every_epoch(table: Table) -> None:
+    class Watching(Listed):
+        def observe(self, digest: str, epoch: int, loss: float) -> None:
+            self.heard = [*getattr(self, "heard", []), (digest, epoch, loss)]
+
+    asker = Watching("a", "b")
+    simulate(table, asker, trials=2)
+    assert asker.heard == [("a", 1, 4), ("a", 2, 2), ("b", 1, 3), ("b", 2, 1)]
+
+
+def test_records_keep_what_changes_and_the_end() -> None:
+    events = (Event(1, 1, 0, 0.5), Event(2, 2, 1, 0.5), Event(3, 3, 1, 0.2), Event(4, 4, 2, 0.2))
+    records = as_records(Run(events, 0, 2, 1.0))
+    assert records["epochs"] == [1, 3, 4]
+    assert records["regret"] == [0.5, 0.2, 0.2]
+    assert as_records(Run((), 0, 0, 0.0))["regret"] == []
+
+
+# Regret
+
+
+def test_regret_by_hand() -> None:
+    # Losses 1 to 3 linear; costs 1 to 100 logarithmic: a point at (2, 10) is in the middle of both.
+    volume = Volume(np.array([[1.0, 100.0], [3.0, 1.0], [2.0, 10.0]]))
+    assert volume.full == pytest.approx(0.25)
+    assert volume.regret(np.array([[2.0, 10.0]])) == pytest.approx(0)
+    # The corners are worst on one axis each and earn nothing.
+    assert volume.regret(np.array([[1.0, 100.0], [3.0, 1.0]])) == 1
+    assert volume.regret(np.array([[2.5, 10.0]])) == pytest.approx(0.5)
+
+
+def test_archive_agrees_with_all_points_at_once() -> None:
+    points = np.random.default_rng(0).random((60, 3)) + 0.5
+    volume = Volume(points)
+    archive = Archive(volume)
+    for end, point in enumerate(points, start=1):
+        assert archive.add(point.tolist()) == pytest.approx(volume.regret(points[:end]), abs=1e-12)
+    assert archive.regret == pytest.approx(0, abs=1e-12)
+
+
+def test_regret_is_zero_once_everything_is_trained(table: Table) -> None:
+    run = simulate(table, Listed("c", "b", "a"), trials=3)
+    regrets = [event.regret for event in run.events]
+    assert regrets == sorted(regrets, reverse=True)
+    assert regrets[-1] == pytest.approx(0)
+
+
+# NAS-Bench-201
+
+
+@pytest.fixture(scope="module")
+def nb201() -> Table:
+    return load_nb201()
+
+
+def test_nb201_has_every_cell_once(nb201: Table) -> None:
+    assert len(nb201.rows) == nb201.space.size == 5**6
+    assert {nb201.space.architecture(one).digest for one in nb201.space.enumerate()} == set(
+        nb201.rows
+    )
+
+
+def test_nb201_row_is_that_of_the_source(nb201: Table) -> None:
+    # Index 0 of the source: |avg_pool_3x3~0|+|nor_conv_1x1~0|skip_connect~1|+|nor_conv_1x1~0|
+    # skip_connect~1|skip_connect~2|
+    names = (
+        "avg_pool_3x3", "nor_conv_1x1", "skip_connect",
+        "nor_conv_1x1", "skip_connect", "skip_connect",
+    )  # fmt: skip
+    found = nb201.rows[Cell(names).digest]
+    assert found.values == pytest.approx([36.636002, 10.481977, 129306])
+
+
+def test_nb201_cells_that_connect_nothing_earn_nothing(nb201: Table) -> None:
+    nothing = nb201.rows[Cell(("none",) * 6).digest]
+    assert nb201.volume.regret(np.array([nothing.values])) == 1
+
+
+def test_nb201_space_answers_like_a_search_space() -> None:
+    space, rng = CellSpace(), np.random.default_rng(0)
+    first, second = space.sample(rng), space.sample(rng)
+    assert space.problem(first) is None
+    assert "not one of" in (space.problem({**first, EDGES[0]: "conv"}) or "")
+    with pytest.raises(UserError, match="missing"):
+        space.architecture({EDGES[0]: OPERATIONS[0]})
+    assert space.assignment(space.architecture(first)) == first
+    assert space.from_optuna(space.to_optuna(first)) == first
+    assert set(space.distributions()) == set(EDGES)
+    assert len(list(space.neighbours(first))) == 6 * 4
+    mutant = space.mutate(first, rng)
+    assert sum(mutant[edge] != first[edge] for edge in EDGES) == 1
+    child = space.crossover(first, second, rng)
+    assert all(child[edge] in (first[edge], second[edge]) for edge in EDGES)
+
+
+# Contenders
+
+
+@pytest.fixture(scope="module")
+def curves_table() -> Table:
+    """Nine epochs of a made-up loss for each member of a space."""
+    space, rows = SearchSpace.load("table"), {}
+    for assignment in space.enumerate():
+        digest = space.architecture(assignment).digest
+        level, cost = (1 + int(digest[at : at + 4], 16) / 65536 for at in (0, 4))
+        losses = tuple(level + 2.0 / epoch for epoch in range(1, 10))
+        rows[digest] = Row(digest, assignment, (cost,), losses, (cost,) * 9)
+    return Table("made up", space, ("loss", "cost"), rows)
+
+
+@pytest.mark.parametrize("name", [n for n, one in CONTENDERS.items() if one.family != "peer"])
+def test_every_contender_searches(name: str, nb201: Table, curves_table: Table) -> None:
+    chosen = CONTENDERS[name]
+
+    def search(table: Table) -> Run:
+        asker = chosen.asker(table, 0)
+        stopping = chosen.stopping(table, asker) if chosen.stopping else None
+        return simulate(table, asker, 14, workers=2, stopping=stopping)
+
+    for table in [curves_table] if chosen.epochs_needed else [nb201, curves_table]:
+        run = search(table)
+        assert len(run.events) == 14 * table.epochs
+        assert 0 < run.events[-1].regret < 1
+        assert run.distinct + run.duplicates > 14 or not chosen.epochs_needed
+        if chosen.family in ("ours", "ablation"):
+            assert run.duplicates == 0
+        assert search(table).events == run.events
+
+
+def test_contenders_for_a_table_of_one_epoch_do_not_stop_early(nb201: Table) -> None:
+    names = contenders_for(nb201)
+    assert "random" in names
+    assert "random-stopping" not in names
+    with pytest.raises(UserError, match="one epoch"):
+        run_all([Bout("nb201", "random-stopping", 0, 5, 1)], Path("unused"))
+
+
+def test_raw_optuna_is_told_of_both_of_two_equal_proposals(nb201: Table) -> None:
+    class Fixed(CellSpace):
+        def suggest(self, trial: Any) -> dict[str, Any]:
+            return {**super().suggest(trial), **dict.fromkeys(EDGES, "none")}
+
+    import optuna
+
+    asker = RawOptuna(
+        Table("t", Fixed(), nb201.objectives, nb201.rows), optuna.samplers.RandomSampler(seed=0)
+    )
+    run = simulate(nb201, asker, 4, workers=2)
+    assert (run.distinct, run.duplicates) == (1, 3)
+
+
+# Comparisons
+
+
+def _result(sampler: str, seed: int, evaluations: list[int], regret: list[float]) -> dict[str, Any]:
+    return {
+        "table": "nb201",
+        "sampler": sampler,
+        "seed": seed,
+        "evaluations": evaluations,
+        "epochs": [2 * n for n in evaluations],
+        "time_s": [30.0 * n for n in evaluations],
+        "regret": regret,
+        "duplicates": 1,
+        "distinct": 3,
+        "ask_ms": 2.0,
+    }
+
+
+def test_curves_are_steps_with_quartiles() -> None:
+    results = [_result("random", 0, [1, 3], [0.8, 0.4]), _result("random", 1, [2, 3], [0.6, 0.2])]
+    found = curves(results, "evaluations").set_index("evaluations")
+    assert found["median"].to_list() == pytest.approx([1.0, 0.9, 0.7, 0.3])
+    assert (found["low"].iloc[-1], found["high"].iloc[-1]) == pytest.approx((0.25, 0.35))
+
+
+def test_summary_counts_seeds_that_never_got_there_as_never() -> None:
+    results = [
+        _result("random", seed, [1, 5], [0.5, end]) for seed, end in enumerate([0.01, 0.3, 0.001])
+    ]
+    results.append(_result("tpe", 0, [4], [0.5]))
+    rows: list[dict[str, Any]] = summary(results).to_dict("records")  # type: ignore[assignment]
+    first, second = rows
+    assert (first["sampler"], first["reached"], first["seeds"]) == ("random", 2, 3)
+    assert (first["to_99_evaluations"], first["to_99_epochs"], first["to_99_s"]) == (5, 10, 150)
+    assert (second["sampler"], second["to_99_epochs"]) == ("tpe", np.inf)
+    text = markdown(summary(results), {"tpe": "TPE"})
+    assert "| random | 5 | 10 | 2.5 min | 2/3 | 0.0100 (0.0055 to 0.1550) | 1.0 | 2.0 ms |" in text
+    assert "| TPE | not reached | not reached | not reached | 0/1 |" in text
+
+
+def test_regret_figure_has_a_band_and_a_median_for_each_sampler() -> None:
+    found = curves([_result("random", 0, [1], [0.5]), _result("x", 0, [1], [0.0])], "epochs")
+    figure = regret_figure(found, "epochs", "t")
+    assert [trace.name for trace in figure.data if trace.mode == "lines"] == ["random", "x"]
+    assert len(figure.data) == 4
+    assert min(figure.data[3].y) > 0  # the axis is logarithmic
+
+
+def test_ablations_are_drawn_beside_our_own_sampler_alone() -> None:
+    names = ("random", "pareto", "pareto-no-spread")
+    found = curves([_result(name, 0, [1], [0.5]) for name in names], "epochs")
+    groups = {name: set(rows["sampler"]) for name, rows in grouped(found).items()}
+    assert groups == {"": {"random", "pareto"}, "-ablation": {"pareto", "pareto-no-spread"}}
+    assert set(grouped(found[found["sampler"] == "random"])) == {""}
+
+
+def test_comparison_goes_on_where_it_stopped(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bouts = [Bout("nb201", "random", seed, 5, 1) for seed in range(3)]
+    ran: list[int] = []
+    real = runs.run_one
+
+    def interrupted(bout: Bout, folder: Path) -> None:
+        if len(ran) == 2:
+            raise KeyboardInterrupt
+        ran.append(bout.seed)
+        real(bout, folder)
+
+    monkeypatch.setattr(runs, "run_one", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        run_all(bouts, tmp_path)
+    monkeypatch.setattr(runs, "run_one", real)
+    told: list[tuple[int, int]] = []
+    results = run_all(bouts, tmp_path, progress=lambda *at: told.append(at))
+    assert ran == [0, 1]
+    assert told == [(3, 3)]
+    assert [result["seed"] for result in results] == [0, 1, 2]
+
+
+def test_result_of_another_table_is_not_kept(tmp_path: Path) -> None:
+    bout = Bout("nb201", "random", 0, 5, 1)
+    (found,) = run_all([bout], tmp_path)
+    file = bout.file(tmp_path)
+    file.write_text(json.dumps({**found, "fingerprint": "another"}))
+    assert run_all([bout], tmp_path)[0]["fingerprint"] == found["fingerprint"]
+
+
+def test_unknown_names_are_refused_with_the_nearest(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="nsga2"):
+        run_all([Bout("nb201", "nsga", 0, 5, 1)], tmp_path)
+    with pytest.raises(UserError, match="nb201"):
+        load_table("nb20")
+
+
+def test_comparison_is_written_as_data_and_text(tmp_path: Path) -> None:
+    bouts = [Bout("nb201", name, 0, 5, 1) for name in ("random", "qmc")]
+    written = write_comparison(run_all(bouts, tmp_path), tmp_path, figures=False)
+    assert [path.name for path in written.paths] == [
+        "nb201-curves.csv", "nb201-summary.csv", "nb201-summary.md",
+    ]  # fmt: skip
+    assert all(path.stat().st_size for path in written.paths)
+    assert "random" in written.text
+    assert "epochs" not in written.paths[2].read_text()  # an untimed table of one epoch
+
+
+def test_command_tells_what_it_wrote(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    asked = "bench search --table nb201 --samplers random,qmc --seeds 2 --trials 5 --no-figures"
+    main(asked.split())
+    told = capsys.readouterr().out
+    assert "nas-bench/nb201-summary.md" in told
+    assert len(list((tmp_path / "nas-bench" / "runs" / "nb201-5x4").iterdir())) == 4
+    main(["bench", "list"])
+    assert "15625 architectures, 1 epochs" in capsys.readouterr().out

@@ -1,0 +1,230 @@
+"""The Pareto sampler: exact improvement, prediction, and a search that makes use of both."""
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import moocore
+import numpy as np
+import numpy.typing as npt
+import pytest
+
+from nas.search import Proposer, make_proposer
+from nas.search.improvement import Floor
+from nas.search.surrogate import SAMPLES, AxisFeatures, fit
+from search_spaces.errors import UserError
+from search_spaces.space import SearchSpace
+
+Array = npt.NDArray[np.float64]
+SPACE = SearchSpace.load("quickstart")
+NAMES = ("reconstruction_loss", "params")
+
+
+def cost(architecture: Any) -> float:
+    stages = (*architecture.encoder.stages, *architecture.decoder.stages)
+    return float(architecture.latent_size + sum(stage.width * stage.layers for stage in stages))
+
+
+def costs(architectures: Sequence[Any]) -> Array:
+    return np.array([[cost(architecture)] for architecture in architectures])
+
+
+def loss(architecture: Any) -> float:
+    dense = int(architecture.decoder.stages[0].block == "dense")
+    return 1 + 10 / math.sqrt(cost(architecture)) - 0.1 * dense
+
+
+def values(architecture: Any) -> list[float]:
+    return [loss(architecture), cost(architecture)]
+
+
+def searched(proposer: Proposer, count: int) -> list[Any]:
+    found = []
+    for _ in range(count):
+        proposal = proposer.propose()
+        assert proposal is not None
+        found.append(proposal.architecture)
+        proposer.tell(proposal.architecture.digest, values(proposal.architecture))
+    return found
+
+
+def test_a_floor_of_one_point_improves_by_hand_derived_volumes() -> None:
+    floor = Floor.of(np.array([[1.0, 1.0]]), np.array([0.5]), np.array([2.0, 2.0, 1.0]))
+    candidates = np.array([[1.0, 1.0], [0.0, 1.0], [1.5, 1.5], [3.0, 0.0]])
+    losses = np.array([[0.25, 0.75], [0.25, 0.75], [0.25, 0.25], [0.0, 0.0]])
+    # Second: one square at the level 0.5, one at 1: (0.25 + 0 + 0.75 + 0.25) / 2.
+    np.testing.assert_allclose(
+        floor.improvement(candidates, losses), [0.125, 0.625, 0.0625, 0.0], atol=1e-12
+    )
+
+
+@pytest.mark.parametrize("axes", [1, 2, 3])
+def test_improvement_is_the_difference_of_hypervolumes(axes: int) -> None:
+    rng = np.random.default_rng(axes)
+    points, reference = rng.random((30, axes + 1)), np.full(axes + 1, 1.1)
+    floor = Floor.of(points[:, :-1], points[:, -1], reference)
+    candidates, losses = rng.random((20, axes)), rng.random((20, 3))
+    before = moocore.hypervolume(points, ref=reference)
+    expected = [
+        np.mean([moocore.hypervolume([*points, [*c, x]], ref=reference) - before for x in row])
+        for c, row in zip(candidates, losses, strict=True)
+    ]
+    np.testing.assert_allclose(floor.improvement(candidates, losses), expected, atol=1e-12)
+
+
+def test_the_bounded_choice_is_the_best_of_all() -> None:
+    rng = np.random.default_rng(0)
+    points, reference = rng.random((40, 4)), np.full(4, 1.1)
+    floor = Floor.of(points[:, :-1], points[:, -1], reference)
+    candidates, losses, weights = rng.random((600, 3)), rng.random((600, 4)), rng.random(600)
+    scores = floor.improvement(candidates, losses) * weights
+    best = floor.best(candidates, losses, weights, 5)
+    np.testing.assert_array_equal(best, np.argsort(-scores)[:5])
+
+
+def test_nothing_found_yet_is_a_floor_at_the_reference() -> None:
+    floor = Floor.of(np.zeros((0, 1)), np.zeros(0), np.array([2.0, 1.0]))
+    np.testing.assert_allclose(floor.improvement(np.array([[1.5]]), np.array([[0.5]])), [0.25])
+
+
+def test_a_power_law_is_learned_with_a_width_that_covers_it() -> None:
+    rng = np.random.default_rng(0)
+    features = rng.normal(size=(80, 4))
+    truth = np.exp(0.5 * features[:, 0] - 0.2 * features[:, 1] + 0.05 * np.sin(features[:, 2]))
+    samples = fit(features[:60], truth[:60])(features[60:])
+    assert samples.shape == (20, SAMPLES)
+    assert (np.diff(samples, axis=1) >= 0).all()
+    middle = np.median(samples, axis=1)
+    assert np.corrcoef(middle, truth[60:])[0, 1] > 0.98
+
+
+def test_one_value_for_all_is_predicted_as_it_is() -> None:
+    features = np.arange(12.0).reshape(6, 2)
+    np.testing.assert_allclose(fit(features, np.full(6, 3.0))(features), 3.0, rtol=1e-3)
+
+
+def test_features_tell_all_architectures_of_a_space_apart() -> None:
+    rng = np.random.default_rng(0)
+    assignments = [SPACE.sample(rng) for _ in range(200)]
+    rows = AxisFeatures(SPACE)(assignments)
+    digests = {SPACE.architecture(assignment).digest for assignment in assignments}
+    assert len(np.unique(rows, axis=0)) >= len(digests)
+
+
+def test_first_proposals_are_spread_over_the_costs() -> None:
+    def extent(spread: bool) -> float:
+        found = [
+            costs(searched(make_proposer(SPACE, "pareto", NAMES, seed, costs, spread=spread), 8))
+            for seed in range(3)
+        ]
+        return float(np.mean([np.ptp(np.log(one)) for one in found]))
+
+    assert extent(spread=True) > 1.3 * extent(spread=False)
+
+
+def test_the_sampler_finds_more_than_chance() -> None:
+    def volume(sampler: str) -> float:
+        options: dict[str, Any] = {"costs": costs, "screen": 100} if sampler == "pareto" else {}
+        proposer = make_proposer(SPACE, sampler, NAMES, 0, **options)
+        points = np.array([values(architecture) for architecture in searched(proposer, 25)])
+        return float(moocore.hypervolume(np.log(points), ref=np.log([3.0, 10_000.0])))
+
+    assert volume("pareto") > volume("random")
+
+
+def test_what_costs_cannot_tell_is_learned_from_what_was_told() -> None:
+    def partly(architectures: Sequence[Any]) -> Array:
+        return np.column_stack([costs(architectures), np.full(len(architectures), np.nan)])
+
+    names = (*NAMES, "latency_ms")
+    proposer = make_proposer(SPACE, "pareto", names, 0, partly, start=4, screen=100)
+    for _ in range(8):
+        proposal = proposer.propose()
+        assert proposal is not None
+        found = values(proposal.architecture)
+        proposer.tell(proposal.architecture.digest, [*found, found[1] ** 0.5])
+
+
+def test_several_proposals_may_be_open_and_none_is_repeated() -> None:
+    proposer = make_proposer(SPACE, "pareto", NAMES, 0, costs, screen=100)
+    searched(proposer, 12)
+    waiting = [proposer.propose() for _ in range(4)]
+    assert len({one.architecture.digest for one in waiting if one}) == 4
+    assert proposer.seen == 16
+
+
+def test_limits_are_learned_from_what_missed_them() -> None:
+    proposer = make_proposer(SPACE, "pareto", NAMES, 0, costs, screen=200)
+    excess = []
+    for _ in range(30):
+        proposal = proposer.propose()
+        assert proposal is not None
+        found = values(proposal.architecture)
+        excess.append(found[1] / 1000 - 1)
+        rejected = excess[-1] > 0
+        proposer.tell(
+            proposal.architecture.digest, None if rejected else found, {"params": excess[-1]}
+        )
+    assert max(excess[:5]) > 0
+    assert max(excess[-10:]) <= 0
+
+
+def test_a_resumed_search_goes_the_way_it_would_have_gone() -> None:
+    def begin() -> Proposer:
+        return make_proposer(SPACE, "pareto", NAMES, 3, costs, screen=100)
+
+    whole = begin()
+    way = searched(whole, 14)
+    resumed = begin()
+    for architecture in way[:12]:
+        resumed.register(SPACE.assignment(architecture), architecture)
+        resumed.tell(architecture.digest, values(architecture))
+    assert searched(resumed, 2) == way[12:]
+
+
+def test_a_stopped_training_teaches_but_its_loss_is_no_point_of_the_front() -> None:
+    proposer = make_proposer(SPACE, "pareto", NAMES, 0, costs, screen=100)
+    for architecture in searched(proposer, 10):
+        proposer.observe(architecture.digest, 1, 2 * loss(architecture))
+    stopped = proposer.propose()
+    assert stopped is not None
+    proposer.observe(stopped.architecture.digest, 1, 3.0)
+    proposer.tell(stopped.architecture.digest, None)
+    engine: Any = proposer._engine
+    lessons, losses = engine._lessons()
+    assert len(lessons) == 11
+    assert losses[-1] == pytest.approx(1.5)
+    assert engine._known[stopped.architecture.digest].loss is None
+    assert proposer.propose() is not None
+
+
+def test_an_earlier_study_replaces_the_first_proposals_and_may_be_proposed_again() -> None:
+    rng = np.random.default_rng(0)
+    assignments = [SPACE.sample(rng) for _ in range(20)]
+    architectures = [SPACE.architecture(assignment) for assignment in assignments]
+    earlier = [values(architecture) for architecture in architectures]
+    cold = make_proposer(SPACE, "pareto", NAMES, 0, costs, screen=200)
+    warm = make_proposer(SPACE, "pareto", NAMES, 0, costs, screen=200)
+    warm.warm(assignments, architectures, earlier)
+    assert warm.seen == 0
+
+    def volume(proposer: Proposer) -> float:
+        points = np.array([values(architecture) for architecture in searched(proposer, 6)])
+        return float(moocore.hypervolume(np.log(points), ref=np.log([3.0, 10_000.0])))
+
+    assert volume(warm) > volume(cold)
+    with pytest.raises(UserError, match="pareto"):
+        make_proposer(SPACE, "tpe", NAMES, 0).warm(assignments, architectures, earlier)
+
+
+@pytest.mark.parametrize("option", ["spread", "surrogate", "crossover"])
+def test_every_part_can_be_left_out(option: str) -> None:
+    proposer = make_proposer(SPACE, "pareto", NAMES, 0, costs, screen=50, **{option: False})
+    assert len(set(searched(proposer, 13))) == 13
+
+
+def test_an_unknown_option_is_refused() -> None:
+    with pytest.raises(TypeError, match="scren"):
+        make_proposer(SPACE, "pareto", NAMES, 0, costs, scren=5)
+    with pytest.raises(TypeError, match="screen"):
+        make_proposer(SPACE, "tpe", NAMES, 0, screen=5)
