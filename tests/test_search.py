@@ -36,11 +36,11 @@ def test_every_sampler_works_on_a_conditional_space_with_a_reference(sampler: st
     reference = ORIGINAL.resized(64)
     proposer.register(space.assignment(reference), reference)
     proposer.tell(reference.digest, [1.0, 1.0])
-    for _ in range(40):
+    for _ in range(20):
         proposal = proposer.propose()
         assert proposal is not None
         proposer.tell(proposal.architecture.digest, values(proposal.architecture.digest))
-    assert proposer.seen == 41
+    assert proposer.seen == 21
 
 
 def test_registered_architectures_are_not_proposed_again() -> None:

@@ -44,7 +44,7 @@ class ParetoOptions:
     """
 
     start: int = 10
-    screen: int = 2000
+    screen: int = 1000
     fresh: float = 0.2
     crossover: bool = True
     spread: bool = True
