@@ -48,13 +48,15 @@ class EarlyStoppingConfig(_Config):
 class SearchConfig(_Config):
     """How candidates are proposed: `trials` architectures besides the two references.
 
-    Without `early_stopping` every candidate is trained to the end.
+    Without `early_stopping` every candidate is trained to the end. `warm_start` names an earlier
+    study of the same space, data and objectives that the sampler `pareto` learns from.
     """
 
     sampler: str = "tpe"
     trials: Annotated[int, Field(ge=0)] = 50
     seed: Annotated[int, Field(ge=0, lt=2**32)] = 0
     early_stopping: EarlyStoppingConfig | None = None
+    warm_start: Name | None = None
 
     @field_validator("sampler")
     @classmethod
@@ -62,6 +64,15 @@ class SearchConfig(_Config):
         if name not in SAMPLERS:
             raise ValueError(f"not one of {', '.join(SAMPLERS)}{nearest(name, SAMPLERS)}")
         return name
+
+    @model_validator(mode="after")
+    def _can_learn_from_another_study(self) -> Self:
+        if self.warm_start and self.sampler != "pareto":
+            raise ValueError(
+                f"warm_start: the sampler {self.sampler} cannot use an earlier study; "
+                "choose sampler pareto"
+            )
+        return self
 
 
 class StudyConfig(_Config):

@@ -23,6 +23,7 @@ from nas.evaluate import (
     static_costs,
     training_memory_bytes,
 )
+from nas.known_costs import known_costs
 from nas.latency import measure_anchor
 from nas.predictor import LatencyPredictor
 from profiling.allocator import tune_allocator
@@ -35,7 +36,7 @@ from studies.config import StudyConfig
 from studies.crew import Alone, Crew, OnBatch, Workers
 from studies.display import Display
 from studies.final_latency import measure_front
-from studies.records import StudyRecord
+from studies.records import StudyRecord, TrialRecord
 from studies.runner import Runner
 from studies.store import StudyStore
 
@@ -77,6 +78,7 @@ def run_study(
         facts = {**fingerprint(device).model_dump(), **_facts(dataset)}
         if predictor and "predicted_latency_ms" in {*config.objectives, *config.limits}:
             facts["latency_predictor"] = predictor.calibration.digest
+        earlier = _earlier(config, root, space, facts["data_fingerprint"])
         measures = "latency_ms" in {*config.objectives, *config.limits}
         anchor_ms = store.anchor_ms
         if measures and anchor_ms is None:
@@ -86,7 +88,8 @@ def run_study(
             np.save(store.artefacts / "samples.npy", shown_images(dataset))
         make = EvaluatorMaker(config, space.image_size, str(device), store.artefacts, anchor_ms)
         with _crew(make, dataset, predictor, display) as crew, display:
-            runner = Runner(config, space, store, crew, display)
+            costs = known_costs(config.objectives, predictor=predictor, anchor_ms=anchor_ms)
+            runner = Runner(config, space, store, crew, display, costs, earlier)
             record = runner.run()
         if measures:
             with progress_bar("measuring the front again") as progress:
@@ -189,13 +192,14 @@ def _load(config: StudyConfig, image_size: int, progress_bar: ProgressBar) -> Im
 def _predictor(
     config: StudyConfig, device: torch.device, image_size: int
 ) -> LatencyPredictor | None:
-    """Load the predictor if this study has a use for one.
+    """Load the predictor if this study has a use for one: an objective, a limit, or its sampler.
 
     Raises:
         UserError: a predicted latency is wanted, and there is no predictor for it.
     """
     needed = "predicted_latency_ms" in {*config.objectives, *config.limits}
-    if not needed and "latency_ms" not in config.limits:
+    screens = config.search.sampler == "pareto" and "latency_ms" in config.objectives
+    if not (needed or screens or "latency_ms" in config.limits):
         return None
     setting = Setting(str(device), config.latency.threads, config.latency.batch, image_size)
     try:
@@ -210,6 +214,17 @@ def _predictor(
             f"make one with: {setting.remedy}"
         )
     return found
+
+
+def _earlier(
+    config: StudyConfig, root: Path, space: SearchSpace, data: str | None
+) -> tuple[TrialRecord, ...]:
+    """Return what the sampler learns from, found by the study that the configuration names."""
+    if config.search.warm_start is None:
+        return ()
+    store = StudyStore.open(root, config.search.warm_start)
+    store.require_alike(config, space, data)
+    return store.record().complete
 
 
 def _trains(config: StudyConfig) -> bool:

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 import numpy as np
 
 from nas.evaluate import Findings
-from nas.search import Proposer
+from nas.known_costs import KnownCosts
+from nas.search import Proposer, make_proposer
 from search_spaces.architecture import Architecture
 from search_spaces.references import REFERENCES
 from search_spaces.space import SearchSpace
@@ -54,6 +55,8 @@ class Runner:
         store: Where everything is recorded; opened for writing by the caller.
         crew: Evaluates architectures.
         watcher: Is told what happens.
+        costs: What is known of many architectures at once, for the sampler that screens them.
+        earlier: Complete trials of another study, for the sampler to learn from.
     """
 
     def __init__(
@@ -63,12 +66,14 @@ class Runner:
         store: StudyStore,
         crew: Crew,
         watcher: Watcher | None = None,
+        costs: KnownCosts | None = None,
+        earlier: Sequence[TrialRecord] = (),
     ) -> None:
         self.config, self.space, self.store = config, space, store
         self.crew = crew
         self.watcher = watcher or Watcher()
         self.gave_up: str | None = None
-        self._record = store.record()
+        self._record, self._costs, self._earlier = store.record(), costs, earlier
         self._stopper = Stopper(config.stopping_rule(), config.objectives, config.training.epochs)
         unfinished = store.unfinished()
         self._left = [trial for trial in unfinished if trial.state == "running"]
@@ -126,12 +131,18 @@ class Runner:
         )
 
     def _restore(self) -> Proposer:
-        proposer = Proposer(
-            self.space,
-            self.config.search.sampler,
-            len(self.config.objectives),
-            seed=self.config.search.seed,
+        search = self.config.search
+        proposer = make_proposer(
+            self.space, search.sampler, self.config.objectives, search.seed, self._costs
         )
+        members = [(self.space.assignment(t.architecture), t) for t in self._earlier]
+        known = [(assignment, t) for assignment, t in members if assignment is not None]
+        if known:
+            proposer.warm(
+                [assignment for assignment, _ in known],
+                [trial.architecture for _, trial in known],
+                [[t.objectives[name] for name in self.config.objectives] for _, t in known],
+            )
         for trial in self._record.trials:
             proposer.register(self.space.assignment(trial.architecture), trial.architecture)
             if trial.state != "running" and trial.digest not in self._paused:
@@ -203,6 +214,8 @@ class Runner:
             self.store.keep(number, findings)  # what was measured need not be measured again
         elif findings.step == "training":
             self.store.note_progress(number)
+            loss = findings.objectives[LEARNED]
+            self._proposer.observe(trial.digest, len(findings.history), loss)
             stop = self._stopper.reason_to_stop(trial, findings)
         over = self._over_limit(findings)
         if over and not trial.reference:

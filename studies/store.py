@@ -136,6 +136,28 @@ class StudyStore:
         mixed = self._check_place(config, environment, mix)
         self._write_head(config, space, {**environment, **({"mixed": mixed} if mixed else {})})
 
+    def require_alike(self, config: StudyConfig, space: SearchSpace, data: str | None) -> None:
+        """Check that another study may learn from this one.
+
+        Raises:
+            UserError: it has another space, data or objectives; what differs is named.
+        """
+        stored = self.study.user_attrs
+        differing = [
+            name
+            for name, differs in {
+                "space": stored["space_digest"] != space.digest,
+                "data": stored["environment"]["data_fingerprint"] != data,
+                "objectives": stored["config"]["objectives"] != list(config.objectives),
+            }.items()
+            if differs
+        ]
+        if differing:
+            raise UserError(
+                f"search.warm_start: study {self.folder.name!r} has other {', '.join(differing)}; "
+                "name one of the same space, data and objectives"
+            )
+
     @property
     def artefacts(self) -> Path:
         """Folder of weights, checkpoints and reconstructions, one per architecture digest."""

@@ -48,7 +48,7 @@ def study() -> None:
 @click.option("--name", help="Name of the study; its folder in --root.")
 @click.option("--space", help="Named space or YAML file.")
 @click.option("--trials", type=int, help="Architectures to search, the two references apart.")
-@click.option("--sampler", help="tpe, nsga2, nsga3, random, qmc or enumerate.")
+@click.option("--sampler", help="pareto, tpe, nsga2, nsga3, random, qmc or enumerate.")
 @click.option("--seed", type=int, help="Seed of the search.")
 @click.option("--epochs", type=int, help="Training epochs per candidate, at most.")
 @click.option("--images", type=int, help="Images to use.")

@@ -1,0 +1,40 @@
+"""Costs of many architectures at once agree with those of each one alone."""
+
+from __future__ import annotations
+
+from typing import Any, cast
+
+import numpy as np
+import pytest
+
+from nas.evaluate import static_costs
+from nas.known_costs import known_costs
+from nas.predictor import LatencyPredictor
+from search_spaces.space import SearchSpace
+
+
+class Triples:
+    """Predicts that everything takes three times as long as `original`."""
+
+    def predict_ms(self, architectures: list[Any], original_ms: float) -> Any:
+        return np.full(len(architectures), 3 * original_ms)
+
+
+def test_what_is_exact_is_counted_and_what_is_not_is_unknown() -> None:
+    space, rng = SearchSpace.load("quickstart"), np.random.default_rng(0)
+    architectures = [space.architecture(space.sample(rng)) for _ in range(5)]
+    names = ["params", "reconstruction_loss", "flops", "latency_ms", "peak_memory_bytes"]
+    found = known_costs(names)(architectures)
+    alone = [static_costs(architecture) for architecture in architectures]
+    assert found[:, 0].tolist() == [costs["params"] for costs in alone]
+    assert found[:, 1].tolist() == [costs["flops"] for costs in alone]
+    assert np.isnan(found[:, 2:]).all()
+
+
+@pytest.mark.parametrize("name", ["latency_ms", "predicted_latency_ms"])
+def test_a_latency_is_predicted_where_there_is_a_predictor(name: str) -> None:
+    space = SearchSpace.load("tiny")
+    architectures = [space.architecture(space.sample(np.random.default_rng(0)))]
+    predictor = cast("LatencyPredictor", Triples())
+    costs = known_costs(["reconstruction_loss", name], predictor=predictor, anchor_ms=7.0)
+    assert costs(architectures).tolist() == [[21.0]]
