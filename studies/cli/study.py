@@ -29,6 +29,7 @@ _SHORTCUTS: dict[str, str] = {
     "trials": "search.trials",
     "sampler": "search.sampler",
     "seed": "search.seed",
+    "warm_start": "search.warm_start",
     "epochs": "training.epochs",
     "images": "data.count",
     "device": "device",
@@ -50,6 +51,12 @@ def study() -> None:
 @click.option("--trials", type=int, help="Architectures to search, the two references apart.")
 @click.option("--sampler", help="pareto, tpe, nsga2, nsga3, random, qmc or enumerate.")
 @click.option("--seed", type=int, help="Seed of the search.")
+@click.option("--warm-start", metavar="STUDY", help="Learn from this study first; for pareto.")
+@click.option(
+    "--early-stopping/--no-early-stopping",
+    default=None,
+    help="Stop trainings that cannot matter any more.",
+)
 @click.option("--epochs", type=int, help="Training epochs per candidate, at most.")
 @click.option("--images", type=int, help="Images to use.")
 @click.option("--objectives", help="At least two, separated by commas.")
@@ -72,6 +79,7 @@ def study() -> None:
 def run(
     config: str,
     objectives: str | None,
+    early_stopping: bool | None,
     limits: tuple[str, ...],
     celeba: Path | None,
     folder: Path | None,
@@ -95,6 +103,8 @@ def run(
     overrides = {_SHORTCUTS[k]: v for k, v in shortcuts.items() if v is not None}
     if objectives is not None:
         overrides["objectives"] = [name.strip() for name in objectives.split(",") if name.strip()]
+    if early_stopping is not None:
+        overrides["search.early_stopping"] = {} if early_stopping else None
     limited = parse_overrides(limits, "--limit")
     overrides |= {f"limits.{name}": value for name, value in limited.items()}
     overrides |= _data_overrides(celeba, folder)
