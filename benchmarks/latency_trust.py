@@ -46,6 +46,7 @@ from profiling.environment import fingerprint
 from profiling.lane import Lane
 from profiling.latency import LatencyConfig
 from profiling.paired import PairedLatency, compare_latency
+from profiling.quiet import QuietSpeed
 from search_spaces.architecture import Architecture
 from search_spaces.references import MODIFIED, ORIGINAL
 from search_spaces.space import SearchSpace
@@ -56,6 +57,8 @@ Row = dict[str, Any]
 CONFIG = LatencyConfig(max_s=4.0)
 ONCE = CONFIG.model_copy(update={"attempts": 1})
 IMAGES, EPOCHS = 150, 1
+SPEEDS: dict[str, QuietSpeed] = {}
+"""What each model that is compared with itself has been found to take at best."""
 
 
 def architectures(count: int, space: str = "quickstart") -> list[Architecture]:
@@ -71,7 +74,7 @@ def architectures(count: int, space: str = "quickstart") -> list[Architecture]:
 
 def row(pair: PairedLatency, **more: Any) -> Row:
     """What is kept of a measurement."""
-    load = pair.candidate.load
+    load = pair.turns.taken["twin"].load
     return {
         **more,
         "ratio": pair.ratio.median,
@@ -80,7 +83,8 @@ def row(pair: PairedLatency, **more: Any) -> Row:
         "candidate_ms": pair.candidate.median_ms,
         "reference_ms": pair.reference.median_ms,
         "twin_ratio": pair.twin_ratio.median,
-        "rounds": len(pair.candidate.samples),
+        "rounds": len(pair.turns.rounds),
+        "quiet_rounds": pair.turns.quiet_count,
         "attempts": pair.attempts,
         "others": load.others if load else None,
         "contention": "; ".join(pair.contention),
@@ -163,7 +167,12 @@ def itself(architecture: Architecture, beside: str) -> Row:
     """Compare an architecture with a copy of itself, once."""
     model, lane = build_vae(architecture, seed=0), Lane("cpu")
     pair = compare_latency(
-        copy.deepcopy(model), model, one_image(architecture), ONCE, alone=lane.measuring
+        copy.deepcopy(model),
+        model,
+        one_image(architecture),
+        ONCE,
+        quiet=SPEEDS.setdefault(architecture.digest, QuietSpeed()),
+        alone=lane.measuring,
     )
     return row(pair, digest=architecture.digest, beside=beside)
 
@@ -304,7 +313,7 @@ def read(path: Path) -> list[Row]:
 PLANS: dict[str, tuple[Callable[[int], Iterator[Row]], int, Callable[[int], int]]] = {
     "quiet": (quiet, 40, lambda n: 2 * n),
     "itself": (against_itself, 200, lambda n: n),
-    "loops": (beside_loops, 60, lambda n: 2 * n),
+    "loops": (beside_loops, 40, lambda n: 2 * n),
     "sessions": (sessions, 10, lambda n: 5 * n),
     "lane": (lambda n: in_a_study(n, apart=False), 40, lambda n: n),
     "no-lane": (lambda n: in_a_study(n, apart=True), 40, lambda n: n),
