@@ -18,8 +18,9 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-SLOWER_BY = 0.05
-"""How much slower than the quiet speed a round may be."""
+SLOWER_BY = 0.12
+"""How much slower than the quiet speed a round may be: more than a quiet machine varies within a
+day, less than a busy sibling of the core costs (a third)."""
 
 REMEMBERED_S = 24 * 3600.0
 """How long a speed counts as reachable: a machine that has become slower is not asked for more."""
