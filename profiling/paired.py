@@ -1,9 +1,9 @@
 """A model's latency beside a reference's: their ratio, how sure it is, and whether to trust it.
 
 A machine changes speed within minutes, a ratio of two models that take turns hardly does. A twin of
-the reference, identical to it, takes its turns as well. It tells which rounds ran at the machine's
-quiet speed, which alone count; and where it differs from the reference in these, something other
-than the models makes a difference.
+the reference, identical to it, takes its turns as well. The two tell which rounds ran at the
+machine's quiet speed, which alone count; and where they differ in these, something other than the
+models makes a difference.
 """
 
 from __future__ import annotations
@@ -75,7 +75,8 @@ class Turns:
 
     @property
     def _quiet(self) -> npt.NDArray[np.bool_]:
-        return quiet_rounds(self.taken[TWIN].samples_ms, self.quiet_ms)
+        reference, twin = self.taken[self.reference], self.taken[TWIN]
+        return quiet_rounds(reference.samples_ms, twin.samples_ms, self.quiet_ms)
 
     def counted(self, name: str) -> Latency:
         """Return a model's latency over the rounds that count."""
@@ -278,7 +279,7 @@ def precise_ratios(
 def _settled(
     walls: Mapping[str, list[float]], reference: str, quiet: QuietSpeed, config: LatencyConfig
 ) -> bool:
-    rounds = quiet_rounds(walls[TWIN], _quiet_ms(walls[TWIN], quiet))
+    rounds = quiet_rounds(walls[reference], walls[TWIN], _quiet_ms(walls[TWIN], quiet))
     if rounds.sum() < config.min_rounds:
         return False
     counted = {name: np.array(times)[rounds] for name, times in walls.items()}

@@ -2,9 +2,10 @@
 
 A machine has moments in which everything takes a third longer: another guest of the same host runs
 on the sibling of our core, or the clock is lower. Neither CPU time nor load shows it, and it does
-not slow all models alike. A copy of the reference, the twin, tells: it takes its turn in every
-round, and a round counts if the twin was about as fast as it has been of late. Selecting by the
-reference itself would favour rounds in which it was fast by chance; the twin's chance is its own.
+not slow all models alike. The reference and its twin, a copy of it, tell: they take their turns in
+every round, and a round counts if both were about as fast as the reference has been of late. What
+"about" allows is much more than a quiet machine varies: so rounds in which the reference was fast
+by chance are not favoured.
 """
 
 from __future__ import annotations
@@ -34,9 +35,12 @@ def speed_of(times_ms: Sequence[float]) -> float:
     return float(np.quantile(times_ms, _FAST)) if len(times_ms) >= _ENOUGH else float("inf")
 
 
-def quiet_rounds(twin_ms: Sequence[float], quiet_ms: float) -> npt.NDArray[np.bool_]:
-    """Mark the rounds in which the twin took no more than `quiet_ms`, give or take."""
-    marked: npt.NDArray[np.bool_] = np.asarray(twin_ms) <= quiet_ms * (1 + SLOWER_BY)
+def quiet_rounds(
+    reference_ms: Sequence[float], twin_ms: Sequence[float], quiet_ms: float
+) -> npt.NDArray[np.bool_]:
+    """Mark the rounds in which neither took more than `quiet_ms`, give or take."""
+    slower = np.maximum(reference_ms, twin_ms)
+    marked: npt.NDArray[np.bool_] = slower <= quiet_ms * (1 + SLOWER_BY)
     return marked
 
 
