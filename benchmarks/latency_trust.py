@@ -46,6 +46,7 @@ from profiling.environment import fingerprint
 from profiling.lane import Lane
 from profiling.latency import LatencyConfig
 from profiling.paired import PairedLatency, compare_latency
+from profiling.quiet import QuietSpeed
 from search_spaces.architecture import Architecture
 from search_spaces.references import MODIFIED, ORIGINAL
 from search_spaces.space import SearchSpace
@@ -53,9 +54,11 @@ from studies.crew import Evaluate, OnBatch, Workers
 
 Row = dict[str, Any]
 
-CONFIG = LatencyConfig(max_s=4.0)
+CONFIG = LatencyConfig(max_s=3.0, attempts=2)
 ONCE = CONFIG.model_copy(update={"attempts": 1})
 IMAGES, EPOCHS = 150, 1
+SPEEDS: dict[str, QuietSpeed] = {}
+"""What each model that is compared with itself has been found to take at best."""
 
 
 def architectures(count: int, space: str = "quickstart") -> list[Architecture]:
@@ -71,7 +74,7 @@ def architectures(count: int, space: str = "quickstart") -> list[Architecture]:
 
 def row(pair: PairedLatency, **more: Any) -> Row:
     """What is kept of a measurement."""
-    load = pair.candidate.load
+    load = pair.turns.taken["twin"].load
     return {
         **more,
         "ratio": pair.ratio.median,
@@ -80,7 +83,8 @@ def row(pair: PairedLatency, **more: Any) -> Row:
         "candidate_ms": pair.candidate.median_ms,
         "reference_ms": pair.reference.median_ms,
         "twin_ratio": pair.twin_ratio.median,
-        "rounds": len(pair.candidate.samples),
+        "rounds": len(pair.turns.rounds),
+        "quiet_rounds": pair.turns.quiet_count,
         "attempts": pair.attempts,
         "others": load.others if load else None,
         "contention": "; ".join(pair.contention),
@@ -88,10 +92,10 @@ def row(pair: PairedLatency, **more: Any) -> Row:
 
 
 def quiet(count: int) -> Iterator[Row]:
-    """Measure each architecture twice, in two sweeps minutes apart."""
-    lane, device = Lane("cpu"), torch.device("cpu")
-    for sweep in (1, 2):
-        for architecture in architectures(count):
+    """Measure each architecture, and every other one a second time minutes later."""
+    lane, device, all_ = Lane("cpu"), torch.device("cpu"), architectures(count)
+    for sweep, chosen in ((1, all_), (2, all_[::2])):
+        for architecture in chosen:
             pair = measure_pair(architecture, CONFIG, device, lane)
             yield row(pair, digest=architecture.digest, sweep=sweep)
 
@@ -163,7 +167,12 @@ def itself(architecture: Architecture, beside: str) -> Row:
     """Compare an architecture with a copy of itself, once."""
     model, lane = build_vae(architecture, seed=0), Lane("cpu")
     pair = compare_latency(
-        copy.deepcopy(model), model, one_image(architecture), ONCE, alone=lane.measuring
+        copy.deepcopy(model),
+        model,
+        one_image(architecture),
+        ONCE,
+        quiet=SPEEDS.setdefault(architecture.digest, QuietSpeed()),
+        alone=lane.measuring,
     )
     return row(pair, digest=architecture.digest, beside=beside)
 
@@ -204,7 +213,7 @@ def sessions(count: int) -> Iterator[Row]:
 def one_session() -> None:
     """Print the ratios of a few architectures, one JSON per line."""
     tune_allocator()
-    for architecture in (MODIFIED.resized(64), *architectures(4)):
+    for architecture in (MODIFIED.resized(64), *architectures(3)):
         pair = measure_pair(architecture, CONFIG, torch.device("cpu"), Lane("cpu"))
         print(json.dumps(row(pair, digest=architecture.digest)))
 
@@ -216,11 +225,11 @@ def save(path: Path, rows: Iterator[Row], total: int) -> None:
         written.append(one)
         left_s = (time.monotonic() - start) / done * (total - done)
         print(f"\r{path.stem} {done}/{total}, {left_s:.0f} s left   ", end="", file=sys.stderr)
-    fields = list(dict.fromkeys(key for one in written for key in one))
-    with unfinished.open("w", encoding="utf-8", newline="") as handle:
-        writer = csv.DictWriter(handle, fields, lineterminator="\n")
-        writer.writeheader()
-        writer.writerows(_rounded(one) for one in written)
+        fields = list(dict.fromkeys(key for one in written for key in one))
+        with unfinished.open("w", encoding="utf-8", newline="") as handle:
+            writer = csv.DictWriter(handle, fields, lineterminator="\n")
+            writer.writeheader()
+            writer.writerows(_rounded(one) for one in written)
     unfinished.replace(path)
     print(file=sys.stderr)
 
@@ -302,10 +311,10 @@ def read(path: Path) -> list[Row]:
 
 
 PLANS: dict[str, tuple[Callable[[int], Iterator[Row]], int, Callable[[int], int]]] = {
-    "quiet": (quiet, 40, lambda n: 2 * n),
+    "quiet": (quiet, 40, lambda n: n + (n + 1) // 2),
     "itself": (against_itself, 200, lambda n: n),
-    "loops": (beside_loops, 60, lambda n: 2 * n),
-    "sessions": (sessions, 10, lambda n: 5 * n),
+    "loops": (beside_loops, 30, lambda n: 2 * n),
+    "sessions": (sessions, 10, lambda n: 4 * n),
     "lane": (lambda n: in_a_study(n, apart=False), 40, lambda n: n),
     "no-lane": (lambda n: in_a_study(n, apart=True), 40, lambda n: n),
 }

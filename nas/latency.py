@@ -3,18 +3,30 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from functools import partial
-from statistics import median
+from hashlib import sha256
 
 import torch
 from torch import Tensor
 
+from nas.datasets.cache import cache_directory
 from nas.vae import build_vae
+from profiling.environment import fingerprint, threads
 from profiling.lane import Lane
-from profiling.latency import Latency, LatencyConfig, measure_latency
-from profiling.paired import PairedLatency, compare_latency, precise_ratios
+from profiling.latency import LatencyConfig
+from profiling.paired import PairedLatency, Turns, compare_latency, take_turns
+from profiling.quiet import QuietSpeed
 from search_spaces.architecture import Architecture
 from search_spaces.references import ORIGINAL
+
+
+def quiet_speed(image_size: int, latency: LatencyConfig, device: torch.device) -> QuietSpeed:
+    """Return what is remembered of `original`'s speed in this environment."""
+    original = ORIGINAL.resized(image_size)
+    with threads(latency.threads):
+        where = fingerprint(device).model_dump_json()
+    key = f"{where} {original.digest} {latency.batch}"
+    name = sha256(key.encode()).hexdigest()[:16]
+    return QuietSpeed(cache_directory() / "speeds" / f"{name}.json")
 
 
 def measure_pair(
@@ -32,6 +44,7 @@ def measure_pair(
         latency,
         device,
         digests=(architecture.digest, original.digest),
+        quiet=quiet_speed(architecture.image_size, latency, device),
         alone=lane.measuring,
     )
 
@@ -49,20 +62,14 @@ def latency_metrics(pair: PairedLatency) -> dict[str, float]:
     if pair.candidate.device_median_ms is not None:
         metrics["latency_events_ms"] = pair.candidate.device_median_ms
     if pair.replayed:
-        metrics["latency_graph_ms"] = pair.replayed["candidate"].median_ms
+        metrics["latency_graph_ms"] = pair.replayed.median_ms
     return metrics
 
 
 def measure_anchor(image_size: int, latency: LatencyConfig, device: torch.device) -> float:
-    """Return the latency of `original` in ms: the median of three measurements.
-
-    One alone may fall into the moments in which a fresh process is still slow.
-    """
-    model = {"original": build_vae(ORIGINAL.resized(image_size), seed=0).to(device)}
-    image = one_image(ORIGINAL.resized(image_size))
-    with Lane(str(device)).measuring():
-        taken = [measure_latency(model, image, latency, device)["original"] for _ in range(3)]
-    return median(one.median_ms for one in taken)
+    """Return the latency of `original` in ms at the machine's quiet speed."""
+    lane = Lane(str(device))
+    return measure_pair(ORIGINAL.resized(image_size), latency, device, lane).reference.median_ms
 
 
 def measure_together(
@@ -71,28 +78,27 @@ def measure_together(
     latency: LatencyConfig,
     device: torch.device,
     progress: Callable[[int, int], None] | None = None,
-) -> dict[str, Latency]:
+) -> Turns:
     """Time several architectures in the same rounds, so that any two of them compare.
 
-    Rounds are added until the ratio of each to `base` is within +-`latency.precision`, or
-    `latency.max_rounds` is reached, or `latency.max_s` for each of them. Contended measurements
-    are repeated as for a pair; if none is quiet the last is returned.
+    As for a pair, with `latency.max_s` for each of them; `base` names `original` among them.
     """
     models = {
         name: build_vae(architecture, seed=0).to(device)
         for name, architecture in architectures.items()
     }
     allowed = latency.model_copy(update={"max_s": latency.max_s * len(models)})
-    image, lane = one_image(architectures[base]), Lane(str(device))
-    enough = partial(precise_ratios, names=models, base=base, precision=latency.precision)
-    for _ in range(latency.attempts):
-        with lane.measuring():
-            taken = measure_latency(
-                models, image, allowed, device, enough=enough, progress=progress
-            )
-        if not any(one.contended for one in taken.values()):
-            break
-    return taken
+    turns, _ = take_turns(
+        models,
+        base,
+        one_image(architectures[base]),
+        allowed,
+        device,
+        quiet=quiet_speed(architectures[base].image_size, latency, device),
+        alone=Lane(str(device)).measuring,
+        progress=progress,
+    )
+    return turns
 
 
 def one_image(architecture: Architecture) -> Tensor:

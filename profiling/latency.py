@@ -9,9 +9,10 @@ from __future__ import annotations
 
 import math
 import random
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from functools import cached_property, partial
+from itertools import compress
 from statistics import median
 from typing import Any
 
@@ -49,9 +50,9 @@ class LatencyConfig(BaseModel):
     threads: int = Field(1, ge=1)
     min_rounds: int = Field(15, ge=2)
     max_rounds: int = Field(200, ge=2)
-    max_s: float = Field(30.0, gt=0)
+    max_s: float = Field(10.0, gt=0)
     precision: float = Field(0.02, gt=0)
-    attempts: int = Field(3, ge=1)
+    attempts: int = Field(4, ge=1)
     warmup_window: int = Field(5, ge=1)
     warmup_tolerance: float = Field(0.05, gt=0)
     max_warmup: int = Field(50, ge=2)
@@ -140,6 +141,11 @@ class Latency:
     def contended(self) -> bool:
         """Whether any sign of contention was seen."""
         return bool(self.contention)
+
+    def only(self, rounds: Sequence[bool]) -> Latency:
+        """Return the latency of some of its rounds; `rounds` has a truth value for each."""
+        kept = tuple(compress(self.samples, rounds))
+        return replace(self, samples=kept)
 
 
 @dataclass(frozen=True)

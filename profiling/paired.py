@@ -1,8 +1,9 @@
 """A model's latency beside a reference's: their ratio, how sure it is, and whether to trust it.
 
 A machine changes speed within minutes, a ratio of two models that take turns hardly does. A twin of
-the reference, identical to it, takes its turns as well: where the two differ, something other than
-the models made the difference.
+the reference, identical to it, takes its turns as well. The two tell which rounds ran at the
+machine's quiet speed, which alone count; and where they differ in these, something other than the
+models makes a difference.
 """
 
 from __future__ import annotations
@@ -15,12 +16,16 @@ from functools import cached_property, partial
 from statistics import median
 from typing import Any
 
+import numpy as np
+import numpy.typing as npt
 import torch
 from torch import nn
 
 from profiling.engines import as_cuda_graph
-from profiling.intervals import median_interval
+from profiling.intervals import median_interval, relative_iqr
 from profiling.latency import (
+    MAX_RELATIVE_IQR,
+    MAX_WALL_OVER_CPU,
     Latency,
     LatencyConfig,
     Model,
@@ -29,48 +34,80 @@ from profiling.latency import (
     measure_latency,
     paired_ratio,
 )
+from profiling.quiet import QuietSpeed, quiet_rounds, speed_of
 from profiling.symbolic import Example
+
+TWIN = "twin"
 
 TWIN_MARGIN = 0.01
 """What a twin's interval may stay away from 1 before the pair counts as disturbed."""
 
+FEWEST_ROUNDS = 8
+"""Where fewer rounds were quiet than this, all of them have to do."""
+
 
 @dataclass(frozen=True)
-class PairedLatency:
-    """A candidate, a reference and the reference's twin, timed in the same rounds.
+class Turns:
+    """Models that took turns with a reference and its twin.
 
     Attributes:
-        candidate: What was to be measured.
-        reference: What its latency is told in.
-        twin: A copy of the reference.
-        attempts: How many measurements it took; all but the last were contended.
-        replayed: The same two as CUDA graphs ("candidate", "reference"); empty elsewhere.
+        taken: Every sample, by name; one name is `twin`.
+        reference: The name of what the twin is a copy of.
+        quiet_ms: What a pass of the twin takes at the machine's quiet speed.
+        least: Quiet rounds that it takes to trust the measurement.
     """
 
-    candidate: Latency
-    reference: Latency
-    twin: Latency
-    attempts: int = 1
-    replayed: Mapping[str, Latency] | None = None
+    taken: Mapping[str, Latency]
+    reference: str
+    quiet_ms: float
+    least: int
 
     @cached_property
-    def ratio(self) -> Ratio:
-        """How many times as long the candidate takes as the reference."""
-        return paired_ratio(self.candidate, self.reference)
+    def rounds(self) -> npt.NDArray[np.bool_]:
+        """The rounds that count: those at quiet speed, or all where these are very few."""
+        quiet = self._quiet
+        return quiet if quiet.sum() >= FEWEST_ROUNDS else np.ones_like(quiet)
 
     @cached_property
-    def twin_ratio(self) -> Ratio:
-        """The same of the reference's twin: 1, unless something disturbed the measurement."""
-        return paired_ratio(self.twin, self.reference)
+    def quiet_count(self) -> int:
+        """How many rounds ran at quiet speed."""
+        return int(self._quiet.sum())
+
+    @property
+    def _quiet(self) -> npt.NDArray[np.bool_]:
+        reference, twin = self.taken[self.reference], self.taken[TWIN]
+        return quiet_rounds(reference.samples_ms, twin.samples_ms, self.quiet_ms)
+
+    def counted(self, name: str) -> Latency:
+        """Return a model's latency over the rounds that count."""
+        return self.taken[name].only(list(map(bool, self.rounds)))
+
+    def ratio(self, name: str, base: str | None = None) -> Ratio:
+        """How many times as long a model takes as another, the reference if none is named."""
+        return paired_ratio(self.counted(name), self.counted(base or self.reference))
 
     @cached_property
     def contention(self) -> tuple[str, ...]:
         """Signs that something else disturbed the measurement; empty when it was quiet."""
-        signs = dict.fromkeys([*self.candidate.contention, *self.reference.contention])
-        if self.twin_ratio.interval.excludes(1.0, TWIN_MARGIN):
-            low, high = self.twin_ratio.interval
-            signs[f"a copy of the reference took {low:.3f} to {high:.3f} of its time"] = None
-        return tuple(signs)
+        signs = []
+        if self.quiet_count < self.least:
+            signs.append(
+                f"{self.quiet_count} of {len(self.rounds)} rounds ran at the quiet speed, at which "
+                f"the reference takes {self.quiet_ms:.3g} ms"
+            )
+        counted = {name: self.counted(name) for name in self.taken}
+        waits = [one.wall_over_cpu for one in counted.values() if one.wall_over_cpu]
+        if waits and max(waits) > MAX_WALL_OVER_CPU:
+            signs.append(f"wall time is {max(waits):.2f} of the thread's CPU time")
+        walls = {name: np.array(one.samples_ms) for name, one in counted.items()}
+        spread = max(relative_iqr(list(w / walls[self.reference])) for w in walls.values())
+        if spread > MAX_RELATIVE_IQR:
+            signs.append(f"interquartile range of a ratio is {spread:.0%} of its median")
+        twin = self.ratio(TWIN).interval
+        if twin.excludes(1.0, TWIN_MARGIN):
+            signs.append(f"a copy of the reference took {twin.low:.3f} to {twin.high:.3f} of it")
+        load = self.taken[TWIN].load
+        return (*signs, *(load.signs if load else ()))
 
     @property
     def contended(self) -> bool:
@@ -79,19 +116,62 @@ class PairedLatency:
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain JSON types: what was timed, where, and every sample."""
-        parts = {"candidate": self.candidate, "reference": self.reference, "twin": self.twin}
-        parts |= {f"replayed_{name}": one for name, one in (self.replayed or {}).items()}
-        load = self.candidate.load
+        twin = self.taken[TWIN]
         return {
-            "environment": self.candidate.environment.model_dump(mode="json"),
-            "load": asdict(load) if load else None,
-            "attempts": self.attempts,
+            "environment": twin.environment.model_dump(mode="json"),
+            "load": asdict(twin.load) if twin.load else None,
+            "quiet_ms": self.quiet_ms,
+            "rounds": list(map(bool, self.rounds)),
             "contention": list(self.contention),
-            "subjects": {name: asdict(one.subject) for name, one in parts.items()},
-            "samples_ms": {name: list(one.samples_ms) for name, one in parts.items()},
-            "cpu_ms": {name: [s.cpu_ms for s in one.samples] for name, one in parts.items()},
-            "device_ms": {name: [s.device_ms for s in one.samples] for name, one in parts.items()},
+            "subjects": {name: asdict(one.subject) for name, one in self.taken.items()},
+            "samples": {
+                name: [[s.wall_ms, s.cpu_ms, s.device_ms] for s in one.samples]
+                for name, one in self.taken.items()
+            },
         }
+
+
+@dataclass(frozen=True)
+class PairedLatency:
+    """A candidate beside a reference, and how many measurements it took to get it undisturbed."""
+
+    turns: Turns
+    attempts: int = 1
+
+    @cached_property
+    def candidate(self) -> Latency:
+        """The candidate's latency over the rounds that count."""
+        return self.turns.counted("candidate")
+
+    @cached_property
+    def reference(self) -> Latency:
+        """The reference's latency over the rounds that count."""
+        return self.turns.counted("reference")
+
+    @cached_property
+    def replayed(self) -> Latency | None:
+        """The candidate as a replayed CUDA graph; None elsewhere."""
+        return self.turns.counted("graph") if "graph" in self.turns.taken else None
+
+    @cached_property
+    def ratio(self) -> Ratio:
+        """How many times as long the candidate takes as the reference."""
+        return self.turns.ratio("candidate")
+
+    @cached_property
+    def twin_ratio(self) -> Ratio:
+        """The same of the reference's twin: 1, unless something disturbed the measurement."""
+        return self.turns.ratio(TWIN)
+
+    @property
+    def contention(self) -> tuple[str, ...]:
+        """Signs that something else disturbed the measurement; empty when it was quiet."""
+        return self.turns.contention
+
+    @property
+    def contended(self) -> bool:
+        """Whether any sign of contention was seen."""
+        return self.turns.contended
 
 
 def compare_latency(
@@ -102,14 +182,12 @@ def compare_latency(
     device: torch.device | str = "cpu",
     *,
     digests: tuple[str, str] = ("", ""),
+    quiet: QuietSpeed | None = None,
     alone: Callable[[], AbstractContextManager[None]] = nullcontext,
 ) -> PairedLatency:
-    """Time a candidate, a reference and the reference's twin in the same shuffled rounds.
+    """Time a candidate in turn with a reference and the reference's twin, as `take_turns` does.
 
-    Rounds are added until the ratio's 95 % interval is within +-`config.precision` of it or
-    `config.max_rounds` or `config.max_s` is reached. A contended measurement is repeated, up to
-    `config.attempts` in all; if none is quiet, the one of the narrowest interval is kept, and its
-    `contention` says what was seen. On CUDA the two are also timed as replayed graphs.
+    On CUDA the candidate is also timed as a replayed graph.
 
     Args:
         candidate: A module or callable.
@@ -118,88 +196,105 @@ def compare_latency(
         config: How to measure.
         device: Where both are.
         digests: What identifies candidate and reference.
+        quiet: What is known of the reference's speed on this machine, and learns more.
         alone: Makes a context that is entered around each attempt, such as `Lane.measuring`.
 
     Raises:
         ProfilingError: as `measure_latency`.
     """
     config, device = config or LatencyConfig(), torch.device(device)
-    models: dict[str, Model] = {
-        "candidate": candidate,
-        "reference": reference,
-        "twin": copy.deepcopy(reference) if isinstance(reference, nn.Module) else reference,
+    models: dict[str, Model] = {"candidate": candidate, "reference": reference}
+    if device.type == "cuda" and isinstance(candidate, nn.Module):
+        models["graph"] = _graph(candidate, example, config, device)
+    turns, attempts = take_turns(
+        models, "reference", example, config, device, quiet=quiet, alone=alone
+    )
+    of = {"candidate": digests[0], "graph": digests[0]}
+    named = {
+        name: replace(
+            one,
+            subject=replace(
+                one.subject,
+                digest=of.get(name, digests[1]),
+                backend="cuda_graph" if name == "graph" else "eager",
+            ),
+        )
+        for name, one in turns.taken.items()
     }
-    if device.type == "cuda":
-        models |= _graphs(models, example, config, device)
-    best: PairedLatency | None = None
+    return PairedLatency(replace(turns, taken=named), attempts)
+
+
+def take_turns(
+    models: Mapping[str, Model],
+    reference: str,
+    example: Example,
+    config: LatencyConfig,
+    device: torch.device,
+    *,
+    quiet: QuietSpeed | None = None,
+    alone: Callable[[], AbstractContextManager[None]] = nullcontext,
+    progress: Callable[[int, int], None] | None = None,
+) -> tuple[Turns, int]:
+    """Time models in turn with a twin of one of them; return the turns and the attempts it took.
+
+    Rounds are added until, over those at the machine's quiet speed, of which there are at least
+    `config.min_rounds`, the 95 % interval of each model's ratio to the reference is within
+    +-`config.precision` of it; or until `config.max_rounds` or `config.max_s` is reached. A
+    contended measurement is repeated, up to `config.attempts` in all; if none is quiet, the one of
+    most quiet rounds is kept, and its `contention` says what was seen.
+    """
+    quiet = quiet or QuietSpeed()
+    original = models[reference]
+    twin = copy.deepcopy(original) if isinstance(original, nn.Module) else original
+    enough = partial(_settled, reference=reference, quiet=quiet, config=config)
+    best: Turns | None = None
     for attempt in range(1, config.attempts + 1):
         with alone():
             taken = measure_latency(
-                models,
-                example,
-                config,
-                device,
-                enough=partial(
-                    precise_ratios,
-                    names=("candidate",),
-                    base="reference",
-                    precision=config.precision,
-                ),
+                {**models, TWIN: twin}, example, config, device, enough=enough, progress=progress
             )
-        found = replace(_paired(taken, digests), attempts=attempt)
+        quiet.note(taken[TWIN].samples_ms)
+        found = Turns(taken, reference, _quiet_ms(taken[TWIN].samples_ms, quiet), config.min_rounds)
         if not found.contended:
-            return found
-        best = found if best is None or _width(found) < _width(best) else best
+            return found, attempt
+        best = found if best is None or found.quiet_count > best.quiet_count else best
     assert best is not None
-    return replace(best, attempts=config.attempts)
+    return best, config.attempts
 
 
 def precise_ratios(
-    walls: Mapping[str, list[float]], names: Iterable[str], base: str, precision: float
+    walls: Mapping[str, npt.NDArray[np.float64]], names: Iterable[str], base: str, precision: float
 ) -> bool:
     """Tell whether each named model's ratio to `base` is known to within +-`precision` of it.
 
     `walls` are the times of the rounds so far, in ms, by name.
     """
     for name in names:
-        ratios = [a / b for a, b in zip(walls[name], walls[base], strict=True)]
+        ratios = (walls[name] / walls[base]).tolist()
         if median_interval(ratios).half_width(median(ratios)) > precision:
             return False
     return True
 
 
-def _graphs(
-    models: Mapping[str, Model], example: Example, config: LatencyConfig, device: torch.device
-) -> dict[str, Model]:
-    """Capture candidate and reference as CUDA graphs."""
+def _settled(
+    walls: Mapping[str, list[float]], reference: str, quiet: QuietSpeed, config: LatencyConfig
+) -> bool:
+    rounds = quiet_rounds(walls[reference], walls[TWIN], _quiet_ms(walls[TWIN], quiet))
+    if rounds.sum() < config.min_rounds:
+        return False
+    counted = {name: np.array(times)[rounds] for name, times in walls.items()}
+    names = [name for name in walls if name != TWIN]
+    return precise_ratios(counted, names, reference, config.precision)
+
+
+def _quiet_ms(twin_ms: list[float] | tuple[float, ...], quiet: QuietSpeed) -> float:
+    return min(quiet.best_ms, speed_of(twin_ms))
+
+
+def _graph(
+    model: nn.Module, example: Example, config: LatencyConfig, device: torch.device
+) -> Model:
+    """Capture a copy of the model as a CUDA graph."""
     args = batched(example, config.batch, device)
-    graphs: dict[str, Model] = {}
-    for name in ("candidate", "reference"):
-        model = models[name]
-        if isinstance(model, nn.Module):
-            with torch.inference_mode():
-                graphs[f"replayed_{name}"] = as_cuda_graph(
-                    copy.deepcopy(model).eval(), args, config.threads
-                )[0]
-    return graphs
-
-
-def _paired(taken: Mapping[str, Latency], digests: tuple[str, str]) -> PairedLatency:
-    candidate, reference = digests
-    of = {"candidate": candidate, "reference": reference, "twin": reference}
-    replayed = {}
-    told = {}
-    for name, latency in taken.items():
-        bare = name.removeprefix("replayed_")
-        subject = replace(latency.subject, digest=of[bare])
-        if bare == name:
-            told[name] = replace(latency, subject=subject)
-        else:
-            replayed[bare] = replace(latency, subject=replace(subject, backend="cuda_graph"))
-    return PairedLatency(
-        told["candidate"], told["reference"], told["twin"], replayed=replayed or None
-    )
-
-
-def _width(found: PairedLatency) -> float:
-    return found.ratio.interval.half_width(found.ratio.median)
+    with torch.inference_mode():
+        return as_cuda_graph(copy.deepcopy(model).eval(), args, config.threads)[0]

@@ -13,7 +13,7 @@ from itertools import islice
 import torch
 
 from nas.latency import measure_together
-from profiling.latency import LatencyConfig, paired_ratio
+from profiling.latency import LatencyConfig
 from search_spaces.architecture import Architecture
 from search_spaces.references import REFERENCES
 from studies.records import FinalLatency, StudyRecord
@@ -59,19 +59,18 @@ def _measured(
     device: torch.device,
     progress: Callable[[int, int], None],
 ) -> dict[str, FinalLatency]:
-    taken = measure_together({**members, **anchors}, next(iter(anchors)), latency, device, progress)
-    contended = any(one.contended for one in taken.values())
-    digests = {name: anchors[name].digest if name in anchors else name for name in taken}
+    together = {**members, **anchors}
+    turns = measure_together(together, next(iter(anchors)), latency, device, progress)
     return {
-        digests[name]: FinalLatency(
+        architecture.digest: FinalLatency(
             over={
                 anchor: (ratio.median, *ratio.interval)
                 for anchor in anchors
-                for ratio in [paired_ratio(one, taken[anchor])]
+                for ratio in [turns.ratio(name, anchor)]
             },
-            contended=contended,
+            contended=turns.contended,
         )
-        for name, one in taken.items()
+        for name, architecture in together.items()
     }
 
 

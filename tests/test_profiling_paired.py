@@ -6,6 +6,7 @@ import copy
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from itertools import cycle
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -13,11 +14,12 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from profiling import latency
+from profiling import latency, quiet
 from profiling.intervals import Interval, block_length, median_interval
 from profiling.latency import LatencyConfig
 from profiling.load import Load, LoadWatch
 from profiling.paired import PairedLatency, compare_latency
+from profiling.quiet import QuietSpeed
 from profiling.timing import Sample, Timer
 
 QUICK = LatencyConfig(min_rounds=8, max_rounds=16, warmup_window=2, min_sample_ms=0)
@@ -83,18 +85,67 @@ def test_rounds_go_on_until_the_ratio_is_precise_not_the_times(
 ) -> None:
     """Both models drift alike: their times spread widely, their ratio not at all."""
     clock = Clock(monkeypatch)
-    drift = [1.0, 1.05, 1.1, 1.15, 1.2]
+    drift = [1.0, 1.03, 1.0, 1.03, 1.03]
     alike = measured(Model(clock, [6 * d for d in drift]), Model(clock, [2 * d for d in drift]))
-    assert alike.candidate.interval_ms.half_width(alike.candidate.median_ms) > QUICK.precision
+    assert alike.candidate.interval_ms.half_width(alike.candidate.median_ms) > 0.01
     assert len(alike.candidate.samples) == QUICK.min_rounds
+    drift = [1.0, 1.05, 1.1, 1.15, 1.2]
     apart = measured(Model(clock, [6 * d for d in drift]), Model(clock, [2.0]))
     assert len(apart.candidate.samples) == QUICK.max_rounds
+
+
+def test_only_rounds_at_the_quiet_speed_count(monkeypatch: pytest.MonkeyPatch) -> None:
+    """In slow rounds both take longer, the candidate by more: their ratio is another."""
+    clock = Clock(monkeypatch)
+    slow = [False, True, True, False, True]
+    candidate = Model(clock, [9.6 if s else 6.0 for s in slow])
+    found = measured(candidate, Model(clock, [2.4 if s else 2.0 for s in slow]), max_rounds=40)
+    assert found.ratio.median == 3.0
+    assert not found.contended
+    assert found.turns.quiet_count == len(found.candidate.samples) >= QUICK.min_rounds
+    assert len(found.turns.taken["candidate"].samples) > 2 * QUICK.min_rounds
+
+
+def test_a_machine_that_was_faster_before_is_seen_to_be_slow(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    clock, path = Clock(monkeypatch), tmp_path / "speeds" / "original.json"
+
+    def run(slower: float) -> PairedLatency:
+        models = Model(clock, [6.0 * slower]), Model(clock, [2.0 * slower])
+        return compare_latency(*models, torch.rand(1, 2), QUICK, quiet=QuietSpeed(path))
+
+    assert not run(1.2).contended  # nothing better is known yet
+    assert not run(1.0).contended
+    slow = run(1.2)
+    assert slow.contention == (
+        "0 of 16 rounds ran at the quiet speed, at which the reference takes 2 ms",
+    )
+    assert slow.attempts == QUICK.attempts
+    monkeypatch.setattr(quiet, "REMEMBERED_S", 0.0)
+    assert not run(1.2).contended  # it has become slower for good
+
+
+def test_a_record_of_speeds_that_cannot_be_read_or_written_is_done_without(
+    tmp_path: Path,
+) -> None:
+    (tmp_path / "broken.json").write_text("{nonsense")
+    (tmp_path / "file").write_text("")
+    for path in (tmp_path / "broken.json", tmp_path / "file" / "x.json"):
+        speed = QuietSpeed(path)
+        assert speed.best_ms == float("inf")
+        speed.note([2.0] * 9)
+        assert QuietSpeed(path).best_ms in (2.0, float("inf"))
+    assert QuietSpeed(tmp_path / "broken.json").best_ms == 2.0
+    speed = QuietSpeed()
+    speed.note([3.0] * 7)  # too few to tell
+    assert speed.best_ms == float("inf")
 
 
 def test_a_twin_that_differs_is_contention(monkeypatch: pytest.MonkeyPatch) -> None:
     clock = Clock(monkeypatch)
     found = measured(Model(clock, [6.0]), Model(clock, [2.0], copies_by=1.05))
-    assert found.contention == ("a copy of the reference took 1.050 to 1.050 of its time",)
+    assert found.contention == ("a copy of the reference took 1.050 to 1.050 of it",)
     assert (found.attempts, clock.measurements) == (QUICK.attempts, QUICK.attempts)
     slight = measured(Model(clock, [6.0]), Model(clock, [2.0], copies_by=1.005))
     assert not slight.contended
@@ -117,7 +168,7 @@ def test_a_contended_measurement_is_taken_again(monkeypatch: pytest.MonkeyPatch)
     assert entered == [0, 1]
 
 
-def test_if_none_is_quiet_the_narrowest_is_kept_and_marked(
+def test_if_none_is_quiet_the_best_is_kept_and_marked(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     stolen = Load(span_s=1.0, others=0.0, stolen=0.2)
@@ -129,11 +180,12 @@ def test_if_none_is_quiet_the_narrowest_is_kept_and_marked(
 
 def test_what_was_timed_is_kept_apart_from_where(monkeypatch: pytest.MonkeyPatch) -> None:
     clock = Clock(monkeypatch)
-    written = measured(Model(clock, [6.0]), Model(clock, [2.0])).to_dict()
+    written = measured(Model(clock, [6.0]), Model(clock, [2.0])).turns.to_dict()
     assert written["subjects"]["candidate"]["digest"] == "c"
     assert written["subjects"]["twin"]["digest"] == "r"
     assert written["subjects"]["candidate"]["backend"] == "eager"
-    assert written["samples_ms"]["reference"] == [2.0] * QUICK.min_rounds
+    assert written["samples"]["reference"] == [[2.0, 2.0, None]] * QUICK.min_rounds
+    assert written["rounds"] == [True] * QUICK.min_rounds
     assert written["environment"]["threads"] == 1
     assert copy.deepcopy(written) == written  # plain types
 
