@@ -1,0 +1,63 @@
+"""A study that learns from an earlier one, and when it may."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+from pydantic import ValidationError
+
+from nas.search import Proposer
+from search_spaces.errors import UserError
+from search_spaces.space import SearchSpace
+from studies.crew import Alone
+from studies.records import StudyRecord, TrialRecord
+from studies.runner import Runner
+from studies.store import StudyStore
+from tests.fake_evaluator import FakeEvaluator
+from tests.test_runner import ENVIRONMENT, config
+
+
+def run(root: Path, earlier: tuple[TrialRecord, ...] = (), **changes: Any) -> StudyRecord:
+    asked, store = config(**changes), StudyStore(root / changes["name"])
+    space = SearchSpace.load(asked.space)
+    with store.writing():
+        store.create(asked, space, ENVIRONMENT)
+        return Runner(asked, space, store, Alone(FakeEvaluator()), earlier=earlier).run()
+
+
+def test_the_sampler_learns_from_the_earlier_study_and_tries_its_architectures_anew(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first = run(tmp_path, name="first")
+    learnt: list[list[float]] = []
+
+    def warm(proposer: Proposer, *columns: Any) -> None:
+        learnt.extend(values for _, _, values in zip(*columns, strict=True))
+        really(proposer, *columns)
+
+    really = Proposer.warm
+    monkeypatch.setattr(Proposer, "warm", warm)
+    search = {"sampler": "pareto", "trials": 3, "warm_start": "first"}
+    second = run(tmp_path, first.complete, name="second", search=search)
+    assert len(second.complete) == 5
+    names = first.objective_names
+    members = [t for t in first.complete if t.assignment]
+    assert learnt == [[trial.objectives[name] for name in names] for trial in members]
+
+
+def test_only_our_sampler_learns_from_another_study() -> None:
+    with pytest.raises(ValidationError, match="choose sampler pareto"):
+        config(search={"sampler": "tpe", "warm_start": "first"})
+
+
+def test_a_study_of_another_kind_teaches_nothing(tmp_path: Path) -> None:
+    run(tmp_path, name="first")
+    store, asked = StudyStore.open(tmp_path, "first"), config()
+    store.require_alike(asked, SearchSpace.load("quickstart"), ENVIRONMENT["data_fingerprint"])
+    with pytest.raises(UserError, match="other space, data; name one of the same"):
+        store.require_alike(asked, SearchSpace.load("tiny"), "1" * 12)
+    with pytest.raises(UserError, match="other objectives"):
+        other = config(objectives=["reconstruction_loss", "macs"])
+        store.require_alike(other, SearchSpace.load("quickstart"), "0" * 12)
