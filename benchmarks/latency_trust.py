@@ -268,15 +268,16 @@ def summary(folder: Path) -> list[tuple[str, str, str]]:
 
 def _against_itself(rows: Sequence[Row]) -> list[tuple[str, str, str]]:
     passed = [r for r in rows if not r["contention"]]
-    covers, passed_covers = (
-        np.mean([float(r["low"]) <= 1 <= float(r["high"]) for r in some]) for some in (rows, passed)
+    of_all, of_passed = (
+        np.mean([float(one["low"]) <= 1 <= float(one["high"]) for one in some])
+        for some in (rows, passed)
     )
     slow = [r for r in rows if "quiet speed" in r["contention"]]
     others = len(rows) - len(passed) - len(slow)
     return [
         (
             f"a model against itself, {len(rows)} times",
-            f"{passed_covers:.1%} of the {len(passed)} passed as quiet cover 1; {covers:.1%} of all",
+            f"{of_passed:.1%} of the {len(passed)} passed as quiet cover 1; {of_all:.1%} of all",
             "93 to 97 %",
         ),
         (
