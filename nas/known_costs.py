@@ -29,7 +29,10 @@ def known_costs(
 
     def costs(architectures: Sequence[Architecture]) -> npt.NDArray[np.float64]:
         counted = exact_costs(architectures)
-        known = {**counted, "flops": 2 * counted["macs"]}
+        known: dict[str, npt.NDArray[np.float64]] = {
+            name: column.astype(np.float64) for name, column in counted.items()
+        }
+        known["flops"] = 2 * known["macs"]
         if predictor is not None and any("latency" in name for name in names):
             predicted_ms = predictor.predict_ms(architectures, anchor_ms)
             known |= {"latency_ms": predicted_ms, "predicted_latency_ms": predicted_ms}

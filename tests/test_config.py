@@ -52,7 +52,7 @@ def test_all_faults_are_told_at_once(tmp_path: Path) -> None:
         "'parms' is not one of",
         "(did you mean 'params'?)",
         "'reconstruction_loss' cannot be limited before training",
-        "search.sampler: not one of tpe",
+        "search.sampler: not one of pareto, tpe",
         "(did you mean 'tpe'?)",
         "device: 'gpu' is not one of auto, cpu, cuda",
     ):

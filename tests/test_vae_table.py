@@ -22,6 +22,7 @@ from search_spaces.references import REFERENCES
 from search_spaces.space import SearchSpace
 from studies.bench.vae import TabularEvaluator, best_epochs, load_vae_table
 from studies.config import StudyConfig
+from studies.crew import Alone
 from studies.runner import Runner
 from studies.store import StudyStore
 
@@ -191,7 +192,7 @@ def test_whole_study_runs_from_the_table(
     with store.writing():
         store.create(config, table.space, {"data_fingerprint": "0" * 12})
         evaluate = TabularEvaluator(table, config.objectives)
-        record = Runner(config, table.space, store, evaluate).run()
+        record = Runner(config, table.space, store, Alone(evaluate)).run()
     assert [trial.reference for trial in record.trials] == ["original", "modified", None, None]
     assert {trial.state for trial in record.trials} == {"complete"}
     losses = {digest: row.losses[-1] for digest, row in table.table().rows.items()}

@@ -58,6 +58,6 @@ def test_a_study_of_another_kind_teaches_nothing(tmp_path: Path) -> None:
     store.require_alike(asked, SearchSpace.load("quickstart"), ENVIRONMENT["data_fingerprint"])
     with pytest.raises(UserError, match="other space, data; name one of the same"):
         store.require_alike(asked, SearchSpace.load("tiny"), "1" * 12)
+    other = config(objectives=["reconstruction_loss", "macs"])
     with pytest.raises(UserError, match="other objectives"):
-        other = config(objectives=["reconstruction_loss", "macs"])
         store.require_alike(other, SearchSpace.load("quickstart"), "0" * 12)

@@ -101,8 +101,12 @@ class TabularEvaluator:
     def __init__(self, table: VaeTable, wanted: Sequence[str]) -> None:
         self.table, self.wanted = table, frozenset(wanted)
 
-    def __call__(self, architecture: Architecture) -> Iterator[Findings]:
+    def __call__(
+        self, architecture: Architecture, known: Findings | None = None
+    ) -> Iterator[Findings]:
         """Yield what was recorded after each step and epoch; the last findings are "done".
+
+        Reading takes no time, so what is `known` already is read once more.
 
         Raises:
             CandidateFailed: its recorded training failed.
@@ -152,6 +156,7 @@ def _trained(record: Record, known: Findings, epoch: int) -> Findings:
         {
             "epoch": number + 1,
             "train_loss": record["train_loss"][number],
+            "reconstruction_loss": record["reconstruction_loss"][number],
             "validation_loss": record["total_loss"][number],
             "duration_s": record["epoch_processor_s"][number],
         }
