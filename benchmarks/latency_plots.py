@@ -72,22 +72,20 @@ def alarms(itself: pd.DataFrame, loops: pd.DataFrame) -> go.Figure:
     figure = new_figure("Busy loops beside a measurement: what they do, and what is noticed")
     table = pd.concat([itself, loops], ignore_index=True)
     noticed = table["contention"].fillna("") != ""
+    kinds = list(dict.fromkeys(table["beside"]))
+    aside = np.random.default_rng(0).uniform(-0.25, 0.25, len(table))
     for mask, name, colour in ((~noticed, "passed as quiet", BLUE), (noticed, "flagged", AMBER)):
         part = table[mask]
-        figure.add_box(
-            x=part["beside"],
+        figure.add_scatter(
+            x=part["beside"].map(kinds.index) + aside[part.index],
             y=part["ratio"] - 1,
+            mode="markers",
             name=f"{name} ({len(part)})",
-            marker={"color": colour, "size": 5},
-            boxpoints="all",
-            jitter=0.6,
-            pointpos=0,
-            fillcolor="rgba(0,0,0,0)",
-            line={"width": 0},
-            hoveron="points",
+            marker={"color": colour, "size": 6, "opacity": 0.8},
         )
     figure.update_yaxes(title="error of the ratio (truth: 0)", tickformat="+.0%")
-    figure.update_xaxes(title="running beside it", showgrid=False)
+    ticks = list(range(len(kinds)))
+    figure.update_xaxes(title="running beside it", showgrid=False, tickvals=ticks, ticktext=kinds)
     return figure
 
 
