@@ -20,7 +20,7 @@ import torch
 
 from nas.checkpoint import save_weights
 from nas.datasets import ImageDataset
-from nas.latency import latency_metrics, measure_pair, one_image
+from nas.latency import Meter, latency_metrics, one_image
 from nas.predictor import LatencyPredictor
 from nas.training import (
     CandidateFailed,
@@ -32,6 +32,7 @@ from nas.training import (
 from nas.vae import VAE, build_vae
 from profiling.complexity import complexity
 from profiling.environment import threads
+from profiling.fresh_process import ProcessEndedError
 from profiling.lane import Lane
 from profiling.latency import LatencyConfig
 from profiling.memory import peak_memory_bytes
@@ -103,7 +104,7 @@ class Evaluator:
     predictor: LatencyPredictor | None = None
 
     def __post_init__(self) -> None:
-        self.lane = Lane(str(self.device))
+        self.lane, self.meter = Lane(str(self.device)), Meter(self.latency, self.device)
 
     def __call__(
         self, architecture: Architecture, known: Findings | None = None
@@ -140,9 +141,11 @@ class Evaluator:
         return Findings("static", costs, metrics, timings_s=spent_s)
 
     def _measured(self, architecture: Architecture, known: Findings) -> Findings:
-        start, waited_s = time.monotonic(), self.lane.waited_s
-        pair = measure_pair(architecture, self.latency, self.device, self.lane)
-        waiting_s = self.lane.waited_s - waited_s
+        start = time.monotonic()
+        try:
+            pair, waiting_s = self.meter.measure(architecture)
+        except ProcessEndedError as error:
+            raise CandidateFailed(f"while its latency was measured: {error}") from None
         spent_s = {"latency": time.monotonic() - start - waiting_s, "waiting": waiting_s}
         folder = self.artefacts / architecture.digest
         folder.mkdir(parents=True, exist_ok=True)

@@ -11,6 +11,7 @@ from torch import Tensor
 from nas.datasets.cache import cache_directory
 from nas.vae import build_vae
 from profiling.environment import fingerprint, threads
+from profiling.fresh_process import FreshProcess, ProcessEndedError
 from profiling.lane import Lane
 from profiling.latency import LatencyConfig
 from profiling.paired import PairedLatency, Turns, compare_latency, take_turns
@@ -49,6 +50,67 @@ def measure_pair(
     )
 
 
+class Meter:
+    """Measures in a process that does nothing else.
+
+    In one that has trained, models run slower, and not all alike: memory is handed out from
+    what the training left. The process starts with the first measurement.
+    """
+
+    def __init__(self, latency: LatencyConfig, device: torch.device) -> None:
+        self._args = latency, str(device)
+        self._process: FreshProcess | None = None
+
+    def measure(self, architecture: Architecture) -> tuple[PairedLatency, float]:
+        """Measure as `measure_pair` does; return also the seconds it waited for the lane.
+
+        Raises:
+            ProfilingError: the process ended; the next measurement starts another.
+        """
+        self._process = self._process or FreshProcess(_Meter, *self._args, tuned=True)
+        try:
+            result: tuple[PairedLatency, float] = self._process.call("measure", architecture)
+        except ProcessEndedError:
+            self._process = None
+            raise
+        return result
+
+
+class _Meter:
+    """The other end."""
+
+    def __init__(self, latency: LatencyConfig, device: str) -> None:
+        self._latency, self._device, self._lane = latency, torch.device(device), Lane(device)
+
+    def measure(self, architecture: Architecture) -> tuple[PairedLatency, float]:
+        waited_s = self._lane.waited_s
+        pair = measure_pair(architecture, self._latency, self._device, self._lane)
+        return pair, self._lane.waited_s - waited_s
+
+    def together(
+        self,
+        architectures: Mapping[str, Architecture],
+        base: str,
+        progress: Callable[[int, int], None] | None = None,
+    ) -> Turns:
+        models = {
+            name: build_vae(architecture, seed=0).to(self._device)
+            for name, architecture in architectures.items()
+        }
+        size = architectures[base].image_size
+        turns, _ = take_turns(
+            models,
+            base,
+            one_image(architectures[base]),
+            self._latency.model_copy(update={"max_s": self._latency.max_s * len(models)}),
+            self._device,
+            quiet=quiet_speed(size, self._latency, self._device),
+            alone=self._lane.measuring,
+            progress=progress,
+        )
+        return turns
+
+
 def latency_metrics(pair: PairedLatency) -> dict[str, float]:
     """Return what is recorded of a measurement beside the latency itself."""
     metrics = {
@@ -68,8 +130,8 @@ def latency_metrics(pair: PairedLatency) -> dict[str, float]:
 
 def measure_anchor(image_size: int, latency: LatencyConfig, device: torch.device) -> float:
     """Return the latency of `original` in ms at the machine's quiet speed."""
-    lane = Lane(str(device))
-    return measure_pair(ORIGINAL.resized(image_size), latency, device, lane).reference.median_ms
+    pair, _ = Meter(latency, device).measure(ORIGINAL.resized(image_size))
+    return pair.reference.median_ms
 
 
 def measure_together(
@@ -81,24 +143,12 @@ def measure_together(
 ) -> Turns:
     """Time several architectures in the same rounds, so that any two of them compare.
 
-    As for a pair, with `latency.max_s` for each of them; `base` names `original` among them.
+    As for a pair, in a process of its own, with `latency.max_s` for each of them; `base` names
+    `original` among them.
     """
-    models = {
-        name: build_vae(architecture, seed=0).to(device)
-        for name, architecture in architectures.items()
-    }
-    allowed = latency.model_copy(update={"max_s": latency.max_s * len(models)})
-    turns, _ = take_turns(
-        models,
-        base,
-        one_image(architectures[base]),
-        allowed,
-        device,
-        quiet=quiet_speed(architectures[base].image_size, latency, device),
-        alone=Lane(str(device)).measuring,
-        progress=progress,
-    )
-    return turns
+    with FreshProcess(_Meter, latency, str(device), tuned=True) as process:
+        turns: Turns = process.call("together", dict(architectures), base, progress=progress)
+        return turns
 
 
 def one_image(architecture: Architecture) -> Tensor:

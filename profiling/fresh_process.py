@@ -19,6 +19,10 @@ Progress = Callable[[int, int], None]
 _PATIENCE_S = 5.0
 
 
+class ProcessEndedError(ProfilingError):
+    """The other process is gone."""
+
+
 class FreshProcess:
     """Builds `factory(*args)` in a new process and calls its methods there, one at a time.
 
@@ -48,7 +52,7 @@ class FreshProcess:
         """Call a method there and return its result; with `progress`, it is passed one as well.
 
         Raises:
-            ProfilingError: the process ended, as it does when memory runs out.
+            ProcessEndedError: the process is gone, as it is when memory runs out.
             Exception: what the factory or the method raised.
         """
         try:
@@ -62,7 +66,7 @@ class FreshProcess:
                 elif word == "error":
                     raise content
         except (EOFError, ConnectionError):
-            raise ProfilingError(
+            raise ProcessEndedError(
                 "process: the measuring process ended unexpectedly; the system may have stopped it "
                 "for lack of memory: use a smaller batch"
             ) from None

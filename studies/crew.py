@@ -179,7 +179,10 @@ class _Worker:
         context = multiprocessing.get_context("spawn")
         self.pipe, theirs = context.Pipe()
         self.process: BaseProcess = context.Process(
-            target=_work, args=(theirs, make), daemon=True, name="nas-worker"
+            # Not a daemon: it has a process of its own, which measures.
+            target=_work,
+            args=(theirs, make),
+            name="nas-worker",
         )
         self.process.start()
         theirs.close()

@@ -1,0 +1,64 @@
+"""Latency measured in a process that does nothing else."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+
+from nas.evaluate import Evaluator
+from nas.latency import Meter, measure_together
+from nas.training import CandidateFailed, TrainingConfig
+from profiling.fresh_process import ProcessEndedError
+from profiling.latency import LatencyConfig
+from search_spaces.references import MODIFIED, ORIGINAL
+
+SMALL = ORIGINAL.resized(16)
+ONCE = LatencyConfig(min_rounds=2, max_rounds=2, attempts=1, warmup_window=1, max_warmup=2)
+CPU = torch.device("cpu")
+
+
+@pytest.fixture(autouse=True)
+def speeds(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("NAS_CACHE_DIR", str(tmp_path))
+
+
+def kill(meter: Meter) -> None:
+    assert meter._process is not None
+    meter._process._process.kill()
+    meter._process._process.join()
+
+
+def test_a_process_that_ended_is_told_and_replaced() -> None:
+    meter = Meter(ONCE, CPU)
+    pair, waited_s = meter.measure(SMALL)
+    assert pair.candidate.subject.digest == SMALL.digest
+    assert pair.ratio.median > 0
+    assert waited_s >= 0
+    kill(meter)
+    with pytest.raises(ProcessEndedError, match="ended unexpectedly"):
+        meter.measure(SMALL)
+    assert len(meter.measure(SMALL)[0].candidate.samples) == 2
+
+
+def test_a_candidate_that_ends_the_measuring_process_has_failed(tmp_path: Path) -> None:
+    evaluator = Evaluator(None, TrainingConfig(), ONCE, CPU, ["latency_ms"], tmp_path)
+    *_, last = evaluator(SMALL)
+    assert last.objectives["latency_ms"] > 0
+    assert (tmp_path / SMALL.digest / "latency.json").exists()
+    kill(evaluator.meter)
+    with pytest.raises(CandidateFailed, match="while its latency was measured"):
+        list(evaluator(SMALL))
+
+
+def test_several_are_measured_together_with_the_same_rounds() -> None:
+    anchors = {"original": SMALL, "modified": MODIFIED.resized(16)}
+    seen: list[tuple[int, int]] = []
+    turns = measure_together(
+        anchors, "original", ONCE, CPU, lambda done, total: seen.append((done, total))
+    )
+    assert {len(one.samples) for one in turns.taken.values()} == {2}
+    assert turns.ratio("modified").median > 0
+    assert turns.ratio("original", "modified").median > 0
+    assert seen == [(1, 2), (2, 2)]
