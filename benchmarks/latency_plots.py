@@ -126,7 +126,14 @@ def predictions(table: pd.DataFrame, columns: dict[str, str]) -> go.Figure:
             name=name,
         )
     figure.add_vline(x=0.1, line={"color": GREY, "width": 1, "dash": "dot"})
-    figure.update_xaxes(type="log", tickformat=".0%", title="error of at most", dtick=0.30103)
+    ticks = [0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1]
+    figure.update_xaxes(
+        type="log",
+        tickvals=ticks,
+        ticktext=[f"{100 * tick:g}%" for tick in ticks],
+        range=[np.log10(ticks[0]), np.log10(1.3)],
+        title="error of at most",
+    )
     figure.update_yaxes(tickformat=".0%", title="share of architectures", range=[0, 1.02])
     return figure
 
@@ -151,7 +158,7 @@ def main() -> None:
             save(figure, asked.images / f"latency-{name}.png")
     if "predictor" in table:
         columns = {
-            "predicted": "operations",
+            "predictor": "operations added up",
             "macs_only": "MACs only",
             "launches_only": "launches only",
         }
