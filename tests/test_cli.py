@@ -17,21 +17,14 @@ from PIL import Image
 from nas.checkpoint import load_vae
 from search_spaces.architecture import Architecture
 from search_spaces.references import MODIFIED
-from studies.cli.main import GROUPS, main
+from studies.cli.main import GROUPS
 from studies.store import StudyStore
+from tests.command import nas
 
 SMALL = ["--space", "tiny", "--trials", "2", "--epochs", "1", "--images", "30", "--threads", "1"]
 ALONE = ["--workers", "1"]
 QUICK = ["--set", "latency.max_rounds=2", "--set", "latency.attempts=1"]
 QUICK += ["--set", "latency.min_rounds=2"]
-
-
-def nas(*arguments: str) -> int:
-    try:
-        main(list(arguments))
-    except SystemExit as ended:
-        return int(ended.code or 0)
-    return 0
 
 
 @pytest.fixture

@@ -13,7 +13,7 @@ from nas import operation_bench
 from nas.calibration import Calibration, Measurement, Setting
 from profiling.allocator import tune_allocator
 from search_spaces.references import MODIFIED, ORIGINAL
-from studies.cli.main import main
+from tests.command import nas
 from tests.test_predictor import fake
 
 
@@ -24,14 +24,6 @@ class FakeBench:
         tune_allocator()
 
     __call__ = staticmethod(fake)
-
-
-def nas(*arguments: str) -> int:
-    try:
-        main(list(arguments))
-    except SystemExit as ended:
-        return int(ended.code or 0)
-    return 0
 
 
 @pytest.fixture(autouse=True)

@@ -16,18 +16,10 @@ from profiling.engines import as_it_is
 from profiling.environment import fingerprint
 from profiling.roofline import Peaks
 from search_spaces.references import MODIFIED, ORIGINAL
-from studies.cli.main import main
+from tests.command import nas
 from tests.fake_study import fake_study
 
 QUICK = ("--seconds", "0.01")
-
-
-def nas(*arguments: str) -> int:
-    try:
-        main(list(arguments))
-    except SystemExit as ended:
-        return int(ended.code or 0)
-    return 0
 
 
 @pytest.fixture(autouse=True)
