@@ -23,7 +23,10 @@ Rule = Mapping[str, tuple[Scalar, ...]]
 
 def matches(rule: Rule, known: Mapping[str, Scalar]) -> bool:
     """Say whether every axis that `rule` names is in `known` with one of the named values."""
-    return all(name in known and known[name] in values for name, values in rule.items())
+    for name, values in rule.items():  # a loop: screening thousands asks this millions of times
+        if name not in known or known[name] not in values:
+            return False
+    return True
 
 
 @dataclass(frozen=True)
@@ -95,6 +98,8 @@ class Lattice:
 
     def problem(self, assignment: Mapping[str, Scalar]) -> str | None:
         """Say in one line why `assignment` is not valid; None if it is."""
+        if self._chosen(assignment) == len(assignment) and not self.forbidden(assignment):
+            return None
         for name in assignment:
             if name not in self.axes:
                 return f"{name}: no such axis{nearest(str(name), self.axes)}"
@@ -106,6 +111,10 @@ class Lattice:
                 return ", ".join(f"{name} = {assignment[name]}" for name in rule) + ": forbidden"
         return None
 
+    def forbidden(self, assignment: Mapping[str, Scalar]) -> bool:
+        """Say whether a rule forbids `assignment`, which has what it needs and nothing else."""
+        return any(matches(rule, assignment) for rule in self.forbid)
+
     def completed(
         self, wanted: Mapping[str, Scalar], choose: Callable[[Axis], Scalar]
     ) -> Assignment:
@@ -115,9 +124,19 @@ class Lattice:
         """
         known: Assignment = {}
         for name, axis in self.axes.items():
-            if matches(axis.when, known):
+            if not axis.when or matches(axis.when, known):
                 known[name] = wanted[name] if name in wanted else choose(axis)
         return known
+
+    def _chosen(self, assignment: Mapping[str, Scalar]) -> int:
+        """Count the active axes that have one of their choices; -1 where one has not."""
+        count = 0
+        for name, axis in self.axes.items():
+            if not axis.when or matches(axis.when, assignment):
+                if name not in assignment or assignment[name] not in axis.choices:
+                    return -1
+                count += 1
+        return count
 
     def _extensions(self, position: int, known: Assignment) -> Iterator[Assignment]:
         name = self._order[position]

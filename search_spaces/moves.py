@@ -21,7 +21,7 @@ def neighbours(lattice: Lattice, assignment: Mapping[str, Scalar]) -> Iterator[A
     for name in assignment:
         for choice in _others(lattice, assignment, name):
             changed = lattice.completed({**assignment, name: choice}, lambda axis: axis.choices[0])
-            if lattice.problem(changed) is None:
+            if not lattice.forbidden(changed):
                 yield changed
 
 
@@ -38,7 +38,7 @@ def mutate(
         for index in rng.permutation(len(others)).tolist():
             wanted = {**assignment, name: others[index]}
             changed = lattice.completed(wanted, lambda axis: _draw(axis, rng))
-            if lattice.problem(changed) is None:
+            if not lattice.forbidden(changed):
                 return changed
     while (drawn := lattice.sample(rng)) == assignment:
         pass
@@ -59,7 +59,7 @@ def crossover(
         mixed = {**first, **second}
         mixed |= {name: value for name, value in first.items() if rng.random() < 0.5}
         child = lattice.completed(mixed, lambda axis: _draw(axis, rng))
-        if lattice.problem(child) is None:
+        if not lattice.forbidden(child):
             return child
     return dict(first)
 

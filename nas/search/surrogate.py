@@ -126,10 +126,11 @@ class _Law:
 
     def matern(self, first: Array, second: Array) -> Array:
         """Return the correlation, (first, second), by distance alone."""
-        from scipy.spatial.distance import cdist
-
         rates = np.exp(self.rates)
-        distance = np.sqrt(5) * cdist(first * rates, second * rates)
+        one, other = first * rates, second * rates
+        # |a - b|^2 = |a|^2 + |b|^2 - 2ab: a matrix product is several times faster than pairs.
+        squares = (one**2).sum(axis=1)[:, None] + (other**2).sum(axis=1) - 2 * one @ other.T
+        distance = np.sqrt(5 * np.maximum(squares, 0))
         near: Array = (1 + distance + distance**2 / 3) * np.exp(-distance)
         return near
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -33,7 +34,7 @@ class Cell:
 
     operations: tuple[str, ...]
 
-    @property
+    @cached_property
     def digest(self) -> str:
         """The operations' codes, one digit an edge: different for every cell."""
         return "".join(str(OPERATIONS.index(operation)) for operation in self.operations)
