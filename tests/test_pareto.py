@@ -78,7 +78,7 @@ def test_the_bounded_choice_is_the_best_of_all() -> None:
     floor = Floor.of(points[:, :-1], points[:, -1], reference)
     candidates, losses, weights = rng.random((600, 3)), rng.random((600, 4)), rng.random(600)
     scores = floor.improvement(candidates, losses) * weights
-    best = floor.best(candidates, losses, weights, 5)
+    best = floor.best(candidates[None], losses, weights, 5)
     np.testing.assert_array_equal(best, np.argsort(-scores)[:5])
 
 

@@ -141,7 +141,7 @@ def test_contended_measurement_is_taken_again(
     verdicts = iter([True, False])
     taken = []
 
-    def measured(member: Member, config: LatencyConfig) -> dict[str, Any]:
+    def measured(member: Member, config: LatencyConfig, lane: Lane) -> dict[str, Any]:
         taken.append(member.digest)
         return {"contended": next(verdicts), "spread": 0.2}
 

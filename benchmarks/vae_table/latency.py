@@ -9,15 +9,14 @@ import torch
 
 from benchmarks.vae_table.protocol import Member, Record, RunFolder, TableProtocol, members
 from benchmarks.vae_table.training import Progress
-from nas.vae import build_vae
+from nas.latency import measure_pair
 from profiling.allocator import tune_allocator
 from profiling.lane import Lane
-from profiling.latency import LatencyConfig, measure_latency, paired_ratio
-from search_spaces.references import ORIGINAL
+from profiling.latency import LatencyConfig
 
 KIND = "latency"
 
-CONFIG = LatencyConfig(max_rounds=60, max_s=1.0, max_warmup=20, max_warmup_s=0.3)
+CONFIG = LatencyConfig(max_rounds=80, max_s=1.2, max_warmup=20, max_warmup_s=0.3, attempts=1)
 """One image on one thread, at most about a second each, so that a space takes ten minutes."""
 
 
@@ -39,8 +38,7 @@ def measure_all(
     for done, member in enumerate(wanted, start=1):
         known = run.get(KIND, member.digest)
         if known is None or known["contended"]:
-            with lane.measuring():
-                found = measure_one(member, config)
+            found = measure_one(member, config, lane)
             if known is None or found["spread"] < known["spread"] or not found["contended"]:
                 run.write(KIND, member.digest, found)
         if progress:
@@ -48,21 +46,17 @@ def measure_all(
     return sum(record["contended"] for record in run.read(KIND).values())
 
 
-def measure_one(member: Member, config: LatencyConfig) -> Record:
-    """Time one architecture beside `original` at the same image size."""
-    start_s, size = time.monotonic(), member.architecture.image_size
-    described = {"candidate": member.architecture, "original": ORIGINAL.resized(size)}
-    models = {name: build_vae(one, seed=0) for name, one in described.items()}
-    image = torch.zeros(1, member.architecture.image_channels, size, size)
-    measured = measure_latency(models, image, config)
-    ratio = paired_ratio(measured["candidate"], measured["original"])
+def measure_one(member: Member, config: LatencyConfig, lane: Lane) -> Record:
+    """Time one architecture in turn with `original` at the same image size, as a study does."""
+    start_s = time.monotonic()
+    pair = measure_pair(member.architecture, config, torch.device("cpu"), lane)
     return {
-        "latency_over_original": ratio.median,
-        "latency_over_original_low": ratio.interval[0],
-        "latency_over_original_high": ratio.interval[1],
-        "candidate_ms": measured["candidate"].median_ms,
-        "original_ms": measured["original"].median_ms,
-        "spread": measured["candidate"].spread,
-        "contended": measured["candidate"].contended,
+        "latency_over_original": pair.ratio.median,
+        "latency_over_original_low": pair.ratio.interval.low,
+        "latency_over_original_high": pair.ratio.interval.high,
+        "candidate_ms": pair.candidate.median_ms,
+        "original_ms": pair.reference.median_ms,
+        "spread": pair.candidate.spread,
+        "contended": bool(pair.contention),
         "measuring_s": time.monotonic() - start_s,
     }

@@ -82,14 +82,12 @@ class Floor:
         by more than at its own costs, which bounds what it can add.
 
         Args:
-            costs: (candidates, costs), known.
+            costs: (variants, candidates, costs), equally likely: one variant if they are known.
             losses: (candidates, samples), equally likely values of the loss of each.
             weights: (candidates,), from 0 to 1, e.g. how probably a candidate is allowed.
             count: How many to return; fewer where no other may improve at all.
         """
-        gain = np.maximum(self.at(costs)[:, None] - losses, 0).mean(axis=1)
-        space = np.maximum(self.reference[:-1] - costs, 0).prod(axis=1)
-        bound = gain * space * weights
+        bound = weights * np.mean([self._at_most(variant, losses) for variant in costs], axis=0)
         order = np.argsort(-bound, kind="stable")
         order = order[bound[order] > 0]
         scores = np.zeros(0)
@@ -97,10 +95,16 @@ class Floor:
             if len(scores) >= count and np.sort(scores)[-count] >= bound[order[start]]:
                 break
             block = order[start : start + _BLOCK]
-            found = self.improvement(costs[block], losses[block]) * weights[block]
-            scores = np.append(scores, found)
+            found = [self.improvement(variant[block], losses[block]) for variant in costs]
+            scores = np.append(scores, np.mean(found, axis=0) * weights[block])
         chosen: Indices = order[np.argsort(-scores, kind="stable")[:count]]
         return chosen
+
+    def _at_most(self, costs: Array, losses: Array) -> Array:
+        """Return what no expected improvement exceeds, (candidates,)."""
+        gain = np.maximum(self.at(costs)[:, None] - losses, 0).mean(axis=1)
+        bound: Array = gain * np.maximum(self.reference[:-1] - costs, 0).prod(axis=1)
+        return bound
 
     def at(self, costs: Array) -> Array:
         """Return the loss attained at each of the budgets `costs` (budgets, costs)."""

@@ -27,6 +27,9 @@ _SPREAD_OVER = 300
 _REMEMBERED = 20_000
 """Architectures kept because children of the same front recur."""
 
+_VARIANTS = 4
+"""Equally likely values that stand for a cost that is not known but learned."""
+
 _TINY = 1e-12
 
 
@@ -87,7 +90,7 @@ class ParetoEngine:
         learned: Which of them only training tells: the loss.
         costs: Architectures -> (architectures, objectives - 1), the others in order; NaN in
             columns it cannot know. Those are learned as well; without `costs`, all are.
-        features: Assignments -> features for the surrogate; by default the axes themselves.
+        features: Assignments -> what the surrogate is to know of them beside their axes.
         options: As fields of `ParetoOptions`.
     """
 
@@ -102,7 +105,7 @@ class ParetoEngine:
         **options: Any,
     ) -> None:
         self._space, self._objectives, self._learned = space, objectives, learned
-        self._exact, self._features = costs, features or AxisFeatures(space)
+        self._exact, self._axes, self._more = costs, AxisFeatures(space), features
         self._options = ParetoOptions(**options)
         self._known: dict[str, _Known] = {}
         self._earlier: dict[str, _Known] = {}
@@ -137,6 +140,10 @@ class ParetoEngine:
     def _described(self, assignment: Assignment, architecture: Any) -> _Known:
         features = self._features([assignment])[0]
         return _Known(assignment, features, self._costs([architecture])[0])
+
+    def _features(self, assignments: Sequence[Assignment]) -> Array:
+        axes = self._axes(assignments)
+        return axes if self._more is None else np.hstack([axes, self._more(assignments)])
 
     def _valued(self, known: _Known, values: Sequence[float]) -> _Known:
         costs = np.delete(np.asarray(values, dtype=np.float64), self._learned)
@@ -240,21 +247,22 @@ class ParetoEngine:
         guessed = np.median(predict(rows[len(lessons) :]), axis=1)
         believed = [self._expected(one) or loss for one, loss in zip(waiting, guessed, strict=True)]
         expected = np.array([one.costs for one in waiting]).reshape(-1, costs.shape[1])
+        variants = np.repeat(costs[None], 1 if exact.all() else _VARIANTS, axis=0)
         for axis in np.flatnonzero(~exact):
             known = np.array([one.costs[axis] for one in lessons])
             told = ~np.isnan(known)
             guess = fit(rows[: len(lessons)][told], np.exp(known[told]))
-            costs[:, axis] = np.log(np.median(guess(asked), axis=1))
+            variants[:, :, axis] = np.log(_spread(guess(asked))).T
             expected[:, axis] = np.log(np.median(guess(rows[len(lessons) :]), axis=1))
         points = np.vstack([*(one.costs for one in mine), expected])
         attained = np.array([*(one.loss for one in mine), *believed])
-        everything = np.vstack([points, costs])
+        everything = np.vstack([points, *variants])
         width = np.maximum(np.ptp(everything, axis=0), _TINY)
         reference = np.append(everything.max(axis=0) / width + 0.01, losses.max())
         front = is_nondominated(np.column_stack([points, attained]))
         floor = Floor.of(points[front] / width, attained[front], reference)
         odds = self._odds(features, costs)
-        return list(floor.best(costs / width, predict(asked), odds))
+        return list(floor.best(variants / width, predict(asked), odds))
 
     def _odds(self, features: Array, costs: Array) -> Array:
         """Return how probably each candidate is within all limits, as far as any was missed."""
@@ -325,3 +333,9 @@ def _rows(some: Sequence[_Known], exact: Any) -> Array:
 def _log(values: Array) -> Array:
     logarithms: Array = np.log(np.maximum(values, _TINY))
     return logarithms
+
+
+def _spread(samples: Array) -> Array:
+    """Thin equally likely values (candidates, samples), ascending, out to `_VARIANTS`."""
+    thinned: Array = samples.reshape(len(samples), _VARIANTS, -1).mean(axis=2)
+    return thinned

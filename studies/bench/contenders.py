@@ -31,6 +31,7 @@ class Contender:
         asker: Makes it, given a table and a seed.
         stopping: Makes its rule for stopping early, if it has one, given table and asker.
         epochs_needed: Needs a table of several epochs.
+        only: The one table where it differs from the others.
     """
 
     title: str
@@ -38,6 +39,7 @@ class Contender:
     asker: Callable[[Table, int], Asker]
     stopping: Callable[[Table, Asker], Stopping] | None = None
     epochs_needed: bool = False
+    only: str | None = None
 
 
 def contender(name: str) -> Contender:
@@ -53,7 +55,9 @@ def contenders_for(table: Table) -> list[str]:
     return [
         name
         for name, one in CONTENDERS.items()
-        if one.family != "peer" and (table.epochs > 1 or not one.epochs_needed)
+        if one.family != "peer"
+        and (table.epochs > 1 or not one.epochs_needed)
+        and one.only in (None, table.name)
     ]
 
 
@@ -68,8 +72,13 @@ COUNTED = ("params", "macs")
 """Objectives that follow from an architecture exactly, without building or measuring anything."""
 
 
-def _pareto(known: Collection[str] = COUNTED, **options: Any) -> Callable[[Table, int], Asker]:
-    """Make our own sampler: with the costs in `known` exact and the others learned."""
+def _pareto(
+    known: Collection[str] = COUNTED, structure: bool = True, **options: Any
+) -> Callable[[Table, int], Asker]:
+    """Make our own sampler: with the costs in `known` exact and the others learned.
+
+    Without `structure` it sees the axes alone, also where more is known of a space's members.
+    """
 
     def make(table: Table, seed: int) -> Asker:
         names = table.objectives[1:]
@@ -82,7 +91,14 @@ def _pareto(known: Collection[str] = COUNTED, **options: Any) -> Callable[[Table
 
         exact = costs if known else None
         return make_proposer(
-            table.space, "pareto", table.objectives, seed, exact, learned=0, **options
+            table.space,
+            "pareto",
+            table.objectives,
+            seed,
+            exact,
+            learned=0,
+            features=table.features if structure else None,
+            **options,
         )
 
     return make
@@ -163,6 +179,12 @@ CONTENDERS: dict[str, Contender] = {
         "pareto, latency known as well", "ablation", _pareto((*COUNTED, "latency_ms"))
     ),
     "pareto-no-costs": Contender("pareto without exact costs", "ablation", _pareto(())),
+    "pareto-axes-only": Contender(
+        "pareto without features of structure",
+        "ablation",
+        _pareto(structure=False),
+        only="nb201",
+    ),
     "pareto-no-surrogate": Contender(
         "pareto without surrogate", "ablation", _pareto(surrogate=False)
     ),

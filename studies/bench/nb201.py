@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+import numpy.typing as npt
 import pandas as pd
 
 from search_spaces import moves
@@ -17,8 +20,9 @@ from search_spaces.parameters import Parameter
 from studies.bench.tables import Row, Table
 
 if TYPE_CHECKING:
-    import numpy as np
     from optuna.distributions import BaseDistribution
+
+Array = npt.NDArray[np.float64]
 
 DATA = Path(__file__).parent / "data" / "nb201_hw.parquet"
 
@@ -26,6 +30,9 @@ OPERATIONS = ("none", "skip_connect", "nor_conv_1x1", "nor_conv_3x3", "avg_pool_
 """In the order of the data's codes 0 to 4."""
 
 EDGES = ("op_0_1", "op_0_2", "op_1_2", "op_0_3", "op_1_3", "op_2_3")
+
+PATHS = ((3,), (0, 4), (1, 5), (0, 2, 5))
+"""The ways from input to output, by the places of their edges."""
 
 
 @dataclass(frozen=True)
@@ -38,6 +45,31 @@ class Cell:
     def digest(self) -> str:
         """The operations' codes, one digit an edge: different for every cell."""
         return "".join(str(OPERATIONS.index(operation)) for operation in self.operations)
+
+
+def features(assignments: Sequence[Mapping[str, Scalar]]) -> Array:
+    """Describe cells by what reaches the output: (assignments, features).
+
+    An edge on no path from input to output whose operations all pass something on computes nothing
+    that matters. So: the operation of each edge that does, how often each occurs, how many paths
+    there are, and the most and fewest convolutions on one. Paths as features of this space: White
+    et al. 2021 (BANANAS).
+    """
+    return np.array([_flow([str(one[edge]) for edge in EDGES]) for one in assignments])
+
+
+def _flow(operations: Sequence[str]) -> list[float]:
+    paths = [path for path in PATHS if all(operations[edge] != "none" for edge in path)]
+    used = {edge for path in paths for edge in path}
+    found = [
+        [float(edge in used and operation == kind) for edge, operation in enumerate(operations)]
+        for kind in OPERATIONS[1:]
+    ]
+    convolutions = [sum(operations[edge].startswith("nor") for edge in path) for path in paths]
+    large = [sum(operations[edge] == "nor_conv_3x3" for edge in path) for path in paths]
+    counts = [sum(of_kind) for of_kind in found]
+    ends = [max(convolutions, default=-1), min(convolutions, default=-1), max(large, default=-1)]
+    return [*chain.from_iterable(found), *counts, len(paths), *ends]
 
 
 class CellSpace:
@@ -125,4 +157,6 @@ def load_nb201() -> Table:
         costs = (float(record["lat_raspi4_ms"]), float(record["params_c10"]))
         error = 100.0 - float(record["acc12_cifar10_val"])
         rows[cell.digest] = Row(cell.digest, space.assignment(cell), costs, (error,), (1.0,))
-    return Table("nb201", space, ("error", "latency_ms", "params"), rows, timed=False)
+    return Table(
+        "nb201", space, ("error", "latency_ms", "params"), rows, timed=False, features=features
+    )

@@ -16,7 +16,7 @@ from typing import Any, Protocol
 import numpy as np
 import numpy.typing as npt
 
-from nas.search.members import Space
+from nas.search.members import Features, Space
 from search_spaces.errors import UserError, nearest
 
 Points = npt.NDArray[np.float64]
@@ -65,6 +65,7 @@ class Table:
         objectives: Names, the learnt one first.
         rows: By digest.
         timed: Whether `epoch_s` was measured; otherwise an epoch counts as one second.
+        features: What is known of the structure beyond the axes: assignments -> (n, features).
     """
 
     name: str
@@ -72,6 +73,7 @@ class Table:
     objectives: tuple[str, ...]
     rows: Mapping[str, Row]
     timed: bool = True
+    features: Features | None = None
 
     @cached_property
     def epochs(self) -> int:
