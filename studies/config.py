@@ -41,7 +41,7 @@ class EarlyStoppingConfig(_Config):
 
     eta: Annotated[int, Field(ge=2)] = 3
     rungs: tuple[Annotated[int, Field(ge=1)], ...] | None = None
-    grace: Annotated[int, Field(ge=1)] = 1
+    grace: Annotated[int, Field(ge=1)] | None = None
     extrapolate: bool = False
 
 

@@ -23,8 +23,10 @@ def crowded(**options: object) -> EarlyStopping:
 
 
 def test_rungs_are_powers_of_eta_below_the_last_epoch() -> None:
-    assert EarlyStopping(9).rungs == (1, 3)
-    assert EarlyStopping(10).rungs == (1, 3, 9)
+    assert EarlyStopping(9).rungs == (3,)
+    assert EarlyStopping(10).rungs == (3, 9)
+    assert EarlyStopping(2).rungs == (1,)
+    assert EarlyStopping(10, grace=1).rungs == (1, 3, 9)
     assert EarlyStopping(20, eta=2, grace=3).rungs == (3, 6, 12)
     assert EarlyStopping(1).rungs == ()
 
@@ -132,11 +134,11 @@ def test_decisions_are_the_same_for_the_same_reports_and_after_a_restart() -> No
     table = [(str(n), rng.uniform(1, 100, 3), rng.uniform(0.1, 1, 9)) for n in range(60)]
 
     def decided(interrupted_after: int | None) -> list[int]:
-        stopping = EarlyStopping(9, extrapolate=True)
+        stopping = EarlyStopping(9, grace=1, extrapolate=True)
         ends: list[int] = []
         for number, (digest, costs, losses) in enumerate(table):
             if number == interrupted_after:
-                restored = EarlyStopping(9, extrapolate=True)
+                restored = EarlyStopping(9, grace=1, extrapolate=True)
                 for (name, cost, loss), end in zip(table, ends, strict=False):
                     restored.restore(name, cost.tolist(), loss[:end].tolist(), stopped=end < 9)
                 stopping = restored

@@ -167,6 +167,14 @@ def _stopping(table: Table, asker: Asker) -> Stopping:
     return EarlyStopping(table.epochs)
 
 
+def _stopping_at_once(table: Table, asker: Asker) -> Stopping:
+    return EarlyStopping(table.epochs, grace=1)
+
+
+def _stopping_by_extrapolation(table: Table, asker: Asker) -> Stopping:
+    return EarlyStopping(table.epochs, rungs=(), extrapolate=True)
+
+
 def _own_rule(table: Table, asker: Asker) -> Stopping:
     """Return the asker itself: it decides both."""
     return cast("Stopping", asker)
@@ -175,6 +183,16 @@ def _own_rule(table: Table, asker: Asker) -> Stopping:
 CONTENDERS: dict[str, Contender] = {
     "pareto": Contender("pareto", "ours", _pareto()),
     "pareto-stopping": Contender("pareto, early stopping", "ours", _pareto(), _stopping, True),
+    "pareto-stopping-at-once": Contender(
+        "pareto, stopping from the first epoch on", "ablation", _pareto(), _stopping_at_once, True
+    ),
+    "pareto-extrapolating": Contender(
+        "pareto, stopping by extrapolation alone",
+        "ablation",
+        _pareto(),
+        _stopping_by_extrapolation,
+        True,
+    ),
     "pareto-all-known": Contender(
         "pareto, latency known as well", "ablation", _pareto((*COUNTED, "latency_ms"))
     ),
