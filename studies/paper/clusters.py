@@ -16,8 +16,7 @@ _RESAMPLES = 300
 
 
 def cluster_scores(latents: Labelled) -> Arrays:
-    """Return scores by attribute: `seen` bool `(test, attributes)`, what the neighbours say, and
-    `silhouette` `(attributes,)`.
+    """Return `seen` bool `(test, attributes)` and `silhouette` `(attributes,)`.
 
     `seen` is the vote of the ten nearest training latents, where both classes count the same: the
     attribute is seen where its share among them is above its share in training. The silhouette
@@ -72,9 +71,7 @@ def accuracy_difference(
     weights = rng.multinomial(len(truth), np.full(len(truth), 1 / len(truth)), size=_RESAMPLES)
     have, lack = truth.astype(float), (~truth).astype(float)
     # By class: the sum of what modified has right and original has not, over the class's size.
-    halves = [
-        weights @ (right * part) / np.maximum(weights @ part, 1) for part in (have, lack)
-    ]
+    halves = [weights @ (right * part) / np.maximum(weights @ part, 1) for part in (have, lack)]
     means = ((halves[0] + halves[1]) / 2).mean(axis=1)
     low, high = np.quantile(means, (0.025, 0.975))
     return Difference(float(value), float(low), float(high))

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 
 def curve_table(study: StudyRecord) -> pd.DataFrame:
-    """Return one row per model, source (`here`, `published`), part and epoch, with the total loss."""
+    """Return a total loss per model, source (`here`, `published`), part and epoch."""
     rows: list[dict[str, Any]] = []
     for model, trial in study.references.items():
         for one in trial.history:

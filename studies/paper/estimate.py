@@ -1,4 +1,4 @@
-"""How long the whole will take and how much memory it needs, from a few batches of the real thing."""
+"""How long the whole will take and what memory it needs, from a few batches of it."""
 
 from __future__ import annotations
 

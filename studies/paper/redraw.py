@@ -93,8 +93,10 @@ def _left(job: Job, architecture: Architecture) -> Work:
     count = job.config.data.count or _DEFAULT_COUNT
     train, validation = count * 70 // 100, count * 15 // 100
     folder = job.root / job.config.name / "artefacts" / architecture.digest
-    done = job.config.training.epochs if (folder / "weights.safetensors").is_file() else _epochs(
-        folder / "checkpoint.safetensors"
+    done = (
+        job.config.training.epochs
+        if (folder / "weights.safetensors").is_file()
+        else _epochs(folder / "checkpoint.safetensors")
     )
     left = max(0, job.config.training.epochs - done)
     return Work(left, train, validation, count - train - validation)

@@ -186,7 +186,8 @@ class Examination:
     def _pixels(self) -> Array:
         def make() -> Arrays:
             train, test = (
-                clusters.small_pixels(self.dataset, part) for part in (self.train, self.dataset.test)
+                clusters.small_pixels(self.dataset, part)
+                for part in (self.train, self.dataset.test)
             )
             return {"seen": clusters.neighbours_see(train, self.train_labels, test)}
 
@@ -250,7 +251,9 @@ class _OneModel:
             with self._telling("test images") as progress:
                 return inference.examine(self.model, data, data.test, config, progress)
 
-        config = self._all.config.model_dump(mode="json", include={"ssim", "l1_weight", "kl_weight"})
+        config = self._all.config.model_dump(
+            mode="json", include={"ssim", "l1_weight", "kl_weight"}
+        )
         return self._kept("test", config, make)
 
     def _encode(self) -> Arrays:

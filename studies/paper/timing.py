@@ -143,7 +143,10 @@ class _AsThePaperDid:
     def _times(self, architecture: Architecture, batch: int) -> list[float]:
         warm_ups, runs = PAPERS_RUNS[batch]
         model = build_vae(architecture, seed=0).to(self._device)
-        images, timer = batched(one_image(architecture), batch, self._device), timer_for(self._device)
+        images, timer = (
+            batched(one_image(architecture), batch, self._device),
+            timer_for(self._device),
+        )
         with self._lane.measuring(), measuring([model], self._threads, self._device):
             times = [timer(lambda: model(*images)).wall_ms for _ in range(warm_ups + runs)]
         return times[warm_ups:]

@@ -45,8 +45,9 @@ def swept(base: Array, dimension: int, steps: Sequence[float] = STEPS) -> Array:
 
 
 def effects(model: VAE, bases: Array, batch_size: int, progress: Progress) -> Arrays:
-    """Return `effect` `(latent,)`: the mean absolute change of a value of the image between a
-    dimension's ends, -3 and 3, averaged over the faces `bases` `(n, latent)`.
+    """Return `effect` `(latent,)`: how far each dimension changes the image, from -3 to 3.
+
+    It is the mean absolute change of a pixel's value, over the faces `bases` `(n, latent)`.
     """
     ends = (STEPS[0], STEPS[-1])
     latent = bases.shape[1]
