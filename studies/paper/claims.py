@@ -16,6 +16,10 @@ from studies.paper.stored import Array
 from studies.paper.table import PUBLISHED_SIZE, reduction
 from studies.paper.timing import Timing
 
+LEAST_SPAN = 0.3
+"""Where a model's faces differ less than this from each other, as a share of what the photos do,
+it has learned too little for its smoothness to mean anything."""
+
 
 @dataclass(frozen=True)
 class Claim:
@@ -49,11 +53,12 @@ class Compared:
 def claims(results: PaperResults) -> list[Claim]:
     """Return the statements, each with its verdict from the numbers."""
     size = results.study.image_size
+    even = {one.name: one for one in smoothness(results)}
     found = [
         fewer_parameters(reduction("params"), reduction("params", size), size),
         *(slower(timing) for timing in results.timings),
         higher_loss(quality(results)[0]),
-        smoother(next(one for one in smoothness(results) if one.name == "step_variation")),
+        smoother(*(even[name] for name in ("step_variation", "span"))),
     ]
     clusters = clustering(results)
     return [*found, better_clusters(clusters)] if clusters else found
@@ -124,15 +129,27 @@ def higher_loss(total: Compared) -> Claim:
     )
 
 
-def smoother(variation: Compared) -> Claim:
-    """Judge smoothness by how evenly the image changes between two faces."""
+def smoother(variation: Compared, span: Compared) -> Claim:
+    """Judge smoothness by how evenly the image changes between two faces.
+
+    Where the images of a model hardly differ from each other there is nothing to judge.
+    """
+    narrow = min(span.original[0], span.modified[0])
+    found = (
+        f"step variation {variation.modified[0]:.3f} against {variation.original[0]:.3f}: "
+        f"{_signed(variation)}"
+    )
+    if narrow < LEAST_SPAN:
+        found += (
+            f"; but a model's faces differ by {100 * narrow:.0f} % of what the photos do, which is "
+            "too little to judge"
+        )
     return Claim(
         "smoothness",
         "`modified` has the smoother latent space",
         "pictures of traversals, no number",
-        f"step variation {variation.modified[0]:.3f} against {variation.original[0]:.3f}: "
-        f"{_signed(variation)}",
-        verdict_of(variation.difference, -1),
+        found,
+        verdict_of(variation.difference, -1) if narrow >= LEAST_SPAN else "undecided",
     )
 
 

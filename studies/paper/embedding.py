@@ -48,9 +48,8 @@ def embedding_figure(title: str, places: Array, shown: str | None) -> go.Figure:
             x=[x[i] for i in rows], y=[y[i] for i in rows], name=name, mode="markers",
             marker=marker, hoverinfo="skip", showlegend=shown is not None,
         )  # fmt: skip
-    bare = {"showticklabels": False, "showgrid": False}
-    figure.update_xaxes(range=_range(x), **bare)
-    figure.update_yaxes(range=_range(y), **bare)
+    figure.update_xaxes(range=_range(x), visible=False)
+    figure.update_yaxes(range=_range(y), visible=False)
     figure.update_layout(meta={"x": x, "y": y}, margin={"l": 12, "r": 12, "t": 64, "b": 12})
     return figure
 

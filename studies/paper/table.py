@@ -23,7 +23,7 @@ class Row:
     modified: str
     relation: str
     published: tuple[str, str, str] = ("-", "-", "-")
-    detail: tuple[str, str, str] = ("", "", "")
+    detail: tuple[tuple[str, ...], ...] = ((), (), ())
     contended: bool = False
 
 
@@ -68,17 +68,19 @@ def _counts(costs: Mapping[str, Mapping[str, float]], size: int) -> list[Row]:
 def _ours(timing: Timing) -> Row:
     middle, low, high = timing.slower
     details = [
-        f"95 %: {timing.interval_ms[name][0]:.4g} to {timing.interval_ms[name][1]:.4g} ms; "
-        f"quartiles {100 * timing.spread[name]:.0f} % apart"
+        (
+            f"{timing.interval_ms[name][0]:.4g} to {timing.interval_ms[name][1]:.4g}",
+            f"quartiles {100 * timing.spread[name]:.0f} % apart",
+        )
         for name in ("original", "modified")
     ]
     return Row(
-        f"Time, batch {timing.batch}",
+        f"Batch {timing.batch}, our protocol",
         f"{timing.median_ms['original']:.4g} ms",
         f"{timing.median_ms['modified']:.4g} ms",
         f"{middle:.2f}x slower" if middle >= 1 else f"{1 / middle:.2f}x faster",
         _published_times(timing.batch),
-        (details[0], details[1], f"95 %: {low:.2f} to {high:.2f}; speed ratio {1 / middle:.2f}x"),
+        (*details, (f"{low:.2f} to {high:.2f}", f"speed ratio {1 / middle:.2f}x")),
         bool(timing.contention),
     )
 
@@ -87,11 +89,11 @@ def _papers(timing: Timing) -> Row:
     means = [timing.papers_ms[name] for name in ("original", "modified")]
     ratio = means[1][0] / means[0][0]
     return Row(
-        f"The same by the paper's protocol, batch {timing.batch}",
+        f"Batch {timing.batch}, the paper's protocol",
         _mean_and_deviation(*means[0]),
         _mean_and_deviation(*means[1]),
         f"{ratio:.2f}x slower" if ratio >= 1 else f"{1 / ratio:.2f}x faster",
-        detail=("", "", f"speed ratio {1 / ratio:.2f}x"),
+        detail=((), (), (f"speed ratio {1 / ratio:.2f}x",)),
     )
 
 

@@ -27,11 +27,21 @@ PAPER_IMAGES, PAPER_EPOCHS = 20_000, 10
 def headline(claims: Sequence[Claim]) -> str:
     """Say what was found in one sentence, undecided points apart."""
     told = [_SHORT[one.key][one.verdict != "holds"] for one in claims if one.verdict != "undecided"]
+    told = _together([*dict.fromkeys(told)])
     open_points = [_SHORT[one.key][0] for one in claims if one.verdict == "undecided"]
     text = f"Here `modified` {_listed(told)}" if told else "Nothing could be told apart"
     if open_points:
         text += f"; whether it {_listed(open_points, 'or')} is undecided"
     return f"{text}."
+
+
+def _together(told: list[str]) -> list[str]:
+    """Join the two batch sizes where the same is said of both."""
+    batches = [one for one in told if one.endswith(("at batch 1", "at batch 32"))]
+    if len(batches) < 2 or len({one.split(" at ")[0] for one in batches}) > 1:
+        return told
+    joined = f"{batches[0]} and 32"
+    return [joined if one == batches[0] else one for one in told if one != batches[1]]
 
 
 def tally(claims: Sequence[Claim]) -> str:
@@ -86,11 +96,9 @@ def notes(results: PaperResults) -> list[str]:
             "published ones; the two models still compare with each other."
         )
     busy = [timing for timing in results.timings if timing.contention]
-    said += [
-        f"Batch {timing.batch} was timed on a busy machine ({'; '.join(timing.contention)}): its "
-        "ratio may be biased."
-        for timing in busy
-    ]
+    if busy:
+        signs = "; ".join(f"batch {one.batch}: {', '.join(one.contention)}" for one in busy)
+        said.append(f"Timed on a busy machine, which may bias the ratio ({signs}).")
     said.append(
         "One training run of each model: the intervals are over test images, not over seeds."
     )
