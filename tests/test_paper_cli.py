@@ -12,7 +12,7 @@ from studies.paper.timing import Timing
 from studies.store import StudyStore
 from tests.command import nas
 
-TINY = ["paper", "--size", "16", "--images", "60", "--epochs", "1", "--threads", "1"]
+TINY = ["paper", "--size", "32", "--images", "60", "--epochs", "1", "--threads", "1"]
 TINY += ["--device", "cpu", "--name", "p"]
 for _setting in ("max_rounds=2", "min_rounds=2", "attempts=1", "max_warmup=2", "warmup_window=1"):
     TINY += ["--set", f"latency.{_setting}"]

@@ -100,7 +100,7 @@ def test_the_headline_says_what_was_found() -> None:
     other += [claim("quality", "does not hold"), claim("smoothness", "does not hold")]
     assert words.headline(other) == (
         "Here `modified` is faster at batch 1, is slower at batch 32, reconstructs better and "
-        "changes faces less evenly."
+        "has the rougher latent space."
     )
     assert words.tally(other) == "1 of 4 statements holds, 3 do not"
     nothing = [claim("quality", "undecided"), claim("clusters", "undecided")]
@@ -139,7 +139,7 @@ def test_curves_lie_over_the_published_ones(tmp_path: Path) -> None:
     last = table[(table.source == "published") & (table.epoch == 10) & (table.part == "train")]
     assert sorted(last["loss"]) == [0.5596, 0.6778]
     assert PUBLISHED["modified"].losses[0] == (0.8303, 0.7541)
-    assert len(curve_figure(table).data) == 8
+    assert len(curve_figure(table, "Some CPU").data) == 8
 
 
 def test_the_page_opens_offline_and_holds_everything(tmp_path: Path) -> None:

@@ -28,7 +28,7 @@ _PRESET = "paper-table"
 @click.option("--images", type=int, help="Images to use, all parts together.  [default: 20000]")
 @click.option("--epochs", type=int, help="Training epochs, at most.  [default: 10]")
 @click.option(
-    "--size", type=click.IntRange(16, 512), default=144, show_default=True, help="Pixels."
+    "--size", type=click.IntRange(32, 512), default=144, show_default=True, help="Pixels."
 )
 @click.option("--device", help="auto, cpu or cuda.")
 @click.option("--threads", type=int, help="Threads for training.")

@@ -27,11 +27,11 @@ def curve_table(study: StudyRecord) -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
-def curve_figure(table: pd.DataFrame) -> go.Figure:
+def curve_figure(table: pd.DataFrame, device_name: str) -> go.Figure:
     """Draw the table: here as thick lines, published as thin ones; training dotted."""
     from studies.figure_style import MARKS, new_figure
 
-    figure = new_figure("Total loss by epoch")
+    figure = new_figure(f"Total loss by epoch, here on {device_name}")
     for (model, source, part), rows in table.groupby(["model", "source", "part"], sort=False):
         here, validation = source == "here", part == "validation"
         few = {"mode": "lines+markers"} if here and validation else {"mode": "lines"}

@@ -92,7 +92,7 @@ def panels(results: PaperResults) -> list[Panel]:
     """Return the drawn figures: loss curves, then a t-SNE of each model."""
     from studies.panels import Panel
 
-    curves = curve_figure(curve_table(results.study))
+    curves = curve_figure(curve_table(results.study), results.study.environment["device_name"])
     first = first_colour(results)
     shown = colours(results)[first] if first else None
     clouds = [

@@ -16,8 +16,8 @@ _SHORT: dict[str, tuple[str, str]] = {
     "slower-1": ("is slower at batch 1", "is faster at batch 1"),
     "slower-32": ("is slower at batch 32", "is faster at batch 32"),
     "quality": ("reconstructs worse", "reconstructs better"),
-    "smoothness": ("changes faces more evenly", "changes faces less evenly"),
-    "clusters": ("clusters them better by attribute", "clusters them worse by attribute"),
+    "smoothness": ("has the smoother latent space", "has the rougher latent space"),
+    "clusters": ("clusters faces better by attribute", "clusters faces worse by attribute"),
 }
 """What a claim's verdict means in half a sentence: where it holds, and where the opposite does."""
 
