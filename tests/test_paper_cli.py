@@ -7,13 +7,13 @@ from pathlib import Path
 
 import pytest
 
-from studies.paper import results, timing
+from studies.paper import examination, timing
 from studies.paper.timing import Timing
 from studies.store import StudyStore
 from tests.command import nas
 
-TINY = ["paper", "--size", "32", "--images", "60", "--epochs", "1", "--threads", "1"]
-TINY += ["--device", "cpu", "--name", "p"]
+TINY = ["paper", "--size", "32", "--images", "100", "--epochs", "1", "--threads", "1"]
+TINY += ["--device", "cpu", "--name", "p", "--attribute", "Brown_Hair"]
 for _setting in ("max_rounds=2", "min_rounds=2", "attempts=1", "max_warmup=2", "warmup_window=1"):
     TINY += ["--set", f"latency.{_setting}"]
 
@@ -42,7 +42,9 @@ def test_both_models_are_trained_measured_and_shown(here: Path) -> None:
     assert len(study.trials) == 2
     page = (here / "paper.html").read_text(encoding="utf-8")
     assert page.count("data:image/webp") >= 20
-    assert "rendered faces instead of CelebA, 60 images instead of 20,000" in page
+    assert "rendered faces instead of CelebA, 100 images instead of 20,000" in page
+    assert (here / "paper" / "attribute-Brown_Hair-modified.safetensors").is_file()
+    assert '<section id="attributes">' in page
     for batch in (1, 32):
         text = (here / "paper" / f"latency-{batch}.json").read_text(encoding="utf-8")
         found = Timing.model_validate_json(text)
@@ -57,7 +59,7 @@ def test_the_same_command_only_writes_the_page_anew(
     def never(*_: object, **__: object) -> None:
         raise AssertionError("done before")
 
-    monkeypatch.setattr(results, "load_vae", never)
+    monkeypatch.setattr(examination, "load_vae", never)
     monkeypatch.setattr(timing, "_measured", never)
     before = (here / "paper.html").read_bytes()
     (here / "paper.html").unlink()
@@ -68,8 +70,8 @@ def test_the_same_command_only_writes_the_page_anew(
 def test_another_dimension_costs_its_traversal_alone(
     here: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(results.traversal, "effects", lambda *_: pytest.fail("done before"))
-    monkeypatch.setattr(results.inference, "examine", lambda *_: pytest.fail("done before"))
+    monkeypatch.setattr("studies.paper.traversal.effects", lambda *_: pytest.fail("done before"))
+    monkeypatch.setattr("studies.paper.inference.examine", lambda *_: pytest.fail("done before"))
     assert nas(*TINY, "--dimension", "7", "--dimension", "9") == 0
     page = (here / "paper.html").read_text(encoding="utf-8")
     assert "dimension 7" in page

@@ -20,8 +20,8 @@ from studies.config import StudyConfig
 from studies.display import Display
 from studies.launch import ProgressBar, cores, run_study
 from studies.paper.estimate import Work, in_words, measure_pace, memory_bytes
+from studies.paper.examination import Examination
 from studies.paper.results import (
-    Examination,
     Options,
     PaperResults,
     check_options,
@@ -31,7 +31,7 @@ from studies.paper.timing import BATCHES, Timing, config_for, timing
 from studies.records import StudyRecord
 
 _DEFAULT_COUNT = 20_000
-_TIMED_PASSES = 40
+_TIMED_PASSES = 80
 """Passes of each model at batch 32 that measuring both protocols takes, about."""
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -39,7 +39,6 @@ class Sheet:
     strips: list[Strip]
     heads: Sequence[str] = ()
     caption: str = ""
-    score: dict[str, str] = field(default_factory=dict)
 
 
 def samples(results: PaperResults) -> Sheet:
@@ -135,5 +134,4 @@ def _attribute(results: PaperResults, attribute: str) -> Sheet:
         for name, one in moved.items()
     ]
     heads = [f"{strength:+g}" if strength else "0" for strength in STRENGTHS]
-    score = {name: f"{one['balanced'][0]:.2f}" for name, one in moved.items()}
-    return Sheet(f"attribute-{attribute}", attribute.replace("_", " "), rows, heads, "", score)
+    return Sheet(f"attribute-{attribute}", attribute.replace("_", " "), rows, heads)

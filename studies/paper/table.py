@@ -10,7 +10,6 @@ from search_spaces.architecture import Architecture
 from search_spaces.references import PUBLISHED, REFERENCES
 from studies.paper.timing import Timing
 
-PUBLISHED_DEVICE = "Tesla T4"
 PUBLISHED_SIZE = 144
 
 
