@@ -54,6 +54,8 @@ def test_a_faster_model_is_called_faster_and_a_busy_machine_busy() -> None:
     assert "busy" in claim.found
     assert claims.slower(fake_timing(1, 1.005)).verdict == "undecided"
     assert claims.slower(fake_timing(32)).verdict == "holds"
+    assert claims.slower(fake_timing(1, 1.2)).verdict == "holds"
+    assert claims.slower(fake_timing(1, 1.2, ("other processes",))).verdict == "undecided"
 
 
 def verdicts(folder: Path, **numbers: float) -> dict[str, str]:

@@ -12,6 +12,9 @@ from studies.paper.stored import Array, Arrays
 
 PAIRS, STEPS, SHOWN, SHOWN_STEPS = 64, 10, 3, 6
 
+_ROUNDING = 1e-5
+"""What an SSIM in float32 may be off by."""
+
 MEASURES: dict[str, tuple[str, str]] = {
     "step_variation": (
         "Step variation, 1 - SSIM",
@@ -94,6 +97,6 @@ def way_measures(way: Array, window: Window) -> dict[str, float]:
 
 
 def _variation(steps: Array) -> float:
-    """Return the coefficient of variation; NaN where nothing changes at all."""
+    """Return the coefficient of variation; NaN where steps are no more than rounding errors."""
     mean = float(steps.mean())
-    return float(steps.std()) / mean if mean > 1e-9 else float("nan")
+    return float(steps.std()) / mean if mean > _ROUNDING else float("nan")

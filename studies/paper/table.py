@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cache
 
 from nas.evaluate import static_costs
 from search_spaces.architecture import Architecture
@@ -36,6 +37,7 @@ def table_1(architectures: Mapping[str, Architecture], timings: Sequence[Timing]
     ]
 
 
+@cache
 def reduction(name: str, size: int = PUBLISHED_SIZE) -> float:
     """Return by which share `modified` has less of a counted cost than `original`: exact.
 
