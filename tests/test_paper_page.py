@@ -237,5 +237,5 @@ def test_what_was_timed_is_not_timed_again(tmp_path: Path, monkeypatch: pytest.M
 
 def test_large_batches_get_longer() -> None:
     large = timing.config_for(LatencyConfig(max_s=3), 32)
-    assert (large.batch, large.max_s, large.attempts) == (32, 200, 2)
+    assert (large.batch, large.max_s, large.attempts) == (32, 60, 2)
     assert timing.config_for(LatencyConfig(max_s=3), 1) == LatencyConfig(max_s=3)

@@ -236,7 +236,8 @@ def test_tsne_repeats_and_its_figure_splits_by_attribute() -> None:
     places = embedding.embed(latents)["places"]
     assert (places == embedding.embed(latents)["places"]).all()
     labels = np.arange(60) % 3 == 0
-    figure = embedding.embedding_figure("original", places, embedding.marks(labels))
+    figure = embedding.embedding_figure("original", places, embedding.marks(labels), "Blond_Hair")
+    assert [trace.name for trace in figure.data] == ["not Blond Hair", "Blond Hair"]
     assert [len(trace.x) for trace in figure.data] == [40, 20]
     assert list(figure.data[1].x) == [
         x for x, one in zip(figure.layout.meta["x"], labels, strict=True) if one

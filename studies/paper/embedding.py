@@ -31,8 +31,10 @@ def marks(labels: Array) -> str:
     return "".join("1" if label else "0" for label in labels)
 
 
-def embedding_figure(title: str, places: Array, shown: str | None) -> go.Figure:
-    """Draw the points in two colours: those that have the attribute (`shown`, as `marks`) on top.
+def embedding_figure(
+    title: str, places: Array, shown: str | None, attribute: str = ""
+) -> go.Figure:
+    """Draw the points in two colours: those that have `attribute` (`shown`, as `marks`) on top.
 
     All points are in the figure's `meta`, for the page's script to colour by another attribute.
     """
@@ -40,12 +42,13 @@ def embedding_figure(title: str, places: Array, shown: str | None) -> go.Figure:
 
     x, y = (np.round(column.astype(float), 2).tolist() for column in places.T)
     figure = new_figure(title)
-    groups = {"without": GREY, "with": AMBER}
-    for letter, (name, colour) in enumerate(groups.items()):
+    name = attribute.replace("_", " ")
+    groups = {f"not {name}": GREY, name: AMBER}
+    for letter, (label, colour) in enumerate(groups.items()):
         rows = [i for i in range(len(x)) if (shown or "0" * len(x))[i] == str(letter)]
         marker: dict[str, Any] = {"color": colour, "size": 5, "opacity": 0.75 if letter else 0.45}
         figure.add_scatter(
-            x=[x[i] for i in rows], y=[y[i] for i in rows], name=name, mode="markers",
+            x=[x[i] for i in rows], y=[y[i] for i in rows], name=label, mode="markers",
             marker=marker, hoverinfo="skip", showlegend=shown is not None,
         )  # fmt: skip
     figure.update_xaxes(range=_range(x), visible=False)

@@ -96,7 +96,9 @@ def panels(results: PaperResults) -> list[Panel]:
     first = first_colour(results)
     shown = colours(results)[first] if first else None
     clouds = [
-        Panel(f"tsne-{name}", embedding_figure(name, one.places, shown), "")
+        Panel(
+            f"tsne-{name}", embedding_figure(f"{name}, t-SNE", one.places, shown, first or ""), ""
+        )
         for name, one in results.models.items()
     ]
     return [Panel("paper-curves", curves, ""), *clouds]

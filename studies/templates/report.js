@@ -133,6 +133,7 @@
         const { data, layout } = figures.get(box);
         data.forEach((trace, index) => {
           const chosen = (_, point) => letters[point] === String(index);
+          trace.name = (index ? "" : "not ") + select.value.replaceAll("_", " ");
           [trace.x, trace.y] = [layout.meta.x.filter(chosen), layout.meta.y.filter(chosen)];
         });
       }
