@@ -78,6 +78,14 @@ def test_even_steps_between_faces_that_are_all_alike_are_not_called_smooth(tmp_p
     assert "differ by 10 %" in found["smoothness"].found
 
 
+def test_a_model_that_draws_one_image_has_no_smoothness(tmp_path: Path) -> None:
+    fake = results(tmp_path, span=0.0)
+    still = {**fake.models["modified"].ways, "step_variation": np.full(20, np.nan)}
+    models = {**fake.models, "modified": replace(fake.models["modified"], ways=still)}
+    found = {one.key: one for one in claims.claims(replace(fake, models=models))}
+    assert found["smoothness"].verdict == "undecided"
+
+
 def test_clusters_are_judged_by_the_neighbours_both_ways(tmp_path: Path) -> None:
     fake = results(tmp_path)
     good = {**fake.models["original"].scores, "seen": fake.labels}

@@ -171,8 +171,14 @@ def better_clusters(votes: Compared) -> Claim:
 
 
 def _compared(name: str, original: Array, modified: Array) -> Compared:
-    first, second = ((float(np.nanmean(v)), float(np.nanstd(v))) for v in (original, modified))
-    return Compared(name, first, second, paired_difference(original, modified))
+    difference = paired_difference(original, modified)
+    return Compared(name, _mean_and_deviation(original), _mean_and_deviation(modified), difference)
+
+
+def _mean_and_deviation(values: Array) -> tuple[float, float]:
+    """Leave out what is not finite; where nothing is left, both are NaN."""
+    finite = values[np.isfinite(values)]
+    return (float(finite.mean()), float(finite.std())) if len(finite) else (np.nan, np.nan)
 
 
 def _signed(compared: Compared) -> str:
