@@ -4,13 +4,17 @@ from __future__ import annotations
 
 import json
 from collections import defaultdict
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from search_spaces.errors import UserError
 from studies.pages import embedded, render, safe_json, write_page
 from studies.records import StudyRecord
 from studies.report_words import report_words
+
+if TYPE_CHECKING:
+    from studies.panels import Panel
 
 
 def write_report(study: StudyRecord, path: Path | None = None, *, plots: bool = True) -> Path:
@@ -35,16 +39,24 @@ def write_pngs(study: StudyRecord, folder: Path) -> list[Path]:
     Raises:
         UserError: No browser was found to draw with, or the folder cannot be written.
     """
+    from studies.panels import panels
+
+    return write_figures([p for group in panels(study).values() for p in group], folder)
+
+
+def write_figures(shown: Sequence[Panel], folder: Path) -> list[Path]:
+    """Write panels into `folder` as PNG, named by their keys; return the paths.
+
+    Raises:
+        UserError: as `write_pngs`.
+    """
     import kaleido
     from choreographer.browsers import BrowserFailedError, ChromeNotFoundError
-
-    from studies.panels import panels
 
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise UserError(f"{folder}: cannot be written ({error.strerror})") from None
-    shown = [panel for group in panels(study).values() for panel in group]
     size = {"format": "png", "width": 1000, "height": 620, "scale": 1.6}
     jobs = [{"fig": p.figure, "path": folder / f"{p.key}.png", "opts": size} for p in shown]
     try:

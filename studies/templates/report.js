@@ -121,6 +121,26 @@
     scale.colorbar.title.text = short;
   }
 
+  // Points with or without one of several labels: one choice for all plots of a row.
+  document.querySelectorAll(".colours").forEach((row) => {
+    const boxes = row.dataset.plots.split(" ").map((id) => document.getElementById(id));
+    const labels = JSON.parse(row.querySelector("script").textContent);
+    const select = row.querySelector("select");
+    select.addEventListener("change", () => {
+      const letters = labels[select.value];
+      for (const box of boxes) {
+        draw(box);
+        const { data, layout } = figures.get(box);
+        data.forEach((trace, index) => {
+          const chosen = (_, point) => letters[point] === String(index);
+          trace.name = (index ? "" : "not ") + select.value.replaceAll("_", " ");
+          [trace.x, trace.y] = [layout.meta.x.filter(chosen), layout.meta.y.filter(chosen)];
+        });
+      }
+      redraw();
+    });
+  });
+
   document.querySelectorAll("[data-sort]").forEach((head) => head.addEventListener("click", () => {
     const body = head.closest("table").tBodies[0];
     const up = head.getAttribute("aria-sort") !== "ascending";

@@ -1,0 +1,147 @@
+"""`nas paper`: the paper's two models trained, measured and shown, as in the paper and beyond."""
+
+from __future__ import annotations
+
+import os
+import shlex
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+from rich.markup import escape
+
+from search_spaces.errors import UserError
+from studies.cli.console import stderr, stdout
+from studies.cli.options import progress_bar, root_option
+
+if TYPE_CHECKING:
+    from studies.paper.redraw import Job
+    from studies.paper.results import PaperResults
+
+_PRESET = "paper-table"
+
+
+@click.command()
+@click.option("--name", help=f"Name of the study; its folder in --root.  [default: {_PRESET}]")
+@click.option("--celeba", type=click.Path(path_type=Path), help="Use this CelebA folder.")
+@click.option("--images", type=int, help="Images to use, all parts together.  [default: 20000]")
+@click.option("--epochs", type=int, help="Training epochs, at most.  [default: 10]")
+@click.option(
+    "--size", type=click.IntRange(32, 512), default=144, show_default=True, help="Pixels."
+)
+@click.option("--device", help="auto, cpu or cuda.")
+@click.option("--threads", type=int, help="Threads for training.")
+@click.option(
+    "--dimension",
+    "dimensions",
+    type=int,
+    multiple=True,
+    help="Latent dimension to traverse, from 0; may be repeated.  [default: 20]",
+)
+@click.option(
+    "--attribute", "attributes", multiple=True, help="Attribute to add to faces; may be repeated."
+)
+@click.option("--set", "settings", multiple=True, metavar="KEY=VALUE", help="Any other setting.")
+@click.option("--png", is_flag=True, help="Also write the figures as PNG (needs a Chromium).")
+@click.option(
+    "--estimate", "only_estimate", is_flag=True, help="Say how long it will take, and end."
+)
+@root_option
+def paper(
+    name: str | None,
+    celeba: Path | None,
+    images: int | None,
+    epochs: int | None,
+    size: int,
+    device: str | None,
+    threads: int | None,
+    dimensions: tuple[int, ...],
+    attributes: tuple[str, ...],
+    settings: tuple[str, ...],
+    png: bool,
+    only_estimate: bool,
+    root: Path,
+) -> None:
+    """Make the paper again: train both models, measure them, draw its table and figures.
+
+    The same command again goes on where it stopped, or only writes the page anew. Without --celeba
+    the images are rendered faces.
+    """
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # waiting threads shall not spin
+    given = {
+        "name": name,
+        "data.count": images,
+        "training.epochs": epochs,
+        "device": device,
+        "threads": threads,
+    }
+    overrides: dict[str, Any] = {key: value for key, value in given.items() if value is not None}
+    if celeba:
+        overrides |= {"data.kind": "celeba", "data.path": str(celeba)}
+    job = _job(overrides | {"space": f"paper@{size}"}, settings, dimensions, attributes, root)
+    _tell_estimate(job, only_estimate)
+    if not only_estimate:
+        _write(_redraw(job), png)
+
+
+def _job(
+    overrides: dict[str, Any],
+    settings: tuple[str, ...],
+    dimensions: tuple[int, ...],
+    attributes: tuple[str, ...],
+    root: Path,
+) -> Job:
+    from studies.config import load_config, parse_overrides
+    from studies.paper.redraw import Job
+    from studies.paper.results import Options
+
+    config = load_config(_PRESET, overrides | parse_overrides(settings, "--set"))
+    options = Options(attributes=attributes)
+    return Job(config, root, Options(dimensions, attributes) if dimensions else options)
+
+
+def _tell_estimate(job: Job, only: bool) -> None:
+    from studies.paper.redraw import estimate
+
+    text = estimate(job)
+    if text is None:
+        text = "both models are trained: what is left takes minutes at most" if only else None
+    if text:
+        (stdout if only else stderr).print(escape(text), soft_wrap=True)
+
+
+def _redraw(job: Job) -> PaperResults:
+    from studies.display import Display
+    from studies.paper.redraw import redraw
+
+    display = Display(stderr, 0, job.config.training.epochs)
+    try:
+        return redraw(job, display, progress_bar)
+    except KeyboardInterrupt:
+        again = shlex.join(["nas", *sys.argv[1:]])
+        stderr.print(f"interrupted; nothing finished is lost. The same command resumes: {again}")
+        raise
+
+
+def _write(results: PaperResults, png: bool) -> None:
+    from studies.paper.claims import claims
+    from studies.paper.page import write_paper, write_pngs
+    from studies.paper.words import headline, tally
+
+    found = claims(results)
+    stdout.print(f"\n{escape(headline(found).replace('`', ''))}\n")
+    for one in found:
+        statement = escape(one.statement.replace("`", ""))
+        stdout.print(
+            f"[bold]{one.verdict:13}[/bold] {statement}: {escape(one.found)}", soft_wrap=True
+        )
+    page = write_paper(results)
+    stdout.print(f"\n{tally(found)}\nreport: {page}", soft_wrap=True)
+    if png:
+        try:
+            written = write_pngs(results)
+        except UserError as error:  # the page itself is there
+            stderr.print(f"[yellow]no PNGs: {escape(str(error))}[/yellow]")
+            return
+        stdout.print(f"figures: {written[0].parent} ({len(written)} PNGs)", soft_wrap=True)

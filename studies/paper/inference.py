@@ -1,0 +1,116 @@
+"""What the trained models say about images: latents, and the loss image by image."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from nas.datasets import ImageDataset
+from nas.datasets.dataset import Indices
+from nas.losses import vae_loss
+from nas.protocol import batches_of, generator_for, load_images
+from nas.training import TrainingConfig
+from nas.vae import VAE
+from studies.paper.stored import Array, Arrays
+
+QUALITY = ("total", "reconstruction", "ssim", "l1", "kl")
+"""The loss and its terms, in the order of `nas.losses.LossTerms`."""
+
+Progress = Callable[[int, int], None]
+
+
+def examine(
+    model: VAE,
+    dataset: ImageDataset,
+    indices: Indices,
+    config: TrainingConfig,
+    progress: Progress,
+) -> Arrays:
+    """Return latents `mean`, `log_variance` `(n, latent)` and each of `QUALITY` `(n,)`.
+
+    The latent is sampled as in validation, so that the means of the losses are what the paper's
+    curves show.
+    """
+    noise, device = generator_for(config.seed, 0), device_of(model)
+    found: dict[str, list[Array]] = {name: [] for name in ("mean", "log_variance", *QUALITY)}
+    for part in _told(batches_of(indices, config.batch_size), progress):
+        images = load_images(dataset, part, config, device)
+        eps = torch.randn(len(images), model.architecture.latent_size, generator=noise).to(device)
+        with torch.inference_mode():
+            rebuilt, mean, log_variance = model(images, eps)
+            losses = _losses(images, rebuilt, mean, log_variance, config)
+        found["mean"].append(mean.float().cpu().numpy())
+        found["log_variance"].append(log_variance.float().cpu().numpy())
+        for name, column in zip(QUALITY, losses.T, strict=True):
+            found[name].append(column)
+    return {name: np.concatenate(parts) for name, parts in found.items()}
+
+
+def latent_means(
+    model: VAE,
+    dataset: ImageDataset,
+    indices: Indices,
+    config: TrainingConfig,
+    progress: Progress,
+) -> Array:
+    """Return the latent mean of each image, float32 `(n, latent)`."""
+    means = []
+    for part in _told(batches_of(indices, config.batch_size), progress):
+        means.append(encode(model, load_images(dataset, part, config, device_of(model))))
+    return np.concatenate(means)
+
+
+def encode(model: VAE, images: Tensor) -> Array:
+    """Return the latent means of images `(n, channels, height, width)` in [0, 1]."""
+    with torch.inference_mode():
+        return np.asarray(model.encode(images)[0].float().cpu().numpy())
+
+
+def decode(model: VAE, latents: Array, batch_size: int, progress: Progress | None = None) -> Array:
+    """Return the images of latents `(n, latent)`: float32 `(n, channels, height, width)`."""
+    parts = [latents[i : i + batch_size] for i in range(0, len(latents), batch_size)]
+    images = []
+    with torch.inference_mode():
+        for part in _told(parts, progress):
+            rebuilt = model.decode(torch.from_numpy(np.float32(part)).to(device_of(model)))
+            images.append(rebuilt.float().cpu().contiguous().numpy())
+    return np.concatenate(images)
+
+
+def as_bytes(images: Array) -> Array:
+    """Turn images in [0, 1] into uint8, to be shown or stored."""
+    return np.asarray((np.clip(images, 0, 1) * 255).round(), dtype=np.uint8)
+
+
+def device_of(model: VAE) -> torch.device:
+    """Return where a model is."""
+    return next(model.parameters()).device
+
+
+def _losses(
+    images: Tensor, rebuilt: Tensor, mean: Tensor, log_variance: Tensor, config: TrainingConfig
+) -> Array:
+    rows = []
+    for one in range(len(images)):
+        it = slice(one, one + 1)
+        terms = vae_loss(
+            rebuilt[it].float(),
+            images[it],
+            mean[it].float(),
+            log_variance[it].float(),
+            window=config.ssim,
+            l1_weight=config.l1_weight,
+            kl_weight=config.kl_weight,
+        )
+        rows.append(torch.stack(list(terms)))
+    return np.asarray(torch.stack(rows).cpu().numpy())
+
+
+def _told(parts: list[Array], progress: Progress | None) -> Iterator[Array]:
+    for done, part in enumerate(parts):
+        if progress:
+            progress(done, len(parts))
+        yield part

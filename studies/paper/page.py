@@ -1,0 +1,183 @@
+"""The paper's page: one HTML file that opens anywhere, offline, and its figures as PNG."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import yaml
+
+from studies.pages import embedded, render, safe_json, write_page
+from studies.paper import strips
+from studies.paper.attributes import FAVOURITES, STRENGTHS
+from studies.paper.claims import Claim, Compared, claims, clustering, quality, smoothness
+from studies.paper.clusters import accuracies
+from studies.paper.curves import curve_figure, curve_table
+from studies.paper.embedding import embedding_figure, marks
+from studies.paper.results import PaperResults
+from studies.paper.smoothness import MEASURES
+from studies.paper.table import table_1
+from studies.paper.words import facts, headline, notes, published_final, tally, tiles
+
+if TYPE_CHECKING:
+    from studies.panels import Panel
+
+_QUALITY_TITLES = {
+    "total": ("Total loss", "lower"),
+    "reconstruction": ("Reconstruction loss", "lower"),
+    "ssim": ("SSIM", "higher"),
+    "l1": ("L1", "lower"),
+    "kl": ("KL, nats", ""),
+}
+
+
+def write_paper(results: PaperResults, path: Path | None = None) -> Path:
+    """Write the page and return its path, `<study>/paper.html` by default.
+
+    Raises:
+        UserError: it cannot be written.
+    """
+    found = claims(results)
+    figures = {panel.key: embedded(panel) for panel in panels(results)}
+    context = {
+        "study": results.study,
+        "headline": headline(found),
+        "tally": tally(found),
+        "notes": notes(results),
+        "tiles": tiles(results, found),
+        "facts": facts(results),
+        "claims": [_claim_row(one) for one in found],
+        "table": table_1(_architectures(results), results.timings),
+        "timings": results.timings,
+        "figures": figures,
+        "clouds": [value for key, value in figures.items() if key.startswith("tsne-")],
+        "colours": safe_json(json.dumps(colours(results))),
+        "first_colour": first_colour(results),
+        "colour_names": list(colours(results)),
+        "quality": [_quality_row(one) for one in quality(results)],
+        "smoothness": [_smoothness_row(one) for one in smoothness(results)],
+        "votes": clustering(results),
+        "clusters": cluster_rows(results),
+        "samples": strips.samples(results),
+        "reconstructions": strips.reconstructions(results),
+        "traversals": strips.traversal_sheets(results),
+        "attributes": strips.attribute_sheets(results),
+        "shares": share_rows(results),
+        "strengths": [f"{s:+g}" if s else "0" for s in STRENGTHS],
+        "ways": strips.ways_sheet(results),
+        "published_final": published_final(),
+        "config": yaml.safe_dump(dict(results.study.config), sort_keys=False),
+        "environment": json.dumps(dict(results.study.environment), indent=1),
+    }
+    return write_page(path or results.study.folder / "paper.html", render("paper.html", context))
+
+
+def write_pngs(results: PaperResults) -> list[Path]:
+    """Write every figure and sheet of images as PNG beside the page; return the paths.
+
+    Raises:
+        UserError: no browser was found to draw with, or the folder cannot be written.
+    """
+    from studies.report import write_figures
+
+    folder = results.study.folder / "paper-figures"
+    sheets = [strips.samples(results), strips.reconstructions(results), strips.ways_sheet(results)]
+    sheets += strips.traversal_sheets(results) + strips.attribute_sheets(results)
+    written = strips.write_sheets(sheets, folder)
+    return written + write_figures(panels(results), folder)
+
+
+def panels(results: PaperResults) -> list[Panel]:
+    """Return the drawn figures: loss curves, then a t-SNE of each model."""
+    from studies.panels import Panel
+
+    curves = curve_figure(curve_table(results.study), results.study.environment["device_name"])
+    first = first_colour(results)
+    shown = colours(results)[first] if first else None
+    clouds = [
+        Panel(
+            f"tsne-{name}", embedding_figure(f"{name}, t-SNE", one.places, shown, first or ""), ""
+        )
+        for name, one in results.models.items()
+    ]
+    return [Panel("paper-curves", curves, ""), *clouds]
+
+
+def colours(results: PaperResults) -> dict[str, str]:
+    """Return for each attribute which test images have it, as `embedding.marks`."""
+    columns = zip(results.judged, results.labels.T, strict=True)
+    return {name: marks(labels) for name, labels in columns}
+
+
+def first_colour(results: PaperResults) -> str | None:
+    """Return the attribute shown first: one asked for, a favourite, or any."""
+    wanted = [*results.options.attributes, "Male", *FAVOURITES, *results.judged]
+    return next((name for name in wanted if name in results.judged), None)
+
+
+def cluster_rows(results: PaperResults) -> list[dict[str, Any]]:
+    """Return by attribute how common it is, how well neighbours tell it, and the silhouettes."""
+    if not results.judged:
+        return []
+    votes = {
+        name: accuracies(m.scores["seen"], results.labels) for name, m in results.models.items()
+    }
+    pixels = accuracies(results.pixels, results.labels)
+    return [
+        {
+            "name": name.replace("_", " "),
+            "share": f"{100 * results.labels[:, column].mean():.0f} %",
+            "votes": [float(one[column]) for one in votes.values()],
+            "pixels": float(pixels[column]),
+            "silhouettes": [float(m.scores["silhouette"][column]) for m in results.models.values()],
+        }
+        for column, name in enumerate(results.judged)
+    ]
+
+
+def share_rows(results: PaperResults) -> list[dict[str, Any]]:
+    """Return by attribute and model how often the probe sees the attribute, by strength."""
+    return [
+        {
+            "attribute": attribute.replace("_", " "),
+            "model": name,
+            "probe": f"{one.manipulated[attribute]['balanced'][0]:.2f}",
+            "shares": [f"{100 * share:.0f} %" for share in one.manipulated[attribute]["share"]],
+        }
+        for attribute in next(iter(results.models.values())).manipulated
+        for name, one in results.models.items()
+    ]
+
+
+def _architectures(results: PaperResults) -> dict[str, Any]:
+    return {name: trial.architecture for name, trial in results.study.references.items()}
+
+
+def _claim_row(claim: Claim) -> dict[str, str]:
+    kinds = {"holds": "holds", "does not hold": "fails", "undecided": "open"}
+    texts = {"statement": claim.statement, "published": claim.published, "found": claim.found}
+    return {**texts, "verdict": claim.verdict, "kind": kinds[claim.verdict]}
+
+
+def _quality_row(one: Compared) -> dict[str, str]:
+    title, better = _QUALITY_TITLES[one.name]
+    return _compared_row(one, title, f"{better} is better" if better else "")
+
+
+def _smoothness_row(one: Compared) -> dict[str, str]:
+    return _compared_row(one, *MEASURES[one.name])
+
+
+def _compared_row(one: Compared, title: str, meaning: str) -> dict[str, str]:
+    digits = 2 if one.name == "kl" else 4
+    (first, first_sd), (second, second_sd) = one.original, one.modified
+    value, low, high = one.difference
+    return {
+        "title": title,
+        "meaning": meaning,
+        "original": f"{first:.{digits}f} ± {first_sd:.{digits}f}",
+        "modified": f"{second:.{digits}f} ± {second_sd:.{digits}f}",
+        "difference": f"{value:+.{digits}f}",
+        "interval": f"95 %: {low:+.{digits}f} to {high:+.{digits}f}",
+    }

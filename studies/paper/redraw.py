@@ -1,0 +1,123 @@
+"""The one command's work: train both models, measure them, examine them."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+
+from nas.checkpoint import read_tensors
+from nas.datasets import ImageDataset, load_dataset
+from profiling.allocator import tune_allocator
+from profiling.environment import select_device, threads
+from profiling.lane import Lane
+from search_spaces.architecture import Architecture
+from search_spaces.errors import UserError
+from search_spaces.references import REFERENCES
+from studies.config import StudyConfig
+from studies.display import Display
+from studies.launch import ProgressBar, cores, run_study
+from studies.paper.estimate import Work, in_words, measure_pace, memory_bytes
+from studies.paper.examination import Examination
+from studies.paper.results import (
+    Options,
+    PaperResults,
+    check_options,
+    require_both,
+)
+from studies.paper.timing import BATCHES, Timing, config_for, timing
+from studies.records import StudyRecord
+
+_DEFAULT_COUNT = 20_000
+_TIMED_PASSES = 80
+"""Passes of each model at batch 32 that measuring both protocols takes, about."""
+
+
+@dataclass(frozen=True)
+class Job:
+    """One run of the whole: a study without a search, and where it lives."""
+
+    config: StudyConfig
+    root: Path
+    options: Options
+
+    @property
+    def device(self) -> torch.device:
+        """Where models are trained and timed."""
+        return select_device(self.config.device)
+
+    @property
+    def thread_count(self) -> int:
+        """Threads that train and examine."""
+        return self.config.threads or cores()
+
+    @property
+    def architectures(self) -> dict[str, Architecture]:
+        """Both models at the study's image size."""
+        size = self.config.load_space().image_size
+        return {name: one.resized(size) for name, one in REFERENCES.items()}
+
+
+def redraw(job: Job, display: Display, progress_bar: ProgressBar) -> PaperResults:
+    """Do what is not done yet, and return all results.
+
+    Raises:
+        UserError, ProfilingError: it cannot be done as asked.
+    """
+    dataset = _images(job, progress_bar)
+    check_options(job.options, dataset, job.architectures)
+    study, _ = run_study(job.config, job.root, None, display, progress_bar)
+    require_both(study)
+    times = tuple(_timing(job, study, batch, progress_bar) for batch in BATCHES)
+    with threads(job.thread_count):
+        examined = Examination(study, dataset, job.config.training, job.device, progress_bar)
+        return examined.results(times, job.options)
+
+
+def estimate(job: Job) -> str | None:
+    """Say how long the rest will take, from a few batches of both models; None if it is done."""
+    left = {name: _left(job, one) for name, one in job.architectures.items()}
+    if not any(work.epochs for work in left.values()):
+        return None
+    tune_allocator()
+    batch, seconds = job.config.training.batch_size, 0.0
+    for name, one in job.architectures.items():
+        pace = measure_pace(one, job.config.training, job.device, job.thread_count)
+        seconds += left[name].seconds(pace, batch) + _TIMED_PASSES * pace.evaluation_s
+    return in_words(seconds, memory_bytes(job.architectures, batch), job.device)
+
+
+def _left(job: Job, architecture: Architecture) -> Work:
+    count = job.config.data.count or _DEFAULT_COUNT
+    train, validation = count * 70 // 100, count * 15 // 100
+    folder = job.root / job.config.name / "artefacts" / architecture.digest
+    done = (
+        job.config.training.epochs
+        if (folder / "weights.safetensors").is_file()
+        else _epochs(folder / "checkpoint.safetensors")
+    )
+    left = max(0, job.config.training.epochs - done)
+    return Work(left, train, validation, count - train - validation)
+
+
+def _epochs(checkpoint: Path) -> int:
+    """Return how many epochs a checkpoint has behind it; 0 if there is none."""
+    try:
+        return len(json.loads(read_tensors(checkpoint)[1].get("history", "[]")))
+    except UserError:
+        return 0
+
+
+def _images(job: Job, progress_bar: ProgressBar) -> ImageDataset:
+    size = job.config.load_space().image_size
+    with progress_bar(f"loading {job.config.data.kind}") as progress, Lane("cpu").training():
+        return load_dataset(job.config.data, size, progress)
+
+
+def _timing(job: Job, study: StudyRecord, batch: int, progress_bar: ProgressBar) -> Timing:
+    path = study.folder / "paper" / f"latency-{batch}.json"
+    with progress_bar(f"measuring batch {batch}") as progress:
+        config = config_for(job.config.latency, batch)
+        return timing(job.architectures, config, job.device, path, progress)

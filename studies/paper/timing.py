@@ -1,0 +1,159 @@
+"""The two models' inference times: by our protocol, and by the paper's own."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from statistics import fmean, pstdev
+
+import torch
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from nas.latency import measure_together, one_image
+from nas.vae import build_vae
+from profiling.environment import fingerprint
+from profiling.fresh_process import FreshProcess
+from profiling.lane import Lane
+from profiling.latency import LatencyConfig, batched
+from profiling.paired import Turns
+from profiling.timing import measuring, timer_for
+from search_spaces.architecture import Architecture
+from studies.store import write_atomically
+
+BATCHES = (1, 32)
+
+PAPERS_RUNS = {1: (1, 100), 32: (0, 5)}
+"""Warm-ups and runs of the paper's notebook, by batch size."""
+
+_LARGE_BATCH = 20
+"""How many times as long a batch above 1 may take, where a single pass can last ten seconds."""
+
+
+class Timing(BaseModel):
+    """One batch size. Times are ms of a full forward pass of the batch; by model where mappings.
+
+    Attributes:
+        median_ms: Of the rounds that count.
+        interval_ms: 95 % interval of the median.
+        spread: Interquartile range over the median.
+        slower: `modified` over `original`, paired by round: median, low, high of the 95 % interval.
+        contention: Signs that something else disturbed it; none means that it was quiet.
+        papers_ms: Mean and population standard deviation by the paper's protocol.
+        device_name: Where all this was measured.
+        source: What was measured, to know it again.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    batch: int
+    threads: int
+    rounds: int
+    median_ms: dict[str, float]
+    interval_ms: dict[str, tuple[float, float]]
+    spread: dict[str, float]
+    slower: tuple[float, float, float]
+    contention: tuple[str, ...]
+    papers_ms: dict[str, tuple[float, float]]
+    device_name: str
+    source: str
+
+
+def timing(
+    architectures: Mapping[str, Architecture],
+    latency: LatencyConfig,
+    device: torch.device,
+    path: Path,
+    progress: Callable[[int, int], None],
+) -> Timing:
+    """Return what is kept at `path`, or measure `original` and `modified` and keep it.
+
+    A measurement that was disturbed is kept too: remove the file to measure again.
+    """
+    source = " ".join(
+        [
+            *(one.digest for one in architectures.values()),
+            latency.model_dump_json(),
+            fingerprint(device).device_name,
+            torch.__version__,
+        ]
+    )
+    found = _read(path)
+    if found is None or found.source != source:
+        found = _measured(architectures, latency, device, source, progress)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write_atomically(path, found.model_dump_json(indent=1).encode())
+    return found
+
+
+def config_for(latency: LatencyConfig, batch: int) -> LatencyConfig:
+    """Return how a batch size is measured: large batches get longer, and fewer attempts."""
+    if batch == 1:
+        return latency.model_copy(update={"batch": 1})
+    longer = {"max_s": _LARGE_BATCH * latency.max_s, "attempts": min(latency.attempts, 2)}
+    return latency.model_copy(update={"batch": batch, **longer})
+
+
+def _measured(
+    architectures: Mapping[str, Architecture],
+    latency: LatencyConfig,
+    device: torch.device,
+    source: str,
+    progress: Callable[[int, int], None],
+) -> Timing:
+    turns = measure_together(architectures, "original", latency, device, progress)
+    with FreshProcess(_AsThePaperDid, latency.threads, str(device), tuned=True) as process:
+        papers = process.call("run", dict(architectures), latency.batch)
+    return _summary(turns, list(architectures), papers, latency, source)
+
+
+def _summary(
+    turns: Turns,
+    names: list[str],
+    papers: dict[str, list[float]],
+    latency: LatencyConfig,
+    source: str,
+) -> Timing:
+    counted = {name: turns.counted(name) for name in names}
+    slower = turns.ratio("modified", "original")
+    return Timing(
+        batch=latency.batch,
+        threads=latency.threads,
+        rounds=int(turns.rounds.sum()),
+        median_ms={name: one.median_ms for name, one in counted.items()},
+        interval_ms={name: tuple(one.interval_ms) for name, one in counted.items()},
+        spread={name: one.spread for name, one in counted.items()},
+        slower=(slower.median, *slower.interval),
+        contention=turns.contention,
+        papers_ms={name: (fmean(times), pstdev(times)) for name, times in papers.items()},
+        device_name=counted["original"].environment.device_name,
+        source=source,
+    )
+
+
+class _AsThePaperDid:
+    """Times one model after the other, as the paper's notebook does; lives in a fresh process."""
+
+    def __init__(self, thread_count: int, device: str) -> None:
+        self._threads, self._device, self._lane = thread_count, torch.device(device), Lane(device)
+
+    def run(self, architectures: Mapping[str, Architecture], batch: int) -> dict[str, list[float]]:
+        """Return each model's times in ms."""
+        return {name: self._times(described, batch) for name, described in architectures.items()}
+
+    def _times(self, architecture: Architecture, batch: int) -> list[float]:
+        warm_ups, runs = PAPERS_RUNS[batch]
+        model = build_vae(architecture, seed=0).to(self._device)
+        images, timer = (
+            batched(one_image(architecture), batch, self._device),
+            timer_for(self._device),
+        )
+        with self._lane.measuring(), measuring([model], self._threads, self._device):
+            times = [timer(lambda: model(*images)).wall_ms for _ in range(warm_ups + runs)]
+        return times[warm_ups:]
+
+
+def _read(path: Path) -> Timing | None:
+    try:
+        return Timing.model_validate_json(path.read_text(encoding="utf-8"))
+    except (OSError, ValidationError):
+        return None

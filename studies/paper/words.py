@@ -1,0 +1,165 @@
+"""What the page says in sentences, all of it from the numbers."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from search_spaces.references import PUBLISHED
+from studies.paper.claims import Claim
+from studies.paper.results import PaperResults
+from studies.paper.table import PUBLISHED_SIZE
+from studies.paper.timing import Timing
+
+_SHORT: dict[str, tuple[str, str]] = {
+    "parameters": ("has fewer parameters", "has no fewer parameters"),
+    "slower-1": ("is slower at batch 1", "is faster at batch 1"),
+    "slower-32": ("is slower at batch 32", "is faster at batch 32"),
+    "quality": ("reconstructs worse", "reconstructs better"),
+    "smoothness": ("has the smoother latent space", "has the rougher latent space"),
+    "clusters": ("clusters faces better by attribute", "clusters faces worse by attribute"),
+}
+"""What a claim's verdict means in half a sentence: where it holds, and where the opposite does."""
+
+PAPER_IMAGES, PAPER_EPOCHS = 20_000, 10
+
+
+def headline(claims: Sequence[Claim]) -> str:
+    """Say what was found in one sentence, undecided points apart."""
+    told = [_SHORT[one.key][one.verdict != "holds"] for one in claims if one.verdict != "undecided"]
+    told = _together([*dict.fromkeys(told)])
+    open_points = [_SHORT[one.key][0] for one in claims if one.verdict == "undecided"]
+    text = f"Here `modified` {_listed(told)}" if told else "Nothing could be told apart"
+    if open_points:
+        text += f"; whether it {_listed(open_points, 'or')} is undecided"
+    return f"{text}."
+
+
+def _together(told: list[str]) -> list[str]:
+    """Join the two batch sizes where the same is said of both."""
+    batches = [one for one in told if one.endswith(("at batch 1", "at batch 32"))]
+    if len(batches) < 2 or len({one.split(" at ")[0] for one in batches}) > 1:
+        return told
+    joined = f"{batches[0]} and 32"
+    return [joined if one == batches[0] else one for one in told if one != batches[1]]
+
+
+def tally(claims: Sequence[Claim]) -> str:
+    """Count the verdicts: `4 of 6 statements hold, 1 does not, 1 is undecided`."""
+    counts = {v: sum(one.verdict == v for one in claims) for v in ("holds", "does not hold")}
+    hold, fail = counts.values()
+    undecided = len(claims) - hold - fail
+    parts = [f"{hold} of {len(claims)} statements {'holds' if hold == 1 else 'hold'}"]
+    if fail:
+        parts.append(f"{fail} {'does' if fail == 1 else 'do'} not")
+    if undecided:
+        parts.append(f"{undecided} {'is' if undecided == 1 else 'are'} undecided")
+    return ", ".join(parts)
+
+
+def caveats(config: Mapping[str, Any], images: int, size: int, epochs: int) -> list[str]:
+    """Say in what the run falls short of the paper's protocol; an empty list if in nothing.
+
+    Args:
+        config: The study's.
+        images: Used, all parts together.
+        size: Side of the images in pixels.
+        epochs: At most.
+    """
+    found = []
+    if config["data"]["kind"] != "celeba":
+        what = "rendered faces" if config["data"]["kind"] == "faces" else "images of a folder"
+        found.append(f"{what} instead of CelebA")
+    if images < PAPER_IMAGES:
+        found.append(f"{images:,} images instead of {PAPER_IMAGES:,}")
+    if epochs < PAPER_EPOCHS:
+        found.append(f"{epochs} {'epoch' if epochs == 1 else 'epochs'} instead of {PAPER_EPOCHS}")
+    if size != PUBLISHED_SIZE:
+        found.append(f"{size} px instead of {PUBLISHED_SIZE} px")
+    training = config["training"]
+    for key, value in (("learning_rate", 1e-4), ("batch_size", 32), ("ssim", "uniform")):
+        if training[key] != value:
+            found.append(f"{key.replace('_', ' ')} {training[key]} instead of {value}")
+    return found
+
+
+def notes(results: PaperResults) -> list[str]:
+    """Return the warnings at the top of the page."""
+    study = results.study
+    counts = study.environment["images"]
+    images = sum(counts[part] for part in ("train", "validation", "test"))
+    short = caveats(study.config, images, study.image_size, study.config["training"]["epochs"])
+    said = []
+    if short:
+        said.append(
+            f"Not the paper's budget: {_listed(short)}. Losses and latents do not compare with the "
+            "published ones; the two models still compare with each other."
+        )
+    busy = [timing for timing in results.timings if timing.contention]
+    if busy:
+        signs = "; ".join(f"batch {one.batch}: {', '.join(one.contention)}" for one in busy)
+        said.append(f"Timed on a busy machine, which may bias the ratio ({signs}).")
+    said.append(
+        "One training run of each model: the intervals are over test images, not over seeds."
+    )
+    return said
+
+
+def tiles(results: PaperResults, claims: Sequence[Claim]) -> list[dict[str, str]]:
+    """Return the numbers at the top, `modified` against `original`."""
+    by_key = {one.key: one for one in claims}
+    tints = {1: "better3", -1: "worse3", 0: ""}
+    rows = [("parameters", f"{by_key['parameters'].found.split(' at ')[0]} parameters", 1)]
+    rows += [_time_tile(timing) for timing in results.timings]
+    for key, title, good in (
+        ("quality", "reconstruction", -1),
+        ("smoothness", "smoothness", 1),
+        ("clusters", "clusters", 1),
+    ):
+        if key in by_key:
+            verdict = by_key[key].verdict
+            sign = {"holds": good, "does not hold": -good, "undecided": 0}[verdict]
+            rows.append((key, f"{title}: {('no clear difference', 'better', 'worse')[sign]}", sign))
+    return [
+        {"change": text, "tint": tints[sign], "published": by_key[key].published}
+        for key, text, sign in rows
+    ]
+
+
+def _time_tile(timing: Timing) -> tuple[str, str, int]:
+    middle, low, high = timing.slower
+    sign = int(high < 1) - int(low > 1)
+    return f"slower-{timing.batch}", f"{middle:.2f}x the time at batch {timing.batch}", sign
+
+
+def facts(results: PaperResults) -> list[tuple[str, str]]:
+    """Return where, on what and how this was found."""
+    study, timing = results.study, results.timings[0]
+    counts, training = study.environment["images"], study.config["training"]
+    parts = " / ".join(f"{counts[part]:,}" for part in ("train", "validation", "test"))
+    epochs = ", ".join(f"{len(t.history)} ({t.name})" for t in study.references.values())
+    return [
+        ("Trained on", study.environment["device_name"]),
+        ("Timed on", f"{timing.device_name}, {_noun(timing.threads, 'thread')}"),
+        ("Published on", "Tesla T4"),
+        ("Images", f"{study.config['data']['kind']}, {study.image_size} px"),
+        ("Train / validation / test", parts),
+        ("Epochs", epochs),
+        ("Adam", f"rate {training['learning_rate']:g}, batch {training['batch_size']}"),
+        ("Loss", f"(1 - SSIM, {training['ssim']}) + {training['l1_weight']:g} L1 + "
+         f"{training['kl_weight']:g} KL"),
+    ]  # fmt: skip
+
+
+def published_final() -> str:
+    """Return the published validation losses after the last epoch, in words."""
+    return " and ".join(f"{one.losses[-1][1]:.4f} ({name})" for name, one in PUBLISHED.items())
+
+
+def _noun(count: int, noun: str) -> str:
+    return f"{count} {noun}{'' if count == 1 else 's'}"
+
+
+def _listed(parts: Sequence[str], joint: str = "and") -> str:
+    *first, last = parts
+    return f"{', '.join(first)} {joint} {last}" if first else last

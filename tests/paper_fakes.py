@@ -1,0 +1,156 @@
+"""Made-up images, timings and results of both models, for the tests of `studies.paper`."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+
+from nas.datasets import ImageDataset
+from search_spaces.references import REFERENCES
+from studies.config import load_config
+from studies.paper.attributes import STRENGTHS
+from studies.paper.inference import QUALITY
+from studies.paper.results import ModelResults, PaperResults
+from studies.paper.smoothness import MEASURES, SHOWN_STEPS
+from studies.paper.stored import Array
+from studies.paper.timing import Timing
+from studies.paper.traversal import STEPS
+from studies.records import StudyRecord, TrialRecord
+
+TEST, SIDE = 40, 16
+
+
+def faces(count: int, side: int) -> ImageDataset:
+    """Noise with three attributes: of every second image, of every third, and of the first."""
+    rng = np.random.default_rng(0)
+    places = np.arange(count)
+    train, validation = int(0.7 * count), int(0.15 * count)
+    return ImageDataset(
+        name="noise",
+        images=rng.integers(0, 256, size=(count, 3, side, side), dtype=np.uint8),
+        attribute_names=("Half", "Third", "Rare"),
+        attributes=np.stack([places % 2 == 0, places % 3 == 0, places == 0], axis=1),
+        train=places[:train],
+        validation=places[train : train + validation],
+        test=places[train + validation :],
+        skipped=(),
+        fingerprint="noise",
+    )
+
+
+def timing(batch: int = 1, slower: float = 4.0, contention: tuple[str, ...] = ()) -> Timing:
+    """`modified` takes `slower` times as long, known to 1 %."""
+    return Timing(
+        batch=batch,
+        threads=1,
+        rounds=30,
+        median_ms={"original": 10.0, "modified": 10 * slower},
+        interval_ms={"original": (9.9, 10.1), "modified": (9.9 * slower, 10.1 * slower)},
+        spread={"original": 0.02, "modified": 0.03},
+        slower=(slower, 0.99 * slower, 1.01 * slower),
+        contention=contention,
+        papers_ms={"original": (11.0, 2.0), "modified": (11 * slower, 3.0)},
+        device_name="Some CPU",
+        source="fake",
+    )
+
+
+def results(
+    folder: Path,
+    *,
+    worse: float = 0.1,
+    rougher: float = 0.1,
+    span: float = 0.8,
+    labelled: bool = True,
+    slower: float = 4.0,
+) -> PaperResults:
+    """Results in which `modified` has a loss higher by `worse`, steps less even by `rougher`."""
+    rng = np.random.default_rng(1)
+    labels = np.stack([np.arange(TEST) % 2 == 0, np.arange(TEST) % 3 == 0], axis=1)
+    labels = labels if labelled else labels[:, :0]
+    original, modified = (
+        _model(rng, labels, loss, uneven, span)
+        for loss, uneven in ((0.5, 0.4), (0.5 + worse, 0.4 + rougher))
+    )
+    photos = rng.integers(0, 256, size=(16, 3, SIDE, SIDE), dtype=np.uint8)
+    return PaperResults(
+        study=study(folder),
+        timings=(timing(1, slower), timing(32, slower)),
+        models={"original": original, "modified": modified},
+        samples=photos,
+        photos=photos[:8],
+        judged=("Eyeglasses", "Male") if labelled else (),
+        labels=labels,
+        pixels=labels,
+        pair_photos=photos[:6].reshape(3, 2, 3, SIDE, SIDE),
+    )
+
+
+def study(folder: Path) -> StudyRecord:
+    """A study of the two references alone, at 16 pixels, of two epochs."""
+    config = load_config("paper-table", {"training.epochs": 2, "data.count": 260})
+    history = [
+        {"epoch": e, "train_loss": 0.9 / e, "validation_loss": 0.8 / e, "duration_s": 1.0}
+        for e in (1, 2)
+    ]
+    trials = [
+        TrialRecord(
+            number=number,
+            state="complete",
+            digest=one.resized(SIDE).digest,
+            architecture=one.resized(SIDE),
+            reference=name,
+            history=history,
+        )
+        for number, (name, one) in enumerate(REFERENCES.items())
+    ]
+    images = {"train": 182, "validation": 39, "test": TEST, "skipped": 0}
+    return StudyRecord(
+        name="paper-table",
+        objectives=config.selected,
+        trials=tuple(trials),
+        config=config.to_dict(),
+        environment={"device_name": "Some CPU", "images": images},
+        folder=folder,
+    )
+
+
+def without(study: StudyRecord, reason: str) -> StudyRecord:
+    """The study with its last reference failed."""
+    failed = replace(study.trials[-1], state="failed", reason=reason)
+    return replace(study, trials=(*study.trials[:-1], failed))
+
+
+def _model(
+    rng: np.random.Generator, labels: Array, loss: float, uneven: float, span: float
+) -> ModelResults:
+    def images(*shape: int) -> Array:
+        return rng.integers(0, 256, size=(*shape, 3, SIDE, SIDE), dtype=np.uint8)
+
+    quality = {name: loss + 0.01 * rng.normal(size=TEST) for name in QUALITY}
+    ways = {name: uneven + 0.01 * rng.normal(size=20) for name in MEASURES}
+    moved = {
+        "images": images(2, len(STRENGTHS)),
+        "share": np.linspace(0, 1, len(STRENGTHS)),
+        "balanced": np.array([0.9]),
+        "rows": np.arange(2),
+    }
+    seen = labels ^ (rng.random(labels.shape) < 0.2)
+    scores = {"seen": seen, "silhouette": np.full(labels.shape[1], 0.1)}
+    return ModelResults(
+        test={
+            **quality,
+            "mean": rng.normal(size=(TEST, 128)),
+            "log_variance": np.zeros((TEST, 128)),
+        },
+        rebuilt=images(8),
+        places=rng.normal(size=(TEST, 2)),
+        effect=np.linspace(0, 1, 128),
+        dimensions=(20, 127),
+        traversed=images(2, len(STEPS)),
+        ways={**ways, "span": np.full(20, span), "images": images(3, SHOWN_STEPS)},
+        scores=scores if labels.shape[1] else {},
+        manipulated={"Eyeglasses": moved} if labels.shape[1] else {},
+    )
