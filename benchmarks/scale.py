@@ -15,8 +15,8 @@ import io
 import subprocess
 import sys
 import time
-from collections.abc import Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import cast
 
@@ -37,6 +37,10 @@ PARTS = ("ask", "tell", "record", "display")
 MARKS = (100, 300, 1000, 3000, 5000, 10_000, 20_000)
 WINDOW = 100
 """Trials before a mark over which times are averaged."""
+
+WORKERS, LENGTHS_S = (1, 4, 16, 64), (0.1, 1.0, 10.0, 60.0)
+STAGE = 100
+"""Candidates for each number of workers and each length of a trial."""
 
 ENVIRONMENT = {"data_fingerprint": "0" * 12, "original_latency_ms": ANCHOR_MS, "device": "cpu"}
 
@@ -72,32 +76,74 @@ class Setting:
         )
 
 
-class Marks(Watcher):
-    """Passes all on to a display, and takes the time and the memory at some numbers of trials."""
+class Timed(Watcher):
+    """Passes everything on to a display, timed."""
 
     def __init__(self, display: Display, watch: Stopwatch) -> None:
-        self._display, self._watch = display, watch
-        self.taken: dict[int, dict[str, float]] = {}
-        self.evaluating_s = 0.0
+        self._display: Display = watch.timing("display", display)
 
     def started(self, trial: TrialRecord, study: StudyRecord) -> None:
         """Pass it on."""
-        self._watch.timed("display", self._display.started)(trial, study)
+        self._display.started(trial, study)
 
     def found(self, number: int, findings: Findings) -> None:
         """Pass it on."""
-        self._watch.timed("display", self._display.found)(number, findings)
+        self._display.found(number, findings)
 
     def ended(self, number: int, study: StudyRecord) -> None:
-        """Pass it on; count."""
-        self._watch.timed("display", self._display.ended)(number, study)
+        """Pass it on, and look how far the study has come."""
+        self._display.ended(number, study)
+        self.reached(study)
+
+    def reached(self, study: StudyRecord) -> None:
+        """Is told after every trial."""
+
+
+class Marks(Timed):
+    """Takes the time and the memory at some numbers of trials."""
+
+    def __init__(self, display: Display, watch: Stopwatch) -> None:
+        super().__init__(display, watch)
+        self._watch = watch
+        self.taken: dict[int, dict[str, float]] = {}
+
+    def reached(self, study: StudyRecord) -> None:
+        """Take them where there is a mark, and a window before it."""
         count = len(study.trials)
         if count in MARKS or count + WINDOW in MARKS:
-            self.taken[count] = {
-                **self._watch.spent_s,
-                "total": time.perf_counter(),
-                "mb": psutil.Process().memory_info().rss / 1e6,
-            }
+            rss = psutil.Process().memory_info().rss
+            now = {"total": time.perf_counter(), "mb": rss / 1e6}
+            self.taken[count] = {**self._watch.spent_s, **now}
+
+
+class Stages(Timed):
+    """Changes the workers and the length of trials, every so many trials, and takes the times."""
+
+    def __init__(self, display: Display, watch: Stopwatch, crew: Simulated, first: int) -> None:
+        super().__init__(display, watch)
+        self._crew, self._next = crew, first
+        self._stages = [(workers, trial_s) for trial_s in LENGTHS_S for workers in WORKERS]
+        self.taken: list[tuple[float, float, float]] = []
+
+    def reached(self, study: StudyRecord) -> None:
+        """Go on to the next stage where one ends."""
+        if study.searched < self._next or len(self.taken) > len(self._stages):
+            return
+        self._next = max(self._next, study.searched) + STAGE
+        self.taken.append((self._crew.now(), time.perf_counter(), self._crew.busy_s))
+        for workers, trial_s in self._stages[len(self.taken) - 1 : len(self.taken)]:
+            self._crew.become(workers, trial_s)
+
+    def rows(self) -> Iterator[str]:
+        """Yield a line per stage."""
+        for (workers, trial_s), before, after in zip(
+            self._stages, self.taken, self.taken[1:], strict=False
+        ):
+            clock, real, busy = (late - early for early, late in zip(before, after, strict=True))
+            yield (
+                f"{trial_s:8g} {workers:8} {STAGE / clock:10.2f} {busy / clock / workers:8.0%}"
+                f" {1000 * real / STAGE:10.1f}"
+            )
 
 
 @dataclass
@@ -108,14 +154,13 @@ class Run:
     watch: Stopwatch = field(default_factory=Stopwatch)
 
     def __post_init__(self) -> None:
-        setting, config = self.setting, self.setting.config
-        display = Display(Console(file=io.StringIO()), setting.trials, setting.epochs)
-        self.marks = Marks(display, self.watch)
+        setting = self.setting
+        self.display = Display(Console(file=io.StringIO()), setting.trials, setting.epochs)
         evaluate = MadeUp(setting.epochs)
         self.crew = Simulated(setting.workers, setting.trial_s, setting.epochs + 3, evaluate)
-        self.store = StudyStore(setting.root / config.name, setting.storage)
+        self.store = StudyStore(setting.root / setting.name, setting.storage)
 
-    def __call__(self) -> StudyRecord:
+    def __call__(self, watcher: Watcher) -> StudyRecord:
         """Run to the end."""
         config, space = self.setting.config, SearchSpace.load("wide")
         make = runner.make_proposer
@@ -123,7 +168,7 @@ class Run:
             self.store.create(config, space, ENVIRONMENT)
             try:
                 runner.make_proposer = self._timed_proposer  # type: ignore[assignment]
-                driver = Runner(config, space, self._timed_store(), self.crew, self.marks)
+                driver = Runner(config, space, self._timed_store(), self.crew, watcher)
             finally:
                 runner.make_proposer = make
             self.watch.spent_s.clear()  # that was resuming
@@ -161,11 +206,12 @@ def grow(setting: Setting) -> None:
     """Run a study, and print what each trial cost at some of its sizes."""
     begun = time.perf_counter()
     run = Run(setting)
-    record = run()
+    marks = Marks(run.display, run.watch)
+    record = run(marks)
     print(f"{len(record.trials)} trials in {time.perf_counter() - begun:.1f} s")
     print(f"{'trials':>8}" + "".join(f"{part:>9}" for part in (*PARTS, "rest", "all")) + "   MB")
     for count in MARKS:
-        before, after = run.marks.taken.get(count - WINDOW), run.marks.taken.get(count)
+        before, after = marks.taken.get(count - WINDOW), marks.taken.get(count)
         if before and after:
             print(_row(count, before, after))
 
@@ -201,8 +247,14 @@ def _seconds(arguments: Sequence[str]) -> float:
 
 
 def saturate(setting: Setting) -> None:
-    """Print the share of the workers' time that is spent evaluating, for workers x length."""
-    raise NotImplementedError
+    """Grow a study to `trials`; from there, print how busy workers are kept, stage by stage."""
+    stages = len(LENGTHS_S) * len(WORKERS)
+    run = Run(replace(setting, trials=setting.trials + (stages + 1) * STAGE))
+    watcher = Stages(run.display, run.watch, run.crew, setting.trials)
+    run(watcher)
+    print(f"after {setting.trials} trials, {STAGE} trials each")
+    print(f"{'trial s':>8} {'workers':>8} {'trials/s':>10} {'busy':>8} {'driver ms':>10}")
+    print("\n".join(watcher.rows()))
 
 
 if __name__ == "__main__":

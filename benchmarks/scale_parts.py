@@ -59,10 +59,15 @@ class Simulated:
     """
 
     def __init__(self, size: int, trial_s: float, findings: int, evaluate: Evaluate) -> None:
-        self.size, self._step_s, self._evaluate = size, trial_s / findings, evaluate
+        self.size, self._findings, self._evaluate = size, findings, evaluate
+        self._step_s = trial_s / findings
         self._due: list[tuple[float, int]] = []
         self._streams: dict[int, Iterator[Findings]] = {}
         self._skipped_s = self.busy_s = 0.0
+
+    def become(self, size: int, trial_s: float) -> None:
+        """Have another number of workers, and trials of another length, from now on."""
+        self.size, self._step_s = size, trial_s / self._findings
 
     def now(self) -> float:
         """Seconds on the clock: those that passed, and those that were skipped."""

@@ -25,7 +25,7 @@ from studies.figure_style import (
     new_figure,
     reference_marks,
 )
-from studies.figure_tables import staircase
+from studies.figure_tables import staircase, steps
 from studies.formats import axis_title, noun
 from studies.labels import label_places
 
@@ -64,6 +64,7 @@ def pair_figure(points: pd.DataFrame, x: Objective, y: Objective) -> go.Figure:
 def hypervolume_figure(table: pd.DataFrame, x: str, start: float | None) -> go.Figure:
     """Plot the hypervolume over `trial` or `training_s`; higher is better."""
     over = {"trial": "Trials", "training_s": "Training time"}[x]
+    table = steps(table)
     values, unit = table[x], ""
     if x == "training_s":
         unit, size = _time_unit(float(values.max()) if len(values) else 0.0)

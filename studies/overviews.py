@@ -23,12 +23,14 @@ from studies.figure_style import (
     new_figure,
     spans_a_decade,
 )
-from studies.figure_tables import SHAPE_AXES, thinned
+from studies.figure_tables import SHAPE_AXES
 from studies.formats import axis_title, format_axis
+from studies.tables import spread
 
 SCALE = ((0.0, BLUE), (0.5, "#c9ced4"), (1.0, AMBER))
 """From the best value to the worst."""
-_FADED_LINES = 300
+FADED_LINES = 300
+"""Dominated architectures among the parallel coordinates, at most."""
 
 
 def cube_figure(points: pd.DataFrame, objectives: tuple[Objective, ...]) -> go.Figure:
@@ -73,7 +75,7 @@ def parallel_figure(points: pd.DataFrame, objectives: tuple[Objective, ...]) -> 
     heights = pd.DataFrame({name: _height(name, points, objectives) for name in columns})
     figure = new_figure("Every objective and the shape of the network")
     for label, kind, rows in layers(points):
-        indices = thinned(list(rows.index), _FADED_LINES) if kind == "dominated" else rows.index
+        indices = spread(list(rows.index), FADED_LINES) if kind == "dominated" else rows.index
         figure.add_scatter(**_lines(label, kind, points, heights.loc[indices]))
     for position, name in enumerate(columns):
         figure.add_vline(x=position, line={"color": GREY, "width": 1}, layer="below")
@@ -162,7 +164,7 @@ def _ticks(
     named = {objective.name: objective for objective in objectives}
     if name not in named:
         values = sorted(set(points[name]))
-        shown = thinned(values, 10)
+        shown = spread(values, 10)
         return [(values.index(value) / (len(values) - 1), f"{value:g}") for value in shown]
     low, high = float(points[name].min()), float(points[name].max())
     if low == high:

@@ -24,7 +24,6 @@ from studies.figure_tables import (
     points_table,
     reference_hypervolume,
     staircase,
-    thinned,
 )
 from studies.figures import curve_figure, hypervolume_figure, pair_figure
 from studies.formats import (
@@ -45,6 +44,7 @@ from studies.tables import (
     headline,
     reference_notes,
     setback_table,
+    spread,
 )
 from tests.fake_study import fake_study
 
@@ -226,7 +226,7 @@ def test_setbacks_are_counted_by_cause(tmp_path: Path) -> None:
     assert list(table["state"]) == ["rejected", "failed"]
 
 
-def test_points_keep_front_and_references_when_thinned(tmp_path: Path) -> None:
+def test_points_keep_front_and_references_when_spread(tmp_path: Path) -> None:
     record = fake_study(tmp_path, found=60)
     full, few = points_table(record), points_table(record, limit=len(record.front) + 5)
     assert len(full) == len(record.complete)
@@ -236,9 +236,9 @@ def test_points_keep_front_and_references_when_thinned(tmp_path: Path) -> None:
 
 
 def test_thinning_keeps_both_ends() -> None:
-    assert thinned(range(10), 3) == [0, 4, 9]
-    assert thinned([1, 2], 5) == [1, 2]
-    assert thinned(range(10), 0) == []
+    assert spread(range(10), 3) == [0, 4, 9]
+    assert spread([1, 2], 5) == [1, 2]
+    assert spread(range(10), 0) == []
 
 
 def test_staircase_is_the_front_of_two_columns() -> None:
