@@ -15,6 +15,8 @@ from studies.formats import format_value
 from studies.records import StudyRecord, TrialRecord
 from studies.tables import spread
 
+Array = npt.NDArray[np.float64]
+
 POINT_LIMIT = 2000
 """Points of a plot above which dominated ones are left out: a browser stays quick with these."""
 
@@ -197,26 +199,28 @@ def hover(study: StudyRecord, trial: TrialRecord) -> str:
     return "<br>".join(lines)
 
 
-def _explained(axis: str, trials: Sequence[TrialRecord], values: npt.NDArray[np.float64]) -> float:
+def _explained(axis: str, trials: Sequence[TrialRecord], values: Array) -> float:
     total = float(((values - values.mean()) ** 2).sum())
     active = [index for index, trial in enumerate(trials) if axis in trial.assignment]
     groups = _groups([trials[index].assignment[axis] for index in active])
-    frame = pd.DataFrame({"group": groups, "value": values[active]})
-    count = frame["group"].nunique()
-    if total <= 0 or count < 2 or len(frame) <= count:
+    count, value = len(set(groups.tolist())), values[active]
+    if total <= 0 or count < 2 or len(value) <= count:
         return 0.0
-    means = frame.groupby("group")["value"].transform("mean")
-    within = float(((frame["value"] - means) ** 2).sum())
-    between = float(((means - frame["value"].mean()) ** 2).sum())
-    by_chance = (count - 1) * within / (len(frame) - count)
+    sizes = np.bincount(groups)
+    means = np.bincount(groups, weights=value) / sizes
+    within = float(((value - means[groups]) ** 2).sum())
+    between = float((sizes * (means - value.mean()) ** 2).sum())
+    by_chance = (count - 1) * within / (len(value) - count)
     return float(np.clip((between - by_chance) / total, 0, 1))
 
 
-def _groups(values: Sequence[object]) -> list[str]:
-    numeric = all(isinstance(v, int | float) and not isinstance(v, bool) for v in values)
-    if numeric and len(set(values)) > 5:
-        cut = pd.qcut(
-            pd.Series(np.asarray(values, dtype=np.float64)), 4, labels=False, duplicates="drop"
-        )
-        return [str(value) for value in cut]
-    return [str(value) for value in values]
+def _groups(values: Sequence[object]) -> npt.NDArray[np.intp]:
+    """Number the groups of equal values, or the quartiles of many different ones, from 0."""
+    distinct = dict.fromkeys(values)
+    numeric = all(isinstance(v, int | float) and not isinstance(v, bool) for v in distinct)
+    if numeric and len(distinct) > 5:
+        numbers = pd.Series(np.asarray(values, dtype=np.float64))
+        values = pd.qcut(numbers, 4, labels=False, duplicates="drop").tolist()
+        distinct = dict.fromkeys(values)
+    codes = {value: code for code, value in enumerate(distinct)}
+    return np.array([codes[value] for value in values], dtype=np.intp)

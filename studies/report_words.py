@@ -59,11 +59,11 @@ def _facts(study: StudyRecord) -> list[tuple[str, str]]:
     pixels = " and ".join(f"{size} px" for size in sorted(sizes))
     trained, timed = tables.needs(study, "training"), tables.needs(study, "device")
     facts = [
-        ("Evaluated", f"{len(found(study))} + {len(study.references)} references"),
-        ("Rejected by limits", str(states.count("rejected"))),
-        ("Stopped early", str(states.count("stopped") or "")),
-        ("Failed", str(states.count("failed"))),
-        ("Proposed again", str(tables.repeats(study))),
+        ("Evaluated", f"{len(found(study)):,} + {len(study.references)} references"),
+        ("Rejected by limits", f"{states.count('rejected'):,}"),
+        ("Stopped early", f"{states.count('stopped'):,}" if "stopped" in states else ""),
+        ("Failed", f"{states.count('failed'):,}"),
+        ("Proposed again", f"{tables.repeats(study):,}"),
         ("Time in trials", format_duration(sum(trial.duration_s for trial in study.trials))),
         ("Space", f"{study.config['space']}{space}" if "space" in study.config else ""),
         ("Sampler", str(search.get("sampler") or "")),

@@ -68,7 +68,7 @@ def headline(study: StudyRecord) -> str:
         for o in others
     )
     return (
-        f"{count or 'None'} of {_architectures(len(candidates))} found "
+        f"{f'{count:,}' if count else 'None'} of {_architectures(len(candidates))} found "
         f"dominate{'s' if count < 2 else ''} `{main.reference}` in {_all_objectives(study)}"
         f"{f' ({aside})' if aside else ''}; "
         f"the {'best' if count else 'closest'}, {best.name}, has {_changes(study, best, main)}."
@@ -305,4 +305,4 @@ def _all_objectives(study: StudyRecord) -> str:
 
 
 def _architectures(count: int) -> str:
-    return f"{count} architecture{'s' * (count != 1)}"
+    return f"{count:,} architecture{'s' * (count != 1)}"
