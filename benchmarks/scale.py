@@ -114,6 +114,8 @@ class Marks(Timed):
             rss = psutil.Process().memory_info().rss
             now = {"total": time.perf_counter(), "mb": rss / 1e6}
             self.taken[count] = {**self._watch.spent_s, **now}
+        if count in MARKS and count - WINDOW in self.taken:
+            print(_row(count, self.taken[count - WINDOW], self.taken[count]), flush=True)
 
 
 class Stages(Timed):
@@ -141,7 +143,7 @@ class Stages(Timed):
         ):
             clock, real, busy = (late - early for early, late in zip(before, after, strict=True))
             yield (
-                f"{trial_s:8g} {workers:8} {STAGE / clock:10.2f} {busy / clock / workers:8.0%}"
+                f"{trial_s:8g} {workers:8} {STAGE / clock:10.3g} {busy / clock / workers:8.0%}"
                 f" {1000 * real / STAGE:10.1f}"
             )
 
@@ -157,13 +159,14 @@ class Run:
         setting = self.setting
         self.display = Display(Console(file=io.StringIO()), setting.trials, setting.epochs)
         evaluate = MadeUp(setting.epochs)
-        self.crew = Simulated(setting.workers, setting.trial_s, setting.epochs + 3, evaluate)
+        self.crew = Simulated(setting.workers, setting.trial_s, setting.epochs + 4, evaluate)
         self.store = StudyStore(setting.root / setting.name, setting.storage)
 
     def __call__(self, watcher: Watcher) -> StudyRecord:
         """Run to the end."""
         config, space = self.setting.config, SearchSpace.load("wide")
         make = runner.make_proposer
+        begun = time.perf_counter()
         with self.store.writing():
             self.store.create(config, space, ENVIRONMENT)
             try:
@@ -171,7 +174,8 @@ class Run:
                 driver = Runner(config, space, self._timed_store(), self.crew, watcher)
             finally:
                 runner.make_proposer = make
-            self.watch.spent_s.clear()  # that was resuming
+            self.watch.spent_s.clear()
+            print(f"ready after {time.perf_counter() - begun:.1f} s", flush=True)
             return driver.run()
 
     def _timed_proposer(self, *arguments: object, **named: object) -> object:
@@ -203,17 +207,13 @@ def main() -> None:
 
 
 def grow(setting: Setting) -> None:
-    """Run a study, and print what each trial cost at some of its sizes."""
+    """Run a study; print what a trial costs at some sizes, in ms, and the driver's memory."""
     begun = time.perf_counter()
     run = Run(setting)
-    marks = Marks(run.display, run.watch)
-    record = run(marks)
+    heads = (*PARTS, "rest", "all")
+    print(f"{'trials':>8}" + "".join(f"{head:>9}" for head in heads) + "      MB")
+    record = run(Marks(run.display, run.watch))
     print(f"{len(record.trials)} trials in {time.perf_counter() - begun:.1f} s")
-    print(f"{'trials':>8}" + "".join(f"{part:>9}" for part in (*PARTS, "rest", "all")) + "   MB")
-    for count in MARKS:
-        before, after = marks.taken.get(count - WINDOW), marks.taken.get(count)
-        if before and after:
-            print(_row(count, before, after))
 
 
 def _row(count: int, before: dict[str, float], after: dict[str, float]) -> str:

@@ -54,20 +54,21 @@ class MadeUp:
 class Simulated:
     """A crew of workers that evaluate in simulated time, each trial taking `trial_s`.
 
-    The driver's time is real, and goes on while workers are busy. `busy_s` adds up what all workers
-    spent evaluating; the rest of `size` x the time gone they waited for the driver.
+    A trial has as many `steps` as there are findings, and the end. The driver's time is real, and
+    goes on while workers are busy. `busy_s` adds up what all workers spent evaluating; the rest of
+    `size` x the time gone they waited for the driver.
     """
 
-    def __init__(self, size: int, trial_s: float, findings: int, evaluate: Evaluate) -> None:
-        self.size, self._findings, self._evaluate = size, findings, evaluate
-        self._step_s = trial_s / findings
+    def __init__(self, size: int, trial_s: float, steps: int, evaluate: Evaluate) -> None:
+        self.size, self._steps, self._evaluate = size, steps, evaluate
+        self._step_s = trial_s / steps
         self._due: list[tuple[float, int]] = []
         self._streams: dict[int, Iterator[Findings]] = {}
         self._skipped_s = self.busy_s = 0.0
 
     def become(self, size: int, trial_s: float) -> None:
         """Have another number of workers, and trials of another length, from now on."""
-        self.size, self._step_s = size, trial_s / self._findings
+        self.size, self._step_s = size, trial_s / self._steps
 
     def now(self) -> float:
         """Seconds on the clock: those that passed, and those that were skipped."""

@@ -10,8 +10,8 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from studies.tables import spread
 from studies.records import StudyRecord, TrialRecord
+from studies.tables import spread
 
 _PIXELS = 512
 """Width budget of a strip: fewer images where they are large, which keeps the file small."""

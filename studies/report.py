@@ -62,7 +62,8 @@ def _figures(study: StudyRecord, plots: bool) -> dict[str, Any]:
     from studies.pictures import strips
 
     context: dict[str, Any] = {
-        "strips": strips(study), "panels": defaultdict(list), "legend": [], "hovers": "", "drawn": ""
+        "strips": strips(study), "panels": defaultdict(list), "legend": [], "hovers": "",
+        "drawn": "",
     }  # fmt: skip
     if plots:
         from studies.figure_style import reference_marks
