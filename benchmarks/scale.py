@@ -15,7 +15,7 @@ import io
 import subprocess
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import cast
@@ -38,7 +38,7 @@ MARKS = (100, 300, 1000, 3000, 5000, 10_000, 20_000)
 WINDOW = 100
 """Trials before a mark over which times are averaged."""
 
-WORKERS, LENGTHS_S = (1, 4, 16, 64), (0.1, 1.0, 10.0, 60.0)
+WORKERS, LENGTHS_S = (1, 4, 16, 64), (0.1, 1.0, 10.0)
 STAGE = 100
 """Candidates for each number of workers and each length of a trial."""
 
@@ -119,33 +119,38 @@ class Marks(Timed):
 
 
 class Stages(Timed):
-    """Changes the workers and the length of trials, every so many trials, and takes the times."""
+    """Changes the workers and the length of trials, and takes the times of each such stage.
+
+    Before times are taken, trials of the stage before have come to their end.
+    """
 
     def __init__(self, display: Display, watch: Stopwatch, crew: Simulated, first: int) -> None:
         super().__init__(display, watch)
         self._crew, self._next = crew, first
-        self._stages = [(workers, trial_s) for trial_s in LENGTHS_S for workers in WORKERS]
-        self.taken: list[tuple[float, float, float]] = []
+        self._left = [(workers, trial_s) for trial_s in LENGTHS_S for workers in WORKERS]
+        self._now: tuple[int, float] | None = None
+        self._begun: tuple[float, float, float] | None = None
 
     def reached(self, study: StudyRecord) -> None:
-        """Go on to the next stage where one ends."""
-        if study.searched < self._next or len(self.taken) > len(self._stages):
+        """Go on to the next part where one ends: a stage is warmed up first, then timed."""
+        if study.searched < self._next:
             return
-        self._next = max(self._next, study.searched) + STAGE
-        self.taken.append((self._crew.now(), time.perf_counter(), self._crew.busy_s))
-        for workers, trial_s in self._stages[len(self.taken) - 1 : len(self.taken)]:
-            self._crew.become(workers, trial_s)
+        self._next = study.searched + STAGE
+        times = self._crew.now(), time.perf_counter(), self._crew.busy_s
+        if self._now and self._begun is None:
+            self._begun = times
+            return
+        if self._now and self._begun:
+            gone = [late - early for early, late in zip(self._begun, times, strict=True)]
+            print(_stage_row(*self._now, *gone), flush=True)
+        self._now, self._begun = (self._left.pop(0) if self._left else None), None
+        if self._now:
+            self._crew.become(*self._now)
 
-    def rows(self) -> Iterator[str]:
-        """Yield a line per stage."""
-        for (workers, trial_s), before, after in zip(
-            self._stages, self.taken, self.taken[1:], strict=False
-        ):
-            clock, real, busy = (late - early for early, late in zip(before, after, strict=True))
-            yield (
-                f"{trial_s:8g} {workers:8} {STAGE / clock:10.3g} {busy / clock / workers:8.0%}"
-                f" {1000 * real / STAGE:10.1f}"
-            )
+
+def _stage_row(workers: int, trial_s: float, clock_s: float, real_s: float, busy_s: float) -> str:
+    busy = f"{busy_s / clock_s / workers:8.0%}"
+    return f"{trial_s:8g} {workers:8} {STAGE / clock_s:10.3g} {busy} {1000 * real_s / STAGE:10.1f}"
 
 
 @dataclass
@@ -248,13 +253,11 @@ def _seconds(arguments: Sequence[str]) -> float:
 
 def saturate(setting: Setting) -> None:
     """Grow a study to `trials`; from there, print how busy workers are kept, stage by stage."""
-    stages = len(LENGTHS_S) * len(WORKERS)
-    run = Run(replace(setting, trials=setting.trials + (stages + 1) * STAGE))
-    watcher = Stages(run.display, run.watch, run.crew, setting.trials)
-    run(watcher)
+    parts = 2 * len(LENGTHS_S) * len(WORKERS) + 1
+    run = Run(replace(setting, trials=setting.trials + parts * (STAGE + 1)))
     print(f"after {setting.trials} trials, {STAGE} trials each")
     print(f"{'trial s':>8} {'workers':>8} {'trials/s':>10} {'busy':>8} {'driver ms':>10}")
-    print("\n".join(watcher.rows()))
+    run(Stages(run.display, run.watch, run.crew, setting.trials))
 
 
 if __name__ == "__main__":
