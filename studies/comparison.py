@@ -74,7 +74,10 @@ def found(study: StudyRecord) -> tuple[TrialRecord, ...]:
 
 def dominators(study: StudyRecord, reference: TrialRecord) -> tuple[TrialRecord, ...]:
     """Return the found architectures that dominate `reference`."""
-    return tuple(t for t in found(study) if compare(study, t, reference).dominates)
+    names, theirs = study.objective_names, reference.objectives
+    # Most of a large study is ruled out without comparing latencies with care.
+    possible = (t for t in found(study) if dominates(t.objectives, theirs, names))
+    return tuple(t for t in possible if compare(study, t, reference).dominates)
 
 
 def champion(study: StudyRecord, reference: TrialRecord) -> TrialRecord | None:

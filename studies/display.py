@@ -73,7 +73,7 @@ class Display(Watcher):
     def started(self, trial: TrialRecord, study: StudyRecord) -> None:
         """Show the candidate that is about to be evaluated."""
         if self._search_begun is None and not trial.reference:
-            self._search_begun, self._done_before = time.monotonic(), _searched(study)
+            self._search_begun, self._done_before = time.monotonic(), study.searched
         self._study = study
         self._running[trial.number] = _Running(trial)
 
@@ -89,7 +89,7 @@ class Display(Watcher):
             self._console.print(Text(self._line(study.trial(number), study)))
 
     def _line(self, trial: TrialRecord, study: StudyRecord) -> str:
-        count = f"{_searched(study)}/{self._trials}"
+        count = f"{study.searched}/{self._trials}"
         if trial.state != "complete":
             return f"[{count}] {trial.name} {trial.state}: {trial.reason}"
         values = ", ".join(
@@ -112,7 +112,7 @@ class Display(Watcher):
         )
 
     def _head(self, study: StudyRecord) -> RenderableType:
-        done = _searched(study)
+        done = study.searched
         parts: list[RenderableType] = [
             Text(study.name, style="bold"),
             f"{done}/{self._trials} searched",
@@ -177,8 +177,4 @@ def _cells(trial: TrialRecord, study: StudyRecord) -> Sequence[str]:
 
 
 def _volume(study: StudyRecord) -> float:
-    return hypervolume(study.points(study.complete), study.nadir)
-
-
-def _searched(study: StudyRecord) -> int:
-    return sum(not t.reference and t.state in ("complete", "failed") for t in study.trials)
+    return hypervolume(study.points(study.front), study.nadir)

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import html
 import textwrap
-from collections.abc import Sequence
-from typing import TypeVar
+from collections.abc import Callable, Sequence
 
 import numpy as np
 import numpy.typing as npt
@@ -14,10 +13,13 @@ import pandas as pd
 from nas.objectives import hypervolume, nondominated
 from studies.formats import format_value
 from studies.records import StudyRecord, TrialRecord
+from studies.tables import spread
 
-T = TypeVar("T")
+Array = npt.NDArray[np.float64]
 
-POINT_LIMIT = 3000
+POINT_LIMIT = 2000
+"""Points of a plot above which dominated ones are left out: a browser stays quick with these."""
+
 CURVE_LIMIT = 40
 MINIMUM_TRIALS = 10
 """Below this many trials the importance of an axis would be noise."""
@@ -41,11 +43,31 @@ def points_table(study: StudyRecord, limit: int = POINT_LIMIT) -> pd.DataFrame:
 
 
 def plotted(study: StudyRecord, limit: int = POINT_LIMIT) -> list[TrialRecord]:
-    """Return the trials with a point on the plots: the front and the references always."""
-    front = {trial.number for trial in study.front}
-    kept = [t for t in study.complete if t.number in front or t.reference]
-    dominated = [t for t in study.complete if t.number not in front and not t.reference]
-    return [*thinned(dominated, limit - len(kept)), *kept]
+    """Return the trials with a point on the plots, dominated ones first.
+
+    Above `limit`, dominated ones are thinned evenly; the front, the references and the worst in
+    each objective, which give the axes their length, always stay.
+    """
+    always = {trial.number for trial in (*study.front, *study.references.values())}
+    kept = [trial for trial in study.complete if trial.number in always]
+    dominated = [trial for trial in study.complete if trial.number not in always]
+    if len(study.complete) > limit:
+        worst = {max(study.complete, key=_value(name)).number for name in study.objective_names}
+        worst -= always
+        others = [trial.number for trial in dominated if trial.number not in worst]
+        shown = worst.union(spread(others, limit - len(kept) - len(worst)))
+        dominated = [trial for trial in dominated if trial.number in shown]
+    return [*dominated, *kept]
+
+
+def drawn_share(study: StudyRecord, limit: int = POINT_LIMIT) -> str:
+    """Say how many architectures have a point, or nothing where all have."""
+    if len(study.complete) <= limit:
+        return ""
+    return (
+        f"{len(plotted(study, limit)):,} of {len(study.complete):,} evaluated architectures are "
+        "drawn: the front, the references and an even selection of the rest."
+    )
 
 
 def hovers(study: StudyRecord, limit: int = POINT_LIMIT) -> dict[str, str]:
@@ -69,12 +91,18 @@ def hypervolume_table(study: StudyRecord) -> pd.DataFrame:
     front = np.empty((0, len(study.objectives)))
     for count, trial in enumerate((t for t in study.trials if t.state != "running"), start=1):
         spent += sum(epoch.get("duration_s", 0.0) for epoch in trial.history)
-        if trial.state == "complete":
-            front = np.vstack([front, study.points([trial])])
-            front = front[nondominated(front)]
+        point = study.points([trial] if trial.state == "complete" else [])
+        if len(point) and not (front <= point).all(axis=1).any():
+            front = np.vstack([front[~(point <= front).all(axis=1)], point])
             volume = hypervolume(front, study.nadir)
         rows.append((count, trial.name, spent, volume))
     return pd.DataFrame(rows, columns=["trial", "name", "training_s", "hypervolume"])
+
+
+def steps(table: pd.DataFrame) -> pd.DataFrame:
+    """Return the rows at which the hypervolume changes, and the ends: the same line in steps."""
+    changed = table["hypervolume"].diff().ne(0) | (table.index == table.index.max())
+    return table[changed]
 
 
 def reference_hypervolume(study: StudyRecord) -> float | None:
@@ -122,18 +150,14 @@ def curve_table(study: StudyRecord, limit: int = CURVE_LIMIT) -> pd.DataFrame:
             epoch.get("train_loss", np.nan),
             epoch.get("validation_loss", np.nan),
         )
-        for trial in (*thinned(members, limit), *study.references.values())
+        for trial in (*spread(members, limit), *study.references.values())
         for epoch in trial.history
     ]
     return pd.DataFrame(rows, columns=["name", "kind", "epoch", "train_loss", "validation_loss"])
 
 
-def thinned(items: Sequence[T], limit: int) -> list[T]:
-    """Return at most `limit` of `items`, evenly spread, the first and the last among them."""
-    if len(items) <= limit:
-        return list(items)
-    indices = np.linspace(0, len(items) - 1, max(limit, 0)).round().astype(int)
-    return [items[index] for index in indices]
+def _value(name: str) -> Callable[[TrialRecord], float]:
+    return lambda trial: trial.objectives[name]
 
 
 def _point(study: StudyRecord, trial: TrialRecord, on_front: bool) -> dict[str, object]:
@@ -175,26 +199,28 @@ def hover(study: StudyRecord, trial: TrialRecord) -> str:
     return "<br>".join(lines)
 
 
-def _explained(axis: str, trials: Sequence[TrialRecord], values: npt.NDArray[np.float64]) -> float:
+def _explained(axis: str, trials: Sequence[TrialRecord], values: Array) -> float:
     total = float(((values - values.mean()) ** 2).sum())
     active = [index for index, trial in enumerate(trials) if axis in trial.assignment]
     groups = _groups([trials[index].assignment[axis] for index in active])
-    frame = pd.DataFrame({"group": groups, "value": values[active]})
-    count = frame["group"].nunique()
-    if total <= 0 or count < 2 or len(frame) <= count:
+    count, value = len(set(groups.tolist())), values[active]
+    if total <= 0 or count < 2 or len(value) <= count:
         return 0.0
-    means = frame.groupby("group")["value"].transform("mean")
-    within = float(((frame["value"] - means) ** 2).sum())
-    between = float(((means - frame["value"].mean()) ** 2).sum())
-    by_chance = (count - 1) * within / (len(frame) - count)
+    sizes = np.bincount(groups)
+    means = np.bincount(groups, weights=value) / sizes
+    within = float(((value - means[groups]) ** 2).sum())
+    between = float((sizes * (means - value.mean()) ** 2).sum())
+    by_chance = (count - 1) * within / (len(value) - count)
     return float(np.clip((between - by_chance) / total, 0, 1))
 
 
-def _groups(values: Sequence[object]) -> list[str]:
-    numeric = all(isinstance(v, int | float) and not isinstance(v, bool) for v in values)
-    if numeric and len(set(values)) > 5:
-        cut = pd.qcut(
-            pd.Series(np.asarray(values, dtype=np.float64)), 4, labels=False, duplicates="drop"
-        )
-        return [str(value) for value in cut]
-    return [str(value) for value in values]
+def _groups(values: Sequence[object]) -> npt.NDArray[np.intp]:
+    """Number the groups of equal values, or the quartiles of many different ones, from 0."""
+    distinct = dict.fromkeys(values)
+    numeric = all(isinstance(v, int | float) and not isinstance(v, bool) for v in distinct)
+    if numeric and len(distinct) > 5:
+        numbers = pd.Series(np.asarray(values, dtype=np.float64))
+        values = pd.qcut(numbers, 4, labels=False, duplicates="drop").tolist()
+        distinct = dict.fromkeys(values)
+    codes = {value: code for code, value in enumerate(distinct)}
+    return np.array([codes[value] for value in values], dtype=np.intp)

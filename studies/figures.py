@@ -25,11 +25,13 @@ from studies.figure_style import (
     new_figure,
     reference_marks,
 )
-from studies.figure_tables import staircase
+from studies.figure_tables import staircase, steps
 from studies.formats import axis_title, noun
 from studies.labels import label_places
 
 _FEW_EPOCHS = 10
+_CROWD, _MANY = 60, 1000
+"""Members of the front, and points in all, above which their symbols become smaller."""
 
 
 def pair_figure(points: pd.DataFrame, x: Objective, y: Objective) -> go.Figure:
@@ -64,6 +66,7 @@ def pair_figure(points: pd.DataFrame, x: Objective, y: Objective) -> go.Figure:
 def hypervolume_figure(table: pd.DataFrame, x: str, start: float | None) -> go.Figure:
     """Plot the hypervolume over `trial` or `training_s`; higher is better."""
     over = {"trial": "Trials", "training_s": "Training time"}[x]
+    table = steps(table)
     values, unit = table[x], ""
     if x == "training_s":
         unit, size = _time_unit(float(values.max()) if len(values) else 0.0)
@@ -145,11 +148,14 @@ def _marker(
     kind: str, label: str, points: pd.DataFrame, positions: dict[str, str]
 ) -> dict[str, Any]:
     if kind == "dominated":
-        return {"mode": "markers", "marker": {"color": GREY, "size": 6, "opacity": 0.4}}
+        size = 6 if len(points) <= _MANY else 4
+        return {"mode": "markers", "marker": {"color": GREY, "size": size, "opacity": 0.4}}
     if kind == "front":
         # A hollow point says that its latency was taken on a busy machine.
         fill = BLUE if label == kind else "#ffffff"
-        marker = {"color": fill, "size": 10, "line": {"width": 2, "color": BLUE}}
+        crowd = int(points["front"].sum())
+        size, width = (10, 2) if crowd <= _CROWD else (7, 1.5) if crowd <= 4 * _CROWD else (5, 1)
+        marker = {"color": fill, "size": size, "line": {"width": width, "color": BLUE}}
         return {"mode": "markers", "marker": marker}
     mark = marks_in(points)[kind]
     outline = {"width": 1.5, "color": "#ffffff"}

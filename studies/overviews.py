@@ -23,12 +23,14 @@ from studies.figure_style import (
     new_figure,
     spans_a_decade,
 )
-from studies.figure_tables import SHAPE_AXES, thinned
+from studies.figure_tables import SHAPE_AXES
 from studies.formats import axis_title, format_axis
+from studies.tables import spread
 
 SCALE = ((0.0, BLUE), (0.5, "#c9ced4"), (1.0, AMBER))
 """From the best value to the worst."""
-_FADED_LINES = 300
+FADED_LINES = 300
+"""Dominated architectures among the parallel coordinates, at most."""
 
 
 def cube_figure(points: pd.DataFrame, objectives: tuple[Objective, ...]) -> go.Figure:
@@ -73,15 +75,15 @@ def parallel_figure(points: pd.DataFrame, objectives: tuple[Objective, ...]) -> 
     heights = pd.DataFrame({name: _height(name, points, objectives) for name in columns})
     figure = new_figure("Every objective and the shape of the network")
     for label, kind, rows in layers(points):
-        indices = thinned(list(rows.index), _FADED_LINES) if kind == "dominated" else rows.index
+        indices = spread(list(rows.index), FADED_LINES) if kind == "dominated" else rows.index
         figure.add_scatter(**_lines(label, kind, points, heights.loc[indices]))
-    for position, name in enumerate(columns):
-        figure.add_vline(x=position, line={"color": GREY, "width": 1}, layer="below")
-        for height, text in _ticks(name, points, objectives):
-            figure.add_annotation(
-                x=position, y=height, text=text, showarrow=False, xanchor="right", xshift=-7,
-                font={"size": 10}, bgcolor="#ffffff", opacity=0.85, borderpad=0,
-            )  # fmt: skip
+    ticks = [
+        _tick(position, height, text)
+        for position, name in enumerate(columns)
+        for height, text in _ticks(name, points, objectives)
+    ]
+    verticals = [_vertical(position) for position in range(len(columns))]
+    figure.update_layout(annotations=ticks, shapes=verticals)
     titles = {objective.name: axis_title(objective) for objective in objectives}
     figure.update_xaxes(
         side="top", tickvals=list(range(len(columns))), showgrid=False, showline=False,
@@ -91,6 +93,19 @@ def parallel_figure(points: pd.DataFrame, objectives: tuple[Objective, ...]) -> 
     figure.update_yaxes(visible=False, range=[-0.04, 1.04])
     figure.update_layout(margin={"l": 10, "r": 10, "t": 112, "b": 10}, showlegend=False)
     return figure
+
+
+def _vertical(position: int) -> dict[str, Any]:
+    line = {"color": GREY, "width": 1}
+    place = {"x0": position, "x1": position, "y0": 0, "y1": 1, "yref": "y domain"}
+    return {"type": "line", "layer": "below", "line": line, **place}
+
+
+def _tick(position: int, height: float, text: str) -> dict[str, Any]:
+    return {
+        "x": position, "y": height, "text": text, "showarrow": False, "xanchor": "right",
+        "xshift": -7, "font": {"size": 10}, "bgcolor": "#ffffff", "opacity": 0.85, "borderpad": 0,
+    }  # fmt: skip
 
 
 def _cube_marker(
@@ -141,9 +156,14 @@ def _lines(label: str, kind: str, points: pd.DataFrame, heights: pd.DataFrame) -
         "mode": "lines" if faded else "lines+markers",
         "line": {"color": colour, "width": 3 if mark else 1},
         "marker": marker,
-        "opacity": 1 if mark else 0.3 if faded else 0.65,
+        "opacity": 1 if mark else 0.3 if faded else _clear(len(heights)),
         "hoverinfo": "skip" if faded else "text",
     }
+
+
+def _clear(lines: int) -> float:
+    """Opacity of the front's lines: the more there are, the more must shine through."""
+    return max(0.2, min(0.65, 40 / max(lines, 1)))
 
 
 def _height(name: str, points: pd.DataFrame, objectives: tuple[Objective, ...]) -> pd.Series[float]:
@@ -162,7 +182,7 @@ def _ticks(
     named = {objective.name: objective for objective in objectives}
     if name not in named:
         values = sorted(set(points[name]))
-        shown = thinned(values, 10)
+        shown = spread(values, 10)
         return [(values.index(value) / (len(values) - 1), f"{value:g}") for value in shown]
     low, high = float(points[name].min()), float(points[name].max())
     if low == high:

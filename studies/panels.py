@@ -14,7 +14,7 @@ from studies.figure_tables import (
     reference_hypervolume,
 )
 from studies.figures import curve_figure, hypervolume_figure, importance_figure, pair_figure
-from studies.overviews import cube_figure, parallel_figure
+from studies.overviews import FADED_LINES, cube_figure, parallel_figure
 from studies.records import StudyRecord
 from studies.tables import needs
 
@@ -54,12 +54,14 @@ def _overviews(study: StudyRecord, points: pd.DataFrame) -> list[Panel]:
     """The view in space, which takes three objectives, and the parallel coordinates."""
     if points.empty:
         return []
-    parallel = Panel(
-        "parallel",
-        parallel_figure(points, study.objectives),
+    caption = (
         "One line per architecture, references thick. On the objectives' axes lower is better; the "
-        "other axes show which shapes lead there.",
+        "other axes show which shapes lead there."
     )
+    dominated = len(study.complete) - int((points["kind"] != "dominated").sum())
+    if dominated > FADED_LINES:
+        caption += f" {FADED_LINES} of the {dominated:,} dominated ones are drawn."
+    parallel = Panel("parallel", parallel_figure(points, study.objectives), caption)
     if len(study.objectives) < 3:
         return [parallel]
     cube = Panel(

@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
-from studies.figure_tables import thinned
 from studies.records import StudyRecord, TrialRecord
+from studies.tables import spread
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -40,7 +40,7 @@ def strips(study: StudyRecord) -> list[Strip]:
     if samples is None:
         return []
     members = [t for t in study.front if not t.reference and study.reconstructions(t).exists()]
-    shown = [*study.references.values(), *thinned(members, _MEMBERS)]
+    shown = [*study.references.values(), *spread(members, _MEMBERS)]
     loaded = [(trial, _load(study.reconstructions(trial))) for trial in shown]
     rows = [(trial, images) for trial, images in loaded if images is not None]
     count = min(len(images) for _, images in [(None, samples), *rows])

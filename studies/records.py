@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from bisect import bisect_left
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
@@ -66,6 +67,11 @@ class TrialRecord:
         return sum(self.timings_s.values())
 
     @property
+    def searched(self) -> bool:
+        """Whether it counts towards the trials that a study is to have."""
+        return self.reference is None and self.state in ("complete", "stopped", "failed")
+
+    @property
     def name(self) -> str:
         """The reference's name, or `#number`."""
         return self.reference or f"#{self.number}"
@@ -120,10 +126,36 @@ class StudyRecord:
 
     def trial(self, number: int) -> TrialRecord:
         """Return the trial of that number; raise `KeyError` if there is none."""
-        for trial in self.trials:
-            if trial.number == number:
-                return trial
-        raise KeyError(number)
+        if not _has(self.trials, number):
+            raise KeyError(number)
+        return self.trials[_place(self.trials, number)]
+
+    def with_trial(self, trial: TrialRecord) -> StudyRecord:
+        """Return the study with this trial besides the others, or in place of its earlier self.
+
+        A study may so grow trial by trial: what follows from the trials is taken over, and only the
+        new one is compared with the front.
+        """
+        grown = replace(self, trials=_put(self.trials, trial))
+        before = self.trial(trial.number) if _has(self.trials, trial.number) else None
+        if before is not None and before.state == "complete":
+            return grown
+        complete, front, references = self.complete, self.front, self.references
+        if trial.state == "complete":
+            complete, front = _put(complete, trial), self._front_of([*front, trial])
+            if trial.reference:
+                ordered = _put(tuple(references.values()), trial)
+                references = {one.reference: one for one in ordered if one.reference}
+        searched = self.searched + trial.searched - (before is not None and before.searched)
+        grown.__dict__.update(
+            complete=complete, front=front, references=references, searched=searched
+        )
+        return grown
+
+    @cached_property
+    def searched(self) -> int:
+        """Number of candidates that the search has to show, references and rejections apart."""
+        return sum(trial.searched for trial in self.trials)
 
     @cached_property
     def complete(self) -> tuple[TrialRecord, ...]:
@@ -138,9 +170,13 @@ class StudyRecord:
     @cached_property
     def front(self) -> tuple[TrialRecord, ...]:
         """The non-dominated complete trials, best first objective first."""
-        mask = nondominated(self.points(self.complete))
-        members = [trial for trial, keep in zip(self.complete, mask, strict=True) if keep]
-        return tuple(sorted(members, key=lambda t: t.objectives[self.objective_names[0]]))
+        return self._front_of(self.complete)
+
+    def _front_of(self, trials: Sequence[TrialRecord]) -> tuple[TrialRecord, ...]:
+        mask = nondominated(self.points(trials))
+        members = [trial for trial, keep in zip(trials, mask, strict=True) if keep]
+        first = self.objective_names[0]
+        return tuple(sorted(members, key=lambda t: (t.objectives[first], t.number)))
 
     @cached_property
     def nadir(self) -> npt.NDArray[np.float64]:
@@ -167,3 +203,17 @@ class StudyRecord:
     def samples(self) -> Path:
         """Path of the images every trial reconstructs, laid out like `reconstructions`."""
         return self.folder / "artefacts" / "samples.npy"
+
+
+def _place(trials: Sequence[TrialRecord], number: int) -> int:
+    return bisect_left(trials, number, key=lambda trial: trial.number)
+
+
+def _has(trials: Sequence[TrialRecord], number: int) -> bool:
+    place = _place(trials, number)
+    return place < len(trials) and trials[place].number == number
+
+
+def _put(trials: tuple[TrialRecord, ...], trial: TrialRecord) -> tuple[TrialRecord, ...]:
+    place = _place(trials, trial.number)
+    return (*trials[:place], trial, *trials[place + _has(trials, trial.number) :])

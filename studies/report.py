@@ -74,15 +74,17 @@ def _figures(study: StudyRecord, plots: bool) -> dict[str, Any]:
     from studies.pictures import strips
 
     context: dict[str, Any] = {
-        "strips": strips(study), "panels": defaultdict(list), "legend": [], "hovers": ""
+        "strips": strips(study), "panels": defaultdict(list), "legend": [], "hovers": "",
+        "drawn": "",
     }  # fmt: skip
     if plots:
         from studies.figure_style import reference_marks
-        from studies.figure_tables import hovers
+        from studies.figure_tables import drawn_share, hovers
         from studies.panels import panels
 
         groups = panels(study).items()
         context["panels"] = {name: [embedded(p) for p in group] for name, group in groups}
+        context["drawn"] = drawn_share(study)
         context["hovers"] = safe_json(json.dumps(hovers(study)))
         context["legend"] = list(reference_marks(list(study.references)).items())
     return context

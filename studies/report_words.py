@@ -19,6 +19,9 @@ from studies.formats import (
 from studies.records import StudyRecord, TrialRecord
 
 _SETBACK_ROWS = 200
+_FRONT_ROWS = 200
+"""Members of the front with a row in the tables: more than anybody reads."""
+
 _METRICS = {"psnr": "PSNR", "ssim": "SSIM", "ms_ssim": "MS-SSIM"}
 
 
@@ -56,11 +59,11 @@ def _facts(study: StudyRecord) -> list[tuple[str, str]]:
     pixels = " and ".join(f"{size} px" for size in sorted(sizes))
     trained, timed = tables.needs(study, "training"), tables.needs(study, "device")
     facts = [
-        ("Evaluated", f"{len(found(study))} + {len(study.references)} references"),
-        ("Rejected by limits", str(states.count("rejected"))),
-        ("Stopped early", str(states.count("stopped") or "")),
-        ("Failed", str(states.count("failed"))),
-        ("Proposed again", str(tables.repeats(study))),
+        ("Evaluated", f"{len(found(study)):,} + {len(study.references)} references"),
+        ("Rejected by limits", f"{states.count('rejected'):,}"),
+        ("Stopped early", f"{states.count('stopped'):,}" if "stopped" in states else ""),
+        ("Failed", f"{states.count('failed'):,}"),
+        ("Proposed again", f"{tables.repeats(study):,}"),
         ("Time in trials", format_duration(sum(trial.duration_s for trial in study.trials))),
         ("Space", f"{study.config['space']}{space}" if "space" in study.config else ""),
         ("Sampler", str(search.get("sampler") or "")),
@@ -130,8 +133,15 @@ def _comparison(study: StudyRecord) -> list[dict[str, Any]]:
         return []
     return [
         {"name": trial.name, "groups": [_compared(study, trial, other) for other in references]}
-        for trial in ranked(study, tables.front_found(study), references[0])
+        for trial in _best_found(study)
     ]
+
+
+def _best_found(study: StudyRecord) -> list[TrialRecord]:
+    """The members of the front that beat the first reference by most, best first."""
+    reference = next(iter(study.references.values()), None)
+    members = list(tables.front_found(study))
+    return (ranked(study, members, reference) if reference else members)[:_FRONT_ROWS]
 
 
 def _compared(study: StudyRecord, trial: TrialRecord, reference: TrialRecord) -> dict[str, Any]:
@@ -152,7 +162,21 @@ def _front(study: StudyRecord) -> dict[str, Any]:
     metrics = tables.quality_metrics(study)
     heads = [(axis_title(o), o.explanation) for o in study.objectives]
     heads += [(_metric_title(name), "higher is better") for name in metrics]
-    return {"heads": heads, "rows": [_front_row(study, trial, metrics) for trial in study.front]}
+    best = {trial.number for trial in _best_found(study)}
+    listed = [trial for trial in study.front if trial.reference or trial.number in best]
+    rows = [_front_row(study, trial, metrics) for trial in listed]
+    return {"heads": heads, "rows": rows, "listed": _share_listed(study, len(best))}
+
+
+def _share_listed(study: StudyRecord, count: int) -> str:
+    total = len(tables.front_found(study))
+    if count == total:
+        return ""
+    by = f" that beat `{next(iter(study.references))}` by most" if study.references else ""
+    return (
+        f"Listed are the {count}{by}, of {total:,} found; `nas study export {study.name}` writes "
+        "them all."
+    )
 
 
 def _front_row(study: StudyRecord, trial: TrialRecord, metrics: Sequence[str]) -> dict[str, Any]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
@@ -74,6 +73,7 @@ class Runner:
         self.watcher = watcher or Watcher()
         self.gave_up: str | None = None
         self._record, self._costs, self._earlier = store.record(), costs, earlier
+        self._rejected: list[TrialRecord] = []
         self._stopper = Stopper(config.stopping_rule(), config.objectives, config.training.epochs)
         unfinished = store.unfinished()
         self._left = [trial for trial in unfinished if trial.state == "running"]
@@ -123,12 +123,7 @@ class Runner:
     @property
     def searched(self) -> int:
         """Number of candidates evaluated so far, references and rejections apart."""
-        return sum(
-            not trial.reference
-            and trial.state in ("complete", "stopped", "failed")
-            and trial.number not in self._running
-            for trial in self._record.trials
-        )
+        return self._record.searched
 
     def _restore(self) -> Proposer:
         search = self.config.search
@@ -144,7 +139,10 @@ class Runner:
                 [[t.objectives[name] for name in self.config.objectives] for _, t in known],
             )
         for trial in self._record.trials:
-            proposer.register(self.space.assignment(trial.architecture), trial.architecture)
+            self._count_rejections(trial)
+            # Finding the assignment anew takes longer than all the rest.
+            known_as = dict(trial.assignment) or self.space.assignment(trial.architecture)
+            proposer.register(known_as, trial.architecture)
             if trial.state != "running" and trial.digest not in self._paused:
                 self._tell(proposer, trial)
             self._stopper.restore(trial)
@@ -152,8 +150,7 @@ class Runner:
 
     def _hopeless(self) -> str | None:
         """Say why the limits leave too little to go on, or None while they do not."""
-        searched = [t for t in self._record.trials if not t.reference]
-        row = list(itertools.takewhile(lambda t: t.state == "rejected", reversed(searched)))
+        row = self._rejected
         measured = sum("latency_ms" in t.objectives for t in row)
         if len(row) < MAX_REJECTIONS and measured < MAX_MEASURED_REJECTIONS:
             return None
@@ -181,6 +178,7 @@ class Runner:
         self._running[number], self._findings[number] = trial, known or Findings("static")
         if trial.state == "stopped":
             self.store.keep(number, self._findings[number])
+            self._record = self._record.with_trial(replace(trial, state="running"))
         self.watcher.started(trial, self._record)
         if self.store.count_start(number) > MAX_STARTS:
             told = f"the process ended {MAX_STARTS} times while evaluating it"
@@ -244,10 +242,16 @@ class Runner:
         self._put(ended)
 
     def _put(self, trial: TrialRecord) -> None:
-        others = [other for other in self._record.trials if other.number != trial.number]
-        trials = sorted([*others, trial], key=lambda trial: trial.number)
-        self._record = replace(self._record, trials=tuple(trials))
+        self._count_rejections(trial)
+        self._record = self._record.with_trial(trial)
         self.watcher.ended(trial.number, self._record)
+
+    def _count_rejections(self, trial: TrialRecord) -> None:
+        """Keep the candidates that were rejected since the last one that was not."""
+        if trial.state == "rejected":
+            self._rejected.append(trial)
+        elif trial.searched:
+            self._rejected.clear()
 
     def _verdict(self, findings: Findings) -> tuple[State, str | None]:
         for name in self.config.objectives:

@@ -9,7 +9,7 @@ import json
 import math
 from collections import Counter
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 from nas.objectives import OBJECTIVES, Cost, Objective
 from search_spaces.references import REFERENCES
@@ -19,6 +19,8 @@ from studies.records import StudyRecord, TrialRecord
 
 if TYPE_CHECKING:
     import pandas as pd
+
+T = TypeVar("T")
 
 _FATES: dict[str | None, str] = {
     None: "is not part of this study",
@@ -34,6 +36,16 @@ _QUALITY = ("psnr", "ssim")
 def front_found(study: StudyRecord) -> tuple[TrialRecord, ...]:
     """Return the members of the front that are not reference points."""
     return tuple(trial for trial in study.front if trial.reference is None)
+
+
+def spread(items: Sequence[T], limit: int) -> list[T]:
+    """Return at most `limit` of `items`, evenly spread, the first and the last among them."""
+    if len(items) <= limit:
+        return list(items)
+    if limit < 2:
+        return list(items[: max(limit, 0)])
+    step = (len(items) - 1) / (limit - 1)
+    return [items[round(place * step)] for place in range(limit)]
 
 
 def headline(study: StudyRecord) -> str:
@@ -56,7 +68,7 @@ def headline(study: StudyRecord) -> str:
         for o in others
     )
     return (
-        f"{count or 'None'} of {_architectures(len(candidates))} found "
+        f"{f'{count:,}' if count else 'None'} of {_architectures(len(candidates))} found "
         f"dominate{'s' if count < 2 else ''} `{main.reference}` in {_all_objectives(study)}"
         f"{f' ({aside})' if aside else ''}; "
         f"the {'best' if count else 'closest'}, {best.name}, has {_changes(study, best, main)}."
@@ -293,4 +305,4 @@ def _all_objectives(study: StudyRecord) -> str:
 
 
 def _architectures(count: int) -> str:
-    return f"{count} architecture{'s' * (count != 1)}"
+    return f"{count:,} architecture{'s' * (count != 1)}"

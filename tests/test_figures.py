@@ -19,12 +19,15 @@ from studies.comparison import champion
 from studies.figure_style import log_ticks, marks_in, reference_marks
 from studies.figure_tables import (
     curve_table,
+    drawn_share,
+    hovers,
     hypervolume_table,
     importance_table,
+    plotted,
     points_table,
     reference_hypervolume,
     staircase,
-    thinned,
+    steps,
 )
 from studies.figures import curve_figure, hypervolume_figure, pair_figure
 from studies.formats import (
@@ -45,6 +48,7 @@ from studies.tables import (
     headline,
     reference_notes,
     setback_table,
+    spread,
 )
 from tests.fake_study import fake_study
 
@@ -226,7 +230,7 @@ def test_setbacks_are_counted_by_cause(tmp_path: Path) -> None:
     assert list(table["state"]) == ["rejected", "failed"]
 
 
-def test_points_keep_front_and_references_when_thinned(tmp_path: Path) -> None:
+def test_points_keep_front_and_references_when_spread(tmp_path: Path) -> None:
     record = fake_study(tmp_path, found=60)
     full, few = points_table(record), points_table(record, limit=len(record.front) + 5)
     assert len(full) == len(record.complete)
@@ -235,10 +239,55 @@ def test_points_keep_front_and_references_when_thinned(tmp_path: Path) -> None:
     assert {"original", "modified"} <= set(few["kind"])
 
 
+def test_thinned_points_keep_the_worst_of_each_objective_and_say_how_many(tmp_path: Path) -> None:
+    record = fake_study(tmp_path, found=300)
+    limit = len(record.front) + 20
+    few = plotted(record, limit)
+    assert len(few) == len({trial.number for trial in few}) == limit
+    for name in record.objective_names:
+        largest = max(trial.objectives[name] for trial in record.complete)
+        assert max(trial.objectives[name] for trial in few) == largest
+    assert f"{limit} of {len(record.complete)} evaluated" in drawn_share(record, limit)
+    assert set(hovers(record, limit)) == {trial.name for trial in few}
+
+
+def test_nothing_is_said_where_everything_is_drawn(tmp_path: Path) -> None:
+    record = fake_study(tmp_path)
+    assert len(plotted(record)) == len(record.complete)
+    assert drawn_share(record) == ""
+
+
+def test_a_front_larger_than_the_limit_is_drawn_whole(tmp_path: Path) -> None:
+    record = fake_study(tmp_path, found=100)
+    names = {trial.name for trial in plotted(record, 3)}
+    assert {trial.name for trial in record.front} <= names
+    assert {"original", "modified"} <= names
+
+
+def test_steps_are_the_trials_that_change_the_hypervolume() -> None:
+    table = pd.DataFrame(
+        {
+            "trial": range(1, 7),
+            "hypervolume": [0.0, 0.2, 0.2, 0.5, 0.5, 0.5],
+            "name": list("abcdef"),
+        }
+    )
+    assert list(steps(table)["name"]) == ["a", "b", "d", "f"]
+    assert steps(table[:0]).empty
+
+
+def test_dominated_trials_leave_the_hypervolume_as_it_is(tmp_path: Path) -> None:
+    record = fake_study(tmp_path, found=60)
+    table, ended = hypervolume_table(record), []
+    for volume, trial in zip(table["hypervolume"], record.trials, strict=True):
+        ended += [trial] if trial.state == "complete" else []
+        assert volume == pytest.approx(hypervolume(record.points(ended), record.nadir))
+
+
 def test_thinning_keeps_both_ends() -> None:
-    assert thinned(range(10), 3) == [0, 4, 9]
-    assert thinned([1, 2], 5) == [1, 2]
-    assert thinned(range(10), 0) == []
+    assert spread(range(10), 3) == [0, 4, 9]
+    assert spread([1, 2], 5) == [1, 2]
+    assert spread(range(10), 0) == []
 
 
 def test_staircase_is_the_front_of_two_columns() -> None:

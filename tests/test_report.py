@@ -16,6 +16,8 @@ import pytest
 from search_spaces.architecture import Architecture
 from search_spaces.errors import UserError
 from search_spaces.references import REFERENCES
+from studies import report_words
+from studies.comparison import ranked
 from studies.pictures import strips
 from studies.records import StudyRecord
 from studies.report import write_pngs, write_report
@@ -265,3 +267,29 @@ def test_pngs_are_one_per_figure(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     paths = write_pngs(fake_study(tmp_path), tmp_path / "figures")
     assert len(paths) == len(set(paths)) == 12
     assert all(path.exists() for path in paths)
+
+
+def test_a_large_front_is_listed_in_part_and_says_so(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    study = fake_study(tmp_path, found=200)
+    monkeypatch.setattr(report_words, "_FRONT_ROWS", 5)
+    words = report_words.report_words(study)
+    members = [trial for trial in study.front if trial.reference is None]
+    best = [row["name"] for row in words["comparison"]]
+    assert (
+        best == [trial.name for trial in ranked(study, members, study.references["original"])][:5]
+    )
+    listed = [row["trial"] for row in words["front"]["rows"]]
+    assert {trial.name for trial in listed if not trial.reference} == set(best)
+    text = Page(write_report(study, plots=False).read_text()).text
+    assert f"Listed are the 5 that beat original by most, of {len(members)} found" in text
+    assert "nas study export faces-64" in text
+
+
+def test_a_large_study_says_how_many_points_are_drawn(tmp_path: Path) -> None:
+    study = fake_study(tmp_path, found=2500)
+    page = Page(write_report(study).read_text())
+    assert f"2,000 of {len(study.complete):,} evaluated architectures are drawn" in page.text
+    assert len(page.data["hovers"]) == 2000
+    assert {trial.name for trial in study.front} <= set(page.data["hovers"])

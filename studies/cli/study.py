@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import shlex
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -37,6 +38,9 @@ _SHORTCUTS: dict[str, str] = {
     "threads": "threads",
 }
 """Command-line option to configuration key."""
+
+_ROWS = 40
+"""Architectures, and failures, that `show` prints at most."""
 
 
 @click.group(cls=HelpfulGroup)
@@ -203,7 +207,7 @@ def show(name: str, root: Path) -> None:
 
 
 def _print_study(record: StudyRecord) -> None:
-    from studies.tables import headline
+    from studies.tables import front_found, headline, spread
 
     stdout.print(
         f"\n[bold]{escape(record.name)}[/bold]: {escape(headline(record).replace('`', ''))}\n"
@@ -212,19 +216,31 @@ def _print_study(record: StudyRecord) -> None:
     table.add_column("model", no_wrap=True)
     for objective in record.objectives:
         table.add_column(noun(objective), justify="right", min_width=9)
-    shown = [*record.references.values(), *(t for t in record.front if not t.reference)]
+    members = front_found(record)
+    shown = [*record.references.values(), *spread(members, _ROWS)]
+    front = {trial.number for trial in record.front}
     for trial in shown:
         values = [format_value(o, trial.objectives[o.name]) for o in record.objectives]
-        mark = "*" if trial in record.front else ""
+        mark = "*" if trial.number in front else ""
         style = "cyan" if trial.reference else ""
         table.add_row(trial.name + mark, *values, style=style)
     stdout.print(table)
     stdout.print("[dim]* on the Pareto front[/dim]\n")
+    if len(members) > _ROWS:
+        stdout.print(
+            f"{_ROWS} of {len(members):,} architectures on the front, evenly spread; all of them: "
+            f"nas study export {escape(record.name)}\n"
+        )
     for trial in shown:
         stdout.print(f"{trial.name:9}{trial.architecture.summary}", style="dim", soft_wrap=True)
-    for trial in record.trials:
-        if trial.state == "failed":
-            stdout.print(f"[yellow]{trial.name} failed: {escape(trial.reason or '')}[/yellow]")
+    _print_failures([trial for trial in record.trials if trial.state == "failed"])
+
+
+def _print_failures(failed: Sequence[TrialRecord]) -> None:
+    for trial in failed[:_ROWS]:
+        stdout.print(f"[yellow]{trial.name} failed: {escape(trial.reason or '')}[/yellow]")
+    if len(failed) > _ROWS:
+        stdout.print(f"[yellow]and {len(failed) - _ROWS:,} more failed[/yellow]")
 
 
 @study.command()

@@ -70,9 +70,11 @@
     box.replaceChildren();
     figures.set(box, figure);
     Plotly.newPlot(box, ...themed(figure, box));
+    if (figure.layout.scene) addPickers(box);
   }
 
-  const redraw = () => figures.forEach((figure, box) => Plotly.react(box, ...themed(figure, box)));
+  const react = (box) => Plotly.react(box, ...themed(figures.get(box), box));
+  const redraw = () => figures.forEach((_, box) => react(box));
 
   // Figures far below the screen wait until they come near it.
   const watcher = new IntersectionObserver((entries) => {
@@ -89,20 +91,18 @@
   });
 
   // The three axes and the colour of the view in space can be any of the objectives.
-  document.querySelectorAll(".pickers").forEach((row) => {
-    const box = document.getElementById(row.dataset.plot);
-    draw(box);
+  function addPickers(box) {
     const figure = figures.get(box);
     const { axes, shown } = figure.layout.meta;
     ["x", "y", "z", "Colour"].forEach((place, slot) => {
       const label = document.createElement("label");
       const select = document.createElement("select");
       axes.forEach((axis, index) => select.add(new Option(axis.short, index, false, index === shown[slot])));
-      select.addEventListener("change", () => { shown[slot] = Number(select.value); arrange(figure); redraw(); });
+      select.addEventListener("change", () => { shown[slot] = Number(select.value); arrange(figure); react(box); });
       label.append(place, select);
-      row.append(label);
+      document.querySelector(`.pickers[data-plot="${box.id}"]`).append(label);
     });
-  });
+  }
 
   function arrange(figure) {
     const { axes, shown } = figure.layout.meta;

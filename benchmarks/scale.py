@@ -1,0 +1,264 @@
+"""How far one driver goes: a study of made-up evaluations, run, read and reported for real.
+
+    python -m benchmarks.scale grow --trials 10000      time of ask, tell, record, display; memory
+    python -m benchmarks.scale read                     the report and the commands at that size
+    python -m benchmarks.scale saturate                 workers x length of a trial
+
+`grow` goes on where it was interrupted; `--storage` takes any address that `nas study run` takes.
+The results stand in `docs/scale.md`.
+"""
+
+from __future__ import annotations
+
+import argparse
+import io
+import subprocess
+import sys
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import cast
+
+import psutil
+from rich.console import Console
+
+from benchmarks.scale_parts import ANCHOR_MS, MadeUp, Simulated, Stopwatch
+from nas.evaluate import Findings
+from search_spaces.space import SearchSpace
+from studies import runner
+from studies.config import StudyConfig
+from studies.display import Display
+from studies.records import StudyRecord, TrialRecord
+from studies.runner import Runner, Watcher
+from studies.store import StudyStore
+
+PARTS = ("ask", "tell", "record", "display")
+MARKS = (100, 300, 1000, 3000, 5000, 10_000, 20_000)
+WINDOW = 100
+"""Trials before a mark over which times are averaged."""
+
+WORKERS, LENGTHS_S = (1, 4, 16, 64), (0.1, 1.0, 10.0)
+STAGE = 100
+"""Candidates for each number of workers and each length of a trial."""
+
+ENVIRONMENT = {"data_fingerprint": "0" * 12, "original_latency_ms": ANCHOR_MS, "device": "cpu"}
+
+
+@dataclass
+class Setting:
+    """What is run: where, how much of it, and for whom."""
+
+    root: Path
+    storage: str | None
+    trials: int
+    sampler: str = "random"
+    workers: int = 1
+    trial_s: float = 0.0
+    epochs: int = 5
+    early_stopping: bool = False
+    name: str = "scale"
+
+    @property
+    def config(self) -> StudyConfig:
+        """The question of the study."""
+        search = {"sampler": self.sampler, "trials": self.trials}
+        if self.early_stopping:
+            search["early_stopping"] = {}
+        return StudyConfig.model_validate(
+            {
+                "name": self.name,
+                "space": "wide",
+                "training": {"epochs": self.epochs},
+                "limits": {"params": 1e7},
+                "search": search,
+            }
+        )
+
+
+class Timed(Watcher):
+    """Passes everything on to a display, timed."""
+
+    def __init__(self, display: Display, watch: Stopwatch) -> None:
+        self._display: Display = watch.timing("display", display)
+
+    def started(self, trial: TrialRecord, study: StudyRecord) -> None:
+        """Pass it on."""
+        self._display.started(trial, study)
+
+    def found(self, number: int, findings: Findings) -> None:
+        """Pass it on."""
+        self._display.found(number, findings)
+
+    def ended(self, number: int, study: StudyRecord) -> None:
+        """Pass it on, and look how far the study has come."""
+        self._display.ended(number, study)
+        self.reached(study)
+
+    def reached(self, study: StudyRecord) -> None:
+        """Is told after every trial."""
+
+
+class Marks(Timed):
+    """Takes the time and the memory at some numbers of trials."""
+
+    def __init__(self, display: Display, watch: Stopwatch) -> None:
+        super().__init__(display, watch)
+        self._watch = watch
+        self.taken: dict[int, dict[str, float]] = {}
+
+    def reached(self, study: StudyRecord) -> None:
+        """Take them where there is a mark, and a window before it."""
+        count = len(study.trials)
+        if count in MARKS or count + WINDOW in MARKS:
+            rss = psutil.Process().memory_info().rss
+            now = {"total": time.perf_counter(), "mb": rss / 1e6}
+            self.taken[count] = {**self._watch.spent_s, **now}
+        if count in MARKS and count - WINDOW in self.taken:
+            print(_row(count, self.taken[count - WINDOW], self.taken[count]), flush=True)
+
+
+class Stages(Timed):
+    """Changes the workers and the length of trials, and takes the times of each such stage.
+
+    Before times are taken, trials of the stage before have come to their end.
+    """
+
+    def __init__(self, display: Display, watch: Stopwatch, crew: Simulated, first: int) -> None:
+        super().__init__(display, watch)
+        self._crew, self._next = crew, first
+        self._left = [(workers, trial_s) for trial_s in LENGTHS_S for workers in WORKERS]
+        self._now: tuple[int, float] | None = None
+        self._begun: tuple[float, float, float] | None = None
+
+    def reached(self, study: StudyRecord) -> None:
+        """Go on to the next part where one ends: a stage is warmed up first, then timed."""
+        if study.searched < self._next:
+            return
+        self._next = study.searched + STAGE
+        times = self._crew.now(), time.perf_counter(), self._crew.busy_s
+        if self._now and self._begun is None:
+            self._begun = times
+            return
+        if self._now and self._begun:
+            gone = [late - early for early, late in zip(self._begun, times, strict=True)]
+            print(_stage_row(*self._now, *gone), flush=True)
+        self._now, self._begun = (self._left.pop(0) if self._left else None), None
+        if self._now:
+            self._crew.become(*self._now)
+
+
+def _stage_row(workers: int, trial_s: float, clock_s: float, real_s: float, busy_s: float) -> str:
+    busy = f"{busy_s / clock_s / workers:8.0%}"
+    return f"{trial_s:8g} {workers:8} {STAGE / clock_s:10.3g} {busy} {1000 * real_s / STAGE:10.1f}"
+
+
+@dataclass
+class Run:
+    """A study being run, with a stopwatch on everything the driver does."""
+
+    setting: Setting
+    watch: Stopwatch = field(default_factory=Stopwatch)
+
+    def __post_init__(self) -> None:
+        setting = self.setting
+        self.display = Display(Console(file=io.StringIO()), setting.trials, setting.epochs)
+        evaluate = MadeUp(setting.epochs)
+        self.crew = Simulated(setting.workers, setting.trial_s, setting.epochs + 4, evaluate)
+        self.store = StudyStore(setting.root / setting.name, setting.storage)
+
+    def __call__(self, watcher: Watcher) -> StudyRecord:
+        """Run to the end."""
+        config, space = self.setting.config, SearchSpace.load("wide")
+        make = runner.make_proposer
+        begun = time.perf_counter()
+        with self.store.writing():
+            self.store.create(config, space, ENVIRONMENT)
+            try:
+                runner.make_proposer = self._timed_proposer  # type: ignore[assignment]
+                driver = Runner(config, space, self._timed_store(), self.crew, watcher)
+            finally:
+                runner.make_proposer = make
+            self.watch.spent_s.clear()
+            print(f"ready after {time.perf_counter() - begun:.1f} s", flush=True)
+            return driver.run()
+
+    def _timed_proposer(self, *arguments: object, **named: object) -> object:
+        from nas.search import make_proposer
+
+        made = make_proposer(*arguments, **named)  # type: ignore[arg-type]
+        return self.watch.timing("tell", made, propose="ask", register="ask")
+
+    def _timed_store(self) -> StudyStore:
+        return cast(StudyStore, self.watch.timing("record", self.store))
+
+
+def main() -> None:
+    """Do what is asked for."""
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("what", choices=["grow", "read", "saturate"])
+    parser.add_argument("--root", type=Path, default=Path("scale-studies"))
+    parser.add_argument("--storage", help="journal:PATH or a database URL")
+    parser.add_argument("--trials", type=int, default=10_000)
+    parser.add_argument("--sampler", default="random")
+    parser.add_argument("--workers", type=int, default=1)
+    parser.add_argument("--trial-s", type=float, default=0.0)
+    parser.add_argument("--epochs", type=int, default=5)
+    parser.add_argument("--early-stopping", action="store_true")
+    parser.add_argument("--name", default="scale")
+    options = vars(parser.parse_args())
+    what = options.pop("what")
+    {"grow": grow, "read": read, "saturate": saturate}[what](Setting(**options))
+
+
+def grow(setting: Setting) -> None:
+    """Run a study; print what a trial costs at some sizes, in ms, and the driver's memory."""
+    begun = time.perf_counter()
+    run = Run(setting)
+    heads = (*PARTS, "rest", "all")
+    print(f"{'trials':>8}" + "".join(f"{head:>9}" for head in heads) + "      MB")
+    record = run(Marks(run.display, run.watch))
+    print(f"{len(record.trials)} trials in {time.perf_counter() - begun:.1f} s")
+
+
+def _row(count: int, before: dict[str, float], after: dict[str, float]) -> str:
+    spent = [1000 * (after.get(p, 0) - before.get(p, 0)) / WINDOW for p in (*PARTS, "total")]
+    *parts, total = spent
+    cells = "".join(f"{ms:9.2f}" for ms in (*parts, total - sum(parts), total))
+    return f"{count:8}{cells} {after['mb']:7.0f}"
+
+
+def read(setting: Setting) -> None:
+    """Print how long the commands take that read the study, in processes of their own."""
+    name, out = setting.name, str(setting.root / "out")
+    commands = {
+        "list": ["list"],
+        "show": ["show", name],
+        "export": ["export", name, "--out", f"{out}.csv"],
+        "best": ["best", name, "--out", out],
+        "report": ["report", name],
+    }
+    for label, arguments in commands.items():
+        print(f"nas study {label:8} {_seconds([*arguments, '--root', str(setting.root)]):6.2f} s")
+    report = setting.root / name / "report.html"
+    print(f"report.html {report.stat().st_size / 1e6:10.1f} MB")
+
+
+def _seconds(arguments: Sequence[str]) -> float:
+    start = time.perf_counter()
+    command = [sys.executable, "-m", "studies.cli.main", "study", *arguments]
+    subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
+    return time.perf_counter() - start
+
+
+def saturate(setting: Setting) -> None:
+    """Grow a study to `trials`; from there, print how busy workers are kept, stage by stage."""
+    parts = 2 * len(LENGTHS_S) * len(WORKERS) + 1
+    run = Run(replace(setting, trials=setting.trials + parts * (STAGE + 1)))
+    print(f"after {setting.trials} trials, {STAGE} trials each")
+    print(f"{'trial s':>8} {'workers':>8} {'trials/s':>10} {'busy':>8} {'driver ms':>10}")
+    run(Stages(run.display, run.watch, run.crew, setting.trials))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,61 @@
+"""A study's record grows trial by trial into what it would be if it were read at once."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from studies.records import StudyRecord
+from tests.fake_study import fake_study
+
+DERIVED = ("complete", "front", "references", "searched")
+
+
+def assert_same(grown: StudyRecord, whole: StudyRecord) -> None:
+    assert grown == whole
+    for name in DERIVED:
+        assert getattr(grown, name) == getattr(whole, name), name
+    assert list(grown.references) == list(whole.references)
+    assert (grown.nadir == whole.nadir).all()
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_trials_may_end_in_any_order(tmp_path: Path, seed: int) -> None:
+    whole = fake_study(tmp_path, seed=seed)
+    grown = replace(whole, trials=())
+    for place in np.random.default_rng(seed).permutation(len(whole.trials)):
+        grown = grown.with_trial(whole.trials[place])
+        # Read in between, so that what is taken over is what was known.
+        assert_same(grown, replace(whole, trials=grown.trials))
+    assert_same(grown, whole)
+
+
+def test_a_stopped_trial_that_goes_on_counts_once(tmp_path: Path) -> None:
+    whole = fake_study(tmp_path)
+    last = whole.trials[-1]
+    assert last.searched
+    study = whole.with_trial(replace(last, state="stopped"))
+    assert study.searched == whole.searched
+    running = study.with_trial(replace(last, state="running"))
+    assert running.searched == whole.searched - 1
+    assert_same(running.with_trial(last), whole)
+
+
+def test_the_record_it_grew_from_stays_as_it_was(tmp_path: Path) -> None:
+    whole = fake_study(tmp_path)
+    before = replace(whole, trials=whole.trials[1:])
+    known = {name: getattr(before, name) for name in DERIVED}
+    before.with_trial(whole.trials[0])
+    assert {name: getattr(before, name) for name in DERIVED} == known
+
+
+def test_a_trial_is_found_by_its_number(tmp_path: Path) -> None:
+    study = fake_study(tmp_path)
+    study = replace(study, trials=study.trials[::2])
+    assert study.trial(4).number == 4
+    for missing in (3, 1000):
+        with pytest.raises(KeyError):
+            study.trial(missing)
