@@ -371,6 +371,13 @@ def _take_out(record: StudyRecord, trial: TrialRecord, folder: Path) -> list[Pat
     import json
     import shutil
 
+    from nas.artefacts import WEIGHTS
+
+    weights = record.folder / "artefacts" / trial.digest / WEIGHTS
+    if weights.exists():
+        from nas.checkpoint import load_vae
+
+        load_vae(weights)  # a damaged file is refused, not handed on
     try:
         folder.mkdir(parents=True, exist_ok=True)
         architecture = folder / "architecture.json"
@@ -380,7 +387,6 @@ def _take_out(record: StudyRecord, trial: TrialRecord, folder: Path) -> list[Pat
         numbers = {"objectives": dict(trial.objectives), "metrics": dict(trial.metrics)}
         result.write_text(json.dumps({**found, **numbers}, indent=1) + "\n", encoding="utf-8")
         written = [architecture, result]
-        weights = record.folder / "artefacts" / trial.digest / "weights.safetensors"
         if weights.exists():
             written.append(Path(shutil.copy(weights, folder / weights.name)))
     except OSError as error:
