@@ -123,7 +123,7 @@ def test_a_trial_that_takes_too_much_fails_and_the_study_goes_on(
     assert record.trials[0].state == "failed"
     assert re.search(reason, record.trials[0].reason or "")
     assert [trial.state for trial in record.trials[1:]] == ["complete"] * 3
-    assert len(processes(tmp_path)) == 1  # the one that took the place of the killed
+    assert len(processes(tmp_path)) == 2  # the killed one, and another for all that came after
 
 
 def test_a_process_that_a_trial_left_with_much_memory_is_replaced(tmp_path: Path) -> None:
