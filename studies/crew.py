@@ -60,9 +60,10 @@ class Interrupted(KeyboardInterrupt):
 
 
 class Crew(Protocol):
-    """Evaluates up to `size` architectures at a time."""
+    """Evaluates up to `size` architectures at a time, `apart` from this process or in it."""
 
     size: int
+    apart: bool
 
     def start(self, number: int, architecture: Architecture, known: Findings | None = None) -> None:
         """Begin to evaluate, or go on from what is known; there must be room."""
@@ -81,7 +82,7 @@ class Crew(Protocol):
 class Alone:
     """Evaluates in this process, one architecture at a time."""
 
-    size = 1
+    size, apart = 1, False
 
     def __init__(self, evaluate: Evaluate) -> None:
         self._evaluate = evaluate
@@ -117,6 +118,8 @@ class Workers:
         limits: What a trial may take; the process of one that takes more is killed.
     """
 
+    apart = True
+
     def __init__(
         self,
         size: int,
@@ -138,9 +141,13 @@ class Workers:
             worker.pipe.close()  # which it learns at its next batch boundary
         orderly = kind is None or issubclass(kind, Interrupted)
         deadline = time.monotonic() + (PATIENCE_S if orderly else 0.0)
-        for worker in [*busy, *self._idle]:  # checkpoints are whole at every moment
-            worker.end(max(0.0, deadline - time.monotonic()) if worker in busy else 0.0)
-        self._idle, self._busy = [], {}
+        try:
+            for worker in busy:
+                worker.process.join(max(0.0, deadline - time.monotonic()))
+        finally:  # checkpoints are whole at every moment
+            for worker in [*busy, *self._idle]:
+                worker.end(patience_s=0.0)
+            self._idle, self._busy = [], {}
 
     def start(self, number: int, architecture: Architecture, known: Findings | None = None) -> None:
         """Give a process something to evaluate: an idle one, or else a new one."""

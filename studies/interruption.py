@@ -75,7 +75,8 @@ class Interruptible:
     """A crew whose runner can be interrupted while it waits, and only then."""
 
     def __init__(self, crew: Crew, interruption: Interruption) -> None:
-        self.size, self._crew, self._interruption = crew.size, crew, interruption
+        self.size, self.apart = crew.size, crew.apart
+        self._crew, self._interruption = crew, interruption
 
     def start(self, number: int, architecture: Architecture, known: Findings | None = None) -> None:
         """Begin to evaluate."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import replace
@@ -30,7 +31,10 @@ MAX_MEASURED_REJECTIONS = 20
 """The same for candidates that had to be measured, which takes seconds each."""
 
 MAX_STARTS = 3
-"""Starts of one trial without an epoch of progress after which it has failed."""
+"""Deaths of the process that evaluated a trial, without an epoch of progress, that fail it."""
+
+MAX_STARTS_APART = 10
+"""The same for deaths of the driver, where it does not evaluate: hardly the candidate's fault."""
 
 
 class Watcher:
@@ -89,6 +93,7 @@ class Runner:
         self._running: dict[int, TrialRecord] = {}
         self._findings: dict[int, Findings] = {}
         self._stopped: dict[int, tuple[State, str]] = {}
+        self._deaths: Counter[int] = Counter()
 
     def run(self) -> StudyRecord:
         """Finish what was left unfinished, then run until the study has its trials.
@@ -202,8 +207,10 @@ class Runner:
         if trial.state == "stopped":
             self.store.keep(number, self._findings[number])
         self.watcher.started(trial, self._record)
-        if self.store.count_start(number) > MAX_STARTS:
-            told = f"the process ended {MAX_STARTS} times while evaluating it"
+        most = MAX_STARTS_APART if self.crew.apart else MAX_STARTS
+        starts = self.store.count_start(number) - 1
+        if self._deaths[number] >= MAX_STARTS or starts >= most:
+            told = f"the process ended {starts} times while evaluating it"
             self._finish(number, "failed", f"{told}: {died}" if died else told)
         else:
             self.crew.start(number, trial.architecture, known)
@@ -217,6 +224,7 @@ class Runner:
             self._found(number, event.findings)
         elif event.kind == "died":
             del self._running[number]
+            self._deaths[number] += 1
             self._start(self.store.trial(number), reason)
         elif event.kind == "warned":
             self.watcher.warned(number, reason or "")
@@ -236,6 +244,7 @@ class Runner:
             self.store.keep(number, findings)  # what was measured need not be measured again
         elif findings.step == "training":
             self.store.note_progress(number)
+            del self._deaths[number]
             loss = findings.objectives[LEARNED]
             self._proposer.observe(trial.digest, len(findings.history), loss)
             stop = self._stopper.reason_to_stop(trial, findings)

@@ -19,6 +19,8 @@ from tests.fake_evaluator import FakeEvaluator
 class TurnTaking:
     """Advances up to `size` evaluations in this process, one finding of each in turn."""
 
+    apart = False
+
     def __init__(self, size: int, evaluate: Evaluate) -> None:
         self.size, self._evaluate = size, evaluate
         self._running: dict[int, Iterator[Findings]] = {}

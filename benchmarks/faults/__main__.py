@@ -29,7 +29,10 @@ from benchmarks.faults.siege import Plan, Siege, undisturbed
 def main(
     kills: int, each: int, trials: int, seed: int, storage: str, runner: str, out: Path
 ) -> None:
-    """Attack studies, with one and two workers in turn, until there were `kills` kills."""
+    """Attack studies until there were `kills` kills.
+
+    One and two workers take turns, and every third study measures latency.
+    """
     out = out.absolute()
     out.mkdir(parents=True, exist_ok=True)
     common: dict[str, Any] = {"storage": storage, "runner": runner, "trials": trials}
@@ -38,7 +41,14 @@ def main(
     for number in count():
         if sum(len(one["hits"]) for one in done) >= kills:
             break
-        plan = Plan(f"siege-{seed}-{number}", each, seed + number, workers=2 - number % 2, **common)
+        plan = Plan(
+            f"siege-{seed}-{number}",
+            each,
+            seed + number,
+            workers=2 - number % 2,
+            measure=number % 3 == 2,
+            **common,
+        )
         path = out / f"{plan.name}.json"
         if not path.is_file():
             _clear(out, plan.name)

@@ -122,7 +122,7 @@ class Siege:
         scene = Scene(process, self.folder, self.plan.runner, self.plan.workers)
         kind = self._rng.choices(["driver", "worker", "measurer"], [5, 4, 1])[0]
         moment = self._rng.choice(list(MOMENTS))
-        if not wait_for(scene, moment, self._rng, 90.0 if moment == "report" else 20.0):
+        if not wait_for(scene, moment, self._rng, 30.0 if moment == "report" else 8.0):
             return None
         family = scene.family()
         victims = scene.victims(kind)
