@@ -90,6 +90,24 @@ def test_a_candidate_that_kills_every_worker_fails(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
+    ("deaths", "state"),
+    [(runner.MAX_STARTS_APART - 1, "complete"), (runner.MAX_STARTS_APART, "failed")],
+)
+def test_a_driver_that_dies_is_hardly_the_fault_of_a_candidate_evaluated_elsewhere(
+    tmp_path: Path, deaths: int, state: str
+) -> None:
+    class Apart(TurnTaking):
+        apart = True
+
+    asked = config(search={"sampler": "random", "trials": 1})
+    for _ in range(deaths):
+        with pytest.raises(KeyboardInterrupt):
+            run(tmp_path, asked, Apart(1, FakeEvaluator(interrupt_on=1)))
+    record = run(tmp_path, asked, Apart(1, FakeEvaluator()))
+    assert [trial.state for trial in record.trials] == [state, "complete", "complete"]
+
+
+@pytest.mark.parametrize(
     ("trouble", "error", "message"),
     [
         ("refused", UserError, "disk: full; make room"),
