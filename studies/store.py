@@ -335,7 +335,7 @@ class StudyStore:
         self, config: StudyConfig, space: SearchSpace, environment: Mapping[str, Any]
     ) -> None:
         stored = self.study.user_attrs.get("config")
-        if stored is None:
+        if "format" not in self.study.user_attrs:
             if self._trials():
                 raise UserError(
                     f"{masked(self.address)}: a study {config.name!r} that nas did not make is "
@@ -382,12 +382,12 @@ class StudyStore:
         self, config: StudyConfig, space: SearchSpace, environment: Mapping[str, Any]
     ) -> None:
         head = {
-            "format": FORMAT,
             "config": config.to_dict(),
             "space": space.to_dict(),
             "space_digest": space.digest,
             "space_size": space.size if space.size < 2**53 else float(space.size),
             "environment": dict(environment),
+            "format": FORMAT,  # last: a study that was killed before this was not created
         }
         for key, value in head.items():
             if self.study.user_attrs.get(key) != value:
