@@ -166,7 +166,7 @@ class Siege:
     def _resume(self, process: subprocess.Popen[bytes] | None) -> StudyRecord:
         process = process or self._start()
         code = process.wait(RESUME_S)
-        if code != 0:  # a measurer of the driver itself was hit: it said so and ended
+        if code == 2:  # a measurer of the driver itself was hit: it said so and ended
             code = self._start().wait(RESUME_S)
         assert code == 0, f"{self.plan.name}: resuming ended with exit code {code}, see {self._log}"
         return StudyStore.open(self.root, self.plan.name).record()
@@ -197,6 +197,7 @@ class Siege:
             loss = trial.objectives["reconstruction_loss"]
             assert loss == self.golden[trial.digest], f"{trial.name}: {loss} after resuming"
             self.outcome.compared += 1
+        assert "Traceback" not in self._log.read_text(), f"{self.plan.name}: see {self._log}"
         left = [*self.folder.rglob("*.part"), *self.folder.rglob("checkpoint*")]
         assert not left, f"{self.plan.name}: left behind {left}"
         assert (self.folder / "report.html").read_text().rstrip().endswith("</html>")
