@@ -6,18 +6,20 @@ limit never pays for an epoch.
 
 from __future__ import annotations
 
+import io
 import json
 import time
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
 import torch
 
+from nas.artefacts import CHECKPOINT, WEIGHTS, full_disk_refused, write_whole
 from nas.checkpoint import save_weights
 from nas.datasets import ImageDataset
 from nas.latency import Meter, latency_metrics, one_image
@@ -112,12 +114,17 @@ class Evaluator:
         """Yield what is known after each step and epoch; the last findings are "done".
 
         What is `known` from an evaluation that ended before its time is not measured again; a
-        training goes on from its checkpoint, and yields the epochs before it once more.
+        training goes on from its checkpoint, and yields the epochs before it once more. The
+        checkpoint stays: whoever records the result removes it afterwards.
 
         Raises:
             CandidateFailed: training diverged or ran out of memory.
+            UserError: the artefacts cannot be written; the next candidate's could not either.
         """
-        with out_of_memory_as_failure("evaluating it", self.device):
+        with (
+            full_disk_refused(self.artefacts),
+            out_of_memory_as_failure("evaluating it", self.device),
+        ):
             findings = known or self._counted(architecture)
             yield findings
             if "latency_ms" in self.wanted and "latency_ms" not in findings.objectives:
@@ -149,7 +156,7 @@ class Evaluator:
         spent_s = {"latency": time.monotonic() - start - waiting_s, "waiting": waiting_s}
         folder = self.artefacts / architecture.digest
         folder.mkdir(parents=True, exist_ok=True)
-        (folder / "latency.json").write_text(json.dumps(pair.turns.to_dict()), encoding="utf-8")
+        write_whole(folder / "latency.json", json.dumps(pair.turns.to_dict()).encode())
         # A machine changes speed within minutes, a ratio hardly: so every candidate's time is told
         # on one scale, that of `original` when the study began.
         anchor_ms = self.anchor_ms or pair.reference.median_ms
@@ -168,7 +175,7 @@ class Evaluator:
         assert self.dataset is not None, "training needs images"
         folder = self.artefacts / architecture.digest
         folder.mkdir(parents=True, exist_ok=True)
-        checkpoint = folder / "checkpoint.safetensors"
+        checkpoint = folder / CHECKPOINT
         with (
             _removed_after_failure(checkpoint),
             self.lane.training(),
@@ -182,9 +189,8 @@ class Evaluator:
                 spent = {"training": training_s, "waiting": waiting_s}
                 yield self._with_training(known, trainer, spent)
             model = trainer.best_model()
-            save_weights(model, folder / "weights.safetensors")
+            save_weights(model, folder / WEIGHTS)
             self._save_reconstructions(model, self.dataset, folder)
-        checkpoint.unlink(missing_ok=True)
 
     def _at_batch(self, done: int, total: int) -> None:
         self.lane.enter()
@@ -216,7 +222,7 @@ class Evaluator:
         with torch.inference_mode():
             images = model.reconstruct(pixels.float() / 255)
         rounded = (images * 255).round().clamp(0, 255).to(torch.uint8)
-        np.save(folder / "reconstructions.npy", rounded.cpu().numpy())
+        write_whole(folder / "reconstructions.npy", npy(rounded.cpu().numpy()))
 
 
 @contextmanager
@@ -257,6 +263,13 @@ def training_memory_bytes(architecture: Architecture, batch_size: int) -> int:
 def shown_images(dataset: ImageDataset) -> npt.NDArray[np.uint8]:
     """Return the validation images that every candidate reconstructs for the report."""
     return dataset.images[dataset.validation[:SHOWN]]
+
+
+def npy(array: npt.NDArray[Any]) -> bytes:
+    """Return the content of an `.npy` file."""
+    buffer = io.BytesIO()
+    np.save(buffer, array, allow_pickle=False)
+    return buffer.getvalue()
 
 
 def _epoch(result: EpochResult) -> dict[str, float]:

@@ -7,9 +7,12 @@ processes. The calling process keeps its own.
 from __future__ import annotations
 
 import multiprocessing
+import os
 import signal
+import threading
 from collections.abc import Callable
 from multiprocessing.connection import Connection
+from multiprocessing.util import Finalize
 from typing import Any, Self
 
 from profiling.allocator import tune_allocator
@@ -39,13 +42,15 @@ class FreshProcess:
         )
         self._process.start()
         theirs.close()
+        # Before multiprocessing asks it to terminate at this process's end, which it does not heed.
+        Finalize(self, self._process.kill, exitpriority=1)
 
     def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *error: object) -> None:
         self._connection.close()
-        self._process.terminate()
+        self._process.kill()  # it has nothing to lose
         self._process.join(_PATIENCE_S)
 
     def call(self, method: str, *args: Any, progress: Progress | None = None) -> Any:
@@ -72,11 +77,28 @@ class FreshProcess:
             ) from None
 
 
+def end_with_parent() -> None:
+    """From now on this process ends as soon as the one that started it has, whatever it is doing.
+
+    A measurement that nobody waits for would hold the lane, a training the processor.
+    """
+    parent = multiprocessing.parent_process()
+    assert parent is not None, "this process was not started by multiprocessing"
+
+    def watch() -> None:
+        parent.join()
+        os._exit(1)
+
+    threading.Thread(target=watch, name="end-with-parent", daemon=True).start()
+
+
 def _serve(
     connection: Connection, factory: Callable[..., Any], args: tuple[Any, ...], tuned: bool
 ) -> None:
     """Answer calls until the other side hangs up."""
+    end_with_parent()
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent decides what an interruption means
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
     if tuned:
         tune_allocator()
 

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
 from pydantic import (
+    AfterValidator,
     BaseModel,
+    BeforeValidator,
+    ByteSize,
     ConfigDict,
     Field,
     ValidationError,
@@ -24,12 +28,46 @@ from profiling.latency import LatencyConfig
 from search_spaces.errors import UserError, nearest, refusal
 from search_spaces.space import SearchSpace
 from search_spaces.yaml_file import parse_yaml, read_yaml
+from studies.records import NAME, NAME_RULE
 
 PRESETS = Path(__file__).parent / "presets"
 
 _SECTIONS = ("data", "limits", "training", "latency", "search")
 
-Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,79}$")]
+
+def _is_name(text: str) -> str:
+    if not re.fullmatch(NAME, text):
+        raise ValueError(NAME_RULE)
+    return text
+
+
+Name = Annotated[str, AfterValidator(_is_name)]
+
+
+LEAST_MEMORY_BYTES = 600_000_000
+"""Memory of a worker before it trains: no trial can do with less."""
+
+_UNITS_S = {"": 1, "s": 1, "m": 60, "min": 60, "h": 3600, "d": 86400}
+
+
+def _seconds(value: object) -> object:
+    """Read `90`, `90s`, `30m`, `1.5 h` as seconds; leave the rest to be refused."""
+    found = re.fullmatch(r"\s*([\d.]+)\s*([a-z]*)\s*", value) if isinstance(value, str) else None
+    if found is None or found[2] not in _UNITS_S:
+        return value
+    try:
+        return float(found[1]) * _UNITS_S[found[2]]
+    except ValueError:
+        return value
+
+
+def _enough(count: int) -> int:
+    if count < LEAST_MEMORY_BYTES:
+        raise ValueError(f"a worker needs {LEAST_MEMORY_BYTES // 10**6} MB before it trains")
+    return count
+
+
+Seconds = Annotated[float, BeforeValidator(_seconds), Field(gt=0, allow_inf_nan=False)]
 
 
 class _Config(BaseModel):
@@ -81,6 +119,9 @@ class StudyConfig(_Config):
     `space` is a named space or a YAML file. `limits` maps an objective to the largest value that is
     still worth training. `workers` processes evaluate at once (None: as many as make sense here),
     each training with `threads` threads (None: the cores divided among them); latency has its own.
+
+    A trial that takes longer than `trial_timeout_s` (also `30m`, `2h`) or more memory than
+    `trial_memory_bytes` (also `4GB`) is ended, and has failed; None sets no limit.
     """
 
     name: Name
@@ -95,6 +136,8 @@ class StudyConfig(_Config):
     device: Literal["auto", "cpu", "cuda"] = "auto"
     workers: Annotated[int, Field(ge=1, le=256)] | None = None
     threads: Annotated[int, Field(ge=1, le=1024)] | None = None
+    trial_timeout_s: Seconds | None = None
+    trial_memory_bytes: Annotated[ByteSize, AfterValidator(_enough)] | None = None
 
     @field_validator("space")
     @classmethod

@@ -8,41 +8,24 @@ stops a training early reaches it.
 from __future__ import annotations
 
 import contextlib
-import multiprocessing
-import os
-import signal
 import time
-import traceback
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from multiprocessing.connection import Connection, wait
-from multiprocessing.process import BaseProcess
 from typing import Literal, Protocol, Self
 
 from nas.evaluate import CandidateFailed, Findings
-from profiling.errors import ProfilingError
 from search_spaces.architecture import Architecture
 from search_spaces.errors import UserError
+from studies.worker import Evaluate, Limits, OnBatch, Worker
 
-BATCH_S = 0.25
-"""Seconds between two reports of a worker's progress within an epoch."""
+__all__ = ["Alone", "Crew", "Evaluate", "Event", "Interrupted", "Limits", "OnBatch", "Workers"]
 
-OnBatch = Callable[[int, int], None]
+LOOK_S = 0.5
+"""Seconds between two looks at what the workers take, where that is limited."""
 
-
-class Evaluate(Protocol):
-    """Anything that turns an architecture into a growing stream of findings."""
-
-    def __call__(
-        self, architecture: Architecture, known: Findings | None = None
-    ) -> Iterator[Findings]:
-        """Yield what is known after each step; the last one has `step == "done"`.
-
-        `known` is what an earlier evaluation, ended before its time, had found.
-
-        Raises:
-            CandidateFailed: the candidate cannot be evaluated; the study goes on without it.
-        """
+PATIENCE_S = 2.0
+"""Seconds in which busy workers may reach a batch boundary when they are asked to leave."""
 
 
 @dataclass(frozen=True)
@@ -52,30 +35,45 @@ class Event:
     Attributes:
         number: The trial's number.
         kind: `found`: more is known, and the evaluation waits for `answer`. `batch`: training got
-            on. `ended`: it is over. `failed`: the candidate cannot be evaluated. `died`: the
-            process that evaluated it is gone.
+            on. `ended`: it is over. `failed`: the candidate cannot be evaluated, or exceeded a
+            limit. `died`: the process that evaluated it is gone. `warned`: it goes on, but the user
+            should know.
         findings: What is known, after `found`.
-        reason: Why it failed, or how its process ended.
+        reason: Why it failed, how its process ended, or what it warned of.
         batches: Batches done and in all of the running epoch, after `batch`.
     """
 
     number: int
-    kind: Literal["found", "batch", "ended", "failed", "died"]
+    kind: Literal["found", "batch", "ended", "failed", "died", "warned"]
     findings: Findings | None = None
     reason: str | None = None
     batches: tuple[int, int] = (0, 1)
 
 
+class Interrupted(KeyboardInterrupt):
+    """The user wants a study to stop where it is, to be resumed later; holds the signal."""
+
+    @property
+    def signum(self) -> int:
+        """SIGINT or SIGTERM."""
+        return int(self.args[0])
+
+
 class Crew(Protocol):
-    """Evaluates up to `size` architectures at a time."""
+    """Evaluates up to `size` architectures at a time, `apart` from this process or in it."""
 
     size: int
+    apart: bool
 
     def start(self, number: int, architecture: Architecture, known: Findings | None = None) -> None:
         """Begin to evaluate, or go on from what is known; there must be room."""
 
     def next(self) -> Event:
-        """Wait for the next event of any evaluation."""
+        """Wait for the next event of any evaluation.
+
+        Raises:
+            Interrupted: the user wants to stop here, and to resume later.
+        """
 
     def answer(self, number: int, go_on: bool) -> None:
         """Let an evaluation go on after `found`, or end it there."""
@@ -84,7 +82,7 @@ class Crew(Protocol):
 class Alone:
     """Evaluates in this process, one architecture at a time."""
 
-    size = 1
+    size, apart = 1, False
 
     def __init__(self, evaluate: Evaluate) -> None:
         self._evaluate = evaluate
@@ -117,131 +115,97 @@ class Workers:
         size: Number of processes.
         make: Called in each process with a function to report batches to; returns its evaluator.
             Must be picklable: processes start afresh, since torch's threads survive no fork.
+        limits: What a trial may take; the process of one that takes more is killed.
     """
 
-    def __init__(self, size: int, make: Callable[[OnBatch], Evaluate]) -> None:
-        self.size, self._make = size, make
-        self._idle: list[_Worker] = []
-        self._busy: dict[int, _Worker] = {}
+    apart = True
+
+    def __init__(
+        self,
+        size: int,
+        make: Callable[[OnBatch], Evaluate],
+        limits: Limits = Limits(),  # noqa: B008 - it is frozen
+    ) -> None:
+        self.size, self._make, self._limits = size, make, limits
+        self._idle: list[Worker] = []
+        self._busy: dict[int, Worker] = {}
         self._late: list[Event] = []
+        self._look_at = 0.0
 
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(self, *_: object) -> None:
-        for worker in [*self._idle, *self._busy.values()]:
-            worker.end(patience_s=0.0)  # checkpoints are whole at every moment
-        self._idle, self._busy = [], {}
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        busy = list(self._busy.values())
+        for worker in busy:
+            worker.pipe.close()  # which it learns at its next batch boundary
+        orderly = kind is None or issubclass(kind, Interrupted)
+        deadline = time.monotonic() + (PATIENCE_S if orderly else 0.0)
+        try:
+            for worker in busy:
+                worker.process.join(max(0.0, deadline - time.monotonic()))
+        finally:  # checkpoints are whole at every moment
+            for worker in [*busy, *self._idle]:
+                worker.end(patience_s=0.0)
+            self._idle, self._busy = [], {}
 
     def start(self, number: int, architecture: Architecture, known: Findings | None = None) -> None:
         """Give a process something to evaluate: an idle one, or else a new one."""
-        worker = self._idle.pop() if self._idle else _Worker(self._make)
+        worker = self._idle.pop() if self._idle else Worker(self._make)
         self._busy[number] = worker
-        with contextlib.suppress(OSError):  # if it is gone, waiting for it tells so
-            worker.pipe.send((architecture, known))
+        worker.give(architecture, known)
 
     def next(self) -> Event:
         """Wait for any process to report."""
-        while True:
-            if self._late:
-                return self._late.pop(0)
+        while not self._late:
             pipes = {worker.pipe: number for number, worker in self._busy.items()}
-            for pipe in wait(list(pipes)):
+            for pipe in wait(list(pipes), LOOK_S if self._limits else None):
                 assert isinstance(pipe, Connection)
-                self._late.append(self._received(pipes[pipe], pipe))
+                self._receive(pipes[pipe], pipe)
+            if self._limits and not self._late:
+                self._look()
+        return self._late.pop(0)
 
     def answer(self, number: int, go_on: bool) -> None:
         """Send the process its answer."""
         with contextlib.suppress(OSError):
             self._busy[number].pipe.send(go_on)
 
-    def _received(self, number: int, pipe: Connection) -> Event:
+    def _receive(self, number: int, pipe: Connection) -> None:
         try:
             kind, content = pipe.recv()
         except (EOFError, OSError):
-            return Event(number, "died", reason=self._busy.pop(number).end())
+            kind, content = "died", self._busy.pop(number).end()
         if kind == "broken":  # not the candidate's fault: the study must not go on
             raise RuntimeError(f"a worker broke down:\n{content}")
         if kind == "refused":
             raise UserError(content)
-        if kind == "found":
-            return Event(number, "found", findings=content)
-        if kind == "batch":
-            return Event(number, "batch", batches=content)
-        self._idle.append(self._busy.pop(number))
-        return Event(number, kind, reason=content)
+        if kind == "begun":
+            self._busy[number].begun()
+        elif kind == "found":
+            self._late.append(Event(number, "found", findings=content))
+        elif kind == "batch":
+            self._late.append(Event(number, "batch", batches=content))
+        else:
+            self._late.append(Event(number, kind, reason=content))
+            if kind in ("ended", "failed"):
+                self._rest(self._busy.pop(number))
 
+    def _rest(self, worker: Worker) -> None:
+        """Keep a process for the next trial, unless this one left it with much memory."""
+        limit = self._limits.memory_bytes
+        if limit is not None and worker.memory_bytes() > limit / 2:
+            worker.end(patience_s=0.0)
+        else:
+            self._idle.append(worker)
 
-class _Worker:
-    """One process and the pipe to it."""
-
-    def __init__(self, make: Callable[[OnBatch], Evaluate]) -> None:
-        context = multiprocessing.get_context("spawn")
-        self.pipe, theirs = context.Pipe()
-        self.process: BaseProcess = context.Process(
-            # Not a daemon: it has a process of its own, which measures.
-            target=_work,
-            args=(theirs, make),
-            name="nas-worker",
-        )
-        self.process.start()
-        theirs.close()
-
-    def end(self, patience_s: float = 5.0) -> str:
-        """End the process, if it does not by itself, and say how it had ended."""
-        self.process.join(patience_s)
-        code = self.process.exitcode
-        self.process.kill()
-        self.process.join()
-        self.pipe.close()
-        if code is not None and code < 0:
-            return f"its process was killed by {signal.Signals(-code).name}"
-        return f"its process ended with exit code {code}"
-
-
-def _work(pipe: Connection, make: Callable[[OnBatch], Evaluate]) -> None:
-    """Evaluate what comes through the pipe until it closes."""
-    # Ctrl-C goes to every process of a terminal; the driver alone decides what it means.
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    try:
-        evaluate = make(_Reporter(pipe))
-        while True:
-            try:
-                architecture, known = pipe.recv()
-            except EOFError:
-                return
-            _report(pipe, evaluate(architecture, known))
-    except (BrokenPipeError, ConnectionResetError):
-        return  # the driver is gone
-    except (UserError, ProfilingError) as error:
-        pipe.send(("refused", str(error)))
-    except BaseException:  # whatever it is, the driver has to show it
-        with contextlib.suppress(OSError):
-            pipe.send(("broken", traceback.format_exc()))
-
-
-def _report(pipe: Connection, stream: Iterator[Findings]) -> None:
-    try:
-        for findings in stream:
-            pipe.send(("found", findings))
-            if not pipe.recv():
-                break
-    except CandidateFailed as failure:
-        pipe.send(("failed", str(failure)))
-    else:
-        pipe.send(("ended", None))
-
-
-class _Reporter:
-    """Tells the driver of batches, now and then, and ends the process when the driver is gone."""
-
-    def __init__(self, pipe: Connection) -> None:
-        self._pipe, self._told, self._driver = pipe, 0.0, os.getppid()
-
-    def __call__(self, done: int, total: int) -> None:
-        if os.getppid() != self._driver:
-            raise BrokenPipeError("the driver is gone")
-        now = time.monotonic()
-        if now - self._told >= BATCH_S:
-            self._told = now
-            self._pipe.send(("batch", (done, total)))
+    def _look(self) -> None:
+        """Kill what takes more than a trial may."""
+        if time.monotonic() < self._look_at:
+            return
+        self._look_at = time.monotonic() + LOOK_S
+        for number, worker in list(self._busy.items()):
+            if (reason := worker.excess(self._limits)) is not None:
+                del self._busy[number]
+                worker.end(patience_s=0.0)
+                self._late.append(Event(number, "failed", reason=reason))

@@ -81,6 +81,10 @@ class Display(Watcher):
         """Show what is known by now."""
         self._running[number].findings, self._running[number].batches = findings, (0, 1)
 
+    def warned(self, number: int, text: str) -> None:
+        """Tell it in one line, above the panel."""
+        self._console.print(Text(f"#{number}: {text}", style="yellow"))
+
     def ended(self, number: int, study: StudyRecord) -> None:
         """Report a trial in one line where there is no live panel."""
         self._study, self._last_ended = study, time.monotonic()

@@ -68,6 +68,11 @@ def format_duration(seconds: float) -> str:
     return f"{hours // 24} d {hours % 24} h"
 
 
+def format_bytes(count: float) -> str:
+    """Write an amount of memory: `1.50 GB`."""
+    return f"{_scaled(count)}B"
+
+
 def describe_change(objective: Objective, value: float, reference: float) -> str:
     """Say how `value` compares: `12.3x fewer parameters`, `1 % lower reconstruction loss`.
 

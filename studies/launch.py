@@ -14,11 +14,13 @@ import numpy as np
 import psutil
 import torch
 
+from nas.artefacts import full_disk_refused, sweep, write_whole
 from nas.calibration import Setting
 from nas.datasets import ImageDataset, load_dataset
 from nas.evaluate import (
     STATIC,
     Evaluator,
+    npy,
     shown_images,
     static_costs,
     training_memory_bytes,
@@ -32,19 +34,17 @@ from profiling.lane import Lane
 from search_spaces.errors import UserError
 from search_spaces.references import REFERENCES
 from search_spaces.space import SearchSpace
-from studies.config import StudyConfig
-from studies.crew import Alone, Crew, OnBatch, Workers
+from studies.config import LEAST_MEMORY_BYTES, StudyConfig
+from studies.crew import Alone, Crew, Limits, OnBatch, Workers
 from studies.display import Display
 from studies.final_latency import measure_front
+from studies.interruption import Interruptible, Interruption
 from studies.records import StudyRecord, TrialRecord
 from studies.runner import Runner
 from studies.store import StudyStore
 
 ProgressBar = Callable[[str], AbstractContextManager[Callable[[int, int], None]]]
 """Makes a progress bar from a label; its callback is told (done, total)."""
-
-PROCESS_BYTES = 600_000_000
-"""Memory of a worker before it trains."""
 
 _PROBES = 30
 
@@ -56,13 +56,16 @@ def run_study(
     display: Display,
     progress_bar: ProgressBar,
     mix: bool = False,
+    interruption: Interruption | None = None,
 ) -> tuple[StudyRecord, str | None]:
     """Run or resume a study; what is finished is in the storage at every moment.
 
     Returns the record, and why the search was given up, if it was. `mix` goes on with a study whose
-    latencies were measured in another environment.
+    latencies were measured in another environment. With an `interruption`, signals stop the study
+    between two writes to its storage.
 
     Raises:
+        Interrupted: a signal came; what runs can be resumed.
         UserError, ProfilingError: it cannot run as configured; nothing was spent.
     """
     space, device = config.load_space(), select_device(config.device)
@@ -72,7 +75,8 @@ def run_study(
     # Before the first large tensor: activations would be page-faulted anew at every pass.
     tune_allocator()
     store = StudyStore(root / config.name, storage)
-    with store.writing():
+    interruption = interruption or Interruption()
+    with full_disk_refused(store.folder), store.writing():
         dataset = _load(config, space.image_size, progress_bar)
         predictor = _predictor(config, device, space.image_size)
         facts = {**fingerprint(device).model_dump(), **_facts(dataset)}
@@ -84,13 +88,18 @@ def run_study(
         if measures and anchor_ms is None:
             anchor_ms = measure_anchor(space.image_size, config.latency, device)
         store.create(config, space, {**facts, "original_latency_ms": anchor_ms}, mix)
+        sweep(store.folder)
+        sweep(store.artefacts)
         if dataset is not None:
-            np.save(store.artefacts / "samples.npy", shown_images(dataset))
+            write_whole(store.artefacts / "samples.npy", npy(shown_images(dataset)))
         make = EvaluatorMaker(config, space.image_size, str(device), store.artefacts, anchor_ms)
         with _crew(make, dataset, predictor, display) as crew, display:
             costs = known_costs(config.objectives, predictor=predictor, anchor_ms=anchor_ms)
-            runner = Runner(config, space, store, crew, display, costs, earlier)
-            record = runner.run()
+            interruptible = Interruptible(crew, interruption)
+            runner = Runner(config, space, store, interruptible, display, costs, earlier)
+            with interruption.held():
+                record = runner.run()
+        interruption.check()
         if measures:
             with progress_bar("measuring the front again") as progress:
                 record = measure_front(store, config.latency, device, progress)
@@ -159,7 +168,7 @@ def default_workers(config: StudyConfig, image_size: int, device: str) -> int:
         for architecture in REFERENCES.values()
     )
     room = psutil.virtual_memory().available * 4 // 5
-    return max(1, min(cores(), room // (largest + PROCESS_BYTES)))
+    return max(1, min(cores(), room // (largest + LEAST_MEMORY_BYTES)))
 
 
 @contextmanager
@@ -169,10 +178,12 @@ def _crew(
     predictor: LatencyPredictor | None,
     display: Display,
 ) -> Iterator[Crew]:
-    if make.workers == 1:
+    limits = Limits(make.config.trial_timeout_s, make.config.trial_memory_bytes)
+    # A limit is kept by ending the process that exceeds it: it cannot be this one.
+    if make.workers == 1 and not limits:
         yield Alone(make.make(display.batch, dataset, predictor))
     else:
-        with Workers(make.workers, make) as workers:
+        with Workers(make.workers, make, limits) as workers:
             yield workers
 
 

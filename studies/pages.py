@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from nas.artefacts import write_whole
 from search_spaces.errors import UserError
 from studies.formats import format_value
 
@@ -49,9 +50,9 @@ def write_page(path: Path, text: str, what: str = "report") -> Path:
     """
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(text, encoding="utf-8")
     except OSError as error:
         raise UserError(f"{path}: the {what} cannot be written ({error.strerror})") from None
+    write_whole(path, text.encode())
     return path
 
 

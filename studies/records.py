@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from bisect import bisect_left
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -14,6 +15,11 @@ import numpy.typing as npt
 
 from nas.objectives import Objective, nondominated
 from search_spaces.architecture import Architecture
+from search_spaces.errors import UserError
+
+NAME = r"[A-Za-z0-9][A-Za-z0-9._-]{0,79}"
+NAME_RULE = "use up to 80 letters, digits, '.', '_' and '-', and begin with a letter or digit"
+"""What a study may be called: its name is that of its folder and stands in pages and commands."""
 
 State = Literal["running", "complete", "rejected", "stopped", "failed"]
 """rejected: a hard limit said no before training.
@@ -60,6 +66,13 @@ class TrialRecord:
     contended: bool = False
     history: Sequence[Mapping[str, float]] = ()
     timings_s: Mapping[str, float] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        if not re.fullmatch("[0-9a-f]{12}", self.digest):  # it names a folder of artefacts
+            raise UserError(
+                f"trial {self.number}: the storage is damaged or was tampered with: "
+                f"{self.digest[:40]!r} is no digest of an architecture"
+            )
 
     @property
     def duration_s(self) -> float:

@@ -2,19 +2,23 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import replace
 
 import numpy as np
 
+from nas.artefacts import CHECKPOINT
 from nas.evaluate import Findings
 from nas.known_costs import KnownCosts
 from nas.search import Proposer, make_proposer
 from search_spaces.architecture import Architecture
+from search_spaces.errors import UserError
 from search_spaces.references import REFERENCES
 from search_spaces.space import SearchSpace
 from studies.config import StudyConfig
-from studies.crew import Crew, Event
+from studies.crew import Crew, Event, Interrupted
 from studies.records import State, StudyRecord, TrialRecord
 from studies.stopping import LEARNED, Stopper
 from studies.store import StudyStore
@@ -26,7 +30,10 @@ MAX_MEASURED_REJECTIONS = 20
 """The same for candidates that had to be measured, which takes seconds each."""
 
 MAX_STARTS = 3
-"""Starts of one trial without an epoch of progress after which it has failed."""
+"""Deaths of the process that evaluated a trial, without an epoch of progress, that fail it."""
+
+MAX_STARTS_APART = 10
+"""The same for deaths of the driver, where it does not evaluate: hardly the candidate's fault."""
 
 
 class Watcher:
@@ -40,6 +47,9 @@ class Watcher:
 
     def batch(self, done: int, total: int, number: int | None = None) -> None:
         """A training got on; without a number it is the only one that runs."""
+
+    def warned(self, number: int, text: str) -> None:
+        """Something befell a candidate's evaluation, which goes on."""
 
     def ended(self, number: int, study: StudyRecord) -> None:
         """A candidate was told."""
@@ -83,9 +93,24 @@ class Runner:
         self._running: dict[int, TrialRecord] = {}
         self._findings: dict[int, Findings] = {}
         self._stopped: dict[int, tuple[State, str]] = {}
+        self._deaths: Counter[int] = Counter()
 
     def run(self) -> StudyRecord:
-        """Finish what was left unfinished, then run until the study has its trials."""
+        """Finish what was left unfinished, then run until the study has its trials.
+
+        Raises:
+            Interrupted: the user wants it to stop; what runs is left to be resumed.
+            UserError: nothing could be evaluated at present; likewise.
+        """
+        try:
+            return self._run()
+        except (Interrupted, UserError):
+            for number in self._running:  # the candidates are not to blame for that end
+                with suppress(OSError):  # a full disk may be why
+                    self.store.note_progress(number)
+            raise
+
+    def _run(self) -> StudyRecord:
         while True:
             while len(self._running) < self.crew.size and (trial := self._next()) is not None:
                 self._start(trial)
@@ -172,7 +197,7 @@ class Runner:
         number = self.store.begin(architecture, assignment, self.space, reference=name)
         return self.store.trial(number)
 
-    def _start(self, trial: TrialRecord) -> None:
+    def _start(self, trial: TrialRecord, died: str | None = None) -> None:
         number = trial.number
         known = _known(trial)
         self._running[number], self._findings[number] = trial, known or Findings("static")
@@ -180,9 +205,11 @@ class Runner:
             self.store.keep(number, self._findings[number])
             self._record = self._record.with_trial(replace(trial, state="running"))
         self.watcher.started(trial, self._record)
-        if self.store.count_start(number) > MAX_STARTS:
-            told = f"the process ended {MAX_STARTS} times while evaluating it"
-            self._finish(number, "failed", told)
+        most = MAX_STARTS_APART if self.crew.apart else MAX_STARTS
+        starts = self.store.count_start(number) - 1
+        if self._deaths[number] >= MAX_STARTS or starts >= most:
+            told = f"the process ended {starts} times while evaluating it"
+            self._finish(number, "failed", f"{told}: {died}" if died else told)
         else:
             self.crew.start(number, trial.architecture, known)
 
@@ -195,7 +222,10 @@ class Runner:
             self._found(number, event.findings)
         elif event.kind == "died":
             del self._running[number]
-            self._start(self.store.trial(number))
+            self._deaths[number] += 1
+            self._start(self.store.trial(number), reason)
+        elif event.kind == "warned":
+            self.watcher.warned(number, reason or "")
         elif event.kind == "failed":
             self._finish(number, "failed", reason)
         elif number in self._stopped:
@@ -212,6 +242,7 @@ class Runner:
             self.store.keep(number, findings)  # what was measured need not be measured again
         elif findings.step == "training":
             self.store.note_progress(number)
+            del self._deaths[number]
             loss = findings.objectives[LEARNED]
             self._proposer.observe(trial.digest, len(findings.history), loss)
             stop = self._stopper.reason_to_stop(trial, findings)
@@ -236,6 +267,7 @@ class Runner:
         findings = self._findings.pop(number, None) or _findings(trial)
         violations = self._violations(findings.objectives, findings.metrics)
         self.store.finish(number, state, findings, reason, violations)
+        (self.store.artefacts / trial.digest / CHECKPOINT).unlink(missing_ok=True)
         ended = self.store.trial(number)
         self._tell(self._proposer, ended)
         self._stopper.ended(ended)

@@ -8,6 +8,7 @@ from __future__ import annotations
 import fcntl
 import json
 import os
+import re
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict
@@ -19,13 +20,14 @@ import yaml
 from optuna.samplers import PartialFixedSampler, RandomSampler
 from optuna.trial import FrozenTrial, Trial, TrialState
 
+from nas.artefacts import write_whole
 from nas.objectives import select_objectives
 from nas.search.samplers import quiet_optuna
 from search_spaces.architecture import Architecture
 from search_spaces.errors import UserError, nearest
 from search_spaces.space import SearchSpace
 from search_spaces.yaml_file import read_yaml
-from studies.records import FinalLatency, State, StudyRecord, TrialRecord
+from studies.records import NAME, NAME_RULE, FinalLatency, State, StudyRecord, TrialRecord
 from studies.storage import absolute, masked, mend_journal, open_storage, portable
 
 if TYPE_CHECKING:  # reading a study needs no torch, which these import
@@ -75,7 +77,12 @@ class StudyStore:
 
     @classmethod
     def open(cls, root: Path, name: str) -> StudyStore:
-        """Open an existing study for reading; raise `UserError` naming the nearest one."""
+        """Open an existing study for reading; raise `UserError` naming the nearest one.
+
+        Only a study's name names one, never a path.
+        """
+        if not re.fullmatch(NAME, name):
+            raise UserError(f"{name[:80]!r} cannot name a study: {NAME_RULE}")
         if not (root / name / HEAD).is_file():
             names = list_studies(root)
             have = f"there are {', '.join(names)}" if names else "there are none yet"
@@ -328,7 +335,7 @@ class StudyStore:
         self, config: StudyConfig, space: SearchSpace, environment: Mapping[str, Any]
     ) -> None:
         stored = self.study.user_attrs.get("config")
-        if stored is None:
+        if "format" not in self.study.user_attrs:
             if self._trials():
                 raise UserError(
                     f"{masked(self.address)}: a study {config.name!r} that nas did not make is "
@@ -375,12 +382,12 @@ class StudyStore:
         self, config: StudyConfig, space: SearchSpace, environment: Mapping[str, Any]
     ) -> None:
         head = {
-            "format": FORMAT,
             "config": config.to_dict(),
             "space": space.to_dict(),
             "space_digest": space.digest,
             "space_size": space.size if space.size < 2**53 else float(space.size),
             "environment": dict(environment),
+            "format": FORMAT,  # last: a study that was killed before this was not created
         }
         for key, value in head.items():
             if self.study.user_attrs.get(key) != value:
@@ -389,22 +396,12 @@ class StudyStore:
             self.study.set_metric_names(list(config.objectives))
         written = {"storage": portable(self.address, self.folder), "config": config.to_dict()}
         text = yaml.safe_dump(written, sort_keys=False, allow_unicode=True)
-        write_atomically(self.folder / HEAD, text.encode())
+        write_whole(self.folder / HEAD, text.encode())
 
 
 def list_studies(root: Path) -> list[str]:
     """Return the names of the studies in `root`, sorted."""
     return sorted(path.parent.name for path in root.glob(f"*/{HEAD}"))
-
-
-def write_atomically(path: Path, content: bytes) -> None:
-    """Replace `path` with `content`; a reader or a crash sees the old file or the new one."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    with temporary.open("wb") as handle:
-        handle.write(content)
-        handle.flush()
-        os.fsync(handle.fileno())
-    temporary.replace(path)
 
 
 def _load(address: str, name: str) -> optuna.Study:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import signal
+import time
+import warnings
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -16,6 +18,8 @@ from tests.fake_evaluator import FakeEvaluator
 
 class TurnTaking:
     """Advances up to `size` evaluations in this process, one finding of each in turn."""
+
+    apart = False
 
     def __init__(self, size: int, evaluate: Evaluate) -> None:
         self.size, self._evaluate = size, evaluate
@@ -77,6 +81,13 @@ class Troubled(FakeEvaluator):
         self.on_batch(1, 2)
         if self._befalls("killed"):
             os.kill(os.getpid(), signal.SIGKILL)
+        if self._befalls("hung"):
+            time.sleep(3600)
+        if self._befalls("greedy"):
+            self.taken = b"x" * 1_200_000_000
+            time.sleep(3600)
+        if self._befalls("warned"):
+            warnings.warn("a checkpoint is damaged", RuntimeWarning, stacklevel=2)
         if self._befalls("failed"):
             raise CandidateFailed("training diverged at epoch 1")
         if self._befalls("refused"):

@@ -116,3 +116,28 @@ def test_an_override_of_a_value_by_keys() -> None:
 def test_a_setting_without_a_value() -> None:
     with pytest.raises(UserError, match="write it as key=value"):
         parse_overrides(["training.epochs"], "--set")
+
+
+@pytest.mark.parametrize(
+    ("written", "seconds"), [("90", 90), (90, 90), ("45s", 45), ("30m", 1800), ("1.5 h", 5400)]
+)
+def test_a_trial_s_time_is_written_as_people_do(written: object, seconds: float) -> None:
+    assert load_config("quickstart", {"trial_timeout_s": written}).trial_timeout_s == seconds
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "message"),
+    [
+        ("trial_timeout_s", "soon", "trial_timeout_s: .*number.*'soon'"),
+        ("trial_timeout_s", "1.2.3h", "trial_timeout_s: .*'1.2.3h'"),
+        ("trial_timeout_s", 0, "trial_timeout_s: .*greater than 0"),
+        ("trial_memory_bytes", "100MB", "trial_memory_bytes: a worker needs 600 MB"),
+        ("trial_memory_bytes", "much", "trial_memory_bytes: .*byte.*'much'"),
+    ],
+)
+def test_limits_of_a_trial_that_make_no_sense_are_refused(
+    key: str, value: object, message: str
+) -> None:
+    with pytest.raises(UserError, match=message):
+        load_config("quickstart", {key: value})
+    assert load_config("quickstart", {"trial_memory_bytes": "4GB"}).trial_memory_bytes == 4e9

@@ -2,20 +2,26 @@
 
 from __future__ import annotations
 
+import os
+import re
+import subprocess
+import sys
 from collections import Counter
 from pathlib import Path
 from types import SimpleNamespace
 
+import psutil
 import pytest
 
+from benchmarks.faults.moments import gone
 from search_spaces.errors import UserError
 from search_spaces.references import REFERENCES
 from search_spaces.space import SearchSpace
-from studies import launch, runner
+from studies import launch, runner, worker
 from studies.config import StudyConfig
-from studies.crew import Crew, Workers
+from studies.crew import Crew, Limits, Workers
 from studies.records import StudyRecord
-from studies.runner import Runner
+from studies.runner import Runner, Watcher
 from studies.store import StudyStore
 from tests.fake_crew import Mischief, TurnTaking
 from tests.fake_evaluator import FakeEvaluator
@@ -84,6 +90,24 @@ def test_a_candidate_that_kills_every_worker_fails(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
+    ("deaths", "state"),
+    [(runner.MAX_STARTS_APART - 1, "complete"), (runner.MAX_STARTS_APART, "failed")],
+)
+def test_a_driver_that_dies_is_hardly_the_fault_of_a_candidate_evaluated_elsewhere(
+    tmp_path: Path, deaths: int, state: str
+) -> None:
+    class Apart(TurnTaking):
+        apart = True
+
+    asked = config(search={"sampler": "random", "trials": 1})
+    for _ in range(deaths):
+        with pytest.raises(KeyboardInterrupt):
+            run(tmp_path, asked, Apart(1, FakeEvaluator(interrupt_on=1)))
+    record = run(tmp_path, asked, Apart(1, FakeEvaluator()))
+    assert [trial.state for trial in record.trials] == [state, "complete", "complete"]
+
+
+@pytest.mark.parametrize(
     ("trouble", "error", "message"),
     [
         ("refused", UserError, "disk: full; make room"),
@@ -98,6 +122,88 @@ def test_what_is_nobody_s_fault_but_ours_or_the_user_s_ends_the_study(
         run(tmp_path, config(), crew)
     left = StudyStore.open(tmp_path, "s").record()
     assert [trial.state for trial in left.trials] == ["running"]
+
+
+@pytest.mark.parametrize(
+    ("trouble", "limits", "reason"),
+    [
+        ("hung", Limits(timeout_s=1.0), r"not over after 1.00 s.*trial_timeout_s"),
+        ("greedy", Limits(memory_bytes=700_000_000), r"took .* of memory.*700.0 MB"),
+    ],
+)
+def test_a_trial_that_takes_too_much_fails_and_the_study_goes_on(
+    tmp_path: Path, trouble: str, limits: Limits, reason: str
+) -> None:
+    (tmp_path / trouble).write_text("1")
+    asked = config(search={"sampler": "random", "trials": 2})
+    with Workers(1, Mischief(tmp_path), limits) as crew:
+        record = run(tmp_path, asked, crew)
+    assert record.trials[0].state == "failed"
+    assert re.search(reason, record.trials[0].reason or "")
+    assert [trial.state for trial in record.trials[1:]] == ["complete"] * 3
+    assert len(processes(tmp_path)) == 2  # the killed one, and another for all that came after
+
+
+def test_a_process_that_a_trial_left_with_much_memory_is_replaced(tmp_path: Path) -> None:
+    asked = config(search={"sampler": "random", "trials": 1})
+    with Workers(1, Mischief(tmp_path), Limits(memory_bytes=2)) as crew:
+        crew._look = lambda: None  # type: ignore[method-assign]
+        run(tmp_path, asked, crew)
+    assert len(processes(tmp_path)) == 3
+
+
+def test_what_a_worker_warns_of_reaches_the_watcher(tmp_path: Path) -> None:
+    (tmp_path / "warned").write_text("1")
+    told: list[str] = []
+
+    class Listening(Watcher):
+        def warned(self, number: int, text: str) -> None:
+            told.append(f"{number}: {text}")
+
+    asked = config(search={"sampler": "random", "trials": 0})
+    store, space = StudyStore(tmp_path / asked.name), SearchSpace.load(asked.space)
+    with store.writing(), Workers(1, Mischief(tmp_path)) as crew:
+        store.create(asked, space, ENVIRONMENT)
+        Runner(asked, space, store, crew, Listening()).run()
+    assert told == ["0: a checkpoint is damaged"]
+
+
+@pytest.mark.parametrize(("table", "struck"), [("oom_kill 3\n", True), ("oom_kill 2\n", False)])
+def test_the_reason_of_a_death_says_whether_memory_may_have_run_out(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, table: str, struck: bool
+) -> None:
+    counts = iter([2, 2, int(table.split()[1])])
+    monkeypatch.setattr(worker, "_oom_kills", lambda: next(counts))
+    one = worker.Worker(Mischief(tmp_path))
+    one.give(REFERENCES["original"], None)
+    one.process.kill()
+    reason = one.end()
+    assert "killed by SIGKILL" in reason
+    assert ("lack of memory" in reason) is struck
+
+
+def test_a_worker_does_not_outlive_a_driver_that_was_killed(tmp_path: Path) -> None:
+    (tmp_path / "hung").write_text("1")
+    code = (
+        "import sys; from pathlib import Path\n"
+        "from studies.worker import Worker\n"
+        "from search_spaces.references import ORIGINAL\n"
+        "from tests.fake_crew import Mischief\n"
+        "if __name__ == '__main__':\n"
+        "    one = Worker(Mischief(Path(sys.argv[1]))); one.give(ORIGINAL, None)\n"
+        "    one.pipe.recv(); print(one.process.pid, flush=True); one.process.join()\n"
+    )
+    script = tmp_path / "driver.py"
+    script.write_text(code)
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
+    command = [sys.executable, str(script), str(tmp_path)]
+    driver = subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=environment)
+    assert driver.stdout is not None
+    orphan = psutil.Process(int(driver.stdout.readline()))
+    driver.kill()
+    driver.wait()
+    driver.stdout.close()
+    assert gone([orphan], patience_s=30.0) is not None
 
 
 @pytest.mark.parametrize(("memory_gb", "expected"), [(100, 4), (8, 2), (3, 1), (0.5, 1)])

@@ -182,6 +182,24 @@ def test_images_that_changed_are_refused(tmp_path: Path) -> None:
         )
 
 
+@pytest.mark.parametrize("written", range(8))
+def test_a_study_killed_while_it_was_created_is_created_by_the_next_run(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, written: int
+) -> None:
+    write, left = optuna.Study.set_user_attr, iter(range(written))
+
+    def killed(study: optuna.Study, key: str, value: Any) -> None:
+        if next(left, None) is None:
+            raise KeyboardInterrupt
+        write(study, key, value)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(optuna.Study, "set_user_attr", killed)
+        with pytest.raises(KeyboardInterrupt):
+            run(tmp_path, config(), FakeEvaluator(interrupt_on=1))
+    assert len(run(tmp_path, config()).complete) == 8
+
+
 def test_a_study_has_one_writer(tmp_path: Path) -> None:
     with (
         StudyStore(tmp_path / "s").writing(),

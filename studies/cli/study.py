@@ -5,7 +5,9 @@ from __future__ import annotations
 import os
 import shlex
 import sys
-from collections.abc import Sequence
+import warnings
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -36,6 +38,8 @@ _SHORTCUTS: dict[str, str] = {
     "device": "device",
     "workers": "workers",
     "threads": "threads",
+    "trial_timeout": "trial_timeout_s",
+    "trial_memory": "trial_memory_bytes",
 }
 """Command-line option to configuration key."""
 
@@ -70,6 +74,8 @@ def study() -> None:
 @click.option("--device", help="auto, cpu or cuda.")
 @click.option("--workers", type=int, help="Processes that evaluate at once.")
 @click.option("--threads", type=int, help="Threads for training, of each worker.")
+@click.option("--trial-timeout", metavar="TIME", help="Longest time of a trial: 90s, 30m, 2h.")
+@click.option("--trial-memory", metavar="SIZE", help="Most memory of a trial: 4GB, 1500MB.")
 @click.option("--set", "settings", multiple=True, metavar="KEY=VALUE", help="Any other setting.")
 @click.option("--storage", help="journal:PATH or a database URL; default: a journal in the folder.")
 @click.option("--png", is_flag=True, help="Also write the figures as PNG (needs a Chromium).")
@@ -101,7 +107,9 @@ def run(
     """
     _wait_passively()
     from studies.config import load_config, parse_overrides
+    from studies.crew import Interrupted
     from studies.display import Display
+    from studies.interruption import Interruption
     from studies.launch import run_study
 
     overrides = {_SHORTCUTS[k]: v for k, v in shortcuts.items() if v is not None}
@@ -115,15 +123,53 @@ def run(
     overrides |= parse_overrides(settings, "--set")
     resolved = load_config(config, overrides)
     display = Display(stderr, resolved.search.trials, resolved.training.epochs)
-    try:
-        record, gave_up = run_study(resolved, root, storage, display, progress_bar, mix)
-    except KeyboardInterrupt:
-        again = shlex.join(["nas", *sys.argv[1:]])
-        stderr.print(f"interrupted; nothing finished is lost. The same command resumes: {again}")
-        raise
+    with Interruption() as interruption, _one_line_warnings():
+        try:
+            record, gave_up = run_study(
+                resolved, root, storage, display, progress_bar, mix, interruption
+            )
+        except KeyboardInterrupt as stopped:
+            _tell_how_to_resume()
+            if not isinstance(stopped, Interrupted):  # the second signal: at once
+                raise
+            _conclude_early(root, resolved.name)
+            sys.exit(128 + stopped.signum)
     _conclude(record, png)
     if gave_up:
         raise UserError(gave_up)
+
+
+def _tell_how_to_resume() -> None:
+    again = shlex.join(["nas", *sys.argv[1:]])
+    stderr.print(
+        f"interrupted; nothing finished is lost. The same command resumes: {again}",
+        soft_wrap=True,
+        markup=False,
+    )
+
+
+def _conclude_early(root: Path, name: str) -> None:
+    """Report on what there is of an interrupted study, if there is anything."""
+    from studies.report import write_report
+
+    try:
+        record = _open(root, name)
+    except UserError:  # it was interrupted before it began
+        return
+    if record.complete:
+        stdout.print(f"report so far: {write_report(record)}", soft_wrap=True)
+
+
+@contextmanager
+def _one_line_warnings() -> Iterator[None]:
+    """Show what is warned of as one line, without the code that warned."""
+
+    def show(message: Warning | str, *_where: Any, **__: Any) -> None:
+        stderr.print(str(message), style="yellow", markup=False, soft_wrap=True)
+
+    with warnings.catch_warnings():
+        warnings.showwarning = show
+        yield
 
 
 def _open(root: Path, name: str) -> StudyRecord:
@@ -340,6 +386,13 @@ def _take_out(record: StudyRecord, trial: TrialRecord, folder: Path) -> list[Pat
     import json
     import shutil
 
+    from nas.artefacts import WEIGHTS
+
+    weights = record.folder / "artefacts" / trial.digest / WEIGHTS
+    if weights.exists():
+        from nas.checkpoint import load_vae
+
+        load_vae(weights)  # a damaged file is refused, not handed on
     try:
         folder.mkdir(parents=True, exist_ok=True)
         architecture = folder / "architecture.json"
@@ -349,7 +402,6 @@ def _take_out(record: StudyRecord, trial: TrialRecord, folder: Path) -> list[Pat
         numbers = {"objectives": dict(trial.objectives), "metrics": dict(trial.metrics)}
         result.write_text(json.dumps({**found, **numbers}, indent=1) + "\n", encoding="utf-8")
         written = [architecture, result]
-        weights = record.folder / "artefacts" / trial.digest / "weights.safetensors"
         if weights.exists():
             written.append(Path(shutil.copy(weights, folder / weights.name)))
     except OSError as error:

@@ -1,0 +1,26 @@
+"""The `nas` command on a disk that takes its time: kills then hit writes that are half done.
+
+Started workers import this module too, so their disk is as slow.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+
+from studies.cli.main import main
+
+FLUSH_S = 0.02
+
+_flush = os.fsync
+
+
+def _flush_slowly(descriptor: int) -> None:
+    time.sleep(FLUSH_S)
+    _flush(descriptor)
+
+
+os.fsync = _flush_slowly  # type: ignore[assignment]
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,77 @@
+"""Ctrl-C and SIGTERM, once and twice, sent to real studies."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from studies.crew import Interrupted
+from studies.interruption import Interruption
+from studies.store import StudyStore
+
+RUN = ["study", "run", "quickstart", "--space", "tiny", "--name", "s", "--trials", "1"]
+RUN += ["--objectives", "reconstruction_loss,params", "--images", "60", "--threads", "1"]
+
+
+def test_a_signal_is_held_back_while_the_storage_is_written() -> None:
+    done = []
+    with Interruption() as interruption:
+        with interruption.held():
+            signal.raise_signal(signal.SIGTERM)
+            done.append("written")
+            with pytest.raises(Interrupted), interruption.allowed():
+                done.append("evaluated")
+            done.append("told")
+        assert interruption.signum == signal.SIGTERM
+    assert done == ["written", "told"]
+
+
+def test_a_signal_ends_a_wait_and_a_second_one_everything() -> None:
+    before = signal.getsignal(signal.SIGINT)
+    with Interruption() as interruption, interruption.held():
+        with pytest.raises(Interrupted), interruption.allowed():
+            signal.raise_signal(signal.SIGINT)
+        with pytest.raises(KeyboardInterrupt) as second:
+            signal.raise_signal(signal.SIGINT)
+        assert not isinstance(second.value, Interrupted)
+    assert signal.getsignal(signal.SIGINT) is before
+
+
+@pytest.mark.parametrize(
+    ("workers", "signum", "times", "code"),
+    [
+        ("1", signal.SIGINT, 1, 130),
+        ("2", signal.SIGTERM, 1, 143),
+        ("2", signal.SIGINT, 2, 130),
+    ],
+)
+def test_an_interrupted_study_ends_soon_and_resumes_from_its_checkpoint(
+    tmp_path: Path, workers: str, signum: int, times: int, code: int
+) -> None:
+    environment = {**os.environ, "NAS_CACHE_DIR": str(tmp_path / "cache")}
+    environment["PYTHONPATH"] = os.pathsep.join(path for path in sys.path if path)
+    command = [sys.executable, "-m", "studies.cli.main", *RUN, "--workers", workers]
+    command += ["--root", str(tmp_path), "--epochs", "2000", "--set", "training.patience=2000"]
+    study = subprocess.Popen(command, env=environment, stderr=subprocess.PIPE, text=True)
+    while not list(tmp_path.glob("s/artefacts/*/checkpoint.safetensors")):
+        assert study.poll() is None
+        time.sleep(0.02)
+    for _ in range(times):
+        study.send_signal(signum)
+        time.sleep(0.1)
+    told = study.communicate()[1]
+    assert study.returncode == code, told
+    assert "Traceback" not in told
+    assert "The same command resumes: nas study run quickstart" in told
+    left = StudyStore.open(tmp_path, "s").study.trials
+    assert {trial.state.name for trial in left} == {"RUNNING"}
+    if times == 1:  # a user who stops a study does not blame its candidates
+        assert not any(trial.user_attrs["starts"] for trial in left)
+    assert list(tmp_path.glob("s/artefacts/*/checkpoint.safetensors"))
+    assert not list(tmp_path.rglob("*.part"))
