@@ -84,9 +84,15 @@ def table() -> Table:
 
 
 def test_clock_of_one_worker_adds_up(table: Table) -> None:
-    run = simulate(table, Listed("a", "b", "c"), trials=3)
-    assert [event.time_s for event in run.events] == [3, 6, 11, 16, 17, 18]
+    run = simulate(table, Listed("a", "c", "b"), trials=3)
+    assert [event.time_s for event in run.events] == [3, 6, 7, 8, 13, 18]
     assert [event.evaluations for event in run.events] == [0, 1, 1, 2, 2, 3]
+
+
+def test_a_search_ends_with_the_exact_front(table: Table) -> None:
+    run = simulate(table, Listed("a", "b", "c"), trials=3)
+    assert [event.time_s for event in run.events] == [3, 6, 11, 16]
+    assert run.events[-1].regret == 0
 
 
 def test_two_workers_share_the_clock(table: Table) -> None:

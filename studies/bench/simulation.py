@@ -17,6 +17,10 @@ from typing import Any, Protocol, runtime_checkable
 from studies.bench.tables import Archive, Member, Row, Table
 
 
+_NOTHING_LEFT = 1e-9
+"""Regret at which the exact front is complete: a search ends there, rounding errors apart."""
+
+
 class Proposed(Protocol):
     """What a sampler proposes.
 
@@ -116,7 +120,7 @@ def simulate(
         table: Answers every evaluation.
         asker: Proposes; several proposals are open at once where there are several workers.
         trials: Budget in full trainings: the search ends with `trials` x `table.epochs` epochs,
-            however many candidates they were spent on.
+            however many candidates they were spent on, or once it has found the exact front.
         workers: Candidates trained at the same time.
         stopping: May stop candidates early; None trains all in full.
         progress: Called with (epochs done, epochs of the budget).
@@ -151,7 +155,7 @@ class _Simulation:
     def run(self, progress: Callable[[int, int], None] | None) -> Run:
         budget, archive = self.trials * self.table.epochs, Archive(self.table.volume)
         self._start_idle(budget)
-        while self._queue:
+        while self._queue and archive.regret > _NOTHING_LEFT:
             self._now_s, _, job = heapq.heappop(self._queue)
             job.epoch += 1
             done = len(self._events) + 1
