@@ -90,7 +90,7 @@ class SearchConfig(_Config):
     study of the same space, data and objectives that the sampler `pareto` learns from.
     """
 
-    sampler: str = "tpe"
+    sampler: str = "pareto"
     trials: Annotated[int, Field(ge=0)] = 50
     seed: Annotated[int, Field(ge=0, lt=2**32)] = 0
     early_stopping: EarlyStoppingConfig | None = None
