@@ -10,7 +10,7 @@ import io
 import json
 import time
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
@@ -38,6 +38,7 @@ from profiling.fresh_process import ProcessEndedError
 from profiling.lane import Lane
 from profiling.latency import LatencyConfig
 from profiling.memory import peak_memory_bytes
+from profiling.paired import PairedLatency
 from search_spaces.architecture import Architecture
 
 __all__ = ["CandidateFailed", "Evaluator", "Findings"]
@@ -45,6 +46,9 @@ __all__ = ["CandidateFailed", "Evaluator", "Findings"]
 Step = Literal["static", "device", "training", "done"]
 
 STATIC = frozenset({"params", "macs", "flops", "peak_memory_bytes"})
+
+MEASURERS = 3
+"""Measuring processes that may end while they measure a candidate until it has failed."""
 
 SHOWN = 8
 """Validation images that every candidate reconstructs for the report."""
@@ -149,10 +153,7 @@ class Evaluator:
 
     def _measured(self, architecture: Architecture, known: Findings) -> Findings:
         start = time.monotonic()
-        try:
-            pair, waiting_s = self.meter.measure(architecture)
-        except ProcessEndedError as error:
-            raise CandidateFailed(f"while its latency was measured: {error}") from None
+        pair, waiting_s = self._measure(architecture)
         spent_s = {"latency": time.monotonic() - start - waiting_s, "waiting": waiting_s}
         folder = self.artefacts / architecture.digest
         folder.mkdir(parents=True, exist_ok=True)
@@ -170,6 +171,20 @@ class Evaluator:
             contended=pair.contended,
             timings_s={**known.timings_s, **spent_s},
         )
+
+    def _measure(self, architecture: Architecture) -> tuple[PairedLatency, float]:
+        """Measure; a process that was killed, which need not be the candidate's fault, is replaced.
+
+        Raises:
+            CandidateFailed: it ended again and again.
+        """
+        for _ in range(MEASURERS - 1):
+            with suppress(ProcessEndedError):
+                return self.meter.measure(architecture)
+        try:
+            return self.meter.measure(architecture)
+        except ProcessEndedError as error:
+            raise CandidateFailed(f"while its latency was measured: {error}") from None
 
     def _trained(self, architecture: Architecture, known: Findings) -> Iterator[Findings]:
         assert self.dataset is not None, "training needs images"

@@ -7,11 +7,12 @@ from pathlib import Path
 import pytest
 import torch
 
-from nas.evaluate import Evaluator
+from nas.evaluate import MEASURERS, Evaluator
 from nas.latency import Meter, measure_together
 from nas.training import CandidateFailed, TrainingConfig
 from profiling.fresh_process import ProcessEndedError
 from profiling.latency import LatencyConfig
+from search_spaces.architecture import Architecture
 from search_spaces.references import MODIFIED, ORIGINAL
 
 SMALL = ORIGINAL.resized(16)
@@ -42,14 +43,26 @@ def test_a_process_that_ended_is_told_and_replaced() -> None:
     assert len(meter.measure(SMALL)[0].candidate.samples) == 2
 
 
-def test_a_candidate_that_ends_the_measuring_process_has_failed(tmp_path: Path) -> None:
+def test_a_candidate_that_ends_every_measuring_process_has_failed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     evaluator = Evaluator(None, TrainingConfig(), ONCE, CPU, ["latency_ms"], tmp_path)
     *_, last = evaluator(SMALL)
     assert last.objectives["latency_ms"] > 0
     assert (tmp_path / SMALL.digest / "latency.json").exists()
-    kill(evaluator.meter)
+    kill(evaluator.meter)  # one that was killed need not be the candidate's fault
+    *_, last = evaluator(SMALL)
+    assert last.objectives["latency_ms"] > 0
+    tries: list[Architecture] = []
+
+    def ended(architecture: Architecture) -> None:
+        tries.append(architecture)
+        raise ProcessEndedError("process: ended")
+
+    monkeypatch.setattr(evaluator.meter, "measure", ended)
     with pytest.raises(CandidateFailed, match="while its latency was measured"):
         list(evaluator(SMALL))
+    assert tries == [SMALL] * MEASURERS
 
 
 def test_several_are_measured_together_with_the_same_rounds() -> None:
