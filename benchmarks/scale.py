@@ -25,6 +25,7 @@ from rich.console import Console
 
 from benchmarks.scale_parts import ANCHOR_MS, MadeUp, Simulated, Stopwatch
 from nas.evaluate import Findings
+from nas.search import make_proposer
 from search_spaces.space import SearchSpace
 from studies import runner
 from studies.config import StudyConfig
@@ -170,22 +171,19 @@ class Run:
     def __call__(self, watcher: Watcher) -> StudyRecord:
         """Run to the end."""
         config, space = self.setting.config, SearchSpace.load("wide")
-        make = runner.make_proposer
         begun = time.perf_counter()
         with self.store.writing():
             self.store.create(config, space, ENVIRONMENT)
             try:
-                runner.make_proposer = self._timed_proposer  # type: ignore[assignment]
+                setattr(runner, "make_proposer", self._timed_proposer)  # noqa: B010 - typed as imported
                 driver = Runner(config, space, self._timed_store(), self.crew, watcher)
             finally:
-                runner.make_proposer = make
+                setattr(runner, "make_proposer", make_proposer)  # noqa: B010
             self.watch.spent_s.clear()
             print(f"ready after {time.perf_counter() - begun:.1f} s", flush=True)
             return driver.run()
 
     def _timed_proposer(self, *arguments: object, **named: object) -> object:
-        from nas.search import make_proposer
-
         made = make_proposer(*arguments, **named)  # type: ignore[arg-type]
         return self.watch.timing("tell", made, propose="ask", register="ask")
 

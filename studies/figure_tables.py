@@ -102,7 +102,8 @@ def hypervolume_table(study: StudyRecord) -> pd.DataFrame:
 def steps(table: pd.DataFrame) -> pd.DataFrame:
     """Return the rows at which the hypervolume changes, and the ends: the same line in steps."""
     changed = table["hypervolume"].diff().ne(0) | (table.index == table.index.max())
-    return table[changed]
+    kept: pd.DataFrame = table[changed]
+    return kept
 
 
 def reference_hypervolume(study: StudyRecord) -> float | None:

@@ -28,7 +28,7 @@ def test_what_is_made_up_is_what_an_evaluator_finds() -> None:
 def test_workers_evaluate_at_the_same_time_on_the_clock() -> None:
     crew = Simulated(2, trial_s=700.0, steps=7, evaluate=MadeUp(epochs=3))
     real, begun = time.perf_counter(), crew.now()
-    numbers = []
+    numbers: list[int] = []
     for number in range(2):
         crew.start(number, ARCHITECTURE)
     while len(numbers) < 2:
