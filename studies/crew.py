@@ -66,19 +66,25 @@ class Event:
     batches: tuple[int, int] = (0, 1)
 
 
-class Crew(Protocol):
+class Hands(Protocol):
     """Evaluates up to `size` architectures at a time."""
 
-    size: int
+    @property
+    def size(self) -> int:
+        """How many evaluations there is room for; it may change."""
 
     def start(self, number: int, architecture: Architecture, known: Findings | None = None) -> None:
         """Begin to evaluate, or go on from what is known; there must be room."""
 
-    def next(self) -> Event:
-        """Wait for the next event of any evaluation."""
-
     def answer(self, number: int, go_on: bool) -> None:
         """Let an evaluation go on after `found`, or end it there."""
+
+
+class Crew(Hands, Protocol):
+    """Hands that can be waited for."""
+
+    def next(self) -> Event:
+        """Wait for the next event of any evaluation."""
 
 
 class Alone:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from typing import Generic, TypeVar
 
 import numpy as np
 
@@ -15,7 +16,7 @@ from search_spaces.architecture import Architecture
 from search_spaces.references import REFERENCES
 from search_spaces.space import SearchSpace
 from studies.config import StudyConfig
-from studies.crew import Crew, Event
+from studies.crew import Crew, Event, Hands
 from studies.records import State, StudyRecord, TrialRecord
 from studies.stopping import LEARNED, Stopper
 from studies.store import StudyStore
@@ -46,8 +47,14 @@ class Watcher:
         """A candidate was told."""
 
 
-class Runner:
+H_co = TypeVar("H_co", bound=Hands, covariant=True)
+
+
+class Runner(Generic[H_co]):
     """Drives one study; alone it asks and tells.
+
+    `run` does all of it with a crew that can be waited for. Where something else has the loop, that
+    calls `feed` whenever there may be room, `handle` for each event, and `close` at the end.
 
     Args:
         config: The question.
@@ -64,7 +71,7 @@ class Runner:
         config: StudyConfig,
         space: SearchSpace,
         store: StudyStore,
-        crew: Crew,
+        crew: H_co,
         watcher: Watcher | None = None,
         costs: KnownCosts | None = None,
         earlier: Sequence[TrialRecord] = (),
@@ -84,15 +91,21 @@ class Runner:
         self._findings: dict[int, Findings] = {}
         self._stopped: dict[int, tuple[State, str]] = {}
 
-    def run(self) -> StudyRecord:
+    def run(self: Runner[Crew]) -> StudyRecord:
         """Finish what was left unfinished, then run until the study has its trials."""
-        while True:
-            while len(self._running) < self.crew.size and (trial := self._next()) is not None:
-                self._start(trial)
-            if not self._running:
-                break
-            self._handle(self.crew.next())
-        for trial in list(self._paused.values()):  # nothing brings them back any more
+        while self.feed():
+            self.handle(self.crew.next())
+        return self.close()
+
+    def feed(self) -> bool:
+        """Start what there is room for; return whether anything is being evaluated."""
+        while len(self._running) < self.crew.size and (trial := self._next()) is not None:
+            self._start(trial)
+        return bool(self._running)
+
+    def close(self) -> StudyRecord:
+        """End what was stopped early, when nothing brings it back any more; return the study."""
+        for trial in list(self._paused.values()):
             self._finish(trial.number, "stopped", trial.reason)
         return self._record
 
@@ -188,14 +201,15 @@ class Runner:
         else:
             self.crew.start(number, trial.architecture, known)
 
-    def _handle(self, event: Event) -> None:
+    def handle(self, event: Event) -> None:
+        """Take note of what happened, tell and record it; after a finding, answer."""
         number, reason = event.number, event.reason
         if event.kind == "batch":
             self.watcher.batch(*event.batches, number)
         elif event.kind == "found":
             assert event.findings is not None
             self._found(number, event.findings)
-        elif event.kind == "died":
+        elif event.kind == "died" and number not in self._stopped:
             del self._running[number]
             self._start(self.store.trial(number))
         elif event.kind == "failed":

@@ -35,6 +35,8 @@ _SHORTCUTS: dict[str, str] = {
     "device": "device",
     "workers": "workers",
     "threads": "threads",
+    "runner": "runner",
+    "address": "ray.address",
 }
 """Command-line option to configuration key."""
 
@@ -66,6 +68,8 @@ def study() -> None:
 @click.option("--device", help="auto, cpu or cuda.")
 @click.option("--workers", type=int, help="Processes that evaluate at once.")
 @click.option("--threads", type=int, help="Threads for training, of each worker.")
+@click.option("--runner", help="Where candidates are evaluated: local or ray.")
+@click.option("--address", help="Ray cluster (HOST:PORT or auto); default: one on this machine.")
 @click.option("--set", "settings", multiple=True, metavar="KEY=VALUE", help="Any other setting.")
 @click.option("--storage", help="journal:PATH or a database URL; default: a journal in the folder.")
 @click.option("--png", is_flag=True, help="Also write the figures as PNG (needs a Chromium).")
@@ -110,6 +114,8 @@ def run(
     overrides |= _data_overrides(celeba, folder)
     overrides |= parse_overrides(settings, "--set")
     resolved = load_config(config, overrides)
+    if shortcuts["address"] and resolved.runner != "ray":
+        raise UserError("--address: names a Ray cluster, so it needs --runner ray")
     display = Display(stderr, resolved.search.trials, resolved.training.epochs)
     try:
         record, gave_up = run_study(resolved, root, storage, display, progress_bar, mix)
