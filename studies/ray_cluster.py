@@ -106,10 +106,7 @@ def ray_session(config: RayConfig) -> Iterator[None]:
     with _environment(_SETTINGS | (_LOOPBACK if local else {})):
         import ray
 
-        quiet = logging.getLogger("ray")
-        level = quiet.level
-        quiet.setLevel(logging.CRITICAL)
-        try:
+        with _silent():
             if ray.is_initialized():
                 yield
             elif local:
@@ -118,8 +115,23 @@ def ray_session(config: RayConfig) -> Iterator[None]:
             else:
                 with _connected(str(config.address)):
                     yield
-        finally:
-            quiet.setLevel(level)
+
+
+@contextmanager
+def _silent() -> Iterator[None]:
+    """Keep what Ray has to say of workers that die off the screen: the runner deals with it."""
+    from ray._private import worker
+
+    logger = logging.getLogger("ray")
+    level = logger.level
+    logger.setLevel(logging.CRITICAL)
+    # There is no public way: `log_to_driver=False` leaves out what workers print, not this.
+    worker._worker_logs_enabled = False
+    try:
+        yield
+    finally:
+        worker._worker_logs_enabled = True
+        logger.setLevel(level)
 
 
 @contextmanager

@@ -227,7 +227,7 @@ class Runner(Generic[H_co]):
         if findings.step == "device":
             self.store.keep(number, findings)  # what was measured need not be measured again
         elif findings.step == "training":
-            self.store.note_progress(number)
+            self.store.note_progress(number, len(findings.history))
             loss = findings.objectives[LEARNED]
             self._proposer.observe(trial.digest, len(findings.history), loss)
             stop = self._stopper.reason_to_stop(trial, findings)

@@ -310,10 +310,11 @@ class StudyStore:
         trial.set_user_attr("starts", starts)
         return starts
 
-    def note_progress(self, number: int) -> None:
-        """Forget the starts so far: this one got somewhere."""
+    def note_progress(self, number: int, epochs: int) -> None:
+        """Forget the starts so far if this one got further than any before."""
         trial = self._trial(number)
-        if trial.user_attrs.get("starts"):
+        if epochs > trial.user_attrs.get("epochs", 0):
+            trial.set_user_attr("epochs", epochs)
             trial.set_user_attr("starts", 0)
 
     def unfinished(self) -> list[TrialRecord]:
