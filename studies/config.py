@@ -91,6 +91,16 @@ class RayConfig(_Config):
     storage_path: Annotated[str, Field(min_length=1)] | None = None
     dashboard: bool = False
 
+    @field_validator("address")
+    @classmethod
+    def _is_no_client_s(cls, address: str | None) -> str | None:
+        if address is not None and address.startswith("ray://"):
+            raise ValueError(
+                "a Ray client cannot drive a search; run the command on a node of the cluster and "
+                "give HOST:PORT, or auto"
+            )
+        return address
+
     @field_validator("cpus_per_trial", "gpus_per_trial")
     @classmethod
     def _part_or_whole(cls, count: float) -> float:

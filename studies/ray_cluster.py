@@ -159,11 +159,6 @@ def _started(config: RayConfig) -> Iterator[None]:
 def _connected(address: str) -> Iterator[None]:
     import ray
 
-    if address.startswith("ray://"):
-        raise UserError(
-            f"--address {address}: a Ray client has no searcher of its own; run the command on a "
-            "node of the cluster and give HOST:PORT, or auto"
-        )
     try:
         ray.init(
             address=address,
