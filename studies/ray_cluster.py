@@ -12,10 +12,14 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import psutil
+
 from search_spaces.errors import UserError
 from studies.config import RayConfig
 
 _GB = 1_000_000_000
+
+_FOLDER = "nas-ray-"
 
 _LOOK_AGAIN_S = 2.0
 """Nodes come and go: this long what was seen of them is believed."""
@@ -139,7 +143,8 @@ def _started(config: RayConfig) -> Iterator[None]:
     import ray
 
     # A folder of our own, so that nothing of Ray's stays behind; its sockets allow no long path.
-    folder = Path(tempfile.mkdtemp(prefix="nas-ray-", dir="/tmp"))
+    _remove_left_behind()
+    folder = Path(tempfile.mkdtemp(prefix=f"{_FOLDER}{os.getpid()}-", dir="/tmp"))
     try:
         ray.init(
             address="local",  # whatever RAY_ADDRESS says
@@ -153,6 +158,14 @@ def _started(config: RayConfig) -> Iterator[None]:
     finally:
         ray.shutdown()
         shutil.rmtree(folder, ignore_errors=True)
+
+
+def _remove_left_behind() -> None:
+    """Remove the folders of drivers that were killed."""
+    for folder in Path("/tmp").glob(f"{_FOLDER}*-*"):
+        owner = folder.name.removeprefix(_FOLDER).partition("-")[0]
+        if owner.isdigit() and not psutil.pid_exists(int(owner)):
+            shutil.rmtree(folder, ignore_errors=True)
 
 
 @contextmanager
