@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import subprocess
 import sys
 import threading
@@ -45,9 +46,9 @@ def nodes(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
         patch.setenv("RAY_USAGE_STATS_ENABLED", "0")
         patch.setenv("NAS_CACHE_DIR", str(tmp_path_factory.mktemp("cache")))
         cluster = Nodes(initialize_head=True, head_node_args={"num_cpus": 2, "num_gpus": 1})
-        ray.init(address=cluster.address, log_to_driver=False, logging_level="CRITICAL")
+        ray.init(address=cluster.address, log_to_driver=False, logging_level=logging.CRITICAL)
         yield cluster
-        ray.shutdown()
+        ray.shutdown()  # type: ignore[no-untyped-call]
         cluster.shutdown()
 
 
