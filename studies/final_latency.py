@@ -39,12 +39,12 @@ def measure_front(
     latency: LatencyConfig,
     device: torch.device,
     progress: Callable[[int, int], None],
-    together: Together = measure_together,
+    together: Together | None = None,
 ) -> StudyRecord:
     """Measure the front and the references together and record it; return the study with it.
 
-    Nothing is measured where the front's members already were. `together` measures, here or
-    elsewhere.
+    Nothing is measured where the front's members already were. `together` measures elsewhere;
+    None does it here.
     """
     wanted: dict[str, Architecture] = {}
     for _ in range(PASSES):
@@ -57,7 +57,9 @@ def measure_front(
         anchors = {name: REFERENCES[name].resized(record.image_size) for name in REFERENCES}
         found: dict[str, FinalLatency] = {}
         for group in _groups(wanted):
-            found |= _measured(together, group, anchors, latency, device, progress)
+            found |= _measured(
+                together or measure_together, group, anchors, latency, device, progress
+            )
         store.set_final_latency({**known, **found})
     return store.record()
 

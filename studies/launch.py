@@ -24,7 +24,7 @@ from nas.evaluate import (
     training_memory_bytes,
 )
 from nas.known_costs import known_costs
-from nas.latency import measure_anchor, measure_together
+from nas.latency import measure_anchor
 from nas.predictor import LatencyPredictor
 from profiling.allocator import tune_allocator
 from profiling.environment import fingerprint, select_device
@@ -108,8 +108,8 @@ class Site(Protocol):
         """Call a function there."""
 
     @property
-    def together(self) -> Together:
-        """Measures architectures together, there."""
+    def together(self) -> Together | None:
+        """Measures architectures together, there; None where that is this machine."""
 
     def run(
         self, prepared: Prepared, make_runner: Callable[[Any], Runner[Any]]
@@ -120,7 +120,7 @@ class Site(Protocol):
 class Here:
     """This machine."""
 
-    together = staticmethod(measure_together)
+    together: Together | None = None
 
     def call(self, function: Callable[..., Any], *args: Any) -> Any:
         """Call a function in this process."""

@@ -98,7 +98,8 @@ def test_two_at_a_time_with_whatever_befalls_them(tmp_path: Path, nodes: Any) ->
         "reconstruction_loss is nan",
         "training diverged at epoch 2",
     ]
-    assert len(list({process for *_, process, _ in maker.log})) >= 3
+    assert (tmp_path / "killed").read_text() == "0"
+    assert len({process for *_, process, _ in maker.log}) >= 2
     assert max(trained(maker).values()) == 1  # killed ones went on from their last epoch
     check_whole(tmp_path, record, 8)
 
