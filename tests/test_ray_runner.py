@@ -48,8 +48,8 @@ def nodes(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
         cluster = Nodes(initialize_head=True, head_node_args={"num_cpus": 2, "num_gpus": 1})
         ray.init(address=cluster.address, log_to_driver=False, logging_level=logging.CRITICAL)
         yield cluster
-        ray.shutdown()  # type: ignore[no-untyped-call]
-        cluster.shutdown()
+        ray.shutdown()
+        cluster.shutdown()  # type: ignore[no-untyped-call]
 
 
 def search(trials: int, **more: Any) -> dict[str, Any]:
