@@ -202,7 +202,9 @@ class Evaluator:
                 training_s += result.duration_s
                 waiting_s = known.timings_s.get("waiting", 0.0) + self.lane.waited_s - waited_s
                 spent = {"training": training_s, "waiting": waiting_s}
+                self.lane.leave()  # whoever reads this may take its time, or never come back
                 yield self._with_training(known, trainer, spent)
+                self.lane.enter()
             model = trainer.best_model()
             save_weights(model, folder / WEIGHTS)
             self._save_reconstructions(model, self.dataset, folder)

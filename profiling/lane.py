@@ -47,7 +47,7 @@ class Lane:
         self._locks: dict[str, _Locks] = {}
         try:
             self._folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-            self._own = self._open(re.sub(r"\W", "-", device))
+            self._own = self._open(re.sub(r"\W", "-", as_the_host_counts(device)))
         except OSError as error:
             raise ProfilingError(
                 f"{self._folder}: cannot be written ({error.strerror}); set TMPDIR to a folder "
@@ -125,6 +125,20 @@ class Lane:
             if part == "door":
                 self._open(name)
         return [self._locks[name] for name in sorted(self._locks)]
+
+
+def as_the_host_counts(device: str) -> str:
+    """Return a device by the number that every process on the host knows it by.
+
+    A process that sees only some GPUs counts those from 0.
+    """
+    kind, _, index = device.partition(":")
+    if kind != "cuda":
+        return device
+    listed = os.environ.get("CUDA_VISIBLE_DEVICES", "").split(",")
+    visible = [name.strip() for name in listed if name.strip()]
+    number = int(index or 0)
+    return f"cuda:{visible[number] if number < len(visible) else number}"
 
 
 def _open_door(lane: _Locks) -> bool:

@@ -32,7 +32,7 @@ from studies.records import NAME, NAME_RULE
 
 PRESETS = Path(__file__).parent / "presets"
 
-_SECTIONS = ("data", "limits", "training", "latency", "search")
+_SECTIONS = ("data", "limits", "training", "latency", "search", "ray")
 
 
 def _is_name(text: str) -> str:
@@ -113,12 +113,54 @@ class SearchConfig(_Config):
         return self
 
 
+class RayConfig(_Config):
+    """What `runner: ray` asks of Ray: see docs/cluster.md.
+
+    `address` is a running cluster's (HOST:PORT, or `auto` on one of its nodes); None starts one on
+    this machine alone. A trial takes so many CPUs, GPUs (0.5 puts two on one GPU) and so much
+    memory (None: what training the larger reference takes). `storage_path` is a folder or URI that
+    every node can reach; None is the study's folder.
+    """
+
+    address: Annotated[str, Field(min_length=1)] | None = None
+    cpus_per_trial: Annotated[float, Field(gt=0, le=1024)] = 1
+    gpus_per_trial: Annotated[float, Field(ge=0, le=64)] = 0
+    memory_gb_per_trial: Annotated[float, Field(gt=0)] | None = None
+    storage_path: Annotated[str, Field(min_length=1)] | None = None
+    dashboard: bool = False
+
+    @field_validator("address")
+    @classmethod
+    def _is_no_client_s(cls, address: str | None) -> str | None:
+        if address is not None and address.startswith("ray://"):
+            raise ValueError(
+                "a Ray client cannot drive a search; run the command on a node of the cluster and "
+                "give HOST:PORT, or auto"
+            )
+        return address
+
+    @field_validator("cpus_per_trial", "gpus_per_trial")
+    @classmethod
+    def _part_or_whole(cls, count: float) -> float:
+        if count > 1 and count != int(count):
+            raise ValueError("above 1, only whole numbers can be given out")
+        return count
+
+    @field_validator("storage_path")
+    @classmethod
+    def _means_the_same_everywhere(cls, path: str | None) -> str | None:
+        if path is not None and "://" not in path and not Path(path).is_absolute():
+            raise ValueError("write an absolute path or a URI: every node has to find it")
+        return path
+
+
 class StudyConfig(_Config):
     """Everything that determines a study's result, apart from the machine it runs on.
 
     `space` is a named space or a YAML file. `limits` maps an objective to the largest value that is
     still worth training. `workers` processes evaluate at once (None: as many as make sense here),
     each training with `threads` threads (None: the cores divided among them); latency has its own.
+    `runner` says where: on this machine, or as trials of Ray Tune.
 
     A trial that takes longer than `trial_timeout_s` (also `30m`, `2h`) or more memory than
     `trial_memory_bytes` (also `4GB`) is ended, and has failed; None sets no limit.
@@ -138,6 +180,8 @@ class StudyConfig(_Config):
     threads: Annotated[int, Field(ge=1, le=1024)] | None = None
     trial_timeout_s: Seconds | None = None
     trial_memory_bytes: Annotated[ByteSize, AfterValidator(_enough)] | None = None
+    runner: Literal["local", "ray"] = "local"
+    ray: RayConfig = RayConfig()
 
     @field_validator("space")
     @classmethod
@@ -176,6 +220,27 @@ class StudyConfig(_Config):
         except ValueError as error:
             raise ValueError(f"search.early_stopping: {error}") from None
         return self
+
+    @model_validator(mode="after")
+    def _ray_gives_the_device(self) -> Self:
+        if self.runner == "ray" and self.device == "cuda" and not self.ray.gpus_per_trial:
+            raise ValueError("device: cuda on Ray needs ray.gpus_per_trial above 0")
+        return self
+
+    @model_validator(mode="after")
+    def _ray_keeps_no_limits(self) -> Self:
+        for name in ("trial_timeout_s", "trial_memory_bytes"):
+            if self.runner == "ray" and getattr(self, name) is not None:
+                raise ValueError(
+                    f"{name}: kept on this machine only; leave it out, or use runner local"
+                )
+        return self
+
+    @property
+    def timed(self) -> bool:
+        """Whether a latency is wanted: then values depend on the machine."""
+        wanted = {*self.objectives, *self.limits}
+        return not wanted.isdisjoint({"latency_ms", "predicted_latency_ms"})
 
     def stopping_rule(self) -> EarlyStopping | None:
         """Return a fresh rule, or None where every candidate is trained to the end."""

@@ -59,14 +59,26 @@ class Interrupted(KeyboardInterrupt):
         return int(self.args[0])
 
 
-class Crew(Protocol):
+class Hands(Protocol):
     """Evaluates up to `size` architectures at a time, `apart` from this process or in it."""
 
-    size: int
-    apart: bool
+    @property
+    def size(self) -> int:
+        """How many evaluations there is room for; it may change."""
+
+    @property
+    def apart(self) -> bool:
+        """Whether other processes evaluate, so that a candidate cannot take this one with it."""
 
     def start(self, number: int, architecture: Architecture, known: Findings | None = None) -> None:
         """Begin to evaluate, or go on from what is known; there must be room."""
+
+    def answer(self, number: int, go_on: bool) -> None:
+        """Let an evaluation go on after `found`, or end it there."""
+
+
+class Crew(Hands, Protocol):
+    """Hands that can be waited for."""
 
     def next(self) -> Event:
         """Wait for the next event of any evaluation.
@@ -74,9 +86,6 @@ class Crew(Protocol):
         Raises:
             Interrupted: the user wants to stop here, and to resume later.
         """
-
-    def answer(self, number: int, go_on: bool) -> None:
-        """Let an evaluation go on after `found`, or end it there."""
 
 
 class Alone:

@@ -14,6 +14,7 @@ import torch
 
 from nas.latency import measure_together
 from profiling.latency import LatencyConfig
+from profiling.paired import Turns
 from search_spaces.architecture import Architecture
 from search_spaces.references import REFERENCES
 from studies.records import FinalLatency, StudyRecord
@@ -26,15 +27,24 @@ PASSES = 3
 """Times that the front is looked at: new values may bring new members, which are measured then."""
 
 
+Together = Callable[
+    [Mapping[str, Architecture], str, LatencyConfig, torch.device, Callable[[int, int], None]],
+    Turns,
+]
+"""As `nas.latency.measure_together`."""
+
+
 def measure_front(
     store: StudyStore,
     latency: LatencyConfig,
     device: torch.device,
     progress: Callable[[int, int], None],
+    together: Together | None = None,
 ) -> StudyRecord:
     """Measure the front and the references together and record it; return the study with it.
 
-    Nothing is measured where the front's members already were.
+    Nothing is measured where the front's members already were. `together` measures elsewhere;
+    None does it here.
     """
     wanted: dict[str, Architecture] = {}
     for _ in range(PASSES):
@@ -47,12 +57,15 @@ def measure_front(
         anchors = {name: REFERENCES[name].resized(record.image_size) for name in REFERENCES}
         found: dict[str, FinalLatency] = {}
         for group in _groups(wanted):
-            found |= _measured(group, anchors, latency, device, progress)
+            found |= _measured(
+                together or measure_together, group, anchors, latency, device, progress
+            )
         store.set_final_latency({**known, **found})
     return store.record()
 
 
 def _measured(
+    measure: Together,
     members: Mapping[str, Architecture],
     anchors: Mapping[str, Architecture],
     latency: LatencyConfig,
@@ -60,7 +73,7 @@ def _measured(
     progress: Callable[[int, int], None],
 ) -> dict[str, FinalLatency]:
     together = {**members, **anchors}
-    turns = measure_together(together, next(iter(anchors)), latency, device, progress)
+    turns = measure(together, next(iter(anchors)), latency, device, progress)
     return {
         architecture.digest: FinalLatency(
             over={

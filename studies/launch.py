@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import astuple, dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import psutil
@@ -37,7 +37,7 @@ from search_spaces.space import SearchSpace
 from studies.config import LEAST_MEMORY_BYTES, StudyConfig
 from studies.crew import Alone, Crew, Limits, OnBatch, Workers
 from studies.display import Display
-from studies.final_latency import measure_front
+from studies.final_latency import Together, measure_front
 from studies.interruption import Interruptible, Interruption
 from studies.records import StudyRecord, TrialRecord
 from studies.runner import Runner
@@ -68,42 +68,97 @@ def run_study(
         Interrupted: a signal came; what runs can be resumed.
         UserError, ProfilingError: it cannot run as configured; nothing was spent.
     """
-    space, device = config.load_space(), select_device(config.device)
+    space = config.load_space()
     _require_colour(space)
-    with progress_bar("checking limits") as progress:
-        check_limits(config, space, progress)
-    # Before the first large tensor: activations would be page-faulted anew at every pass.
-    tune_allocator()
-    store = StudyStore(root / config.name, storage)
-    interruption = interruption or Interruption()
-    with full_disk_refused(store.folder), store.writing():
-        dataset = _load(config, space.image_size, progress_bar)
-        predictor = _predictor(config, device, space.image_size)
-        facts = {**fingerprint(device).model_dump(), **_facts(dataset)}
-        if predictor and "predicted_latency_ms" in {*config.objectives, *config.limits}:
-            facts["latency_predictor"] = predictor.calibration.digest
-        earlier = _earlier(config, root, space, facts["data_fingerprint"])
-        measures = "latency_ms" in {*config.objectives, *config.limits}
-        anchor_ms = store.anchor_ms
-        if measures and anchor_ms is None:
-            anchor_ms = measure_anchor(space.image_size, config.latency, device)
-        store.create(config, space, {**facts, "original_latency_ms": anchor_ms}, mix)
-        sweep(store.folder)
-        sweep(store.artefacts)
-        if dataset is not None:
-            write_whole(store.artefacts / "samples.npy", npy(shown_images(dataset)))
-        make = EvaluatorMaker(config, space.image_size, str(device), store.artefacts, anchor_ms)
-        with _crew(make, dataset, predictor, display) as crew, display:
+    with _site(config, space.image_size, progress_bar) as site:
+        device = site.call(select_device, config.device)
+        with progress_bar("checking limits") as progress:
+            check_limits(config, space, progress)
+        # Before the first large tensor: activations would be page-faulted anew at every pass.
+        tune_allocator()
+        store = StudyStore(root / config.name, storage)
+        interruption = interruption or Interruption()
+        with full_disk_refused(store.folder), store.writing():
+            dataset = _load(config, space.image_size, progress_bar)
+            predictor = _predictor(config, device, space.image_size)
+            facts = {**site.call(_environment, device), **_facts(dataset)}
+            if predictor and "predicted_latency_ms" in {*config.objectives, *config.limits}:
+                facts["latency_predictor"] = predictor.calibration.digest
+            earlier = _earlier(config, root, space, facts["data_fingerprint"])
+            measures = "latency_ms" in {*config.objectives, *config.limits}
+            anchor_ms = store.anchor_ms
+            if measures and anchor_ms is None:
+                anchor_ms = site.call(measure_anchor, space.image_size, config.latency, device)
+            facts["original_latency_ms"] = anchor_ms
+            store.create(config, space, facts, mix)
+            sweep(store.folder)
+            sweep(store.artefacts)
+            if dataset is not None:
+                write_whole(store.artefacts / "samples.npy", npy(shown_images(dataset)))
+            make = EvaluatorMaker(config, space.image_size, str(device), store.artefacts, anchor_ms)
             costs = known_costs(config.objectives, predictor=predictor, anchor_ms=anchor_ms)
-            interruptible = Interruptible(crew, interruption)
-            runner = Runner(config, space, store, interruptible, display, costs, earlier)
+            record, gave_up = site.run(
+                Prepared(
+                    config, store, make, dataset, predictor, facts, display, mix, interruption
+                ),
+                lambda crew: Runner(config, space, store, crew, display, costs, earlier),
+            )
+            interruption.check()
+            if measures:
+                with progress_bar("measuring the front again") as progress:
+                    record = measure_front(store, config.latency, device, progress, site.together)
+        return record, gave_up
+
+
+class Site(Protocol):
+    """Where a study's candidates are evaluated and its latencies are measured."""
+
+    def call(self, function: Callable[..., Any], *args: Any) -> Any:
+        """Call a function there."""
+
+    @property
+    def together(self) -> Together | None:
+        """Measures architectures together, there; None where that is this machine."""
+
+    def run(
+        self, prepared: Prepared, make_runner: Callable[[Any], Runner[Any]]
+    ) -> tuple[StudyRecord, str | None]:
+        """Run the study; return its record, and why the search was given up, if it was."""
+
+
+class Here:
+    """This machine."""
+
+    together: Together | None = None
+
+    def call(self, function: Callable[..., Any], *args: Any) -> Any:
+        """Call a function in this process."""
+        return function(*args)
+
+    def run(
+        self, prepared: Prepared, make_runner: Callable[[Any], Runner[Any]]
+    ) -> tuple[StudyRecord, str | None]:
+        """Run the study in this process, or in several beside it."""
+        interruption = prepared.interruption
+        with _crew(prepared) as crew, prepared.display:
+            runner = make_runner(Interruptible(crew, interruption))
             with interruption.held():
-                record = runner.run()
-        interruption.check()
-        if measures:
-            with progress_bar("measuring the front again") as progress:
-                record = measure_front(store, config.latency, device, progress)
-        return record, runner.gave_up
+                return runner.run(), runner.gave_up
+
+
+def _site(
+    config: StudyConfig, image_size: int, progress_bar: ProgressBar
+) -> AbstractContextManager[Site]:
+    if config.runner == "local":
+        return nullcontext(Here())
+    from studies.ray_site import ray_site
+
+    return ray_site(config, needed_memory_bytes(config, image_size), progress_bar)
+
+
+def _environment(device: torch.device) -> dict[str, Any]:
+    tune_allocator()
+    return fingerprint(device).model_dump()
 
 
 @dataclass(frozen=True)
@@ -141,14 +196,34 @@ class EvaluatorMaker:
             wanted={*config.objectives, *config.limits},
             anchor_ms=self.anchor_ms,
             artefacts=self.artefacts,
-            thread_count=config.threads or max(1, cores() // self.workers),
+            thread_count=config.threads or self._threads(),
             on_batch=on_batch,
         )
 
+    def _threads(self) -> int:
+        if self.config.runner == "ray":
+            return max(1, int(self.config.ray.cpus_per_trial))
+        return max(1, cores() // self.workers)
+
     @cached_property
     def workers(self) -> int:
-        """Number of processes that evaluate."""
+        """Number of processes that evaluate on this machine."""
         return self.config.workers or default_workers(self.config, self.image_size, self.device)
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """A study that is ready to run."""
+
+    config: StudyConfig
+    store: StudyStore
+    make: EvaluatorMaker
+    dataset: ImageDataset | None
+    predictor: LatencyPredictor | None
+    environment: Mapping[str, Any]
+    display: Display
+    mix: bool
+    interruption: Interruption
 
 
 def cores() -> int:
@@ -159,29 +234,32 @@ def cores() -> int:
 def default_workers(config: StudyConfig, image_size: int, device: str) -> int:
     """Return how many processes make sense: one on a GPU, else one per core that has the memory.
 
-    What a worker needs is judged by the larger reference, and four fifths of the memory are used.
+    Four fifths of the memory are used.
     """
     if device != "cpu" or not _trains(config):
         return 1
-    largest = max(
+    room = psutil.virtual_memory().available * 4 // 5
+    return max(1, min(cores(), room // needed_memory_bytes(config, image_size)))
+
+
+def needed_memory_bytes(config: StudyConfig, image_size: int) -> int:
+    """Estimate what evaluating a candidate takes, judged by the larger reference."""
+    if not _trains(config):
+        return LEAST_MEMORY_BYTES
+    return LEAST_MEMORY_BYTES + max(
         training_memory_bytes(architecture.resized(image_size), config.training.batch_size)
         for architecture in REFERENCES.values()
     )
-    room = psutil.virtual_memory().available * 4 // 5
-    return max(1, min(cores(), room // (largest + LEAST_MEMORY_BYTES)))
 
 
 @contextmanager
-def _crew(
-    make: EvaluatorMaker,
-    dataset: ImageDataset | None,
-    predictor: LatencyPredictor | None,
-    display: Display,
-) -> Iterator[Crew]:
+def _crew(prepared: Prepared) -> Iterator[Crew]:
+    make = prepared.make
     limits = Limits(make.config.trial_timeout_s, make.config.trial_memory_bytes)
     # A limit is kept by ending the process that exceeds it: it cannot be this one.
     if make.workers == 1 and not limits:
-        yield Alone(make.make(display.batch, dataset, predictor))
+        batch = prepared.display.batch
+        yield Alone(make.make(batch, prepared.dataset, prepared.predictor))
     else:
         with Workers(make.workers, make, limits) as workers:
             yield workers

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
-from contextlib import suppress
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import replace
+from typing import Generic, TypeVar
 
 import numpy as np
 
@@ -18,7 +19,7 @@ from search_spaces.errors import UserError
 from search_spaces.references import REFERENCES
 from search_spaces.space import SearchSpace
 from studies.config import StudyConfig
-from studies.crew import Crew, Event, Interrupted
+from studies.crew import Crew, Event, Hands, Interrupted
 from studies.records import State, StudyRecord, TrialRecord
 from studies.stopping import LEARNED, Stopper
 from studies.store import StudyStore
@@ -55,8 +56,14 @@ class Watcher:
         """A candidate was told."""
 
 
-class Runner:
+H_co = TypeVar("H_co", bound=Hands, covariant=True)
+
+
+class Runner(Generic[H_co]):
     """Drives one study; alone it asks and tells.
+
+    `run` does all of it with a crew that can be waited for. Where something else has the loop, that
+    calls `feed` whenever there may be room, `handle` for each event, and `close` at the end.
 
     Args:
         config: The question.
@@ -73,7 +80,7 @@ class Runner:
         config: StudyConfig,
         space: SearchSpace,
         store: StudyStore,
-        crew: Crew,
+        crew: H_co,
         watcher: Watcher | None = None,
         costs: KnownCosts | None = None,
         earlier: Sequence[TrialRecord] = (),
@@ -95,29 +102,38 @@ class Runner:
         self._stopped: dict[int, tuple[State, str]] = {}
         self._deaths: Counter[int] = Counter()
 
-    def run(self) -> StudyRecord:
+    def run(self: Runner[Crew]) -> StudyRecord:
         """Finish what was left unfinished, then run until the study has its trials.
 
         Raises:
             Interrupted: the user wants it to stop; what runs is left to be resumed.
             UserError: nothing could be evaluated at present; likewise.
         """
+        with self.blameless():
+            while self.feed():
+                self.handle(self.crew.next())
+            return self.close()
+
+    @contextmanager
+    def blameless(self) -> Iterator[None]:
+        """Blame no candidate that runs for an end by the user, or because of the machine."""
         try:
-            return self._run()
+            yield
         except (Interrupted, UserError):
-            for number in self._running:  # the candidates are not to blame for that end
+            for number in self._running:
                 with suppress(OSError):  # a full disk may be why
-                    self.store.note_progress(number)
+                    self.store.forget_starts(number)
             raise
 
-    def _run(self) -> StudyRecord:
-        while True:
-            while len(self._running) < self.crew.size and (trial := self._next()) is not None:
-                self._start(trial)
-            if not self._running:
-                break
-            self._handle(self.crew.next())
-        for trial in list(self._paused.values()):  # nothing brings them back any more
+    def feed(self) -> bool:
+        """Start what there is room for; return whether anything is being evaluated."""
+        while len(self._running) < self.crew.size and (trial := self._next()) is not None:
+            self._start(trial)
+        return bool(self._running)
+
+    def close(self) -> StudyRecord:
+        """End what was stopped early, when nothing brings it back any more; return the study."""
+        for trial in list(self._paused.values()):
             self._finish(trial.number, "stopped", trial.reason)
         return self._record
 
@@ -208,19 +224,21 @@ class Runner:
         most = MAX_STARTS_APART if self.crew.apart else MAX_STARTS
         starts = self.store.count_start(number) - 1
         if self._deaths[number] >= MAX_STARTS or starts >= most:
-            told = f"the process ended {starts} times while evaluating it"
+            times = max(starts, self._deaths[number])
+            told = f"the process ended {times} times while evaluating it"
             self._finish(number, "failed", f"{told}: {died}" if died else told)
         else:
             self.crew.start(number, trial.architecture, known)
 
-    def _handle(self, event: Event) -> None:
+    def handle(self, event: Event) -> None:
+        """Take note of what happened, tell and record it; after a finding, answer."""
         number, reason = event.number, event.reason
         if event.kind == "batch":
             self.watcher.batch(*event.batches, number)
         elif event.kind == "found":
             assert event.findings is not None
             self._found(number, event.findings)
-        elif event.kind == "died":
+        elif event.kind == "died" and number not in self._stopped:
             del self._running[number]
             self._deaths[number] += 1
             self._start(self.store.trial(number), reason)
@@ -241,8 +259,8 @@ class Runner:
         if findings.step == "device":
             self.store.keep(number, findings)  # what was measured need not be measured again
         elif findings.step == "training":
-            self.store.note_progress(number)
-            del self._deaths[number]
+            if self.store.note_progress(number, len(findings.history)):
+                del self._deaths[number]
             loss = findings.objectives[LEARNED]
             self._proposer.observe(trial.digest, len(findings.history), loss)
             stop = self._stopper.reason_to_stop(trial, findings)

@@ -9,7 +9,7 @@ import fcntl
 import json
 import os
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
@@ -297,6 +297,13 @@ class StudyStore:
         """Record what the last measurement of front and references found, by digest."""
         self.study.set_user_attr("final_latency", {k: asdict(one) for k, one in found.items()})
 
+    def mark_mixed(self, differing: Sequence[str]) -> None:
+        """Record that latencies were measured in an environment that differs so."""
+        environment = self.study.user_attrs["environment"]
+        mixed = list(dict.fromkeys([*environment.get("mixed", ()), *differing]))
+        if mixed != environment.get("mixed"):
+            self.study.set_user_attr("environment", {**environment, "mixed": mixed})
+
     def _told_last(self, trial: TrialRecord, final: Mapping[str, FinalLatency]) -> TrialRecord:
         anchor_ms = self.anchor_ms
         if trial.state != "complete" or trial.digest not in final or anchor_ms is None:
@@ -310,8 +317,16 @@ class StudyStore:
         trial.set_user_attr("starts", starts)
         return starts
 
-    def note_progress(self, number: int) -> None:
-        """Forget the starts so far: this one got somewhere."""
+    def note_progress(self, number: int, epochs: int) -> bool:
+        """Forget the starts so far if this one got further than any before; return whether."""
+        further = epochs > int(self._trial(number).user_attrs.get("epochs", 0))
+        if further:
+            self._trial(number).set_user_attr("epochs", epochs)
+            self.forget_starts(number)
+        return further
+
+    def forget_starts(self, number: int) -> None:
+        """Forget the starts so far: nothing speaks against the candidate."""
         trial = self._trial(number)
         if trial.user_attrs.get("starts"):
             trial.set_user_attr("starts", 0)
@@ -363,13 +378,9 @@ class StudyStore:
         """Return in what the environments differ that this study's latencies were measured in."""
         before = self.study.user_attrs.get("environment", environment)
         mixed = list(before.get("mixed", []))
-        elsewhere = [key for key in PLACE if before.get(key) != environment.get(key)]
-        timed = {"latency_ms", "predicted_latency_ms"}.intersection(
-            (*config.objectives, *config.limits)
-        )
-        if not elsewhere or not timed:
+        parts = differing_places(before, environment)
+        if not parts or not config.timed:
             return mixed
-        parts = [_difference(key, before.get(key), environment.get(key)) for key in elsewhere]
         if not mix:
             raise UserError(
                 f"study {config.name!r} was measured elsewhere ({'; '.join(parts)}): latencies "
@@ -397,6 +408,15 @@ class StudyStore:
         written = {"storage": portable(self.address, self.folder), "config": config.to_dict()}
         text = yaml.safe_dump(written, sort_keys=False, allow_unicode=True)
         write_whole(self.folder / HEAD, text.encode())
+
+
+def differing_places(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
+    """Say in what two environments differ that must agree where latency is measured."""
+    return [
+        _difference(key, before.get(key), now.get(key))
+        for key in PLACE
+        if before.get(key) != now.get(key)
+    ]
 
 
 def list_studies(root: Path) -> list[str]:

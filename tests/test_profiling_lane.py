@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 
 from profiling.errors import ProfilingError
-from profiling.lane import Lane
+from profiling.lane import Lane, as_the_host_counts
 
 HOLD = """
 import sys, time
@@ -185,3 +185,21 @@ def test_a_folder_that_cannot_be_written(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(ProfilingError, match="set TMPDIR"):
         Lane("cpu", tmp_path / "file")
+
+
+@pytest.mark.parametrize(
+    ("device", "visible", "counted"),
+    [
+        ("cpu", "2", "cpu"),
+        ("cuda", "", "cuda:0"),
+        ("cuda:1", "", "cuda:1"),
+        ("cuda", "3", "cuda:3"),
+        ("cuda:1", "2, 5", "cuda:5"),
+        ("cuda:0", "GPU-8d", "cuda:GPU-8d"),
+    ],
+)
+def test_processes_that_see_other_gpus_share_the_lane_of_the_same_one(
+    monkeypatch: pytest.MonkeyPatch, device: str, visible: str, counted: str
+) -> None:
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", visible)
+    assert as_the_host_counts(device) == counted

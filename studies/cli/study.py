@@ -40,6 +40,8 @@ _SHORTCUTS: dict[str, str] = {
     "threads": "threads",
     "trial_timeout": "trial_timeout_s",
     "trial_memory": "trial_memory_bytes",
+    "runner": "runner",
+    "address": "ray.address",
 }
 """Command-line option to configuration key."""
 
@@ -76,6 +78,8 @@ def study() -> None:
 @click.option("--threads", type=int, help="Threads for training, of each worker.")
 @click.option("--trial-timeout", metavar="TIME", help="Longest time of a trial: 90s, 30m, 2h.")
 @click.option("--trial-memory", metavar="SIZE", help="Most memory of a trial: 4GB, 1500MB.")
+@click.option("--runner", help="Where candidates are evaluated: local or ray.")
+@click.option("--address", help="Ray cluster (HOST:PORT or auto); default: one on this machine.")
 @click.option("--set", "settings", multiple=True, metavar="KEY=VALUE", help="Any other setting.")
 @click.option("--storage", help="journal:PATH or a database URL; default: a journal in the folder.")
 @click.option("--png", is_flag=True, help="Also write the figures as PNG (needs a Chromium).")
@@ -122,6 +126,8 @@ def run(
     overrides |= _data_overrides(celeba, folder)
     overrides |= parse_overrides(settings, "--set")
     resolved = load_config(config, overrides)
+    if shortcuts["address"] and resolved.runner != "ray":
+        raise UserError("--address: names a Ray cluster, so it needs --runner ray")
     display = Display(stderr, resolved.search.trials, resolved.training.epochs)
     with Interruption() as interruption, _one_line_warnings():
         try:

@@ -9,6 +9,7 @@ from statistics import fmean, pstdev
 import torch
 from pydantic import BaseModel, ConfigDict, ValidationError
 
+from nas.artefacts import write_whole
 from nas.latency import measure_together, one_image
 from nas.vae import build_vae
 from profiling.environment import fingerprint
@@ -18,7 +19,6 @@ from profiling.latency import LatencyConfig, batched
 from profiling.paired import Turns
 from profiling.timing import measuring, timer_for
 from search_spaces.architecture import Architecture
-from studies.store import write_atomically
 
 BATCHES = (1, 32)
 
@@ -81,7 +81,7 @@ def timing(
     if found is None or found.source != source:
         found = _measured(architectures, latency, device, source, progress)
         path.parent.mkdir(parents=True, exist_ok=True)
-        write_atomically(path, found.model_dump_json(indent=1).encode())
+        write_whole(path, found.model_dump_json(indent=1).encode())
     return found
 
 

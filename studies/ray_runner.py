@@ -1,0 +1,337 @@
+"""A study on Ray Tune: Tune has the loop, the study's own runner asks, tells and decides.
+
+Tune's searcher takes from the runner what to evaluate, its scheduler hands over what was found and
+gets the decision. Each time an evaluation begins or begins again is one Tune trial. What workers
+write comes through Tune's checkpoints into the study's folder, where a local run would have put it:
+so either can go on with what the other began. The Optuna storage stays the only record.
+"""
+
+from __future__ import annotations
+
+import shutil
+import tempfile
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any, Literal
+
+import pyarrow.fs
+import ray
+from ray import tune
+from ray.tune.experiment import Trial
+from ray.tune.schedulers import FIFOScheduler, TrialScheduler
+from ray.tune.search import Searcher
+
+from nas.evaluate import Findings
+from search_spaces.architecture import Architecture
+from search_spaces.errors import UserError
+from studies.crew import Event
+from studies.ray_cluster import Cluster
+from studies.ray_trial import TOLD, Board, Evaluation, Make, Start, Told
+from studies.records import StudyRecord
+from studies.runner import Runner
+
+_CHECKPOINT = "checkpoint.safetensors"
+
+_READ_S = 0.5
+"""Seconds between two looks at how far the workers' epochs are."""
+
+
+class TuneCrew:
+    """Hands of a `Runner`: what it wants to start, and what it answers, for Tune to carry out.
+
+    Args:
+        make: Makes the evaluator of each worker; sent there.
+        objectives: Names of the study's objectives; every result holds all of them.
+        cluster: Where trials run.
+        artefacts: The study's folder of artefacts.
+        storage: Folder or URI that every node can reach, for Tune's checkpoints.
+        most: Evaluations at once, at most; None for as many as there is room for.
+        on_elsewhere: Told in what the environment of a worker differs from the study's.
+    """
+
+    apart = True
+
+    def __init__(
+        self,
+        make: Make,
+        objectives: Sequence[str],
+        cluster: Cluster,
+        artefacts: Path,
+        storage: str,
+        most: int | None = None,
+        on_elsewhere: Callable[[Sequence[str]], None] | None = None,
+    ) -> None:
+        self._make, self._objectives, self._cluster = make, tuple(objectives), cluster
+        self._artefacts, self._storage, self._most = artefacts, storage, most
+        self._on_elsewhere = on_elsewhere
+        self._asked: list[Start] = []
+        self._goes_on = True
+
+    @property
+    def size(self) -> int:
+        """Trials that there is room for; at least one, since nodes may come back."""
+        return max(1, min(self._cluster.room, self._most or self._cluster.room))
+
+    def start(self, number: int, architecture: Architecture, known: Findings | None = None) -> None:
+        """Have it evaluated from where an earlier evaluation left its checkpoint."""
+        checkpoint = self._handed_over(architecture.digest)
+        self._asked.append(Start(number, architecture, known, checkpoint))
+
+    def answer(self, number: int, go_on: bool) -> None:
+        """Decide what the scheduler says of the finding that is being handled."""
+        self._goes_on = go_on
+
+    def run(self, runner: Runner[TuneCrew]) -> StudyRecord:
+        """Let Tune evaluate until the runner has no more."""
+        folder = f"{self._storage}/{_EXPERIMENT}"
+        _remove(folder)  # of a driver that was killed
+        try:
+            with runner.blameless():
+                self._tuner(_Callbacks(self, runner)).fit()
+        finally:
+            _remove(folder)
+        return runner.close()
+
+    def _tuner(self, callbacks: _Callbacks) -> tune.Tuner:
+        trainable = tune.with_parameters(
+            Evaluation, make=self._make, objectives=self._objectives, board=callbacks.board
+        )
+        return tune.Tuner(
+            tune.with_resources(trainable, self._cluster.need),
+            tune_config=tune.TuneConfig(
+                search_alg=_Searcher(callbacks),
+                scheduler=_Scheduler(callbacks),
+                num_samples=-1,
+                reuse_actors=True,
+                trial_name_creator=_name,
+                trial_dirname_creator=_folder_name,
+            ),
+            run_config=tune.RunConfig(
+                name=_EXPERIMENT,
+                storage_path=self._storage,
+                verbose=0,
+                callbacks=[_Watcher(callbacks)],
+                checkpoint_config=tune.CheckpointConfig(num_to_keep=1, checkpoint_at_end=False),
+                failure_config=tune.FailureConfig(max_failures=0),  # the runner begins it again
+            ),
+        )
+
+    def take(self) -> Start | None:
+        """Return what to start next."""
+        return self._asked.pop(0) if self._asked else None
+
+    def goes_on(self) -> bool:
+        """Return the last answer."""
+        answer, self._goes_on = self._goes_on, True
+        return answer
+
+    def elsewhere(self, differing: Sequence[str]) -> None:
+        """Take note of a worker in another environment."""
+        if differing and self._on_elsewhere:
+            self._on_elsewhere(differing)
+
+    def receive(self, digest: str, checkpoint: tune.Checkpoint) -> None:
+        """Put what a worker wrote into the study's folder; a reader sees old files or new ones."""
+        folder = self._artefacts / digest
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(dir=self._artefacts, prefix=".") as arriving:
+            received = list(Path(checkpoint.to_directory(arriving)).iterdir())
+            for path in received:
+                path.replace(folder / path.name)
+        if _CHECKPOINT not in {path.name for path in received}:  # its training is over
+            self.forget(digest)
+
+    def forget(self, digest: str) -> None:
+        """Remove the checkpoint of a training that needs none any more."""
+        (self._artefacts / digest / _CHECKPOINT).unlink(missing_ok=True)
+
+    def _handed_over(self, digest: str) -> str | None:
+        """Copy the study's checkpoint of a training to where workers find it."""
+        path = self._artefacts / digest / _CHECKPOINT
+        if not path.exists():
+            return None
+        target = f"{self._storage}/{_EXPERIMENT}/resumed/{digest}"
+        filesystem, inner = pyarrow.fs.FileSystem.from_uri(target)
+        filesystem.create_dir(inner)
+        pyarrow.fs.copy_files(
+            str(path),
+            f"{inner}/{_CHECKPOINT}",
+            source_filesystem=pyarrow.fs.LocalFileSystem(),
+            destination_filesystem=filesystem,
+        )
+        return target
+
+
+_EXPERIMENT = "tune"
+"""Tune's folder in the storage; nothing in it is needed after a run."""
+
+
+class _Callbacks:
+    """What Tune calls, told to the runner.
+
+    The first error that happens there ends the run, but from `suggest`, which Tune calls again and
+    again: an error in any other place it would take for a trial's.
+    """
+
+    def __init__(self, crew: TuneCrew, runner: Runner[TuneCrew]) -> None:
+        self._crew, self._runner = crew, runner
+        self._running: set[int] = set()
+        self._error: Exception | None = None
+        self._board = Board.beside_the_driver()
+        self._reading: Any = None
+        self._read = time.monotonic()
+
+    @property
+    def board(self) -> Any:
+        """Where workers write how far they are."""
+        return self._board
+
+    def suggest(self) -> dict[str, Start] | str | None:
+        """Return what to evaluate next, None while there is nothing, `FINISHED` at the end."""
+        if self._error:
+            raise self._error
+        going_on, start = self._runner.feed(), self._crew.take()
+        if start is None:
+            return None if going_on else Searcher.FINISHED
+        self._running.add(start.number)
+        return {"start": start}
+
+    def result(self, start: Start, told: Told) -> str:
+        """Hand a finding to the runner; return Tune's word for its decision."""
+        self._crew.elsewhere(told.elsewhere)
+        if told.findings is None:
+            return TrialScheduler.STOP
+        self._handle(Event(start.number, "found", findings=told.findings))
+        over = told.findings.step == "done" or self._error or not self._crew.goes_on()
+        return TrialScheduler.STOP if over else TrialScheduler.CONTINUE
+
+    def received(self, start: Start, checkpoint: tune.Checkpoint) -> None:
+        """Take over what a worker wrote."""
+        try:
+            self._crew.receive(start.architecture.digest, checkpoint)
+        except OSError as error:
+            self._error = self._error or UserError(f"{error.filename}: {error.strerror}")
+
+    def ended(self, start: Start, told: Told) -> None:
+        """Tell the runner that an evaluation is over; its last checkpoint has been received."""
+        if told.kind == "refused":
+            self._error = self._error or UserError(str(told.reason))
+        elif told.kind == "broken":
+            self._error = self._error or RuntimeError(f"a worker broke down:\n{told.reason}")
+        elif told.kind == "failed":
+            self._crew.forget(start.architecture.digest)
+        self._running.discard(start.number)
+        kind: Literal["failed", "ended"] = "failed" if told.kind == "failed" else "ended"
+        self._handle(Event(start.number, kind, reason=told.reason))
+
+    def died(self, start: Start) -> None:
+        """Tell the runner that a worker is gone; it begins the trial again."""
+        self._running.discard(start.number)
+        self._handle(Event(start.number, "died", reason="its process is gone"))
+
+    def look_at_board(self) -> None:
+        """Tell the runner how far epochs are, without waiting for the answer."""
+        if self._reading is None:
+            if time.monotonic() - self._read >= _READ_S:
+                self._reading, self._read = self._board.read.remote(), time.monotonic()
+            return
+        if ray.wait([self._reading], timeout=0)[0]:
+            for number, batches in ray.get(self._reading).items():
+                if number in self._running:
+                    self._handle(Event(number, "batch", batches=batches))
+            self._reading = None
+
+    def _handle(self, event: Event) -> None:
+        if self._error:
+            return
+        try:
+            self._runner.handle(event)
+        except Exception as error:
+            self._error = error
+
+
+class _Unpickled:
+    """Tune pickles what it is given, for a `restore` that has no use: the storage is the record."""
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return (object, ())
+
+
+class _Searcher(_Unpickled, Searcher):
+    def __init__(self, callbacks: _Callbacks) -> None:
+        super().__init__()
+        self._callbacks = callbacks
+
+    def suggest(self, trial_id: str) -> Any:
+        return self._callbacks.suggest()
+
+    def on_trial_complete(
+        self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False
+    ) -> None:
+        pass  # the scheduler knows the trial itself
+
+    def save(self, checkpoint_path: str) -> None:
+        pass
+
+    def restore(self, checkpoint_path: str) -> None:
+        pass
+
+
+class _Scheduler(_Unpickled, FIFOScheduler):
+    def __init__(self, callbacks: _Callbacks) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+        self._callbacks = callbacks
+
+    def on_trial_result(self, tune_controller: Any, trial: Trial, result: dict[str, Any]) -> str:
+        return self._callbacks.result(trial.config["start"], result[TOLD])
+
+    def on_trial_complete(self, tune_controller: Any, trial: Trial, result: dict[str, Any]) -> None:
+        self._callbacks.ended(trial.config["start"], result[TOLD])
+        _remove_trial(trial)
+
+    def on_trial_error(self, tune_controller: Any, trial: Trial) -> None:
+        self._callbacks.died(trial.config["start"])
+        _remove_trial(trial)
+
+
+class _Watcher(_Unpickled, tune.Callback):
+    def __init__(self, callbacks: _Callbacks) -> None:
+        self._callbacks = callbacks
+
+    def on_checkpoint(
+        self,
+        iteration: int,
+        trials: list[Trial],
+        trial: Trial,
+        checkpoint: tune.Checkpoint,
+        **info: Any,
+    ) -> None:
+        self._callbacks.received(trial.config["start"], checkpoint)
+
+    def on_step_begin(self, iteration: int, trials: list[Trial], **info: Any) -> None:
+        self._callbacks.look_at_board()
+
+
+def _name(trial: Trial) -> str:
+    return f"trial-{trial.config['start'].number}"
+
+
+def _folder_name(trial: Trial) -> str:
+    return f"{_name(trial)}-{trial.trial_id}"
+
+
+def _remove_trial(trial: Trial) -> None:
+    storage = trial.storage
+    if storage is not None:
+        _remove(storage.trial_fs_path, storage.storage_filesystem)
+        shutil.rmtree(storage.trial_driver_staging_path, ignore_errors=True)
+
+
+def _remove(path: str, filesystem: Any = None) -> None:
+    try:
+        if filesystem is None:
+            filesystem, path = pyarrow.fs.FileSystem.from_uri(path)
+        filesystem.delete_dir(path)
+    except OSError:
+        pass  # it was never there, or stays behind without harm

@@ -1,0 +1,330 @@
+"""Studies on Ray Tune: two nodes on this machine, with workers, nodes and drivers that die."""
+
+from __future__ import annotations
+
+import logging
+import shutil
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import ray
+from ray.cluster_utils import Cluster as Nodes
+
+from nas.checkpoint import load_vae
+from nas.evaluate import Findings
+from profiling.allocator import tune_allocator
+from profiling.environment import fingerprint
+from profiling.lane import Lane
+from search_spaces.errors import UserError
+from studies import runner
+from studies.config import StudyConfig
+from studies.launch import EvaluatorMaker
+from studies.ray_cluster import Cluster
+from studies.ray_trial import RemoteMaker
+from studies.records import StudyRecord
+from studies.runner import Watcher
+from studies.store import StudyStore
+from tests.command import nas
+from tests.fake_ray import RayMaker, run_here, run_on_ray
+from tests.test_stopping import EPOCHS, asked
+
+SMALL = ["--space", "tiny", "--epochs", "1", "--images", "30", "--runner", "ray"]
+QUICK = ["--set", "latency.max_rounds=2", "--set", "latency.attempts=1"]
+QUICK += ["--set", "latency.min_rounds=2"]
+
+
+@pytest.fixture(scope="module")
+def nodes(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
+    """Return a cluster of one node, to which more can be added."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("RAY_USAGE_STATS_ENABLED", "0")
+        patch.setenv("NAS_CACHE_DIR", str(tmp_path_factory.mktemp("cache")))
+        folder = tempfile.mkdtemp(prefix="ray-", dir="/tmp")  # its sockets allow no long path
+        head = {"num_cpus": 2, "num_gpus": 1, "temp_dir": folder}
+        cluster = Nodes(initialize_head=True, head_node_args=head)
+        ray.init(address=cluster.address, log_to_driver=False, logging_level=logging.CRITICAL)
+        yield cluster
+        ray.shutdown()
+        cluster.shutdown()  # type: ignore[no-untyped-call]
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def search(trials: int, **more: Any) -> dict[str, Any]:
+    return {"sampler": "random", "trials": trials, **more}
+
+
+def trained(maker: RayMaker) -> Counter[tuple[str, str]]:
+    return Counter((digest, epoch) for digest, epoch, *_ in maker.log)
+
+
+def check_whole(root: Path, record: StudyRecord, trials: int) -> None:
+    """Every trial is over and was recorded once; complete ones have their weights."""
+    assert not [trial for trial in record.trials if trial.state == "running"]
+    assert sum(not trial.reference for trial in record.trials) == trials
+    assert len({trial.digest for trial in record.trials}) == len(record.trials)
+    assert record.trials == StudyStore.open(root, "s").record().trials
+    for trial in record.complete:
+        folder = record.folder / "artefacts" / trial.digest
+        assert (folder / "weights.safetensors").read_text() == trial.digest
+        assert not (folder / "checkpoint.safetensors").exists()
+    assert not (record.folder / "tune").exists()
+
+
+@pytest.mark.parametrize("sampler", ["tpe", "random"])
+def test_one_worker_gives_the_very_record_of_a_local_run(
+    tmp_path: Path, nodes: Any, sampler: str
+) -> None:
+    wanted = asked(search=search(9, sampler=sampler, early_stopping={}))
+    local = run_here(tmp_path / "local", wanted, RayMaker(tmp_path))
+    record = run_on_ray(tmp_path / "ray", wanted, RayMaker(tmp_path), most=1)
+    assert Counter(trial.state for trial in record.trials)["stopped"] >= 1
+    assert record.trials == local.trials
+    check_whole(tmp_path / "ray", record, 9)
+    for trial in record.trials:
+        left = record.folder / "artefacts" / trial.digest / "checkpoint.safetensors"
+        assert not left.exists()  # nothing calls it back any more
+
+
+def test_two_at_a_time_with_whatever_befalls_them(tmp_path: Path, nodes: Any) -> None:
+    maker = RayMaker(tmp_path)
+    for trouble, times in {"killed": 2, "failed": 1, "nan": 1}.items():
+        (tmp_path / trouble).write_text(str(times))
+    record = run_on_ray(tmp_path, asked(search=search(8)), maker)
+    assert Counter(t.state for t in record.trials) == {"complete": 8, "failed": 2}
+    assert sorted(t.reason or "" for t in record.trials if t.state == "failed") == [
+        "reconstruction_loss is nan",
+        "training diverged at epoch 2",
+    ]
+    assert (tmp_path / "killed").read_text() == "0"
+    assert len({process for *_, process, _ in maker.log}) >= 2
+    assert max(trained(maker).values()) == 1  # killed ones went on from their last epoch
+    check_whole(tmp_path, record, 8)
+
+
+def test_what_kills_every_worker_fails(tmp_path: Path, nodes: Any) -> None:
+    maker = RayMaker(tmp_path)
+    (tmp_path / "killed").write_text(str(runner.MAX_STARTS + 1))
+    record = run_on_ray(tmp_path, asked(search=search(1)), maker, most=1)
+    assert [trial.state for trial in record.trials] == ["failed", "complete", "complete"]
+    assert f"{runner.MAX_STARTS} times" in (record.trials[0].reason or "")
+
+
+@pytest.mark.parametrize(
+    ("trouble", "error", "message"),
+    [
+        ("refused", UserError, "disk: full; make room"),
+        ("broken", RuntimeError, "ZeroDivisionError: a fault of ours"),
+    ],
+)
+def test_faults_that_are_no_candidate_s_end_the_study(
+    tmp_path: Path, nodes: Any, trouble: str, error: type[Exception], message: str
+) -> None:
+    (tmp_path / trouble).write_text("1")
+    with pytest.raises(error, match=message):
+        run_on_ray(tmp_path, asked(), RayMaker(tmp_path), most=1)
+    left = StudyStore.open(tmp_path, "s").record()
+    assert [trial.state for trial in left.trials] == ["running"]
+
+
+def test_limits_reject_in_the_same_worker(tmp_path: Path, nodes: Any) -> None:
+    maker = RayMaker(tmp_path)
+    wanted = asked(limits={"params": 6000}, search=search(4))
+    record = run_on_ray(tmp_path, wanted, maker, most=1)
+    rejected = {trial.digest for trial in record.trials if trial.state == "rejected"}
+    assert rejected
+    assert not rejected & {digest for digest, *_ in maker.log}
+    assert len({process for *_, process, _ in maker.log}) == 1
+
+
+def test_a_node_that_dies_gives_its_trials_to_the_other(tmp_path: Path, nodes: Any) -> None:
+    maker = RayMaker(tmp_path, epoch_s=0.4)
+    doomed = nodes.add_node(num_cpus=2)
+    nodes.wait_for_nodes()
+    killer = threading.Thread(target=_kill_when_it_trains, args=(maker, nodes, doomed))
+    killer.start()
+    record = run_on_ray(tmp_path, asked(search=search(2)), maker, most=4)
+    killer.join()
+    assert {trial.state for trial in record.trials} == {"complete"}
+    check_whole(tmp_path, record, 2)
+    by_node = Counter(node for *_, node in maker.log)
+    assert by_node[doomed.node_id] >= 1
+    assert set(by_node) == {doomed.node_id, nodes.head_node.node_id}
+    # An epoch whose checkpoint was on its way when the node died is trained once more.
+    again = [epoch for epoch, times in trained(maker).items() if times > 1]
+    assert len(again) <= 2
+    assert max(trained(maker).values()) <= 2
+    assert len(trained(maker)) == len(record.trials) * EPOCHS
+
+
+def _kill_when_it_trains(maker: RayMaker, nodes: Any, doomed: Any) -> None:
+    while not any(node == doomed.node_id and int(epoch) >= 3 for _, epoch, _, node in maker.log):
+        time.sleep(0.05)
+    nodes.remove_node(doomed, allow_graceful=False)
+
+
+@pytest.mark.parametrize("after", [4, 40])
+def test_a_killed_driver_loses_nothing_and_repeats_nothing(
+    tmp_path: Path, nodes: Any, after: int
+) -> None:
+    maker = RayMaker(tmp_path)
+    code = "import sys; from tests.fake_ray import drive; drive(*sys.argv[1:])"
+    command = [sys.executable, "-c", code, str(tmp_path), nodes.address]
+    driver = subprocess.Popen(command, cwd=Path(__file__).parents[1])
+    while len(maker.log) < after and driver.poll() is None:
+        time.sleep(0.05)
+    assert driver.poll() is None
+    driver.kill()
+    driver.wait()
+    before = StudyStore.open(tmp_path, "s").record()
+    assert "running" in {trial.state for trial in before.trials}
+    record = run_on_ray(tmp_path, asked(), maker, most=2)
+    check_whole(tmp_path, record, 20)
+    kept = [trial for trial in before.trials if trial.state == "complete"]
+    assert [record.trial(trial.number) for trial in kept] == kept
+    assert sum(times - 1 for times in trained(maker).values()) <= 4  # two were being trained
+
+
+def test_either_runner_goes_on_with_what_the_other_began(tmp_path: Path, nodes: Any) -> None:
+    wanted = asked(search=search(1))
+    for first, second, name in ((run_here, run_on_ray, "a"), (run_on_ray, run_here, "b")):
+        root = tmp_path / name
+        root.mkdir()
+        maker = _Breaking(root)
+        with pytest.raises((ZeroDivisionError, RuntimeError), match="a fault of ours"):
+            first(root, wanted, maker)
+        record = second(root, wanted, maker)
+        check_whole(root, record, 1)
+        assert set(trained(maker).values()) == {1}
+
+
+class _Breaking(RayMaker):
+    """Breaks down once, at the fifth epoch of all."""
+
+    def befalls(self, trouble: str) -> bool:
+        if trouble == "broken" and len(self.log) == 4 and not (self.folder / "broke").exists():
+            (self.folder / "broke").touch()
+            return True
+        return False
+
+
+def test_a_trial_that_no_node_has_room_for_is_refused(tmp_path: Path, nodes: Any) -> None:
+    with pytest.raises(UserError, match=r"no node has room .* 64 CPU; the nodes have 2 CPU"):
+        run_on_ray(tmp_path, asked(), RayMaker(tmp_path), cpus=64)
+
+
+def test_a_part_of_a_gpu_makes_room_for_several(nodes: Any) -> None:
+    assert Cluster({"CPU": 0.5, "GPU": 0.5}).room == 2
+    assert Cluster({"CPU": 0.25, "GPU": 0.4}).room == 2  # never across two GPUs
+    assert Cluster({"GPU": 1}).room == 1
+
+
+class _Held(Watcher):
+    """Holds the measurement lane from the first finding on, for two seconds."""
+
+    def __init__(self) -> None:
+        self.held = Lane("cpu").measuring()
+        self.steps: list[str] = []
+        self.while_held: list[str] = []
+
+    def found(self, number: int, findings: Findings) -> None:
+        if not self.steps:
+            self.held.__enter__()
+            threading.Timer(2.0, self.release).start()
+        self.steps.append(findings.step)
+
+    def release(self) -> None:
+        self.while_held = list(self.steps)
+        self.held.__exit__(None, None, None)
+
+
+def test_real_trials_wait_for_whoever_measures_on_their_host(
+    tmp_path: Path, nodes: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    watcher = _Held()
+    monkeypatch.setattr("studies.display.Display.found", lambda _, *found: watcher.found(*found))
+    options = ["--objectives", "reconstruction_loss,params", "--trials", "0"]
+    assert nas("study", "run", "quickstart", *SMALL, *options, "--root", str(tmp_path)) == 0
+    assert set(watcher.while_held) == {"static"}
+    assert watcher.steps.count("training") == 2
+
+
+def test_a_real_study_measures_trains_and_reports(tmp_path: Path, nodes: Any) -> None:
+    options = ["--trials", "1", *QUICK, "--root", str(tmp_path)]
+    assert nas("study", "run", "quickstart", *SMALL, *options) == 0
+    record = StudyStore.open(tmp_path, "quickstart").record()
+    assert [trial.state for trial in record.trials] == ["complete"] * 3
+    assert record.measured_together
+    for trial in record.trials:
+        folder = record.folder / "artefacts" / trial.digest
+        assert {path.name for path in folder.iterdir()} == {
+            "weights.safetensors",
+            "reconstructions.npy",
+            "latency.json",
+        }
+        assert load_vae(folder / "weights.safetensors").architecture == trial.architecture
+        assert trial.objectives["latency_ms"] > 0
+    assert (record.folder / "report.html").exists()
+
+
+def remote_maker(folder: Path, environment: dict[str, Any], mix: bool) -> RemoteMaker:
+    values = {"name": "s", "space": "tiny", "objectives": ["params", "latency_ms"]}
+    make = EvaluatorMaker(StudyConfig.model_validate(values), 32, "cpu", folder, 1.0)
+    return RemoteMaker(make, {"data_fingerprint": None, **environment}, True, mix)
+
+
+def test_a_worker_in_another_environment_is_refused_or_marked(tmp_path: Path) -> None:
+    tune_allocator()
+    here = fingerprint("cpu").model_dump()
+
+    def evaluate(environment: dict[str, Any], mix: bool = False) -> Any:
+        return remote_maker(tmp_path, environment, mix)(lambda done, total: None, tmp_path)
+
+    assert evaluate(here).elsewhere == []
+    other = {**here, "torch_version": "1.0"}
+    with pytest.raises(UserError, match=r'torch_version was "1.0".*--mix-environments'):
+        evaluate(other)
+    assert "torch_version" in evaluate(other, mix=True).elsewhere[0]
+    with pytest.raises(UserError, match="images are others than the study's"):
+        evaluate({**here, "data_fingerprint": "0" * 12})
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--address", "auto"], "needs --runner ray"),
+        (["--runner", "ray", "--address", "ray://h:1"], "run the command on a node"),
+        (["--runner", "ray", "--set", "ray.cpu_per_trial=2"], "cpus_per_trial"),
+        (["--runner", "slurm"], "is not one of local, ray"),
+    ],
+)
+def test_what_cannot_be_is_refused_in_one_line(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], options: list[str], message: str
+) -> None:
+    assert nas("study", "run", "quickstart", "--root", str(tmp_path), *options) == 2
+    assert message in " ".join(capsys.readouterr().err.split())
+
+
+@pytest.mark.parametrize(
+    ("setting", "message"),
+    [
+        ({"ray": {"cpu_per_trial": 1}}, "cpu_per_trial"),
+        ({"ray": {"gpus_per_trial": 1.5}}, "whole numbers"),
+        ({"ray": {"cpus_per_trial": 0}}, "greater than 0"),
+        ({"ray": {"storage_path": "here"}}, "absolute path or a URI"),
+        ({"runner": "slurm"}, "'local' or 'ray'"),
+        ({"runner": "ray", "device": "cuda"}, "gpus_per_trial above 0"),
+        ({"runner": "ray", "trial_timeout_s": 60}, "trial_timeout_s: kept on this machine only"),
+        ({"runner": "ray", "trial_memory_bytes": "4GB"}, "trial_memory_bytes: kept on this"),
+    ],
+)
+def test_faulty_settings_are_refused(setting: dict[str, Any], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        StudyConfig.model_validate({"name": "s", "space": "tiny", **setting})
