@@ -59,6 +59,8 @@ class Simulated:
     `size` x the time gone they waited for the driver.
     """
 
+    apart = True
+
     def __init__(self, size: int, trial_s: float, steps: int, evaluate: Evaluate) -> None:
         self.size, self._steps, self._evaluate = size, steps, evaluate
         self._step_s = trial_s / steps

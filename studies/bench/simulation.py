@@ -16,7 +16,6 @@ from typing import Any, Protocol, runtime_checkable
 
 from studies.bench.tables import Archive, Member, Row, Table
 
-
 _NOTHING_LEFT = 1e-9
 """Regret at which the exact front is complete: a search ends there, rounding errors apart."""
 
