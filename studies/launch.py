@@ -84,6 +84,8 @@ def run_study(
         if measures and anchor_ms is None:
             anchor_ms = measure_anchor(space.image_size, config.latency, device)
         store.create(config, space, {**facts, "original_latency_ms": anchor_ms}, mix)
+        if measures:  # where another driver came first, it is told in its
+            anchor_ms = store.anchor_ms
         if dataset is not None:
             np.save(store.artefacts / "samples.npy", shown_images(dataset))
         make = EvaluatorMaker(config, space.image_size, str(device), store.artefacts, anchor_ms)
@@ -92,7 +94,10 @@ def run_study(
             runner = Runner(config, space, store, crew, display, costs, earlier)
             record = runner.run()
         if measures:
-            with progress_bar("measuring the front again") as progress:
+            with (
+                store.others.claimed("measuring the front"),
+                progress_bar("measuring the front again") as progress,
+            ):
                 record = measure_front(store, config.latency, device, progress)
         return record, runner.gave_up
 

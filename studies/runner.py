@@ -10,7 +10,7 @@ import numpy as np
 
 from nas.evaluate import Findings
 from nas.known_costs import KnownCosts
-from nas.search import Proposer, make_proposer
+from nas.search import Proposal, Proposer, make_proposer
 from search_spaces.architecture import Architecture
 from search_spaces.references import REFERENCES
 from search_spaces.space import SearchSpace
@@ -78,6 +78,15 @@ class Runner:
         unfinished = store.unfinished()
         self._left = [trial for trial in unfinished if trial.state == "running"]
         self._paused = {trial.digest: trial for trial in unfinished if trial.state == "stopped"}
+        self._known: dict[int, State] = {t.number: t.state for t in self._record.trials}
+        """What was last heard of trials, for those of other drivers."""
+        self._elsewhere: set[int] = set()
+        if store.others.me:  # else what runs was left behind
+            running = [t for t in self._record.trials if t.state == "running" and not t.reference]
+            self._elsewhere = {trial.number for trial in running}
+        self._taken: set[str] = set()
+        self._held: Proposal | None = None
+        self._lost: set[int] = set()
         self._proposer = self._restore()
         self._references = {trial.reference for trial in self._record.trials}
         self._running: dict[int, TrialRecord] = {}
@@ -89,9 +98,10 @@ class Runner:
         while True:
             while len(self._running) < self.crew.size and (trial := self._next()) is not None:
                 self._start(trial)
-            if not self._running:
+            if self._running:
+                self._handle(self.crew.next())
+            elif not self.store.others.wait():
                 break
-            self._handle(self.crew.next())
         for trial in list(self._paused.values()):  # nothing brings them back any more
             self._finish(trial.number, "stopped", trial.reason)
         return self._record
@@ -99,8 +109,24 @@ class Runner:
     def _next(self) -> TrialRecord | None:
         """Return what to evaluate next: what was left, references, then proposals.
 
-        None while what runs may fill the study, or when there is no more to propose.
+        None while what runs may fill the study, or when there is no more to propose. What other
+        drivers did meanwhile is heard before anything is decided.
         """
+        if trial := self.store.others.in_turn(self._due):
+            return trial
+        while self._has_room():
+            self.gave_up = self._hopeless()
+            if not self.gave_up and self._held is None:
+                self._held = self._proposer.propose()
+            if self.gave_up or self._held is None:
+                return None
+            if (number := self.store.others.in_turn(self._begin_held)) is not None:
+                return self.store.trial(number)
+        return None
+
+    def _due(self) -> TrialRecord | None:
+        """Return what comes before any proposal."""
+        self._listen()
         if self._left:
             return self._left.pop(0)
         for name, architecture in REFERENCES.items():
@@ -108,17 +134,61 @@ class Runner:
                 return self._begin_reference(name, architecture.resized(self.space.image_size))
         if digest := self._stopper.resumable(self._paused):
             return self._paused.pop(digest)
+        return None
+
+    def _has_room(self) -> bool:
+        """Whether the study may still want a candidate, all that runs anywhere counted in."""
         pending = sum(not trial.reference for trial in self._running.values())
-        if self.gave_up or self.searched + pending >= self.config.search.trials:
-            return None
-        self.gave_up = self._hopeless()
-        proposal = None if self.gave_up else self._proposer.propose()
-        if proposal is None:
-            return None
-        number = self.store.begin(
-            proposal.architecture, proposal.assignment, self.space, repeats=proposal.repeats
-        )
-        return self.store.trial(number)
+        evaluated = self.searched + pending + len(self._elsewhere)
+        return not self.gave_up and evaluated < self.config.search.trials
+
+    def _begin_held(self) -> int | None:
+        """Begin the proposal at hand; it stays at hand if the study has filled up meanwhile."""
+        self._listen()
+        proposal = self._held
+        assert proposal is not None
+        if proposal.architecture.digest in self._taken:
+            self._held = None
+        elif self._has_room():
+            number = self.store.begin(
+                proposal.architecture, proposal.assignment, self.space, repeats=proposal.repeats
+            )
+            self._held = None
+            return number
+        return None
+
+    def _listen(self) -> None:
+        """Learn what other drivers began and ended; adopt what those left that are gone."""
+        news, orphans = self.store.others.hear(self._known)
+        for trial in news:
+            self._learn(trial)
+        for trial in orphans:
+            self._adopt(trial)
+
+    def _learn(self, trial: TrialRecord) -> None:
+        self._known[trial.number] = trial.state
+        self._taken.add(trial.digest)
+        self._proposer.register(self.space.assignment(trial.architecture), trial.architecture)
+        self._references.add(trial.reference)
+        self._elsewhere.discard(trial.number)
+        self._paused.pop(trial.digest, None)
+        if trial.number in self._running:
+            self._lost.add(trial.number)
+        if trial.state == "running":
+            if not trial.reference:
+                self._elsewhere.add(trial.number)
+            return
+        if trial.state != "stopped":  # which its driver may yet go on with
+            self._tell(self._proposer, trial)
+        self._stopper.restore(trial)
+        self._put(trial)
+
+    def _adopt(self, trial: TrialRecord) -> None:
+        self._elsewhere.discard(trial.number)
+        if trial.state == "stopped":
+            self._paused[trial.digest] = trial
+        else:
+            self._left.append(trial)
 
     @property
     def searched(self) -> int:
@@ -145,7 +215,8 @@ class Runner:
             )
         for trial in self._record.trials:
             proposer.register(self.space.assignment(trial.architecture), trial.architecture)
-            if trial.state != "running" and trial.digest not in self._paused:
+            open_elsewhere = trial.state == "stopped" and self.store.others.me is not None
+            if trial.state != "running" and trial.digest not in self._paused and not open_elsewhere:
                 self._tell(proposer, trial)
             self._stopper.restore(trial)
         return proposer
@@ -169,10 +240,10 @@ class Runner:
         )
 
     def _begin_reference(self, name: str, architecture: Architecture) -> TrialRecord:
-        self._references.add(name)
         assignment = self.space.assignment(architecture)
         self._proposer.register(assignment, architecture)
         number = self.store.begin(architecture, assignment, self.space, reference=name)
+        self._references.add(name)
         return self.store.trial(number)
 
     def _start(self, trial: TrialRecord) -> None:
@@ -192,6 +263,8 @@ class Runner:
         number, reason = event.number, event.reason
         if event.kind == "batch":
             self.watcher.batch(*event.batches, number)
+        elif number in self._lost:
+            self._forget(number, event)
         elif event.kind == "found":
             assert event.findings is not None
             self._found(number, event.findings)
@@ -206,7 +279,21 @@ class Runner:
         else:
             self._finish(number, *self._verdict(self._findings[number]))
 
+    def _forget(self, number: int, event: Event) -> None:
+        """End an evaluation without a word: its trial is another driver's by now."""
+        if event.kind == "found":
+            self.crew.answer(number, False)
+            return
+        self._lost.remove(number)
+        del self._running[number], self._findings[number]
+        self._stopped.pop(number, None)
+        self.watcher.ended(number, self._record)
+
     def _found(self, number: int, findings: Findings) -> None:
+        if not self.store.owns(number):
+            self._lost.add(number)
+            self.crew.answer(number, False)
+            return
         self._findings[number] = findings
         self.watcher.found(number, findings)
         trial, stop = self._running[number], None
@@ -237,7 +324,9 @@ class Runner:
         self._paused.pop(trial.digest, None)
         findings = self._findings.pop(number, None) or _findings(trial)
         violations = self._violations(findings.objectives, findings.metrics)
-        self.store.finish(number, state, findings, reason, violations)
+        if not self.store.finish(number, state, findings, reason, violations):
+            self.watcher.ended(number, self._record)  # taken over, it ends elsewhere
+            return
         ended = self.store.trial(number)
         self._tell(self._proposer, ended)
         self._stopper.ended(ended)

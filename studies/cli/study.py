@@ -15,6 +15,7 @@ from rich.table import Table
 # Not torch, nor what imports it: `run` still has to say how its threads wait.
 from nas.objectives import OBJECTIVES, hypervolume
 from search_spaces.errors import UserError, nearest
+from studies.addresses import masked
 from studies.cli.console import stderr, stdout
 from studies.cli.main import HelpfulGroup
 from studies.cli.options import progress_bar, root_option
@@ -67,7 +68,11 @@ def study() -> None:
 @click.option("--workers", type=int, help="Processes that evaluate at once.")
 @click.option("--threads", type=int, help="Threads for training, of each worker.")
 @click.option("--set", "settings", multiple=True, metavar="KEY=VALUE", help="Any other setting.")
-@click.option("--storage", help="journal:PATH or a database URL; default: a journal in the folder.")
+@click.option(
+    "--storage",
+    help="journal:PATH, postgresql://USER@HOST/DATABASE or grpc://HOST:PORT; several drivers may "
+    "share the last two. Default: a journal in the folder.",
+)
 @click.option("--png", is_flag=True, help="Also write the figures as PNG (needs a Chromium).")
 @click.option(
     "--mix-environments",
@@ -114,7 +119,7 @@ def run(
     try:
         record, gave_up = run_study(resolved, root, storage, display, progress_bar, mix)
     except KeyboardInterrupt:
-        again = shlex.join(["nas", *sys.argv[1:]])
+        again = shlex.join(["nas", *map(masked, sys.argv[1:])])
         stderr.print(f"interrupted; nothing finished is lost. The same command resumes: {again}")
         raise
     _conclude(record, png)
