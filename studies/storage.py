@@ -7,6 +7,7 @@ hold JSON. (Optuna's journal can have pickled snapshots, but never has them in a
 from __future__ import annotations
 
 import json
+import weakref
 from pathlib import Path
 from typing import Any
 
@@ -71,14 +72,17 @@ def mend_journal(address: str) -> None:
 
 
 def _open_database(address: str, reading: bool) -> BaseStorage:
-    options: dict[str, Any] = {"skip_table_creation": reading}
-    if not address.startswith("postgresql"):
-        return get_storage(RDBStorage(address, **options))
-    options["engine_kwargs"] = engine_options()
-    if reading:
-        return get_storage(RDBStorage(address, **options))
+    if reading or not address.startswith("postgresql"):
+        return _database(address, reading)
     with advisory_lock(address, "tables", engine_options()):  # two could not create them at once
-        return get_storage(RDBStorage(address, **options))
+        return _database(address, reading)
+
+
+def _database(address: str, reading: bool) -> BaseStorage:
+    options = engine_options() if address.startswith("postgresql") else None
+    database = RDBStorage(address, options, skip_table_creation=reading)
+    weakref.finalize(database, database.engine.dispose)
+    return get_storage(database)
 
 
 def engine_options() -> dict[str, Any]:

@@ -16,6 +16,7 @@ from __future__ import annotations
 import hashlib
 import random
 import time
+import weakref
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from typing import Any
@@ -50,6 +51,7 @@ class AdvisoryTurn:
         from sqlalchemy import create_engine
 
         self._engine = create_engine(address, pool_size=1, **options)
+        weakref.finalize(self, self._engine.dispose)
         self._key = int.from_bytes(hashlib.sha256(name.encode()).digest()[:8], signed=True)
 
     @contextmanager
@@ -63,20 +65,12 @@ class AdvisoryTurn:
             connection.execute(text("SELECT pg_advisory_xact_lock(:key)"), {"key": self._key})
             yield
 
-    def close(self) -> None:
-        """Close the connection."""
-        self._engine.dispose()
-
 
 @contextmanager
 def advisory_lock(address: str, name: str, options: Mapping[str, Any]) -> Iterator[None]:
     """Hold one advisory lock of a PostgreSQL database once."""
-    turn = AdvisoryTurn(address, name, options)
-    try:
-        with turn():
-            yield
-    finally:
-        turn.close()
+    with AdvisoryTurn(address, name, options)():
+        yield
 
 
 class NamedTurn:
