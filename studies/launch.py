@@ -56,11 +56,13 @@ def run_study(
     display: Display,
     progress_bar: ProgressBar,
     mix: bool = False,
+    artefacts: str | None = None,
 ) -> tuple[StudyRecord, str | None]:
     """Run or resume a study; what is finished is in the storage at every moment.
 
     Returns the record, and why the search was given up, if it was. `mix` goes on with a study whose
-    latencies were measured in another environment.
+    latencies were measured in another environment. `artefacts` is a store that artefacts are copied
+    to, where drivers on several hosts share the study.
 
     Raises:
         UserError, ProfilingError: it cannot run as configured; nothing was spent.
@@ -83,11 +85,13 @@ def run_study(
         anchor_ms = store.anchor_ms
         if measures and anchor_ms is None:
             anchor_ms = measure_anchor(space.image_size, config.latency, device)
-        store.create(config, space, {**facts, "original_latency_ms": anchor_ms}, mix)
+        store.create(config, space, {**facts, "original_latency_ms": anchor_ms}, mix, artefacts)
         if measures:  # where another driver came first, it is told in its
             anchor_ms = store.anchor_ms
         if dataset is not None:
             np.save(store.artefacts / "samples.npy", shown_images(dataset))
+            if store.mirror:
+                store.mirror.push("samples.npy")
         make = EvaluatorMaker(config, space.image_size, str(device), store.artefacts, anchor_ms)
         with _crew(make, dataset, predictor, display) as crew, display:
             costs = known_costs(config.objectives, predictor=predictor, anchor_ms=anchor_ms)
@@ -99,6 +103,7 @@ def run_study(
                 progress_bar("measuring the front again") as progress,
             ):
                 record = measure_front(store, config.latency, device, progress)
+        store.fetch(only="reconstructions.npy")
         return record, runner.gave_up
 
 

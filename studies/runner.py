@@ -257,6 +257,7 @@ class Runner:
             told = f"the process ended {MAX_STARTS} times while evaluating it"
             self._finish(number, "failed", told)
         else:
+            self.store.fetch(trial.digest)
             self.crew.start(number, trial.architecture, known)
 
     def _handle(self, event: Event) -> None:

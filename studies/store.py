@@ -14,6 +14,7 @@ import sys
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -30,6 +31,7 @@ from search_spaces.yaml_file import read_yaml
 from studies import agreement
 from studies.addresses import absolute, masked, portable, shared, without_password
 from studies.frozen import record_of
+from studies.mirror import Mirror
 from studies.others import Others
 from studies.patience import patiently
 from studies.records import FinalLatency, StudyRecord, TrialRecord
@@ -163,11 +165,13 @@ class StudyStore(Trials):
         space: SearchSpace,
         environment: Mapping[str, Any],
         mix: bool = False,
+        artefacts: str | None = None,
     ) -> None:
         """Create the study, or check that the existing one asks the same question.
 
-        `mix` accepts that latencies were measured in another environment, and records it. Where
-        several drivers work, the environment is that of the first, with its latency of `original`.
+        `artefacts` is the address of a store that artefacts are copied to, for good. `mix` accepts
+        that latencies were measured in another environment, and records it. Where several drivers
+        work, the environment is that of the first, with its latency of `original`.
 
         Raises:
             UserError: the stored study differs in what must agree.
@@ -177,6 +181,7 @@ class StudyStore(Trials):
         turn = make_turn(self.address, config.name, storage, engine_options())
         alone = Others(where=self.where, turn=turn)  # there is no study yet to meet others in
         alone.in_turn(lambda: self._create(storage, config, space, environment, mix))
+        alone.in_turn(lambda: self._settle_mirror(artefacts))
         if shared(self.address):
             study_id = storage.get_study_id_from_name(config.name)
             self.others = Others(storage, study_id, self.where, turn)
@@ -212,6 +217,25 @@ class StudyStore(Trials):
         mixed = agreement.mixed_places(before, config, environment, mix)
         told = {**environment, **before} if shared(self.address) else dict(environment)
         self._write_head(config, space, {**told, **({"mixed": mixed} if mixed else {})})
+
+    def _settle_mirror(self, asked: str | None) -> None:
+        stored = self.study.user_attrs.get("artefacts")
+        if asked is None:
+            return
+        url = asked if "://" in asked else Path(asked).absolute().as_uri()
+        if stored not in (None, url):
+            raise UserError(
+                f"--artefacts {masked(asked)}: study {self.folder.name!r} keeps them at "
+                f"{masked(stored)}; leave the option out"
+            )
+        Mirror(self.artefacts, url)  # refuses what it does not know
+        self.study.set_user_attr("artefacts", url)
+
+    @cached_property
+    def mirror(self) -> Mirror | None:
+        """Where artefacts are copied to, if the study has such a place."""
+        url = self.study.user_attrs.get("artefacts")
+        return None if url is None else Mirror(self.artefacts, url)
 
     def _write_head(
         self, config: StudyConfig, space: SearchSpace, environment: Mapping[str, Any]

@@ -19,6 +19,7 @@ from nas.search.samplers import quiet_optuna
 from search_spaces.architecture import Architecture
 from search_spaces.space import SearchSpace
 from studies.frozen import new_trial, record_of
+from studies.mirror import Mirror
 from studies.others import Others
 from studies.patience import patiently
 from studies.records import State, TrialRecord
@@ -47,6 +48,11 @@ class Trials:
     def study(self) -> optuna.Study:
         """The Optuna study underneath; raises `UserError` if there is none yet."""
         return self._open()[1]
+
+    @cached_property
+    def mirror(self) -> Mirror | None:
+        """Where artefacts are copied to, if the study has such a place."""
+        raise NotImplementedError
 
     def begin(
         self,
@@ -88,6 +94,7 @@ class Trials:
             self._finish(number, state, findings, reason, violations or {})
             return True
 
+        self._push(number)
         return self.others.in_turn(told)
 
     def _finish(
@@ -122,6 +129,7 @@ class Trials:
             trial.set_user_attr("stopped", stopped)
 
         self._if_mine(number, kept)
+        self._push(number)
 
     def count_start(self, number: int) -> int:
         """Count a start of a trial's evaluation; return how many there were without progress."""
@@ -133,10 +141,24 @@ class Trials:
         """Forget the starts so far: this one got somewhere."""
         if self._frozen(number).user_attrs.get("starts"):
             self._if_mine(number, lambda: self._trial(number).set_user_attr("starts", 0))
+        self._push(number)
 
     def owns(self, number: int) -> bool:
         """Whether a trial is this driver's and not over."""
         return self.others.me is None or self.others.own(self._frozen(number))
+
+    def fetch(self, name: str = "", only: str | None = None) -> None:
+        """Bring artefacts here that other drivers left: an architecture's, or those called `only`.
+
+        Raises:
+            UserError: they are kept somewhere that cannot be read now.
+        """
+        if self.mirror is not None:
+            self.mirror.pull(name, only)
+
+    def _push(self, number: int) -> None:
+        if self.mirror is not None and self.owns(number):
+            self.mirror.push(self._frozen(number).user_attrs["candidate"]["digest"])
 
     def _if_mine(self, number: int, action: Callable[[], None]) -> None:
         patiently(lambda: action() if self.owns(number) else None, self.where)

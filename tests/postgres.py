@@ -31,7 +31,7 @@ class Server:
 
     def __init__(self, programs: Path, folder: Path) -> None:
         self._programs, self._folder = programs, folder
-        self.password, self.port = secrets.token_hex(8), _free_port()
+        self.password, self.port = secrets.token_hex(8), free_port()
         self._as: dict[str, Any] = {}
         if os.getuid() == 0:
             nobody = pwd.getpwnam("nobody")
@@ -105,7 +105,8 @@ def _programs() -> Path | None:
     return next((path for path in known if (path / "initdb").exists()), None)
 
 
-def _free_port() -> int:
+def free_port() -> int:
+    """Return a port of 127.0.0.1 that nothing listens at."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port: int = probe.getsockname()[1]

@@ -23,6 +23,7 @@ from studies.formats import format_value, noun
 
 if TYPE_CHECKING:
     from studies.records import StudyRecord, TrialRecord
+    from studies.store import StudyStore
 
 _SHORTCUTS: dict[str, str] = {
     "name": "name",
@@ -73,6 +74,9 @@ def study() -> None:
     help="journal:PATH, postgresql://USER@HOST/DATABASE or grpc://HOST:PORT; several drivers may "
     "share the last two. Default: a journal in the folder.",
 )
+@click.option(
+    "--artefacts", metavar="URL", help="Copy artefacts there too (s3://..., file://...), for all."
+)
 @click.option("--png", is_flag=True, help="Also write the figures as PNG (needs a Chromium).")
 @click.option(
     "--mix-environments",
@@ -90,6 +94,7 @@ def run(
     folder: Path | None,
     settings: tuple[str, ...],
     storage: str | None,
+    artefacts: str | None,
     png: bool,
     mix: bool,
     root: Path,
@@ -117,7 +122,7 @@ def run(
     resolved = load_config(config, overrides)
     display = Display(stderr, resolved.search.trials, resolved.training.epochs)
     try:
-        record, gave_up = run_study(resolved, root, storage, display, progress_bar, mix)
+        record, gave_up = run_study(resolved, root, storage, display, progress_bar, mix, artefacts)
     except KeyboardInterrupt:
         again = shlex.join(["nas", *map(masked, sys.argv[1:])])
         stderr.print(f"interrupted; nothing finished is lost. The same command resumes: {again}")
@@ -128,9 +133,13 @@ def run(
 
 
 def _open(root: Path, name: str) -> StudyRecord:
+    return _store(root, name).record()
+
+
+def _store(root: Path, name: str) -> StudyStore:
     from studies.store import StudyStore
 
-    return StudyStore.open(root, name).record()
+    return StudyStore.open(root, name)
 
 
 def _wait_passively() -> None:
@@ -263,7 +272,10 @@ def report(name: str, png: bool, root: Path) -> None:
     """Write the study's HTML report anew."""
     from studies.report import write_report
 
-    record = _open(root, name)
+    store = _store(root, name)
+    store.fetch("samples.npy")
+    store.fetch(only="reconstructions.npy")
+    record = store.record()
     stdout.print(str(write_report(record)), soft_wrap=True)
     if png:
         _write_pngs(record)
@@ -288,7 +300,8 @@ def best(name: str, by: str | None, out: Path | None, root: Path, **limits: floa
 
     Example: nas study best quickstart --max-latency-ms 5 --max-params 1e6
     """
-    record = _open(root, name)
+    store = _store(root, name)
+    record = store.record()
     caps = {key.removeprefix("max_"): cap for key, cap in limits.items() if cap is not None}
     trial = _best(record, by or record.objective_names[0], caps)
     values = ", ".join(
@@ -296,6 +309,7 @@ def best(name: str, by: str | None, out: Path | None, root: Path, **limits: floa
     )
     stdout.print(f"[bold]{trial.name}[/bold]: {values}")
     stdout.print(escape(trial.architecture.summary), style="dim")
+    store.fetch(trial.digest)
     for path in _take_out(record, trial, out or Path(f"{name}-best")):
         stdout.print(str(path), soft_wrap=True)
 
