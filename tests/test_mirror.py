@@ -139,7 +139,7 @@ def test_a_study_copies_what_its_trials_leave_and_a_reader_fetches_it(
     second.fetch()
     assert files(second.artefacts) == files(first.artefacts)
     assert len(files(first.artefacts)) == 8
-    with pytest.raises(UserError, match="--artefacts.*keeps them at"):
+    with pytest.raises(UserError, match=r"--artefacts.*keeps them at"):
         second.create(asked, space, ENVIRONMENT, artefacts="elsewhere")
 
 

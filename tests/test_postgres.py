@@ -141,10 +141,8 @@ def test_a_storage_that_cannot_be_used_is_one_line_without_password(
     form, reason = REFUSALS[trouble]
     storage = form.format(port=server.port, password=server.password)
     asked = ("--space", "tiny", "--objectives", "params,macs", "--trials", "1")
-    assert (
-        nas("study", "run", "quickstart", *asked, "--storage", storage, "--root", str(tmp_path))
-        == 2
-    )
+    there = ("--storage", storage, "--root", str(tmp_path))
+    assert nas("study", "run", "quickstart", *asked, *there) == 2
     (line,) = capsys.readouterr().err.strip().splitlines()[-1:]
     assert line.startswith("nas: --storage")
     assert reason in line
@@ -157,10 +155,8 @@ def test_the_password_is_nowhere_in_the_folder(
 ) -> None:
     storage = server.database()
     asked = ("--space", "tiny", "--objectives", "params,macs", "--trials", "1", "--name", "s")
-    assert (
-        nas("study", "run", "quickstart", *asked, "--storage", storage, "--root", str(tmp_path))
-        == 0
-    )
+    there = ("--storage", storage, "--root", str(tmp_path))
+    assert nas("study", "run", "quickstart", *asked, *there) == 0
     files = [path for path in tmp_path.rglob("*") if path.is_file()]
     assert tmp_path / "s" / "report.html" in files
     assert not [path for path in files if server.password.encode() in path.read_bytes()]
@@ -176,10 +172,7 @@ def test_a_second_driver_elsewhere_is_told_in_the_firsts_latency(
     storage, space = server.database(), SearchSpace.load("quickstart")
     here = {**ENVIRONMENT, "device_name": "a", "original_latency_ms": 10.0}
     there = {**here, "device_name": "b", "original_latency_ms": 20.0}
-    first, second = (
-        StudyStore(tmp_path / "1" / "s", storage),
-        StudyStore(tmp_path / "2" / "s", storage),
-    )
+    first, second = (StudyStore(tmp_path / folder / "s", storage) for folder in "12")
     first.create(asked, space, here)
     with pytest.raises(UserError, match=r"measured elsewhere \(device_name was"):
         second.create(asked, space, there)
