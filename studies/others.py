@@ -108,6 +108,12 @@ class Others:
             self._storage.set_trial_user_attr(trial._trial_id, OWNER, self.me)
         return orphans
 
+    def ended(self, trial: FrozenTrial) -> bool:
+        """Whether this driver has told how a trial ended; never, where it is alone."""
+        if self._drivers is None:
+            return False
+        return trial.state.is_finished() and trial.user_attrs.get(OWNER) == self.me
+
     def own(self, trial: FrozenTrial) -> bool:
         """Whether a trial is still this driver's: not told, and not taken over."""
         if self._drivers is None:

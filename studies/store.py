@@ -318,7 +318,7 @@ class StudyStore(Trials):
 
     def final_latency(self) -> dict[str, FinalLatency]:
         """Return what the last measurement of front and references found, by digest."""
-        return _final(self.study.user_attrs)
+        return patiently(lambda: _final(self.study.user_attrs), self.where)
 
     def set_final_latency(self, found: Mapping[str, FinalLatency]) -> None:
         """Record what the last measurement of front and references found, by digest."""

@@ -6,12 +6,14 @@ Each operation takes as long whatever the number of trials, but for `unfinished`
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import asdict
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 import optuna
+from optuna.exceptions import UpdateFinishedTrialError
 from optuna.storages import BaseStorage
 from optuna.trial import FrozenTrial, Trial, TrialState
 
@@ -89,6 +91,8 @@ class Trials:
         """
 
         def told() -> bool:
+            if self.others.ended(self._frozen(number)):
+                return True  # it had been told before the storage went away
             if not self.owns(number):
                 return False
             self._finish(number, state, findings, reason, violations or {})
@@ -105,42 +109,35 @@ class Trials:
         reason: str | None,
         violations: Mapping[str, float],
     ) -> None:
-        trial = self._trial(number)
-        trial.set_user_attr("findings", asdict(findings))
-        trial.set_user_attr("reason", reason)
+        trial_id = self._trial_id(number)
+        self._note(trial_id, findings=asdict(findings), reason=reason)
         with quiet_optuna(), warnings.catch_warnings():
             warnings.simplefilter("ignore", UserWarning)  # it was told before the storage went away
             for key, violation in violations.items():
-                trial.set_constraint(key, violation)
+                Trial(self.study, trial_id).set_constraint(key, violation)
             if state == "complete":
                 values = [findings.objectives[name] for name in self._objectives]
                 self.study.tell(number, values)
                 return
-            trial.set_user_attr("stopped", state == "stopped")
+            self._note(trial_id, stopped=state == "stopped")
             ended = TrialState.FAIL if state == "failed" else TrialState.PRUNED
             self.study.tell(number, state=ended)
 
     def keep(self, number: int, findings: Findings, stopped: bool = False) -> None:
         """Record what is known of a trial that is not over; it may be `stopped` for the time."""
-
-        def kept() -> None:
-            trial = self._trial(number)
-            trial.set_user_attr("findings", asdict(findings))
-            trial.set_user_attr("stopped", stopped)
-
-        self._if_mine(number, kept)
+        self._if_mine(number, findings=asdict(findings), stopped=stopped)
         self._push(number)
 
     def count_start(self, number: int) -> int:
         """Count a start of a trial's evaluation; return how many there were without progress."""
         starts = int(self._frozen(number).user_attrs.get("starts", 0)) + 1
-        self._if_mine(number, lambda: self._trial(number).set_user_attr("starts", starts))
+        self._if_mine(number, starts=starts)
         return starts
 
     def note_progress(self, number: int) -> None:
         """Forget the starts so far: this one got somewhere."""
         if self._frozen(number).user_attrs.get("starts"):
-            self._if_mine(number, lambda: self._trial(number).set_user_attr("starts", 0))
+            self._if_mine(number, starts=0)
         self._push(number)
 
     def owns(self, number: int) -> bool:
@@ -160,8 +157,20 @@ class Trials:
         if self.mirror is not None and self.owns(number):
             self.mirror.push(self._frozen(number).user_attrs["candidate"]["digest"])
 
-    def _if_mine(self, number: int, action: Callable[[], None]) -> None:
-        patiently(lambda: action() if self.owns(number) else None, self.where)
+    def _if_mine(self, number: int, **attributes: Any) -> None:
+        """Write attributes of a trial, unless it has ended or become another driver's."""
+
+        def write() -> None:
+            if self.owns(number):
+                with suppress(UpdateFinishedTrialError):
+                    self._note(self._trial_id(number), **attributes)
+
+        patiently(write, self.where)
+
+    def _note(self, trial_id: int, **attributes: Any) -> None:
+        storage, _ = self._opened
+        for key, value in attributes.items():
+            storage.set_trial_user_attr(trial_id, key, value)
 
     def unfinished(self) -> list[TrialRecord]:
         """Return what a killed run left behind; what was killed before a start is failed.
@@ -190,10 +199,9 @@ class Trials:
         return self.study.get_trials(deepcopy=False)
 
     def _frozen(self, number: int) -> FrozenTrial:
-        storage, study_id = self._opened
-        trial_id = storage.get_trial_id_from_study_id_trial_number(study_id, number)
-        return patiently(lambda: storage.get_trial(trial_id), self.where)
+        storage, _ = self._opened
+        return patiently(lambda: storage.get_trial(self._trial_id(number)), self.where)
 
-    def _trial(self, number: int) -> Trial:
-        # The public way back to a trial that an earlier process began.
-        return Trial(self.study, self._frozen(number)._trial_id)
+    def _trial_id(self, number: int) -> int:
+        storage, study_id = self._opened
+        return storage.get_trial_id_from_study_id_trial_number(study_id, number)
