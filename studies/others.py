@@ -43,13 +43,15 @@ class Others:
         self._study_id, self._where, self._turn = study_id, where, turn
         self._has_turn = False
         self._said: str | None = None
+        self._adopted: list[FrozenTrial] = []  # kept if the storage goes away before all are
         self._storage = storage
         self._drivers: Drivers | None = None
 
     def join(self) -> None:
         """Become known to the others, until `leave`."""
         if self._storage is not None:
-            self._drivers = Drivers(self._storage, self._study_id)
+            storage, study_id = self._storage, self._study_id
+            self._drivers = patiently(lambda: Drivers(storage, study_id), self._where)
 
     def leave(self) -> None:
         """Say goodbye: what this driver left unfinished is free at once."""
@@ -96,17 +98,19 @@ class Others:
         trials = [trial for trial in self._trials() if known.get(trial.number) not in _SETTLED]
         theirs = [trial for trial in trials if trial.user_attrs.get(OWNER) != self.me]
         news = [trial for trial in theirs if state_of(trial) != known.get(trial.number)]
-        return [*map(record_of, news)], [*map(record_of, self._orphans(theirs))]
+        self._adopt(theirs)
+        adopted, self._adopted = self._adopted, []
+        return [*map(record_of, news)], [*map(record_of, adopted)]
 
-    def _orphans(self, theirs: Iterable[FrozenTrial]) -> list[FrozenTrial]:
+    def _adopt(self, theirs: Iterable[FrozenTrial]) -> None:
         unfinished = [trial for trial in theirs if not trial.state.is_finished()]
         if not unfinished or self._drivers is None or self._storage is None:
-            return []
+            return
         alive = self._drivers.alive()
-        orphans = [trial for trial in unfinished if trial.user_attrs.get(OWNER) not in alive]
-        for trial in orphans:
-            self._storage.set_trial_user_attr(trial._trial_id, OWNER, self.me)
-        return orphans
+        for trial in unfinished:
+            if trial.user_attrs.get(OWNER) not in alive:
+                self._storage.set_trial_user_attr(trial._trial_id, OWNER, self.me)
+                self._adopted.append(trial)
 
     def ended(self, trial: FrozenTrial) -> bool:
         """Whether this driver has told how a trial ended; never, where it is alone."""

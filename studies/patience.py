@@ -58,9 +58,10 @@ def is_away(error: BaseException) -> bool:
         return error.__cause__ is not None and is_away(error.__cause__)
     module = type(error).__module__
     if module.startswith("sqlalchemy"):
-        from sqlalchemy.exc import InterfaceError, OperationalError
+        from sqlalchemy.exc import DBAPIError, InterfaceError, OperationalError
 
-        return isinstance(error, OperationalError | InterfaceError)
+        lost = isinstance(error, DBAPIError) and error.connection_invalidated
+        return lost or isinstance(error, OperationalError | InterfaceError)
     if module.startswith("grpc"):
         import grpc
 

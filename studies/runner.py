@@ -79,11 +79,10 @@ class Runner:
         self._left = [trial for trial in unfinished if trial.state == "running"]
         self._paused = {trial.digest: trial for trial in unfinished if trial.state == "stopped"}
         self._known: dict[int, State] = {t.number: t.state for t in self._record.trials}
-        """What was last heard of trials, for those of other drivers."""
-        self._elsewhere: set[int] = set()
-        if store.others.me:  # else what runs was left behind
-            running = [t for t in self._record.trials if t.state == "running" and not t.reference]
-            self._elsewhere = {trial.number for trial in running}
+        running = [
+            t.number for t in self._record.trials if t.state == "running" and not t.reference
+        ]
+        self._elsewhere = set(running if store.others.me else ())  # else they were left behind
         self._taken: set[str] = set()
         self._held: Proposal | None = None
         self._lost: set[int] = set()
@@ -138,9 +137,9 @@ class Runner:
 
     def _has_room(self) -> bool:
         """Whether the study may still want a candidate, all that runs anywhere counted in."""
-        pending = sum(not trial.reference for trial in self._running.values())
-        evaluated = self.searched + pending + len(self._elsewhere)
-        return not self.gave_up and evaluated < self.config.search.trials
+        here = [*self._running.values(), *self._left]
+        pending = sum(not trial.reference for trial in here) + len(self._elsewhere)
+        return not self.gave_up and self.searched + pending < self.config.search.trials
 
     def _begin_held(self) -> int | None:
         """Begin the proposal at hand; it stays at hand if the study has filled up meanwhile."""
@@ -163,7 +162,11 @@ class Runner:
         for trial in news:
             self._learn(trial)
         for trial in orphans:
-            self._adopt(trial)
+            self._elsewhere.discard(trial.number)
+            if trial.state == "stopped":
+                self._paused[trial.digest] = trial
+            else:
+                self._left.append(trial)
 
     def _learn(self, trial: TrialRecord) -> None:
         self._known[trial.number] = trial.state
@@ -182,13 +185,6 @@ class Runner:
             self._tell(self._proposer, trial)
         self._stopper.restore(trial)
         self._put(trial)
-
-    def _adopt(self, trial: TrialRecord) -> None:
-        self._elsewhere.discard(trial.number)
-        if trial.state == "stopped":
-            self._paused[trial.digest] = trial
-        else:
-            self._left.append(trial)
 
     @property
     def searched(self) -> int:
@@ -215,8 +211,10 @@ class Runner:
             )
         for trial in self._record.trials:
             proposer.register(self.space.assignment(trial.architecture), trial.architecture)
-            open_elsewhere = trial.state == "stopped" and self.store.others.me is not None
-            if trial.state != "running" and trial.digest not in self._paused and not open_elsewhere:
+            paused = trial.digest in self._paused or (
+                self.store.others.me and trial.state == "stopped"
+            )
+            if trial.state != "running" and not paused:
                 self._tell(proposer, trial)
             self._stopper.restore(trial)
         return proposer
@@ -288,6 +286,10 @@ class Runner:
         self._lost.remove(number)
         del self._running[number], self._findings[number]
         self._stopped.pop(number, None)
+        self._let_go(number)
+
+    def _let_go(self, number: int) -> None:
+        self._known.pop(number, None)  # what becomes of it is news again
         self.watcher.ended(number, self._record)
 
     def _found(self, number: int, findings: Findings) -> None:
@@ -326,7 +328,7 @@ class Runner:
         findings = self._findings.pop(number, None) or _findings(trial)
         violations = self._violations(findings.objectives, findings.metrics)
         if not self.store.finish(number, state, findings, reason, violations):
-            self.watcher.ended(number, self._record)  # taken over, it ends elsewhere
+            self._let_go(number)
             return
         ended = self.store.trial(number)
         self._tell(self._proposer, ended)

@@ -95,7 +95,10 @@ class Trials:
                 return True  # it had been told before the storage went away
             if not self.owns(number):
                 return False
-            self._finish(number, state, findings, reason, violations or {})
+            try:
+                self._finish(number, state, findings, reason, violations or {})
+            except UpdateFinishedTrialError:  # this driver hung, and another one went on
+                return False
             return True
 
         self._push(number)
@@ -117,11 +120,11 @@ class Trials:
                 Trial(self.study, trial_id).set_constraint(key, violation)
             if state == "complete":
                 values = [findings.objectives[name] for name in self._objectives]
-                self.study.tell(number, values)
+                self.study.tell(number, values, skip_if_finished=True)
                 return
             self._note(trial_id, stopped=state == "stopped")
             ended = TrialState.FAIL if state == "failed" else TrialState.PRUNED
-            self.study.tell(number, state=ended)
+            self.study.tell(number, state=ended, skip_if_finished=True)
 
     def keep(self, number: int, findings: Findings, stopped: bool = False) -> None:
         """Record what is known of a trial that is not over; it may be `stopped` for the time."""

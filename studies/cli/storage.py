@@ -41,7 +41,7 @@ def serve(address: str, host: str, port: int) -> None:
     database = open_storage(found)
     if host not in LOOPBACK:
         stderr.print(f"[yellow]{host}: whoever reaches it can read and change all studies[/yellow]")
-    stderr.print(f"serving {masked(address)} at grpc://{host}:{port}; Ctrl-C ends it")
+    stderr.print(f"serving {masked(address)} at grpc://{host}:{port}", soft_wrap=True)
     try:
         with quiet_optuna():
             run_grpc_proxy_server(database, host=host, port=port)
