@@ -39,8 +39,8 @@ def open_storage(address: str, *, reading: bool = False) -> BaseStorage:
     try:
         with quiet_optuna():
             return opened(address, reading)
-    except ModuleNotFoundError as error:
-        raise UserError(_missing(address, error.name or "")) from None
+    except ImportError as error:
+        raise UserError(_missing(address, error)) from None
     except Exception as error:  # any driver's own error: the user has to act on the address
         raise UserError(f"--storage {masked(address)}: {reason_of(error)}; {FORMS}") from None
 
@@ -102,7 +102,8 @@ def _open_proxy(address: str, reading: bool) -> BaseStorage:
     return proxy
 
 
-def _missing(address: str, module: str) -> str:
+def _missing(address: str, error: ImportError) -> str:
+    module = error.name or getattr(error.__cause__, "name", None) or "its driver"
     extra = "grpc" if address.startswith("grpc:") else "postgres"
     return f"--storage {masked(address)}: {module} is missing; pip install 'vae-nas[{extra}]'"
 

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 
 import pytest
 
+from search_spaces.errors import UserError
 from studies.addresses import JOURNAL, absolute, masked, portable, shared, without_password
+from studies.storage import open_storage
 
 SECRETS = [
     "postgresql://nas:hush@host/db",
@@ -47,3 +50,15 @@ def test_every_way_to_say_postgresql_means_psycopg_3() -> None:
 )
 def test_several_drivers_need_a_database(address: str, several: bool) -> None:
     assert shared(absolute(address, Path())) == several
+
+
+@pytest.mark.parametrize("reading", [False, True])
+def test_a_missing_driver_is_named_with_what_installs_it(
+    monkeypatch: pytest.MonkeyPatch, reading: bool
+) -> None:
+    monkeypatch.setitem(sys.modules, "psycopg", None)
+    address = absolute("postgresql://nas:hush@host/db", Path())
+    said = r"psycopg is missing; pip install .vae-nas\[postgres\]"
+    with pytest.raises(UserError, match=said) as told:
+        open_storage(address, reading=reading)
+    assert "hush" not in str(told.value)

@@ -211,13 +211,14 @@ def proxy(storage: str) -> Iterator[str]:
     """Serve a storage by the command, at a free port."""
     port = free_port()
     command = [sys.executable, "-m", "studies.cli.main", "storage", "serve", storage]
-    served = subprocess.Popen([*command, "--port", str(port)], stderr=subprocess.PIPE, text=True)
-    try:
-        assert served.stderr is not None
-        said = served.stderr.readline()
-        assert f"grpc://localhost:{port}" in said
-        assert ":***@" in said
-        yield f"grpc://localhost:{port}"
-    finally:
-        served.send_signal(signal.SIGINT)
-        assert served.wait(20) == 130
+    command += ["--port", str(port)]
+    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as served:
+        try:
+            assert served.stderr is not None
+            said = served.stderr.readline()
+            assert f"grpc://localhost:{port}" in said
+            assert ":***@" in said
+            yield f"grpc://localhost:{port}"
+        finally:
+            served.send_signal(signal.SIGINT)
+            assert served.wait(60) == 130
