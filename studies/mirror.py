@@ -48,9 +48,9 @@ class Mirror:
             for path in here:
                 self._push(path)
             kept = {self._there(path) for path in here}
-            for path in self._stored(name):
-                if path not in kept:
-                    self._store.rm_file(path)
+            for there in self._stored(name):
+                if there not in kept:
+                    self._store.rm_file(there)
         except OSError as error:
             print(f"{masked(self.url)}: {name} was not copied ({error})", file=sys.stderr)
 
