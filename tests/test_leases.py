@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 
+import numpy as np
 import optuna
 import pytest
 from optuna.exceptions import StorageInternalError
@@ -61,8 +62,8 @@ def tell_of(storage: BaseStorage, name: str, driver: Driver) -> None:
     storage.set_study_system_attr(0, f"driver:{name}", vars(driver))
 
 
-def far(**changes: object) -> Driver:
-    return replace(Driver("far", "another machine", 1, 0.0), **changes)
+def far(beat: int = 0) -> Driver:
+    return Driver("far", "another machine", 1, 0.0, beat)
 
 
 def test_a_trial_of_a_driver_that_lives_is_left_alone(storage: BaseStorage) -> None:
@@ -232,7 +233,7 @@ def test_what_the_storage_objects_to_is_not_tried_again() -> None:
 
 
 def test_optuna_takes_our_trial_as_one_of_its_own() -> None:
-    space, rng = QUICKSTART, __import__("numpy").random.default_rng(0)
+    space, rng = QUICKSTART, np.random.default_rng(0)
     assignment = space.sample(rng)
     study = optuna.create_study(directions=["minimize"] * 2)
     study.add_trial(new_trial(space.architecture(assignment), assignment, space, None, 0, "me"))
