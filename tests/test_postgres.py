@@ -17,7 +17,7 @@ from nas.evaluate import Findings
 from search_spaces.architecture import Architecture
 from search_spaces.errors import UserError
 from search_spaces.space import SearchSpace
-from studies import patience
+from studies import drivers, patience
 from studies.records import StudyRecord
 from studies.store import StudyStore
 from tests.command import nas
@@ -55,10 +55,10 @@ def test_three_drivers_one_killed_evaluate_each_architecture_once(
     server: Server, tmp_path: Path
 ) -> None:
     storage = server.database()
-    drivers = [start(tmp_path, storage, f"driver{i}", trials=18) for i in range(3)]
+    started = [start(tmp_path, storage, f"driver{i}", trials=18) for i in range(3)]
     until(lambda: trained(tmp_path).total() > 8)
-    drivers[1].stop(signal.SIGKILL)
-    for driver in (drivers[0], drivers[2]):
+    started[1].stop(signal.SIGKILL)
+    for driver in (started[0], started[2]):
         driver.end()
     whole(tmp_path / "driver0", storage, 18)
     again = [digest for digest, times in trained(tmp_path).items() if times > 1]
@@ -120,6 +120,7 @@ def test_a_server_that_stays_away_ends_the_run_and_the_next_one_resumes(
     server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(patience, "PATIENCE_S", 0.5)
+    monkeypatch.setattr(drivers, "BEAT_S", 0.1)  # its process goes on, so it is missed by its beats
     storage = server.database()
     with pytest.raises(UserError, match=r"no answer for \d+ s .*goes on from there") as told:
         run(tmp_path, config(), Stopping(server), storage)
@@ -198,10 +199,10 @@ def test_drivers_through_the_proxy_share_a_study(server: Server, tmp_path: Path)
     pytest.importorskip("grpc")
     storage = server.database()
     with proxy(storage) as address:
-        drivers = [start(tmp_path, address, f"driver{i}", trials=12) for i in range(2)]
+        started = [start(tmp_path, address, f"driver{i}", trials=12) for i in range(2)]
         until(lambda: trained(tmp_path).total() > 4)
-        drivers[1].stop(signal.SIGKILL)
-        drivers[0].end()
+        started[1].stop(signal.SIGKILL)
+        started[0].end()
         whole(tmp_path / "driver0", address, 12)
     assert len({t.digest for t in StudyStore(tmp_path / "x" / "s", storage).record().trials}) == 14
 
