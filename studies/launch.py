@@ -34,6 +34,7 @@ from profiling.lane import Lane
 from search_spaces.errors import UserError
 from search_spaces.references import REFERENCES
 from search_spaces.space import SearchSpace
+from studies.addresses import masked, shared
 from studies.config import LEAST_MEMORY_BYTES, StudyConfig
 from studies.crew import Alone, Crew, Limits, OnBatch, Workers
 from studies.display import Display
@@ -57,26 +58,32 @@ def run_study(
     progress_bar: ProgressBar,
     mix: bool = False,
     interruption: Interruption | None = None,
+    artefacts: str | None = None,
 ) -> tuple[StudyRecord, str | None]:
     """Run or resume a study; what is finished is in the storage at every moment.
 
     Returns the record, and why the search was given up, if it was. `mix` goes on with a study whose
     latencies were measured in another environment. With an `interruption`, signals stop the study
-    between two writes to its storage.
+    between two writes to its storage. `artefacts` is a store that artefacts are copied to, where
+    drivers on several hosts share the study.
 
     Raises:
         Interrupted: a signal came; what runs can be resumed.
         UserError, ProfilingError: it cannot run as configured; nothing was spent.
     """
-    space = config.load_space()
+    space, store = config.load_space(), StudyStore(root / config.name, storage)
     _require_colour(space)
+    if config.runner == "ray" and shared(store.address):
+        raise UserError(
+            f"--storage {masked(store.address)}: with --runner ray one driver has the study to "
+            "itself; leave --storage out, or run drivers with --runner local"
+        )
     with _site(config, space.image_size, progress_bar) as site:
         device = site.call(select_device, config.device)
         with progress_bar("checking limits") as progress:
             check_limits(config, space, progress)
         # Before the first large tensor: activations would be page-faulted anew at every pass.
         tune_allocator()
-        store = StudyStore(root / config.name, storage)
         interruption = interruption or Interruption()
         with full_disk_refused(store.folder), store.writing():
             dataset = _load(config, space.image_size, progress_bar)
@@ -90,11 +97,15 @@ def run_study(
             if measures and anchor_ms is None:
                 anchor_ms = site.call(measure_anchor, space.image_size, config.latency, device)
             facts["original_latency_ms"] = anchor_ms
-            store.create(config, space, facts, mix)
+            store.create(config, space, facts, mix, artefacts)
+            if measures:  # where another driver came first, it is told in its
+                anchor_ms = store.anchor_ms
             sweep(store.folder)
             sweep(store.artefacts)
             if dataset is not None:
                 write_whole(store.artefacts / "samples.npy", npy(shown_images(dataset)))
+                if store.mirror:
+                    store.mirror.push("samples.npy")
             make = EvaluatorMaker(config, space.image_size, str(device), store.artefacts, anchor_ms)
             costs = known_costs(config.objectives, predictor=predictor, anchor_ms=anchor_ms)
             record, gave_up = site.run(
@@ -105,8 +116,12 @@ def run_study(
             )
             interruption.check()
             if measures:
-                with progress_bar("measuring the front again") as progress:
+                with (
+                    store.others.claimed("measuring the front"),
+                    progress_bar("measuring the front again") as progress,
+                ):
                     record = measure_front(store, config.latency, device, progress, site.together)
+            store.fetch(only="reconstructions.npy")
         return record, gave_up
 
 

@@ -22,8 +22,8 @@ from profiling.environment import fingerprint
 from profiling.errors import ProfilingError
 from search_spaces.architecture import Architecture
 from search_spaces.errors import UserError
+from studies.agreement import differing_places
 from studies.crew import Evaluate, OnBatch
-from studies.store import differing_places
 
 if TYPE_CHECKING:
     from studies.launch import EvaluatorMaker

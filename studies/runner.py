@@ -13,7 +13,7 @@ import numpy as np
 from nas.artefacts import CHECKPOINT
 from nas.evaluate import Findings
 from nas.known_costs import KnownCosts
-from nas.search import Proposer, make_proposer
+from nas.search import Proposal, Proposer, make_proposer
 from search_spaces.architecture import Architecture
 from search_spaces.errors import UserError
 from search_spaces.references import REFERENCES
@@ -95,6 +95,14 @@ class Runner(Generic[H_co]):
         unfinished = store.unfinished()
         self._left = [trial for trial in unfinished if trial.state == "running"]
         self._paused = {trial.digest: trial for trial in unfinished if trial.state == "stopped"}
+        self._known: dict[int, State] = {t.number: t.state for t in self._record.trials}
+        running = [
+            t.number for t in self._record.trials if t.state == "running" and not t.reference
+        ]
+        self._elsewhere = set(running if store.others.me else ())  # else they were left behind
+        self._taken: set[str] = set()
+        self._held: Proposal | None = None
+        self._lost: set[int] = set()
         self._proposer = self._restore()
         self._references = {trial.reference for trial in self._record.trials}
         self._running: dict[int, TrialRecord] = {}
@@ -110,9 +118,11 @@ class Runner(Generic[H_co]):
             UserError: nothing could be evaluated at present; likewise.
         """
         with self.blameless():
-            while self.feed():
-                self.handle(self.crew.next())
-            return self.close()
+            while True:
+                while self.feed():
+                    self.handle(self.crew.next())
+                if not self.store.others.wait():
+                    return self.close()
 
     @contextmanager
     def blameless(self) -> Iterator[None]:
@@ -140,8 +150,24 @@ class Runner(Generic[H_co]):
     def _next(self) -> TrialRecord | None:
         """Return what to evaluate next: what was left, references, then proposals.
 
-        None while what runs may fill the study, or when there is no more to propose.
+        None while what runs may fill the study, or when there is no more to propose. What other
+        drivers did meanwhile is heard before anything is decided.
         """
+        if trial := self.store.others.in_turn(self._due):
+            return trial
+        while self._has_room():
+            self.gave_up = self._hopeless()
+            if not self.gave_up and self._held is None:
+                self._held = self._proposer.propose()
+            if self.gave_up or self._held is None:
+                return None
+            if (number := self.store.others.in_turn(self._begin_held)) is not None:
+                return self.store.trial(number)
+        return None
+
+    def _due(self) -> TrialRecord | None:
+        """Return what comes before any proposal."""
+        self._listen()
         if self._left:
             return self._left.pop(0)
         for name, architecture in REFERENCES.items():
@@ -149,17 +175,58 @@ class Runner(Generic[H_co]):
                 return self._begin_reference(name, architecture.resized(self.space.image_size))
         if digest := self._stopper.resumable(self._paused):
             return self._paused.pop(digest)
-        pending = sum(not trial.reference for trial in self._running.values())
-        if self.gave_up or self.searched + pending >= self.config.search.trials:
-            return None
-        self.gave_up = self._hopeless()
-        proposal = None if self.gave_up else self._proposer.propose()
-        if proposal is None:
-            return None
-        number = self.store.begin(
-            proposal.architecture, proposal.assignment, self.space, repeats=proposal.repeats
-        )
-        return self.store.trial(number)
+        return None
+
+    def _has_room(self) -> bool:
+        """Whether the study may still want a candidate, all that runs anywhere counted in."""
+        here = [*self._running.values(), *self._left]
+        pending = sum(not trial.reference for trial in here) + len(self._elsewhere)
+        return not self.gave_up and self.searched + pending < self.config.search.trials
+
+    def _begin_held(self) -> int | None:
+        """Begin the proposal at hand; it stays at hand if the study has filled up meanwhile."""
+        self._listen()
+        proposal = self._held
+        assert proposal is not None
+        if proposal.architecture.digest in self._taken:
+            self._held = None
+        elif self._has_room():
+            number = self.store.begin(
+                proposal.architecture, proposal.assignment, self.space, repeats=proposal.repeats
+            )
+            self._held = None
+            return number
+        return None
+
+    def _listen(self) -> None:
+        """Learn what other drivers began and ended; adopt what those left that are gone."""
+        news, orphans = self.store.others.hear(self._known)
+        for trial in news:
+            self._learn(trial)
+        for trial in orphans:
+            self._elsewhere.discard(trial.number)
+            if trial.state == "stopped":
+                self._paused[trial.digest] = trial
+            else:
+                self._left.append(trial)
+
+    def _learn(self, trial: TrialRecord) -> None:
+        self._known[trial.number] = trial.state
+        self._taken.add(trial.digest)
+        self._proposer.register(self.space.assignment(trial.architecture), trial.architecture)
+        self._references.add(trial.reference)
+        self._elsewhere.discard(trial.number)
+        self._paused.pop(trial.digest, None)
+        if trial.number in self._running:
+            self._lost.add(trial.number)
+        if trial.state == "running":
+            if not trial.reference:
+                self._elsewhere.add(trial.number)
+            return
+        if trial.state != "stopped":  # which its driver may yet go on with
+            self._tell(self._proposer, trial)
+        self._stopper.restore(trial)
+        self._put(trial)
 
     @property
     def searched(self) -> int:
@@ -184,7 +251,10 @@ class Runner(Generic[H_co]):
             # Finding the assignment anew takes longer than all the rest.
             known_as = dict(trial.assignment) or self.space.assignment(trial.architecture)
             proposer.register(known_as, trial.architecture)
-            if trial.state != "running" and trial.digest not in self._paused:
+            paused = trial.digest in self._paused or (
+                self.store.others.me and trial.state == "stopped"
+            )
+            if trial.state != "running" and not paused:
                 self._tell(proposer, trial)
             self._stopper.restore(trial)
         return proposer
@@ -207,10 +277,10 @@ class Runner(Generic[H_co]):
         )
 
     def _begin_reference(self, name: str, architecture: Architecture) -> TrialRecord:
-        self._references.add(name)
         assignment = self.space.assignment(architecture)
         self._proposer.register(assignment, architecture)
         number = self.store.begin(architecture, assignment, self.space, reference=name)
+        self._references.add(name)
         return self.store.trial(number)
 
     def _start(self, trial: TrialRecord, died: str | None = None) -> None:
@@ -228,6 +298,7 @@ class Runner(Generic[H_co]):
             told = f"the process ended {times} times while evaluating it"
             self._finish(number, "failed", f"{told}: {died}" if died else told)
         else:
+            self.store.fetch(trial.digest)
             self.crew.start(number, trial.architecture, known)
 
     def handle(self, event: Event) -> None:
@@ -235,6 +306,8 @@ class Runner(Generic[H_co]):
         number, reason = event.number, event.reason
         if event.kind == "batch":
             self.watcher.batch(*event.batches, number)
+        elif number in self._lost:
+            self._forget(number, event)
         elif event.kind == "found":
             assert event.findings is not None
             self._found(number, event.findings)
@@ -252,7 +325,25 @@ class Runner(Generic[H_co]):
         else:
             self._finish(number, *self._verdict(self._findings[number]))
 
+    def _forget(self, number: int, event: Event) -> None:
+        """End an evaluation without a word: its trial is another driver's by now."""
+        if event.kind == "found":
+            self.crew.answer(number, False)
+            return
+        self._lost.remove(number)
+        del self._running[number], self._findings[number]
+        self._stopped.pop(number, None)
+        self._let_go(number)
+
+    def _let_go(self, number: int) -> None:
+        self._known.pop(number, None)  # what becomes of it is news again
+        self.watcher.ended(number, self._record)
+
     def _found(self, number: int, findings: Findings) -> None:
+        if not self.store.owns(number):
+            self._lost.add(number)
+            self.crew.answer(number, False)
+            return
         self._findings[number] = findings
         self.watcher.found(number, findings)
         trial, stop = self._running[number], None
@@ -284,7 +375,9 @@ class Runner(Generic[H_co]):
         self._paused.pop(trial.digest, None)
         findings = self._findings.pop(number, None) or _findings(trial)
         violations = self._violations(findings.objectives, findings.metrics)
-        self.store.finish(number, state, findings, reason, violations)
+        if not self.store.finish(number, state, findings, reason, violations):
+            self._let_go(number)
+            return
         (self.store.artefacts / trial.digest / CHECKPOINT).unlink(missing_ok=True)
         ended = self.store.trial(number)
         self._tell(self._proposer, ended)

@@ -1,44 +1,26 @@
-"""Where trials are recorded: addresses of Optuna storages, and files that a crash left behind."""
+"""Opening the storage that trials are recorded in, and mending what a crash left behind.
+
+Nothing that is read from a storage is unpickled: a journal, a database and Optuna's gRPC proxy all
+hold JSON. (Optuna's journal can have pickled snapshots, but never has them in a file.)
+"""
 
 from __future__ import annotations
 
 import json
-import re
+import weakref
 from pathlib import Path
+from typing import Any
 
-from optuna.storages import BaseStorage, JournalStorage, RDBStorage
+from optuna.storages import BaseStorage, GrpcStorageProxy, JournalStorage, RDBStorage, get_storage
 from optuna.storages.journal import JournalFileBackend, JournalFileOpenLock
 
+from nas.search.samplers import quiet_optuna
 from search_spaces.errors import UserError
+from studies.addresses import FORMS, file_of, masked
+from studies.turns import advisory_lock
 
-JOURNAL = "journal:journal.log"
-"""The address of a study's own journal, in the study's folder wherever that is."""
-
-_FORMS = "write journal:PATH, sqlite:///PATH or postgresql+psycopg://..."
-
-
-def absolute(address: str | None, folder: Path) -> str:
-    """Return an address that means the same from everywhere.
-
-    None and `JOURNAL` mean the journal in `folder`; other paths are taken from the working folder.
-    """
-    if address in (None, JOURNAL):
-        return f"journal:{(folder / 'journal.log').absolute()}"
-    assert address is not None
-    for scheme in ("journal:", "sqlite:///"):
-        if address.startswith(scheme):
-            return f"{scheme}{Path(address.removeprefix(scheme)).absolute()}"
-    return address
-
-
-def portable(address: str, folder: Path) -> str:
-    """Return the address to write down: `JOURNAL` if it is the journal of `folder`."""
-    return JOURNAL if address == absolute(None, folder) else address
-
-
-def masked(address: str) -> str:
-    """Return the address without its password."""
-    return re.sub(r"(://[^:/@]*):[^@]*@", r"\1:***@", address)
+CONNECT_S = 10
+"""Seconds after which a server that does not answer is not there."""
 
 
 def open_storage(address: str, *, reading: bool = False) -> BaseStorage:
@@ -47,17 +29,29 @@ def open_storage(address: str, *, reading: bool = False) -> BaseStorage:
     Raises:
         UserError: there is none, it is damaged, or its driver refuses it.
     """
-    path = _path(address)
+    path = file_of(address)
     if reading and path and not path.exists():
         raise UserError(f"{path}: the study's storage is gone")
     if address.startswith("journal:"):
         assert path is not None
         return _open_journal(path)
+    opened = _open_proxy if address.startswith("grpc:") else _open_database
     try:
-        return RDBStorage(address)
+        with quiet_optuna():
+            return opened(address, reading)
+    except ImportError as error:
+        raise UserError(_missing(address, error)) from None
     except Exception as error:  # any driver's own error: the user has to act on the address
-        reason = masked(str(error).splitlines()[0])
-        raise UserError(f"--storage {masked(address)}: {reason}; {_FORMS}") from None
+        raise UserError(f"--storage {masked(address)}: {reason_of(error)}; {FORMS}") from None
+
+
+def reason_of(error: BaseException) -> str:
+    """Say in one line, without passwords, what a storage's driver complains of."""
+    cause = getattr(error, "orig", None) or error.__cause__ or error
+    cause = getattr(cause, "orig", None) or cause
+    details = getattr(cause, "details", None)  # gRPC
+    text = str(details() if callable(details) else cause).strip()
+    return masked(text.splitlines()[0].strip()) if text else type(cause).__name__
 
 
 def mend_journal(address: str) -> None:
@@ -66,7 +60,7 @@ def mend_journal(address: str) -> None:
     Cuts a last line that was not written to its end, which would spoil the next one, and removes
     Optuna's own lock, on which it would wait for half a minute. Only for the holder of the study.
     """
-    path = _path(address) if address.startswith("journal:") else None
+    path = file_of(address) if address.startswith("journal:") else None
     if path is None or not path.exists():
         return
     Path(f"{path}.lock").unlink(missing_ok=True)
@@ -77,11 +71,41 @@ def mend_journal(address: str) -> None:
             file.truncate(complete)
 
 
-def _path(address: str) -> Path | None:
-    for scheme in ("journal:", "sqlite:///"):
-        if address.startswith(scheme):
-            return Path(address.removeprefix(scheme))
-    return None
+def _open_database(address: str, reading: bool) -> BaseStorage:
+    if reading or not address.startswith("postgresql"):
+        return _database(address, reading)
+    with advisory_lock(address, "tables", engine_options()):  # two could not create them at once
+        return _database(address, reading)
+
+
+def _database(address: str, reading: bool) -> BaseStorage:
+    options = engine_options() if address.startswith("postgresql") else None
+    database = RDBStorage(address, options, skip_table_creation=reading)
+    weakref.finalize(database, database.engine.dispose)
+    return get_storage(database)
+
+
+def engine_options() -> dict[str, Any]:
+    """How connections to PostgreSQL are made: one that broke is replaced before it is used."""
+    return {"pool_pre_ping": True, "connect_args": {"connect_timeout": CONNECT_S}}
+
+
+def _open_proxy(address: str, reading: bool) -> BaseStorage:
+    host, colon, port = address.removeprefix("grpc://").rstrip("/").rpartition(":")
+    if not (colon and host and port.isdigit()):
+        raise ValueError("not an address of a host and a port")
+    proxy = GrpcStorageProxy(host=host, port=int(port))
+    try:
+        proxy.wait_server_ready(timeout=CONNECT_S)
+    except ConnectionError:
+        raise ConnectionError("no storage server answers there") from None
+    return proxy
+
+
+def _missing(address: str, error: ImportError) -> str:
+    module = error.name or getattr(error.__cause__, "name", None) or "its driver"
+    extra = "grpc" if address.startswith("grpc:") else "postgres"
+    return f"--storage {masked(address)}: {module} is missing; pip install 'vae-nas[{extra}]'"
 
 
 def _open_journal(path: Path) -> BaseStorage:

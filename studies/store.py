@@ -1,37 +1,47 @@
 """Where a study lives: an Optuna storage for the record, a folder for what does not fit in it.
 
-Everything a table or figure needs can be rebuilt from the two. One process at a time writes.
+Everything a table or figure needs can be rebuilt from the two. A study in a file (a journal,
+SQLite) has one driver at a time, which a lock in its folder sees to. One in a database may have
+several: each trial names its owner, and only who has the turn (`studies.turns`) begins a trial,
+takes one over or ends one.
 """
 
 from __future__ import annotations
 
 import fcntl
-import json
 import os
 import re
+import sys
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import optuna
 import yaml
-from optuna.samplers import PartialFixedSampler, RandomSampler
-from optuna.trial import FrozenTrial, Trial, TrialState
+from optuna.samplers import RandomSampler
+from optuna.storages import BaseStorage
 
 from nas.artefacts import write_whole
 from nas.objectives import select_objectives
 from nas.search.samplers import quiet_optuna
-from search_spaces.architecture import Architecture
 from search_spaces.errors import UserError, nearest
 from search_spaces.space import SearchSpace
 from search_spaces.yaml_file import read_yaml
-from studies.records import NAME, NAME_RULE, FinalLatency, State, StudyRecord, TrialRecord
-from studies.storage import absolute, masked, mend_journal, open_storage, portable
+from studies import agreement
+from studies.addresses import absolute, masked, portable, shared, without_password
+from studies.frozen import record_of
+from studies.mirror import Mirror
+from studies.others import Others
+from studies.patience import patiently
+from studies.records import NAME, NAME_RULE, FinalLatency, StudyRecord, TrialRecord
+from studies.storage import engine_options, mend_journal, open_storage, reason_of
+from studies.trials import Trials
+from studies.turns import make_turn
 
-if TYPE_CHECKING:  # reading a study needs no torch, which these import
-    from nas.evaluate import Findings
+if TYPE_CHECKING:  # reading a study needs no torch, which this imports
     from studies.config import StudyConfig
 
 FORMAT = 1
@@ -40,40 +50,37 @@ FORMAT = 1
 HEAD = "study.yaml"
 """The file in a study's folder that says where its storage is, and repeats its configuration."""
 
-PLACE = (
-    "device",
-    "device_name",
-    "torch_version",
-    "allocator",
-    "mkldnn",
-    "tf32",
-    "latency_predictor",
-)
-"""Facts of the environment that must not change either where latency is measured."""
 
-IDENTITY = ("space", "data", "objectives", "training", "latency")
-"""What must not change between two runs of one study: values would no longer be comparable."""
-
-
-class StudyStore:
+class StudyStore(Trials):
     """One study, open for reading and, inside `writing()`, for running.
 
     Args:
         folder: Holds the journal (by default), `study.yaml`, artefacts and the report.
-        storage: An Optuna URL, `journal:PATH`, or None for the journal in the folder.
+        storage: An Optuna URL, `journal:PATH`, `grpc://HOST:PORT`, or None for the journal in the
+            folder.
     """
 
     def __init__(self, folder: Path, storage: str | None = None) -> None:
         self.folder = folder
         self.address = self._address(storage)
-        self._study: optuna.Study | None = None
+        self.where = without_password(self.address)
+        self.others = Others()
+        self._found: tuple[BaseStorage, optuna.Study] | None = None
+        self._writes = False
 
-    @property
-    def study(self) -> optuna.Study:
-        """The Optuna study underneath; raises `UserError` if there is none yet."""
-        if self._study is None:
-            self._study = _load(self.address, self.folder.name)
-        return self._study
+    def _open(self) -> tuple[BaseStorage, optuna.Study]:
+        if self._found is None:
+            name = self.folder.name
+            try:
+                storage = open_storage(self.address, reading=True)
+                with quiet_optuna():
+                    study = optuna.load_study(
+                        study_name=name, storage=storage, sampler=RandomSampler()
+                    )
+            except KeyError:
+                raise UserError(f"{masked(self.address)}: holds no study {name!r}") from None
+            self._found = storage, study
+        return self._found
 
     @classmethod
     def open(cls, root: Path, name: str) -> StudyStore:
@@ -90,7 +97,10 @@ class StudyStore:
         return cls(root / name)
 
     def _address(self, storage: str | None) -> str:
-        """Return where the study is or shall be; an existing one stays where it is."""
+        """Return where the study is or shall be; an existing one stays where it is.
+
+        A password is not written down: it comes with `storage`, or by PostgreSQL's own means.
+        """
         head = self.folder / HEAD
         if not head.is_file():
             return absolute(storage, self.folder)
@@ -100,81 +110,22 @@ class StudyStore:
                 f"{head}: damaged (it names no storage); restore it or remove {head.parent}"
             )
         known = absolute(written["storage"], self.folder)
-        if storage is not None and absolute(storage, self.folder) != known:
+        asked = known if storage is None else absolute(storage, self.folder)
+        if without_password(asked) != without_password(known):
             raise UserError(
-                f"--storage {masked(storage)}: study {self.folder.name!r} is recorded in "
+                f"--storage {masked(str(storage))}: study {self.folder.name!r} is recorded in "
                 f"{masked(known)}; leave the option out, or give this one another --name"
             )
-        return known
+        return asked
 
-    @property
-    def anchor_ms(self) -> float | None:
-        """Latency of `original` that the study's latencies are told in; None if not measured."""
-        try:
-            environment = self.study.user_attrs.get("environment", {})
-        except UserError:  # there is no study yet
-            return None
-        return environment.get("original_latency_ms")  # type: ignore[no-any-return]
-
-    def create(
-        self,
-        config: StudyConfig,
-        space: SearchSpace,
-        environment: Mapping[str, Any],
-        mix: bool = False,
-    ) -> None:
-        """Create the study, or check that the existing one asks the same question.
-
-        `mix` accepts that latencies were measured in another environment, and records it.
-
-        Raises:
-            UserError: the stored study differs in what must agree.
-        """
-        self.artefacts.mkdir(parents=True, exist_ok=True)
-        storage = open_storage(self.address)
-        with quiet_optuna():
-            self._study = optuna.create_study(
-                study_name=config.name,
-                storage=storage,
-                directions=["minimize"] * len(config.objectives),
-                load_if_exists=True,
-            )
-        self._check_identity(config, space, environment)
-        mixed = self._check_place(config, environment, mix)
-        self._write_head(config, space, {**environment, **({"mixed": mixed} if mixed else {})})
-
-    def require_alike(self, config: StudyConfig, space: SearchSpace, data: str | None) -> None:
-        """Check that another study may learn from this one.
-
-        Raises:
-            UserError: it has another space, data or objectives; what differs is named.
-        """
-        stored = self.study.user_attrs
-        differing = [
-            name
-            for name, differs in {
-                "space": stored["space_digest"] != space.digest,
-                "data": stored["environment"]["data_fingerprint"] != data,
-                "objectives": stored["config"]["objectives"] != list(config.objectives),
-            }.items()
-            if differs
-        ]
-        if differing:
-            raise UserError(
-                f"search.warm_start: study {self.folder.name!r} has other {', '.join(differing)}; "
-                "name one of the same space, data and objectives"
-            )
-
-    @property
-    def artefacts(self) -> Path:
-        """Folder of weights, checkpoints and reconstructions, one per architecture digest."""
-        return self.folder / "artefacts"
+    # -- Beginning and ending a run -------------------------------------------------------------
 
     @contextmanager
     def writing(self) -> Iterator[None]:
-        """Hold the study for one process; raise `UserError` if another one has it.
+        """Open the study for a run. In a file, it is this process's alone until it ends.
 
-        The kernel releases the lock when its holder dies.
+        Raises:
+            UserError: the folder cannot be written, or another process runs the study in its file.
         """
         path = self.folder / "lock"
         try:
@@ -185,209 +136,113 @@ class StudyStore:
                 f"{self.folder}: cannot be written ({error.strerror}); choose another --root"
             ) from None
         with handle:
+            if not shared(self.address):
+                self._lock(handle)
+                mend_journal(self.address)
+            self._writes = True
             try:
-                fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except OSError:
-                handle.seek(0)
-                raise UserError(
-                    f"study {self.folder.name!r} is being run by process {handle.read().strip()}; "
-                    "wait for it, stop it, or give this run another --name"
-                ) from None
-            handle.truncate(0)
-            handle.write(str(os.getpid()))
-            handle.flush()
-            mend_journal(self.address)
-            yield
+                yield
+            finally:
+                self._writes = False
+                self._leave()
 
-    def begin(
+    def _lock(self, handle: Any) -> None:
+        try:  # the kernel releases the lock when its holder dies
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            handle.seek(0)
+            raise UserError(
+                f"study {self.folder.name!r} is being run by process {handle.read().strip()}, and "
+                "a journal has one driver: wait for it, stop it, give this run another --name, or "
+                "let several drivers share a PostgreSQL --storage"
+            ) from None
+        handle.truncate(0)
+        handle.write(str(os.getpid()))
+        handle.flush()
+
+    def _leave(self) -> None:
+        try:
+            self.others.leave()
+        except Exception as error:  # they will find out by themselves
+            print(f"{self.where}: not told of the end ({reason_of(error)})", file=sys.stderr)
+
+    def create(
         self,
-        architecture: Architecture,
-        assignment: Mapping[str, Any] | None,
+        config: StudyConfig,
         space: SearchSpace,
-        reference: str | None = None,
-        repeats: int = 0,
-    ) -> int:
-        """Record that an architecture is being evaluated; return its trial number."""
-        params = space.to_optuna(dict(assignment)) if assignment else {}
-        distributions = space.distributions(dict(assignment)) if assignment else {}
-        with quiet_optuna():
-            self.study.sampler = PartialFixedSampler(params, RandomSampler())
-            trial = self.study.ask(fixed_distributions=distributions)
-        trial.set_user_attr(
-            "candidate",
-            {
-                "digest": architecture.digest,
-                "architecture": architecture.to_dict(),
-                "assignment": dict(assignment or {}),
-                "reference": reference,
-                "repeats": repeats,
-            },
-        )
-        return trial.number
+        environment: Mapping[str, Any],
+        mix: bool = False,
+        artefacts: str | None = None,
+    ) -> None:
+        """Create the study, or check that the existing one asks the same question.
 
-    def finish(
+        `artefacts` is the address of a store that artefacts are copied to, for good. `mix` accepts
+        that latencies were measured in another environment, and records it. Where several drivers
+        work, the environment is that of the first, with its latency of `original`.
+
+        Raises:
+            UserError: the stored study differs in what must agree.
+        """
+        self.artefacts.mkdir(parents=True, exist_ok=True)
+        storage = open_storage(self.address)
+        turn = make_turn(self.address, config.name, storage, engine_options())
+        alone = Others(where=self.where, turn=turn)  # there is no study yet to meet others in
+        alone.in_turn(lambda: self._create(storage, config, space, environment, mix))
+        alone.in_turn(lambda: self._settle_mirror(artefacts))
+        if shared(self.address):
+            study_id = storage.get_study_id_from_name(config.name)
+            self.others = Others(storage, study_id, self.where, turn)
+        if self._writes:
+            self.others.join()
+
+    def _create(
         self,
-        number: int,
-        state: State,
-        findings: Findings,
-        reason: str | None = None,
-        violations: Mapping[str, float] | None = None,
+        storage: BaseStorage,
+        config: StudyConfig,
+        space: SearchSpace,
+        environment: Mapping[str, Any],
+        mix: bool,
     ) -> None:
-        """Record how a trial ended. What the trial found is written before its state."""
-        trial = self._trial(number)
-        trial.set_user_attr("findings", asdict(findings))
-        trial.set_user_attr("reason", reason)
-        for key, violation in (violations or {}).items():
-            trial.set_constraint(key, violation)
-        names = self.study.user_attrs["config"]["objectives"]
         with quiet_optuna():
-            if state == "complete":
-                self.study.tell(number, [findings.objectives[name] for name in names])
-            else:
-                trial.set_user_attr("stopped", state == "stopped")
-                told = TrialState.FAIL if state == "failed" else TrialState.PRUNED
-                self.study.tell(number, state=told)
-
-    def keep(self, number: int, findings: Findings, stopped: bool = False) -> None:
-        """Record what is known of a trial that is not over; it may be `stopped` for the time."""
-        trial = self._trial(number)
-        trial.set_user_attr("findings", asdict(findings))
-        trial.set_user_attr("stopped", stopped)
-
-    def record(self) -> StudyRecord:
-        """Read the whole study."""
-        attributes = self.study.user_attrs
-        if attributes.get("format") != FORMAT:
+            study = optuna.create_study(
+                study_name=config.name,
+                storage=storage,
+                directions=["minimize"] * len(config.objectives),
+                sampler=RandomSampler(),
+                load_if_exists=True,
+            )
+        self._found = storage, study
+        stored = study.user_attrs
+        if "format" in stored:
+            agreement.require_same_question(stored, config, space, environment, self.folder)
+        elif self._trials():
             raise UserError(
-                f"{masked(self.address)}: study {self.study.study_name!r} was not made by nas"
+                f"{masked(self.address)}: a study {config.name!r} that nas did not make is "
+                "there already; choose another --name or --storage"
             )
-        final = self.final_latency()
-        return StudyRecord(
-            name=self.study.study_name,
-            objectives=select_objectives(attributes["config"]["objectives"]),
-            trials=tuple(
-                self._told_last(_record(trial), final)
-                for trial in self._trials()
-                if "candidate" in trial.user_attrs
-            ),
-            config=attributes["config"],
-            environment=attributes["environment"],
-            folder=self.folder,
-            space_size=attributes["space_size"],
-            measured_together=bool(final),
-            mixed=tuple(attributes["environment"].get("mixed", ())),
-        )
+        before = stored.get("environment", environment)
+        mixed = agreement.mixed_places(before, config, environment, mix)
+        told = {**environment, **before} if shared(self.address) else dict(environment)
+        self._write_head(config, space, {**told, **({"mixed": mixed} if mixed else {})})
 
-    def trial(self, number: int) -> TrialRecord:
-        """Read one trial."""
-        return self._told_last(_record(self._trials()[number]), self.final_latency())
-
-    def final_latency(self) -> dict[str, FinalLatency]:
-        """Return what the last measurement of front and references found, by digest."""
-        stored = self.study.user_attrs.get("final_latency", {})
-        return {
-            digest: FinalLatency(
-                over={name: (m, low, high) for name, (m, low, high) in one["over"].items()},
-                contended=one["contended"],
-            )
-            for digest, one in stored.items()
-        }
-
-    def set_final_latency(self, found: Mapping[str, FinalLatency]) -> None:
-        """Record what the last measurement of front and references found, by digest."""
-        self.study.set_user_attr("final_latency", {k: asdict(one) for k, one in found.items()})
-
-    def mark_mixed(self, differing: Sequence[str]) -> None:
-        """Record that latencies were measured in an environment that differs so."""
-        environment = self.study.user_attrs["environment"]
-        mixed = list(dict.fromkeys([*environment.get("mixed", ()), *differing]))
-        if mixed != environment.get("mixed"):
-            self.study.set_user_attr("environment", {**environment, "mixed": mixed})
-
-    def _told_last(self, trial: TrialRecord, final: Mapping[str, FinalLatency]) -> TrialRecord:
-        anchor_ms = self.anchor_ms
-        if trial.state != "complete" or trial.digest not in final or anchor_ms is None:
-            return trial
-        return trial.with_latency(final[trial.digest], anchor_ms)
-
-    def count_start(self, number: int) -> int:
-        """Count a start of a trial's evaluation; return how many there were without progress."""
-        trial = self._trial(number)
-        starts = int(trial.user_attrs.get("starts", 0)) + 1
-        trial.set_user_attr("starts", starts)
-        return starts
-
-    def note_progress(self, number: int, epochs: int) -> bool:
-        """Forget the starts so far if this one got further than any before; return whether."""
-        further = epochs > int(self._trial(number).user_attrs.get("epochs", 0))
-        if further:
-            self._trial(number).set_user_attr("epochs", epochs)
-            self.forget_starts(number)
-        return further
-
-    def forget_starts(self, number: int) -> None:
-        """Forget the starts so far: nothing speaks against the candidate."""
-        trial = self._trial(number)
-        if trial.user_attrs.get("starts"):
-            trial.set_user_attr("starts", 0)
-
-    def unfinished(self) -> list[TrialRecord]:
-        """Return the trials a killed run left behind; those killed before a start are failed."""
-        left = [trial for trial in self._trials() if trial.state == TrialState.RUNNING]
-        for trial in left:
-            if "candidate" not in trial.user_attrs:
-                self.study.tell(trial.number, state=TrialState.FAIL)
-        return [_record(trial) for trial in left if "candidate" in trial.user_attrs]
-
-    def _trials(self) -> list[FrozenTrial]:
-        return self.study.get_trials(deepcopy=False)
-
-    def _trial(self, number: int) -> Trial:
-        # The public way back to a trial that an earlier process began.
-        return Trial(self.study, self._trials()[number]._trial_id)
-
-    def _check_identity(
-        self, config: StudyConfig, space: SearchSpace, environment: Mapping[str, Any]
-    ) -> None:
-        stored = self.study.user_attrs.get("config")
-        if "format" not in self.study.user_attrs:
-            if self._trials():
-                raise UserError(
-                    f"{masked(self.address)}: a study {config.name!r} that nas did not make is "
-                    "there already; choose another --name or --storage"
-                )
+    def _settle_mirror(self, asked: str | None) -> None:
+        stored = self.study.user_attrs.get("artefacts")
+        if asked is None:
             return
-        current = config.to_dict()
-        differing = [key for key in IDENTITY if current[key] != stored[key]]
-        if self.study.user_attrs["space_digest"] != space.digest and "space" not in differing:
-            differing.insert(0, "space")
-        before = self.study.user_attrs["environment"]
-        if not differing and before["data_fingerprint"] != environment["data_fingerprint"]:
-            differing = ["data"]
-        if differing:
-            parts = "; ".join(_difference(key, stored[key], current[key]) for key in differing)
+        url = asked if "://" in asked else Path(asked).absolute().as_uri()
+        if stored not in (None, url):
             raise UserError(
-                f"study {config.name!r} exists with other settings ({parts}): "
-                "give this one another --name, or remove the folder "
-                f"{self.folder} to start again"
+                f"--artefacts {masked(asked)}: study {self.folder.name!r} keeps them at "
+                f"{masked(stored)}; leave the option out"
             )
+        Mirror(self.artefacts, url)  # refuses what it does not know
+        self.study.set_user_attr("artefacts", url)
 
-    def _check_place(
-        self, config: StudyConfig, environment: Mapping[str, Any], mix: bool
-    ) -> list[str]:
-        """Return in what the environments differ that this study's latencies were measured in."""
-        before = self.study.user_attrs.get("environment", environment)
-        mixed = list(before.get("mixed", []))
-        parts = differing_places(before, environment)
-        if not parts or not config.timed:
-            return mixed
-        if not mix:
-            raise UserError(
-                f"study {config.name!r} was measured elsewhere ({'; '.join(parts)}): latencies "
-                "would not compare; run it there, give this one another --name, or mix them all "
-                "the same with --mix-environments"
-            )
-        return mixed + [part for part in parts if part not in mixed]
+    @cached_property
+    def mirror(self) -> Mirror | None:
+        """Where artefacts are copied to, if the study has such a place."""
+        url = self.study.user_attrs.get("artefacts")
+        return None if url is None else Mirror(self.artefacts, url)
 
     def _write_head(
         self, config: StudyConfig, space: SearchSpace, environment: Mapping[str, Any]
@@ -400,8 +255,9 @@ class StudyStore:
             "environment": dict(environment),
             "format": FORMAT,  # last: a study that was killed before this was not created
         }
+        stored = self.study.user_attrs
         for key, value in head.items():
-            if self.study.user_attrs.get(key) != value:
+            if stored.get(key) != value:
                 self.study.set_user_attr(key, value)
         with quiet_optuna():
             self.study.set_metric_names(list(config.objectives))
@@ -409,14 +265,79 @@ class StudyStore:
         text = yaml.safe_dump(written, sort_keys=False, allow_unicode=True)
         write_whole(self.folder / HEAD, text.encode())
 
+    # -- What a study holds ---------------------------------------------------------------------
 
-def differing_places(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
-    """Say in what two environments differ that must agree where latency is measured."""
-    return [
-        _difference(key, before.get(key), now.get(key))
-        for key in PLACE
-        if before.get(key) != now.get(key)
-    ]
+    @property
+    def artefacts(self) -> Path:
+        """Folder of weights, checkpoints and reconstructions, one per architecture digest."""
+        return self.folder / "artefacts"
+
+    @property
+    def anchor_ms(self) -> float | None:
+        """Latency of `original` that the study's latencies are told in; None if not measured."""
+        try:
+            environment = self.study.user_attrs.get("environment", {})
+        except UserError:  # there is no study yet
+            return None
+        return environment.get("original_latency_ms")  # type: ignore[no-any-return]
+
+    def require_alike(self, config: StudyConfig, space: SearchSpace, data: str | None) -> None:
+        """Check that another study may learn from this one; raise `UserError` if not."""
+        agreement.require_alike(self.study.user_attrs, self.folder.name, config, space, data)
+
+    def record(self) -> StudyRecord:
+        """Read the whole study."""
+        return patiently(self._record, self.where)
+
+    def _record(self) -> StudyRecord:
+        attributes = self.study.user_attrs
+        if attributes.get("format") != FORMAT:
+            raise UserError(
+                f"{masked(self.address)}: study {self.study.study_name!r} was not made by nas"
+            )
+        environment, final = attributes["environment"], _final(attributes)
+        anchor_ms = environment.get("original_latency_ms")
+        return StudyRecord(
+            name=self.study.study_name,
+            objectives=select_objectives(attributes["config"]["objectives"]),
+            trials=tuple(
+                _told_last(record_of(trial), final, anchor_ms)
+                for trial in self._trials()
+                if "candidate" in trial.user_attrs
+            ),
+            config=attributes["config"],
+            environment=environment,
+            folder=self.folder,
+            space_size=attributes["space_size"],
+            measured_together=bool(final),
+            mixed=tuple(environment.get("mixed", ())),
+        )
+
+    def trial(self, number: int) -> TrialRecord:
+        """Read one trial."""
+        return patiently(lambda: self._trial_record(number), self.where)
+
+    def _trial_record(self, number: int) -> TrialRecord:
+        trial = record_of(self._frozen(number))
+        if trial.state != "complete":
+            return trial
+        return _told_last(trial, self.final_latency(), self.anchor_ms)
+
+    def final_latency(self) -> dict[str, FinalLatency]:
+        """Return what the last measurement of front and references found, by digest."""
+        return patiently(lambda: _final(self.study.user_attrs), self.where)
+
+    def mark_mixed(self, differing: Sequence[str]) -> None:
+        """Record that latencies were measured in an environment that differs so."""
+        environment = self.study.user_attrs["environment"]
+        mixed = list(dict.fromkeys([*environment.get("mixed", ()), *differing]))
+        if mixed != environment.get("mixed"):
+            self.study.set_user_attr("environment", {**environment, "mixed": mixed})
+
+    def set_final_latency(self, found: Mapping[str, FinalLatency]) -> None:
+        """Record what the last measurement of front and references found, by digest."""
+        told = {digest: asdict(one) for digest, one in found.items()}
+        patiently(lambda: self.study.set_user_attr("final_latency", told), self.where)
 
 
 def list_studies(root: Path) -> list[str]:
@@ -424,52 +345,19 @@ def list_studies(root: Path) -> list[str]:
     return sorted(path.parent.name for path in root.glob(f"*/{HEAD}"))
 
 
-def _load(address: str, name: str) -> optuna.Study:
-    try:
-        with quiet_optuna():
-            storage = open_storage(address, reading=True)
-            return optuna.load_study(study_name=name, storage=storage)
-    except KeyError:
-        raise UserError(f"{masked(address)}: holds no study {name!r}") from None
-
-
-def _record(trial: FrozenTrial) -> TrialRecord:
-    candidate, found = trial.user_attrs["candidate"], trial.user_attrs.get("findings", {})
-    states: dict[TrialState, State] = {
-        TrialState.COMPLETE: "complete",
-        TrialState.PRUNED: "rejected",
-        TrialState.FAIL: "failed",
+def _final(attributes: Mapping[str, Any]) -> dict[str, FinalLatency]:
+    return {
+        digest: FinalLatency(
+            over={name: (m, low, high) for name, (m, low, high) in one["over"].items()},
+            contended=one["contended"],
+        )
+        for digest, one in attributes.get("final_latency", {}).items()
     }
-    state = states.get(trial.state, "running")
-    if trial.user_attrs.get("stopped") and state in ("running", "rejected"):
-        state = "stopped"
-    return TrialRecord(
-        number=trial.number,
-        state=state,
-        digest=candidate["digest"],
-        architecture=Architecture.model_validate(candidate["architecture"]),
-        assignment=candidate["assignment"],
-        reference=candidate["reference"],
-        repeats=candidate["repeats"],
-        reason=trial.user_attrs.get("reason"),
-        objectives=found.get("objectives", {}),
-        metrics=found.get("metrics", {}),
-        intervals={name: (low, high) for name, (low, high) in found.get("intervals", {}).items()},
-        contended=found.get("contended", False),
-        history=found.get("history", ()),
-        timings_s=found.get("timings_s", {}),
-    )
 
 
-def _difference(key: str, stored: Any, current: Any) -> str:
-    if isinstance(stored, dict) and isinstance(current, dict):
-        inner = [
-            _difference(f"{key}.{name}", stored.get(name), current.get(name))
-            for name in sorted({*stored, *current})
-            if stored.get(name) != current.get(name)
-        ]
-        if inner:
-            return "; ".join(inner)
-    if stored == current:
-        return f"{key} is described as before but its content changed"
-    return f"{key} was {json.dumps(stored)}, now {json.dumps(current)}"
+def _told_last(
+    trial: TrialRecord, final: Mapping[str, FinalLatency], anchor_ms: float | None
+) -> TrialRecord:
+    if trial.state != "complete" or trial.digest not in final or anchor_ms is None:
+        return trial
+    return trial.with_latency(final[trial.digest], anchor_ms)

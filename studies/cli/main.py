@@ -13,6 +13,7 @@ from search_spaces.errors import UserError, nearest
 GROUPS: dict[str, tuple[str, str]] = {
     "study": ("studies.cli.study:study", "Run Pareto studies; show, compare and export them."),
     "paper": ("studies.cli.paper:paper", "Make the paper again: its table, figures and claims."),
+    "storage": ("studies.cli.storage:storage", "Serve a database of studies to other hosts."),
     "profile": ("studies.cli.profile:profile", "Measure what a model costs, layer by layer."),
     "space": ("studies.cli.space:space", "List, inspect and sample search spaces."),
     "data": ("studies.cli.data:data", "Preview and export the images."),

@@ -78,7 +78,10 @@ def find_artefacts(text: str, root: Path) -> Path | None:
     """Return the folder of what a trial left (`STUDY#TRIAL`: weights, ...); None for the rest."""
     if "#" not in text or Path(text).suffix in {".json", ".yaml", ".yml"}:
         return None
+    from studies.store import StudyStore
+
     record, trial = _find_trial(text, root)
+    StudyStore.open(root, record.name).fetch(trial.digest)
     return record.folder / "artefacts" / trial.digest
 
 

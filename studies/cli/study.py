@@ -18,6 +18,7 @@ from rich.table import Table
 # Not torch, nor what imports it: `run` still has to say how its threads wait.
 from nas.objectives import OBJECTIVES, hypervolume
 from search_spaces.errors import UserError, nearest
+from studies.addresses import masked
 from studies.cli.console import stderr, stdout
 from studies.cli.main import HelpfulGroup
 from studies.cli.options import progress_bar, root_option
@@ -25,6 +26,7 @@ from studies.formats import format_value, noun
 
 if TYPE_CHECKING:
     from studies.records import StudyRecord, TrialRecord
+    from studies.store import StudyStore
 
 _SHORTCUTS: dict[str, str] = {
     "name": "name",
@@ -81,7 +83,14 @@ def study() -> None:
 @click.option("--runner", help="Where candidates are evaluated: local or ray.")
 @click.option("--address", help="Ray cluster (HOST:PORT or auto); default: one on this machine.")
 @click.option("--set", "settings", multiple=True, metavar="KEY=VALUE", help="Any other setting.")
-@click.option("--storage", help="journal:PATH or a database URL; default: a journal in the folder.")
+@click.option(
+    "--storage",
+    help="journal:PATH, postgresql://USER@HOST/DATABASE or grpc://HOST:PORT; several drivers may "
+    "share the last two. Default: a journal in the folder.",
+)
+@click.option(
+    "--artefacts", metavar="URL", help="Copy artefacts there too (s3://..., file://...), for all."
+)
 @click.option("--png", is_flag=True, help="Also write the figures as PNG (needs a Chromium).")
 @click.option(
     "--mix-environments",
@@ -99,6 +108,7 @@ def run(
     folder: Path | None,
     settings: tuple[str, ...],
     storage: str | None,
+    artefacts: str | None,
     png: bool,
     mix: bool,
     root: Path,
@@ -132,7 +142,7 @@ def run(
     with Interruption() as interruption, _one_line_warnings():
         try:
             record, gave_up = run_study(
-                resolved, root, storage, display, progress_bar, mix, interruption
+                resolved, root, storage, display, progress_bar, mix, interruption, artefacts
             )
         except KeyboardInterrupt as stopped:
             _tell_how_to_resume()
@@ -146,7 +156,7 @@ def run(
 
 
 def _tell_how_to_resume() -> None:
-    again = shlex.join(["nas", *sys.argv[1:]])
+    again = shlex.join(["nas", *map(masked, sys.argv[1:])])
     stderr.print(
         f"interrupted; nothing finished is lost. The same command resumes: {again}",
         soft_wrap=True,
@@ -179,9 +189,13 @@ def _one_line_warnings() -> Iterator[None]:
 
 
 def _open(root: Path, name: str) -> StudyRecord:
+    return _store(root, name).record()
+
+
+def _store(root: Path, name: str) -> StudyStore:
     from studies.store import StudyStore
 
-    return StudyStore.open(root, name).record()
+    return StudyStore.open(root, name)
 
 
 def _wait_passively() -> None:
@@ -326,7 +340,10 @@ def report(name: str, png: bool, root: Path) -> None:
     """Write the study's HTML report anew."""
     from studies.report import write_report
 
-    record = _open(root, name)
+    store = _store(root, name)
+    store.fetch("samples.npy")
+    store.fetch(only="reconstructions.npy")
+    record = store.record()
     stdout.print(str(write_report(record)), soft_wrap=True)
     if png:
         _write_pngs(record)
@@ -351,7 +368,8 @@ def best(name: str, by: str | None, out: Path | None, root: Path, **limits: floa
 
     Example: nas study best quickstart --max-latency-ms 5 --max-params 1e6
     """
-    record = _open(root, name)
+    store = _store(root, name)
+    record = store.record()
     caps = {key.removeprefix("max_"): cap for key, cap in limits.items() if cap is not None}
     trial = _best(record, by or record.objective_names[0], caps)
     values = ", ".join(
@@ -359,6 +377,7 @@ def best(name: str, by: str | None, out: Path | None, root: Path, **limits: floa
     )
     stdout.print(f"[bold]{trial.name}[/bold]: {values}")
     stdout.print(escape(trial.architecture.summary), style="dim")
+    store.fetch(trial.digest)
     for path in _take_out(record, trial, out or Path(f"{name}-best")):
         stdout.print(str(path), soft_wrap=True)
 

@@ -1,0 +1,49 @@
+"""`nas storage`: serve a database to drivers that cannot reach it themselves."""
+
+from __future__ import annotations
+
+import click
+
+from search_spaces.errors import UserError
+from studies.addresses import masked, shared
+from studies.cli.console import stderr
+from studies.cli.main import HelpfulGroup
+
+LOOPBACK = ("localhost", "127.0.0.1", "::1")
+
+
+@click.group(cls=HelpfulGroup)
+def storage() -> None:
+    """Serve a database of studies through Optuna's gRPC proxy."""
+
+
+@storage.command()
+@click.argument("address")
+@click.option("--host", default="localhost", show_default=True, help="Where to listen.")
+@click.option("--port", default=13000, show_default=True, help="Where to listen.")
+def serve(address: str, host: str, port: int) -> None:
+    """Serve the database at ADDRESS until interrupted.
+
+    Drivers then use --storage grpc://HOST:PORT, and need no password of the database. The proxy
+    itself asks for none: keep it on loopback, or on a network where everybody may write.
+    """
+    from pathlib import Path
+
+    from optuna.storages import run_grpc_proxy_server
+
+    from nas.search.samplers import quiet_optuna
+    from studies.addresses import absolute
+    from studies.storage import open_storage
+
+    found = absolute(address, Path())
+    if not shared(found) or found.startswith("grpc:"):
+        raise UserError(f"{masked(address)}: a proxy serves a database: give a postgresql://...")
+    database = open_storage(found)
+    if host not in LOOPBACK:
+        stderr.print(f"[yellow]{host}: whoever reaches it can read and change all studies[/yellow]")
+    stderr.print(f"serving {masked(address)} at grpc://{host}:{port}", soft_wrap=True)
+    try:
+        with quiet_optuna():
+            run_grpc_proxy_server(database, host=host, port=port)
+    except RuntimeError as error:  # the port is taken
+        raise UserError(f"--port {port}: {error}") from None

@@ -1,0 +1,225 @@
+"""Studies in PostgreSQL: several drivers, a server that goes away, and passwords nobody sees."""
+
+from __future__ import annotations
+
+import signal
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+from optuna.trial import TrialState
+
+from nas.evaluate import Findings
+from search_spaces.architecture import Architecture
+from search_spaces.errors import UserError
+from search_spaces.space import SearchSpace
+from studies import drivers, patience
+from studies.records import StudyRecord
+from studies.store import StudyStore
+from tests.command import nas
+from tests.fake_driver import start, trained, until
+from tests.fake_evaluator import FakeEvaluator
+from tests.postgres import Server, free_port, running_server
+from tests.test_runner import ENVIRONMENT, config, run
+
+pytest.importorskip("psycopg", reason="psycopg is not installed: pip install '.[postgres]'")
+
+
+@pytest.fixture(scope="module")
+def server() -> Iterator[Server]:
+    with running_server() as running:
+        yield running
+
+
+def whole(folder: Path, storage: str, trials: int) -> StudyRecord:
+    """Return a study after checking that it has its trials, each once, and none is left running."""
+    store = StudyStore(folder / "s", storage)
+    assert {trial.state for trial in store.study.trials} == {TrialState.COMPLETE}
+    record = store.record()
+    assert len({trial.digest for trial in record.trials}) == len(record.trials) == trials + 2
+    assert [t.reference for t in record.trials if t.reference] == ["original", "modified"]
+    return record
+
+
+def test_a_study_in_postgresql_is_the_same_as_in_a_journal(server: Server, tmp_path: Path) -> None:
+    database = run(tmp_path / "a", config(), storage=server.database())
+    journal = run(tmp_path / "b", config())
+    assert database.trials == journal.trials
+
+
+def test_three_drivers_one_killed_evaluate_each_architecture_once(
+    server: Server, tmp_path: Path
+) -> None:
+    storage = server.database()
+    started = [start(tmp_path, storage, f"driver{i}", trials=18) for i in range(3)]
+    until(lambda: trained(tmp_path).total() > 8)
+    started[1].stop(signal.SIGKILL)
+    for driver in (started[0], started[2]):
+        driver.end()
+    whole(tmp_path / "driver0", storage, 18)
+    again = [digest for digest, times in trained(tmp_path).items() if times > 1]
+    assert len(again) <= 1  # what the killed one had trained and not told
+
+
+def test_a_driver_of_another_machine_is_taken_for_gone_when_it_does_not_move(
+    server: Server, tmp_path: Path
+) -> None:
+    storage = server.database()
+    far = start(tmp_path, storage, "far", step_s=0.5, machine="another")
+    until(lambda: trained(tmp_path).total() >= 1)
+    far.stop(signal.SIGSTOP)
+    start(tmp_path, storage, "near").end()
+    record = whole(tmp_path / "near", storage, 6)
+    far.stop(signal.SIGCONT)  # and finds that its trial is another's by now
+    far.end()
+    assert whole(tmp_path / "far", storage, 6).trials == record.trials
+
+
+class Stopping(FakeEvaluator):
+    """Crashes the server before its fourth evaluation; it is back after `back_s`, if given."""
+
+    def __init__(self, server: Server, back_s: float | None = None) -> None:
+        super().__init__()
+        self._server, self._back_s = server, back_s
+        self.back: threading.Timer | None = None
+
+    def __call__(
+        self, architecture: Architecture, known: Findings | None = None
+    ) -> Iterator[Findings]:
+        if self.calls == 3:
+            self._server.stop("immediate")
+            if self._back_s is not None:
+                self.back = threading.Timer(self._back_s, self._server.start)
+                self.back.start()
+        yield from super().__call__(architecture, known)
+
+
+def test_a_server_that_is_restarted_is_waited_for(
+    server: Server,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.setattr(patience, "LONGEST_S", 0.5)
+    storage, evaluator = server.database(), Stopping(server, back_s=0.5)
+    record = run(tmp_path, config(), evaluator, storage)
+    assert evaluator.back is not None
+    evaluator.back.join()
+    assert record.trials == run(tmp_path / "journal", config()).trials
+    assert whole(tmp_path, storage, 6).trials == record.trials
+    said = capsys.readouterr().err
+    assert "does not answer" in said
+    assert server.password not in said
+
+
+def test_a_server_that_stays_away_ends_the_run_and_the_next_one_resumes(
+    server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(patience, "PATIENCE_S", 0.5)
+    monkeypatch.setattr(drivers, "BEAT_S", 0.1)  # its process goes on, so it is missed by its beats
+    storage = server.database()
+    with pytest.raises(UserError, match=r"no answer for \d+ s .*goes on from there") as told:
+        run(tmp_path, config(), Stopping(server), storage)
+    assert server.password not in str(told.value)
+    server.start()
+    monkeypatch.setattr(patience, "PATIENCE_S", 60)
+    run(tmp_path, config(), storage=storage)
+    whole(tmp_path, storage, 6)
+
+
+REFUSALS = {
+    "wrong password": ("postgresql://nas:hush@127.0.0.1:{port}/postgres", "authentication failed"),
+    "no such database": ("postgresql://nas:{password}@127.0.0.1:{port}/hush", "does not exist"),
+    "no server": ("postgresql://nas:hush@127.0.0.1:1/postgres", "refused"),
+    "no proxy": ("grpc://127.0.0.1:1", "no storage server"),
+    "no port": ("grpc://127.0.0.1", "host and a port"),
+}
+
+
+@pytest.mark.parametrize("trouble", REFUSALS)
+def test_a_storage_that_cannot_be_used_is_one_line_without_password(
+    server: Server,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    trouble: str,
+) -> None:
+    monkeypatch.setattr("studies.storage.CONNECT_S", 1)
+    form, reason = REFUSALS[trouble]
+    storage = form.format(port=server.port, password=server.password)
+    asked = ("--space", "tiny", "--objectives", "params,macs", "--trials", "1")
+    there = ("--storage", storage, "--root", str(tmp_path))
+    assert nas("study", "run", "quickstart", *asked, *there) == 2
+    (line,) = capsys.readouterr().err.strip().splitlines()[-1:]
+    assert line.startswith("nas: --storage")
+    assert reason in line
+    assert server.password not in line
+    assert ":hush@" not in line
+
+
+def test_the_password_is_nowhere_in_the_folder(
+    server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    storage = server.database()
+    asked = ("--space", "tiny", "--objectives", "params,macs", "--trials", "1", "--name", "s")
+    there = ("--storage", storage, "--root", str(tmp_path))
+    assert nas("study", "run", "quickstart", *asked, *there) == 0
+    files = [path for path in tmp_path.rglob("*") if path.is_file()]
+    assert tmp_path / "s" / "report.html" in files
+    assert not [path for path in files if server.password.encode() in path.read_bytes()]
+    assert server.password not in str(StudyStore(tmp_path / "s", storage).study.user_attrs)
+    monkeypatch.setenv("PGPASSWORD", server.password)  # as PostgreSQL's own programs take it
+    assert len(StudyStore.open(tmp_path, "s").record().trials) == 3
+
+
+def test_a_second_driver_elsewhere_is_told_in_the_firsts_latency(
+    server: Server, tmp_path: Path
+) -> None:
+    asked = config(objectives=["reconstruction_loss", "latency_ms"])
+    storage, space = server.database(), SearchSpace.load("quickstart")
+    here = {**ENVIRONMENT, "device_name": "a", "original_latency_ms": 10.0}
+    there = {**here, "device_name": "b", "original_latency_ms": 20.0}
+    first, second = (StudyStore(tmp_path / folder / "s", storage) for folder in "12")
+    first.create(asked, space, here)
+    with pytest.raises(UserError, match=r"measured elsewhere \(device_name was"):
+        second.create(asked, space, there)
+    second.create(asked, space, {**there, "device_name": "a"})
+    assert second.anchor_ms == 10.0
+    second.create(asked, space, there, mix=True)
+    assert first.anchor_ms == second.anchor_ms == 10.0
+    assert "device_name" in first.record().mixed[0]
+    first.create(asked, space, here)
+
+
+def test_drivers_through_the_proxy_share_a_study(server: Server, tmp_path: Path) -> None:
+    pytest.importorskip("grpc")
+    storage = server.database()
+    with proxy(storage) as address:
+        started = [start(tmp_path, address, f"driver{i}", trials=12) for i in range(2)]
+        until(lambda: trained(tmp_path).total() > 4)
+        started[1].stop(signal.SIGKILL)
+        started[0].end()
+        whole(tmp_path / "driver0", address, 12)
+    assert len({t.digest for t in StudyStore(tmp_path / "x" / "s", storage).record().trials}) == 14
+
+
+@contextmanager
+def proxy(storage: str) -> Iterator[str]:
+    """Serve a storage by the command, at a free port."""
+    port = free_port()
+    command = [sys.executable, "-m", "studies.cli.main", "storage", "serve", storage]
+    command += ["--port", str(port)]
+    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as served:
+        try:
+            assert served.stderr is not None
+            said = served.stderr.readline()
+            assert f"grpc://localhost:{port}" in said
+            assert ":***@" in said
+            yield f"grpc://localhost:{port}"
+        finally:
+            served.send_signal(signal.SIGINT)
+            assert served.wait(60) == 130
