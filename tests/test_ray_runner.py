@@ -48,8 +48,8 @@ def nodes(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
         patch.setenv("RAY_USAGE_STATS_ENABLED", "0")
         patch.setenv("NAS_CACHE_DIR", str(tmp_path_factory.mktemp("cache")))
         folder = tempfile.mkdtemp(prefix="ray-", dir="/tmp")  # its sockets allow no long path
-        head = {"num_cpus": 2, "num_gpus": 1, "temp_dir": folder}
-        cluster = Nodes(initialize_head=True, head_node_args=head)
+        patch.setenv("RAY_TMPDIR", folder)
+        cluster = Nodes(initialize_head=True, head_node_args={"num_cpus": 2, "num_gpus": 1})
         ray.init(address=cluster.address, log_to_driver=False, logging_level=logging.CRITICAL)
         yield cluster
         ray.shutdown()
