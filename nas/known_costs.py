@@ -9,6 +9,7 @@ import numpy.typing as npt
 
 from nas.operations import exact_costs
 from nas.predictor import LatencyPredictor
+from nas.search.members import learned
 from search_spaces.architecture import Architecture
 
 KnownCosts = Callable[[Sequence[Architecture]], npt.NDArray[np.float64]]
@@ -16,7 +17,6 @@ KnownCosts = Callable[[Sequence[Architecture]], npt.NDArray[np.float64]]
 
 def known_costs(
     objectives: Sequence[str],
-    learned: str = "reconstruction_loss",
     predictor: LatencyPredictor | None = None,
     anchor_ms: float | None = None,
 ) -> KnownCosts:
@@ -25,7 +25,7 @@ def known_costs(
     Parameters and MACs are exact. A latency is the predicted one, told in `anchor_ms` of
     `original`. What is not known this way is NaN.
     """
-    names = [name for name in objectives if name != learned]
+    names = [name for name in objectives if name != learned(objectives)]
 
     def costs(architectures: Sequence[Architecture]) -> npt.NDArray[np.float64]:
         counted = exact_costs(architectures)

@@ -56,6 +56,10 @@ class Display(Watcher):
         self._done_before = 0
         self._live = Live(console=console, refresh_per_second=4, get_renderable=self._render)
 
+    def note(self, text: str) -> None:
+        """Print a line that is no trial's."""
+        self._console.print(text, style="dim", markup=False, soft_wrap=True)
+
     def __enter__(self) -> Display:
         if self._console.is_terminal:
             self._live.start()

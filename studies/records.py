@@ -122,10 +122,20 @@ class StudyRecord:
     environment: Mapping[str, Any]
     folder: Path
     space_size: int | None = None
+    space_distinct: int | None = None
+    """Distinct architectures of a small space; None where they were not counted."""
     measured_together: bool = False
     """The front's latencies come from one measurement of all its members, at the study's end."""
     mixed: tuple[str, ...] = ()
     """In what the environments differ whose latencies were mixed, as the user had asked for."""
+
+    @property
+    def exhausted(self) -> bool:
+        """Whether every distinct architecture of the space was tried."""
+        if self.space_distinct is None:
+            return False
+        tried = {t.digest for t in self.trials if t.assignment and t.state != "running"}
+        return len(tried) >= self.space_distinct
 
     @property
     def image_size(self) -> int:

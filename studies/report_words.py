@@ -32,7 +32,7 @@ def report_words(study: StudyRecord) -> dict[str, Any]:
         "description": str(study.config.get("description") or ""),
         "headline": tables.headline(study),
         "facts": _facts(study),
-        "notes": tables.reference_notes(study),
+        "notes": tables.notes(study),
         "tiles": _tiles(study),
         "dominance": _dominance(study),
         "comparison": _comparison(study),

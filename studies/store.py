@@ -44,6 +44,9 @@ from studies.turns import make_turn
 if TYPE_CHECKING:  # reading a study needs no torch, which this imports
     from studies.config import StudyConfig
 
+COUNTED = 1000
+"""Spaces up to this many assignments have their distinct architectures counted."""
+
 FORMAT = 1
 """Version of what is written to trial and study attributes."""
 
@@ -252,6 +255,7 @@ class StudyStore(Trials):
             "space": space.to_dict(),
             "space_digest": space.digest,
             "space_size": space.size if space.size < 2**53 else float(space.size),
+            "space_distinct": space.distinct(limit=COUNTED),
             "environment": dict(environment),
             "format": FORMAT,  # last: a study that was killed before this was not created
         }
@@ -309,6 +313,7 @@ class StudyStore(Trials):
             environment=environment,
             folder=self.folder,
             space_size=attributes["space_size"],
+            space_distinct=attributes.get("space_distinct"),
             measured_together=bool(final),
             mixed=tuple(environment.get("mixed", ())),
         )

@@ -75,9 +75,14 @@ def headline(study: StudyRecord) -> str:
     )
 
 
-def reference_notes(study: StudyRecord) -> list[str]:
-    """Say what limits the comparison: missing reference points and why, mixed environments."""
+def notes(study: StudyRecord) -> list[str]:
+    """Say how far the study reaches: the whole space, missing references, mixed environments."""
     notes = []
+    if study.exhausted:
+        notes.append(
+            f"Every one of the {study.space_distinct:,} distinct architectures of space "
+            f"`{study.config.get('space', '')}` was tried: there is nothing left to search."
+        )
     attempts = {trial.reference: trial for trial in study.trials if trial.reference}
     for name in dict.fromkeys([*REFERENCES, *(n for n in attempts if n)]):
         if name in study.references:

@@ -46,7 +46,7 @@ from studies.tables import (
     dominance_table,
     front_table,
     headline,
-    reference_notes,
+    notes,
     setback_table,
     spread,
 )
@@ -217,11 +217,19 @@ def test_front_table_holds_values_and_intervals() -> None:
 
 def test_missing_and_failed_references_are_said() -> None:
     failed = replace(trial(1, None, 800, "modified", "failed"), reason="out of memory")
-    assert reference_notes(study(failed)) == [
+    assert notes(study(failed)) == [
         "Reference `original` is not part of this study. Comparisons with it are left out.",
         "Reference `modified` failed: out of memory. Comparisons with it are left out.",
     ]
-    assert reference_notes(SMALL) == []
+    assert notes(SMALL) == []
+
+
+def test_a_space_that_is_used_up_is_said() -> None:
+    members = [replace(one, assignment={"latent_size": 8}) for one in SMALL.trials]
+    count = len({one.digest for one in members})
+    whole = replace(SMALL, trials=tuple(members), space_distinct=count)
+    assert notes(whole)[0].startswith(f"Every one of the {count} distinct architectures of space")
+    assert notes(replace(whole, space_distinct=count + 1)) == []
 
 
 def test_setbacks_are_counted_by_cause(tmp_path: Path) -> None:

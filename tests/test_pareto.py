@@ -9,6 +9,7 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 
+from nas.known_costs import known_costs
 from nas.search import Proposer, make_proposer
 from nas.search.improvement import Floor
 from nas.search.surrogate import SAMPLES, AxisFeatures, fit
@@ -228,3 +229,15 @@ def test_an_unknown_option_is_refused() -> None:
         make_proposer(SPACE, "pareto", NAMES, 0, costs, scren=5)
     with pytest.raises(TypeError, match="screen"):
         make_proposer(SPACE, "tpe", NAMES, 0, screen=5)
+
+
+def test_without_a_loss_the_first_objective_is_the_learned_one() -> None:
+    space, names = SearchSpace.load("tiny"), ("params", "macs")
+    known = known_costs(names)
+    proposer = make_proposer(space, "pareto", names, 0, known)
+    for _ in range(14):
+        proposal = proposer.propose()
+        assert proposal is not None
+        (macs,) = known([proposal.architecture])[0]
+        proposer.tell(proposal.architecture.digest, [macs / 2, macs])
+    assert proposer.seen == 14

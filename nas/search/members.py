@@ -21,6 +21,12 @@ Features = Callable[[Sequence[Assignment]], Array]
 """Assignments -> (assignments, features)."""
 
 
+def learned(objectives: Sequence[str]) -> str:
+    """Return the objective that a search has to learn: the loss, or the first if there is none."""
+    loss = "reconstruction_loss"
+    return loss if loss in objectives else objectives[0]
+
+
 class Space(Protocol):
     """A set of architectures as `search_spaces.space.SearchSpace` describes one."""
 

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from nas.search.members import Assignment, Costs, Engine, Space
+from nas.search.members import Assignment, Costs, Engine, Space, learned
 from nas.search.optuna_engine import PATIENCE, OptunaEngine
 from nas.search.pareto import ParetoEngine
 from nas.search.samplers import SAMPLERS
@@ -167,9 +167,7 @@ def make_proposer(
         options: `learned`, `features` and the fields of `ParetoOptions`; for `pareto` alone.
     """
     if sampler == "pareto":
-        name = "reconstruction_loss"
-        learned = objectives.index(name) if name in objectives else 0
-        options = {"learned": learned, "costs": costs, **options}
+        options = {"learned": objectives.index(learned(objectives)), "costs": costs, **options}
     return Proposer(space, sampler, len(objectives), seed, **options)
 
 

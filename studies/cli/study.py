@@ -273,11 +273,13 @@ def show(name: str, root: Path) -> None:
 
 
 def _print_study(record: StudyRecord) -> None:
-    from studies.tables import front_found, headline, spread
+    from studies.tables import front_found, headline, notes, spread
 
     stdout.print(
         f"\n[bold]{escape(record.name)}[/bold]: {escape(headline(record).replace('`', ''))}\n"
     )
+    for note in notes(record):
+        stdout.print(escape(note.replace("`", "")) + "\n", style="dim", soft_wrap=True)
     table = Table(box=None, pad_edge=False, header_style="dim")
     table.add_column("model", no_wrap=True)
     for objective in record.objectives:
