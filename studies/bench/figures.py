@@ -32,6 +32,8 @@ COLOURS = {
     "pareto-no-surrogate": GREY,
     "pareto-no-spread": "#b0438b",
     "pareto-no-crossover": AMBER,
+    "pareto-stopping-at-once": "#8c7300",
+    "pareto-extrapolating": "#56b4e9",
 }
 """One colour per algorithm, whoever runs it; what is not named here is ours: blue."""
 
@@ -112,7 +114,7 @@ def _title(sampler: str) -> str:
 
 
 def _dash(sampler: str) -> str:
-    if sampler.endswith("-stopping"):
+    if sampler.endswith(("-stopping", "-at-once", "-extrapolating")):
         return "longdashdot"
     return DASHES[CONTENDERS[sampler].family] if sampler in CONTENDERS else DASHES["peer"]
 
