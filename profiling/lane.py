@@ -21,6 +21,9 @@ from typing import NamedTuple
 
 from profiling.errors import ProfilingError
 
+_COURTESY_S = 0.01
+"""Pause after a measurement, which takes seconds: enough to be woken on a busy machine."""
+
 
 class _Locks(NamedTuple):
     """Open files. `room` is shared by trainings and held alone by a measurement, as is `door`.
@@ -70,6 +73,8 @@ class Lane:
         finally:
             fcntl.flock(self._own.room, fcntl.LOCK_UN)
             fcntl.flock(self._own.door, fcntl.LOCK_UN)
+            # The kernel wakes who waits, but whoever asks first has the lock: let them be that.
+            time.sleep(_COURTESY_S)
             if training:
                 self.enter()
 

@@ -93,6 +93,9 @@ def test_a_trial_s_profile_goes_into_its_study(
         def record(self) -> object:
             return study
 
+        def fetch(self, name: str = "", only: str | None = None) -> None:
+            """Everything is here."""
+
     monkeypatch.setattr(StudyStore, "open", lambda root, name: Stored())
     assert nas("profile", "model", "s#original", *QUICK) == 0
     told = capsys.readouterr().out
