@@ -106,7 +106,7 @@ def run_study(
                 write_whole(store.artefacts / "samples.npy", npy(shown_images(dataset)))
                 if store.mirror:
                     store.mirror.push("samples.npy")
-            distinct = store.record().space_distinct
+            distinct = store.space_distinct
             if distinct is not None and distinct <= config.search.trials:
                 display.note(f"{config.space}: all {distinct} architectures will be tried")
             make = EvaluatorMaker(config, space.image_size, str(device), store.artefacts, anchor_ms)

@@ -277,6 +277,11 @@ class StudyStore(Trials):
         return self.folder / "artefacts"
 
     @property
+    def space_distinct(self) -> int | None:
+        """Distinct architectures of a small space; None where they were not counted."""
+        return self.study.user_attrs.get("space_distinct")
+
+    @property
     def anchor_ms(self) -> float | None:
         """Latency of `original` that the study's latencies are told in; None if not measured."""
         try:
@@ -313,7 +318,7 @@ class StudyStore(Trials):
             environment=environment,
             folder=self.folder,
             space_size=attributes["space_size"],
-            space_distinct=attributes.get("space_distinct"),
+            space_distinct=self.space_distinct,
             measured_together=bool(final),
             mixed=tuple(environment.get("mixed", ())),
         )
