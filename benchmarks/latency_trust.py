@@ -110,8 +110,8 @@ class Maker:
     def __call__(self, on_batch: OnBatch) -> Evaluate:
         """Return the evaluator of one worker."""
         tune_allocator()
-        if self.apart:
-            tempfile.tempdir = tempfile.mkdtemp()
+        if self.apart:  # lanes are files there, also for the process that measures
+            tempfile.tempdir = os.environ["TMPDIR"] = tempfile.mkdtemp(dir=self.artefacts)
         return Evaluator(
             dataset=load_dataset(DataConfig(kind="faces", count=IMAGES), 64),
             training=TrainingConfig(epochs=EPOCHS, batch_size=16),

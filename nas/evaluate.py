@@ -207,7 +207,7 @@ class Evaluator:
                 self.lane.enter()
             model = trainer.best_model()
             save_weights(model, folder / WEIGHTS)
-            self._save_reconstructions(model, self.dataset, folder)
+            write_whole(folder / "reconstructions.npy", npy(reconstructions(model, self.dataset)))
 
     def _at_batch(self, done: int, total: int) -> None:
         self.lane.enter()
@@ -230,16 +230,9 @@ class Evaluator:
             step="training",
             objectives={**known.objectives, "reconstruction_loss": loss},
             metrics={**known.metrics, **metrics},
-            history=[_epoch(result) for result in trainer.history],
+            history=[history_row(result) for result in trainer.history],
             timings_s={**known.timings_s, **spent_s},
         )
-
-    def _save_reconstructions(self, model: VAE, dataset: ImageDataset, folder: Path) -> None:
-        pixels = torch.from_numpy(shown_images(dataset)).to(self.device)
-        with torch.inference_mode():
-            images = model.reconstruct(pixels.float() / 255)
-        rounded = (images * 255).round().clamp(0, 255).to(torch.uint8)
-        write_whole(folder / "reconstructions.npy", npy(rounded.cpu().numpy()))
 
 
 @contextmanager
@@ -282,6 +275,17 @@ def shown_images(dataset: ImageDataset) -> npt.NDArray[np.uint8]:
     return dataset.images[dataset.validation[:SHOWN]]
 
 
+def reconstructions(model: VAE, dataset: ImageDataset) -> npt.NDArray[np.uint8]:
+    """Return the shown images through a model, from the latent mean, laid out like them."""
+    device = next(model.parameters()).device
+    pixels = torch.from_numpy(shown_images(dataset)).to(device)
+    with torch.inference_mode():
+        images = model.reconstruct(pixels.float() / 255)
+    rounded = (images * 255).round().clamp(0, 255).to(torch.uint8)
+    found: npt.NDArray[np.uint8] = rounded.cpu().numpy()
+    return found
+
+
 def npy(array: npt.NDArray[Any]) -> bytes:
     """Return the content of an `.npy` file."""
     buffer = io.BytesIO()
@@ -289,7 +293,8 @@ def npy(array: npt.NDArray[Any]) -> bytes:
     return buffer.getvalue()
 
 
-def _epoch(result: EpochResult) -> dict[str, float]:
+def history_row(result: EpochResult) -> dict[str, float]:
+    """Return an epoch as a trial's history has it."""
     return {
         "epoch": result.epoch,
         "train_loss": result.train_loss,

@@ -21,7 +21,7 @@ class Comparison:
 
     Attributes:
         factors: How many times better the trial is, by objective; below 1 it is worse.
-        verdicts: 1 better, -1 worse, 0 equal or, for a latency, too close to tell.
+        verdicts: 1 better, -1 worse, 0 equal or, where there are intervals, too close to tell.
         dominates: No worse in all objectives and better in one, by both the recorded values and
             the verdicts.
         contended: Something else disturbed a latency of the two.
@@ -53,11 +53,11 @@ def compare(study: StudyRecord, trial: TrialRecord, reference: TrialRecord) -> C
     Machines change speed within minutes. A latency's factor is therefore the ratio that was
     measured with both models taking turns; where these two did not, the quotient of their ratios to
     `original`; and the quotient of the recorded latencies only where there are no such ratios.
-    Where its 95 % interval includes 1, the two are tied.
+    Where its 95 % interval includes 1, the two are tied; so are other values whose intervals meet.
     """
     names, ours, theirs = study.objective_names, trial.objectives, reference.objectives
     factors = {name: theirs[name] / ours[name] for name in names}
-    verdicts = {name: _sign(factors[name], factors[name]) for name in names}
+    verdicts = {name: _sign(*_bounds(name, trial, reference)) for name in names}
     paired = _paired_factor(trial, reference) if LATENCY in names else None
     if paired:
         factors[LATENCY], low, high = paired
@@ -119,6 +119,14 @@ def _ratio(trial: TrialRecord, reference: str) -> tuple[float, float, float] | N
     values = [trial.metrics.get(f"{name}{end}") for end in ("", "_low", "_high")]
     middle, low, high = values
     return None if middle is None or low is None or high is None else (middle, low, high)
+
+
+def _bounds(name: str, trial: TrialRecord, reference: TrialRecord) -> tuple[float, float]:
+    """Least and greatest factor that the recorded intervals allow; a value alone has no width."""
+    ours, theirs = (
+        one.intervals.get(name, (one.objectives[name],) * 2) for one in (trial, reference)
+    )
+    return theirs[0] / ours[1], theirs[1] / ours[0]
 
 
 def _sign(low: float, high: float) -> int:

@@ -281,14 +281,23 @@ def load_config(source: str, overrides: Mapping[str, Any] | None = None) -> Stud
     path = _find(source)
     data = _read(path)
     data.setdefault("name", path.stem)
-    for key, value in (overrides or {}).items():
-        _set(data, key, value, str(path))
+    return overridden(data, overrides or {}, str(path))
+
+
+def overridden(data: dict[str, Any], overrides: Mapping[str, Any], source: str) -> StudyConfig:
+    """Put `overrides` (values by dotted key) into plain `data` and validate; `source` names it.
+
+    Raises:
+        UserError: one line per fault, all at once.
+    """
+    for key, value in overrides.items():
+        _set(data, key, value, source)
         if key.partition(".")[0] in ("space", "data", "training"):
             data.pop("description", None)  # it told of what is now another
     try:
         return StudyConfig.model_validate(data)
     except ValidationError as error:
-        raise refusal(error, str(path), StudyConfig) from None
+        raise refusal(error, source, StudyConfig) from None
 
 
 def parse_overrides(pairs: Iterable[str], option: str) -> dict[str, Any]:

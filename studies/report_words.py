@@ -39,6 +39,8 @@ def report_words(study: StudyRecord) -> dict[str, Any]:
         "front": _front(study),
         "trained": tables.needs(study, "training"),
         "timed": tables.needs(study, "device"),
+        "seeded": "retrained" in study.config,
+        "retrained": (study.folder / "retrained" / "report.html").exists(),
         "setback_counts": tables.setback_table(study).to_dict("records"),
         "setbacks": tables.setbacks(study)[:_SETBACK_ROWS],
         "setbacks_total": len(tables.setbacks(study)),
@@ -138,9 +140,9 @@ def _comparison(study: StudyRecord) -> list[dict[str, Any]]:
 
 
 def _best_found(study: StudyRecord) -> list[TrialRecord]:
-    """The members of the front that beat the first reference by most, best first."""
+    """What is compared with the references, those that beat the first by most before others."""
     reference = next(iter(study.references.values()), None)
-    members = list(tables.front_found(study))
+    members = list(tables.compared_members(study))
     return (ranked(study, members, reference) if reference else members)[:_FRONT_ROWS]
 
 
@@ -169,7 +171,7 @@ def _front(study: StudyRecord) -> dict[str, Any]:
 
 
 def _share_listed(study: StudyRecord, count: int) -> str:
-    total = len(tables.front_found(study))
+    total = len(tables.compared_members(study))
     if count == total:
         return ""
     by = f" that beat `{next(iter(study.references))}` by most" if study.references else ""

@@ -38,6 +38,11 @@ def front_found(study: StudyRecord) -> tuple[TrialRecord, ...]:
     return tuple(trial for trial in study.front if trial.reference is None)
 
 
+def compared_members(study: StudyRecord) -> tuple[TrialRecord, ...]:
+    """Return what is set against the references: the found front, or all that were retrained."""
+    return found(study) if "retrained" in study.config else front_found(study)
+
+
 def spread(items: Sequence[T], limit: int) -> list[T]:
     """Return at most `limit` of `items`, evenly spread, the first and the last among them."""
     if len(items) <= limit:
@@ -93,6 +98,13 @@ def notes(study: StudyRecord) -> list[str]:
         )
         reason = f": {attempt.reason}" if attempt is not None and attempt.reason else ""
         notes.append(f"Reference `{name}` {fate}{reason}. Comparisons with it are left out.")
+    if retrained := study.config.get("retrained"):
+        seeds = len(retrained["seeds"])
+        notes.append(
+            f"Trained anew, {_counted_seeds(seeds)}: losses are means over the seeds on "
+            f"{retrained['judged_on']}, which neither the search nor the choice of an epoch saw. "
+            "Costs and latencies are those of the search's study."
+        )
     if study.mixed:
         notes.append(
             "Latencies of different environments are mixed here, as was asked for: "
@@ -140,7 +152,7 @@ def quality_metrics(study: StudyRecord) -> list[str]:
 
 
 def comparison_table(study: StudyRecord) -> pd.DataFrame:
-    """Compare the found members of the front with every reference.
+    """Compare the found members of the front (or what was retrained) with every reference.
 
     Rows by trial name, those that beat the first reference in most objectives and by most first.
     Columns in two levels: for each reference, the factor in each objective (reference /
@@ -153,7 +165,7 @@ def comparison_table(study: StudyRecord) -> pd.DataFrame:
         return pd.DataFrame()
     rows, names = [], []
     main = next(iter(study.references.values()))
-    for trial in ranked(study, front_found(study), main):
+    for trial in ranked(study, compared_members(study), main):
         row: dict[tuple[str, str], object] = {}
         for name, reference in study.references.items():
             compared = compare(study, trial, reference)
@@ -294,6 +306,10 @@ def _failures(failed: Sequence[TrialRecord], what: str, everyone: bool) -> str:
     if len(kinds) == 1:
         return f"{number}{plural} failed: {told}"
     return f"{number}{plural} failed, most often ({count}) for this reason: {told}"
+
+
+def _counted_seeds(count: int) -> str:
+    return "once" if count == 1 else f"with {count} seeds each"
 
 
 def _counted(count: int, what: str) -> str:

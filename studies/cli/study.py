@@ -6,7 +6,7 @@ import os
 import shlex
 import sys
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -22,6 +22,8 @@ from studies.addresses import masked
 from studies.cli.console import stderr, stdout
 from studies.cli.main import HelpfulGroup
 from studies.cli.options import progress_bar, root_option
+from studies.cli.print_study import print_study
+from studies.cli.retrain import retrain
 from studies.formats import format_value, noun
 
 if TYPE_CHECKING:
@@ -47,13 +49,13 @@ _SHORTCUTS: dict[str, str] = {
 }
 """Command-line option to configuration key."""
 
-_ROWS = 40
-"""Architectures, and failures, that `show` prints at most."""
-
 
 @click.group(cls=HelpfulGroup)
 def study() -> None:
     """Run Pareto studies; show, compare and export them."""
+
+
+study.add_command(retrain)
 
 
 @study.command()
@@ -215,7 +217,7 @@ def _data_overrides(celeba: Path | None, folder: Path | None) -> dict[str, Any]:
 def _conclude(record: StudyRecord, png: bool) -> None:
     from studies.report import write_report
 
-    _print_study(record)
+    print_study(record)
     report = write_report(record)
     if png:
         _write_pngs(record)
@@ -269,46 +271,7 @@ def list_(root: Path) -> None:
 @root_option
 def show(name: str, root: Path) -> None:
     """Show a study's result: the front beside both references, and what failed."""
-    _print_study(_open(root, name))
-
-
-def _print_study(record: StudyRecord) -> None:
-    from studies.tables import front_found, headline, notes, spread
-
-    stdout.print(
-        f"\n[bold]{escape(record.name)}[/bold]: {escape(headline(record).replace('`', ''))}\n"
-    )
-    for note in notes(record):
-        stdout.print(escape(note.replace("`", "")) + "\n", style="dim", soft_wrap=True)
-    table = Table(box=None, pad_edge=False, header_style="dim")
-    table.add_column("model", no_wrap=True)
-    for objective in record.objectives:
-        table.add_column(noun(objective), justify="right", min_width=9)
-    members = front_found(record)
-    shown = [*record.references.values(), *spread(members, _ROWS)]
-    front = {trial.number for trial in record.front}
-    for trial in shown:
-        values = [format_value(o, trial.objectives[o.name]) for o in record.objectives]
-        mark = "*" if trial.number in front else ""
-        style = "cyan" if trial.reference else ""
-        table.add_row(trial.name + mark, *values, style=style)
-    stdout.print(table)
-    stdout.print("[dim]* on the Pareto front[/dim]\n")
-    if len(members) > _ROWS:
-        stdout.print(
-            f"{_ROWS} of {len(members):,} architectures on the front, evenly spread; all of them: "
-            f"nas study export {escape(record.name)}\n"
-        )
-    for trial in shown:
-        stdout.print(f"{trial.name:9}{trial.architecture.summary}", style="dim", soft_wrap=True)
-    _print_failures([trial for trial in record.trials if trial.state == "failed"])
-
-
-def _print_failures(failed: Sequence[TrialRecord]) -> None:
-    for trial in failed[:_ROWS]:
-        stdout.print(f"[yellow]{trial.name} failed: {escape(trial.reason or '')}[/yellow]")
-    if len(failed) > _ROWS:
-        stdout.print(f"[yellow]and {len(failed) - _ROWS:,} more failed[/yellow]")
+    print_study(_open(root, name))
 
 
 @study.command()

@@ -1,0 +1,58 @@
+"""A study's result on the terminal."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from rich.markup import escape
+from rich.table import Table
+
+from studies.cli.console import stdout
+from studies.formats import format_value, noun
+
+if TYPE_CHECKING:
+    from studies.records import StudyRecord, TrialRecord
+
+_ROWS = 40
+"""Architectures, and failures, that are printed at most."""
+
+
+def print_study(record: StudyRecord) -> None:
+    """Print the headline, the front beside the references, and what failed."""
+    from studies.tables import compared_members, headline, notes, spread
+
+    stdout.print(
+        f"\n[bold]{escape(record.name)}[/bold]: {escape(headline(record).replace('`', ''))}\n"
+    )
+    for note in notes(record):
+        stdout.print(escape(note.replace("`", "")) + "\n", style="dim", soft_wrap=True)
+    table = Table(box=None, pad_edge=False, header_style="dim")
+    table.add_column("model", no_wrap=True)
+    for objective in record.objectives:
+        table.add_column(noun(objective), justify="right", min_width=9)
+    members = compared_members(record)
+    shown = [*record.references.values(), *spread(members, _ROWS)]
+    front = {trial.number for trial in record.front}
+    for trial in shown:
+        values = [format_value(o, trial.objectives[o.name]) for o in record.objectives]
+        mark = "*" if trial.number in front else ""
+        style = "cyan" if trial.reference else ""
+        table.add_row(trial.name + mark, *values, style=style)
+    stdout.print(table)
+    stdout.print("[dim]* on the Pareto front[/dim]\n")
+    if len(members) > _ROWS:
+        stdout.print(
+            f"{_ROWS} of {len(members):,} architectures on the front, evenly spread; all of them: "
+            f"nas study export {escape(record.name)}\n"
+        )
+    for trial in shown:
+        stdout.print(f"{trial.name:9}{trial.architecture.summary}", style="dim", soft_wrap=True)
+    _print_failures([trial for trial in record.trials if trial.state == "failed"])
+
+
+def _print_failures(failed: Sequence[TrialRecord]) -> None:
+    for trial in failed[:_ROWS]:
+        stdout.print(f"[yellow]{trial.name} failed: {escape(trial.reason or '')}[/yellow]")
+    if len(failed) > _ROWS:
+        stdout.print(f"[yellow]and {len(failed) - _ROWS:,} more failed[/yellow]")

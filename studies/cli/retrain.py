@@ -1,0 +1,167 @@
+"""`nas study retrain`: the best of a front once more, with several seeds and a larger budget."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from contextlib import ExitStack
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+from rich.markup import escape
+
+from studies.cli.console import stderr, stdout
+from studies.cli.options import progress_bar, root_option
+from studies.cli.print_study import print_study
+
+if TYPE_CHECKING:
+    from studies.records import StudyRecord, TrialRecord
+    from studies.retraining import Budget, Results, Run
+
+_LONGER = 3
+"""Times the epochs of the search that models get unless asked otherwise."""
+
+
+@click.command()
+@click.argument("name")
+@click.option(
+    "--top",
+    type=click.IntRange(min=1),
+    default=5,
+    show_default=True,
+    help="Members of the front that beat the first reference by most.",
+)
+@click.option("--trial", "numbers", type=int, multiple=True, help="These trials instead.")
+@click.option(
+    "--seeds",
+    type=click.IntRange(min=1),
+    default=3,
+    show_default=True,
+    help="Trainings of each model.",
+)
+@click.option(
+    "--epochs", type=click.IntRange(min=1), help=f"At most; default: {_LONGER} times the study's."
+)
+@click.option("--images", type=int, help="Images to use; default: the study's.")
+@click.option("--device", default="auto", show_default=True, help="auto, cpu or cuda.")
+@click.option("--threads", type=click.IntRange(min=1), help="Default: one per core.")
+@click.option(
+    "--set",
+    "settings",
+    multiple=True,
+    metavar="KEY=VALUE",
+    help="Any other setting of data or training.",
+)
+@root_option
+def retrain(
+    name: str,
+    top: int,
+    numbers: tuple[int, ...],
+    seeds: int,
+    epochs: int | None,
+    images: int | None,
+    device: str,
+    threads: int | None,
+    settings: tuple[str, ...],
+    root: Path,
+) -> None:
+    """Train the front's best and the references anew, and judge them on the test images.
+
+    All get the same budget. What the search found with one short training and the validation
+    images is confirmed here, or not. The result is a report of its own, in the study's folder
+    `retrained`; the same command again goes on where it stopped, or only writes the report anew.
+    """
+    import os
+
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # waiting threads shall not spin
+    from studies.launch import cores
+    from studies.report import write_report
+    from studies.retraining import chosen
+    from studies.store import StudyStore
+
+    study = StudyStore.open(root, name).record()
+    trials = chosen(study, top, numbers)
+    budget = _budget(study, epochs, images, settings)
+    results = _run(study, trials, seeds, budget, device, threads or cores())
+    record = results.record(study)
+    print_study(record)
+    stdout.print(f"\nreport: {write_report(record)}", soft_wrap=True)
+    write_report(study)  # which now leads there
+
+
+def _budget(
+    study: StudyRecord, epochs: int | None, images: int | None, settings: tuple[str, ...]
+) -> Budget:
+    from copy import deepcopy
+
+    from search_spaces.errors import UserError
+    from studies.config import overridden, parse_overrides
+    from studies.retraining import Budget
+
+    config = deepcopy(dict(study.config))
+    asked: dict[str, Any] = {"training.epochs": epochs or _LONGER * config["training"]["epochs"]}
+    if images is not None:
+        asked["data.count"] = images
+    further = parse_overrides(settings, "--set")
+    for key in further:
+        if key.partition(".")[0] not in ("data", "training"):
+            raise UserError(f"--set {key}: only data.* and training.* can be set here")
+    resolved = overridden(config, asked | further, f"study {study.name}")
+    return Budget(resolved.data, resolved.training)
+
+
+def _run(
+    study: StudyRecord,
+    trials: list[TrialRecord],
+    seeds: int,
+    budget: Budget,
+    device_name: str,
+    thread_count: int,
+) -> Results:
+    from nas.datasets import load_dataset
+    from profiling.allocator import tune_allocator
+    from profiling.environment import fingerprint, select_device
+    from profiling.lane import Lane
+    from studies.formats import format_duration
+    from studies.retraining import Results
+    from studies.retraining import retrain as train
+
+    device = select_device(device_name)
+    tune_allocator()
+    with progress_bar(f"loading {budget.data.kind}") as progress, Lane("cpu").training():
+        dataset = load_dataset(budget.data, study.image_size, progress)
+    parts = {"train": dataset.train, "validation": dataset.validation, "test": dataset.test}
+    facts = {
+        "data_fingerprint": dataset.fingerprint,
+        "images": {part: len(indices) for part, indices in parts.items()},
+        "device_name": fingerprint(device).device_name,
+    }
+    results = Results(study, budget, facts)
+    first = budget.training.seed
+    total, done = seeds * len(trials), 0
+
+    with ExitStack() as bars:
+
+        def begun(trial: TrialRecord, seed: int) -> Callable[[int, int], None]:
+            return bars.enter_context(progress_bar(f"{trial.name}, seed {seed}"))
+
+        def ended(trial: TrialRecord, run: Run) -> None:
+            nonlocal done
+            bars.close()
+            done = sum(
+                results.find(one.digest, seed) is not None
+                for one in trials
+                for seed in range(first, first + seeds)
+            )
+            stderr.print(
+                f"{done} of {total}: {escape(trial.name)}, seed {run.seed}: test loss "
+                f"{run.test['reconstruction']:.4f} after epoch {run.best_epoch} of "
+                f"{len(run.history)}, {format_duration(run.duration_s)}",
+                soft_wrap=True,
+            )
+
+        train(
+            results, trials, range(first, first + seeds), budget, dataset, device, thread_count,
+            begun, ended,
+        )  # fmt: skip
+    return results

@@ -1,0 +1,160 @@
+"""Retraining a front's best: several seeds, judged on the test images, kept and resumed."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+from statistics import fmean
+from typing import Any
+
+import pytest
+import torch
+
+from nas.checkpoint import load_vae
+from nas.datasets import DataConfig, load_dataset
+from nas.protocol import TrainingConfig, evaluate
+from nas.training import Trainer
+from studies import retraining
+from studies.comparison import compare
+from studies.store import StudyStore
+from tests.command import nas
+from tests.fake_study import fake_study
+
+RUN = ["study", "run", "quickstart", "--space", "tiny", "--trials", "2", "--epochs", "1"]
+RUN += ["--images", "60", "--objectives", "reconstruction_loss,params", "--name", "s"]
+AGAIN = ["study", "retrain", "s", "--epochs", "2", "--threads", "1"]
+
+
+@pytest.fixture(scope="module")
+def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return a root with a study whose best was retrained with two seeds."""
+    root = tmp_path_factory.mktemp("studies")
+    assert nas(*RUN, "--root", str(root)) == 0
+    assert nas(*AGAIN, "--seeds", "2", "--top", "1", "--root", str(root)) == 0
+    return root
+
+
+def results(root: Path) -> list[dict[str, Any]]:
+    found: list[dict[str, Any]] = json.loads(
+        (root / "s" / "retrained" / "results.json").read_text()
+    )["runs"]
+    return found
+
+
+def test_every_seed_is_judged_by_the_test_images_alone(root: Path) -> None:
+    study = StudyStore.open(root, "s").record()
+    runs = results(root)
+    assert [run["seed"] for run in runs] == [0] * 3 + [1] * 3  # a seed for all before the next
+    assert {run["digest"] for run in runs} > {t.digest for t in study.references.values()}
+    data = DataConfig.model_validate(study.config["data"])
+    dataset = load_dataset(data, study.image_size)
+    for run in (runs[2], runs[5]):
+        folder = root / "s" / "retrained" / "artefacts" / str(run["digest"])
+        model = load_vae(folder / f"weights-{run['seed']}.safetensors")
+        config = TrainingConfig.model_validate({**study.config["training"], "seed": run["seed"]})
+        judged = evaluate(model, dataset, dataset.test, config)
+        assert run["test"] == pytest.approx(vars(judged))
+    assert not list((root / "s" / "retrained").rglob("*checkpoint*"))
+
+
+def test_the_report_tells_means_and_spans_of_seeds(
+    root: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    before = results(root)
+    assert nas(*AGAIN, "--seeds", "2", "--top", "1", "--root", str(root)) == 0
+    assert results(root) == before  # nothing was trained again
+    told = capsys.readouterr().out
+    first = [run for run in before if run["digest"] == before[0]["digest"]]
+    losses = [run["test"]["reconstruction"] for run in first]
+    assert f"{fmean(losses):.4f}" in told
+    assert "with 2 seeds each" in told
+    page = (root / "s" / "retrained" / "report.html").read_text()
+    assert f"{min(losses):.4f} to {max(losses):.4f}" in page
+    assert 'href="retrained/report.html"' in (root / "s" / "report.html").read_text()
+
+
+def test_more_seeds_and_trials_are_added_to_the_same_budget(root: Path) -> None:
+    before = results(root)
+    assert nas(*AGAIN, "--seeds", "3", "--top", "1", "--root", str(root)) == 0
+    assert results(root)[: len(before)] == before
+    assert len(results(root)) == len(before) + 3
+
+
+def test_another_budget_is_refused(root: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    command = ["study", "retrain", "s", "--epochs", "3", "--root", str(root)]
+    assert nas(*command) == 2
+    told = " ".join(capsys.readouterr().err.split())
+    assert "made with training.epochs 2" in told
+    assert "results.json" in told
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--trial", "99"], "has no complete trial 99"),
+        (["--set", "search.trials=3"], "only data.* and training.*"),
+        (["--set", "training.epochs=none"], "training.epochs"),
+    ],
+)
+def test_faults_are_one_line(
+    root: Path, capsys: pytest.CaptureFixture[str], options: list[str], message: str
+) -> None:
+    assert nas("study", "retrain", "s", *options, "--root", str(root)) == 2
+    assert message in " ".join(capsys.readouterr().err.split())
+
+
+def test_an_interrupted_training_goes_on_from_its_last_epoch(
+    root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    study = replace(StudyStore.open(root, "s").record(), folder=tmp_path)
+    data = DataConfig.model_validate(study.config["data"])
+    training = TrainingConfig.model_validate({**study.config["training"], "epochs": 2})
+    budget = retraining.Budget(data, training)
+    dataset = load_dataset(data, study.image_size)
+    epochs: list[int] = []
+
+    def run(stop: bool) -> retraining.Results:
+        kept = retraining.Results(study, budget, {"images": {"test": len(dataset.test)}})
+        epoch = Trainer._epoch
+
+        def counted(trainer: Trainer, number: int, on_batch: object) -> object:
+            if stop and number == 2:
+                raise KeyboardInterrupt
+            epochs.append(number)
+            return epoch(trainer, number, on_batch)  # type: ignore[arg-type]
+
+        with monkeypatch.context() as patch:
+            patch.setattr(Trainer, "_epoch", counted)
+            retraining.retrain(
+                kept, study.complete[:1], [0], budget, dataset, torch.device("cpu"), 1,
+                lambda trial, seed: lambda done, total: None, lambda trial, run: None,
+            )  # fmt: skip
+        return kept
+
+    with pytest.raises(KeyboardInterrupt):
+        run(stop=True)
+    whole = run(stop=False)
+    assert epochs == [1, 2]
+    digest = study.complete[0].digest
+    there = [r for r in results(root) if (r["digest"], r["seed"]) == (digest, 0)]
+    assert whole.runs[0].test == pytest.approx(there[0]["test"])
+
+
+def test_losses_whose_seeds_overlap_are_tied(tmp_path: Path) -> None:
+    study = fake_study(tmp_path)
+    reference, trial = study.references["original"], study.front[0]
+    loss = reference.objectives["reconstruction_loss"]
+    seen = {
+        low: compare(
+            study,
+            replace(
+                trial,
+                objectives={**trial.objectives, "reconstruction_loss": low},
+                intervals={**trial.intervals, "reconstruction_loss": (low - 0.01, low + 0.01)},
+            ),
+            replace(reference, intervals={"reconstruction_loss": (loss - 0.01, loss + 0.01)}),
+        ).verdicts["reconstruction_loss"]
+        for low in (loss - 0.03, loss - 0.015, loss + 0.03)
+    }
+    assert list(seen.values()) == [1, 0, -1]
