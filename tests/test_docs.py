@@ -172,7 +172,7 @@ def test_studies_shown_are_studies(
     monkeypatch.setattr("studies.launch.run_study", run_study)
     words = shlex.split(command)[1:]
     if needs_an_extension(words):
-        pytest.skip("names what docs/extending.md adds; run there")
+        pytest.skip("names what docs/extending.md adds")
     assert nas(*words) == 130
     assert seen
 
