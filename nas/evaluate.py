@@ -32,7 +32,7 @@ from nas.training import (
     out_of_memory_as_failure,
 )
 from nas.vae import VAE, build_vae
-from profiling.complexity import complexity
+from profiling.complexity import Complexity, complexity
 from profiling.environment import threads
 from profiling.fresh_process import ProcessEndedError
 from profiling.lane import Lane
@@ -45,7 +45,14 @@ __all__ = ["CandidateFailed", "Evaluator", "Findings"]
 
 Step = Literal["static", "device", "training", "done"]
 
-STATIC = frozenset({"params", "macs", "flops", "peak_memory_bytes"})
+STATIC: dict[str, Callable[[VAE, torch.Tensor, Complexity], float]] = {
+    "params": lambda model, image, counts: counts.params,
+    "macs": lambda model, image, counts: counts.macs,
+    "flops": lambda model, image, counts: counts.flops,
+    "peak_memory_bytes": lambda model, image, counts: peak_memory_bytes(model, image),
+}
+"""The objectives that are exact without running anything: from a model and one image, both on the
+meta device, and what one pass counts there."""
 
 MEASURERS = 3
 """Measuring processes that may end while they measure a candidate until it has failed."""
@@ -249,13 +256,7 @@ def static_costs(architecture: Architecture) -> dict[str, float]:
     with torch.device("meta"):
         model, image = build_vae(architecture), one_image(architecture)
         counts = complexity(model, image)
-        peak = peak_memory_bytes(model, image)
-    return {
-        "params": float(counts.params),
-        "macs": float(counts.macs),
-        "flops": float(counts.flops),
-        "peak_memory_bytes": float(peak),
-    }
+        return {name: float(cost(model, image, counts)) for name, cost in STATIC.items()}
 
 
 def training_memory_bytes(architecture: Architecture, batch_size: int) -> int:

@@ -53,7 +53,7 @@ class Stage(_Value):
     @model_validator(mode="before")
     @classmethod
     def _drop_what_has_no_effect(cls, data: Any) -> Any:
-        if isinstance(data, Mapping) and data.get("block", "plain") == "plain":
+        if isinstance(data, Mapping) and data.get("block", "plain") != "dense":
             return {**data, "growth_rate": None}
         return data
 

@@ -87,14 +87,14 @@ class Display(Watcher):
 
     def warned(self, number: int, text: str) -> None:
         """Tell it in one line, above the panel."""
-        self._console.print(Text(f"#{number}: {text}", style="yellow"))
+        self._console.print(Text(f"#{number}: {text}", style="yellow"), soft_wrap=True)
 
     def ended(self, number: int, study: StudyRecord) -> None:
         """Report a trial in one line where there is no live panel."""
         self._study, self._last_ended = study, time.monotonic()
         shown = self._running.pop(number, None)
         if shown and not self._live.is_started:
-            self._console.print(Text(self._line(study.trial(number), study)))
+            self._console.print(Text(self._line(study.trial(number), study)), soft_wrap=True)
 
     def _line(self, trial: TrialRecord, study: StudyRecord) -> str:
         count = f"{study.searched}/{self._trials}"

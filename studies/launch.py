@@ -369,7 +369,7 @@ def check_limits(
         UserError: naming, for each limit, the smallest value that was found.
     """
     limits, smallest = config.limits, dict.fromkeys(config.limits, math.inf)
-    if not limits.keys() & STATIC:
+    if not limits.keys() & STATIC.keys():
         return
     rng = np.random.default_rng(0)
     for probe in range(_PROBES):

@@ -7,8 +7,9 @@ from typing import Any, cast
 import numpy as np
 import pytest
 
-from nas.evaluate import static_costs
+from nas.evaluate import STATIC, static_costs
 from nas.known_costs import known_costs
+from nas.objectives import OBJECTIVES
 from nas.predictor import LatencyPredictor
 from search_spaces.space import SearchSpace
 
@@ -38,3 +39,15 @@ def test_a_latency_is_predicted_where_there_is_a_predictor(name: str) -> None:
     predictor = cast("LatencyPredictor", Triples())
     costs = known_costs(["reconstruction_loss", name], predictor=predictor, anchor_ms=7.0)
     assert costs(architectures).tolist() == [[21.0]]
+
+
+@pytest.mark.parametrize(
+    "name", [name for name, objective in OBJECTIVES.items() if objective.cost == "static"]
+)
+def test_static_objectives_are_counted(name: str) -> None:
+    """All but the one that needs a predictor; and whatever is counted is an objective."""
+    assert name in STATIC or name == "predicted_latency_ms"
+    space = SearchSpace.load("tiny")
+    costs = static_costs(space.architecture(space.sample(np.random.default_rng(0))))
+    assert costs.keys() == STATIC.keys() <= OBJECTIVES.keys()
+    assert min(costs.values()) > 0

@@ -17,9 +17,10 @@ from nas.operation import KINDS, Operation
 from nas.operations import exact_costs, operations
 from nas.vae import Reparameterise, build_vae
 from profiling.complexity import Row, complexity
-from search_spaces.architecture import Architecture
+from search_spaces.architecture import CHOICES, Architecture
 from search_spaces.references import REFERENCES
 from search_spaces.space import SearchSpace
+from tests.test_vae import ENTRIES, described
 
 COUNTED_AS = {
     "transposed": "convolution",
@@ -87,6 +88,12 @@ def test_references_agree_with_the_counter(name: str) -> None:
 def test_drawn_architectures_agree_with_the_counter(space: str, count: int) -> None:
     for architecture in islice(drawn(SearchSpace.load(space), seed=1), count):
         agree(architecture)
+
+
+@pytest.mark.parametrize("block", CHOICES["block"])
+@pytest.mark.parametrize(("field", "value"), ENTRIES)
+def test_every_choice_agrees_with_the_counter(field: str, value: str, block: str) -> None:
+    agree(described(12, **{"block": block, field: value}))
 
 
 @pytest.mark.parametrize(("space", "count"), [("wide", 120), ("paper", 60), ("quickstart", 40)])
