@@ -10,7 +10,7 @@ import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -164,10 +164,17 @@ def _started(config: RayConfig) -> Iterator[None]:
 
 
 def _remove_left_behind() -> None:
-    """Remove the folders of drivers that were killed."""
+    """Remove what is left of drivers that were killed: folders, and Ray's agents that use them.
+
+    All else of a local Ray ends with its driver; its two agents try for minutes to report that.
+    """
     for folder in Path("/tmp").glob(f"{_FOLDER}*-*"):
         owner = folder.name.removeprefix(_FOLDER).partition("-")[0]
         if owner.isdigit() and not psutil.pid_exists(int(owner)):
+            for process in psutil.process_iter():
+                with suppress(psutil.Error):
+                    if any(Path(file.path).is_relative_to(folder) for file in process.open_files()):
+                        process.kill()
             shutil.rmtree(folder, ignore_errors=True)
 
 

@@ -48,6 +48,7 @@ class Scene:
         spawned = [one for one in members if "spawn_main" in _command(one)]
         if self.runner == "ray":
             workers = [one for one in members if _command(one).startswith("ray::")]
+            workers = [one for one in workers if not is_agent(one)]
             return spawned if kind == "measurer" else workers
         direct = [one for one in spawned if _parent(one) in alive]
         # With one worker the driver evaluates, and what it has started measures for it.
@@ -125,6 +126,15 @@ def family(pid: int) -> list[psutil.Process]:
         return psutil.Process(pid).children(recursive=True)
     except psutil.NoSuchProcess:
         return []
+
+
+def is_agent(process: psutil.Process) -> bool:
+    """Whether it is one of Ray's own agents, which the next driver removes if one was killed."""
+    command = _command(process)
+    return any(mark in command for mark in _AGENTS)
+
+
+_AGENTS = ("ray::DashboardAgent", "ray::RuntimeEnvAgent", "agent/main.py", "dashboard/agent.py")
 
 
 def gone(processes: list[psutil.Process], patience_s: float) -> float | None:

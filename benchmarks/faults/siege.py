@@ -19,7 +19,7 @@ from typing import Any
 import psutil
 from sqlalchemy import Engine, create_engine
 
-from benchmarks.faults.moments import Scene, family, gone, moments, wait_for
+from benchmarks.faults.moments import Scene, family, gone, is_agent, moments, wait_for
 from benchmarks.postgres import Server
 from search_spaces.errors import UserError
 from studies.addresses import absolute, masked
@@ -201,7 +201,7 @@ class Siege:
         if not victims:
             kind, victims = "driver", scene.victims("driver")
         victim = self._rng.choice(victims)
-        below = family(victim.pid)
+        below = [one for one in family(victim.pid) if not is_agent(one)]
         with suppress(psutil.NoSuchProcess):
             victim.kill()
         for driver in self._drivers:
