@@ -48,7 +48,7 @@ class Scene:
         spawned = [one for one in members if "spawn_main" in _command(one)]
         if self.runner == "ray":
             workers = [one for one in members if _command(one).startswith("ray::")]
-            workers = [one for one in workers if not is_agent(one)]
+            workers = [one for one in workers if not _is_agent(_command(one))]
             return spawned if kind == "measurer" else workers
         direct = [one for one in spawned if _parent(one) in alive]
         # With one worker the driver evaluates, and what it has started measures for it.
@@ -128,23 +128,28 @@ def family(pid: int) -> list[psutil.Process]:
         return []
 
 
-def is_agent(process: psutil.Process) -> bool:
-    """Whether it is one of Ray's own agents, which the next driver removes if one was killed."""
-    command = _command(process)
-    return any(mark in command for mark in _AGENTS)
-
-
 _AGENTS = ("ray::DashboardAgent", "ray::RuntimeEnvAgent", "agent/main.py", "dashboard/agent.py")
+"""Ray's own agents, which take minutes to end; the next driver ends those of a killed one."""
 
 
 def gone(processes: list[psutil.Process], patience_s: float) -> float | None:
     """Return after how many seconds all have ended; None if some outlive the patience."""
     begun = time.monotonic()
     while time.monotonic() - begun < patience_s:
-        if not any(map(_alive, processes)):
+        if not running(processes):
             return time.monotonic() - begun
         time.sleep(0.02)
     return None
+
+
+def running(processes: list[psutil.Process]) -> list[str]:
+    """Return the commands of those that have not ended, Ray's agents apart."""
+    commands = [_command(one) for one in processes if _alive(one)]
+    return [command for command in commands if command and not _is_agent(command)]
+
+
+def _is_agent(command: str) -> bool:
+    return any(mark in command for mark in _AGENTS)
 
 
 def _has_turn(database: Engine) -> bool:

@@ -19,7 +19,7 @@ from typing import Any
 import psutil
 from sqlalchemy import Engine, create_engine
 
-from benchmarks.faults.moments import Scene, family, gone, is_agent, moments, wait_for
+from benchmarks.faults.moments import Scene, family, gone, moments, running, wait_for
 from benchmarks.postgres import Server
 from search_spaces.errors import UserError
 from studies.addresses import absolute, masked
@@ -201,14 +201,14 @@ class Siege:
         if not victims:
             kind, victims = "driver", scene.victims("driver")
         victim = self._rng.choice(victims)
-        below = [one for one in family(victim.pid) if not is_agent(one)]
+        below = family(victim.pid)
         with suppress(psutil.NoSuchProcess):
             victim.kill()
         for driver in self._drivers:
             if driver.pid == victim.pid:
                 driver.wait()
         orphan_s = gone(below, ORPHANS_S)
-        assert orphan_s is not None, f"{self.plan.name}: processes outlive the {kind} they are of"
+        assert orphan_s is not None, f"{self.plan.name}: {running(below)} outlive their {kind}"
         self.outcome.longest_orphan_s = max(self.outcome.longest_orphan_s, orphan_s)
         if scene.over:
             if self._rng.random() < 0.4:
