@@ -128,8 +128,14 @@ def family(pid: int) -> list[psutil.Process]:
         return []
 
 
-_AGENTS = ("ray::DashboardAgent", "ray::RuntimeEnvAgent", "agent/main.py", "dashboard/agent.py")
-"""Ray's own agents, which take minutes to end; the next driver ends those of a killed one."""
+_AGENTS = (
+    "ray::DashboardAgent",
+    "ray::RuntimeEnvAgent",
+    "agent/main.py",
+    "dashboard/agent.py",
+    "default_worker.py",
+)
+"""Ray's agents and its workers that still start: they outlive a driver; the next one ends them."""
 
 
 def gone(processes: list[psutil.Process], patience_s: float) -> float | None:
@@ -142,10 +148,10 @@ def gone(processes: list[psutil.Process], patience_s: float) -> float | None:
     return None
 
 
-def running(processes: list[psutil.Process]) -> list[str]:
-    """Return the commands of those that have not ended, Ray's agents apart."""
+def running(processes: list[psutil.Process], agents: bool = False) -> list[str]:
+    """Return the commands of those that have not ended, Ray's agents apart unless asked for."""
     commands = [_command(one) for one in processes if _alive(one)]
-    return [command for command in commands if command and not _is_agent(command)]
+    return [command for command in commands if command and (agents or not _is_agent(command))]
 
 
 def _is_agent(command: str) -> bool:

@@ -139,6 +139,7 @@ class Siege:
         self._ended: dict[int, TrialRecord] = {}
         self._log = root / f"{plan.name}.log"
         self._drivers: list[subprocess.Popen[bytes]] = []
+        self._bereaved: list[psutil.Process] = []
 
     def run(self) -> Outcome:
         """Attack, resume, and check; raise `AssertionError` naming what was lost."""
@@ -202,6 +203,7 @@ class Siege:
             kind, victims = "driver", scene.victims("driver")
         victim = self._rng.choice(victims)
         below = family(victim.pid)
+        self._bereaved += below if kind == "driver" else []
         with suppress(psutil.NoSuchProcess):
             victim.kill()
         for driver in self._drivers:
@@ -282,6 +284,7 @@ class Siege:
             loss = trial.objectives["reconstruction_loss"]
             assert loss == self.golden[trial.digest], f"{trial.name}: {loss} after resuming"
             self.outcome.compared += 1
+        assert not running(self._bereaved, agents=True), f"{self.plan.name}: processes are left"
         assert "Traceback" not in self._log.read_text(), f"{self.plan.name}: see {self._log}"
         left = [*self.folder.rglob("*.part"), *self.folder.rglob("checkpoint*")]
         assert not left, f"{self.plan.name}: left behind {left}"
