@@ -5,10 +5,12 @@ from __future__ import annotations
 import logging
 import os
 import shutil
+import signal
 import tempfile
+import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -146,14 +148,15 @@ def _started(config: RayConfig) -> Iterator[None]:
     _remove_left_behind()
     folder = Path(tempfile.mkdtemp(prefix=f"{_FOLDER}{os.getpid()}-", dir="/tmp"))
     try:
-        ray.init(
-            address="local",  # whatever RAY_ADDRESS says
-            include_dashboard=config.dashboard,
-            dashboard_host="127.0.0.1",
-            log_to_driver=False,
-            logging_level=logging.CRITICAL,
-            _temp_dir=str(folder),
-        )
+        with _sigterm_kept():
+            ray.init(
+                address="local",  # whatever RAY_ADDRESS says
+                include_dashboard=config.dashboard,
+                dashboard_host="127.0.0.1",
+                log_to_driver=False,
+                logging_level=logging.CRITICAL,
+                _temp_dir=str(folder),
+            )
         yield
     finally:
         ray.shutdown()
@@ -161,10 +164,17 @@ def _started(config: RayConfig) -> Iterator[None]:
 
 
 def _remove_left_behind() -> None:
-    """Remove the folders of drivers that were killed."""
+    """Remove what is left of drivers that were killed: folders, and Ray's agents that use them.
+
+    All else of a local Ray ends with its driver; its two agents try for minutes to report that.
+    """
     for folder in Path("/tmp").glob(f"{_FOLDER}*-*"):
         owner = folder.name.removeprefix(_FOLDER).partition("-")[0]
         if owner.isdigit() and not psutil.pid_exists(int(owner)):
+            for process in psutil.process_iter():
+                with suppress(psutil.Error):
+                    if any(Path(file.path).is_relative_to(folder) for file in process.open_files()):
+                        process.kill()
             shutil.rmtree(folder, ignore_errors=True)
 
 
@@ -173,12 +183,13 @@ def _connected(address: str) -> Iterator[None]:
     import ray
 
     try:
-        ray.init(
-            address=address,
-            log_to_driver=False,
-            logging_level=logging.CRITICAL,
-            runtime_env={"env_vars": {"OMP_WAIT_POLICY": "PASSIVE"}},
-        )
+        with _sigterm_kept():
+            ray.init(
+                address=address,
+                log_to_driver=False,
+                logging_level=logging.CRITICAL,
+                runtime_env={"env_vars": {"OMP_WAIT_POLICY": "PASSIVE"}},
+            )
     except (ConnectionError, RuntimeError, ValueError, OSError) as error:
         first = next((line for line in str(error).splitlines() if line.strip()), type(error))
         raise UserError(
@@ -189,6 +200,26 @@ def _connected(address: str) -> Iterator[None]:
         yield
     finally:
         ray.shutdown()
+
+
+@contextmanager
+def _sigterm_kept() -> Iterator[None]:
+    """Let SIGTERM mean what it meant before: Ray takes it when it starts, to exit without a word.
+
+    One that comes meanwhile is raised again at the end.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before, came = signal.getsignal(signal.SIGTERM), False
+    try:
+        yield
+    except SystemExit:
+        came = True
+    finally:
+        signal.signal(signal.SIGTERM, before)
+    if came:
+        signal.raise_signal(signal.SIGTERM)
 
 
 @contextmanager

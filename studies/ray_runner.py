@@ -12,12 +12,14 @@ import shutil
 import tempfile
 import time
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, Literal
 
 import pyarrow.fs
 import ray
 from ray import tune
+from ray.exceptions import RayActorError
 from ray.tune.experiment import Trial
 from ray.tune.schedulers import FIFOScheduler, TrialScheduler
 from ray.tune.search import Searcher
@@ -26,6 +28,7 @@ from nas.evaluate import Findings
 from search_spaces.architecture import Architecture
 from search_spaces.errors import UserError
 from studies.crew import Event
+from studies.interruption import Interruption
 from studies.ray_cluster import Cluster
 from studies.ray_trial import TOLD, Board, Evaluation, Make, Start, Told
 from studies.records import StudyRecord
@@ -82,13 +85,20 @@ class TuneCrew:
         """Decide what the scheduler says of the finding that is being handled."""
         self._goes_on = go_on
 
-    def run(self, runner: Runner[TuneCrew]) -> StudyRecord:
-        """Let Tune evaluate until the runner has no more."""
+    def run(
+        self, runner: Runner[TuneCrew], interruption: Interruption | None = None
+    ) -> StudyRecord:
+        """Let Tune evaluate until the runner has no more.
+
+        Raises:
+            Interrupted: the user wants it to stop; what runs is left to be resumed.
+        """
+        interruption = interruption or Interruption()
         folder = f"{self._storage}/{_EXPERIMENT}"
         _remove(folder)  # of a driver that was killed
         try:
-            with runner.blameless():
-                self._tuner(_Callbacks(self, runner)).fit()
+            with runner.blameless(), interruption.held():
+                self._tuner(_Callbacks(self, runner, interruption)).fit()
         finally:
             _remove(folder)
         return runner.close()
@@ -174,8 +184,10 @@ class _Callbacks:
     again: an error in any other place it would take for a trial's.
     """
 
-    def __init__(self, crew: TuneCrew, runner: Runner[TuneCrew]) -> None:
-        self._crew, self._runner = crew, runner
+    def __init__(
+        self, crew: TuneCrew, runner: Runner[TuneCrew], interruption: Interruption
+    ) -> None:
+        self._crew, self._runner, self._interruption = crew, runner, interruption
         self._running: set[int] = set()
         self._error: Exception | None = None
         self._board = Board.beside_the_driver()
@@ -230,16 +242,22 @@ class _Callbacks:
         self._running.discard(start.number)
         self._handle(Event(start.number, "died", reason="its process is gone"))
 
-    def look_at_board(self) -> None:
+    def between_events(self) -> None:
+        """Stop here if the user wants to: nothing is being written."""
+        self._interruption.check()
+        self._look_at_board()
+
+    def _look_at_board(self) -> None:
         """Tell the runner how far epochs are, without waiting for the answer."""
         if self._reading is None:
             if time.monotonic() - self._read >= _READ_S:
                 self._reading, self._read = self._board.read.remote(), time.monotonic()
             return
         if ray.wait([self._reading], timeout=0)[0]:
-            for number, batches in ray.get(self._reading).items():
-                if number in self._running:
-                    self._handle(Event(number, "batch", batches=batches))
+            with suppress(RayActorError):  # its process was killed; it starts anew
+                for number, batches in ray.get(self._reading).items():
+                    if number in self._running:
+                        self._handle(Event(number, "batch", batches=batches))
             self._reading = None
 
     def _handle(self, event: Event) -> None:
@@ -310,7 +328,7 @@ class _Watcher(_Unpickled, tune.Callback):
         self._callbacks.received(trial.config["start"], checkpoint)
 
     def on_step_begin(self, iteration: int, trials: list[Trial], **info: Any) -> None:
-        self._callbacks.look_at_board()
+        self._callbacks.between_events()
 
 
 def _name(trial: Trial) -> str:

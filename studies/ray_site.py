@@ -78,7 +78,7 @@ class RaySite:
         )
         with prepared.display:
             runner = make_runner(crew)
-            return crew.run(runner), runner.gave_up
+            return crew.run(runner, prepared.interruption), runner.gave_up
 
 
 def _storage(config: StudyConfig, folder: str) -> str:

@@ -170,7 +170,8 @@ class Board:
         """Return a handle of a new one, on the driver's node: it must not go with a worker's."""
         node = ray.get_runtime_context().get_node_id()
         strategy = NodeAffinitySchedulingStrategy(node, soft=False)
-        return ray.remote(cls).options(num_cpus=0, scheduling_strategy=strategy).remote()
+        options = {"num_cpus": 0, "max_restarts": -1, "scheduling_strategy": strategy}
+        return ray.remote(cls).options(**options).remote()
 
     def note(self, number: int, done: int, total: int) -> None:
         """Note a trial's batches, done and in all."""

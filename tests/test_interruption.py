@@ -9,6 +9,7 @@ import sys
 import time
 from pathlib import Path
 
+import psutil
 import pytest
 
 from studies.crew import Interrupted
@@ -44,24 +45,27 @@ def test_a_signal_ends_a_wait_and_a_second_one_everything() -> None:
 
 
 @pytest.mark.parametrize(
-    ("workers", "signum", "times", "code"),
+    ("workers", "runner", "signum", "times", "code"),
     [
-        ("1", signal.SIGINT, 1, 130),
-        ("2", signal.SIGTERM, 1, 143),
-        ("2", signal.SIGINT, 2, 130),
+        ("1", "local", signal.SIGINT, 1, 130),
+        ("2", "local", signal.SIGTERM, 1, 143),
+        ("2", "local", signal.SIGINT, 2, 130),
+        ("2", "ray", signal.SIGTERM, 1, 143),
     ],
 )
 def test_an_interrupted_study_ends_soon_and_resumes_from_its_checkpoint(
-    tmp_path: Path, workers: str, signum: int, times: int, code: int
+    tmp_path: Path, workers: str, runner: str, signum: int, times: int, code: int
 ) -> None:
     environment = {**os.environ, "NAS_CACHE_DIR": str(tmp_path / "cache")}
     environment["PYTHONPATH"] = os.pathsep.join(path for path in sys.path if path)
     command = [sys.executable, "-m", "studies.cli.main", *RUN, "--workers", workers]
+    command += ["--runner", runner]
     command += ["--root", str(tmp_path), "--epochs", "2000", "--set", "training.patience=2000"]
     study = subprocess.Popen(command, env=environment, stderr=subprocess.PIPE, text=True)
     while not list(tmp_path.glob("s/artefacts/*/checkpoint.safetensors")):
         assert study.poll() is None
         time.sleep(0.02)
+    family = psutil.Process(study.pid).children(recursive=True)
     for _ in range(times):
         study.send_signal(signum)
         time.sleep(0.1)
@@ -69,9 +73,11 @@ def test_an_interrupted_study_ends_soon_and_resumes_from_its_checkpoint(
     assert study.returncode == code, told
     assert "Traceback" not in told
     assert "The same command resumes: nas study run quickstart" in told
+    assert not psutil.wait_procs(family, timeout=60)[1]  # trials have stopped with it
     left = StudyStore.open(tmp_path, "s").study.trials
     assert {trial.state.name for trial in left} == {"RUNNING"}
     if times == 1:  # a user who stops a study does not blame its candidates
         assert not any(trial.user_attrs["starts"] for trial in left)
     assert list(tmp_path.glob("s/artefacts/*/checkpoint.safetensors"))
     assert not list(tmp_path.rglob("*.part"))
+    assert not (tmp_path / "s" / "tune").exists()

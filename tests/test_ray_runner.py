@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import shutil
+import signal
 import subprocess
 import sys
 import tempfile
@@ -11,6 +12,7 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Iterator
+from contextlib import suppress
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -18,6 +20,7 @@ from typing import Any
 import pytest
 import ray
 from ray.cluster_utils import Cluster as Nodes
+from ray.exceptions import RayActorError
 
 from nas.checkpoint import load_vae
 from nas.evaluate import Findings
@@ -28,12 +31,13 @@ from search_spaces.errors import UserError
 from studies import runner
 from studies.config import StudyConfig
 from studies.launch import EvaluatorMaker
-from studies.ray_cluster import Cluster
-from studies.ray_trial import RemoteMaker
+from studies.ray_cluster import Cluster, _remove_left_behind, _sigterm_kept
+from studies.ray_trial import Board, RemoteMaker
 from studies.records import StudyRecord
 from studies.runner import Watcher
 from studies.store import StudyStore
 from tests.command import nas
+from tests.fake_driver import until
 from tests.fake_ray import RayMaker, run_here, run_on_ray
 from tests.test_stopping import EPOCHS, asked
 
@@ -215,6 +219,54 @@ class _Breaking(RayMaker):
             (self.folder / "broke").touch()
             return True
         return False
+
+
+def test_what_a_killed_driver_left_of_its_ray_is_removed(tmp_path: Path) -> None:
+    owner = subprocess.run(
+        [sys.executable, "-c", "import os; print(os.getpid())"],
+        capture_output=True,
+        text=True,
+        check=True,
+    ).stdout.strip()
+    folder = Path(tempfile.mkdtemp(prefix=f"nas-ray-{owner}-", dir="/tmp"))
+    with (folder / "log").open("w") as log, (tmp_path / "log").open("w") as other:
+        agent, stranger = (subprocess.Popen(["sleep", "600"], stdout=out) for out in (log, other))
+    _remove_left_behind()
+    assert agent.wait(60) == -signal.SIGKILL
+    assert not folder.exists()
+    assert stranger.poll() is None
+    stranger.kill()
+    stranger.wait()
+
+
+def test_the_board_survives_the_death_of_its_process(nodes: Any) -> None:
+    board = Board.beside_the_driver()
+    ray.get(board.note.remote(1, 2, 3))
+    ray.kill(board, no_restart=False)
+    with suppress(RayActorError):  # until it is there anew
+        ray.get(board.read.remote())
+    until(lambda: _reads(board))
+
+
+def _reads(board: Any) -> bool:
+    with suppress(RayActorError):
+        ray.get(board.note.remote(4, 5, 6))
+        return bool(ray.get(board.read.remote()) == {4: (5, 6)})
+    return False
+
+
+def test_sigterm_keeps_its_meaning_also_while_ray_starts() -> None:
+    taken: list[int] = []
+    before = signal.signal(signal.SIGTERM, lambda signum, _: taken.append(signum))
+    try:
+        with _sigterm_kept():
+            signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))  # as Ray does
+            signal.raise_signal(signal.SIGTERM)
+        assert taken == [signal.SIGTERM]
+        signal.raise_signal(signal.SIGTERM)
+        assert len(taken) == 2
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 def test_a_trial_that_no_node_has_room_for_is_refused(tmp_path: Path, nodes: Any) -> None:

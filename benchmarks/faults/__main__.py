@@ -2,20 +2,28 @@
 
     python -m benchmarks.faults --kills 50 --storage journal --runner local --out faults
 
-Every study leaves a JSON file in `--out`; a run that was stopped goes on with the next one.
+`--storage postgres` starts a server of its own, which is restarted now and then; the address of
+another database works too. Every study leaves a JSON file in `--out`; a run that was stopped goes
+on with the next one.
 """
 
 from __future__ import annotations
 
 import json
+import shutil
 from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
 from itertools import chain, count
 from pathlib import Path
 from typing import Any
 
 import click
+import optuna
 
 from benchmarks.faults.siege import Plan, Siege, undisturbed
+from benchmarks.postgres import Server, private_server
+from studies.addresses import absolute
 
 
 @click.command(help=__doc__)
@@ -23,7 +31,7 @@ from benchmarks.faults.siege import Plan, Siege, undisturbed
 @click.option("--each", default=8, show_default=True, help="Most kills of one study.")
 @click.option("--trials", default=6, show_default=True)
 @click.option("--seed", default=0, show_default=True)
-@click.option("--storage", default="journal", show_default=True, help="Or an address.")
+@click.option("--storage", default="journal", show_default=True, help="Or postgres, or an address.")
 @click.option("--runner", default="local", show_default=True)
 @click.option("--out", type=click.Path(path_type=Path), default=Path("faults"), show_default=True)
 def main(
@@ -31,45 +39,63 @@ def main(
 ) -> None:
     """Attack studies until there were `kills` kills.
 
-    One and two workers take turns, and every third study measures latency.
+    One and two workers take turns, and in a database one and two drivers; every third study
+    measures latency.
     """
     out = out.absolute()
     out.mkdir(parents=True, exist_ok=True)
-    common: dict[str, Any] = {"storage": storage, "runner": runner, "trials": trials}
     golden = undisturbed(Plan("undisturbed", 0, 0, trials=trials), out)
     done: list[dict[str, Any]] = []
-    for number in count():
-        if sum(len(one["hits"]) for one in done) >= kills:
-            break
-        plan = Plan(
-            f"siege-{seed}-{number}",
-            each,
-            seed + number,
-            workers=2 - number % 2,
-            measure=number % 3 == 2,
-            **common,
-        )
-        path = out / f"{plan.name}.json"
-        if not path.is_file():
-            _clear(out, plan.name)
-            path.write_text(json.dumps(Siege(plan, out, golden).run().to_dict(), indent=1))
-        done.append(json.loads(path.read_text()))
-        click.echo(_row(done[-1]))
+    with _served(storage) as (address, server):
+        for number in count():
+            if sum(one["kills"] for one in done) >= kills:
+                break
+            plan = Plan(
+                f"siege-{seed}-{number}",
+                each,
+                seed + number,
+                storage=address,
+                runner=runner,
+                workers=2 - number % 2,
+                drivers=1 + (number // 2 + 1) % 2 if address != "journal" else 1,
+                trials=trials,
+                measure=number % 3 == 2,
+            )
+            path = out / f"{plan.name}.json"
+            if not path.is_file():
+                _clear(out, plan)
+                outcome = Siege(plan, out, golden, server).run()
+                path.write_text(json.dumps(outcome.to_dict(), indent=1))
+            done.append(json.loads(path.read_text()))
+            click.echo(_row(done[-1]))
     _conclude(done)
 
 
-def _clear(out: Path, name: str) -> None:
-    """Remove what a siege that was itself stopped had left of its study."""
-    import shutil
+@contextmanager
+def _served(storage: str) -> Iterator[tuple[str, Server | None]]:
+    """Yield the storage's address, and its server if that is ours."""
+    if storage != "postgres":
+        yield storage, None
+        return
+    with private_server() as server:
+        yield server.database(), server
 
-    shutil.rmtree(out / name, ignore_errors=True)
-    (out / f"{name}.log").unlink(missing_ok=True)
+
+def _clear(out: Path, plan: Plan) -> None:
+    """Remove what a siege that was itself stopped had left of its study."""
+    shutil.rmtree(out / plan.name, ignore_errors=True)
+    (out / f"{plan.name}.log").unlink(missing_ok=True)
+    if not plan.journal:
+        address = absolute(plan.storage, out)
+        if plan.name in optuna.get_all_study_names(address):
+            optuna.delete_study(study_name=plan.name, storage=address)
 
 
 def _row(one: dict[str, Any]) -> str:
     kinds = Counter(kind for kind, _ in one["hits"])
     return (
-        f"{one['plan']['name']}: workers {one['plan']['workers']}, kills {len(one['hits'])} "
+        f"{one['plan']['name']}: drivers {one['plan']['drivers']}, "
+        f"workers {one['plan']['workers']}, kills {one['kills']} "
         f"({', '.join(f'{kind} {n}' for kind, n in kinds.items())}), restarts {one['restarts']}, "
         f"checkpoints damaged {one['damaged_checkpoints']}, lines torn {one['torn_lines']}, "
         f"orphans gone in {one['longest_orphan_s']:.2f} s, equal trials {one['compared']}, "
@@ -79,7 +105,7 @@ def _row(one: dict[str, Any]) -> str:
 
 def _conclude(done: list[dict[str, Any]]) -> None:
     hits = list(chain.from_iterable(one["hits"] for one in done))
-    click.echo(f"\n{len(done)} studies, {len(hits)} kills")
+    click.echo(f"\n{len(done)} studies, {sum(one['kills'] for one in done)} kills")
     for moment, number in Counter(moment for _, moment in hits).most_common():
         click.echo(f"  {moment:24} {number}")
     for kind, number in Counter(kind for kind, _ in hits).most_common():

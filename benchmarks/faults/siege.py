@@ -5,17 +5,24 @@ from __future__ import annotations
 import json
 import os
 import random
+import signal
 import subprocess
 import sys
+import time
 from collections import Counter
+from contextlib import suppress
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import psutil
+from sqlalchemy import Engine, create_engine
 
-from benchmarks.faults.moments import MOMENTS, Scene, gone, wait_for
+from benchmarks.faults.moments import Scene, family, gone, moments, running, wait_for
+from benchmarks.postgres import Server
 from search_spaces.errors import UserError
+from studies.addresses import absolute, masked
 from studies.records import StudyRecord, TrialRecord
 from studies.store import StudyStore
 
@@ -24,7 +31,8 @@ ORPHANS_S = 20.0
 
 RESUME_S = 300.0
 
-Objectives = tuple[float, ...]
+_WEIGHTS = {"driver": 10, "worker": 8, "measurer": 2, "server": 3}
+"""How often each kind is struck; where there is none of a kind, a driver is."""
 
 
 @dataclass(frozen=True)
@@ -35,8 +43,10 @@ class Plan:
         name: Of the study.
         storage: `journal`, or the address of another storage.
         runner: `local` or `ray`.
-        workers: Processes that evaluate; 1 evaluates in the driver.
+        workers: Processes that evaluate; 1 evaluates in the driver, but on Ray.
+        drivers: Processes that run the study at the same time; several need a database.
         measure: Whether latency is an objective.
+        patience_s: Longest wait for a moment to strike; the report is waited for four times longer.
     """
 
     name: str
@@ -45,9 +55,11 @@ class Plan:
     storage: str = "journal"
     runner: str = "local"
     workers: int = 2
+    drivers: int = 1
     trials: int = 6
     epochs: int = 3
     measure: bool = True
+    patience_s: float = 8.0
 
     def command(self, root: Path) -> list[str]:
         """Return the command that runs and resumes the study."""
@@ -64,7 +76,7 @@ class Plan:
             "threads": 1,
             "workers": self.workers,
         }
-        if self.storage != "journal":
+        if not self.journal:
             options["storage"] = self.storage
         if self.runner != "local":
             options["runner"] = self.runner
@@ -72,6 +84,15 @@ class Plan:
         command = [sys.executable, "-m", "benchmarks.faults.driver", "study", "run", "quickstart"]
         command += [word for key, value in options.items() for word in (f"--{key}", str(value))]
         return command + [word for one in fast for word in ("--set", f"latency.{one}")]
+
+    def store(self, root: Path) -> StudyStore:
+        """Return the study, to be looked at."""
+        return StudyStore(root / self.name, None if self.journal else self.storage)
+
+    @property
+    def journal(self) -> bool:
+        """Whether the trials are in a journal in the study's folder."""
+        return self.storage == "journal"
 
 
 @dataclass
@@ -87,29 +108,51 @@ class Outcome:
     compared: int = 0
     failed: list[str] = field(default_factory=list)
 
+    @property
+    def kills(self) -> int:
+        """Number of processes killed; a server that was restarted is none."""
+        return sum(kind != "server" for kind, _ in self.hits)
+
     def to_dict(self) -> dict[str, Any]:
-        """Return plain JSON types."""
-        return {**vars(self), "plan": vars(self.plan)}
+        """Return plain JSON types, without passwords."""
+        plan = {**vars(self.plan), "storage": masked(self.plan.storage)}
+        return {**vars(self), "plan": plan, "kills": self.kills}
 
 
 class Siege:
-    """Attacks one study below `root` until its kills are spent or it has ended."""
+    """Attacks one study below `root` until its kills are spent or it has ended.
 
-    def __init__(self, plan: Plan, root: Path, golden: dict[str, float]) -> None:
-        self.plan, self.root, self.golden = plan, root, golden
+    Args:
+        plan: What is attacked, and how.
+        root: Holds the study's folder.
+        golden: Losses of the undisturbed study, by digest.
+        server: The database's, if it may be restarted.
+    """
+
+    def __init__(
+        self, plan: Plan, root: Path, golden: dict[str, float], server: Server | None = None
+    ) -> None:
+        self.plan, self.root, self.golden, self._server = plan, root, golden, server
         self.folder = root / plan.name
         self.outcome = Outcome(plan)
         self._rng = random.Random(plan.seed)
         self._ended: dict[int, TrialRecord] = {}
         self._log = root / f"{plan.name}.log"
+        self._drivers: list[subprocess.Popen[bytes]] = []
+        self._bereaved: list[psutil.Process] = []
 
     def run(self) -> Outcome:
         """Attack, resume, and check; raise `AssertionError` naming what was lost."""
-        process: subprocess.Popen[bytes] | None = self._start()
-        while process and len(self.outcome.hits) < self.plan.kills:
-            process = self._strike(process)
-        finished = self._resume(process)
-        assert finished == self._resume(None), f"{self.plan.name}: resuming changed what was over"
+        try:
+            self._reinforce()
+            while self.outcome.kills < self.plan.kills and self._strike():
+                self._check_now()
+                self._reinforce()
+            finished = self._resume()
+            assert finished == self._resume(), f"{self.plan.name}: resuming changed what was over"
+        finally:  # what a failed check leaves running
+            for driver in self._drivers:
+                driver.kill()
         self._check_the_end(finished)
         return self.outcome
 
@@ -117,36 +160,70 @@ class Siege:
         with self._log.open("ab") as log:
             return subprocess.Popen(self.plan.command(self.root), stdout=log, stderr=log)
 
-    def _strike(self, process: subprocess.Popen[bytes]) -> subprocess.Popen[bytes] | None:
-        """Kill once; return the process that goes on, or None when the study had ended."""
-        scene = Scene(process, self.folder, self.plan.runner, self.plan.workers)
-        kind = self._rng.choices(["driver", "worker", "measurer"], [5, 4, 1])[0]
-        moment = self._rng.choice(list(MOMENTS))
-        if not wait_for(scene, moment, self._rng, 30.0 if moment == "report" else 8.0):
-            return None
-        family = scene.family()
+    def _reinforce(self) -> None:
+        """Start drivers where some have ended: all, or now and then one of several later."""
+        for driver in self._drivers:
+            code = driver.poll()
+            assert code in {None, *self._allowed}, f"{self.plan.name}: a driver ended with {code}"
+        self._drivers = [driver for driver in self._drivers if driver.poll() is None]
+        while len(self._drivers) < self.plan.drivers:
+            if self._drivers and self._rng.random() < 0.3:
+                return
+            self.outcome.restarts += bool(self.outcome.hits)
+            self._drivers.append(self._start())
+
+    @property
+    def _allowed(self) -> set[int]:
+        """Exit codes that the last strike explains."""
+        last = self.outcome.hits[-1][0] if self.outcome.hits else ""
+        # Whose own measurer was hit says so and ends, and so does who starts without a server.
+        return {0, -signal.SIGKILL} | ({2} if last in ("measurer", "server") else set())
+
+    def _strike(self) -> bool:
+        """Strike once; return False when the study had ended."""
+        plan = self.plan
+        scene = Scene(self._drivers, self.folder, plan.runner, plan.workers, self._database)
+        kinds = [kind for kind in _WEIGHTS if kind != "server" or self._server]
+        kind = self._rng.choices(kinds, [_WEIGHTS[kind] for kind in kinds])[0]
+        known = moments(plan.runner, plan.journal)
+        moment = self._rng.choice(list(known))
+        if not wait_for(scene, moment, known[moment][1], self._rng, plan.patience_s):
+            return False
+        if kind == "server":
+            self._restart_the_server()
+        else:
+            kind = self._kill(scene, kind)
+        self.outcome.hits.append((kind, moment))
+        return True
+
+    def _kill(self, scene: Scene, kind: str) -> str:
+        """Kill a process of a kind, or a driver where there is none; return what it was."""
         victims = scene.victims(kind)
         if not victims:
             kind, victims = "driver", scene.victims("driver")
-        _kill(self._rng.choice(victims))
-        self.outcome.hits.append((kind, moment))
-        if kind == "driver":
-            self._bury(process, family)
-        self._check_now()
-        if process.poll() is None:
-            return process
-        self.outcome.restarts += 1
-        return self._start()
-
-    def _bury(self, process: subprocess.Popen[bytes], family: list[psutil.Process]) -> None:
-        process.wait()
-        orphan_s = gone(family, ORPHANS_S)
-        assert orphan_s is not None, f"{self.plan.name}: workers outlive their driver"
+        victim = self._rng.choice(victims)
+        below = family(victim.pid)
+        self._bereaved += below if kind == "driver" else []
+        with suppress(psutil.NoSuchProcess):
+            victim.kill()
+        for driver in self._drivers:
+            if driver.pid == victim.pid:
+                driver.wait()
+        orphan_s = gone(below, ORPHANS_S)
+        assert orphan_s is not None, f"{self.plan.name}: {running(below)} outlive their {kind}"
         self.outcome.longest_orphan_s = max(self.outcome.longest_orphan_s, orphan_s)
-        if self._rng.random() < 0.4:
-            self._damage_a_checkpoint()
-        if self._rng.random() < 0.4:
-            self._tear_the_journal()
+        if scene.over:
+            if self._rng.random() < 0.4:
+                self._damage_a_checkpoint()
+            if self._rng.random() < 0.4:
+                self._tear_the_journal()
+        return kind
+
+    def _restart_the_server(self) -> None:
+        assert self._server is not None
+        self._server.stop(self._rng.choice(["fast", "immediate"]))
+        time.sleep(self._rng.uniform(0, 3))
+        self._server.start()
 
     def _damage_a_checkpoint(self) -> None:
         """Leave half of a checkpoint, as a file system may that loses power."""
@@ -163,18 +240,28 @@ class Siege:
                 file.write(lines[-1][: self._rng.randrange(1, len(lines[-1]))])
             self.outcome.torn_lines += 1
 
-    def _resume(self, process: subprocess.Popen[bytes] | None) -> StudyRecord:
-        process = process or self._start()
-        code = process.wait(RESUME_S)
-        if code == 2:  # a measurer of the driver itself was hit: it said so and ended
-            code = self._start().wait(RESUME_S)
-        assert code == 0, f"{self.plan.name}: resuming ended with exit code {code}, see {self._log}"
-        return StudyStore.open(self.root, self.plan.name).record()
+    def _resume(self) -> StudyRecord:
+        """Let the drivers that run end the study, or else one more."""
+        self._drivers = self._drivers or [self._start()]
+        codes = {driver.wait(RESUME_S) for driver in self._drivers}
+        if 2 in codes & self._allowed:
+            self._drivers = [self._start()]
+            codes = {self._drivers[0].wait(RESUME_S)}
+        self._drivers = []
+        assert codes == {0}, f"{self.plan.name}: resuming ended with {codes}, see {self._log}"
+        return self.plan.store(self.root).record()
+
+    @cached_property
+    def _database(self) -> Engine | None:
+        """The database, to be asked who decides."""
+        if self.plan.journal:
+            return None
+        return create_engine(absolute(self.plan.storage, self.folder), pool_pre_ping=True)
 
     def _check_now(self) -> None:
         """Assert that nothing finished is lost or changed, and nothing is there twice."""
         try:
-            record = StudyStore.open(self.root, self.plan.name).record()
+            record = self.plan.store(self.root).record()
         except (UserError, KeyError):  # it was killed before it had been created
             assert not self._ended, f"{self.plan.name}: the study is gone"
             return
@@ -197,6 +284,7 @@ class Siege:
             loss = trial.objectives["reconstruction_loss"]
             assert loss == self.golden[trial.digest], f"{trial.name}: {loss} after resuming"
             self.outcome.compared += 1
+        assert not running(self._bereaved, agents=True), f"{self.plan.name}: processes are left"
         assert "Traceback" not in self._log.read_text(), f"{self.plan.name}: see {self._log}"
         left = [*self.folder.rglob("*.part"), *self.folder.rglob("checkpoint*")]
         assert not left, f"{self.plan.name}: left behind {left}"
@@ -210,7 +298,7 @@ def undisturbed(plan: Plan, root: Path) -> dict[str, float]:
         subprocess.run(
             plan.command(root), check=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
         )
-        record = StudyStore.open(root, plan.name).record()
+        record = plan.store(root).record()
         losses = {t.digest: t.objectives["reconstruction_loss"] for t in record.complete}
         path.write_text(json.dumps(losses))
     found: dict[str, float] = json.loads(path.read_text())
@@ -221,10 +309,3 @@ def _essence(trial: TrialRecord) -> tuple[Any, ...]:
     """What must never change; a latency is measured once more when a study ends."""
     exact = {name: v for name, v in trial.objectives.items() if name != "latency_ms"}
     return trial.state, trial.digest, exact, trial.history
-
-
-def _kill(process: psutil.Process) -> None:
-    try:
-        process.kill()
-    except psutil.NoSuchProcess:
-        return
