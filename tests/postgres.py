@@ -25,12 +25,14 @@ class Server:
     Args:
         programs: Folder of `initdb` and `pg_ctl`.
         folder: An empty folder that an unprivileged user can reach: PostgreSQL refuses root.
+        fsync: Write to disk as PostgreSQL does by default; tests do not wait for that.
     """
 
     user = "nas"
 
-    def __init__(self, programs: Path, folder: Path) -> None:
+    def __init__(self, programs: Path, folder: Path, fsync: bool = False) -> None:
         self._programs, self._folder = programs, folder
+        self._fsync = "on" if fsync else "off"
         self.password, self.port = secrets.token_hex(8), free_port()
         self._as: dict[str, Any] = {}
         if os.getuid() == 0:
@@ -47,7 +49,8 @@ class Server:
 
     def start(self) -> None:
         """Start, and return when it answers."""
-        options = f"-p {self.port} -k {self._folder} -c listen_addresses=127.0.0.1 -c fsync=off"
+        options = f"-p {self.port} -k {self._folder} -c listen_addresses=127.0.0.1"
+        options += f" -c fsync={self._fsync}"
         self._call("pg_ctl", "start", "-w", "-l", str(self._folder / "log"), "-o", options)
 
     def stop(self, mode: str = "fast") -> None:
@@ -81,13 +84,13 @@ class Server:
 
 
 @contextmanager
-def running_server() -> Iterator[Server]:
+def running_server(fsync: bool = False) -> Iterator[Server]:
     """Yield a fresh server; skip the test where PostgreSQL is not installed."""
     programs = _programs()
     if programs is None:
         pytest.skip("no PostgreSQL programs (initdb, pg_ctl): install Debian's `postgresql`")
     folder = Path(tempfile.mkdtemp(prefix="nas-postgres-", dir="/tmp"))
-    server = Server(programs, folder)
+    server = Server(programs, folder, fsync)
     try:
         server.create()
         server.start()
