@@ -28,12 +28,14 @@ class Server:
     Args:
         programs: Folder of `initdb` and `pg_ctl`.
         folder: An empty folder that an unprivileged user can reach: PostgreSQL refuses root.
+        fsync: Write to disk as PostgreSQL does by default; tests do not wait for that.
     """
 
     user = "nas"
 
-    def __init__(self, programs: Path, folder: Path) -> None:
+    def __init__(self, programs: Path, folder: Path, fsync: bool = False) -> None:
         self._programs, self._folder = programs, folder
+        self._fsync = "on" if fsync else "off"
         self.password, self.port = secrets.token_hex(8), free_port()
         self._as: dict[str, Any] = {}
         if os.getuid() == 0:
@@ -50,7 +52,8 @@ class Server:
 
     def start(self) -> None:
         """Start, and return when it answers."""
-        options = f"-p {self.port} -k {self._folder} -c listen_addresses=127.0.0.1 -c fsync=off"
+        options = f"-p {self.port} -k {self._folder} -c listen_addresses=127.0.0.1"
+        options += f" -c fsync={self._fsync}"
         self._call("pg_ctl", "start", "-w", "-l", str(self._folder / "log"), "-o", options)
 
     def stop(self, mode: str = "fast") -> None:
@@ -84,7 +87,7 @@ class Server:
 
 
 @contextmanager
-def private_server() -> Iterator[Server]:
+def private_server(fsync: bool = False) -> Iterator[Server]:
     """Yield a fresh server, which is gone with its data afterwards.
 
     Raises:
@@ -94,7 +97,7 @@ def private_server() -> Iterator[Server]:
     if found is None:
         raise UserError(MISSING)
     folder = Path(tempfile.mkdtemp(prefix="nas-postgres-", dir="/tmp"))
-    server = Server(found, folder)
+    server = Server(found, folder, fsync)
     try:
         server.create()
         server.start()
@@ -104,6 +107,26 @@ def private_server() -> Iterator[Server]:
             server.stop("immediate")
         shutil.rmtree(folder, ignore_errors=True)
         folder.with_name(f"{folder.name}.out").unlink(missing_ok=True)
+
+
+@contextmanager
+def private_postgres() -> Iterator[str]:
+    """Yield the address of an empty database that writes to disk as PostgreSQL does by default.
+
+    Commands started meanwhile find the password in their environment.
+
+    Raises:
+        UserError: PostgreSQL is not installed.
+    """
+    before = os.environ.get("PGPASSWORD")
+    try:
+        with private_server(fsync=True) as server:
+            os.environ["PGPASSWORD"] = server.password
+            yield server.database()
+    finally:
+        os.environ.pop("PGPASSWORD", None)
+        if before is not None:
+            os.environ["PGPASSWORD"] = before
 
 
 def programs() -> Path | None:

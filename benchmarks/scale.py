@@ -3,8 +3,10 @@
     python -m benchmarks.scale grow --trials 10000      time of ask, tell, record, display; memory
     python -m benchmarks.scale read                     the report and the commands at that size
     python -m benchmarks.scale saturate                 workers x length of a trial
+    python -m benchmarks.scale grow read --storage postgres
 
-`grow` goes on where it was interrupted; `--storage` takes any address that `nas study run` takes.
+`grow` goes on where it was interrupted; `--storage` takes any address that `nas study run` takes,
+or `postgres` for a server of its own, which goes with all its data when the last part is done.
 The results stand in `docs/scale.md`.
 """
 
@@ -16,6 +18,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import cast
@@ -23,6 +26,7 @@ from typing import cast
 import psutil
 from rich.console import Console
 
+from benchmarks.postgres import private_postgres
 from benchmarks.scale_parts import ANCHOR_MS, MadeUp, Simulated, Stopwatch
 from nas.evaluate import Findings
 from nas.search import make_proposer
@@ -113,7 +117,7 @@ class Marks(Timed):
         count = len(study.trials)
         if count in MARKS or count + WINDOW in MARKS:
             rss = psutil.Process().memory_info().rss
-            now = {"total": time.perf_counter(), "mb": rss / 1e6}
+            now = {"all": time.perf_counter(), "cpu": time.process_time(), "mb": rss / 1e6}
             self.taken[count] = {**self._watch.spent_s, **now}
         if count in MARKS and count - WINDOW in self.taken:
             print(_row(count, self.taken[count - WINDOW], self.taken[count]), flush=True)
@@ -194,9 +198,9 @@ class Run:
 def main() -> None:
     """Do what is asked for."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("what", choices=["grow", "read", "saturate"])
+    parser.add_argument("what", nargs="+", choices=["grow", "read", "saturate"])
     parser.add_argument("--root", type=Path, default=Path("scale-studies"))
-    parser.add_argument("--storage", help="journal:PATH or a database URL")
+    parser.add_argument("--storage", help="journal:PATH, a database URL, or postgres")
     parser.add_argument("--trials", type=int, default=10_000)
     parser.add_argument("--sampler", default="random")
     parser.add_argument("--workers", type=int, default=1)
@@ -205,24 +209,30 @@ def main() -> None:
     parser.add_argument("--early-stopping", action="store_true")
     parser.add_argument("--name", default="scale")
     options = vars(parser.parse_args())
-    what = options.pop("what")
-    {"grow": grow, "read": read, "saturate": saturate}[what](Setting(**options))
+    parts = [{"grow": grow, "read": read, "saturate": saturate}[w] for w in options.pop("what")]
+    asked = options.pop("storage")
+    with private_postgres() if asked == "postgres" else nullcontext(asked) as storage:
+        for part in parts:
+            part(Setting(storage=storage, **options))
 
 
 def grow(setting: Setting) -> None:
-    """Run a study; print what a trial costs at some sizes, in ms, and the driver's memory."""
+    """Run a study; print what a trial costs at some sizes, in ms, and the driver's memory.
+
+    On a machine that others use too, `cpu` is what the driver's process would take alone.
+    """
     begun = time.perf_counter()
     run = Run(setting)
-    heads = (*PARTS, "rest", "all")
+    heads = (*PARTS, "rest", "all", "cpu")
     print(f"{'trials':>8}" + "".join(f"{head:>9}" for head in heads) + "      MB")
     record = run(Marks(run.display, run.watch))
     print(f"{len(record.trials)} trials in {time.perf_counter() - begun:.1f} s")
 
 
 def _row(count: int, before: dict[str, float], after: dict[str, float]) -> str:
-    spent = [1000 * (after.get(p, 0) - before.get(p, 0)) / WINDOW for p in (*PARTS, "total")]
-    *parts, total = spent
-    cells = "".join(f"{ms:9.2f}" for ms in (*parts, total - sum(parts), total))
+    told = (*PARTS, "all", "cpu")
+    *parts, total, cpu = [1000 * (after.get(p, 0) - before.get(p, 0)) / WINDOW for p in told]
+    cells = "".join(f"{ms:9.2f}" for ms in (*parts, total - sum(parts), total, cpu))
     return f"{count:8}{cells} {after['mb']:7.0f}"
 
 

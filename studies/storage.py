@@ -17,6 +17,7 @@ from optuna.storages.journal import JournalFileBackend, JournalFileOpenLock
 from nas.search.samplers import quiet_optuna
 from search_spaces.errors import UserError
 from studies.addresses import FORMS, file_of, masked
+from studies.journal import ReadingJournal
 from studies.turns import advisory_lock
 
 CONNECT_S = 10
@@ -24,7 +25,9 @@ CONNECT_S = 10
 
 
 def open_storage(address: str, *, reading: bool = False) -> BaseStorage:
-    """Open a storage by its absolute address; `reading` creates nothing.
+    """Open a storage by its absolute address.
+
+    With `reading` nothing is created, and a journal's trials come without their parameters.
 
     Raises:
         UserError: there is none, it is damaged, or its driver refuses it.
@@ -34,7 +37,7 @@ def open_storage(address: str, *, reading: bool = False) -> BaseStorage:
         raise UserError(f"{path}: the study's storage is gone")
     if address.startswith("journal:"):
         assert path is not None
-        return _open_journal(path)
+        return _open_journal(path, reading)
     opened = _open_proxy if address.startswith("grpc:") else _open_database
     try:
         with quiet_optuna():
@@ -108,8 +111,10 @@ def _missing(address: str, error: ImportError) -> str:
     return f"--storage {masked(address)}: {module} is missing; pip install 'vae-nas[{extra}]'"
 
 
-def _open_journal(path: Path) -> BaseStorage:
+def _open_journal(path: Path, reading: bool) -> BaseStorage:
     try:
+        if reading:
+            return JournalStorage(ReadingJournal(path))
         return JournalStorage(JournalFileBackend(str(path), JournalFileOpenLock(str(path))))
     except json.JSONDecodeError as error:
         raise UserError(

@@ -9,6 +9,7 @@ takes one over or ends one.
 from __future__ import annotations
 
 import fcntl
+import gc
 import os
 import re
 import sys
@@ -296,7 +297,8 @@ class StudyStore(Trials):
 
     def record(self) -> StudyRecord:
         """Read the whole study."""
-        return patiently(self._record, self.where)
+        with _collecting_no_garbage():
+            return patiently(self._record, self.where)
 
     def _record(self) -> StudyRecord:
         attributes = self.study.user_attrs
@@ -353,6 +355,21 @@ class StudyStore(Trials):
 def list_studies(root: Path) -> list[str]:
     """Return the names of the studies in `root`, sorted."""
     return sorted(path.parent.name for path in root.glob(f"*/{HEAD}"))
+
+
+@contextmanager
+def _collecting_no_garbage() -> Iterator[None]:
+    """Keep Python from looking for garbage again and again while a record grows in memory."""
+    was = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if not gc.get_freeze_count():  # what was read is old at once, without being looked through
+            gc.freeze()
+            gc.unfreeze()
+        if was:
+            gc.enable()
 
 
 def _final(attributes: Mapping[str, Any]) -> dict[str, FinalLatency]:

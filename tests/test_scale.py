@@ -73,8 +73,9 @@ def test_a_study_grows_and_tells_what_each_part_took(
     rows = [line.split() for line in lines if line.strip()[0].isdigit() and "in" not in line]
     assert [row[0] for row in rows] == ["4", "8"]
     for row in rows:
-        *parts, total, memory = map(float, row[1:])
+        *parts, total, cpu, memory = map(float, row[1:])
         assert sum(parts) == pytest.approx(total, abs=0.05)
+        assert cpu > 0
         assert memory > 10
 
 
