@@ -189,7 +189,19 @@ class ParetoEngine:
     def propose(
         self, seen: Container[str], rng: np.random.Generator
     ) -> tuple[Assignment, Any, int] | None:
-        """Return assignment, architecture and 0; None where nothing unseen was drawn."""
+        """Return assignment, architecture and 0; None where nothing unseen was drawn.
+
+        On one thread: where others want the cores, the threads of a small matrix wait for each
+        other many times as long as they work. It also keeps proposals from depending on the cores.
+        """
+        from threadpoolctl import threadpool_limits
+
+        with threadpool_limits(1, user_api="blas"):
+            return self._propose(seen, rng)
+
+    def _propose(
+        self, seen: Container[str], rng: np.random.Generator
+    ) -> tuple[Assignment, Any, int] | None:
         tried = sum(one.open or one.loss is not None for one in self._all)
         valued = [one for one in self._all if one.loss is not None]
         if tried < self._options.start or len(valued) < 2:
