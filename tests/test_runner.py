@@ -8,6 +8,8 @@ from typing import Any
 
 import optuna
 import pytest
+from optuna.storages import JournalStorage
+from optuna.storages.journal import JournalFileBackend
 
 from nas.search import SAMPLERS
 from search_spaces.errors import UserError
@@ -245,7 +247,8 @@ def test_opening_an_unknown_study_offers_the_nearest(tmp_path: Path) -> None:
 
 def test_optuna_sees_the_parameters_and_values_of_every_trial(tmp_path: Path) -> None:
     record = run(tmp_path, config())
-    study = StudyStore.open(tmp_path, "s").study
+    journal = JournalStorage(JournalFileBackend(str(tmp_path / "s" / "journal.log")))
+    study = optuna.load_study(study_name="s", storage=journal)  # as any user of Optuna would
     space = SearchSpace.load("quickstart")
     for trial, frozen in zip(record.trials, study.trials, strict=True):
         assert frozen.values == [trial.objectives[n] for n in record.objective_names]
