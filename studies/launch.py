@@ -16,7 +16,7 @@ import torch
 
 from nas.artefacts import full_disk_refused, sweep, write_whole
 from nas.calibration import Setting
-from nas.datasets import ImageDataset, load_dataset
+from nas.datasets import DataConfig, ImageDataset, load_dataset
 from nas.evaluate import (
     STATIC,
     Evaluator,
@@ -88,7 +88,7 @@ def run_study(
         with full_disk_refused(store.folder), store.writing():
             dataset = _load(config, space.image_size, progress_bar)
             predictor = _predictor(config, device, space.image_size)
-            facts = {**site.call(_environment, device), **_facts(dataset)}
+            facts = {**site.call(_environment, device), **data_facts(dataset)}
             if predictor and "predicted_latency_ms" in {*config.objectives, *config.limits}:
                 facts["latency_predictor"] = predictor.calibration.digest
             earlier = _earlier(config, root, space, facts["data_fingerprint"])
@@ -284,16 +284,19 @@ def _crew(prepared: Prepared) -> Iterator[Crew]:
 
 
 def _load(config: StudyConfig, image_size: int, progress_bar: ProgressBar) -> ImageDataset | None:
-    if not _trains(config):
-        return None
+    return load_images(config.data, image_size, progress_bar) if _trains(config) else None
+
+
+def load_images(data: DataConfig, image_size: int, progress_bar: ProgressBar) -> ImageDataset:
+    """Load what is trained on, letting others measure meanwhile."""
     lane = Lane("cpu")
 
     def loaded(done: int, total: int) -> None:
         lane.enter()  # rendering and decoding disturb a measurement as much as training does
         progress(done, total)
 
-    with progress_bar(f"loading {config.data.kind}") as progress, lane.training():
-        return load_dataset(config.data, image_size, loaded)
+    with progress_bar(f"loading {data.kind}") as progress, lane.training():
+        return load_dataset(data, image_size, loaded)
 
 
 def _predictor(
@@ -338,7 +341,8 @@ def _trains(config: StudyConfig) -> bool:
     return any(objective.cost == "training" for objective in config.selected)
 
 
-def _facts(dataset: ImageDataset | None) -> dict[str, Any]:
+def data_facts(dataset: ImageDataset | None) -> dict[str, Any]:
+    """Return what is recorded of the images: fingerprint, and how many are in each part."""
     if dataset is None:
         return {"data_fingerprint": None}
     parts = {"train": dataset.train, "validation": dataset.validation, "test": dataset.test}

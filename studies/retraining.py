@@ -22,7 +22,7 @@ from nas.checkpoint import save_weights
 from nas.datasets import DataConfig, ImageDataset
 from nas.evaluate import history_row, npy, reconstructions, shown_images
 from nas.protocol import TrainingConfig, evaluate
-from nas.training import Trainer
+from nas.training import CandidateFailed, Trainer
 from profiling.environment import threads
 from profiling.lane import Lane
 from search_spaces.errors import UserError
@@ -77,7 +77,7 @@ class Results:
     """
 
     def __init__(self, study: StudyRecord, budget: Budget, facts: Mapping[str, Any]) -> None:
-        self.folder = study.folder / FOLDER
+        self.budget, self.folder = budget, study.folder / FOLDER
         self._path = self.folder / "results.json"
         self._made_with = {**budget.to_dict(), **facts}
         self.runs: list[Run] = []
@@ -159,7 +159,6 @@ def retrain(
     results: Results,
     trials: Sequence[TrialRecord],
     seeds: Sequence[int],
-    budget: Budget,
     dataset: ImageDataset,
     device: torch.device,
     thread_count: int,
@@ -172,8 +171,7 @@ def retrain(
     told (done, total) batches of all epochs.
 
     Raises:
-        CandidateFailed: a training diverged or ran out of memory.
-        UserError: something cannot be written.
+        UserError: a training diverged or ran out of memory, or something cannot be written.
     """
     lane = Lane(str(device))
     results.folder.mkdir(parents=True, exist_ok=True)
@@ -186,8 +184,14 @@ def retrain(
                 continue
             tell = begun(trial, seed)
             with full_disk_refused(results.folder), threads(thread_count), lane.training():
-                config = budget.training.model_copy(update={"seed": seed})
-                run = _Training(trial, config, dataset, device, results.folder, lane).run(tell)
+                config = results.budget.training.model_copy(update={"seed": seed})
+                try:
+                    run = _Training(trial, config, dataset, device, results.folder, lane).run(tell)
+                except CandidateFailed as failure:
+                    raise UserError(
+                        f"{trial.name}, seed {seed}: {failure}; the other runs are kept: name "
+                        "others with --trial, or change the budget"
+                    ) from None
                 results.add(run)
             (results.folder / _checkpoint(trial, seed)).unlink(missing_ok=True)
             ended(trial, run)

@@ -14,7 +14,7 @@ import torch
 from nas.checkpoint import load_vae
 from nas.datasets import DataConfig, load_dataset
 from nas.protocol import TrainingConfig, evaluate
-from nas.training import Trainer
+from nas.training import Trainer, TrainingDiverged
 from studies import retraining
 from studies.comparison import compare
 from studies.store import StudyStore
@@ -127,7 +127,7 @@ def test_an_interrupted_training_goes_on_from_its_last_epoch(
         with monkeypatch.context() as patch:
             patch.setattr(Trainer, "_epoch", counted)
             retraining.retrain(
-                kept, study.complete[:1], [0], budget, dataset, torch.device("cpu"), 1,
+                kept, study.complete[:1], [0], dataset, torch.device("cpu"), 1,
                 lambda trial, seed: lambda done, total: None, lambda trial, run: None,
             )  # fmt: skip
         return kept
@@ -158,3 +158,18 @@ def test_losses_whose_seeds_overlap_are_tied(tmp_path: Path) -> None:
         for low in (loss - 0.03, loss - 0.015, loss + 0.03)
     }
     assert list(seen.values()) == [1, 0, -1]
+
+
+def test_a_training_that_diverges_is_one_line_and_loses_nothing(
+    root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def diverge(*_: object) -> None:
+        raise TrainingDiverged("epoch 1, batch 2 of 3: the loss is nan")
+
+    before = results(root)
+    monkeypatch.setattr(Trainer, "_epoch", diverge)
+    command = [*AGAIN, "--seeds", "9", "--top", "1", "--root", str(root)]
+    assert nas(*command) == 2
+    told = " ".join(capsys.readouterr().err.split())
+    assert "original, seed 3: epoch 1, batch 2 of 3: the loss is nan" in told
+    assert results(root) == before

@@ -49,6 +49,22 @@ def progress_bar(label: str) -> Iterator[Callable[[int, int], None]]:
         yield lambda done, total: bar.update(task, completed=done, total=total)
 
 
+def tell_how_to_resume() -> None:
+    """Say, after an interruption, that the same command goes on."""
+    import shlex
+    import sys
+
+    from studies.addresses import masked
+    from studies.cli.console import stderr
+
+    again = shlex.join(["nas", *map(masked, sys.argv[1:])])
+    stderr.print(
+        f"interrupted; nothing finished is lost. The same command resumes: {again}",
+        soft_wrap=True,
+        markup=False,
+    )
+
+
 def find_architecture(text: str, root: Path) -> Architecture:
     """Return the architecture a user names.
 

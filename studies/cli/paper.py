@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import os
-import shlex
-import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -13,7 +11,7 @@ from rich.markup import escape
 
 from search_spaces.errors import UserError
 from studies.cli.console import stderr, stdout
-from studies.cli.options import progress_bar, root_option
+from studies.cli.options import progress_bar, root_option, tell_how_to_resume
 
 if TYPE_CHECKING:
     from studies.paper.redraw import Job
@@ -119,8 +117,7 @@ def _redraw(job: Job) -> PaperResults:
     try:
         return redraw(job, display, progress_bar)
     except KeyboardInterrupt:
-        again = shlex.join(["nas", *sys.argv[1:]])
-        stderr.print(f"interrupted; nothing finished is lost. The same command resumes: {again}")
+        tell_how_to_resume()
         raise
 
 

@@ -11,7 +11,7 @@ import click
 from rich.markup import escape
 
 from studies.cli.console import stderr, stdout
-from studies.cli.options import progress_bar, root_option
+from studies.cli.options import progress_bar, root_option, tell_how_to_resume
 from studies.cli.print_study import print_study
 
 if TYPE_CHECKING:
@@ -118,27 +118,20 @@ def _run(
     device_name: str,
     thread_count: int,
 ) -> Results:
-    from nas.datasets import load_dataset
     from profiling.allocator import tune_allocator
     from profiling.environment import fingerprint, select_device
-    from profiling.lane import Lane
     from studies.formats import format_duration
+    from studies.launch import data_facts, load_images
     from studies.retraining import Results
     from studies.retraining import retrain as train
 
     device = select_device(device_name)
     tune_allocator()
-    with progress_bar(f"loading {budget.data.kind}") as progress, Lane("cpu").training():
-        dataset = load_dataset(budget.data, study.image_size, progress)
-    parts = {"train": dataset.train, "validation": dataset.validation, "test": dataset.test}
-    facts = {
-        "data_fingerprint": dataset.fingerprint,
-        "images": {part: len(indices) for part, indices in parts.items()},
-        "device_name": fingerprint(device).device_name,
-    }
+    dataset = load_images(budget.data, study.image_size, progress_bar)
+    facts = {**data_facts(dataset), "device_name": fingerprint(device).device_name}
     results = Results(study, budget, facts)
     first = budget.training.seed
-    total, done = seeds * len(trials), 0
+    wanted = range(first, first + seeds)
 
     with ExitStack() as bars:
 
@@ -146,22 +139,18 @@ def _run(
             return bars.enter_context(progress_bar(f"{trial.name}, seed {seed}"))
 
         def ended(trial: TrialRecord, run: Run) -> None:
-            nonlocal done
             bars.close()
-            done = sum(
-                results.find(one.digest, seed) is not None
-                for one in trials
-                for seed in range(first, first + seeds)
-            )
+            done = sum(results.find(t.digest, seed) is not None for t in trials for seed in wanted)
             stderr.print(
-                f"{done} of {total}: {escape(trial.name)}, seed {run.seed}: test loss "
-                f"{run.test['reconstruction']:.4f} after epoch {run.best_epoch} of "
+                f"{done} of {len(trials) * seeds}: {escape(trial.name)}, seed {run.seed}: "
+                f"test loss {run.test['reconstruction']:.4f} after epoch {run.best_epoch} of "
                 f"{len(run.history)}, {format_duration(run.duration_s)}",
                 soft_wrap=True,
             )
 
-        train(
-            results, trials, range(first, first + seeds), budget, dataset, device, thread_count,
-            begun, ended,
-        )  # fmt: skip
+        try:
+            train(results, trials, wanted, dataset, device, thread_count, begun, ended)
+        except KeyboardInterrupt:
+            tell_how_to_resume()
+            raise
     return results

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import shlex
 import sys
 import warnings
 from collections.abc import Iterator
@@ -18,10 +17,9 @@ from rich.table import Table
 # Not torch, nor what imports it: `run` still has to say how its threads wait.
 from nas.objectives import OBJECTIVES, hypervolume
 from search_spaces.errors import UserError, nearest
-from studies.addresses import masked
 from studies.cli.console import stderr, stdout
 from studies.cli.main import HelpfulGroup
-from studies.cli.options import progress_bar, root_option
+from studies.cli.options import progress_bar, root_option, tell_how_to_resume
 from studies.cli.print_study import print_study
 from studies.cli.retrain import retrain
 from studies.formats import format_value, noun
@@ -147,7 +145,7 @@ def run(
                 resolved, root, storage, display, progress_bar, mix, interruption, artefacts
             )
         except KeyboardInterrupt as stopped:
-            _tell_how_to_resume()
+            tell_how_to_resume()
             if not isinstance(stopped, Interrupted):  # the second signal: at once
                 raise
             _conclude_early(root, resolved.name)
@@ -155,15 +153,6 @@ def run(
     _conclude(record, png)
     if gave_up:
         raise UserError(gave_up)
-
-
-def _tell_how_to_resume() -> None:
-    again = shlex.join(["nas", *map(masked, sys.argv[1:])])
-    stderr.print(
-        f"interrupted; nothing finished is lost. The same command resumes: {again}",
-        soft_wrap=True,
-        markup=False,
-    )
 
 
 def _conclude_early(root: Path, name: str) -> None:
