@@ -29,7 +29,7 @@ from rich.console import Console
 from benchmarks.postgres import private_postgres
 from benchmarks.scale_parts import ANCHOR_MS, MadeUp, Simulated, Stopwatch
 from nas.evaluate import Findings
-from nas.known_costs import known_costs
+from nas.known_costs import known_costs, known_limits
 from nas.search import make_proposer
 from search_spaces.space import SearchSpace
 from studies import runner
@@ -181,8 +181,10 @@ class Run:
             self.store.create(config, space, ENVIRONMENT)
             try:
                 setattr(runner, "make_proposer", self._timed_proposer)  # noqa: B010 - typed as imported
-                costs = known_costs(config.objectives)  # as `nas study run` has them
-                driver = Runner(config, space, self._timed_store(), self.crew, watcher, costs)
+                costs, limits = known_costs(config.objectives), known_limits(config.limits)
+                driver = Runner(
+                    *(config, space, self._timed_store(), self.crew, watcher, costs), limits=limits
+                )  # with what `nas study run` knows beforehand
             finally:
                 setattr(runner, "make_proposer", make_proposer)  # noqa: B010
             self.watch.spent_s.clear()

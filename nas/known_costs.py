@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 import numpy.typing as npt
 
 from nas.operations import exact_costs
 from nas.predictor import LatencyPredictor
-from nas.search.members import learned
+from nas.search.members import KnownLimits, learned
 from search_spaces.architecture import Architecture
 
 KnownCosts = Callable[[Sequence[Architecture]], npt.NDArray[np.float64]]
+
+
+_COUNTED = ("params", "macs", "flops")
 
 
 def known_costs(
@@ -28,11 +31,7 @@ def known_costs(
     names = [name for name in objectives if name != learned(objectives)]
 
     def costs(architectures: Sequence[Architecture]) -> npt.NDArray[np.float64]:
-        counted = exact_costs(architectures)
-        known: dict[str, npt.NDArray[np.float64]] = {
-            name: column.astype(np.float64) for name, column in counted.items()
-        }
-        known["flops"] = 2 * known["macs"]
+        known = _counted(architectures)
         if predictor is not None and any("latency" in name for name in names):
             predicted_ms = predictor.predict_ms(architectures, anchor_ms)
             known |= {"latency_ms": predicted_ms, "predicted_latency_ms": predicted_ms}
@@ -41,3 +40,37 @@ def known_costs(
         return np.stack(columns, axis=1).astype(np.float64)
 
     return costs
+
+
+def known_limits(
+    limits: Mapping[str, float],
+    predictor: LatencyPredictor | None = None,
+    anchor_ms: float | None = None,
+) -> KnownLimits | None:
+    """Return what is known of `limits` without building anything; None if nothing is.
+
+    Parameters, MACs and a predicted latency are decided. With a predictor a measured latency is
+    ruled out where it is predicted to be above its limit by more than the predictor's margin.
+    """
+    timed = [name for name in limits if "latency" in name] if predictor else []
+    names = frozenset(limits).intersection({*_COUNTED, *timed})
+    if not names:
+        return None
+
+    def kept(architectures: Sequence[Architecture]) -> npt.NDArray[np.bool_]:
+        known = _counted(architectures)
+        if predictor is not None and timed:
+            predicted_ms = predictor.predict_ms(architectures, anchor_ms)
+            known["predicted_latency_ms"] = predicted_ms
+            known["latency_ms"] = predicted_ms / predictor.margin
+        within = [known[name] <= limits[name] for name in names]
+        every: npt.NDArray[np.bool_] = np.all(within, axis=0)
+        return every
+
+    return KnownLimits(names - {"latency_ms"}, kept)
+
+
+def _counted(architectures: Sequence[Architecture]) -> dict[str, npt.NDArray[np.float64]]:
+    counted = exact_costs(architectures)
+    params, macs = counted["params"].astype(np.float64), counted["macs"].astype(np.float64)
+    return dict(zip(_COUNTED, (params, macs, 2 * macs), strict=True))

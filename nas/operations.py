@@ -11,20 +11,20 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
 from itertools import chain
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from nas.operation import Kind, Operation
-from search_spaces.architecture import Architecture, DecoderStage, EncoderStage, Stage
+from search_spaces.architecture import Architecture, Stage
 
 _MEMORY = 1 << 15  # parts remembered of each sort
 
 
 @dataclass(frozen=True, eq=False)
 class Part:
-    """Operations that come together, such as a layer's; equal ones are one object, made once."""
+    """Operations that come together, as in a stage; equal ones are one object, made once."""
 
     operations: tuple[Operation, ...]
 
@@ -71,8 +71,8 @@ def _encoder(architecture: Architecture) -> Iterator[Part]:
         yield _normalised(width, sizes[0], function)
         channels = width
     for stage, size in zip(described.stages, sizes, strict=False):
-        kit = _encoder_kit(stage, function)
-        yield from _BLOCKS[stage.block](stage, channels, size, kit)
+        kit = _Kit(function, _OPERATORS["convolution"], _POINTWISE, stage.downsampling)
+        yield _stage(_block(stage), channels, size, kit)
         channels = stage.width
     yield from _head(architecture, channels, sizes[-1])
 
@@ -83,9 +83,8 @@ def _decoder(architecture: Architecture) -> Iterator[Part]:
     operator = _OPERATORS[described.operator]
     yield _seed(architecture.latent_size, channels * sizes[0] ** 2, function)
     for stage, size in zip(described.stages, sizes, strict=False):
-        yield from _BLOCKS[stage.block](
-            stage, channels, size, _decoder_kit(stage, operator, function)
-        )
+        kit = _Kit(function, operator, _TRANSPOSED_POINTWISE, stage.upsampling)
+        yield _stage(_block(stage), channels, size, kit)
         channels = stage.width
     yield _convolved("standard", channels, architecture.image_channels, sizes[-1], operator, "")
     yield _sigmoid(architecture.image_channels, sizes[-1])
@@ -132,7 +131,7 @@ class _Kit(NamedTuple):
     function: str
     operator: _Layer
     transition: _Layer
-    resampling: _Resampling
+    resampling: str
 
 
 _POINTWISE = _Layer(transposed=False, kernel=1)
@@ -141,57 +140,67 @@ _OPERATORS = {
     "convolution": _Layer(transposed=False, kernel=3),
     "transposed": _Layer(transposed=True, kernel=3),
 }
-_DOWNSAMPLING = {
+_RESAMPLINGS = {
     "max": _Resampling(after="max_pool"),
     "average": _Resampling(after="average_pool"),
     "strided": _Resampling(_Layer(transposed=False, kernel=3, stride=2)),
-}
-_UPSAMPLING = {
     "nearest": _Resampling(after="upsample"),
     "transposed": _Resampling(_Layer(transposed=True, kernel=4, stride=2)),
     "pixel_shuffle": _Resampling(expansion=4, after="pixel_shuffle"),
 }
 
 
-def _encoder_kit(stage: EncoderStage, function: str) -> _Kit:
-    operator = _OPERATORS["convolution"]
-    return _Kit(function, operator, _POINTWISE, _DOWNSAMPLING[stage.downsampling])
+class _Block(NamedTuple):
+    """What a stage repeats: `search_spaces.architecture.Stage`, quicker to look up."""
+
+    kind: str
+    convolution: str
+    width: int
+    layers: int
+    growth: int
 
 
-def _decoder_kit(stage: DecoderStage, operator: _Layer, function: str) -> _Kit:
-    return _Kit(function, operator, _TRANSPOSED_POINTWISE, _UPSAMPLING[stage.upsampling])
+def _block(stage: Stage) -> _Block:
+    growth = stage.growth_rate or 0
+    return _Block(stage.block, stage.convolution, stage.width, stage.layers, growth)
 
 
-def _plain(stage: Stage, channels: int, size: int, kit: _Kit) -> Iterator[Part]:
-    kept, change, function = (kit.operator, stage.width), kit.resampling, kit.function
-    last = change.layer or kit.operator, stage.width * change.expansion
-    for layer, width in [kept] * (stage.layers - 1) + [last]:
-        yield _convolved(stage.convolution, channels, width, size, layer, function)
+@lru_cache(_MEMORY)
+def _stage(block: _Block, channels: int, size: int, kit: _Kit) -> Part:
+    layers = _BLOCKS[block.kind](block, channels, size, kit)
+    return Part(tuple(chain.from_iterable(part.operations for part in layers)))
+
+
+def _plain(block: _Block, channels: int, size: int, kit: _Kit) -> Iterator[Part]:
+    kept, change, function = (kit.operator, block.width), _RESAMPLINGS[kit.resampling], kit.function
+    last = change.layer or kit.operator, block.width * change.expansion
+    for layer, width in [kept] * (block.layers - 1) + [last]:
+        yield _convolved(block.convolution, channels, width, size, layer, function)
         channels, size = width, layer.size_after(size)
         yield _normalised(channels, size, function)
     if change.after:
-        yield _resized(change.after, channels, stage.width, size)
+        yield _resized(change.after, channels, block.width, size)
 
 
-def _dense(stage: Stage, channels: int, size: int, kit: _Kit) -> Iterator[Part]:
-    growth, change, function = stage.growth_rate or 0, kit.resampling, kit.function
-    for _ in range(stage.layers):
+def _dense(block: _Block, channels: int, size: int, kit: _Kit) -> Iterator[Part]:
+    growth, change, function = block.growth, _RESAMPLINGS[kit.resampling], kit.function
+    for _ in range(block.layers):
         yield _normalised(channels, size, function)
-        yield _convolved(stage.convolution, channels, growth, size, kit.operator, function)
+        yield _convolved(block.convolution, channels, growth, size, kit.operator, function)
         yield _concatenated(channels, growth, size)
         channels += growth
     yield _normalised(channels, size, function)
-    width = stage.width * change.expansion
-    layer, convolution = change.layer or kit.transition, stage.convolution
+    width = block.width * change.expansion
+    layer, convolution = change.layer or kit.transition, block.convolution
     # Without a size of its own to change, the transition is 1x1 whatever the stage's kind.
     yield _convolved(
         convolution if change.layer else "standard", channels, width, size, layer, function
     )
     if change.after:
-        yield _resized(change.after, width, stage.width, size)
+        yield _resized(change.after, width, block.width, size)
 
 
-_BLOCKS: dict[str, Callable[[Any, int, int, _Kit], Iterator[Part]]] = {
+_BLOCKS: dict[str, Callable[[_Block, int, int, _Kit], Iterator[Part]]] = {
     "plain": _plain,
     "dense": _dense,
 }

@@ -48,6 +48,9 @@ class Lattice:
     def __init__(self, axes: Mapping[str, Axis], forbid: Sequence[Rule]) -> None:
         self.axes = axes
         self.forbid = forbid
+        self._checks = [
+            (name, axis.choices, tuple(axis.when.items())) for name, axis in axes.items()
+        ]
         self._order = _neighbours_first(axes, forbid)
         place = {name: position for position, name in enumerate(self._order)}
         self._closing: dict[str, list[Rule]] = {name: [] for name in axes}
@@ -131,9 +134,12 @@ class Lattice:
     def _chosen(self, assignment: Mapping[str, Scalar]) -> int:
         """Count the active axes that have one of their choices; -1 where one has not."""
         count = 0
-        for name, axis in self.axes.items():
-            if not axis.when or matches(axis.when, assignment):
-                if name not in assignment or assignment[name] not in axis.choices:
+        for name, choices, when in self._checks:  # spelled out: screening asks this most of all
+            for parent, values in when:
+                if parent not in assignment or assignment[parent] not in values:
+                    break
+            else:
+                if name not in assignment or assignment[name] not in choices:
                     return -1
                 count += 1
         return count

@@ -25,7 +25,7 @@ from nas.evaluate import (
     static_costs,
     training_memory_bytes,
 )
-from nas.known_costs import known_costs
+from nas.known_costs import known_costs, known_limits
 from nas.latency import measure_anchor
 from nas.predictor import LatencyPredictor
 from profiling.allocator import tune_allocator
@@ -111,11 +111,12 @@ def run_study(
                 display.note(f"{config.space}: all {distinct} architectures will be tried")
             make = EvaluatorMaker(config, space.image_size, str(device), store.artefacts, anchor_ms)
             costs = known_costs(config.objectives, predictor=predictor, anchor_ms=anchor_ms)
+            limits = known_limits(config.limits, predictor, anchor_ms)
             record, gave_up = site.run(
                 Prepared(
                     config, store, make, dataset, predictor, facts, display, mix, interruption
                 ),
-                lambda crew: Runner(config, space, store, crew, display, costs, earlier),
+                lambda crew: Runner(config, space, store, crew, display, costs, earlier, limits),
             )
             interruption.check()
             if measures:

@@ -14,6 +14,7 @@ from nas.artefacts import CHECKPOINT
 from nas.evaluate import Findings
 from nas.known_costs import KnownCosts
 from nas.search import Proposal, Proposer, make_proposer
+from nas.search.members import KnownLimits
 from search_spaces.architecture import Architecture
 from search_spaces.errors import UserError
 from search_spaces.references import REFERENCES
@@ -73,6 +74,7 @@ class Runner(Generic[H_co]):
         watcher: Is told what happens.
         costs: What is known of many architectures at once, for the sampler that screens them.
         earlier: Complete trials of another study, for the sampler to learn from.
+        limits: Hard limits that are known beforehand, for the same sampler.
     """
 
     def __init__(
@@ -84,12 +86,14 @@ class Runner(Generic[H_co]):
         watcher: Watcher | None = None,
         costs: KnownCosts | None = None,
         earlier: Sequence[TrialRecord] = (),
+        limits: KnownLimits | None = None,
     ) -> None:
         self.config, self.space, self.store = config, space, store
         self.crew = crew
         self.watcher = watcher or Watcher()
         self.gave_up: str | None = None
-        self._record, self._costs, self._earlier = store.record(), costs, earlier
+        self._record, self._earlier = store.record(), earlier
+        self._costs, self._limits = costs, limits
         self._rejected: list[TrialRecord] = []
         self._stopper = Stopper(config.stopping_rule(), config.objectives, config.training.epochs)
         unfinished = store.unfinished()
@@ -235,8 +239,9 @@ class Runner(Generic[H_co]):
 
     def _restore(self) -> Proposer:
         search = self.config.search
+        names = self.config.objectives
         proposer = make_proposer(
-            self.space, search.sampler, self.config.objectives, search.seed, self._costs
+            self.space, search.sampler, names, search.seed, self._costs, self._limits
         )
         members = [(self.space.assignment(t.architecture), t) for t in self._earlier]
         known = [(assignment, t) for assignment, t in members if assignment is not None]

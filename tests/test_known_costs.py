@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from nas.evaluate import STATIC, static_costs
-from nas.known_costs import known_costs
+from nas.known_costs import known_costs, known_limits
 from nas.objectives import OBJECTIVES
 from nas.predictor import LatencyPredictor
 from search_spaces.space import SearchSpace
@@ -16,6 +16,8 @@ from search_spaces.space import SearchSpace
 
 class Triples:
     """Predicts that everything takes three times as long as `original`."""
+
+    margin = 1.25
 
     def predict_ms(self, architectures: list[Any], original_ms: float) -> Any:
         return np.full(len(architectures), 3 * original_ms)
@@ -39,6 +41,37 @@ def test_a_latency_is_predicted_where_there_is_a_predictor(name: str) -> None:
     predictor = cast("LatencyPredictor", Triples())
     costs = known_costs(["reconstruction_loss", name], predictor=predictor, anchor_ms=7.0)
     assert costs(architectures).tolist() == [[21.0]]
+
+
+def test_limits_on_counts_are_decided_beforehand() -> None:
+    space, rng = SearchSpace.load("quickstart"), np.random.default_rng(0)
+    architectures = [space.architecture(space.sample(rng)) for _ in range(40)]
+    params = np.array([static_costs(architecture)["params"] for architecture in architectures])
+    limits = known_limits({"params": float(np.median(params)), "latency_ms": 1.0})
+    assert limits is not None
+    assert limits.names == {"params"}
+    assert limits.kept(architectures).tolist() == (params <= np.median(params)).tolist()
+    assert known_limits({"latency_ms": 1.0, "peak_memory_bytes": 1.0}) is None
+
+
+@pytest.mark.parametrize(
+    ("limits", "kept", "decided"),
+    [
+        ({"latency_ms": 17.0}, True, set()),  # 21 over the margin of 1.25 is 16.8
+        ({"latency_ms": 16.7}, False, set()),
+        ({"predicted_latency_ms": 20.9}, False, {"predicted_latency_ms"}),
+        ({"predicted_latency_ms": 21.0}, True, {"predicted_latency_ms"}),
+    ],
+)
+def test_a_latency_is_ruled_out_where_it_is_predicted_far_above_its_limit(
+    limits: dict[str, float], kept: bool, decided: set[str]
+) -> None:
+    space = SearchSpace.load("tiny")
+    architectures = [space.architecture(space.sample(np.random.default_rng(0)))]
+    known = known_limits(limits, cast("LatencyPredictor", Triples()), 7.0)
+    assert known is not None
+    assert known.names == decided
+    assert known.kept(architectures).tolist() == [kept]
 
 
 @pytest.mark.parametrize(

@@ -1,5 +1,6 @@
 """The Pareto sampler: exact improvement, prediction, and a search that makes use of both."""
 
+import itertools
 import math
 from collections.abc import Sequence
 from typing import Any
@@ -11,7 +12,9 @@ import pytest
 
 from nas.known_costs import known_costs
 from nas.search import Proposer, make_proposer
+from nas.search.candidates import Catalogue
 from nas.search.improvement import Floor
+from nas.search.members import KnownLimits
 from nas.search.surrogate import SAMPLES, AxisFeatures, fit
 from search_spaces.errors import UserError
 from search_spaces.space import SearchSpace
@@ -112,17 +115,6 @@ def test_features_tell_all_architectures_of_a_space_apart() -> None:
     assert len(np.unique(rows, axis=0)) >= len(digests)
 
 
-def test_first_proposals_are_spread_over_the_costs() -> None:
-    def extent(spread: bool) -> float:
-        found = [
-            costs(searched(make_proposer(SPACE, "pareto", NAMES, seed, costs, spread=spread), 8))
-            for seed in range(3)
-        ]
-        return float(np.mean([np.ptp(np.log(one)) for one in found]))
-
-    assert extent(spread=True) > 1.3 * extent(spread=False)
-
-
 def test_the_sampler_finds_more_than_chance() -> None:
     def volume(sampler: str) -> float:
         options: dict[str, Any] = {"costs": costs, "screen": 100} if sampler == "pareto" else {}
@@ -218,9 +210,36 @@ def test_an_earlier_study_replaces_the_first_proposals_and_may_be_proposed_again
         make_proposer(SPACE, "tpe", NAMES, 0).warm(assignments, architectures, earlier)
 
 
-@pytest.mark.parametrize("option", ["spread", "surrogate", "crossover"])
-def test_every_part_can_be_left_out(option: str) -> None:
-    proposer = make_proposer(SPACE, "pareto", NAMES, 0, costs, screen=50, **{option: False})
+def test_known_limits_are_kept_from_the_first_proposal_on() -> None:
+    known = KnownLimits(frozenset({"params"}), lambda some: costs(some)[:, 0] <= 1000)
+    proposer = make_proposer(SPACE, "pareto", NAMES, 0, costs, known, screen=200)
+    assert max(cost(architecture) for architecture in searched(proposer, 16)) <= 1000
+
+
+def test_where_no_candidate_keeps_to_the_limits_one_that_does_not_is_proposed() -> None:
+    never = KnownLimits(frozenset({"params"}), lambda some: np.zeros(len(some), dtype=bool))
+    for start in (5, 0):
+        proposer = make_proposer(SPACE, "pareto", NAMES, 0, costs, never, screen=50, start=start)
+        assert len(set(searched(proposer, 4))) == 4
+
+
+def test_a_remembered_candidate_is_described_as_it_was() -> None:
+    assignments = list(itertools.islice(SPACE.enumerate(), 40))
+    digests = {SPACE.architecture(one).digest for one in assignments[:20]}
+    catalogue = Catalogue(SPACE, 1, costs, None, None)
+    assert len(catalogue.unseen(assignments[:20], digests, 40)) == 0
+    again, anew = catalogue.unseen(assignments, (), 40), Catalogue(SPACE, 1, costs, None, None)
+    fresh = anew.unseen(assignments, (), 40)
+    assert again.assignments == fresh.assignments
+    np.testing.assert_array_equal(again.features, fresh.features)
+    np.testing.assert_array_equal(again.costs, fresh.costs)
+    np.testing.assert_array_equal(
+        again.costs[:, 0], np.log([cost(SPACE.architecture(one)) for one in again.assignments])
+    )
+
+
+def test_the_surrogate_can_be_left_out() -> None:
+    proposer = make_proposer(SPACE, "pareto", NAMES, 0, costs, surrogate=False)
     assert len(set(searched(proposer, 13))) == 13
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Container, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any, Protocol
 
 import numpy as np
@@ -19,6 +20,19 @@ Costs = Callable[[Sequence[Any]], Array]
 
 Features = Callable[[Sequence[Assignment]], Array]
 """Assignments -> (assignments, features)."""
+
+
+@dataclass(frozen=True)
+class KnownLimits:
+    """Hard limits as far as they are known before a candidate is tried.
+
+    Attributes:
+        names: Limits that `kept` decides for good. Others it may rule out but not in.
+        kept: Architectures -> (architectures,), whether each may keep to all limits.
+    """
+
+    names: frozenset[str]
+    kept: Callable[[Sequence[Any]], npt.NDArray[np.bool_]]
 
 
 def learned(objectives: Sequence[str]) -> str:
@@ -48,11 +62,6 @@ class Space(Protocol):
 
     def mutate(self, assignment: Mapping[str, Any], rng: np.random.Generator) -> Assignment:
         """Return a valid assignment that differs."""
-
-    def crossover(
-        self, first: Mapping[str, Any], second: Mapping[str, Any], rng: np.random.Generator
-    ) -> Assignment:
-        """Return a valid child of two assignments."""
 
     def suggest(self, trial: Any) -> Assignment:
         """Ask an Optuna trial for the active axes; what comes may still be forbidden."""

@@ -1,8 +1,8 @@
 """A multi-objective sampler that computes what is exact and predicts only what must be learned.
 
-Children of the front, by the space's own mutation and crossover, are screened by the thousand: a
-surrogate predicts their loss, their costs are computed, and the one of the highest expected
-hypervolume improvement is proposed. The first proposals are spread over the costs.
+Children of the front, by the space's own mutation, are screened by the thousand: a surrogate
+predicts their loss, their costs are computed, and the one of the highest expected hypervolume
+improvement is proposed. The first proposals are drawn at random from what keeps to the limits.
 """
 
 from __future__ import annotations
@@ -14,18 +14,23 @@ from typing import Any
 
 import numpy as np
 
+from nas.search.candidates import Candidates, Catalogue, logarithms
 from nas.search.improvement import Floor
-from nas.search.members import Array, Assignment, Costs, Features, Member, Space
-from nas.search.surrogate import AxisFeatures, fit
+from nas.search.members import (
+    Array,
+    Assignment,
+    Costs,
+    Features,
+    KnownLimits,
+    Space,
+)
+from nas.search.surrogate import fit
 
 _PARENTS = 16
 """A front of fewer points lets the next ones have children too."""
 
-_SPREAD_OVER = 300
-"""Draws among which a first proposal is the farthest from all others."""
-
-_REMEMBERED = 20_000
-"""Architectures kept because children of the same front recur."""
+_DRAWN = 300
+"""Unseen draws among which a proposal without a surrogate is likely to keep to the limits."""
 
 _VARIANTS = 4
 """Equally likely values that stand for a cost that is not known but learned."""
@@ -41,16 +46,12 @@ class ParetoOptions:
         start: Candidates before the surrogate is asked.
         screen: Unseen candidates screened for each proposal; a space of no more is screened whole.
         fresh: Share of them that are drawn from the whole space.
-        crossover: Children of two parents as well as of one.
-        spread: First proposals far from each other in their costs, or drawn at random.
         surrogate: Screen at all, or propose the first child.
     """
 
     start: int = 10
     screen: int = 1000
     fresh: float = 0.2
-    crossover: bool = True
-    spread: bool = True
     surrogate: bool = True
 
 
@@ -91,6 +92,7 @@ class ParetoEngine:
         costs: Architectures -> (architectures, objectives - 1), the others in order; NaN in
             columns it cannot know. Those are learned as well; without `costs`, all are.
         features: Assignments -> what the surrogate is to know of them beside their axes.
+        limits: Limits that need not be learned from what missed them.
         options: As fields of `ParetoOptions`.
     """
 
@@ -102,14 +104,15 @@ class ParetoEngine:
         learned: int = 0,
         costs: Costs | None = None,
         features: Features | None = None,
+        limits: KnownLimits | None = None,
         **options: Any,
     ) -> None:
-        self._space, self._objectives, self._learned = space, objectives, learned
-        self._exact, self._axes, self._more = costs, AxisFeatures(space), features
+        self._space, self._learned = space, learned
+        self._limits = limits
+        self._catalogue = Catalogue(space, objectives - 1, costs, features, limits)
         self._options = ParetoOptions(**options)
         self._known: dict[str, _Known] = {}
         self._earlier: dict[str, _Known] = {}
-        self._built: dict[frozenset[Any], Any] = {}
 
     # What was found
 
@@ -138,21 +141,11 @@ class ParetoEngine:
         self._earlier[architecture.digest] = self._valued(known, values)
 
     def _described(self, assignment: Assignment, architecture: Any) -> _Known:
-        features = self._features([assignment])[0]
-        return _Known(assignment, features, self._costs([architecture])[0])
-
-    def _features(self, assignments: Sequence[Assignment]) -> Array:
-        axes = self._axes(assignments)
-        return axes if self._more is None else np.hstack([axes, self._more(assignments)])
+        return _Known(assignment, *self._catalogue.describe(assignment, architecture))
 
     def _valued(self, known: _Known, values: Sequence[float]) -> _Known:
         costs = np.delete(np.asarray(values, dtype=np.float64), self._learned)
-        return replace(known, loss=float(values[self._learned]), costs=_log(costs))
-
-    def _costs(self, architectures: Sequence[Any]) -> Array:
-        if self._exact is None:
-            return np.full((len(architectures), self._objectives - 1), np.nan)
-        return _log(np.asarray(self._exact(architectures), dtype=np.float64))
+        return replace(known, loss=float(values[self._learned]), costs=logarithms(costs))
 
     @property
     def _all(self) -> list[_Known]:
@@ -205,56 +198,58 @@ class ParetoEngine:
         tried = sum(one.open or one.loss is not None for one in self._all)
         valued = [one for one in self._all if one.loss is not None]
         if tried < self._options.start or len(valued) < 2:
-            member = self._first(seen, rng)
+            draws = (self._space.sample(rng) for _ in range(2 * _DRAWN))
+            chosen = self._likely(draws, seen, rng)
         elif self._options.surrogate:
-            member = self._best(self._parents(valued), seen, rng)
+            chosen = self._best(self._parents(valued), seen, rng)
         else:
-            children = self._children(self._parents(valued), rng, _SPREAD_OVER)
-            member = next(iter(self._unseen(children, seen, 1)), None)
-        if member is None:
+            children = self._children(self._parents(valued), rng, _DRAWN)
+            chosen = self._likely(children, seen, rng)
+        if chosen is None:
             return None
-        self.adopt(*member, rng)
-        return *member, 0
+        architecture = self._space.architecture(chosen)
+        self.adopt(chosen, architecture, rng)
+        return chosen, architecture, 0
 
-    def _first(self, seen: Container[str], rng: np.random.Generator) -> Member | None:
-        from scipy.spatial.distance import cdist
-
-        draws = (self._space.sample(rng) for _ in range(2 * _SPREAD_OVER))
-        members = self._unseen(draws, seen, _SPREAD_OVER if self._options.spread else 1)
-        if not members:
+    def _likely(
+        self, assignments: Iterable[Assignment], seen: Container[str], rng: np.random.Generator
+    ) -> Assignment | None:
+        """Return an unseen one, drawn as probably as it keeps to the limits."""
+        limited = self._limits or any(one.violations for one in self._known.values())
+        found = self._catalogue.unseen(assignments, seen, _DRAWN if limited else 1)
+        if not len(found):
             return None
-        features, costs = self._table(members)
-        tried = np.array([one.costs for one in self._known.values()]).reshape(-1, costs.shape[1])
-        known = ~np.isnan(costs).any(axis=0) & ~np.isnan(tried).any(axis=0)
-        width = np.maximum(np.ptp(costs[:, known], axis=0), _TINY)
-        apart = cdist(costs[:, known] / width, tried[:, known] / width).min(axis=1, initial=1e9)
-        return members[int(np.argmax(apart * self._odds(features, costs)))]
+        odds = self._odds(found) if limited else np.ones(1)
+        if not odds.any():
+            return found.assignments[0]
+        return found.assignments[int(rng.choice(len(found), p=odds / odds.sum()))]
 
     def _best(
         self, parents: Sequence[Assignment], seen: Container[str], rng: np.random.Generator
-    ) -> Member | None:
+    ) -> Assignment | None:
         wanted = self._options.screen
         earlier = (one.assignment for one in self._earlier.values())
         if self._space.size <= wanted:
-            members = self._unseen(self._space.enumerate(), seen, wanted)
+            found = self._catalogue.unseen(self._space.enumerate(), seen, wanted)
         else:
             children = self._children(parents, rng, 2 * wanted)
-            members = self._unseen(chain(earlier, children), seen, wanted)
-        if not members:
+            found = self._catalogue.unseen(chain(earlier, children), seen, wanted)
+        if not len(found):
             return None
-        best = self._promising(*self._table(members))
-        return members[int(best[0]) if len(best) else 0]
+        best = self._promising(found)
+        return found.assignments[int(best[0]) if len(best) else 0]
 
-    def _promising(self, features: Array, costs: Array) -> Sequence[int]:
+    def _promising(self, found: Candidates) -> Sequence[int]:
         """Return the candidate of the highest expected hypervolume improvement, if any has one."""
         from moocore import is_nondominated
 
+        costs = found.costs
         lessons, losses = self._lessons()
         waiting = [one for one in self._known.values() if one.open]
         mine = [o for o in self._known.values() if o.loss is not None and o.allowed]
         exact = ~np.isnan(costs).any(axis=0)
         rows = _rows([*lessons, *waiting], exact)
-        asked = np.column_stack([features, costs[:, exact], np.zeros(len(costs))])
+        asked = _asked(found, exact)
         predict = fit(rows[: len(lessons)], losses)
         guessed = np.median(predict(rows[len(lessons) :]), axis=1)
         believed = [self._expected(one) or loss for one, loss in zip(waiting, guessed, strict=True)]
@@ -273,20 +268,21 @@ class ParetoEngine:
         reference = np.append(everything.max(axis=0) / width + 0.01, losses.max())
         front = is_nondominated(np.column_stack([points, attained]))
         floor = Floor.of(points[front] / width, attained[front], reference)
-        odds = self._odds(features, costs)
-        return list(floor.best(variants / width, predict(asked), odds))
+        return list(floor.best(variants / width, predict(asked), self._odds(found)))
 
-    def _odds(self, features: Array, costs: Array) -> Array:
-        """Return how probably each candidate is within all limits, as far as any was missed."""
-        odds = np.ones(len(costs))
-        exact = ~np.isnan(costs).any(axis=0)
-        asked = np.column_stack([features, costs[:, exact], np.zeros(len(costs))])
-        limits = {name: None for one in self._known.values() for name in one.violations}
-        for name in limits:
+    def _odds(self, found: Candidates) -> Array:
+        """Return how probably each candidate keeps to all limits; 0 where it is known not to.
+
+        A limit that is not known is learned from what was told of it, once any missed it.
+        """
+        odds = found.kept.astype(np.float64)
+        exact = ~np.isnan(found.costs).any(axis=0)
+        known = self._limits.names if self._limits else ()
+        for name in {name: None for one in self._known.values() for name in one.violations}:
             told = [one for one in self._known.values() if name in one.violations]
             excess = np.array([one.violations[name] for one in told])
-            if excess.max() > 0 and len(told) > 2:
-                within = fit(_rows(told, exact), 1 + excess)(asked) <= 1
+            if name not in known and excess.max() > 0 and len(told) > 2:
+                within = fit(_rows(told, exact), 1 + excess)(_asked(found, exact)) <= 1
                 odds *= np.maximum(within.mean(axis=1), 1e-3)
         return odds
 
@@ -305,36 +301,11 @@ class ParetoEngine:
             if rng.random() < self._options.fresh:
                 yield self._space.sample(rng)
                 continue
-            child, other = (parents[int(place)] for place in rng.integers(len(parents), size=2))
-            crossed = self._options.crossover and rng.random() < 0.5
-            if crossed:
-                child = self._space.crossover(child, other, rng)
-            while not crossed or rng.random() < 0.3:
-                child, crossed = self._space.mutate(child, rng), True
+            child = parents[int(rng.integers(len(parents)))]
+            mutated = False
+            while not mutated or rng.random() < 0.3:
+                child, mutated = self._space.mutate(child, rng), True
             yield child
-
-    # Candidates
-
-    def _unseen(
-        self, assignments: Iterable[Assignment], seen: Container[str], wanted: int
-    ) -> list[Member]:
-        if len(self._built) > _REMEMBERED:
-            self._built.clear()
-        found: dict[str, Member] = {}
-        for assignment in assignments:
-            key = frozenset(assignment.items())
-            if key not in self._built:
-                self._built[key] = self._space.architecture(assignment)
-            architecture = self._built[key]
-            if architecture.digest not in seen:
-                found.setdefault(architecture.digest, (assignment, architecture))
-            if len(found) == wanted:
-                break
-        return list(found.values())
-
-    def _table(self, members: Sequence[Member]) -> tuple[Array, Array]:
-        costs = self._costs([architecture for _, architecture in members])
-        return self._features([assignment for assignment, _ in members]), costs
 
 
 def _rows(some: Sequence[_Known], exact: Any) -> Array:
@@ -342,9 +313,9 @@ def _rows(some: Sequence[_Known], exact: Any) -> Array:
     return np.array([[*one.features, *one.costs[exact], one.earlier] for one in some])
 
 
-def _log(values: Array) -> Array:
-    logarithms: Array = np.log(np.maximum(values, _TINY))
-    return logarithms
+def _asked(found: Candidates, exact: Any) -> Array:
+    """Describe candidates as `_rows` does; they are of this study."""
+    return np.column_stack([found.features, found.costs[:, exact], np.zeros(len(found))])
 
 
 def _spread(samples: Array) -> Array:

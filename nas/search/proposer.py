@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from nas.search.members import Assignment, Costs, Engine, Space, learned
+from nas.search.members import Assignment, Costs, Engine, KnownLimits, Space, learned
 from nas.search.optuna_engine import PATIENCE, OptunaEngine
 from nas.search.pareto import ParetoEngine
 from nas.search.samplers import SAMPLERS
@@ -153,6 +153,7 @@ def make_proposer(
     objectives: Sequence[str],
     seed: int,
     costs: Costs | None = None,
+    limits: KnownLimits | None = None,
     **options: Any,
 ) -> Proposer:
     """Return a proposer for objectives by name, `reconstruction_loss` or else the first learned.
@@ -164,10 +165,13 @@ def make_proposer(
         seed: Of everything that is drawn.
         costs: Architectures -> all objectives but the learned one, in order; NaN in columns that
             it cannot know. Optuna's samplers make no use of it.
+        limits: Hard limits that are known before a candidate is tried; Optuna's samplers have to
+            learn all of them.
         options: `learned`, `features` and the fields of `ParetoOptions`; for `pareto` alone.
     """
     if sampler == "pareto":
-        options = {"learned": objectives.index(learned(objectives)), "costs": costs, **options}
+        known = {"learned": objectives.index(learned(objectives)), "costs": costs}
+        options = {**known, "limits": limits, **options}
     return Proposer(space, sampler, len(objectives), seed, **options)
 
 

@@ -206,10 +206,6 @@ CONTENDERS: dict[str, Contender] = {
     "pareto-no-surrogate": Contender(
         "pareto without surrogate", "ablation", _pareto(surrogate=False)
     ),
-    "pareto-no-spread": Contender("pareto without spread start", "ablation", _pareto(spread=False)),
-    "pareto-no-crossover": Contender(
-        "pareto without crossover", "ablation", _pareto(crossover=False)
-    ),
     "random": Contender("random", "ours", _deduplicated("random")),
     "tpe": Contender("TPE, multivariate and grouped", "ours", _deduplicated("tpe")),
     "nsga2": Contender("NSGA-II", "ours", _deduplicated("nsga2")),

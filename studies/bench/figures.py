@@ -30,8 +30,6 @@ COLOURS = {
     "pareto-all-known": "#009e73",
     "pareto-no-costs": "#d55e00",
     "pareto-no-surrogate": GREY,
-    "pareto-no-spread": "#b0438b",
-    "pareto-no-crossover": AMBER,
     "pareto-stopping-at-once": "#8c7300",
     "pareto-extrapolating": "#56b4e9",
 }

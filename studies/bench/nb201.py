@@ -119,12 +119,6 @@ class CellSpace:
         """Return an assignment that differs on one edge, at random."""
         return moves.mutate(self._lattice, assignment, rng)
 
-    def crossover(
-        self, first: Mapping[str, Scalar], second: Mapping[str, Scalar], rng: np.random.Generator
-    ) -> Assignment:
-        """Return an assignment that takes each edge from either parent."""
-        return moves.crossover(self._lattice, first, second, rng)
-
     def suggest(self, trial: Any) -> Assignment:
         """Ask an Optuna trial for every edge."""
         return {edge: parameter.suggest(trial) for edge, parameter in self._parameters.items()}

@@ -1,0 +1,124 @@
+"""Unseen candidates by the thousand, with everything about them that needs no training."""
+
+from __future__ import annotations
+
+from collections.abc import Container, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from nas.search.members import Array, Assignment, Costs, Features, KnownLimits, Space
+from nas.search.surrogate import AxisFeatures
+
+_REMEMBERED = 20_000
+"""Assignments whose description is kept, because children of the same front recur."""
+
+_TINY = 1e-12
+
+
+@dataclass(frozen=True)
+class Candidates:
+    """Distinct networks, a row each.
+
+    Attributes:
+        features: (candidates, features), as a surrogate sees them.
+        costs: (candidates, costs), logarithms; NaN in columns that are not known.
+        kept: (candidates,), whether each may keep to all limits.
+    """
+
+    assignments: Sequence[Assignment]
+    features: Array
+    costs: Array
+    kept: npt.NDArray[np.bool_]
+
+    def __len__(self) -> int:
+        return len(self.assignments)
+
+
+class Catalogue:
+    """Describes assignments of a space.
+
+    Args:
+        space: What they are assignments of.
+        columns: How many costs there are.
+        costs: As in `nas.search.pareto.ParetoEngine`; so are `features` and `limits`.
+    """
+
+    def __init__(
+        self,
+        space: Space,
+        columns: int,
+        costs: Costs | None,
+        features: Features | None,
+        limits: KnownLimits | None,
+    ) -> None:
+        self._space, self._columns = space, columns
+        self._exact, self._limits = costs, limits
+        self._axes, self._more = AxisFeatures(space), features
+        self._nothing = np.empty((0, 1 + columns))
+        self._digests: dict[tuple[Any, ...], str] = {}
+        self._rows: dict[tuple[Any, ...], Array] = {}
+
+    def describe(self, assignment: Assignment, architecture: Any) -> tuple[Array, Array]:
+        """Return features and costs of one."""
+        features, costs, _ = self._parts(self._described([assignment], [architecture]))
+        return features[0], costs[0]
+
+    def unseen(
+        self, assignments: Iterable[Assignment], seen: Container[str], wanted: int
+    ) -> Candidates:
+        """Return the first `wanted` distinct networks that are not `seen`; fewer if there are."""
+        if len(self._rows) > _REMEMBERED:
+            self._digests.clear()
+            self._rows.clear()
+        found: dict[str, tuple[tuple[Any, ...], Assignment]] = {}
+        built: dict[tuple[Any, ...], Any] = {}
+        for assignment in assignments:
+            key = _key(assignment)
+            if key not in self._digests:
+                built[key] = self._space.architecture(assignment)
+                self._digests[key] = built[key].digest
+            digest = self._digests[key]
+            if digest not in seen:
+                found.setdefault(digest, (key, assignment))
+            if len(found) == wanted:
+                break
+        new = {key: one for key, one in found.values() if key not in self._rows}
+        for key in new.keys() - built.keys():  # seen when its digest was remembered
+            built[key] = self._space.architecture(new[key])
+        rows = self._described(list(new.values()), [built[key] for key in new])
+        self._rows.update(zip(new, rows, strict=True))
+        table = np.array([self._rows[key] for key, _ in found.values()] or self._nothing)
+        features, costs, kept = self._parts(table)
+        return Candidates([one for _, one in found.values()], features, costs, kept)
+
+    def _described(self, assignments: Sequence[Assignment], architectures: Sequence[Any]) -> Array:
+        """Return (assignments, kept + costs + features)."""
+        if not assignments:
+            return self._nothing
+        columns = [self._axes(assignments)]
+        if self._more is not None:
+            columns.append(self._more(assignments))
+        kept = np.ones(len(assignments))
+        if self._limits is not None:
+            kept = self._limits.kept(architectures).astype(np.float64)
+        costs = np.full((len(assignments), self._columns), np.nan)
+        if self._exact is not None:
+            costs = logarithms(np.asarray(self._exact(architectures), dtype=np.float64))
+        return np.column_stack([kept, costs, *columns])
+
+    def _parts(self, table: Array) -> tuple[Array, Array, npt.NDArray[np.bool_]]:
+        split = 1 + self._columns
+        return table[:, split:], table[:, 1:split], table[:, 0] > 0
+
+
+def logarithms(values: Array) -> Array:
+    """Return them; of nothing, that of very little."""
+    found: Array = np.log(np.maximum(values, _TINY))
+    return found
+
+
+def _key(assignment: Mapping[str, Any]) -> tuple[Any, ...]:
+    return (*assignment, *assignment.values())
