@@ -11,7 +11,7 @@ import weakref
 from pathlib import Path
 from typing import Any
 
-from optuna.storages import BaseStorage, GrpcStorageProxy, JournalStorage, RDBStorage, get_storage
+from optuna.storages import BaseStorage, GrpcStorageProxy, JournalStorage, get_storage
 from optuna.storages.journal import JournalFileBackend, JournalFileOpenLock
 
 from nas.search.samplers import quiet_optuna
@@ -27,7 +27,8 @@ CONNECT_S = 10
 def open_storage(address: str, *, reading: bool = False) -> BaseStorage:
     """Open a storage by its absolute address.
 
-    With `reading` nothing is created, and a journal's trials come without their parameters.
+    With `reading` nothing is created. Trials come without their parameters, but for those of a
+    journal that is written to.
 
     Raises:
         UserError: there is none, it is damaged, or its driver refuses it.
@@ -82,8 +83,10 @@ def _open_database(address: str, reading: bool) -> BaseStorage:
 
 
 def _database(address: str, reading: bool) -> BaseStorage:
+    from studies.database import Database  # brings SQLAlchemy, which a journal does not need
+
     options = engine_options() if address.startswith("postgresql") else None
-    database = RDBStorage(address, options, skip_table_creation=reading)
+    database = Database(address, options, skip_table_creation=reading)
     weakref.finalize(database, database.engine.dispose)
     return get_storage(database)
 

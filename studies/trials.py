@@ -102,6 +102,7 @@ class Trials:
             return True
 
         self._push(number)
+        self._counts.pop(number, None)
         return self.others.in_turn(told)
 
     def _finish(
@@ -132,23 +133,31 @@ class Trials:
         self._push(number)
 
     def count_start(self, number: int) -> int:
-        """Count a start of a trial's evaluation; return how many there were without progress."""
-        starts = int(self._frozen(number).user_attrs.get("starts", 0)) + 1
-        self._if_mine(number, starts=starts)
-        return starts
+        """Count a start of a trial's evaluation; return how many there were without progress.
+
+        What is noted of its progress afterwards is this driver's alone to know.
+        """
+        stored = self._frozen(number).user_attrs  # another driver may have had it until now
+        self._counts[number] = {name: int(stored.get(name, 0)) for name in ("starts", "epochs")}
+        self._counts[number]["starts"] += 1
+        self._if_mine(number, starts=self._counts[number]["starts"])
+        return self._counts[number]["starts"]
 
     def note_progress(self, number: int, epochs: int) -> bool:
         """Forget the starts so far if this one got further than any before; return whether."""
-        further = epochs > int(self._frozen(number).user_attrs.get("epochs", 0))
+        counts = self._counts[number]
+        further = epochs > counts["epochs"]
         if further:
-            self._if_mine(number, epochs=epochs)
-            self.forget_starts(number)
+            forgotten = {"starts": 0} if counts["starts"] else {}
+            counts |= {"epochs": epochs, **forgotten}
+            self._if_mine(number, epochs=epochs, **forgotten)
         self._push(number)
         return further
 
     def forget_starts(self, number: int) -> None:
         """Forget the starts so far: nothing speaks against the candidate."""
-        if self._frozen(number).user_attrs.get("starts"):
+        if self._counts[number]["starts"]:
+            self._counts[number]["starts"] = 0
             self._if_mine(number, starts=0)
 
     def owns(self, number: int) -> bool:
@@ -195,6 +204,11 @@ class Trials:
             if "candidate" not in trial.user_attrs:
                 self.study.tell(trial.number, state=TrialState.FAIL)
         return [record_of(trial) for trial in left if "candidate" in trial.user_attrs]
+
+    @cached_property
+    def _counts(self) -> dict[int, dict[str, int]]:
+        """Starts without progress and epochs of the trials that this driver started, by number."""
+        return {}
 
     @cached_property
     def _objectives(self) -> list[str]:

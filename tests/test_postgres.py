@@ -10,7 +10,10 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+import optuna
 import pytest
+from optuna.storages import JournalStorage, RDBStorage
+from optuna.storages.journal import JournalFileBackend
 from optuna.trial import TrialState
 
 from nas.evaluate import Findings
@@ -18,6 +21,8 @@ from search_spaces.architecture import Architecture
 from search_spaces.errors import UserError
 from search_spaces.space import SearchSpace
 from studies import drivers, patience
+from studies.database import Database
+from studies.frozen import OWNER
 from studies.records import StudyRecord
 from studies.store import StudyStore
 from tests.command import nas
@@ -49,6 +54,44 @@ def test_a_study_in_postgresql_is_the_same_as_in_a_journal(server: Server, tmp_p
     database = run(tmp_path / "a", config(), storage=server.database())
     journal = run(tmp_path / "b", config())
     assert database.trials == journal.trials
+
+
+def test_optuna_sees_a_study_in_postgresql_as_it_sees_one_in_a_journal(
+    server: Server, tmp_path: Path
+) -> None:
+    asked = config(limits={"params": 5000.0})  # some are rejected, with constraints
+    address = server.database()
+    run(tmp_path / "a", asked, storage=address)
+    run(tmp_path / "b", asked)
+    backend = JournalFileBackend(str(tmp_path / "b" / "s" / "journal.log"))
+    ours = optuna.load_study(study_name="s", storage=RDBStorage(address))
+    theirs = optuna.load_study(study_name="s", storage=JournalStorage(backend))
+    assert len(ours.trials) == len(theirs.trials) > 2
+    for one, other in zip(ours.trials, theirs.trials, strict=True):
+        assert one.params == other.params
+        assert one.distributions == other.distributions
+        attributes = {name: value for name, value in one.user_attrs.items() if name != OWNER}
+        assert (attributes, one.system_attrs) == (other.user_attrs, other.system_attrs)
+        assert (one.state, one.values) == (other.state, other.values)
+    assert any(trial.params for trial in ours.trials)
+
+
+def test_trials_are_read_as_optuna_reads_them_but_for_their_parameters(
+    server: Server, tmp_path: Path
+) -> None:
+    address = server.database()
+    run(tmp_path, config(), storage=address)
+    storage, theirs = Database(address), RDBStorage(address)
+    study_id = storage.get_study_id_from_name("s")
+    expected = theirs.get_all_trials(study_id)
+    for trial in expected:
+        trial.params, trial.distributions = {}, {}
+    assert storage.get_all_trials(study_id) == expected
+    assert storage.get_trial(expected[1]._trial_id) == expected[1]
+    late = {expected[0]._trial_id}
+    found = storage._get_trials(study_id, None, late, expected[-2]._trial_id)
+    assert found == [expected[0], expected[-1]]
+    assert storage.get_all_trials(study_id, states=(TrialState.FAIL,)) == []
 
 
 def test_three_drivers_one_killed_evaluate_each_architecture_once(
