@@ -57,17 +57,17 @@ def known_limits(
     if not names:
         return None
 
-    def kept(architectures: Sequence[Architecture]) -> npt.NDArray[np.bool_]:
+    def excess(architectures: Sequence[Architecture]) -> npt.NDArray[np.float64]:
         known = _counted(architectures)
         if predictor is not None and timed:
             predicted_ms = predictor.predict_ms(architectures, anchor_ms)
             known["predicted_latency_ms"] = predicted_ms
             known["latency_ms"] = predicted_ms / predictor.margin
-        within = [known[name] <= limits[name] for name in names]
-        every: npt.NDArray[np.bool_] = np.all(within, axis=0)
-        return every
+        over = [np.log(known[name] / limits[name]) for name in names]
+        most: npt.NDArray[np.float64] = np.max(over, axis=0)
+        return most
 
-    return KnownLimits(names - {"latency_ms"}, kept)
+    return KnownLimits(names - {"latency_ms"}, excess)
 
 
 def _counted(architectures: Sequence[Architecture]) -> dict[str, npt.NDArray[np.float64]]:

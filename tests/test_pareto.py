@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 
-from nas.known_costs import known_costs
+from nas.known_costs import known_costs, known_limits
 from nas.search import Proposer, make_proposer
 from nas.search.candidates import Catalogue
 from nas.search.improvement import Floor
@@ -211,13 +211,24 @@ def test_an_earlier_study_replaces_the_first_proposals_and_may_be_proposed_again
 
 
 def test_known_limits_are_kept_from_the_first_proposal_on() -> None:
-    known = KnownLimits(frozenset({"params"}), lambda some: costs(some)[:, 0] <= 1000)
+    known = KnownLimits(frozenset({"params"}), lambda some: np.log(costs(some)[:, 0] / 1000))
     proposer = make_proposer(SPACE, "pareto", NAMES, 0, costs, known, screen=200)
     assert max(cost(architecture) for architecture in searched(proposer, 16)) <= 1000
 
 
+def test_limits_that_hardly_a_draw_keeps_to_are_reached_by_mutation() -> None:
+    space, names = SearchSpace.load("wide"), ("reconstruction_loss", "params", "macs")
+    limits = known_limits({"params": 100_000, "macs": 10_000_000})
+    proposer = make_proposer(space, "pareto", names, 0, known_costs(names), limits)
+    for _ in range(3):
+        proposal = proposer.propose()
+        assert proposal is not None
+        assert limits is not None
+        assert limits.excess([proposal.architecture])[0] <= 0
+
+
 def test_where_no_candidate_keeps_to_the_limits_one_that_does_not_is_proposed() -> None:
-    never = KnownLimits(frozenset({"params"}), lambda some: np.zeros(len(some), dtype=bool))
+    never = KnownLimits(frozenset({"params"}), lambda some: np.ones(len(some)))
     for start in (5, 0):
         proposer = make_proposer(SPACE, "pareto", NAMES, 0, costs, never, screen=50, start=start)
         assert len(set(searched(proposer, 4))) == 4

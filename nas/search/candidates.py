@@ -25,13 +25,18 @@ class Candidates:
     Attributes:
         features: (candidates, features), as a surrogate sees them.
         costs: (candidates, costs), logarithms; NaN in columns that are not known.
-        kept: (candidates,), whether each may keep to all limits.
+        excess: (candidates,), as in `KnownLimits`; none where no limit is known.
     """
 
     assignments: Sequence[Assignment]
     features: Array
     costs: Array
-    kept: npt.NDArray[np.bool_]
+    excess: Array
+
+    @property
+    def kept(self) -> npt.NDArray[np.bool_]:
+        """Whether each may keep to all limits, (candidates,)."""
+        return self.excess <= 0
 
     def __len__(self) -> int:
         return len(self.assignments)
@@ -91,27 +96,26 @@ class Catalogue:
         rows = self._described(list(new.values()), [built[key] for key in new])
         self._rows.update(zip(new, rows, strict=True))
         table = np.array([self._rows[key] for key, _ in found.values()] or self._nothing)
-        features, costs, kept = self._parts(table)
-        return Candidates([one for _, one in found.values()], features, costs, kept)
+        return Candidates([one for _, one in found.values()], *self._parts(table))
 
     def _described(self, assignments: Sequence[Assignment], architectures: Sequence[Any]) -> Array:
-        """Return (assignments, kept + costs + features)."""
+        """Return (assignments, excess + costs + features)."""
         if not assignments:
             return self._nothing
         columns = [self._axes(assignments)]
         if self._more is not None:
             columns.append(self._more(assignments))
-        kept = np.ones(len(assignments))
+        excess = np.zeros(len(assignments))
         if self._limits is not None:
-            kept = self._limits.kept(architectures).astype(np.float64)
+            excess = self._limits.excess(architectures)
         costs = np.full((len(assignments), self._columns), np.nan)
         if self._exact is not None:
             costs = logarithms(np.asarray(self._exact(architectures), dtype=np.float64))
-        return np.column_stack([kept, costs, *columns])
+        return np.column_stack([excess, costs, *columns])
 
-    def _parts(self, table: Array) -> tuple[Array, Array, npt.NDArray[np.bool_]]:
+    def _parts(self, table: Array) -> tuple[Array, Array, Array]:
         split = 1 + self._columns
-        return table[:, split:], table[:, 1:split], table[:, 0] > 0
+        return table[:, split:], table[:, 1:split], table[:, 0]
 
 
 def logarithms(values: Array) -> Array:

@@ -27,12 +27,13 @@ class KnownLimits:
     """Hard limits as far as they are known before a candidate is tried.
 
     Attributes:
-        names: Limits that `kept` decides for good. Others it may rule out but not in.
-        kept: Architectures -> (architectures,), whether each may keep to all limits.
+        names: Limits that `excess` decides for good. Others it may rule out but not in.
+        excess: Architectures -> (architectures,), by how much each misses the limit that it misses
+            most, as a logarithm; one that may keep to all limits has none above 0.
     """
 
     names: frozenset[str]
-    kept: Callable[[Sequence[Any]], npt.NDArray[np.bool_]]
+    excess: Callable[[Sequence[Any]], Array]
 
 
 def learned(objectives: Sequence[str]) -> str:
