@@ -96,7 +96,7 @@ class Run:
         events: One per epoch, in the order of the clock.
         duplicates: Full trainings of what had been trained or was being trained before.
         distinct: Different architectures that were trained for an epoch or more.
-        ask_ms: Median real time of one proposal and its report.
+        ask_ms: Median processor time of one proposal and its report.
     """
 
     events: tuple[Event, ...]
