@@ -129,8 +129,10 @@ class Results:
         self.runs = runs
 
 
-def chosen(study: StudyRecord, top: int, numbers: Sequence[int] = ()) -> list[TrialRecord]:
-    """Return the references, then the trials of these numbers, or else the front's best.
+def chosen(
+    study: StudyRecord, top: int, numbers: Sequence[int] = (), names: Sequence[str] = ()
+) -> list[TrialRecord]:
+    """Return the references, or those of `names`, then trials of these numbers or the front's best.
 
     The best are the `top` members that beat the first reference in most objectives and by most.
 
@@ -141,10 +143,11 @@ def chosen(study: StudyRecord, top: int, numbers: Sequence[int] = ()) -> list[Tr
         raise UserError(
             f"study {study.name!r} has no {_LOSS} among its objectives: nothing to train"
         )
-    references = list(study.references.values())
+    yardsticks = list(study.references.values())
+    references = [one for name, one in study.references.items() if not names or name in names]
     if not numbers:
         members = list(front_found(study))
-        return references + (ranked(study, members, references[0]) if references else members)[:top]
+        return references + (ranked(study, members, yardsticks[0]) if yardsticks else members)[:top]
     complete = {trial.number: trial for trial in study.complete}
     for number in numbers:
         if number not in complete:

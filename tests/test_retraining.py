@@ -81,6 +81,13 @@ def test_more_seeds_and_trials_are_added_to_the_same_budget(root: Path) -> None:
     assert len(results(root)) == len(before) + 3
 
 
+def test_a_reference_can_be_left_out_without_changing_who_is_best(root: Path) -> None:
+    study = StudyStore.open(root, "s").record()
+    both, one = retraining.chosen(study, 2), retraining.chosen(study, 2, names=["modified"])
+    assert [trial.reference for trial in one if trial.reference] == ["modified"]
+    assert one[1:] == both[2:] != []
+
+
 def test_another_budget_is_refused(root: Path, capsys: pytest.CaptureFixture[str]) -> None:
     command = ["study", "retrain", "s", "--epochs", "3", "--root", str(root)]
     assert nas(*command) == 2

@@ -33,6 +33,13 @@ _LONGER = 3
 )
 @click.option("--trial", "numbers", type=int, multiple=True, help="These trials instead.")
 @click.option(
+    "--reference",
+    "references",
+    type=click.Choice(["original", "modified"]),
+    multiple=True,
+    help="These references; default: both.",
+)
+@click.option(
     "--seeds",
     type=click.IntRange(min=1),
     default=3,
@@ -57,6 +64,7 @@ def retrain(
     name: str,
     top: int,
     numbers: tuple[int, ...],
+    references: tuple[str, ...],
     seeds: int,
     epochs: int | None,
     images: int | None,
@@ -80,7 +88,7 @@ def retrain(
     from studies.store import StudyStore
 
     study = StudyStore.open(root, name).record()
-    trials = chosen(study, top, numbers)
+    trials = chosen(study, top, numbers, references)
     budget = _budget(study, epochs, images, settings)
     results = _run(study, trials, seeds, budget, device, threads or cores())
     record = results.record(study)
