@@ -31,6 +31,7 @@ from benchmarks.scale_parts import ANCHOR_MS, MadeUp, Simulated, Stopwatch
 from nas.evaluate import Findings
 from nas.known_costs import known_costs, known_limits
 from nas.search import make_proposer
+from search_spaces.errors import UserError
 from search_spaces.space import SearchSpace
 from studies import runner
 from studies.config import StudyConfig
@@ -215,9 +216,12 @@ def main() -> None:
     options = vars(parser.parse_args())
     parts = [{"grow": grow, "read": read, "saturate": saturate}[w] for w in options.pop("what")]
     asked = options.pop("storage")
-    with private_postgres() if asked == "postgres" else nullcontext(asked) as storage:
-        for part in parts:
-            part(Setting(storage=storage, **options))
+    try:
+        with private_postgres() if asked == "postgres" else nullcontext(asked) as storage:
+            for part in parts:
+                part(Setting(storage=storage, **options))
+    except UserError as error:
+        parser.error(str(error))
 
 
 def grow(setting: Setting) -> None:

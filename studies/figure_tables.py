@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import html
 import textwrap
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 
 import numpy as np
 import numpy.typing as npt
@@ -21,8 +21,6 @@ POINT_LIMIT = 2000
 """Points of a plot above which dominated ones are left out: a browser stays quick with these."""
 
 CURVE_LIMIT = 40
-MINIMUM_TRIALS = 10
-"""Below this many trials the importance of an axis would be noise."""
 
 SHAPE_AXES = ("Latent size", "Encoder stages", "Layers", "Widest stage", "Seed width")
 
@@ -112,31 +110,6 @@ def reference_hypervolume(study: StudyRecord) -> float | None:
     return hypervolume(study.points(references), study.nadir) if references else None
 
 
-def importance_table(study: StudyRecord) -> pd.DataFrame:
-    """Return the share of each objective's variance that an axis explains by itself.
-
-    One-way analysis of variance of the logarithm of the objective: between-group sum of squares,
-    corrected for chance (epsilon squared), over the total one; 0 (nothing) to 1. Numeric axes with
-    more than five values are cut at their quartiles. A conditional axis is credited only for what
-    it changes among the trials that have it. Trials rejected before training count where their
-    objective is known.
-
-    Rows by axis, most important first; one column per objective known in at least
-    `MINIMUM_TRIALS` trials. Empty below that.
-    """
-    usable = [trial for trial in study.trials if trial.assignment]
-    axes = list(dict.fromkeys(axis for trial in usable for axis in trial.assignment))
-    columns = {}
-    for name in study.objective_names:
-        known = [trial for trial in usable if name in trial.objectives]
-        if len(known) >= MINIMUM_TRIALS:
-            values = np.log([trial.objectives[name] for trial in known])
-            columns[name] = [_explained(axis, known, values) for axis in axes]
-    table = pd.DataFrame(columns, index=axes)
-    table = table[table.max(axis=1) > 0]
-    return table.loc[table.sum(axis=1).sort_values(ascending=False).index]
-
-
 def curve_table(study: StudyRecord, limit: int = CURVE_LIMIT) -> pd.DataFrame:
     """Return the training history of references and front: one row per trial and epoch.
 
@@ -198,30 +171,3 @@ def hover(study: StudyRecord, trial: TrialRecord) -> str:
     for part in trial.architecture.summary.split(" | "):
         lines += [html.escape(line) for line in textwrap.wrap(part, 46)]
     return "<br>".join(lines)
-
-
-def _explained(axis: str, trials: Sequence[TrialRecord], values: Array) -> float:
-    total = float(((values - values.mean()) ** 2).sum())
-    active = [index for index, trial in enumerate(trials) if axis in trial.assignment]
-    groups = _groups([trials[index].assignment[axis] for index in active])
-    count, value = len(set(groups.tolist())), values[active]
-    if total <= 0 or count < 2 or len(value) <= count:
-        return 0.0
-    sizes = np.bincount(groups)
-    means = np.bincount(groups, weights=value) / sizes
-    within = float(((value - means[groups]) ** 2).sum())
-    between = float((sizes * (means - value.mean()) ** 2).sum())
-    by_chance = (count - 1) * within / (len(value) - count)
-    return float(np.clip((between - by_chance) / total, 0, 1))
-
-
-def _groups(values: Sequence[object]) -> npt.NDArray[np.intp]:
-    """Number the groups of equal values, or the quartiles of many different ones, from 0."""
-    distinct = dict.fromkeys(values)
-    numeric = all(isinstance(v, int | float) and not isinstance(v, bool) for v in distinct)
-    if numeric and len(distinct) > 5:
-        numbers = pd.Series(np.asarray(values, dtype=np.float64))
-        values = pd.qcut(numbers, 4, labels=False, duplicates="drop").tolist()
-        distinct = dict.fromkeys(values)
-    codes = {value: code for code, value in enumerate(distinct)}
-    return np.array([codes[value] for value in values], dtype=np.intp)

@@ -13,6 +13,7 @@ import pandas as pd
 import plotly.graph_objects as go
 
 from nas.objectives import Objective
+from studies.axis_effects import format_effect
 from studies.figure_style import (
     BLUE,
     GREY,
@@ -30,6 +31,7 @@ from studies.formats import axis_title, noun
 from studies.labels import label_places
 
 _FEW_EPOCHS = 10
+_AXES_WITH_EFFECTS = 8
 _CROWD, _MANY = 60, 1000
 """Members of the front, and points in all, above which their symbols become smaller."""
 
@@ -112,6 +114,47 @@ def importance_figure(table: pd.DataFrame, objectives: tuple[Objective, ...]) ->
     figure.update_xaxes(side="top", showgrid=False, showline=False, ticks="")
     figure.update_yaxes(showgrid=False, showline=False, ticks="", automargin=True)
     figure.update_layout(margin={"t": 104, "b": 12}, height=90 + 30 * len(table))
+    return figure
+
+
+def effect_figure(table: pd.DataFrame, objectives: tuple[Objective, ...]) -> go.Figure:
+    """Draw what the choices of the most important axes make of each objective, as a heat map."""
+    axes = list(dict.fromkeys(table["axis"]))[:_AXES_WITH_EFFECTS]
+    table = table[table["axis"].isin(axes)][::-1]
+    shown = [objective for objective in objectives if objective.name in table]
+    factors = table[[objective.name for objective in shown]].to_numpy(dtype=np.float64)
+    text = [
+        [format_effect(row, objective.name) for objective in shown]
+        for row in table.to_dict("records")
+    ]
+    logs = np.log(factors)
+    most = max(0.2, float(np.nanmax(np.abs(logs), initial=0.0)))
+    figure = new_figure("Which way")
+    figure.add_heatmap(
+        z=logs.tolist(),
+        x=[objective.title.replace(" ", "<br>") for objective in shown],
+        y=[
+            f"{axis.replace('_', ' ')}: {choice}"
+            for axis, choice in zip(table["axis"], table["choice"], strict=True)
+        ],
+        text=text,
+        texttemplate="%{text}",
+        hovertemplate="%{y}: %{text}<extra></extra>",
+        textfont={"color": INK},
+        colorscale=[
+            [0, "rgba(0, 114, 178, 0.6)"],
+            [0.5, "rgba(255, 255, 255, 0)"],
+            [1, "rgba(213, 94, 0, 0.6)"],
+        ],
+        zmin=-most,
+        zmax=most,
+        xgap=2,
+        ygap=2,
+        showscale=False,
+    )
+    figure.update_xaxes(side="top", showgrid=False, showline=False, ticks="")
+    figure.update_yaxes(showgrid=False, showline=False, ticks="", automargin=True)
+    figure.update_layout(margin={"t": 104, "b": 12}, height=90 + 26 * len(table))
     return figure
 
 

@@ -54,6 +54,16 @@ def format_gain(factor: float) -> str:
     return f"{_share(1 / factor - 1)} {'lower' if factor > 1 else 'higher'}"
 
 
+def format_change(factor: float | None) -> str:
+    """Write a factor as a change: `+12 %`, `-8 %`; from a doubling or a halving on as `2.10x`."""
+    if factor is None or not math.isfinite(factor):
+        return MISSING
+    if not 0.5 < factor < 2:
+        return format_factor(factor)
+    percent = round(100 * (factor - 1), 1 if abs(factor - 1) < 0.0995 else None)
+    return f"{percent:+g} %" if percent else "0 %"
+
+
 def format_duration(seconds: float) -> str:
     """Write a time in its two largest units: `38 s`, `3 min 20 s`, `2 h 05 min`, `3 d 4 h`."""
     total = round(seconds)

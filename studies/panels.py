@@ -6,14 +6,20 @@ from dataclasses import dataclass
 from itertools import combinations
 from typing import TYPE_CHECKING
 
+from studies.axis_effects import effect_table, importance_table
 from studies.figure_tables import (
     curve_table,
     hypervolume_table,
-    importance_table,
     points_table,
     reference_hypervolume,
 )
-from studies.figures import curve_figure, hypervolume_figure, importance_figure, pair_figure
+from studies.figures import (
+    curve_figure,
+    effect_figure,
+    hypervolume_figure,
+    importance_figure,
+    pair_figure,
+)
 from studies.overviews import FADED_LINES, cube_figure, parallel_figure
 from studies.records import StudyRecord
 from studies.tables import needs
@@ -95,7 +101,15 @@ def _importance(study: StudyRecord) -> list[Panel]:
         "search that favours some values blurs the picture: read it as a hint, not as a proof. An "
         "axis that only some architectures have is judged among those."
     )
-    return [Panel("importance", importance_figure(table, study.objectives), caption)]
+    effects = (
+        "What a choice makes of each objective, against the average choice of its axis: blue is "
+        "less, which is better; in brackets what chance may explain (95 %). "
+        f"The other axes, and how many trials each choice has: nas study effects {study.name}"
+    )
+    return [
+        Panel("importance", importance_figure(table, study.objectives), caption),
+        Panel("effects", effect_figure(effect_table(study), study.objectives), effects),
+    ]
 
 
 def _curves(study: StudyRecord) -> list[Panel]:

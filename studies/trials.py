@@ -156,7 +156,7 @@ class Trials:
 
     def forget_starts(self, number: int) -> None:
         """Forget the starts so far: nothing speaks against the candidate."""
-        if self._counts[number]["starts"]:
+        if self._counts.get(number, {}).get("starts"):
             self._counts[number]["starts"] = 0
             self._if_mine(number, starts=0)
 

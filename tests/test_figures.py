@@ -22,7 +22,6 @@ from studies.figure_tables import (
     drawn_share,
     hovers,
     hypervolume_table,
-    importance_table,
     plotted,
     points_table,
     reference_hypervolume,
@@ -323,44 +322,6 @@ def test_hypervolume_by_hand() -> None:
     assert list(table["hypervolume"]) == pytest.approx([1 / 121, 1 / 121, 36 / 121])
     assert list(table["training_s"]) == [10, 15, 35]
     assert reference_hypervolume(record) == pytest.approx(1 / 121)
-
-
-def test_importance_finds_the_axis_that_decides() -> None:
-    rng = np.random.default_rng(0)
-    trials = [
-        trial(i, 0.5, 10.0 ** (i % 2), assignment={"kind": "ab"[i % 2], "noise": int(noise)})
-        for i, noise in enumerate(rng.integers(0, 3, 40))
-    ]
-    table = importance_table(study(*trials))
-    assert table.index[0] == "kind"
-    assert table.loc["kind", "params"] == pytest.approx(1.0)
-    assert table.loc["kind", "reconstruction_loss"] == 0.0  # a constant has nothing to explain
-
-
-def test_importance_by_hand() -> None:
-    # Logarithms 0, 2 | 4, 6 (times ln 10), each three times: between 48, within 12, total 60; the
-    # mean square within is 12 / (12 - 2) = 1.2, so epsilon squared is (48 - 1.2) / 60.
-    values = [0, 2, 4, 6] * 3
-    trials = [
-        trial(i, 0.5, 10.0**v, assignment={"axis": "low" if v < 3 else "high"})
-        for i, v in enumerate(values)
-    ]
-    assert importance_table(study(*trials)).loc["axis", "params"] == pytest.approx(46.8 / 60)
-
-
-def test_importance_credits_a_conditional_axis_within_its_own_trials() -> None:
-    plain = [trial(i, 0.5, 1.0, assignment={"block": "plain"}) for i in range(10)]
-    dense = [
-        trial(i, 0.5, 100.0, assignment={"block": "dense", "growth": 8 * (i % 2)})
-        for i in range(10, 20)
-    ]
-    table = importance_table(study(*plain, *dense))
-    assert list(table.index) == ["block"]
-
-
-def test_importance_needs_ten_trials() -> None:
-    trials = [trial(i, 0.5, 10.0 ** (i % 2), assignment={"kind": i % 2}) for i in range(9)]
-    assert importance_table(study(*trials)).empty
 
 
 def test_curves_hold_references_and_front(tmp_path: Path) -> None:

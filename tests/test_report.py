@@ -265,7 +265,7 @@ def test_pngs_are_one_per_figure(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 
     monkeypatch.setattr(kaleido, "write_fig_from_object_sync", draw)
     paths = write_pngs(fake_study(tmp_path), tmp_path / "figures")
-    assert len(paths) == len(set(paths)) == 12
+    assert len(paths) == len(set(paths)) == 13
     assert all(path.exists() for path in paths)
 
 

@@ -288,6 +288,45 @@ def export(name: str, kind: str, out: Path | None, root: Path) -> None:
 
 @study.command()
 @click.argument("name")
+@click.option("--axes", type=click.IntRange(min=1), default=10, show_default=True, help="How many.")
+@click.option("-o", "--out", type=click.Path(path_type=Path), help="Also write all of it as CSV.")
+@root_option
+def effects(name: str, axes: int, out: Path | None, root: Path) -> None:
+    """Tell which axes of the space decide each objective, and which way.
+
+    What a choice makes of an objective is told against the average choice of its axis, in brackets
+    where it may be chance (95 %). A study of random trials tells most: a search favours some
+    choices.
+    """
+    from studies.axis_effects import effect_table, format_effect
+
+    record = _open(root, name)
+    table = effect_table(record)
+    if table.empty:
+        raise UserError(f"study {name!r}: too few trials, or no axis that matters among them")
+    objectives = [one for one in record.objectives if one.name in table]
+    shown = Table(box=None, pad_edge=False, header_style="dim")
+    for head in ("axis", "choice"):
+        shown.add_column(head, no_wrap=True)
+    for head in ("trials", *map(noun, objectives)):
+        shown.add_column(head, justify="right")
+    before = None
+    for row in table[table["axis"].isin(table["axis"].unique()[:axes])].to_dict("records"):
+        told = [format_effect(row, one.name) for one in objectives]
+        axis = "" if row["axis"] == before else escape(str(row["axis"]))
+        shown.add_row(axis, escape(str(row["choice"])), str(row["trials"]), *told)
+        before = row["axis"]
+    stdout.print(shown)
+    if out:
+        try:
+            table.to_csv(out, index=False)
+        except OSError as error:
+            raise UserError(f"--out {out}: cannot be written ({error.strerror})") from None
+        stdout.print(f"{out}: {len(table)} choices", soft_wrap=True)
+
+
+@study.command()
+@click.argument("name")
 @click.option("--png", is_flag=True, help="Also write the figures as PNG (needs a Chromium).")
 @root_option
 def report(name: str, png: bool, root: Path) -> None:
