@@ -72,7 +72,7 @@ def _encoder(architecture: Architecture) -> Iterator[Part]:
         channels = width
     for stage, size in zip(described.stages, sizes, strict=False):
         kit = _Kit(function, _OPERATORS["convolution"], _POINTWISE, stage.downsampling)
-        yield _stage(_block(stage), channels, size, kit)
+        yield _stage(stage, channels, size, kit)
         channels = stage.width
     yield from _head(architecture, channels, sizes[-1])
 
@@ -84,7 +84,7 @@ def _decoder(architecture: Architecture) -> Iterator[Part]:
     yield _seed(architecture.latent_size, channels * sizes[0] ** 2, function)
     for stage, size in zip(described.stages, sizes, strict=False):
         kit = _Kit(function, operator, _TRANSPOSED_POINTWISE, stage.upsampling)
-        yield _stage(_block(stage), channels, size, kit)
+        yield _stage(stage, channels, size, kit)
         channels = stage.width
     yield _convolved("standard", channels, architecture.image_channels, sizes[-1], operator, "")
     yield _sigmoid(architecture.image_channels, sizes[-1])
@@ -150,57 +150,42 @@ _RESAMPLINGS = {
 }
 
 
-class _Block(NamedTuple):
-    """What a stage repeats: `search_spaces.architecture.Stage`, quicker to look up."""
-
-    kind: str
-    convolution: str
-    width: int
-    layers: int
-    growth: int
-
-
-def _block(stage: Stage) -> _Block:
-    growth = stage.growth_rate or 0
-    return _Block(stage.block, stage.convolution, stage.width, stage.layers, growth)
-
-
 @lru_cache(_MEMORY)
-def _stage(block: _Block, channels: int, size: int, kit: _Kit) -> Part:
-    layers = _BLOCKS[block.kind](block, channels, size, kit)
+def _stage(stage: Stage, channels: int, size: int, kit: _Kit) -> Part:
+    layers = _BLOCKS[stage.block](stage, channels, size, kit)
     return Part(tuple(chain.from_iterable(part.operations for part in layers)))
 
 
-def _plain(block: _Block, channels: int, size: int, kit: _Kit) -> Iterator[Part]:
-    kept, change, function = (kit.operator, block.width), _RESAMPLINGS[kit.resampling], kit.function
-    last = change.layer or kit.operator, block.width * change.expansion
-    for layer, width in [kept] * (block.layers - 1) + [last]:
-        yield _convolved(block.convolution, channels, width, size, layer, function)
+def _plain(stage: Stage, channels: int, size: int, kit: _Kit) -> Iterator[Part]:
+    kept, change, function = (kit.operator, stage.width), _RESAMPLINGS[kit.resampling], kit.function
+    last = change.layer or kit.operator, stage.width * change.expansion
+    for layer, width in [kept] * (stage.layers - 1) + [last]:
+        yield _convolved(stage.convolution, channels, width, size, layer, function)
         channels, size = width, layer.size_after(size)
         yield _normalised(channels, size, function)
     if change.after:
-        yield _resized(change.after, channels, block.width, size)
+        yield _resized(change.after, channels, stage.width, size)
 
 
-def _dense(block: _Block, channels: int, size: int, kit: _Kit) -> Iterator[Part]:
-    growth, change, function = block.growth, _RESAMPLINGS[kit.resampling], kit.function
-    for _ in range(block.layers):
+def _dense(stage: Stage, channels: int, size: int, kit: _Kit) -> Iterator[Part]:
+    growth, change, function = stage.growth_rate or 0, _RESAMPLINGS[kit.resampling], kit.function
+    for _ in range(stage.layers):
         yield _normalised(channels, size, function)
-        yield _convolved(block.convolution, channels, growth, size, kit.operator, function)
+        yield _convolved(stage.convolution, channels, growth, size, kit.operator, function)
         yield _concatenated(channels, growth, size)
         channels += growth
     yield _normalised(channels, size, function)
-    width = block.width * change.expansion
-    layer, convolution = change.layer or kit.transition, block.convolution
+    width = stage.width * change.expansion
+    layer, convolution = change.layer or kit.transition, stage.convolution
     # Without a size of its own to change, the transition is 1x1 whatever the stage's kind.
     yield _convolved(
         convolution if change.layer else "standard", channels, width, size, layer, function
     )
     if change.after:
-        yield _resized(change.after, width, block.width, size)
+        yield _resized(change.after, width, stage.width, size)
 
 
-_BLOCKS: dict[str, Callable[[_Block, int, int, _Kit], Iterator[Part]]] = {
+_BLOCKS: dict[str, Callable[[Stage, int, int, _Kit], Iterator[Part]]] = {
     "plain": _plain,
     "dense": _dense,
 }
