@@ -50,7 +50,7 @@ def known_limits(
     """Return what is known of `limits` without building anything; None if nothing is.
 
     Parameters, MACs and a predicted latency are decided. With a predictor a measured latency is
-    ruled out where it is predicted to be above its limit by more than the predictor's margin.
+    aimed at: what is predicted to miss its limit is not proposed, and the rest may still miss it.
     """
     timed = [name for name in limits if "latency" in name] if predictor else []
     names = frozenset(limits).intersection({*_COUNTED, *timed})
@@ -61,8 +61,7 @@ def known_limits(
         known = _counted(architectures)
         if predictor is not None and timed:
             predicted_ms = predictor.predict_ms(architectures, anchor_ms)
-            known["predicted_latency_ms"] = predicted_ms
-            known["latency_ms"] = predicted_ms / predictor.margin
+            known |= {"latency_ms": predicted_ms, "predicted_latency_ms": predicted_ms}
         over = [np.log(known[name] / limits[name]) for name in names]
         most: npt.NDArray[np.float64] = np.max(over, axis=0)
         return most

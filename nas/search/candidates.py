@@ -35,7 +35,7 @@ class Candidates:
 
     @property
     def kept(self) -> npt.NDArray[np.bool_]:
-        """Whether each may keep to all limits, (candidates,)."""
+        """Whether each keeps to all limits that are known, (candidates,)."""
         return self.excess <= 0
 
     def __len__(self) -> int:

@@ -27,9 +27,9 @@ class KnownLimits:
     """Hard limits as far as they are known before a candidate is tried.
 
     Attributes:
-        names: Limits that `excess` decides for good. Others it may rule out but not in.
+        names: Limits that `excess` decides for good; it may take a guess at others.
         excess: Architectures -> (architectures,), by how much each misses the limit that it misses
-            most, as a logarithm; one that may keep to all limits has none above 0.
+            most, as a logarithm: none above 0 where it keeps to all.
     """
 
     names: frozenset[str]
