@@ -32,6 +32,9 @@ _PARENTS = 16
 _DRAWN = 300
 """Unseen draws among which a proposal without a surrogate is likely to keep to the limits."""
 
+_ENOUGH = 30
+"""Of them, to choose from by limits that have to be learned."""
+
 _GENERATIONS = 30
 """Of draws that mutate towards the limits, where none keeps to them: those of large spaces rarely
 keep to tight limits. A generation takes a tenth of a second."""
@@ -222,7 +225,7 @@ class ParetoEngine:
         limited = self._limits or any(one.violations for one in self._known.values())
         found = self._catalogue.unseen(assignments, seen, _DRAWN if limited else 1)
         for _ in range(_GENERATIONS):
-            if found.kept.any():
+            if np.count_nonzero(found.kept) >= min(_ENOUGH, len(found)):
                 break
             found = self._nearer(found, seen, rng)
         if not len(found):
