@@ -20,6 +20,7 @@ from profiling.latency import LatencyConfig
 from search_spaces.errors import UserError
 from search_spaces.references import REFERENCES
 from search_spaces.space import SearchSpace
+from studies.bench.replay import replay
 from studies.bench.vae import TabularEvaluator, best_epochs, load_vae_table
 from studies.config import StudyConfig
 from studies.crew import Alone
@@ -198,6 +199,21 @@ def test_whole_study_runs_from_the_table(
     losses = {digest: row.losses[-1] for digest, row in table.table().rows.items()}
     found = {trial.digest: trial.objectives["reconstruction_loss"] for trial in record.trials[2:]}
     assert found == losses
+
+
+def test_a_table_becomes_a_study_of_all_its_members(
+    run: Path, protocol: TableProtocol, tmp_path: Path
+) -> None:
+    build(run, protocol, tmp_path / "t.parquet")
+    table, told = load_vae_table(tmp_path / "t.parquet"), list[tuple[int, int]]()
+    record = replay(table, tmp_path / "s", lambda done, total: told.append((done, total)))
+    rows = table.table().rows
+    found = {t.digest: [t.objectives[n] for n in record.objective_names] for t in record.trials}
+    assert {digest: row.values for digest, row in rows.items()}.items() <= found.items()
+    assert told[-1] == (len(rows), len(rows))
+    assert StudyStore.open(tmp_path, "s").record().trials == record.trials
+    with pytest.raises(UserError, match="exists already"):
+        replay(table, tmp_path / "s", lambda done, total: None)
 
 
 def test_kept_epoch_is_the_one_of_lowest_total_loss() -> None:

@@ -8,7 +8,7 @@ import click
 
 from studies.cli.console import stdout
 from studies.cli.main import HelpfulGroup
-from studies.cli.options import progress_bar
+from studies.cli.options import progress_bar, root_option
 
 _TABLES = ("vae", "nb201")
 
@@ -71,6 +71,24 @@ def search(
         stdout.print(written.text, markup=False)
         for path in written.paths:
             stdout.print(f"  {path}", markup=False, soft_wrap=True)
+
+
+@bench.command()
+@click.option("--name", default="vae-table", show_default=True, help="Name of the study.")
+@root_option
+def study(name: str, root: Path) -> None:
+    """Write the table of VAEs down as a study of all its members.
+
+    Nothing is trained. `nas study report`, `show`, `effects`, `best` and `export` then tell of the
+    exact front, and of every axis from a full factorial.
+    """
+    from studies.bench.replay import replay
+    from studies.bench.vae import load_vae_table
+    from studies.report import write_report
+
+    with progress_bar("writing the table down") as progress:
+        record = replay(load_vae_table(), root / name, progress)
+    stdout.print(f"{len(record.trials)} trials; report: {write_report(record)}", soft_wrap=True)
 
 
 @bench.command("list")

@@ -312,7 +312,7 @@ def effects(name: str, axes: int, out: Path | None, root: Path) -> None:
         shown.add_column(head, justify="right")
     before = None
     for row in table[table["axis"].isin(table["axis"].unique()[:axes])].to_dict("records"):
-        told = [format_effect(row, one.name).replace(" ", "\u00a0") for one in objectives]
+        told = [format_effect(row, one.name).replace(" %", "%") for one in objectives]
         axis = "" if row["axis"] == before else escape(str(row["axis"]))
         shown.add_row(axis, escape(str(row["choice"])), str(row["trials"]), *told)
         before = row["axis"]

@@ -1,0 +1,63 @@
+"""The table of trained VAEs written down as a study, for everything that reads studies."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from search_spaces.errors import UserError
+from studies.bench.vae import TabularEvaluator, VaeTable
+from studies.config import StudyConfig
+from studies.crew import Alone
+from studies.records import StudyRecord
+from studies.runner import Runner, Watcher
+from studies.store import StudyStore
+
+
+def replay(table: VaeTable, folder: Path, progress: Callable[[int, int], None]) -> StudyRecord:
+    """Make a study of every member, as if it had just been evaluated, and return it.
+
+    Args:
+        table: Where the findings come from.
+        folder: The study's; its name is the study's name.
+        progress: Called with (evaluated, all).
+
+    Raises:
+        UserError: there is something already, or the folder cannot be written.
+    """
+    if folder.exists():
+        raise UserError(f"{folder}: exists already; remove it, or choose another --name")
+    protocol, tabulated = table.about["protocol"], table.table()
+    members = len(tabulated.rows)
+    config = StudyConfig.model_validate(
+        {
+            "name": folder.name,
+            "description": "Every member of the table, as it was trained and measured",
+            "space": protocol["space"],
+            "objectives": tabulated.objectives,
+            "data": protocol["data"],
+            "training": protocol["training"],
+            "threads": protocol["threads"],
+            "search": {"sampler": "enumerate", "trials": members},
+        }
+    )
+    evaluate = TabularEvaluator(table, config.objectives)
+    environment: dict[str, Any] = {
+        **table.about["environment"],
+        "data_fingerprint": "of the table",
+        "original_latency_ms": table.anchor_ms,
+    }
+    store = StudyStore(folder)
+    with store.writing():
+        store.create(config, table.space, environment)
+        watcher = _Told(lambda study: progress(study.searched, members))
+        return Runner(config, table.space, store, Alone(evaluate), watcher).run()
+
+
+class _Told(Watcher):
+    def __init__(self, tell: Callable[[StudyRecord], None]) -> None:
+        self._tell = tell
+
+    def ended(self, number: int, study: StudyRecord) -> None:
+        self._tell(study)
