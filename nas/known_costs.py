@@ -49,11 +49,11 @@ def known_limits(
 ) -> KnownLimits | None:
     """Return what is known of `limits` without building anything; None if nothing is.
 
-    Parameters, MACs and a predicted latency are decided. With a predictor a measured latency is
-    aimed at: what is predicted to miss its limit is not proposed, and the rest may still miss it.
+    Parameters, MACs and a predicted latency are certain. With a predictor a measured latency is
+    guessed.
     """
     timed = [name for name in limits if "latency" in name] if predictor else []
-    names = frozenset(limits).intersection({*_COUNTED, *timed})
+    names = tuple(name for name in limits if name in (*_COUNTED, *timed))
     if not names:
         return None
 
@@ -62,11 +62,10 @@ def known_limits(
         if predictor is not None and timed:
             predicted_ms = predictor.predict_ms(architectures, anchor_ms)
             known |= {"latency_ms": predicted_ms, "predicted_latency_ms": predicted_ms}
-        over = [np.log(known[name] / limits[name]) for name in names]
-        most: npt.NDArray[np.float64] = np.max(over, axis=0)
-        return most
+        columns = [np.log(known[name] / limits[name]) for name in names]
+        return np.stack(columns, axis=1)
 
-    return KnownLimits(names - {"latency_ms"}, excess)
+    return KnownLimits(names, frozenset(names) & {"latency_ms"}, excess)
 
 
 def _counted(architectures: Sequence[Architecture]) -> dict[str, npt.NDArray[np.float64]]:

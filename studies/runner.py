@@ -252,7 +252,6 @@ class Runner(Generic[H_co]):
                 [[t.objectives[name] for name in self.config.objectives] for _, t in known],
             )
         for trial in self._record.trials:
-            self._count_rejections(trial)
             # Finding the assignment anew takes longer than all the rest.
             known_as = dict(trial.assignment) or self.space.assignment(trial.architecture)
             proposer.register(known_as, trial.architecture)

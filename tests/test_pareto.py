@@ -3,6 +3,7 @@
 import itertools
 import math
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import moocore
@@ -211,7 +212,7 @@ def test_an_earlier_study_replaces_the_first_proposals_and_may_be_proposed_again
 
 
 def test_known_limits_are_kept_from_the_first_proposal_on() -> None:
-    known = KnownLimits(frozenset({"params"}), lambda some: np.log(costs(some)[:, 0] / 1000))
+    known = KnownLimits(("params",), frozenset(), lambda some: np.log(costs(some) / 1000))
     proposer = make_proposer(SPACE, "pareto", NAMES, 0, costs, known, screen=200)
     assert max(cost(architecture) for architecture in searched(proposer, 16)) <= 1000
 
@@ -224,11 +225,29 @@ def test_limits_that_hardly_a_draw_keeps_to_are_reached_by_mutation() -> None:
         proposal = proposer.propose()
         assert proposal is not None
         assert limits is not None
-        assert limits.excess([proposal.architecture])[0] <= 0
+        assert limits.excess([proposal.architecture]).max() <= 0
+
+
+def test_a_guess_at_a_limit_that_is_too_low_is_corrected_by_what_was_told() -> None:
+    space, names = SearchSpace.load("wide"), ("reconstruction_loss", "macs")
+    known = known_costs(names)
+    limit, wrong = 10_000_000, 1.3
+    guess = known_limits({"macs": limit * wrong})
+    assert guess is not None
+    guess = replace(guess, guessed=frozenset({"macs"}))
+    proposer = make_proposer(space, "pareto", names, 0, known, guess)
+    over = []
+    for _ in range(12):
+        proposal = proposer.propose()
+        assert proposal is not None
+        over.append(known([proposal.architecture])[0, 0] / limit - 1)
+        proposer.tell(proposal.architecture.digest, None, {"macs": over[-1]})
+    assert over[0] > 0.1
+    assert sum(one <= 0.03 for one in over[2:]) >= 8
 
 
 def test_where_no_candidate_keeps_to_the_limits_one_that_does_not_is_proposed() -> None:
-    never = KnownLimits(frozenset({"params"}), lambda some: np.ones(len(some)))
+    never = KnownLimits(("params",), frozenset(), lambda some: np.ones((len(some), 1)))
     for start in (5, 0):
         proposer = make_proposer(SPACE, "pareto", NAMES, 0, costs, never, screen=50, start=start)
         assert len(set(searched(proposer, 4))) == 4

@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
 from nas.search.members import Array, Assignment, Costs, Features, KnownLimits, Space
 from nas.search.surrogate import AxisFeatures
@@ -25,18 +24,13 @@ class Candidates:
     Attributes:
         features: (candidates, features), as a surrogate sees them.
         costs: (candidates, costs), logarithms; NaN in columns that are not known.
-        excess: (candidates,), as in `KnownLimits`; none where no limit is known.
+        excess: (candidates, limits), as in `KnownLimits`.
     """
 
     assignments: Sequence[Assignment]
     features: Array
     costs: Array
     excess: Array
-
-    @property
-    def kept(self) -> npt.NDArray[np.bool_]:
-        """Whether each keeps to all limits that are known, (candidates,)."""
-        return self.excess <= 0
 
     def __len__(self) -> int:
         return len(self.assignments)
@@ -62,14 +56,15 @@ class Catalogue:
         self._space, self._columns = space, columns
         self._exact, self._limits = costs, limits
         self._axes, self._more = AxisFeatures(space), features
-        self._nothing = np.empty((0, 1 + columns))
+        self._missing = len(limits.names) if limits else 0
+        self._nothing = np.empty((0, self._missing + columns))
         self._digests: dict[tuple[Any, ...], str] = {}
         self._rows: dict[tuple[Any, ...], Array] = {}
 
-    def describe(self, assignment: Assignment, architecture: Any) -> tuple[Array, Array]:
-        """Return features and costs of one."""
-        features, costs, _ = self._parts(self._described([assignment], [architecture]))
-        return features[0], costs[0]
+    def describe(self, assignment: Assignment, architecture: Any) -> tuple[Array, Array, Array]:
+        """Return features, costs and excess of one."""
+        features, costs, excess = self._parts(self._described([assignment], [architecture]))
+        return features[0], costs[0], excess[0]
 
     def unseen(
         self, assignments: Iterable[Assignment], seen: Container[str], wanted: int
@@ -105,7 +100,7 @@ class Catalogue:
         columns = [self._axes(assignments)]
         if self._more is not None:
             columns.append(self._more(assignments))
-        excess = np.zeros(len(assignments))
+        excess = np.empty((len(assignments), 0))
         if self._limits is not None:
             excess = self._limits.excess(architectures)
         costs = np.full((len(assignments), self._columns), np.nan)
@@ -114,8 +109,8 @@ class Catalogue:
         return np.column_stack([excess, costs, *columns])
 
     def _parts(self, table: Array) -> tuple[Array, Array, Array]:
-        split = 1 + self._columns
-        return table[:, split:], table[:, 1:split], table[:, 0]
+        start, end = self._missing, self._missing + self._columns
+        return table[:, end:], table[:, start:end], table[:, :start]
 
 
 def logarithms(values: Array) -> Array:

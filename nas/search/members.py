@@ -27,12 +27,14 @@ class KnownLimits:
     """Hard limits as far as they are known before a candidate is tried.
 
     Attributes:
-        names: Limits that `excess` decides for good; it may take a guess at others.
-        excess: Architectures -> (architectures,), by how much each misses the limit that it misses
-            most, as a logarithm: none above 0 where it keeps to all.
+        names: Limits, as violations name them.
+        guessed: Those of them that trying may find otherwise.
+        excess: Architectures -> (architectures, names): by how much each misses each limit, as a
+            logarithm; not above 0 where it keeps to it.
     """
 
-    names: frozenset[str]
+    names: tuple[str, ...]
+    guessed: frozenset[str]
     excess: Callable[[Sequence[Any]], Array]
 
 

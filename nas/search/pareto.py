@@ -35,6 +35,12 @@ _DRAWN = 300
 _ENOUGH = 30
 """Of them, to choose from by limits that have to be learned."""
 
+_CAUTION = 0.8
+"""Share of the guesses at a limit that turned out lower than what they are taken for."""
+
+_FEW, _LEAST_OFF = 3, 0.03
+"""Candidates from which on it counts by how much guesses are off, and the least that is."""
+
 _GENERATIONS = 30
 """Of draws that mutate towards the limits, where none keeps to them: those of large spaces rarely
 keep to tight limits. A generation takes a tenth of a second."""
@@ -68,6 +74,7 @@ class _Known:
 
     Attributes:
         costs: Logarithms; NaN where not known.
+        excess: By how much it was believed to miss each known limit, as a logarithm.
         loss: What training to the end has found.
         open: Nothing was told of it yet.
         violations: By how much it misses each limit.
@@ -78,6 +85,7 @@ class _Known:
     assignment: Assignment
     features: Array
     costs: Array
+    excess: Array
     loss: float | None = None
     open: bool = True
     violations: Mapping[str, float] = field(default_factory=dict)
@@ -225,9 +233,10 @@ class ParetoEngine:
         limited = self._limits or any(one.violations for one in self._known.values())
         found = self._catalogue.unseen(assignments, seen, _DRAWN if limited else 1)
         for _ in range(_GENERATIONS):
-            if np.count_nonzero(found.kept) >= min(_ENOUGH, len(found)):
+            excess = self._most_missed(found)
+            if np.count_nonzero(excess <= 0) >= min(_ENOUGH, len(found)):
                 break
-            found = self._nearer(found, seen, rng)
+            found = self._nearer(found, excess, seen, rng)
         if not len(found):
             return None
         odds = self._odds(found) if limited else np.ones(1)
@@ -236,10 +245,10 @@ class ParetoEngine:
         return found.assignments[int(rng.choice(len(found), p=odds / odds.sum()))]
 
     def _nearer(
-        self, found: Candidates, seen: Container[str], rng: np.random.Generator
+        self, found: Candidates, excess: Array, seen: Container[str], rng: np.random.Generator
     ) -> Candidates:
         """Return the candidates nearest to the limits, and children of theirs."""
-        nearest = [found.assignments[place] for place in np.argsort(found.excess)[:_PARENTS]]
+        nearest = [found.assignments[place] for place in np.argsort(excess)[:_PARENTS]]
         children = (self._space.mutate(one, rng) for one in cycle(nearest))
         some = chain(nearest, islice(children, _DRAWN))
         return self._catalogue.unseen(some, seen, _DRAWN)
@@ -290,21 +299,47 @@ class ParetoEngine:
         floor = Floor.of(points[front] / width, attained[front], reference)
         return list(floor.best(variants / width, predict(asked), self._odds(found)))
 
+    def _most_missed(self, found: Candidates) -> Array:
+        """Return by how much each misses the limit it misses most, as a logarithm.
+
+        Guesses count as high as they turn out four times in five.
+        """
+        shifts = [np.quantile(found, _CAUTION) if len(found) else 0 for found in self._surprises()]
+        most: Array = (found.excess + shifts).max(axis=1, initial=-np.inf)
+        return most
+
     def _odds(self, found: Candidates) -> Array:
         """Return how probably each candidate keeps to all limits; 0 where it is known not to.
 
-        A limit that is not known is learned from what was told of it, once any missed it.
+        A guess is off by what guesses were off. A limit of which nothing is known beforehand is
+        learned from what was told of it, once any missed it.
         """
-        odds = found.kept.astype(np.float64)
+        from scipy.special import ndtr
+
+        odds = np.ones(len(found))
+        for excess, off in zip(found.excess.T, self._surprises(), strict=True):
+            if len(off) < _FEW:
+                odds *= excess <= 0
+            else:
+                odds *= ndtr(-(excess + np.mean(off)) / max(float(np.std(off)), _LEAST_OFF))
         exact = ~np.isnan(found.costs).any(axis=0)
         known = self._limits.names if self._limits else ()
         for name in {name: None for one in self._known.values() for name in one.violations}:
             told = [one for one in self._known.values() if name in one.violations]
             excess = np.array([one.violations[name] for one in told])
-            if name not in known and excess.max() > 0 and len(told) > 2:
+            if name not in known and excess.max() > 0 and len(told) >= _FEW:
                 within = fit(_rows(told, exact), 1 + excess)(_asked(found, exact)) <= 1
                 odds *= np.maximum(within.mean(axis=1), 1e-3)
         return odds
+
+    def _surprises(self) -> list[list[float]]:
+        """Return for each known limit by how much guesses at it were exceeded, as logarithms."""
+        found = []
+        for column, name in enumerate(self._limits.names if self._limits else ()):
+            guessed = self._limits is not None and name in self._limits.guessed
+            told = [one for one in self._known.values() if guessed and name in one.violations]
+            found.append([np.log1p(one.violations[name]) - one.excess[column] for one in told])
+        return found
 
     def _parents(self, valued: Sequence[_Known]) -> list[Assignment]:
         from moocore import pareto_rank
