@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import replace
 from typing import Generic, TypeVar
@@ -21,15 +21,10 @@ from search_spaces.references import REFERENCES
 from search_spaces.space import SearchSpace
 from studies.config import StudyConfig
 from studies.crew import Crew, Event, Hands, Interrupted
+from studies.limits import Limits
 from studies.records import State, StudyRecord, TrialRecord
 from studies.stopping import LEARNED, Stopper
 from studies.store import StudyStore
-
-MAX_REJECTIONS = 300
-"""Candidates over a hard limit in a row after which a study ends: its limits leave too little."""
-
-MAX_MEASURED_REJECTIONS = 20
-"""The same for candidates that had to be measured, which takes seconds each."""
 
 MAX_STARTS = 3
 """Deaths of the process that evaluated a trial, without an epoch of progress, that fail it."""
@@ -93,8 +88,8 @@ class Runner(Generic[H_co]):
         self.watcher = watcher or Watcher()
         self.gave_up: str | None = None
         self._record, self._earlier = store.record(), earlier
-        self._costs, self._limits = costs, limits
-        self._rejected: list[TrialRecord] = []
+        self._costs, self._known_limits = costs, limits
+        self._limits = Limits(config.limits)
         self._stopper = Stopper(config.stopping_rule(), config.objectives, config.training.epochs)
         unfinished = store.unfinished()
         self._left = [trial for trial in unfinished if trial.state == "running"]
@@ -160,7 +155,7 @@ class Runner(Generic[H_co]):
         if trial := self.store.others.in_turn(self._due):
             return trial
         while self._has_room():
-            self.gave_up = self._hopeless()
+            self.gave_up = self._limits.hopeless()
             if not self.gave_up and self._held is None:
                 self._held = self._proposer.propose()
             if self.gave_up or self._held is None:
@@ -241,7 +236,7 @@ class Runner(Generic[H_co]):
         search = self.config.search
         names = self.config.objectives
         proposer = make_proposer(
-            self.space, search.sampler, names, search.seed, self._costs, self._limits
+            self.space, search.sampler, names, search.seed, self._costs, self._known_limits
         )
         members = [(self.space.assignment(t.architecture), t) for t in self._earlier]
         known = [(assignment, t) for assignment, t in members if assignment is not None]
@@ -262,23 +257,6 @@ class Runner(Generic[H_co]):
                 self._tell(proposer, trial)
             self._stopper.restore(trial)
         return proposer
-
-    def _hopeless(self) -> str | None:
-        """Say why the limits leave too little to go on, or None while they do not."""
-        row = self._rejected
-        measured = sum("latency_ms" in t.objectives for t in row)
-        if len(row) < MAX_REJECTIONS and measured < MAX_MEASURED_REJECTIONS:
-            return None
-        smallest = ", ".join(
-            f"{name} {min(t.objectives[name] for t in row if name in t.objectives):.4g}"
-            for name in self.config.limits
-            if any(name in t.objectives for t in row)
-        )
-        limits = ", ".join(f"{name} {limit:g}" for name, limit in self.config.limits.items())
-        return (
-            f"limits: the last {len(row)} candidates were all over {limits}; the smallest values "
-            f"among them are {smallest}: raise the limits or choose another space"
-        )
 
     def _begin_reference(self, name: str, architecture: Architecture) -> TrialRecord:
         assignment = self.space.assignment(architecture)
@@ -359,7 +337,7 @@ class Runner(Generic[H_co]):
             loss = findings.objectives[LEARNED]
             self._proposer.observe(trial.digest, len(findings.history), loss)
             stop = self._stopper.reason_to_stop(trial, findings)
-        over = self._over_limit(findings)
+        over = self._limits.missed(findings)
         if over and not trial.reference:
             self._stopped[number] = "rejected", over
         elif stop:
@@ -378,7 +356,7 @@ class Runner(Generic[H_co]):
         trial = self._running.pop(number, None) or self._record.trial(number)
         self._paused.pop(trial.digest, None)
         findings = self._findings.pop(number, None) or _findings(trial)
-        violations = self._violations(findings.objectives, findings.metrics)
+        violations = self._limits.violations(findings.objectives, findings.metrics)
         if not self.store.finish(number, state, findings, reason, violations):
             self._let_go(number)
             return
@@ -389,16 +367,9 @@ class Runner(Generic[H_co]):
         self._put(ended)
 
     def _put(self, trial: TrialRecord) -> None:
-        self._count_rejections(trial)
+        self._limits.count(trial)
         self._record = self._record.with_trial(trial)
         self.watcher.ended(trial.number, self._record)
-
-    def _count_rejections(self, trial: TrialRecord) -> None:
-        """Keep the candidates that were rejected since the last one that was not."""
-        if trial.state == "rejected":
-            self._rejected.append(trial)
-        elif trial.searched:
-            self._rejected.clear()
 
     def _verdict(self, findings: Findings) -> tuple[State, str | None]:
         for name in self.config.objectives:
@@ -410,33 +381,8 @@ class Runner(Generic[H_co]):
     def _tell(self, proposer: Proposer, trial: TrialRecord) -> None:
         complete = trial.state == "complete"
         values = [trial.objectives[n] for n in self.config.objectives] if complete else None
-        violations = self._violations(trial.objectives, trial.metrics)
+        violations = self._limits.violations(trial.objectives, trial.metrics)
         proposer.tell(trial.digest, values, violations)
-
-    def _violations(
-        self, objectives: Mapping[str, float], metrics: Mapping[str, float]
-    ) -> dict[str, float]:
-        """By how much each limit is missed, relative; above zero is a miss.
-
-        A latency that was not measured counts as what it is predicted to be at least.
-        """
-        known = {k: v for k, v in (("latency_ms", metrics.get("latency_ms_at_least")),) if v}
-        known |= objectives
-        limits = self.config.limits.items()
-        return {name: known[name] / limit - 1 for name, limit in limits if name in known}
-
-    def _over_limit(self, findings: Findings) -> str | None:
-        known, limits = findings.objectives, self.config.limits
-        for name, excess in self._violations(known, findings.metrics).items():
-            if excess <= 0:
-                continue
-            if name in known:
-                return f"{name} {known[name]:.6g} is over the limit {limits[name]:g}"
-            least = findings.metrics["latency_ms_at_least"]
-            return (
-                f"{name} is predicted to be {least:.4g} at least, over the limit {limits[name]:g}"
-            )
-        return None
 
 
 def _known(trial: TrialRecord) -> Findings | None:

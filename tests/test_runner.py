@@ -14,7 +14,7 @@ from optuna.storages.journal import JournalFileBackend
 from nas.search import SAMPLERS
 from search_spaces.errors import UserError
 from search_spaces.space import SearchSpace
-from studies import runner
+from studies import limits, runner
 from studies.config import StudyConfig
 from studies.crew import Alone
 from studies.records import StudyRecord
@@ -144,7 +144,7 @@ def test_what_is_predicted_to_be_too_slow_is_not_measured(tmp_path: Path) -> Non
 def test_limits_nothing_meets_end_the_study(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(runner, "MAX_REJECTIONS", 30)
+    monkeypatch.setattr(limits, "MAX_REJECTIONS", 30)
     record = run(tmp_path, config(limits={"params": 1}))
     assert sum(trial.state == "rejected" for trial in record.trials) == 30
     assert len(record.complete) == 2
@@ -360,5 +360,5 @@ def test_limits_that_need_measuring_are_given_up_sooner(
     driver = Runner(asked, space, store, Alone(Slow()))
     record = driver.run()
     rejected = sum(trial.state == "rejected" for trial in record.trials)
-    assert rejected == runner.MAX_MEASURED_REJECTIONS
+    assert rejected == limits.MAX_MEASURED_REJECTIONS
     assert "smallest values among them are latency_ms 6" in (driver.gave_up or "")

@@ -337,7 +337,11 @@ class ParetoEngine:
         found = []
         for column, name in enumerate(self._limits.names if self._limits else ()):
             guessed = self._limits is not None and name in self._limits.guessed
-            told = [one for one in self._known.values() if guessed and name in one.violations]
+            told = [
+                one  # of one that was rejected by the very guess nothing is told
+                for one in self._known.values()
+                if guessed and name in one.violations and one.excess[column] <= 0
+            ]
             found.append([np.log1p(one.violations[name]) - one.excess[column] for one in told])
         return found
 
