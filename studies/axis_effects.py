@@ -1,7 +1,8 @@
 """Which axes of a space decide each objective, and which way: from a study's own trials.
 
 One axis at a time. Effects of axes acting together are not counted, and a search that favours some
-values blurs the picture: a study of random trials tells most.
+values blurs the picture: a study of random trials tells most. References do not count: they may be
+far from everything that is searched.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-from studies.formats import format_change
+from studies.formats import MISSING, format_change
 from studies.records import StudyRecord, TrialRecord
 
 Array = npt.NDArray[np.float64]
@@ -40,7 +41,7 @@ def importance_table(study: StudyRecord) -> pd.DataFrame:
     Rows by axis, most important first; one column per objective known in at least
     `MINIMUM_TRIALS` trials. Empty below that.
     """
-    usable = [trial for trial in study.trials if trial.assignment]
+    usable = [t for t in study.trials if t.assignment and not t.reference]
     axes = list(dict.fromkeys(axis for trial in usable for axis in trial.assignment))
     columns = {}
     for name in study.objective_names:
@@ -64,7 +65,7 @@ def effect_table(study: StudyRecord) -> pd.DataFrame:
     factor and its 95 % confidence interval by Student's t, with one variance for all choices.
     """
     importance = importance_table(study)
-    usable = [trial for trial in study.trials if trial.assignment]
+    usable = [t for t in study.trials if t.assignment and not t.reference]
     rows = []
     for axis in importance.index:
         active = [trial for trial in usable if axis in trial.assignment]
@@ -86,6 +87,8 @@ def effect_table(study: StudyRecord) -> pd.DataFrame:
 def format_effect(row: Mapping[Any, Any], name: str) -> str:
     """Write what a row of `effect_table` says of an objective; in brackets if it may be chance."""
     text = format_change(row[name])
+    if text == MISSING:
+        return text
     sure = row[f"{name}_low"] > 1 or row[f"{name}_high"] < 1
     return text if sure else f"({text})"
 

@@ -129,7 +129,7 @@ def effect_figure(table: pd.DataFrame, objectives: tuple[Objective, ...]) -> go.
     ]
     logs = np.log(factors)
     most = max(0.2, float(np.nanmax(np.abs(logs), initial=0.0)))
-    figure = new_figure("Which way")
+    figure = new_figure("What each choice makes of it")
     figure.add_heatmap(
         z=logs.tolist(),
         x=[objective.title.replace(" ", "<br>") for objective in shown],

@@ -131,6 +131,14 @@ def test_what_may_be_chance_is_in_brackets() -> None:
     row = {"params": 1.2, "params_low": 0.9, "params_high": 1.6}
     assert format_effect(row, "params") == "(+20 %)"
     assert format_effect({**row, "params_low": 1.1}, "params") == "+20 %"
+    unknown = dict.fromkeys(row, float("nan"))
+    assert format_effect(unknown, "params") == "-"
+
+
+def test_references_do_not_count() -> None:
+    found = [trial(i, 0.5, 10.0 ** (i % 2), assignment={"kind": "ab"[i % 2]}) for i in range(20)]
+    reference = trial(20, 0.5, 1e9, reference="original", assignment={"kind": "c"})
+    assert effect_table(study(*found, reference)).equals(effect_table(study(*found)))
 
 
 def test_the_figure_shows_less_in_blue_and_more_in_orange() -> None:
