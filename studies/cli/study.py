@@ -306,15 +306,15 @@ def effects(name: str, axes: int, out: Path | None, root: Path) -> None:
         raise UserError(f"study {name!r}: too few trials, or no axis that matters among them")
     objectives = [one for one in record.objectives if one.name in table]
     shown = Table(box=None, pad_edge=False, header_style="dim")
-    for head in ("axis", "choice"):
-        shown.add_column(head, no_wrap=True)
-    for head in ("trials", *map(noun, objectives)):
-        shown.add_column(head, justify="right")
+    shown.add_column("axis, choice", no_wrap=True)
+    for head in ("trials", *(noun(one).split()[-1] for one in objectives)):
+        shown.add_column(head, justify="right", min_width=7)
     before = None
     for row in table[table["axis"].isin(table["axis"].unique()[:axes])].to_dict("records"):
+        if row["axis"] != before:
+            shown.add_row(escape(str(row["axis"])), style="bold")
         told = [format_effect(row, one.name).replace(" %", "%") for one in objectives]
-        axis = "" if row["axis"] == before else escape(str(row["axis"]))
-        shown.add_row(axis, escape(str(row["choice"])), str(row["trials"]), *told)
+        shown.add_row(f"  {escape(str(row['choice']))}", str(row["trials"]), *told)
         before = row["axis"]
     stdout.print(shown)
     if out:
