@@ -80,8 +80,12 @@ def headline(study: StudyRecord) -> str:
     )
 
 
+_ASTRAY = 3
+"""Times the reconstruction loss from which on a total loss tells of a training that failed."""
+
+
 def notes(study: StudyRecord) -> list[str]:
-    """Say how far the study reaches: the whole space, missing references, mixed environments."""
+    """Say what a reader has to know: how far the study reaches, and what went wrong in it."""
     notes = []
     if study.exhausted:
         notes.append(
@@ -98,6 +102,7 @@ def notes(study: StudyRecord) -> list[str]:
         )
         reason = f": {attempt.reason}" if attempt is not None and attempt.reason else ""
         notes.append(f"Reference `{name}` {fate}{reason}. Comparisons with it are left out.")
+    notes += _astray(study)
     if retrained := study.config.get("retrained"):
         seeds = len(retrained["seeds"])
         notes.append(
@@ -111,6 +116,21 @@ def notes(study: StudyRecord) -> list[str]:
             f"{'; '.join(study.mixed)}."
         )
     return notes
+
+
+def _astray(study: StudyRecord) -> list[str]:
+    """Say whose total loss has little to do with reconstruction: its KL term has run away."""
+    shown = {trial.name: trial for trial in (*study.references.values(), *study.front)}
+    found = []
+    for trial in shown.values():
+        loss, total = trial.objectives.get("reconstruction_loss"), trial.metrics.get("total_loss")
+        if loss and total and total > _ASTRAY * loss:
+            found.append(
+                f"The training of `{trial.name}` went astray: its total loss is {total:,.3g}, of "
+                f"which reconstruction is {loss:.3g}. A lower learning rate may do better; until "
+                "then, do not compare its loss with others."
+            )
+    return found
 
 
 def front_table(study: StudyRecord) -> pd.DataFrame:

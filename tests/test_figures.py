@@ -415,3 +415,15 @@ def test_labels_avoid_points_edges_and_each_other() -> None:
     twins = np.array([[0.5, 0.5], [0.5, 0.62]])
     first, second = label_places(twins, twins, [8, 8])
     assert first != second
+
+
+def test_a_training_whose_kl_ran_away_is_told() -> None:
+    def trained(number: int, total: float, reference: str | None = None) -> TrialRecord:
+        found = trial(number, 0.5, 1000.0 - number, reference=reference)
+        return replace(found, metrics={"total_loss": total})
+
+    told = notes(study(trained(0, 24.0, "original"), trained(1, 0.52, "modified"), trained(2, 0.6)))
+    assert [note for note in told if "astray" in note] == [
+        "The training of `original` went astray: its total loss is 24, of which reconstruction is "
+        "0.5. A lower learning rate may do better; until then, do not compare its loss with others."
+    ]
