@@ -41,7 +41,7 @@ def importance_table(study: StudyRecord) -> pd.DataFrame:
     Rows by axis, most important first; one column per objective known in at least
     `MINIMUM_TRIALS` trials. Empty below that.
     """
-    usable = [t for t in study.trials if t.assignment and not t.reference]
+    usable = _judged(study)
     axes = list(dict.fromkeys(axis for trial in usable for axis in trial.assignment))
     columns = {}
     for name in study.objective_names:
@@ -65,7 +65,7 @@ def effect_table(study: StudyRecord) -> pd.DataFrame:
     factor and its 95 % confidence interval by Student's t, with one variance for all choices.
     """
     importance = importance_table(study)
-    usable = [t for t in study.trials if t.assignment and not t.reference]
+    usable = _judged(study)
     rows = []
     for axis in importance.index:
         active = [trial for trial in usable if axis in trial.assignment]
@@ -91,6 +91,10 @@ def format_effect(row: Mapping[Any, Any], name: str) -> str:
         return text
     sure = row[f"{name}_low"] > 1 or row[f"{name}_high"] < 1
     return text if sure else f"({text})"
+
+
+def _judged(study: StudyRecord) -> list[TrialRecord]:
+    return [trial for trial in study.trials if trial.assignment and not trial.reference]
 
 
 def _explained(axis: str, trials: Sequence[TrialRecord], values: Array) -> float:
@@ -119,23 +123,17 @@ def _factors(values: Array, groups: npt.NDArray[np.intp]) -> Array:
     there = sizes > 0
     if there.sum() < 2:
         return found
-    means = np.bincount(groups, weights=logs, minlength=count)[there] / sizes[there]
+    means = np.bincount(groups, weights=logs, minlength=count) / np.maximum(sizes, 1)
     free = len(logs) - int(there.sum())
-    squares = float(((logs - _spread_out(means, there)[groups]) ** 2).sum())
+    squares = float(((logs - means[groups]) ** 2).sum())
     variance, share = squares / free if free else np.inf, 1 / there.sum()
     # Of the mean of one choice less the mean of all choices' means.
     own, all_of_them = 1 / sizes[there], (1 / sizes[there]).sum()
     error = np.sqrt(variance * ((1 - 2 * share) * own + share**2 * all_of_them))
-    reach = t.ppf(0.975, free) * error if free else np.full(len(means), np.inf)
-    effect = means - means.mean()
+    reach = t.ppf(0.975, free) * error if free else np.full(len(own), np.inf)
+    effect = means[there] - means[there].mean()
     found[there] = np.exp(np.clip([effect, effect - reach, effect + reach], -700, 700)).T
     return found
-
-
-def _spread_out(means: Array, there: npt.NDArray[np.bool_]) -> Array:
-    table = np.zeros(len(there))
-    table[there] = means
-    return table
 
 
 @dataclass(frozen=True)

@@ -214,6 +214,8 @@ def test_a_table_becomes_a_study_of_all_its_members(
     assert StudyStore.open(tmp_path, "s").record().trials == record.trials
     with pytest.raises(UserError, match="exists already"):
         replay(table, tmp_path / "s", lambda done, total: None)
+    with pytest.raises(UserError, match="cannot name a study"):
+        replay(table, tmp_path / "a name", lambda done, total: None)
 
 
 def test_kept_epoch_is_the_one_of_lowest_total_loss() -> None:

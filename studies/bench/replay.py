@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -10,7 +11,7 @@ from search_spaces.errors import UserError
 from studies.bench.vae import TabularEvaluator, VaeTable
 from studies.config import StudyConfig
 from studies.crew import Alone
-from studies.records import StudyRecord
+from studies.records import NAME, NAME_RULE, StudyRecord
 from studies.runner import Runner, Watcher
 from studies.store import StudyStore
 
@@ -24,8 +25,11 @@ def replay(table: VaeTable, folder: Path, progress: Callable[[int, int], None]) 
         progress: Called with (evaluated, all).
 
     Raises:
-        UserError: there is something already, or the folder cannot be written.
+        UserError: the name cannot be a study's, there is something already, or the folder cannot be
+            written.
     """
+    if not re.fullmatch(NAME, folder.name):
+        raise UserError(f"--name {folder.name[:80]!r} cannot name a study: {NAME_RULE}")
     if folder.exists():
         raise UserError(f"{folder}: exists already; remove it, or choose another --name")
     protocol, tabulated = table.about["protocol"], table.table()
