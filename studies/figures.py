@@ -32,6 +32,13 @@ from studies.labels import label_places
 
 _FEW_EPOCHS = 10
 _AXES_WITH_EFFECTS = 8
+_CELLS: dict[str, Any] = {
+    "texttemplate": "%{text}",
+    "textfont": {"color": INK},
+    "xgap": 2,
+    "ygap": 2,
+    "showscale": False,
+}
 _CROWD, _MANY = 60, 1000
 """Members of the front, and points in all, above which their symbols become smaller."""
 
@@ -101,20 +108,13 @@ def importance_figure(table: pd.DataFrame, objectives: tuple[Objective, ...]) ->
         x=[titles[name] for name in table.columns],
         y=[str(axis).replace("_", " ") for axis in table.index],
         text=[[f"{100 * value:.0f} %" for value in row] for row in values],
-        texttemplate="%{text}",
         hovertemplate="%{y}: %{z:.1%}<extra></extra>",
-        textfont={"color": INK},
         colorscale=[[0, "rgba(0, 114, 178, 0.04)"], [1, "rgba(0, 114, 178, 0.6)"]],
         zmin=0,
         zmax=max(0.5, float(values.max())),
-        xgap=2,
-        ygap=2,
-        showscale=False,
+        **_CELLS,
     )
-    figure.update_xaxes(side="top", showgrid=False, showline=False, ticks="")
-    figure.update_yaxes(showgrid=False, showline=False, ticks="", automargin=True)
-    figure.update_layout(margin={"t": 104, "b": 12}, height=90 + 30 * len(table))
-    return figure
+    return _as_table(figure, 30 * len(table))
 
 
 def effect_figure(table: pd.DataFrame, objectives: tuple[Objective, ...]) -> go.Figure:
@@ -138,9 +138,7 @@ def effect_figure(table: pd.DataFrame, objectives: tuple[Objective, ...]) -> go.
             for axis, choice in zip(table["axis"], table["choice"], strict=True)
         ],
         text=text,
-        texttemplate="%{text}",
         hovertemplate="%{y}: %{text}<extra></extra>",
-        textfont={"color": INK},
         colorscale=[
             [0, "rgba(0, 114, 178, 0.6)"],
             [0.5, "rgba(255, 255, 255, 0)"],
@@ -148,13 +146,16 @@ def effect_figure(table: pd.DataFrame, objectives: tuple[Objective, ...]) -> go.
         ],
         zmin=-most,
         zmax=most,
-        xgap=2,
-        ygap=2,
-        showscale=False,
+        **_CELLS,
     )
+    return _as_table(figure, 26 * len(table))
+
+
+def _as_table(figure: go.Figure, rows_height: int) -> go.Figure:
+    """Lay a heat map out as a table: heads above, no lines but between the cells."""
     figure.update_xaxes(side="top", showgrid=False, showline=False, ticks="")
     figure.update_yaxes(showgrid=False, showline=False, ticks="", automargin=True)
-    figure.update_layout(margin={"t": 104, "b": 12}, height=90 + 26 * len(table))
+    figure.update_layout(margin={"t": 104, "b": 12}, height=90 + rows_height)
     return figure
 
 
