@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING
 from rich.markup import escape
 from rich.table import Table
 
-from studies.cli.console import stdout
+from search_spaces.errors import UserError
+from studies.cli.console import stderr, stdout
 from studies.formats import format_value, noun
 
 if TYPE_CHECKING:
@@ -56,3 +57,15 @@ def _print_failures(failed: Sequence[TrialRecord]) -> None:
         stdout.print(f"[yellow]{trial.name} failed: {escape(trial.reason or '')}[/yellow]")
     if len(failed) > _ROWS:
         stdout.print(f"[yellow]and {len(failed) - _ROWS:,} more failed[/yellow]")
+
+
+def write_figures(record: StudyRecord) -> None:
+    """Write the figures as PNG into the study's folder; tell where, or why not."""
+    from studies.report import write_pngs
+
+    try:
+        written = write_pngs(record, record.folder / "figures")
+    except UserError as error:  # the report itself is there
+        stderr.print(f"[yellow]no PNGs: {escape(str(error))}[/yellow]")
+        return
+    stdout.print(f"figures: {record.folder / 'figures'} ({len(written)} PNGs)", soft_wrap=True)

@@ -1,0 +1,105 @@
+"""`nas study best`: the one model to take out of a study."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+from rich.markup import escape
+
+from nas.objectives import OBJECTIVES
+from search_spaces.errors import UserError, nearest
+from studies.cli.console import stdout
+from studies.cli.options import root_option
+from studies.formats import format_value, noun
+
+if TYPE_CHECKING:
+    from studies.records import StudyRecord, TrialRecord
+
+
+def _limit_options(command: Any) -> Any:
+    for name, objective in OBJECTIVES.items():
+        flag = f"--max-{name.replace('_', '-')}"
+        text = f"Largest {objective.title.lower()}{f' ({objective.unit})' * bool(objective.unit)}."
+        command = click.option(flag, f"max_{name}", type=float, help=text)(command)
+    return command
+
+
+@click.command()
+@click.argument("name")
+@_limit_options
+@click.option("--by", help="What to minimise; default: the study's first objective.")
+@click.option("-o", "--out", type=click.Path(path_type=Path), help="Folder; default: NAME-best.")
+@root_option
+def best(name: str, by: str | None, out: Path | None, root: Path, **limits: float | None) -> None:
+    """Get *the* model: the best one within limits, with weights and architecture.
+
+    Example: nas study best quickstart --max-latency-ms 5 --max-params 1e6
+    """
+    from studies.store import StudyStore
+
+    store = StudyStore.open(root, name)
+    record = store.record()
+    caps = {key.removeprefix("max_"): cap for key, cap in limits.items() if cap is not None}
+    trial = _best(record, by or record.objective_names[0], caps)
+    values = ", ".join(
+        f"{noun(o)} {format_value(o, trial.objectives[o.name])}" for o in record.objectives
+    )
+    stdout.print(f"[bold]{trial.name}[/bold]: {values}")
+    stdout.print(escape(trial.architecture.summary), style="dim")
+    store.fetch(trial.digest)
+    for path in _take_out(record, trial, out or Path(f"{name}-best")):
+        stdout.print(str(path), soft_wrap=True)
+
+
+def _best(record: StudyRecord, by: str, caps: dict[str, float]) -> TrialRecord:
+    if not record.complete:
+        raise UserError(f"study {record.name!r} has no complete trial to choose from")
+    known = sorted({name for trial in record.complete for name in trial.objectives})
+    if by not in known:
+        raise UserError(f"--by {by}: this study knows {', '.join(known)}{nearest(by, known)}")
+    for cap in caps:
+        if cap not in known:
+            flag = cap.replace("_", "-")
+            raise UserError(
+                f"--max-{flag}: this study did not record it; it has {', '.join(known)}"
+            )
+    fitting = [t for t in record.complete if all(t.objectives[n] <= c for n, c in caps.items())]
+    if not fitting:
+        ranges = ", ".join(
+            f"{noun(OBJECTIVES[n])} from "
+            f"{format_value(OBJECTIVES[n], min(t.objectives[n] for t in record.complete))}"
+            for n in caps
+        )
+        raise UserError(
+            f"no model of study {record.name!r} is within these limits; it has {ranges}"
+        )
+    return min(fitting, key=lambda trial: trial.objectives[by])
+
+
+def _take_out(record: StudyRecord, trial: TrialRecord, folder: Path) -> list[Path]:
+    import json
+    import shutil
+
+    from nas.artefacts import WEIGHTS
+
+    weights = record.folder / "artefacts" / trial.digest / WEIGHTS
+    if weights.exists():
+        from nas.checkpoint import load_vae
+
+        load_vae(weights)  # a damaged file is refused, not handed on
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        architecture = folder / "architecture.json"
+        architecture.write_text(trial.architecture.to_json() + "\n", encoding="utf-8")
+        result = folder / "result.json"
+        found = {"study": record.name, "trial": trial.number, "digest": trial.digest}
+        numbers = {"objectives": dict(trial.objectives), "metrics": dict(trial.metrics)}
+        result.write_text(json.dumps({**found, **numbers}, indent=1) + "\n", encoding="utf-8")
+        written = [architecture, result]
+        if weights.exists():
+            written.append(Path(shutil.copy(weights, folder / weights.name)))
+    except OSError as error:
+        raise UserError(f"--out {folder}: cannot be written ({error.strerror})") from None
+    return written
