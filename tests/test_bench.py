@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import pytest
 
 from search_spaces.errors import UserError
@@ -311,6 +312,19 @@ def _result(sampler: str, seed: int, evaluations: list[int], regret: list[float]
         "distinct": 3,
         "ask_ms": 2.0,
     }
+
+
+@pytest.mark.parametrize("table", ["nb201", "vae"])
+def test_no_two_lines_of_a_figure_look_alike(table: str) -> None:
+    names = contenders_for(load_table(table))
+    rows = [
+        {"sampler": name, "evaluations": 1, "median": 0.1, "low": 0.1, "high": 0.1}
+        for name in names
+    ]
+    for group in grouped(pd.DataFrame(rows)).values():
+        lines = [t.line for t in regret_figure(group, "evaluations", "").data if t.line.width]
+        looks = {(line.color, line.dash) for line in lines}
+        assert len(looks) == len(lines) == group["sampler"].nunique()
 
 
 def test_curves_are_steps_with_quartiles() -> None:

@@ -29,6 +29,7 @@ COLOURS = {
     "qmc": "#8c7300",
     "pareto-all-known": "#009e73",
     "pareto-no-costs": "#d55e00",
+    "pareto-axes-only": AMBER,
     "pareto-no-surrogate": GREY,
     "pareto-stopping-at-once": "#8c7300",
     "pareto-extrapolating": "#56b4e9",
