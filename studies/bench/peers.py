@@ -182,7 +182,13 @@ class NepsMoAsha:
 
     def _ask(self) -> Any:
         with self._seeded():
-            return self._asked.ask()
+            try:
+                return self._asked.ask()
+            except ValueError as error:  # from its selection, where nothing has ended yet
+                raise UserError(
+                    f"neps-moasha: NePS cannot be asked while three candidates run and none has "
+                    f"ended ({error}): --workers 3 at most"
+                ) from None
 
     def _opened(self, trial: Any) -> str:
         key = str(trial.metadata.id).split("_")[0]
