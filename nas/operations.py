@@ -7,9 +7,9 @@ parameters, multiply-adds, bytes and launches agree with what `profiling.complex
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from functools import cached_property, lru_cache
+from functools import lru_cache
 from itertools import chain
 from typing import NamedTuple
 
@@ -24,24 +24,38 @@ _MEMORY = 1 << 15  # parts remembered of each sort
 
 @dataclass(frozen=True, eq=False)
 class Part:
-    """Operations that come together, as in a stage; equal ones are one object, made once."""
+    """Operations that come together, as in a stage; equal ones are one object, made once.
+
+    Attributes:
+        params: Trainable parameters of all of them.
+        macs: Multiply-adds of all of them for one image.
+        launches: How many launches they take.
+    """
 
     operations: tuple[Operation, ...]
+    params: int
+    macs: int
+    launches: int
 
-    @cached_property
-    def params(self) -> int:
-        """Trainable parameters of all its operations."""
-        return sum(operation.params for operation in self.operations)
+    @classmethod
+    def of(cls, *operations: Operation) -> Part:
+        """Add up single operations."""
+        return cls(
+            operations,
+            sum(operation.params for operation in operations),
+            sum(operation.macs for operation in operations),
+            sum(operation.launches for operation in operations),
+        )
 
-    @cached_property
-    def macs(self) -> int:
-        """Multiply-adds of all its operations for one image."""
-        return sum(operation.macs for operation in self.operations)
-
-    @cached_property
-    def launches(self) -> int:
-        """Operations launched."""
-        return sum(operation.launches for operation in self.operations)
+    @classmethod
+    def joined(cls, parts: Sequence[Part]) -> Part:
+        """Add up parts, far fewer than their operations."""
+        return cls(
+            tuple(chain.from_iterable(part.operations for part in parts)),
+            sum(part.params for part in parts),
+            sum(part.macs for part in parts),
+            sum(part.launches for part in parts),
+        )
 
 
 def operations(architecture: Architecture) -> tuple[Operation, ...]:
@@ -152,8 +166,7 @@ _RESAMPLINGS = {
 
 @lru_cache(_MEMORY)
 def _stage(stage: Stage, channels: int, size: int, kit: _Kit) -> Part:
-    layers = _BLOCKS[stage.block](stage, channels, size, kit)
-    return Part(tuple(chain.from_iterable(part.operations for part in layers)))
+    return Part.joined([*_BLOCKS[stage.block](stage, channels, size, kit)])
 
 
 def _plain(stage: Stage, channels: int, size: int, kit: _Kit) -> Iterator[Part]:
@@ -210,51 +223,51 @@ def _convolved(
     convolution: str, channels: int, width: int, size: int, layer: _Layer, function: str
 ) -> Part:
     if convolution == "standard":
-        return Part((layer(channels, width, size),))
+        return Part.of(layer(channels, width, size))
     if convolution == "depthwise_first":
         spatial = layer(channels, channels, size, groups=channels)
-        return Part((spatial, _POINTWISE(channels, width, spatial.size_out)))
+        return Part.of(spatial, _POINTWISE(channels, width, spatial.size_out))
     between = _normalised(width, size, function).operations
     spatial = layer(width, width, size, groups=width)
-    return Part((_POINTWISE(channels, width, size), *between, spatial))
+    return Part.of(_POINTWISE(channels, width, size), *between, spatial)
 
 
 @lru_cache(_MEMORY)
 def _normalised(channels: int, size: int, function: str) -> Part:
     shape = channels, channels, size, size
-    return Part(
-        (Operation("batch_norm", *shape), Operation("activation", *shape, function=function))
+    return Part.of(
+        Operation("batch_norm", *shape), Operation("activation", *shape, function=function)
     )
 
 
 @lru_cache(_MEMORY)
 def _concatenated(channels: int, growth: int, size: int) -> Part:
-    return Part((Operation("concatenation", channels, channels + growth, size, size),))
+    return Part.of(Operation("concatenation", channels, channels + growth, size, size))
 
 
 @lru_cache(_MEMORY)
 def _resized(kind: Kind, channels: int, width: int, size: int) -> Part:
     after = -(-size // 2) if kind.endswith("_pool") else 2 * size
-    return Part((Operation(kind, channels, width, size, after, kernel=2, stride=2),))
+    return Part.of(Operation(kind, channels, width, size, after, kernel=2, stride=2))
 
 
 @lru_cache(_MEMORY)
 def _averaged(channels: int, size: int) -> Part:
-    return Part((Operation("global_average", channels, channels, size, 1),))
+    return Part.of(Operation("global_average", channels, channels, size, 1))
 
 
 @lru_cache(_MEMORY)
 def _latent(features: int, latent: int) -> Part:
     linear = Operation("linear", features, latent, 1, 1)
-    return Part((linear, linear, Operation("reparameterise", latent, latent, 1, 1)))
+    return Part.of(linear, linear, Operation("reparameterise", latent, latent, 1, 1))
 
 
 @lru_cache(_MEMORY)
 def _seed(latent: int, features: int, function: str) -> Part:
     activation = Operation("activation", features, features, 1, 1, function=function)
-    return Part((Operation("linear", latent, features, 1, 1), activation))
+    return Part.of(Operation("linear", latent, features, 1, 1), activation)
 
 
 @lru_cache(_MEMORY)
 def _sigmoid(channels: int, size: int) -> Part:
-    return Part((Operation("activation", channels, channels, size, size, function="sigmoid"),))
+    return Part.of(Operation("activation", channels, channels, size, size, function="sigmoid"))

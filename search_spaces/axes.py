@@ -87,10 +87,9 @@ class Lattice:
             raise IndexError(f"assignment {index} of {self.size}")
         known: Assignment = {}
         for position in range(len(self._order)):
-            for extended in self._extensions(position, known):
-                count = self._count(position + 1, extended)
+            for _ in self._extend(position, known):
+                count = self._count(position + 1, known)
                 if index < count:
-                    known = extended
                     break
                 index -= count
         return {name: known[name] for name in self.axes if name in known}
@@ -144,26 +143,27 @@ class Lattice:
                 count += 1
         return count
 
-    def _extensions(self, position: int, known: Assignment) -> Iterator[Assignment]:
+    def _extend(self, position: int, known: Assignment) -> Iterator[None]:
+        """Set the next axis in `known`, if it is active, to each choice that is allowed."""
         name = self._order[position]
-        axis = self.axes[name]
+        axis, closing = self.axes[name], self._closing[name]
         if not matches(axis.when, known):
-            yield known
+            yield
             return
         for choice in axis.choices:
-            extended = {**known, name: choice}
-            if not any(matches(rule, extended) for rule in self._closing[name]):
-                yield extended
+            known[name] = choice
+            if not closing or not any(matches(rule, known) for rule in closing):
+                yield
 
     def _count(self, position: int, known: Assignment) -> int:
         if position == len(self._order):
             return 1
-        live = tuple((name, known[name]) for name in self._live[position] if name in known)
+        live = tuple([(name, known[name]) for name in self._live[position] if name in known])
         key = (position, live)
         if key not in self._counts:
+            extended = dict(live)
             self._counts[key] = sum(
-                self._count(position + 1, extended)
-                for extended in self._extensions(position, dict(live))
+                self._count(position + 1, extended) for _ in self._extend(position, extended)
             )
         return self._counts[key]
 

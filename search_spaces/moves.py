@@ -33,7 +33,9 @@ def mutate(
     Axes that become active by it are drawn at random. Where the rules refuse every change tried,
     any other valid assignment is drawn.
     """
-    for name in rng.permutation(list(assignment)).tolist():
+    names = list(assignment)
+    for place in rng.permutation(len(names)).tolist():
+        name = names[place]
         others = _others(lattice, assignment, name)
         for index in rng.permutation(len(others)).tolist():
             wanted = {**assignment, name: others[index]}

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Mapping, Sequence
+from functools import cache
 from typing import Annotated, Any, get_type_hints
 
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
@@ -100,7 +101,7 @@ def value_fault(path: str, value: object) -> str | None:
 
 def stage_value(values: Mapping[str, Scalar], part: str, index: int, field: str) -> Scalar:
     """Resolve one field of one stage, the most specific path first; None where nothing says."""
-    for path in (f"{part}.stages.{index}.{field}", f"{part}.{field}"):
+    for path in _spellings(part, index, field):
         value = values.get(path)
         if value is not None:
             return value
@@ -110,9 +111,14 @@ def stage_value(values: Mapping[str, Scalar], part: str, index: int, field: str)
     return None
 
 
+@cache
+def _spellings(part: str, index: int, field: str) -> tuple[str, str]:
+    return f"{part}.stages.{index}.{field}", f"{part}.{field}"
+
+
 def sources(part: str, index: int, field: str) -> tuple[str, ...]:
     """Every path that `stage_value` may read for that field, whether the space has it or not."""
-    specific = (f"{part}.stages.{index}.{field}", f"{part}.{field}", f"{part}.depth")
+    specific = (*_spellings(part, index, field), f"{part}.depth")
     return (*specific, f"{part}.base_width") if field == "width" else specific
 
 

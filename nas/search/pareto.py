@@ -369,7 +369,8 @@ class ParetoEngine:
 
 def _rows(some: Sequence[_Known], exact: Any) -> Array:
     """Describe candidates to a surrogate: features, costs known of all, and which study."""
-    return np.array([[*one.features, *one.costs[exact], one.earlier] for one in some])
+    features, costs = np.array([one.features for one in some]), [one.costs for one in some]
+    return np.column_stack([features, np.array(costs)[:, exact], [one.earlier for one in some]])
 
 
 def _asked(found: Candidates, exact: Any) -> Array:
