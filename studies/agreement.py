@@ -98,21 +98,22 @@ def require_alike(
     """Check that a study may learn from the stored one, called `name`.
 
     Raises:
-        UserError: it has another space, data or objectives; what differs is named.
+        UserError: it has another space or data, or lacks objectives; what differs is named.
     """
     differing = [
         part
         for part, differs in {
-            "space": stored["space_digest"] != space.digest,
-            "data": stored["environment"]["data_fingerprint"] != data,
-            "objectives": stored["config"]["objectives"] != list(config.objectives),
+            "other space": stored["space_digest"] != space.digest,
+            "other data": stored["environment"]["data_fingerprint"] != data,
         }.items()
         if differs
     ]
+    if lacking := [o for o in config.objectives if o not in stored["config"]["objectives"]]:
+        differing.append(f"no {', '.join(lacking)}")
     if differing:
         raise UserError(
-            f"search.warm_start: study {name!r} has other {', '.join(differing)}; "
-            "name one of the same space, data and objectives"
+            f"search.warm_start: study {name!r} has {' and '.join(differing)}; "
+            "name one of the same space and data with at least these objectives"
         )
 
 

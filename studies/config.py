@@ -87,7 +87,8 @@ class SearchConfig(_Config):
     """How candidates are proposed: `trials` architectures besides the two references.
 
     Without `early_stopping` every candidate is trained to the end. `warm_start` names an earlier
-    study of the same space, data and objectives that the sampler `pareto` learns from.
+    study of the same space and data, with at least these objectives, that the sampler `pareto`
+    learns from.
     """
 
     sampler: str = "pareto"

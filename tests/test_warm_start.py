@@ -56,8 +56,10 @@ def test_a_study_of_another_kind_teaches_nothing(tmp_path: Path) -> None:
     run(tmp_path, name="first")
     store, asked = StudyStore.open(tmp_path, "first"), config()
     store.require_alike(asked, SearchSpace.load("quickstart"), ENVIRONMENT["data_fingerprint"])
-    with pytest.raises(UserError, match="other space, data; name one of the same"):
+    with pytest.raises(UserError, match="has other space and other data; name one"):
         store.require_alike(asked, SearchSpace.load("tiny"), "1" * 12)
-    other = config(objectives=["reconstruction_loss", "macs"])
-    with pytest.raises(UserError, match="other objectives"):
-        store.require_alike(other, SearchSpace.load("quickstart"), "0" * 12)
+    space, data = SearchSpace.load("quickstart"), ENVIRONMENT["data_fingerprint"]
+    other = config(objectives=[asked.objectives[0], "peak_memory_bytes"])
+    with pytest.raises(UserError, match="has no peak_memory_bytes; name one"):
+        store.require_alike(other, space, data)
+    store.require_alike(config(objectives=list(asked.objectives[:2])), space, data)
