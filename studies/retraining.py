@@ -36,14 +36,22 @@ _LOSS = "reconstruction_loss"
 
 @dataclass(frozen=True)
 class Budget:
-    """What every model gets; `training.seed` is the first of the seeds."""
+    """What every model gets.
+
+    Attributes:
+        training: Its seed is the first of the seeds.
+        rates: Learning rates tried on each model, with the first seed; it keeps its best.
+    """
 
     data: DataConfig
     training: TrainingConfig
+    rates: tuple[float, ...]
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain JSON types."""
-        return {name: part.model_dump(mode="json") for name, part in vars(self).items()}
+        training = self.training.model_dump(mode="json", exclude={"learning_rate"})
+        data = self.data.model_dump(mode="json")
+        return {"data": data, "training": training, "learning_rates": list(self.rates)}
 
 
 @dataclass(frozen=True)
@@ -52,6 +60,7 @@ class Run:
 
     Attributes:
         seed: Of weights, order of images and noise.
+        learning_rate: Of Adam.
         best_epoch: Epoch of the lowest validation loss, whose weights were judged.
         test: Means over the test images: `nas.protocol.Quality`.
         history: As a trial's.
@@ -59,6 +68,7 @@ class Run:
 
     digest: str
     seed: int
+    learning_rate: float
     best_epoch: int
     test: Mapping[str, float]
     history: Sequence[Mapping[str, float]]
@@ -67,6 +77,11 @@ class Run:
     def duration_s(self) -> float:
         """Seconds of training and validation."""
         return sum(epoch["duration_s"] for epoch in self.history)
+
+    @property
+    def validation_loss(self) -> float:
+        """Total loss on the validation images at the best epoch."""
+        return self.history[self.best_epoch - 1]["validation_loss"]
 
 
 class Results:
@@ -84,9 +99,27 @@ class Results:
         if self._path.exists():
             self._read()
 
-    def find(self, digest: str, seed: int) -> Run | None:
+    def find(self, digest: str, seed: int, rate: float) -> Run | None:
         """Return a run that is finished."""
-        return next((r for r in self.runs if (r.digest, r.seed) == (digest, seed)), None)
+        asked = digest, seed, rate
+        return next((r for r in self.runs if (r.digest, r.seed, r.learning_rate) == asked), None)
+
+    def best_rate(self, digest: str) -> float:
+        """Return the learning rate of the lowest validation loss with the first seed."""
+        seed = self.budget.training.seed
+        tried = [run for run in self.runs if (run.digest, run.seed) == (digest, seed)]
+        return min(tried, key=lambda run: run.validation_loss).learning_rate
+
+    def rates(self, digest: str, seed: int) -> tuple[float, ...]:
+        """Return the learning rates that a model is to be trained at with this seed."""
+        first = seed == self.budget.training.seed
+        return self.budget.rates if first else (self.best_rate(digest),)
+
+    def judged(self, digest: str) -> list[Run]:
+        """Return a model's runs at its best learning rate."""
+        runs = [run for run in self.runs if run.digest == digest]
+        rate = self.best_rate(digest) if runs else None
+        return [run for run in runs if run.learning_rate == rate]
 
     def add(self, run: Run) -> None:
         """Keep a run."""
@@ -96,14 +129,14 @@ class Results:
 
     def record(self, study: StudyRecord) -> StudyRecord:
         """Return the study of the retrained models alone, with what their runs found."""
-        trials = [
-            _retrained(t, [r for r in self.runs if r.digest == t.digest]) for t in study.trials
-        ]
+        trials = [_retrained(t, self.judged(t.digest)) for t in study.trials]
         seeds = sorted({run.seed for run in self.runs})
         test = self._made_with["images"]["test"]
-        told = {"seeds": seeds, "judged_on": f"{test:,} test images"}
+        rates = list(self.budget.rates)
+        told = {"seeds": seeds, "learning_rates": rates, "judged_on": f"{test:,} test images"}
+        training = {**self._made_with["training"], "learning_rate": rates[0]}
         config = {**study.config, "data": self._made_with["data"],
-                  "training": self._made_with["training"], FOLDER: told}  # fmt: skip
+                  "training": training, FOLDER: told}  # fmt: skip
         environment = {**study.environment, "images": self._made_with["images"]}
         return replace(
             study,
@@ -118,9 +151,9 @@ class Results:
         try:
             content = json.loads(self._path.read_text(encoding="utf-8"))
             runs = [Run(**run) for run in content.pop("runs")]
+            differing = _differing(content, self._made_with)
         except (ValueError, TypeError, KeyError, AttributeError):
             raise UserError(f"{self._path}: is damaged; remove it to retrain anew") from None
-        differing = _differing(content, self._made_with)
         if differing:
             raise UserError(
                 f"{self._path}: was made with {'; '.join(differing)}: ask for the same, or remove "
@@ -165,13 +198,13 @@ def retrain(
     dataset: ImageDataset,
     device: torch.device,
     thread_count: int,
-    begun: Callable[[TrialRecord, int], Callable[[int, int], None]],
+    begun: Callable[[TrialRecord, TrainingConfig], Callable[[int, int], None]],
     ended: Callable[[TrialRecord, Run], None],
 ) -> None:
     """Train what is not trained yet; an interrupted training goes on from its last epoch.
 
-    Every model is trained with the first seed before any gets the next. `begun` returns what is
-    told (done, total) batches of all epochs.
+    Every model is trained with the first seed, at all learning rates, before any gets the next.
+    `begun` returns what is told (done, total) batches of all epochs.
 
     Raises:
         UserError: a training diverged or ran out of memory, or something cannot be written.
@@ -183,21 +216,24 @@ def retrain(
     write_whole(shown, npy(shown_images(dataset)))
     for seed in seeds:
         for trial in trials:
-            if results.find(trial.digest, seed):
-                continue
-            tell = begun(trial, seed)
-            with full_disk_refused(results.folder), threads(thread_count), lane.training():
-                config = results.budget.training.model_copy(update={"seed": seed})
-                try:
-                    run = _Training(trial, config, dataset, device, results.folder, lane).run(tell)
-                except CandidateFailed as failure:
-                    raise UserError(
-                        f"{trial.name}, seed {seed}: {failure}; the other runs are kept: name "
-                        "others with --trial, or change the budget"
-                    ) from None
-                results.add(run)
-            (results.folder / _checkpoint(trial, seed)).unlink(missing_ok=True)
-            ended(trial, run)
+            for rate in results.rates(trial.digest, seed):
+                if results.find(trial.digest, seed, rate):
+                    continue
+                changed = {"seed": seed, "learning_rate": rate}
+                config = results.budget.training.model_copy(update=changed)
+                tell = begun(trial, config)
+                with full_disk_refused(results.folder), threads(thread_count), lane.training():
+                    try:
+                        training = _Training(trial, config, dataset, device, results.folder, lane)
+                        run = training.run(tell)
+                    except CandidateFailed as failure:
+                        raise UserError(
+                            f"{trial.name}, seed {seed}, learning rate {rate:g}: {failure}; the "
+                            "other runs are kept: name others with --trial, or change the budget"
+                        ) from None
+                    results.add(run)
+                (results.folder / _checkpoint(trial, config)).unlink(missing_ok=True)
+                ended(trial, run)
 
 
 @dataclass
@@ -217,22 +253,22 @@ class _Training:
             self.lane.enter()
             tell(len(trainer.history) * total + done, self.config.epochs * total)
 
-        seed = self.config.seed
-        for _ in trainer.epochs(self.folder / _checkpoint(self.trial, seed), at_batch):
+        seed, rate = self.config.seed, self.config.learning_rate
+        for _ in trainer.epochs(self.folder / _checkpoint(self.trial, self.config), at_batch):
             pass
         model = trainer.best_model()
         test = evaluate(model, self.dataset, self.dataset.test, self.config)
         folder = self.folder / "artefacts" / self.trial.digest
         folder.mkdir(parents=True, exist_ok=True)
-        save_weights(model, folder / f"weights-{seed}.safetensors")
+        save_weights(model, folder / f"weights-{seed}-{rate:g}.safetensors")
         if not (folder / "reconstructions.npy").exists():
             write_whole(folder / "reconstructions.npy", npy(reconstructions(model, self.dataset)))
         history = [history_row(result) for result in trainer.history]
-        return Run(self.trial.digest, seed, trainer.best.epoch, asdict(test), history)
+        return Run(self.trial.digest, seed, rate, trainer.best.epoch, asdict(test), history)
 
 
-def _checkpoint(trial: TrialRecord, seed: int) -> str:
-    return f"{trial.digest}-{seed}.checkpoint.safetensors"
+def _checkpoint(trial: TrialRecord, config: TrainingConfig) -> str:
+    return f"{trial.digest}-{config.seed}-{config.learning_rate:g}.checkpoint.safetensors"
 
 
 def _retrained(trial: TrialRecord, runs: Sequence[Run]) -> TrialRecord | None:
@@ -240,12 +276,12 @@ def _retrained(trial: TrialRecord, runs: Sequence[Run]) -> TrialRecord | None:
         return None
     means = {name: fmean(run.test[name] for run in runs) for name in runs[0].test}
     losses = [run.test["reconstruction"] for run in runs]
-    quality = {"total_loss": means.pop("total"), **means}
+    quality, rate = {"total_loss": means.pop("total"), **means}, runs[0].learning_rate
     return replace(
         trial,
         objectives={**trial.objectives, _LOSS: quality.pop("reconstruction")},
         intervals={**trial.intervals, _LOSS: (min(losses), max(losses))},
-        metrics={**trial.metrics, **quality, "seeds": len(runs)},
+        metrics={**trial.metrics, **quality, "seeds": len(runs), "learning_rate": rate},
         history=runs[0].history,
         timings_s={"training": sum(run.duration_s for run in runs)},
     )

@@ -104,10 +104,11 @@ def notes(study: StudyRecord) -> list[str]:
         notes.append(f"Reference `{name}` {fate}{reason}. Comparisons with it are left out.")
     notes += _astray(study)
     if retrained := study.config.get("retrained"):
-        seeds = len(retrained["seeds"])
+        seeds, rates = len(retrained["seeds"]), retrained["learning_rates"]
         notes.append(
-            f"Trained anew, {_counted_seeds(seeds)}: losses are means over the seeds on "
-            f"{retrained['judged_on']}, which neither the search nor the choice of an epoch saw. "
+            f"Trained anew, {_counted_seeds(seeds)}{_rates_kept(study, rates)}: losses are means "
+            f"over the seeds on {retrained['judged_on']}, which neither the search nor the choice "
+            "of an epoch saw. "
             "Costs and latencies are those of the search's study."
         )
     if study.mixed:
@@ -326,6 +327,17 @@ def _failures(failed: Sequence[TrialRecord], what: str, everyone: bool) -> str:
     if len(kinds) == 1:
         return f"{number}{plural} failed: {told}"
     return f"{number}{plural} failed, most often ({count}) for this reason: {told}"
+
+
+def _rates_kept(study: StudyRecord, rates: Sequence[float]) -> str:
+    if len(rates) < 2:
+        return ""
+    kept: dict[str, list[str]] = {}
+    for trial in study.complete:
+        kept.setdefault(f"{trial.metrics['learning_rate']:g}", []).append(trial.name)
+    told = "; ".join(f"{rate} for {', '.join(names)}" for rate, names in kept.items())
+    tried = ", ".join(f"{rate:g}" for rate in rates)
+    return f", at the learning rate of {tried} that gave the lowest validation loss ({told})"
 
 
 def _counted_seeds(count: int) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from dataclasses import replace
 from pathlib import Path
 from statistics import fmean
@@ -51,7 +52,7 @@ def test_every_seed_is_judged_by_the_test_images_alone(root: Path) -> None:
     dataset = load_dataset(data, study.image_size)
     for run in (runs[2], runs[5]):
         folder = root / "s" / "retrained" / "artefacts" / str(run["digest"])
-        model = load_vae(folder / f"weights-{run['seed']}.safetensors")
+        model = load_vae(folder / f"weights-{run['seed']}-0.001.safetensors")
         config = TrainingConfig.model_validate({**study.config["training"], "seed": run["seed"]})
         judged = evaluate(model, dataset, dataset.test, config)
         assert run["test"] == pytest.approx(vars(judged))
@@ -111,13 +112,34 @@ def test_faults_are_one_line(
     assert message in " ".join(capsys.readouterr().err.split())
 
 
+def test_each_model_keeps_the_learning_rate_that_suits_it(
+    root: Path, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    shutil.copytree(root / "s", tmp_path / "s", ignore=shutil.ignore_patterns("retrained"))
+    rates = ["--learning-rate", "1e-6", "--learning-rate", "2e-3", "--reference", "original"]
+    command = [*AGAIN, "--seeds", "2", "--top", "1", *rates, "--root", str(tmp_path)]
+    assert nas(*command) == 0
+    runs = results(tmp_path)
+    assert [(run["seed"], run["learning_rate"]) for run in runs[:2]] == [(0, 1e-6), (0, 2e-3)]
+    for digest in {run["digest"] for run in runs}:
+        tried = [run for run in runs if run["digest"] == digest]
+        losses = {
+            run["learning_rate"]: run["history"][run["best_epoch"] - 1]["validation_loss"]
+            for run in tried[:2]
+        }
+        assert [run["learning_rate"] for run in tried[2:]] == [min(losses, key=losses.__getitem__)]
+    out = capsys.readouterr()
+    assert "6 of 6: " in out.err
+    assert "at the learning rate of 1e-06, 0.002 that gave the lowest" in " ".join(out.out.split())
+
+
 def test_an_interrupted_training_goes_on_from_its_last_epoch(
     root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     study = replace(StudyStore.open(root, "s").record(), folder=tmp_path)
     data = DataConfig.model_validate(study.config["data"])
     training = TrainingConfig.model_validate({**study.config["training"], "epochs": 2})
-    budget = retraining.Budget(data, training)
+    budget = retraining.Budget(data, training, (training.learning_rate,))
     dataset = load_dataset(data, study.image_size)
     epochs: list[int] = []
 
@@ -178,5 +200,5 @@ def test_a_training_that_diverges_is_one_line_and_loses_nothing(
     command = [*AGAIN, "--seeds", "9", "--top", "1", "--root", str(root)]
     assert nas(*command) == 2
     told = " ".join(capsys.readouterr().err.split())
-    assert "original, seed 3: epoch 1, batch 2 of 3: the loss is nan" in told
+    assert "original, seed 3, learning rate 0.001: epoch 1, batch 2 of 3: the loss is nan" in told
     assert results(root) == before

@@ -15,6 +15,7 @@ from studies.cli.options import progress_bar, root_option, tell_how_to_resume
 from studies.cli.print_study import print_study
 
 if TYPE_CHECKING:
+    from nas.protocol import TrainingConfig
     from studies.records import StudyRecord, TrialRecord
     from studies.retraining import Budget, Results, Run
 
@@ -49,6 +50,13 @@ _LONGER = 3
 @click.option(
     "--epochs", type=click.IntRange(min=1), help=f"At most; default: {_LONGER} times the study's."
 )
+@click.option(
+    "--learning-rate",
+    "rates",
+    type=click.FloatRange(min=0, min_open=True),
+    multiple=True,
+    help="Several: each model keeps the one that suits it best with the first seed.",
+)
 @click.option("--images", type=int, help="Images to use; default: the study's.")
 @click.option("--device", default="auto", show_default=True, help="auto, cpu or cuda.")
 @click.option("--threads", type=click.IntRange(min=1), help="Default: one per core.")
@@ -67,6 +75,7 @@ def retrain(
     references: tuple[str, ...],
     seeds: int,
     epochs: int | None,
+    rates: tuple[float, ...],
     images: int | None,
     device: str,
     threads: int | None,
@@ -75,9 +84,10 @@ def retrain(
 ) -> None:
     """Train the front's best and the references anew, and judge them on the test images.
 
-    All get the same budget. What the search found with one short training and the validation
-    images is confirmed here, or not. The result is a report of its own, in the study's folder
-    `retrained`; the same command again goes on where it stopped, or only writes the report anew.
+    All get the same budget, and the same choice of learning rates. What the search found with one
+    short training and the validation images is confirmed here, or not. The result is a report of
+    its own, in the study's folder `retrained`; the same command again goes on where it stopped, or
+    only writes the report anew.
     """
     import os
 
@@ -89,7 +99,7 @@ def retrain(
 
     study = StudyStore.open(root, name).record()
     trials = chosen(study, top, numbers, references)
-    budget = _budget(study, epochs, images, settings)
+    budget = _budget(study, epochs, rates, images, settings)
     results = _run(study, trials, seeds, budget, device, threads or cores())
     record = results.record(study)
     print_study(record)
@@ -98,7 +108,11 @@ def retrain(
 
 
 def _budget(
-    study: StudyRecord, epochs: int | None, images: int | None, settings: tuple[str, ...]
+    study: StudyRecord,
+    epochs: int | None,
+    rates: tuple[float, ...],
+    images: int | None,
+    settings: tuple[str, ...],
 ) -> Budget:
     from copy import deepcopy
 
@@ -115,7 +129,8 @@ def _budget(
         if key.partition(".")[0] not in ("data", "training"):
             raise UserError(f"--set {key}: only data.* and training.* can be set here")
     resolved = overridden(config, asked | further, f"study {study.name}")
-    return Budget(resolved.data, resolved.training)
+    chosen = tuple(dict.fromkeys(rates)) or (resolved.training.learning_rate,)
+    return Budget(resolved.data, resolved.training, chosen)
 
 
 def _run(
@@ -143,16 +158,20 @@ def _run(
 
     with ExitStack() as bars:
 
-        def begun(trial: TrialRecord, seed: int) -> Callable[[int, int], None]:
-            return bars.enter_context(progress_bar(f"{trial.name}, seed {seed}"))
+        def begun(trial: TrialRecord, config: TrainingConfig) -> Callable[[int, int], None]:
+            told = f"{trial.name}, seed {config.seed}, learning rate {config.learning_rate:g}"
+            return bars.enter_context(progress_bar(told))
 
         def ended(trial: TrialRecord, run: Run) -> None:
             bars.close()
-            done = sum(results.find(t.digest, seed) is not None for t in trials for seed in wanted)
+            asked = {t.digest for t in trials}
+            done = sum(r.digest in asked and r.seed in wanted for r in results.runs)
+            total = len(trials) * (seeds - 1 + len(budget.rates))
+            length = format_duration(run.duration_s)
             stderr.print(
-                f"{done} of {len(trials) * seeds}: {escape(trial.name)}, seed {run.seed}: "
-                f"test loss {run.test['reconstruction']:.4f} after epoch {run.best_epoch} of "
-                f"{len(run.history)}, {format_duration(run.duration_s)}",
+                f"{done} of {total}: {escape(trial.name)}, seed {run.seed}, "
+                f"learning rate {run.learning_rate:g}: test loss {run.test['reconstruction']:.4f} "
+                f"after epoch {run.best_epoch} of {len(run.history)}, {length}",
                 soft_wrap=True,
             )
 
