@@ -12,7 +12,7 @@ import numpy.typing as npt
 import pytest
 
 from nas.known_costs import known_costs, known_limits
-from nas.search import Proposer, make_proposer
+from nas.search import Proposer, make_proposer, pareto
 from nas.search.candidates import Catalogue
 from nas.search.improvement import Floor
 from nas.search.members import KnownLimits
@@ -137,6 +137,27 @@ def test_what_costs_cannot_tell_is_learned_from_what_was_told() -> None:
         assert proposal is not None
         found = values(proposal.architecture)
         proposer.tell(proposal.architecture.digest, [*found, found[1] ** 0.5])
+
+
+def test_of_very_many_candidates_the_later_and_an_even_choice_teach(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    taught: list[Array] = []
+
+    def noted(features: Array, known: Array) -> Any:
+        taught.append(known)
+        return fit(features, known)
+
+    monkeypatch.setattr(pareto, "_TAUGHT", 20)
+    monkeypatch.setattr(pareto, "fit", noted)
+    found = searched(make_proposer(SPACE, "pareto", NAMES, 0, costs, screen=50), 30)
+    told = [loss(architecture) for architecture in found]
+    assert taught[9].tolist() == told[:19]
+    assert taught[10].tolist() == told[:20]
+    last = taught[-1].tolist()  # after 29 of them
+    assert len(last) == 20
+    assert last[10:] == told[19:29]
+    assert last[:10] == told[0:19:2]
 
 
 def test_several_proposals_may_be_open_and_none_is_repeated() -> None:

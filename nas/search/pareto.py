@@ -45,6 +45,9 @@ _GENERATIONS = 30
 """Of draws that mutate towards the limits, where none keeps to them: those of large spaces rarely
 keep to tight limits. A generation takes a tenth of a second."""
 
+_TAUGHT = 1000
+"""Candidates that a surrogate learns from at most: the time of a fit grows with their cube."""
+
 _VARIANTS = 4
 """Equally likely values that stand for a cost that is not known but learned."""
 
@@ -169,7 +172,9 @@ class ParetoEngine:
     def _lessons(self) -> tuple[list[_Known], Array]:
         """Return what the surrogate learns from: candidates and the losses to believe in.
 
-        A stopped one counts with the loss it was on the way to; one that failed, with the worst.
+        A stopped one counts with the loss it was on the way to; one that failed, with the worst. Of
+        very many, the later half is learned from, which is nearer to the front, and of the earlier
+        ones an even choice.
         """
         found = [one.loss for one in self._all if one.loss is not None]
         lessons = []
@@ -178,6 +183,10 @@ class ParetoEngine:
                 lessons.append((one, one.loss))
             elif not one.open and one.allowed:
                 lessons.append((one, self._expected(one) or max(found)))
+        if (surplus := len(lessons) - _TAUGHT) > 0:
+            early = len(lessons) - _TAUGHT // 2
+            even = np.linspace(0, early - 1, early - surplus).astype(int)
+            lessons = [*(lessons[place] for place in even), *lessons[early:]]
         return [one for one, _ in lessons], np.array([loss for _, loss in lessons])
 
     def _expected(self, one: _Known) -> float | None:
