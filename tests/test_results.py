@@ -2,12 +2,19 @@
 
 from __future__ import annotations
 
+import json
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from nas.datasets import DataConfig
 from nas.evaluate import static_costs
+from nas.protocol import TrainingConfig
 from search_spaces.references import REFERENCES
+from studies.records import StudyRecord
+from studies.retraining import FOLDER, Budget, Results
 from studies.store import StudyStore, list_studies
 from studies.tables import notes
 
@@ -43,3 +50,47 @@ def test_architectures_beat_modified_in_everything_and_original_in_costs() -> No
 def test_that_original_did_not_learn_is_told() -> None:
     record = StudyStore.open(ROOT, "surpass").record()
     assert any("`original` went astray" in note for note in notes(record))
+
+
+def retrained(study: StudyRecord, name: str = "results.json") -> dict[str, Any]:
+    told: dict[str, Any] = json.loads((study.folder / FOLDER / name).read_text())
+    return told
+
+
+def test_at_equal_epochs_the_best_lose_little_and_cost_a_fraction() -> None:
+    study = StudyStore.open(ROOT, "lowest-loss").record()
+    told = retrained(study)
+    data, training = DataConfig(**told["data"]), TrainingConfig(**told["training"])
+    facts = {key: told[key] for key in ("data_fingerprint", "images", "device_name")}
+    budget = Budget(data, training, tuple(told["learning_rates"]))
+    record = Results(study, budget, facts).record(study)
+    original = record.references["original"]
+    assert original.metrics["learning_rate"] == 3e-4  # at 1e-3 it goes astray
+    found = {trial.number: trial for trial in record.complete if not trial.reference}
+    assert set(found) == {24, 42}
+    for trial in found.values():
+        worse = trial.objectives["reconstruction_loss"] / original.objectives["reconstruction_loss"]
+        assert worse < 1.025
+        assert trial.metrics["total_loss"] < original.metrics["total_loss"]
+        assert trial.objectives["params"] * 35 < original.objectives["params"]
+        assert trial.objectives["macs"] * 16 < original.objectives["macs"]
+        assert trial.objectives["latency_ms"] * 5 < original.objectives["latency_ms"]
+
+
+def test_in_the_time_that_original_trains_another_reaches_a_lower_loss() -> None:
+    study = StudyStore.open(ROOT, "lowest-loss").record()
+    (longer,) = retrained(study, "results-22-epochs.json")["runs"]
+    runs = retrained(study)["runs"]
+    original = [run for run in runs if run["digest"] == study.references["original"].digest]
+    same = [run for run in runs if run["digest"] == longer["digest"]]
+    # The 22 epochs themselves were trained on a busier machine: compare times of the same day.
+    assert len(longer["history"]) * epoch_s(same) < 1.05 * 6 * epoch_s(original)
+    lowest = min(run["test"]["reconstruction"] for run in original)
+    assert longer["test"]["reconstruction"] < 0.95 * lowest
+    reached = [e["reconstruction_loss"] for e in longer["history"]]
+    goal = min(e["reconstruction_loss"] for run in original for e in run["history"])
+    assert sum(loss > goal for loss in reached) < 8
+
+
+def epoch_s(runs: Sequence[Mapping[str, Any]]) -> float:
+    return float(min(epoch["duration_s"] for run in runs for epoch in run["history"]))

@@ -87,6 +87,7 @@ def test_a_reference_can_be_left_out_without_changing_who_is_best(root: Path) ->
     both, one = retraining.chosen(study, 2), retraining.chosen(study, 2, names=["modified"])
     assert [trial.reference for trial in one if trial.reference] == ["modified"]
     assert one[1:] == both[2:] != []
+    assert retraining.chosen(study, 2, names=["none"]) == both[2:]
 
 
 def test_another_budget_is_refused(root: Path, capsys: pytest.CaptureFixture[str]) -> None:

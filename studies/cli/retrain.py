@@ -36,9 +36,9 @@ _LONGER = 3
 @click.option(
     "--reference",
     "references",
-    type=click.Choice(["original", "modified"]),
+    type=click.Choice(["original", "modified", "none"]),
     multiple=True,
-    help="These references; default: both.",
+    help="These references, or none; default: both.",
 )
 @click.option(
     "--seeds",
