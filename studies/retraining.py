@@ -9,7 +9,8 @@ nothing, with the lowest and the highest seed as its interval. Costs are those o
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from statistics import fmean
@@ -109,6 +110,27 @@ class Results:
         seed = self.budget.training.seed
         tried = [run for run in self.runs if (run.digest, run.seed) == (digest, seed)]
         return min(tried, key=lambda run: run.validation_loss).learning_rate
+
+    @contextmanager
+    def alone(self) -> Iterator[None]:
+        """Let no other process add runs meanwhile, and know what others have added before.
+
+        Raises:
+            UserError: another process is at it.
+        """
+        from filelock import FileLock, Timeout
+
+        self.folder.mkdir(parents=True, exist_ok=True)
+        try:
+            lock = FileLock(self.folder / "lock").acquire(timeout=0)
+        except Timeout:
+            raise UserError(
+                f"{self.folder}: another process is retraining this study; wait for it or stop it"
+            ) from None
+        with lock:
+            if self._path.exists():
+                self._read()
+            yield
 
     def rates(self, digest: str, seed: int) -> tuple[float, ...]:
         """Return the learning rates that a model is to be trained at with this seed."""
@@ -210,30 +232,37 @@ def retrain(
         UserError: a training diverged or ran out of memory, or something cannot be written.
     """
     lane = Lane(str(device))
-    results.folder.mkdir(parents=True, exist_ok=True)
-    shown = results.folder / "artefacts" / "samples.npy"
-    shown.parent.mkdir(exist_ok=True)
-    write_whole(shown, npy(shown_images(dataset)))
+    with results.alone():
+        shown = results.folder / "artefacts" / "samples.npy"
+        shown.parent.mkdir(exist_ok=True)
+        write_whole(shown, npy(shown_images(dataset)))
+        for trial, config in _missing(results, trials, seeds):
+            tell = begun(trial, config)
+            training = _Training(trial, config, dataset, device, results.folder, lane)
+            with full_disk_refused(results.folder), threads(thread_count), lane.training():
+                try:
+                    run = training.run(tell)
+                except CandidateFailed as failure:
+                    raise UserError(
+                        f"{trial.name}, seed {config.seed}, learning rate "
+                        f"{config.learning_rate:g}: {failure}; the other runs are kept: name "
+                        "others with --trial, or change the budget"
+                    ) from None
+                results.add(run)
+            (results.folder / _checkpoint(trial, config)).unlink(missing_ok=True)
+            ended(trial, run)
+
+
+def _missing(
+    results: Results, trials: Sequence[TrialRecord], seeds: Sequence[int]
+) -> Iterator[tuple[TrialRecord, TrainingConfig]]:
+    """Yield what is to be trained next; after the first seed, at the rate that was best."""
     for seed in seeds:
         for trial in trials:
             for rate in results.rates(trial.digest, seed):
-                if results.find(trial.digest, seed, rate):
-                    continue
-                changed = {"seed": seed, "learning_rate": rate}
-                config = results.budget.training.model_copy(update=changed)
-                tell = begun(trial, config)
-                with full_disk_refused(results.folder), threads(thread_count), lane.training():
-                    try:
-                        training = _Training(trial, config, dataset, device, results.folder, lane)
-                        run = training.run(tell)
-                    except CandidateFailed as failure:
-                        raise UserError(
-                            f"{trial.name}, seed {seed}, learning rate {rate:g}: {failure}; the "
-                            "other runs are kept: name others with --trial, or change the budget"
-                        ) from None
-                    results.add(run)
-                (results.folder / _checkpoint(trial, config)).unlink(missing_ok=True)
-                ended(trial, run)
+                if not results.find(trial.digest, seed, rate):
+                    changed = {"seed": seed, "learning_rate": rate}
+                    yield trial, results.budget.training.model_copy(update=changed)
 
 
 @dataclass

@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 import torch
+from filelock import FileLock
 
 from nas.checkpoint import load_vae
 from nas.datasets import DataConfig, load_dataset
@@ -111,6 +112,14 @@ def test_faults_are_one_line(
 ) -> None:
     assert nas("study", "retrain", "s", *options, "--root", str(root)) == 2
     assert message in " ".join(capsys.readouterr().err.split())
+
+
+def test_two_processes_do_not_retrain_one_study(
+    root: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with FileLock(root / "s" / "retrained" / "lock"):
+        assert nas(*AGAIN, "--seeds", "9", "--top", "1", "--root", str(root)) == 2
+    assert "another process is retraining this study" in " ".join(capsys.readouterr().err.split())
 
 
 def test_each_model_keeps_the_learning_rate_that_suits_it(
