@@ -176,6 +176,9 @@ class TuneCrew:
 _EXPERIMENT = "tune"
 """Tune's folder in the storage; nothing in it is needed after a run."""
 
+_REMOVALS = 5
+"""Times that removing a folder is tried."""
+
 
 class _Callbacks:
     """What Tune calls, told to the runner.
@@ -347,9 +350,14 @@ def _remove_trial(trial: Trial) -> None:
 
 
 def _remove(path: str, filesystem: Any = None) -> None:
-    try:
-        if filesystem is None:
-            filesystem, path = pyarrow.fs.FileSystem.from_uri(path)
-        filesystem.delete_dir(path)
-    except OSError:
-        pass  # it was never there, or stays behind without harm
+    for _ in range(_REMOVALS):
+        try:
+            if filesystem is None:
+                filesystem, path = pyarrow.fs.FileSystem.from_uri(path)
+            filesystem.delete_dir(path)
+        except FileNotFoundError:
+            return
+        except OSError:  # a worker that is just ending still writes there; else no harm is left
+            time.sleep(0.2)
+        else:
+            return
