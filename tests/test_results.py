@@ -70,7 +70,7 @@ def test_at_equal_epochs_the_best_lose_little_and_cost_a_fraction() -> None:
     assert set(found) == {24, 42}
     for trial in found.values():
         worse = trial.objectives["reconstruction_loss"] / original.objectives["reconstruction_loss"]
-        assert worse < 1.025
+        assert worse < 1.02
         assert trial.metrics["total_loss"] < original.metrics["total_loss"]
         assert trial.objectives["params"] * 35 < original.objectives["params"]
         assert trial.objectives["macs"] * 16 < original.objectives["macs"]
