@@ -40,22 +40,20 @@ class Part:
     @classmethod
     def of(cls, *operations: Operation) -> Part:
         """Add up single operations."""
-        return cls(
-            operations,
-            sum(operation.params for operation in operations),
-            sum(operation.macs for operation in operations),
-            sum(operation.launches for operation in operations),
-        )
+        return cls(operations, *_totals(operations))
 
     @classmethod
     def joined(cls, parts: Sequence[Part]) -> Part:
         """Add up parts, far fewer than their operations."""
-        return cls(
-            tuple(chain.from_iterable(part.operations for part in parts)),
-            sum(part.params for part in parts),
-            sum(part.macs for part in parts),
-            sum(part.launches for part in parts),
-        )
+        return cls(tuple(chain.from_iterable(part.operations for part in parts)), *_totals(parts))
+
+
+def _totals(summands: Sequence[Operation | Part]) -> tuple[int, int, int]:
+    return (
+        sum(one.params for one in summands),
+        sum(one.macs for one in summands),
+        sum(one.launches for one in summands),
+    )
 
 
 def operations(architecture: Architecture) -> tuple[Operation, ...]:

@@ -12,7 +12,6 @@ import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
-from pathlib import Path
 from statistics import fmean
 from typing import Any
 
@@ -137,6 +136,12 @@ class Results:
         first = seed == self.budget.training.seed
         return self.budget.rates if first else (self.best_rate(digest),)
 
+    def leads(self, run: Run) -> bool:
+        """Whether this one is the best so far of those with the first seed."""
+        tried = [r for r in self.runs if (r.digest, r.seed) == (run.digest, run.seed)]
+        first = run.seed == self.budget.training.seed
+        return first and all(run.validation_loss <= other.validation_loss for other in tried)
+
     def judged(self, digest: str) -> list[Run]:
         """Return a model's runs at its best learning rate."""
         runs = [run for run in self.runs if run.digest == digest]
@@ -173,9 +178,9 @@ class Results:
         try:
             content = json.loads(self._path.read_text(encoding="utf-8"))
             runs = [Run(**run) for run in content.pop("runs")]
-            differing = _differing(content, self._made_with)
         except (ValueError, TypeError, KeyError, AttributeError):
             raise UserError(f"{self._path}: is damaged; remove it to retrain anew") from None
+        differing = _differing(content, self._made_with)
         if differing:
             raise UserError(
                 f"{self._path}: was made with {'; '.join(differing)}: ask for the same, or remove "
@@ -238,7 +243,7 @@ def retrain(
         write_whole(shown, npy(shown_images(dataset)))
         for trial, config in _missing(results, trials, seeds):
             tell = begun(trial, config)
-            training = _Training(trial, config, dataset, device, results.folder, lane)
+            training = _Training(trial, config, dataset, device, results, lane)
             with full_disk_refused(results.folder), threads(thread_count), lane.training():
                 try:
                     run = training.run(tell)
@@ -271,11 +276,12 @@ class _Training:
     config: TrainingConfig
     dataset: ImageDataset
     device: torch.device
-    folder: Path
+    results: Results
     lane: Lane
 
     def run(self, tell: Callable[[int, int], None]) -> Run:
-        """Train, judge, and keep the weights; of the first seed also what it reconstructs."""
+        """Train, judge, and keep the weights; of the best with the first seed also its pictures."""
+        home = self.results.folder
         trainer = Trainer(self.trial.architecture, self.dataset, self.config, self.device)
 
         def at_batch(done: int, total: int) -> None:
@@ -283,17 +289,18 @@ class _Training:
             tell(len(trainer.history) * total + done, self.config.epochs * total)
 
         seed, rate = self.config.seed, self.config.learning_rate
-        for _ in trainer.epochs(self.folder / _checkpoint(self.trial, self.config), at_batch):
+        for _ in trainer.epochs(home / _checkpoint(self.trial, self.config), at_batch):
             pass
         model = trainer.best_model()
         test = evaluate(model, self.dataset, self.dataset.test, self.config)
-        folder = self.folder / "artefacts" / self.trial.digest
+        folder = home / "artefacts" / self.trial.digest
         folder.mkdir(parents=True, exist_ok=True)
         save_weights(model, folder / f"weights-{seed}-{rate:g}.safetensors")
-        if not (folder / "reconstructions.npy").exists():
-            write_whole(folder / "reconstructions.npy", npy(reconstructions(model, self.dataset)))
         history = [history_row(result) for result in trainer.history]
-        return Run(self.trial.digest, seed, rate, trainer.best.epoch, asdict(test), history)
+        run = Run(self.trial.digest, seed, rate, trainer.best.epoch, asdict(test), history)
+        if self.results.leads(run):
+            write_whole(folder / "reconstructions.npy", npy(reconstructions(model, self.dataset)))
+        return run
 
 
 def _checkpoint(trial: TrialRecord, config: TrainingConfig) -> str:

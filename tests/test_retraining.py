@@ -9,12 +9,14 @@ from pathlib import Path
 from statistics import fmean
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from filelock import FileLock
 
 from nas.checkpoint import load_vae
 from nas.datasets import DataConfig, load_dataset
+from nas.evaluate import reconstructions
 from nas.protocol import TrainingConfig, evaluate
 from nas.training import Trainer, TrainingDiverged
 from studies import retraining
@@ -130,6 +132,8 @@ def test_each_model_keeps_the_learning_rate_that_suits_it(
     command = [*AGAIN, "--seeds", "2", "--top", "1", *rates, "--root", str(tmp_path)]
     assert nas(*command) == 0
     runs = results(tmp_path)
+    study = StudyStore.open(tmp_path, "s").record()
+    dataset = load_dataset(DataConfig.model_validate(study.config["data"]), study.image_size)
     assert [(run["seed"], run["learning_rate"]) for run in runs[:2]] == [(0, 1e-6), (0, 2e-3)]
     for digest in {run["digest"] for run in runs}:
         tried = [run for run in runs if run["digest"] == digest]
@@ -137,7 +141,12 @@ def test_each_model_keeps_the_learning_rate_that_suits_it(
             run["learning_rate"]: run["history"][run["best_epoch"] - 1]["validation_loss"]
             for run in tried[:2]
         }
-        assert [run["learning_rate"] for run in tried[2:]] == [min(losses, key=losses.__getitem__)]
+        best = min(losses, key=losses.__getitem__)
+        assert [run["learning_rate"] for run in tried[2:]] == [best]
+        folder = tmp_path / "s" / "retrained" / "artefacts" / digest
+        model = load_vae(folder / f"weights-0-{best:g}.safetensors")
+        shown = np.load(folder / "reconstructions.npy")
+        np.testing.assert_array_equal(shown, reconstructions(model, dataset))
     out = capsys.readouterr()
     assert "6 of 6: " in out.err
     assert "at the learning rate of 1e-06, 0.002 that gave the lowest" in " ".join(out.out.split())
