@@ -29,6 +29,7 @@ from search_spaces.errors import UserError, nearest, refusal
 from search_spaces.space import SearchSpace
 from search_spaces.yaml_file import parse_yaml, read_yaml
 from studies.records import NAME, NAME_RULE
+from studies.trial_limits import TrialLimits
 
 PRESETS = Path(__file__).parent / "presets"
 
@@ -228,14 +229,10 @@ class StudyConfig(_Config):
             raise ValueError("device: cuda on Ray needs ray.gpus_per_trial above 0")
         return self
 
-    @model_validator(mode="after")
-    def _ray_keeps_no_limits(self) -> Self:
-        for name in ("trial_timeout_s", "trial_memory_bytes"):
-            if self.runner == "ray" and getattr(self, name) is not None:
-                raise ValueError(
-                    f"{name}: kept on this machine only; leave it out, or use runner local"
-                )
-        return self
+    @property
+    def trial_limits(self) -> TrialLimits:
+        """What one trial may take of time and memory."""
+        return TrialLimits(self.trial_timeout_s, self.trial_memory_bytes)
 
     @property
     def timed(self) -> bool:

@@ -17,12 +17,10 @@ from typing import Literal, Protocol, Self
 from nas.evaluate import CandidateFailed, Findings
 from search_spaces.architecture import Architecture
 from search_spaces.errors import UserError
-from studies.worker import Evaluate, Limits, OnBatch, Worker
+from studies.trial_limits import LOOK_S, TrialLimits
+from studies.worker import Evaluate, OnBatch, Worker
 
-__all__ = ["Alone", "Crew", "Evaluate", "Event", "Interrupted", "Limits", "OnBatch", "Workers"]
-
-LOOK_S = 0.5
-"""Seconds between two looks at what the workers take, where that is limited."""
+__all__ = ["Alone", "Crew", "Evaluate", "Event", "Interrupted", "OnBatch", "Workers"]
 
 PATIENCE_S = 2.0
 """Seconds in which busy workers may reach a batch boundary when they are asked to leave."""
@@ -133,7 +131,7 @@ class Workers:
         self,
         size: int,
         make: Callable[[OnBatch], Evaluate],
-        limits: Limits = Limits(),  # noqa: B008 - it is frozen
+        limits: TrialLimits = TrialLimits(),  # noqa: B008 - it is frozen
     ) -> None:
         self.size, self._make, self._limits = size, make, limits
         self._idle: list[Worker] = []

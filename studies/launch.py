@@ -34,9 +34,8 @@ from profiling.lane import Lane
 from search_spaces.errors import UserError
 from search_spaces.references import REFERENCES
 from search_spaces.space import SearchSpace
-from studies.addresses import masked, shared
 from studies.config import LEAST_MEMORY_BYTES, StudyConfig
-from studies.crew import Alone, Crew, Limits, OnBatch, Workers
+from studies.crew import Alone, Crew, OnBatch, Workers
 from studies.display import Display
 from studies.final_latency import Together, measure_front
 from studies.interruption import Interruptible, Interruption
@@ -73,11 +72,6 @@ def run_study(
     """
     space, store = config.load_space(), StudyStore(root / config.name, storage)
     _require_colour(space)
-    if config.runner == "ray" and shared(store.address):
-        raise UserError(
-            f"--storage {masked(store.address)}: with --runner ray one driver has the study to "
-            "itself; leave --storage out, or run drivers with --runner local"
-        )
     with _site(config, space.image_size, progress_bar) as site:
         device = site.call(select_device, config.device)
         with progress_bar("checking limits") as progress:
@@ -274,7 +268,7 @@ def needed_memory_bytes(config: StudyConfig, image_size: int) -> int:
 @contextmanager
 def _crew(prepared: Prepared) -> Iterator[Crew]:
     make = prepared.make
-    limits = Limits(make.config.trial_timeout_s, make.config.trial_memory_bytes)
+    limits = make.config.trial_limits
     # A limit is kept by ending the process that exceeds it: it cannot be this one.
     if make.workers == 1 and not limits:
         batch = prepared.display.batch

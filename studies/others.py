@@ -64,6 +64,11 @@ class Others:
         """What this driver's trials are marked with; None where it is alone."""
         return self._drivers.name if self._drivers else None
 
+    def alive(self) -> set[str]:
+        """Return the names of the drivers that are not gone, this one's among them."""
+        known = self._drivers
+        return patiently(known.alive, self._where) if known else set()
+
     def in_turn(self, action: Callable[[], T]) -> T:
         """Do something while no other driver decides anything; patient with the storage.
 

@@ -19,7 +19,7 @@ from typing import Any, Literal
 import pyarrow.fs
 import ray
 from ray import tune
-from ray.exceptions import RayActorError
+from ray.exceptions import RayActorError, RayError
 from ray.tune.experiment import Trial
 from ray.tune.schedulers import FIFOScheduler, TrialScheduler
 from ray.tune.search import Searcher
@@ -29,15 +29,20 @@ from search_spaces.architecture import Architecture
 from search_spaces.errors import UserError
 from studies.crew import Event
 from studies.interruption import Interruption
+from studies.others import Others
 from studies.ray_cluster import Cluster
-from studies.ray_trial import TOLD, Board, Evaluation, Make, Start, Told
+from studies.ray_trial import BOARD_S, TOLD, Board, Evaluation, Make, Start, Told
 from studies.records import StudyRecord
 from studies.runner import Runner
+from studies.trial_limits import TrialLimits
 
 _CHECKPOINT = "checkpoint.safetensors"
 
 _READ_S = 0.5
 """Seconds between two looks at how far the workers' epochs are."""
+
+_FEED_S = 1.0
+"""Seconds after which what there is to do is looked for again, though nothing happened here."""
 
 
 class TuneCrew:
@@ -51,6 +56,7 @@ class TuneCrew:
         storage: Folder or URI that every node can reach, for Tune's checkpoints.
         most: Evaluations at once, at most; None for as many as there is room for.
         on_elsewhere: Told in what the environment of a worker differs from the study's.
+        limits: What a trial may take; the process of one that takes more is killed.
     """
 
     apart = True
@@ -64,12 +70,14 @@ class TuneCrew:
         storage: str,
         most: int | None = None,
         on_elsewhere: Callable[[Sequence[str]], None] | None = None,
+        limits: TrialLimits = TrialLimits(),  # noqa: B008 - it is frozen
     ) -> None:
         self._make, self._objectives, self._cluster = make, tuple(objectives), cluster
         self._artefacts, self._storage, self._most = artefacts, storage, most
-        self._on_elsewhere = on_elsewhere
+        self._on_elsewhere, self.limits = on_elsewhere, limits
         self._asked: list[Start] = []
         self._goes_on = True
+        self._experiment = _EXPERIMENT
 
     @property
     def size(self) -> int:
@@ -94,8 +102,7 @@ class TuneCrew:
             Interrupted: the user wants it to stop; what runs is left to be resumed.
         """
         interruption = interruption or Interruption()
-        folder = f"{self._storage}/{_EXPERIMENT}"
-        _remove(folder)  # of a driver that was killed
+        folder = self._take_folder(runner.store.others)
         try:
             with runner.blameless(), interruption.held():
                 self._tuner(_Callbacks(self, runner, interruption)).fit()
@@ -103,9 +110,22 @@ class TuneCrew:
             _remove(folder)
         return runner.close()
 
+    def _take_folder(self, others: Others) -> str:
+        """Choose this driver's folder in the storage; remove those of drivers that are gone."""
+        for name in _folders_below(self._storage):
+            owner = name.removeprefix(_EXPERIMENT).removeprefix("-")
+            if name.startswith(_EXPERIMENT) and owner not in others.alive():
+                _remove(f"{self._storage}/{name}")
+        self._experiment = f"{_EXPERIMENT}-{others.me}" if others.me else _EXPERIMENT
+        return f"{self._storage}/{self._experiment}"
+
     def _tuner(self, callbacks: _Callbacks) -> tune.Tuner:
         trainable = tune.with_parameters(
-            Evaluation, make=self._make, objectives=self._objectives, board=callbacks.board
+            Evaluation,
+            make=self._make,
+            objectives=self._objectives,
+            board=callbacks.board,
+            limits=self.limits,
         )
         return tune.Tuner(
             tune.with_resources(trainable, self._cluster.need),
@@ -113,12 +133,13 @@ class TuneCrew:
                 search_alg=_Searcher(callbacks),
                 scheduler=_Scheduler(callbacks),
                 num_samples=-1,
-                reuse_actors=True,
+                # Where memory is limited, a trial is not to pay for what another left behind.
+                reuse_actors=self.limits.memory_bytes is None,
                 trial_name_creator=_name,
                 trial_dirname_creator=_folder_name,
             ),
             run_config=tune.RunConfig(
-                name=_EXPERIMENT,
+                name=self._experiment,
                 storage_path=self._storage,
                 verbose=0,
                 callbacks=[_Watcher(callbacks)],
@@ -161,7 +182,7 @@ class TuneCrew:
         path = self._artefacts / digest / _CHECKPOINT
         if not path.exists():
             return None
-        target = f"{self._storage}/{_EXPERIMENT}/resumed/{digest}"
+        target = f"{self._storage}/{self._experiment}/resumed/{digest}"
         filesystem, inner = pyarrow.fs.FileSystem.from_uri(target)
         filesystem.create_dir(inner)
         pyarrow.fs.copy_files(
@@ -174,7 +195,8 @@ class TuneCrew:
 
 
 _EXPERIMENT = "tune"
-"""Tune's folder in the storage; nothing in it is needed after a run."""
+"""Tune's folder in the storage, before the driver's name if it has one; nothing in it is needed
+after a run."""
 
 _REMOVALS = 5
 """Times that removing a folder is tried."""
@@ -193,6 +215,7 @@ class _Callbacks:
         self._crew, self._runner, self._interruption = crew, runner, interruption
         self._running: set[int] = set()
         self._error: Exception | None = None
+        self._feed_at = 0.0
         self._board = Board.beside_the_driver()
         self._reading: Any = None
         self._read = time.monotonic()
@@ -206,11 +229,16 @@ class _Callbacks:
         """Return what to evaluate next, None while there is nothing, `FINISHED` at the end."""
         if self._error:
             raise self._error
+        if time.monotonic() < self._feed_at:
+            return None
         going_on, start = self._runner.feed(), self._crew.take()
-        if start is None:
-            return None if going_on else Searcher.FINISHED
-        self._running.add(start.number)
-        return {"start": start}
+        if start is not None:
+            self._running.add(start.number)
+            return {"start": start}
+        if going_on or self._runner.store.others.wait():
+            self._feed_at = time.monotonic() + _FEED_S
+            return None
+        return Searcher.FINISHED
 
     def result(self, start: Start, told: Told) -> str:
         """Hand a finding to the runner; return Tune's word for its decision."""
@@ -225,6 +253,7 @@ class _Callbacks:
         """Take over what a worker wrote."""
         try:
             self._crew.receive(start.architecture.digest, checkpoint)
+            self._runner.store.push(start.number)
         except OSError as error:
             self._error = self._error or UserError(f"{error.filename}: {error.strerror}")
 
@@ -241,9 +270,20 @@ class _Callbacks:
         self._handle(Event(start.number, kind, reason=told.reason))
 
     def died(self, start: Start) -> None:
-        """Tell the runner that a worker is gone; it begins the trial again."""
+        """Tell the runner that a worker is gone; unless a limit is why, its trial begins again."""
         self._running.discard(start.number)
-        self._handle(Event(start.number, "died", reason="its process is gone"))
+        if reason := self._excess(start.number):
+            self._crew.forget(start.architecture.digest)
+            self._handle(Event(start.number, "failed", reason=reason))
+        else:
+            self._handle(Event(start.number, "died", reason="its process is gone"))
+
+    def _excess(self, number: int) -> str | None:
+        if self._crew.limits:
+            with suppress(RayError):
+                found: str | None = ray.get(self._board.excess.remote(number), timeout=BOARD_S)
+                return found
+        return None
 
     def between_events(self) -> None:
         """Stop here if the user wants to: nothing is being written."""
@@ -266,6 +306,8 @@ class _Callbacks:
     def _handle(self, event: Event) -> None:
         if self._error:
             return
+        if event.kind != "batch":
+            self._feed_at = 0.0
         try:
             self._runner.handle(event)
         except Exception as error:
@@ -347,6 +389,12 @@ def _remove_trial(trial: Trial) -> None:
     if storage is not None:
         _remove(storage.trial_fs_path, storage.storage_filesystem)
         shutil.rmtree(storage.trial_driver_staging_path, ignore_errors=True)
+
+
+def _folders_below(path: str) -> list[str]:
+    filesystem, inner = pyarrow.fs.FileSystem.from_uri(path)
+    found = filesystem.get_file_info(pyarrow.fs.FileSelector(inner, allow_not_found=True))
+    return [info.base_name for info in found if info.type == pyarrow.fs.FileType.Directory]
 
 
 def _remove(path: str, filesystem: Any = None) -> None:

@@ -75,6 +75,7 @@ class RaySite:
             _storage(config, str(store.folder.absolute())),
             config.workers,
             store.mark_mixed,
+            config.trial_limits,
         )
         with prepared.display:
             runner = make_runner(crew)

@@ -3,15 +3,20 @@
 from __future__ import annotations
 
 import math
+import os
 import shutil
+import signal
+import threading
 import time
 import traceback
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 import ray
+from ray.exceptions import RayError
 from ray.tune import Checkpoint, Trainable
 from ray.tune.result import SHOULD_CHECKPOINT
 from ray.util import get_node_ip_address
@@ -24,6 +29,7 @@ from search_spaces.architecture import Architecture
 from search_spaces.errors import UserError
 from studies.agreement import differing_places
 from studies.crew import Evaluate, OnBatch
+from studies.trial_limits import LOOK_S, TrialLimits
 
 if TYPE_CHECKING:
     from studies.launch import EvaluatorMaker
@@ -89,9 +95,11 @@ class Evaluation(Trainable):
         make: Make | None = None,
         objectives: Sequence[str] = (),
         board: Any = None,
+        limits: TrialLimits = TrialLimits(),  # noqa: B008 - it is frozen
     ) -> None:
         """Take up the first evaluation; everything that takes long happens in its first step."""
         assert make is not None
+        self._guard = Guard(limits, board)
         self._make, self._objectives, self._board = make, objectives, board
         self._scratch = Path(self.logdir) / "artefacts"
         self._evaluate: Evaluate | None = None
@@ -106,7 +114,8 @@ class Evaluation(Trainable):
 
     def step(self) -> dict[str, Any]:
         """Evaluate up to the next finding. Objectives that are not known yet are NaN."""
-        told = next(self._stream)
+        with self._guard.watching(self._start.number):
+            told = next(self._stream)
         known = told.findings.objectives if told.findings else {}
         values = {name: known.get(name, math.nan) for name in self._objectives}
         return {**values, TOLD: told, SHOULD_CHECKPOINT: self._written() != self._saved}
@@ -123,6 +132,7 @@ class Evaluation(Trainable):
 
     def _begin(self, start: Start) -> None:
         shutil.rmtree(self._scratch, ignore_errors=True)
+        self._guard.forget()
         self._start, self._folder = start, self._scratch / start.architecture.digest
         self._saved = {}
         self._stream = self._evaluation(start)  # closes the one before
@@ -136,6 +146,7 @@ class Evaluation(Trainable):
                     self.load_checkpoint(folder)
             if self._evaluate is None:
                 self._evaluate = self._make(self._on_batch, self._scratch)
+            self._guard.begin()
             elsewhere = getattr(self._evaluate, "elsewhere", ())
             for findings in self._evaluate(start.architecture, start.known):
                 yield Told("found", findings, elsewhere=elsewhere)
@@ -159,11 +170,62 @@ class Evaluation(Trainable):
             self._board.note.remote(self._start.number, done, total)
 
 
+class Guard:
+    """Ends this process when the trial that it evaluates takes more than it may.
+
+    A thread looks; before it kills, it leaves the reason on the board, for the driver to find.
+
+    Args:
+        limits: What a trial may take; without any nobody looks.
+        board: Where the reason is left.
+    """
+
+    def __init__(self, limits: TrialLimits, board: Any) -> None:
+        self._limits, self._board = limits, board
+        self._watched: int | None = None
+        self._begun: float | None = None
+        if limits:
+            threading.Thread(target=self._look, name="nas-guard", daemon=True).start()
+
+    def begin(self) -> None:
+        """Start the clock of a trial: the process is ready for it."""
+        self._begun = time.monotonic()
+
+    @contextmanager
+    def watching(self, number: int) -> Iterator[None]:
+        """Look at a trial while it works: between its steps this process may wait for another."""
+        self._watched = number
+        try:
+            yield
+        finally:
+            self._watched = None
+
+    def forget(self) -> None:
+        """Stop the clock, until the next trial begins."""
+        self._begun = None
+
+    def _look(self) -> None:
+        while True:
+            time.sleep(LOOK_S)
+            number = self._watched
+            if number is None:
+                continue
+            if (reason := self._limits.excess(self._begun, os.getpid())) is not None:
+                with suppress(RayError):  # the board is gone; the driver will see that this died
+                    ray.get(self._board.exceeded.remote(number, reason), timeout=BOARD_S)
+                os.kill(os.getpid(), signal.SIGKILL)
+
+
+BOARD_S = 10.0
+"""Seconds in which the board must answer."""
+
+
 class Board:
-    """Where workers write how far their epochs are, for the driver to read; a Ray actor."""
+    """Where workers write how far they are, for the driver to read; a Ray actor."""
 
     def __init__(self) -> None:
         self._batches: dict[int, tuple[int, int]] = {}
+        self._reasons: dict[int, str] = {}
 
     @classmethod
     def beside_the_driver(cls) -> Any:
@@ -178,9 +240,17 @@ class Board:
         self._batches[number] = done, total
 
     def read(self) -> dict[int, tuple[int, int]]:
-        """Return what was noted since the last time."""
+        """Return the batches that were noted since the last time."""
         read, self._batches = self._batches, {}
         return read
+
+    def exceeded(self, number: int, reason: str) -> None:
+        """Note which limit a trial exceeded: its process is about to end."""
+        self._reasons[number] = reason
+
+    def excess(self, number: int) -> str | None:
+        """Return which limit a trial whose process ended had exceeded, if any."""
+        return self._reasons.pop(number, None)
 
 
 @dataclass

@@ -101,7 +101,7 @@ class Trials:
                 return False
             return True
 
-        self._push(number)
+        self.push(number)
         self._counts.pop(number, None)
         return self.others.in_turn(told)
 
@@ -130,7 +130,7 @@ class Trials:
     def keep(self, number: int, findings: Findings, stopped: bool = False) -> None:
         """Record what is known of a trial that is not over; it may be `stopped` for the time."""
         self._if_mine(number, findings=asdict(findings), stopped=stopped)
-        self._push(number)
+        self.push(number)
 
     def count_start(self, number: int) -> int:
         """Count a start of a trial's evaluation; return how many there were without progress.
@@ -151,7 +151,7 @@ class Trials:
             forgotten = {"starts": 0} if counts["starts"] else {}
             counts |= {"epochs": epochs, **forgotten}
             self._if_mine(number, epochs=epochs, **forgotten)
-        self._push(number)
+        self.push(number)
         return further
 
     def forget_starts(self, number: int) -> None:
@@ -173,7 +173,8 @@ class Trials:
         if self.mirror is not None:
             self.mirror.pull(name, only)
 
-    def _push(self, number: int) -> None:
+    def push(self, number: int) -> None:
+        """Copy what is new in a trial's artefacts to where other drivers find it."""
         if self.mirror is not None and self.owns(number):
             self.mirror.push(self._frozen(number).user_attrs["candidate"]["digest"])
 

@@ -9,20 +9,17 @@ import time
 import traceback
 import warnings
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 from multiprocessing.connection import Connection
 from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import Any, Protocol
-
-import psutil
 
 from nas.evaluate import CandidateFailed, Findings
 from profiling.errors import ProfilingError
 from profiling.fresh_process import end_with_parent
 from search_spaces.architecture import Architecture
 from search_spaces.errors import UserError
-from studies.formats import format_bytes, format_duration
+from studies.trial_limits import TrialLimits, own_memory_bytes
 
 BATCH_S = 0.25
 """Seconds between two reports of a worker's progress within an epoch."""
@@ -43,23 +40,6 @@ class Evaluate(Protocol):
         Raises:
             CandidateFailed: the candidate cannot be evaluated; the study goes on without it.
         """
-
-
-@dataclass(frozen=True)
-class Limits:
-    """What one trial may take.
-
-    Attributes:
-        timeout_s: Wall-clock seconds from when a worker takes it up to its end, waiting for others'
-            measurements included; a trial that is resumed begins anew.
-        memory_bytes: Memory of the worker and the process that measures for it.
-    """
-
-    timeout_s: float | None = None
-    memory_bytes: int | None = None
-
-    def __bool__(self) -> bool:
-        return self.timeout_s is not None or self.memory_bytes is not None
 
 
 class Worker:
@@ -89,31 +69,13 @@ class Worker:
         """Start the clock: it is ready, and has taken up what it was given."""
         self._begun = time.monotonic()
 
-    def excess(self, limits: Limits) -> str | None:
+    def excess(self, limits: TrialLimits) -> str | None:
         """Say which limit what it evaluates has exceeded, if any."""
-        spent_s = 0.0 if self._begun is None else time.monotonic() - self._begun
-        if limits.timeout_s is not None and spent_s > limits.timeout_s:
-            return (
-                f"not over after {format_duration(limits.timeout_s)}, its limit (trial_timeout_s)"
-            )
-        if limits.memory_bytes is None or (used := self.memory_bytes()) <= limits.memory_bytes:
-            return None
-        return (
-            f"took {format_bytes(used)} of memory, over its limit of "
-            f"{format_bytes(limits.memory_bytes)} (trial_memory_bytes)"
-        )
+        return limits.excess(self._begun, self.process.pid)
 
     def memory_bytes(self) -> int:
-        """Memory that it and its children have for themselves.
-
-        What is read from files (libraries, memory-mapped images) is not counted: it can be dropped,
-        and is shared. Address space is no measure, since torch reserves far more than it uses.
-        """
-        try:
-            process = psutil.Process(self.process.pid)
-            return sum(map(_own_bytes, [process, *process.children()]))
-        except psutil.NoSuchProcess:
-            return 0
+        """Memory that it and its children have for themselves."""
+        return own_memory_bytes(self.process.pid)
 
     def end(self, patience_s: float = 5.0) -> str:
         """End the process, if it does not by itself, and say how it had ended."""
@@ -134,14 +96,6 @@ class Worker:
             ", and the kernel has killed for lack of memory meanwhile: "
             "use fewer --workers, or set --trial-memory"
         )
-
-
-def _own_bytes(process: psutil.Process) -> int:
-    try:
-        memory = process.memory_info()
-    except psutil.NoSuchProcess:
-        return 0
-    return int(memory.rss - getattr(memory, "shared", 0))
 
 
 def _oom_kills(table: Path = Path("/proc/vmstat")) -> int:

@@ -22,6 +22,7 @@ from studies.ray_runner import TuneCrew
 from studies.records import StudyRecord
 from studies.runner import Runner
 from studies.store import StudyStore
+from studies.trial_limits import TrialLimits
 from tests.test_runner import ENVIRONMENT
 from tests.test_stopping import Learner, asked
 
@@ -89,6 +90,11 @@ class _Files(dict[str, int]):
         maker = self.learner.maker
         if epoch == 3 and maker.befalls("killed"):
             os.kill(os.getpid(), signal.SIGKILL)
+        if epoch == 3 and maker.befalls("hung"):
+            time.sleep(600)
+        if epoch == 3 and maker.befalls("greedy"):
+            self.eaten = bytearray(os.urandom(1) * 1_600_000_000)
+            time.sleep(600)
         if epoch == 2 and maker.befalls("failed"):
             raise CandidateFailed("training diverged at epoch 2")
         if maker.befalls("refused"):
@@ -110,6 +116,7 @@ def run_on_ray(
     most: int | None = None,
     cpus: float = 1,
     address: str | None = None,
+    limits: TrialLimits = TrialLimits(),  # noqa: B008 - it is frozen
 ) -> StudyRecord:
     store, space = StudyStore(root / wanted.name), SearchSpace.load(wanted.space)
     with ray_session(RayConfig(address=address)), store.writing():
@@ -121,6 +128,7 @@ def run_on_ray(
             store.artefacts,
             str(store.folder),
             most,
+            limits=limits,
         )
         return crew.run(Runner(wanted, space, store, crew))
 

@@ -19,10 +19,11 @@ from search_spaces.references import REFERENCES
 from search_spaces.space import SearchSpace
 from studies import launch, runner, worker
 from studies.config import StudyConfig
-from studies.crew import Crew, Limits, Workers
+from studies.crew import Crew, Workers
 from studies.records import StudyRecord
 from studies.runner import Runner, Watcher
 from studies.store import StudyStore
+from studies.trial_limits import TrialLimits
 from tests.fake_crew import Mischief, TurnTaking
 from tests.fake_evaluator import FakeEvaluator
 from tests.test_runner import ENVIRONMENT, config
@@ -127,12 +128,12 @@ def test_what_is_nobody_s_fault_but_ours_or_the_user_s_ends_the_study(
 @pytest.mark.parametrize(
     ("trouble", "limits", "reason"),
     [
-        ("hung", Limits(timeout_s=1.0), r"not over after 1.00 s.*trial_timeout_s"),
-        ("greedy", Limits(memory_bytes=700_000_000), r"took .* of memory.*700.0 MB"),
+        ("hung", TrialLimits(timeout_s=1.0), r"not over after 1.00 s.*trial_timeout_s"),
+        ("greedy", TrialLimits(memory_bytes=700_000_000), r"took .* of memory.*700.0 MB"),
     ],
 )
 def test_a_trial_that_takes_too_much_fails_and_the_study_goes_on(
-    tmp_path: Path, trouble: str, limits: Limits, reason: str
+    tmp_path: Path, trouble: str, limits: TrialLimits, reason: str
 ) -> None:
     (tmp_path / trouble).write_text("1")
     asked = config(search={"sampler": "random", "trials": 2})
@@ -146,7 +147,7 @@ def test_a_trial_that_takes_too_much_fails_and_the_study_goes_on(
 
 def test_a_process_that_a_trial_left_with_much_memory_is_replaced(tmp_path: Path) -> None:
     asked = config(search={"sampler": "random", "trials": 1})
-    with Workers(1, Mischief(tmp_path), Limits(memory_bytes=2)) as crew:
+    with Workers(1, Mischief(tmp_path), TrialLimits(memory_bytes=2)) as crew:
         crew._look = lambda: None  # type: ignore[method-assign]
         run(tmp_path, asked, crew)
     assert len(processes(tmp_path)) == 3

@@ -24,7 +24,8 @@ def golden(tmp_path_factory: pytest.TempPathFactory) -> dict[str, float]:
 
 
 @pytest.mark.parametrize(
-    ("storage", "runner"), [("journal", "local"), ("postgres", "local"), ("journal", "ray")]
+    ("storage", "runner"),
+    [("journal", "local"), ("postgres", "local"), ("journal", "ray"), ("postgres", "ray")],
 )
 def test_nothing_is_lost_whatever_is_killed(
     tmp_path: Path, golden: dict[str, float], storage: str, runner: str

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import re
 import shutil
 import signal
 import subprocess
@@ -15,6 +16,7 @@ from collections.abc import Iterator
 from contextlib import suppress
 from functools import partial
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -31,11 +33,14 @@ from search_spaces.errors import UserError
 from studies import runner
 from studies.config import StudyConfig
 from studies.launch import EvaluatorMaker
+from studies.others import Others
 from studies.ray_cluster import Cluster, _remove_left_behind, _sigterm_kept
+from studies.ray_runner import TuneCrew
 from studies.ray_trial import Board, RemoteMaker
 from studies.records import StudyRecord
 from studies.runner import Watcher
 from studies.store import StudyStore
+from studies.trial_limits import TrialLimits
 from tests.command import nas
 from tests.fake_driver import until
 from tests.fake_ray import RayMaker, run_here, run_on_ray
@@ -120,6 +125,25 @@ def test_what_kills_every_worker_fails(tmp_path: Path, nodes: Any) -> None:
     record = run_on_ray(tmp_path, asked(search=search(1)), maker, most=1)
     assert [trial.state for trial in record.trials] == ["failed", "complete", "complete"]
     assert f"{runner.MAX_STARTS} times" in (record.trials[0].reason or "")
+
+
+@pytest.mark.parametrize(
+    ("trouble", "limits", "reason"),
+    [
+        ("hung", TrialLimits(timeout_s=5.0), r"not over after 5.00 s.*trial_timeout_s"),
+        ("greedy", TrialLimits(memory_bytes=1_200_000_000), r"took .* of memory.*1.2\d* GB"),
+    ],
+)
+def test_a_trial_that_takes_too_much_fails_and_the_study_goes_on(
+    tmp_path: Path, nodes: Any, trouble: str, limits: TrialLimits, reason: str
+) -> None:
+    (tmp_path / trouble).write_text("1")
+    record = run_on_ray(
+        tmp_path, asked(search=search(1)), RayMaker(tmp_path), most=1, limits=limits
+    )
+    assert [trial.state for trial in record.trials] == ["failed", "complete", "complete"]
+    assert re.search(reason, record.trials[0].reason or "")
+    check_whole(tmp_path, record, 1)
 
 
 @pytest.mark.parametrize(
@@ -219,6 +243,18 @@ class _Breaking(RayMaker):
             (self.folder / "broke").touch()
             return True
         return False
+
+
+def test_drivers_that_share_a_storage_remove_each_other_s_folders_only_when_gone(
+    tmp_path: Path,
+) -> None:
+    crew = TuneCrew(RayMaker(tmp_path), [], None, tmp_path, str(tmp_path))  # type: ignore[arg-type]
+    for name in ("tune", "tune-gone", "tune-other", "artefacts"):
+        (tmp_path / name / "inner").mkdir(parents=True)
+    others = SimpleNamespace(me="me", alive=lambda: {"me", "other"})
+    assert crew._take_folder(others) == f"{tmp_path}/tune-me"  # type: ignore[arg-type]
+    assert {path.name for path in tmp_path.iterdir()} == {"tune-other", "artefacts"}
+    assert crew._take_folder(Others()) == f"{tmp_path}/tune"
 
 
 def test_what_a_killed_driver_left_of_its_ray_is_removed(tmp_path: Path) -> None:
@@ -375,8 +411,6 @@ def test_what_cannot_be_is_refused_in_one_line(
         ({"ray": {"storage_path": "here"}}, "absolute path or a URI"),
         ({"runner": "slurm"}, "'local' or 'ray'"),
         ({"runner": "ray", "device": "cuda"}, "gpus_per_trial above 0"),
-        ({"runner": "ray", "trial_timeout_s": 60}, "trial_timeout_s: kept on this machine only"),
-        ({"runner": "ray", "trial_memory_bytes": "4GB"}, "trial_memory_bytes: kept on this"),
     ],
 )
 def test_faulty_settings_are_refused(setting: dict[str, Any], message: str) -> None:
