@@ -388,7 +388,10 @@ def _remove_trial(trial: Trial) -> None:
     storage = trial.storage
     if storage is not None:
         _remove(storage.trial_fs_path, storage.storage_filesystem)
-        shutil.rmtree(storage.trial_driver_staging_path, ignore_errors=True)
+        staging = Path(storage.trial_driver_staging_path)
+        shutil.rmtree(staging, ignore_errors=True)
+        # If the worker dies now, before it is given something else, Tune writes its error there.
+        staging.mkdir(parents=True, exist_ok=True)
 
 
 def _folders_below(path: str) -> list[str]:

@@ -19,10 +19,12 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import pyarrow.fs
 import pytest
 import ray
 from ray.cluster_utils import Cluster as Nodes
 from ray.exceptions import RayActorError
+from ray.tune.experiment import Trial
 
 from nas.checkpoint import load_vae
 from nas.evaluate import Findings
@@ -35,7 +37,7 @@ from studies.config import StudyConfig
 from studies.launch import EvaluatorMaker
 from studies.others import Others
 from studies.ray_cluster import Cluster, _remove_left_behind, _sigterm_kept
-from studies.ray_runner import TuneCrew
+from studies.ray_runner import TuneCrew, _remove_trial
 from studies.ray_trial import Board, RemoteMaker
 from studies.records import StudyRecord
 from studies.runner import Watcher
@@ -243,6 +245,27 @@ class _Breaking(RayMaker):
             (self.folder / "broke").touch()
             return True
         return False
+
+
+def test_a_worker_that_dies_after_its_trial_is_over_leaves_its_error_with_tune(
+    tmp_path: Path,
+) -> None:
+    there, staging = tmp_path / "there", tmp_path / "staging" / "trial"
+    for folder in (there, staging):
+        folder.mkdir(parents=True)
+        (folder / "file").touch()
+    storage = SimpleNamespace(
+        trial_fs_path=str(there),
+        storage_filesystem=pyarrow.fs.LocalFileSystem(),
+        trial_driver_staging_path=str(staging),
+    )
+    trial = Trial("nas", stub=True, trial_id="1")
+    trial.storage = storage  # type: ignore[assignment]
+    _remove_trial(trial)
+    assert not there.exists()
+    assert list(staging.iterdir()) == []
+    trial.handle_error(RayActorError())
+    assert "error.pkl" in {path.name for path in staging.iterdir()}
 
 
 def test_drivers_that_share_a_storage_remove_each_other_s_folders_only_when_gone(
