@@ -160,7 +160,7 @@ def _point(study: StudyRecord, trial: TrialRecord, on_front: bool) -> dict[str, 
 def hover(study: StudyRecord, trial: TrialRecord) -> str:
     """Describe a trial in a plot's tooltip: name, objectives, architecture in short lines."""
     lines = [f"<b>{html.escape(trial.name)}</b>"]
-    for objective in study.objectives:
+    for objective in (*study.objectives, *study.recorded):
         value = format_value(objective, trial.objectives[objective.name])
         if objective.name in trial.intervals:
             low, high = (format_value(objective, v) for v in trial.intervals[objective.name])

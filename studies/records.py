@@ -13,7 +13,7 @@ from typing import Any, Literal
 import numpy as np
 import numpy.typing as npt
 
-from nas.objectives import Objective, nondominated
+from nas.objectives import DEFAULT_OBJECTIVES, OBJECTIVES, Objective, nondominated
 from search_spaces.architecture import Architecture
 from search_spaces.errors import UserError
 
@@ -146,6 +146,16 @@ class StudyRecord:
     def objective_names(self) -> tuple[str, ...]:
         """Names of the objectives, in the study's order."""
         return tuple(objective.name for objective in self.objectives)
+
+    @cached_property
+    def recorded(self) -> tuple[Objective, ...]:
+        """The default objectives that were not asked for, but are known of every complete trial."""
+        known = [trial.objectives.keys() for trial in self.complete]
+        return tuple(
+            OBJECTIVES[name]
+            for name in DEFAULT_OBJECTIVES
+            if known and name not in self.objective_names and all(name in one for one in known)
+        )
 
     def trial(self, number: int) -> TrialRecord:
         """Return the trial of that number; raise `KeyError` if there is none."""

@@ -163,6 +163,9 @@ def _compared(study: StudyRecord, trial: TrialRecord, reference: TrialRecord) ->
 def _front(study: StudyRecord) -> dict[str, Any]:
     metrics = tables.quality_metrics(study)
     heads = [(axis_title(o), o.explanation) for o in study.objectives]
+    heads += [
+        (axis_title(o), f"{o.explanation}; recorded, no objective here") for o in study.recorded
+    ]
     heads += [(_metric_title(name), "higher is better") for name in metrics]
     best = {trial.number for trial in _best_found(study)}
     listed = [trial for trial in study.front if trial.reference or trial.number in best]
@@ -189,7 +192,7 @@ def _front_row(study: StudyRecord, trial: TrialRecord, metrics: Sequence[str]) -
             "interval": _interval(objective, trial),
             "busy": trial.contended and objective.cost == "device",
         }
-        for objective in study.objectives
+        for objective in (*study.objectives, *study.recorded)
     ]
     for name in metrics:
         value = trial.metrics.get(name)

@@ -20,6 +20,7 @@ from studies.figure_style import log_ticks, marks_in, reference_marks
 from studies.figure_tables import (
     curve_table,
     drawn_share,
+    hover,
     hovers,
     hypervolume_table,
     plotted,
@@ -212,6 +213,14 @@ def test_front_table_holds_values_and_intervals() -> None:
     assert table.loc[0, "params_low"] == 490
     assert table.loc[0, "psnr_db"] == 21.0
     assert table["psnr_db"].isna().tolist() == [False, True]
+
+
+def test_costs_that_are_no_objective_are_shown_where_all_have_them() -> None:
+    members = [replace(t, objectives={**t.objectives, "macs": 2e6}) for t in SMALL.trials]
+    told = study(*members)
+    assert [objective.name for objective in told.recorded] == ["macs"]
+    assert "MACs: 2.00 M" in hover(told, members[2])
+    assert SMALL.recorded == study(SMALL.trials[0], *members[1:]).recorded == ()
 
 
 def test_missing_and_failed_references_are_said() -> None:

@@ -32,16 +32,20 @@ def print_study(record: StudyRecord) -> None:
     table.add_column("model", no_wrap=True)
     for objective in record.objectives:
         table.add_column(noun(objective), justify="right", min_width=9)
+    for objective in record.recorded:
+        table.add_column(f"({noun(objective)})", justify="right", min_width=9, style="dim")
     members = compared_members(record)
     shown = [*record.references.values(), *spread(members, _ROWS)]
     front = {trial.number for trial in record.front}
     for trial in shown:
-        values = [format_value(o, trial.objectives[o.name]) for o in record.objectives]
+        told = (*record.objectives, *record.recorded)
+        values = [format_value(o, trial.objectives[o.name]) for o in told]
         mark = "*" if trial.number in front else ""
         style = "cyan" if trial.reference else ""
         table.add_row(trial.name + mark, *values, style=style)
     stdout.print(table)
-    stdout.print("[dim]* on the Pareto front[/dim]\n")
+    beside = "; in brackets: recorded, no objective" if record.recorded else ""
+    stdout.print(f"[dim]* on the Pareto front{beside}[/dim]\n")
     if len(members) > _ROWS:
         stdout.print(
             f"{_ROWS} of {len(members):,} architectures on the front, evenly spread; all of them: "
