@@ -117,10 +117,11 @@ def run_on_ray(
     cpus: float = 1,
     address: str | None = None,
     limits: TrialLimits = TrialLimits(),  # noqa: B008 - it is frozen
+    artefacts: str | None = None,
 ) -> StudyRecord:
     store, space = StudyStore(root / wanted.name), SearchSpace.load(wanted.space)
     with ray_session(RayConfig(address=address)), store.writing():
-        store.create(wanted, space, ENVIRONMENT)
+        store.create(wanted, space, ENVIRONMENT, artefacts=artefacts)
         crew = TuneCrew(
             maker,
             wanted.objectives,

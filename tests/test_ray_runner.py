@@ -35,6 +35,7 @@ from search_spaces.errors import UserError
 from studies import runner
 from studies.config import StudyConfig
 from studies.launch import EvaluatorMaker
+from studies.mirror import Mirror
 from studies.others import Others
 from studies.ray_cluster import Cluster, _remove_left_behind, _sigterm_kept
 from studies.ray_runner import TuneCrew, _remove_trial
@@ -119,6 +120,27 @@ def test_two_at_a_time_with_whatever_befalls_them(tmp_path: Path, nodes: Any) ->
     assert len({process for *_, process, _ in maker.log}) >= 2
     assert max(trained(maker).values()) == 1  # killed ones went on from their last epoch
     check_whole(tmp_path, record, 8)
+
+
+def test_every_checkpoint_goes_to_the_store_of_artefacts_as_it_arrives(
+    tmp_path: Path, nodes: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pushed: list[str] = []
+    push = Mirror._push
+
+    def noted(mirror: Mirror, path: Path) -> None:
+        pushed.append(path.read_text())
+        push(mirror, path)
+
+    monkeypatch.setattr(Mirror, "_push", noted)
+    there = tmp_path / "there"
+    wanted = asked(search=search(1))
+    record = run_on_ray(tmp_path, wanted, RayMaker(tmp_path), most=1, artefacts=there.as_uri())
+    for epoch in range(1, EPOCHS):  # the file of the last one is replaced by the weights
+        assert pushed.count(str(epoch)) >= 3
+    for trial in record.complete:
+        names = [path.name for path in (there / trial.digest).iterdir()]
+        assert names == ["weights.safetensors"]
 
 
 def test_what_kills_every_worker_fails(tmp_path: Path, nodes: Any) -> None:
