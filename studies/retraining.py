@@ -161,7 +161,9 @@ class Results:
         test = self._made_with["images"]["test"]
         rates = list(self.budget.rates)
         told = {"seeds": seeds, "learning_rates": rates, "judged_on": f"{test:,} test images"}
-        training = {**self._made_with["training"], "learning_rate": rates[0]}
+        training = dict(self._made_with["training"])
+        if len(rates) == 1:  # else each model has its own
+            training["learning_rate"] = rates[0]
         config = {**study.config, "data": self._made_with["data"],
                   "training": training, FOLDER: told}  # fmt: skip
         environment = {**study.environment, "images": self._made_with["images"]}

@@ -66,6 +66,7 @@ def test_at_equal_epochs_the_best_lose_little_and_cost_a_fraction() -> None:
     record = Results(study, budget, facts).record(study)
     original = record.references["original"]
     assert original.metrics["learning_rate"] == 3e-4  # at 1e-3 it goes astray
+    assert "learning_rate" not in record.config["training"]  # each has its own
     found = {trial.number: trial for trial in record.complete if not trial.reference}
     assert set(found) == {24, 42}
     for trial in found.values():
