@@ -30,8 +30,9 @@ from search_spaces.errors import UserError
 from studies.crew import Event
 from studies.interruption import Interruption
 from studies.others import Others
+from studies.ray_board import BOARD_S, Board
 from studies.ray_cluster import Cluster
-from studies.ray_trial import BOARD_S, TOLD, Board, Evaluation, Make, Start, Told
+from studies.ray_trial import TOLD, Evaluation, Make, Start, Told
 from studies.records import StudyRecord
 from studies.runner import Runner
 from studies.trial_limits import TrialLimits

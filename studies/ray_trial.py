@@ -3,24 +3,17 @@
 from __future__ import annotations
 
 import math
-import os
 import shutil
-import signal
-import threading
 import time
 import traceback
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-import ray
-from ray.exceptions import RayError
 from ray.tune import Checkpoint, Trainable
 from ray.tune.result import SHOULD_CHECKPOINT
 from ray.util import get_node_ip_address
-from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from nas.evaluate import CandidateFailed, Evaluator, Findings
 from profiling.environment import fingerprint
@@ -29,7 +22,8 @@ from search_spaces.architecture import Architecture
 from search_spaces.errors import UserError
 from studies.agreement import differing_places
 from studies.crew import Evaluate, OnBatch
-from studies.trial_limits import LOOK_S, TrialLimits
+from studies.ray_board import Guard
+from studies.trial_limits import TrialLimits
 
 if TYPE_CHECKING:
     from studies.launch import EvaluatorMaker
@@ -168,89 +162,6 @@ class Evaluation(Trainable):
         if self._board is not None and now - self._reported >= BATCH_S:
             self._reported = now
             self._board.note.remote(self._start.number, done, total)
-
-
-class Guard:
-    """Ends this process when the trial that it evaluates takes more than it may.
-
-    A thread looks; before it kills, it leaves the reason on the board, for the driver to find.
-
-    Args:
-        limits: What a trial may take; without any nobody looks.
-        board: Where the reason is left.
-    """
-
-    def __init__(self, limits: TrialLimits, board: Any) -> None:
-        self._limits, self._board = limits, board
-        self._watched: int | None = None
-        self._begun: float | None = None
-        if limits:
-            threading.Thread(target=self._look, name="nas-guard", daemon=True).start()
-
-    def begin(self) -> None:
-        """Start the clock of a trial: the process is ready for it."""
-        self._begun = time.monotonic()
-
-    @contextmanager
-    def watching(self, number: int) -> Iterator[None]:
-        """Look at a trial while it works: between its steps this process may wait for another."""
-        self._watched = number
-        try:
-            yield
-        finally:
-            self._watched = None
-
-    def forget(self) -> None:
-        """Stop the clock, until the next trial begins."""
-        self._begun = None
-
-    def _look(self) -> None:
-        while True:
-            time.sleep(LOOK_S)
-            number = self._watched
-            if number is None:
-                continue
-            if (reason := self._limits.excess(self._begun, os.getpid())) is not None:
-                with suppress(RayError):  # the board is gone; the driver will see that this died
-                    ray.get(self._board.exceeded.remote(number, reason), timeout=BOARD_S)
-                os.kill(os.getpid(), signal.SIGKILL)
-
-
-BOARD_S = 10.0
-"""Seconds in which the board must answer."""
-
-
-class Board:
-    """Where workers write how far they are, for the driver to read; a Ray actor."""
-
-    def __init__(self) -> None:
-        self._batches: dict[int, tuple[int, int]] = {}
-        self._reasons: dict[int, str] = {}
-
-    @classmethod
-    def beside_the_driver(cls) -> Any:
-        """Return a handle of a new one, on the driver's node: it must not go with a worker's."""
-        node = ray.get_runtime_context().get_node_id()
-        strategy = NodeAffinitySchedulingStrategy(node, soft=False)
-        options = {"num_cpus": 0, "max_restarts": -1, "scheduling_strategy": strategy}
-        return ray.remote(cls).options(**options).remote()
-
-    def note(self, number: int, done: int, total: int) -> None:
-        """Note a trial's batches, done and in all."""
-        self._batches[number] = done, total
-
-    def read(self) -> dict[int, tuple[int, int]]:
-        """Return the batches that were noted since the last time."""
-        read, self._batches = self._batches, {}
-        return read
-
-    def exceeded(self, number: int, reason: str) -> None:
-        """Note which limit a trial exceeded: its process is about to end."""
-        self._reasons[number] = reason
-
-    def excess(self, number: int) -> str | None:
-        """Return which limit a trial whose process ended had exceeded, if any."""
-        return self._reasons.pop(number, None)
 
 
 @dataclass

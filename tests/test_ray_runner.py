@@ -37,9 +37,10 @@ from studies.config import StudyConfig
 from studies.launch import EvaluatorMaker
 from studies.mirror import Mirror
 from studies.others import Others
+from studies.ray_board import Board
 from studies.ray_cluster import Cluster, _remove_left_behind, _sigterm_kept
 from studies.ray_runner import TuneCrew, _remove_trial
-from studies.ray_trial import Board, RemoteMaker
+from studies.ray_trial import RemoteMaker
 from studies.records import StudyRecord
 from studies.runner import Watcher
 from studies.store import StudyStore
