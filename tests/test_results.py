@@ -57,7 +57,7 @@ def retrained(study: StudyRecord, name: str = "results.json") -> dict[str, Any]:
     return told
 
 
-def test_at_equal_epochs_the_best_lose_little_and_cost_a_fraction() -> None:
+def test_at_equal_epochs_original_is_beaten_in_everything() -> None:
     study = StudyStore.open(ROOT, "lowest-loss").record()
     told = retrained(study)
     data, training = DataConfig(**told["data"]), TrainingConfig(**told["training"])
@@ -68,14 +68,17 @@ def test_at_equal_epochs_the_best_lose_little_and_cost_a_fraction() -> None:
     assert original.metrics["learning_rate"] == 3e-4  # at 1e-3 it goes astray
     assert "learning_rate" not in record.config["training"]  # each has its own
     found = {trial.number: trial for trial in record.complete if not trial.reference}
-    assert set(found) == {24, 42}
-    for trial in found.values():
+    assert set(found) == {24, 42, 122, 130, 136}
+    lowest = original.intervals["reconstruction_loss"][0]
+    for number in (122, 130):  # their highest seed is below the lowest of `original`
+        assert found[number].intervals["reconstruction_loss"][1] < lowest
+    for number, trial in found.items():
         worse = trial.objectives["reconstruction_loss"] / original.objectives["reconstruction_loss"]
-        assert worse < 1.02
+        assert worse < (0.98 if number > 42 else 1.02)
         assert trial.metrics["total_loss"] < original.metrics["total_loss"]
-        assert trial.objectives["params"] * 35 < original.objectives["params"]
-        assert trial.objectives["macs"] * 16 < original.objectives["macs"]
-        assert trial.objectives["latency_ms"] * 5 < original.objectives["latency_ms"]
+        assert trial.objectives["params"] * 10 < original.objectives["params"]
+        assert trial.objectives["macs"] * 5 < original.objectives["macs"]
+        assert trial.objectives["latency_ms"] * 3 < original.objectives["latency_ms"]
 
 
 def test_in_the_time_that_original_trains_another_reaches_a_lower_loss() -> None:
