@@ -23,6 +23,9 @@ _GB = 1_000_000_000
 
 _FOLDER = "nas-ray-"
 
+_PATIENCE_S = 3.0
+"""Seconds in which what a local Ray started may end by itself."""
+
 _LOOK_AGAIN_S = 2.0
 """Nodes come and go: this long what was seen of them is believed."""
 
@@ -159,8 +162,22 @@ def _started(config: RayConfig) -> Iterator[None]:
             )
         yield
     finally:
+        started = _started_in(folder)
         ray.shutdown()
+        for process in psutil.wait_procs(started, timeout=_PATIENCE_S)[1]:
+            with suppress(psutil.Error):
+                process.kill()
         shutil.rmtree(folder, ignore_errors=True)
+
+
+def _started_in(folder: Path) -> list[psutil.Process]:
+    """Return the processes of the local Ray of a folder, and all below them."""
+    found: list[psutil.Process] = []
+    for child in psutil.Process().children():
+        with suppress(psutil.Error):
+            if any(str(folder) in word for word in child.cmdline()):
+                found += [child, *child.children(recursive=True)]
+    return found
 
 
 def _remove_left_behind() -> None:

@@ -11,6 +11,7 @@ from __future__ import annotations
 import shutil
 import tempfile
 import time
+import uuid
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from pathlib import Path
@@ -103,22 +104,25 @@ class TuneCrew:
             Interrupted: the user wants it to stop; what runs is left to be resumed.
         """
         interruption = interruption or Interruption()
-        folder = self._take_folder(runner.store.others)
+        self._take_folder(runner.store.others)
         try:
             with runner.blameless(), interruption.held():
                 self._tuner(_Callbacks(self, runner, interruption)).fit()
         finally:
-            _remove(folder)
+            self.remove_folder()
         return runner.close()
 
-    def _take_folder(self, others: Others) -> str:
+    def remove_folder(self) -> None:
+        """Remove this driver's folder in the storage, if it is there."""
+        _remove(f"{self._storage}/{self._experiment}")
+
+    def _take_folder(self, others: Others) -> None:
         """Choose this driver's folder in the storage; remove those of drivers that are gone."""
         for name in _folders_below(self._storage):
-            owner = name.removeprefix(_EXPERIMENT).removeprefix("-")
+            owner = name.removeprefix(_EXPERIMENT)
             if name.startswith(_EXPERIMENT) and owner not in others.alive():
                 _remove(f"{self._storage}/{name}")
-        self._experiment = f"{_EXPERIMENT}-{others.me}" if others.me else _EXPERIMENT
-        return f"{self._storage}/{self._experiment}"
+        self._experiment = f"{_EXPERIMENT}{others.me or uuid.uuid4().hex[:8]}"
 
     def _tuner(self, callbacks: _Callbacks) -> tune.Tuner:
         trainable = tune.with_parameters(
@@ -195,9 +199,9 @@ class TuneCrew:
         return target
 
 
-_EXPERIMENT = "tune"
-"""Tune's folder in the storage, before the driver's name if it has one; nothing in it is needed
-after a run."""
+_EXPERIMENT = "tune-"
+"""What Tune's folders in the storage begin with, each driver's with a name of its own. Nothing in
+them is needed after a run."""
 
 _REMOVALS = 5
 """Times that removing a folder is tried."""

@@ -30,18 +30,23 @@ def ray_site(config: StudyConfig, memory_bytes: int, bar: ProgressBar) -> Iterat
     Raises:
         UserError: there is no such cluster, or no node of it has room for a trial.
     """
-    with ExitStack() as stack:
+    with ExitStack() as afterwards, ExitStack() as session:
         with bar("starting Ray" if config.ray.address is None else "connecting to Ray"):
-            stack.enter_context(ray_session(config.ray))
-            site = RaySite(Cluster(_need(config, memory_bytes)))
+            session.enter_context(ray_session(config.ray))
+            site = RaySite(Cluster(_need(config, memory_bytes)), afterwards)
         yield site
 
 
 class RaySite:
-    """Where a study's trials run: each in a worker on a node that has room."""
+    """Where a study's trials run: each in a worker on a node that has room.
 
-    def __init__(self, cluster: Cluster) -> None:
-        self._cluster = cluster
+    Args:
+        cluster: The nodes.
+        afterwards: Is closed when the connection to Ray has ended, and with it a local one.
+    """
+
+    def __init__(self, cluster: Cluster, afterwards: ExitStack) -> None:
+        self._cluster, self._afterwards = cluster, afterwards
 
     def call(self, function: Callable[..., Any], *args: Any) -> Any:
         """Call a function on a node."""
@@ -77,6 +82,7 @@ class RaySite:
             store.mark_mixed,
             config.trial_limits,
         )
+        self._afterwards.callback(crew.remove_folder)  # workers that are ending still write there
         with prepared.display:
             runner = make_runner(crew)
             return crew.run(runner, prepared.interruption), runner.gave_up

@@ -89,7 +89,7 @@ def check_whole(root: Path, record: StudyRecord, trials: int) -> None:
         folder = record.folder / "artefacts" / trial.digest
         assert (folder / "weights.safetensors").read_text() == trial.digest
         assert not (folder / "checkpoint.safetensors").exists()
-    assert not (record.folder / "tune").exists()
+    assert not list(record.folder.glob("tune*"))
 
 
 @pytest.mark.parametrize("sampler", ["tpe", "random"])
@@ -295,12 +295,15 @@ def test_drivers_that_share_a_storage_remove_each_other_s_folders_only_when_gone
     tmp_path: Path,
 ) -> None:
     crew = TuneCrew(RayMaker(tmp_path), [], None, tmp_path, str(tmp_path))  # type: ignore[arg-type]
-    for name in ("tune", "tune-gone", "tune-other", "artefacts"):
+    for name in ("tune-gone", "tune-other", "tune-me", "artefacts"):
         (tmp_path / name / "inner").mkdir(parents=True)
     others = SimpleNamespace(me="me", alive=lambda: {"me", "other"})
-    assert crew._take_folder(others) == f"{tmp_path}/tune-me"  # type: ignore[arg-type]
+    crew._take_folder(others)  # type: ignore[arg-type]
+    assert {path.name for path in tmp_path.iterdir()} == {"tune-other", "tune-me", "artefacts"}
+    crew.remove_folder()
     assert {path.name for path in tmp_path.iterdir()} == {"tune-other", "artefacts"}
-    assert crew._take_folder(Others()) == f"{tmp_path}/tune"
+    crew._take_folder(Others())
+    assert {path.name for path in tmp_path.iterdir()} == {"artefacts"}
 
 
 def test_what_a_killed_driver_left_of_its_ray_is_removed(tmp_path: Path) -> None:
