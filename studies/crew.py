@@ -17,7 +17,7 @@ from typing import Literal, Protocol, Self
 from nas.evaluate import CandidateFailed, Findings
 from search_spaces.architecture import Architecture
 from search_spaces.errors import UserError
-from studies.trial_limits import LOOK_S, TrialLimits
+from studies.trial_limits import LOOK_S, UNLIMITED, TrialLimits
 from studies.worker import Evaluate, OnBatch, Worker
 
 __all__ = ["Alone", "Crew", "Evaluate", "Event", "Interrupted", "OnBatch", "Workers"]
@@ -131,7 +131,7 @@ class Workers:
         self,
         size: int,
         make: Callable[[OnBatch], Evaluate],
-        limits: TrialLimits = TrialLimits(),  # noqa: B008 - it is frozen
+        limits: TrialLimits = UNLIMITED,
     ) -> None:
         self.size, self._make, self._limits = size, make, limits
         self._idle: list[Worker] = []

@@ -8,16 +8,13 @@ so either can go on with what the other began. The Optuna storage stays the only
 
 from __future__ import annotations
 
-import shutil
 import tempfile
 import time
-import uuid
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any, Literal
 
-import pyarrow.fs
 import ray
 from ray import tune
 from ray.exceptions import RayActorError, RayError
@@ -30,13 +27,13 @@ from search_spaces.architecture import Architecture
 from search_spaces.errors import UserError
 from studies.crew import Event
 from studies.interruption import Interruption
-from studies.others import Others
 from studies.ray_board import BOARD_S, Board
 from studies.ray_cluster import Cluster
+from studies.ray_folder import TuneFolder, remove_trial
 from studies.ray_trial import TOLD, Evaluation, Make, Start, Told
 from studies.records import StudyRecord
 from studies.runner import Runner
-from studies.trial_limits import TrialLimits
+from studies.trial_limits import UNLIMITED, TrialLimits
 
 _CHECKPOINT = "checkpoint.safetensors"
 
@@ -55,7 +52,7 @@ class TuneCrew:
         objectives: Names of the study's objectives; every result holds all of them.
         cluster: Where trials run.
         artefacts: The study's folder of artefacts.
-        storage: Folder or URI that every node can reach, for Tune's checkpoints.
+        folder: Where workers put what they write; whoever made it removes it.
         most: Evaluations at once, at most; None for as many as there is room for.
         on_elsewhere: Told in what the environment of a worker differs from the study's.
         limits: What a trial may take; the process of one that takes more is killed.
@@ -69,17 +66,16 @@ class TuneCrew:
         objectives: Sequence[str],
         cluster: Cluster,
         artefacts: Path,
-        storage: str,
+        folder: TuneFolder,
         most: int | None = None,
         on_elsewhere: Callable[[Sequence[str]], None] | None = None,
-        limits: TrialLimits = TrialLimits(),  # noqa: B008 - it is frozen
+        limits: TrialLimits = UNLIMITED,
     ) -> None:
         self._make, self._objectives, self._cluster = make, tuple(objectives), cluster
-        self._artefacts, self._storage, self._most = artefacts, storage, most
+        self._artefacts, self._folder, self._most = artefacts, folder, most
         self._on_elsewhere, self.limits = on_elsewhere, limits
         self._asked: list[Start] = []
         self._goes_on = True
-        self._experiment = _EXPERIMENT
 
     @property
     def size(self) -> int:
@@ -88,7 +84,8 @@ class TuneCrew:
 
     def start(self, number: int, architecture: Architecture, known: Findings | None = None) -> None:
         """Have it evaluated from where an earlier evaluation left its checkpoint."""
-        checkpoint = self._handed_over(architecture.digest)
+        path = self._artefacts / architecture.digest / _CHECKPOINT
+        checkpoint = self._folder.hand_over(path) if path.exists() else None
         self._asked.append(Start(number, architecture, known, checkpoint))
 
     def answer(self, number: int, go_on: bool) -> None:
@@ -104,25 +101,10 @@ class TuneCrew:
             Interrupted: the user wants it to stop; what runs is left to be resumed.
         """
         interruption = interruption or Interruption()
-        self._take_folder(runner.store.others)
-        try:
-            with runner.blameless(), interruption.held():
-                self._tuner(_Callbacks(self, runner, interruption)).fit()
-        finally:
-            self.remove_folder()
+        self._folder.take(runner.store.others)
+        with runner.blameless(), interruption.held():
+            self._tuner(_Callbacks(self, runner, interruption)).fit()
         return runner.close()
-
-    def remove_folder(self) -> None:
-        """Remove this driver's folder in the storage, if it is there."""
-        _remove(f"{self._storage}/{self._experiment}")
-
-    def _take_folder(self, others: Others) -> None:
-        """Choose this driver's folder in the storage; remove those of drivers that are gone."""
-        for name in _folders_below(self._storage):
-            owner = name.removeprefix(_EXPERIMENT)
-            if name.startswith(_EXPERIMENT) and owner not in others.alive():
-                _remove(f"{self._storage}/{name}")
-        self._experiment = f"{_EXPERIMENT}{others.me or uuid.uuid4().hex[:8]}"
 
     def _tuner(self, callbacks: _Callbacks) -> tune.Tuner:
         trainable = tune.with_parameters(
@@ -144,8 +126,8 @@ class TuneCrew:
                 trial_dirname_creator=_folder_name,
             ),
             run_config=tune.RunConfig(
-                name=self._experiment,
-                storage_path=self._storage,
+                name=self._folder.name,
+                storage_path=self._folder.storage,
                 verbose=0,
                 callbacks=[_Watcher(callbacks)],
                 checkpoint_config=tune.CheckpointConfig(num_to_keep=1, checkpoint_at_end=False),
@@ -181,30 +163,6 @@ class TuneCrew:
     def forget(self, digest: str) -> None:
         """Remove the checkpoint of a training that needs none any more."""
         (self._artefacts / digest / _CHECKPOINT).unlink(missing_ok=True)
-
-    def _handed_over(self, digest: str) -> str | None:
-        """Copy the study's checkpoint of a training to where workers find it."""
-        path = self._artefacts / digest / _CHECKPOINT
-        if not path.exists():
-            return None
-        target = f"{self._storage}/{self._experiment}/resumed/{digest}"
-        filesystem, inner = pyarrow.fs.FileSystem.from_uri(target)
-        filesystem.create_dir(inner)
-        pyarrow.fs.copy_files(
-            str(path),
-            f"{inner}/{_CHECKPOINT}",
-            source_filesystem=pyarrow.fs.LocalFileSystem(),
-            destination_filesystem=filesystem,
-        )
-        return target
-
-
-_EXPERIMENT = "tune-"
-"""What Tune's folders in the storage begin with, each driver's with a name of its own. Nothing in
-them is needed after a run."""
-
-_REMOVALS = 5
-"""Times that removing a folder is tried."""
 
 
 class _Callbacks:
@@ -356,11 +314,11 @@ class _Scheduler(_Unpickled, FIFOScheduler):
 
     def on_trial_complete(self, tune_controller: Any, trial: Trial, result: dict[str, Any]) -> None:
         self._callbacks.ended(trial.config["start"], result[TOLD])
-        _remove_trial(trial)
+        remove_trial(trial)
 
     def on_trial_error(self, tune_controller: Any, trial: Trial) -> None:
         self._callbacks.died(trial.config["start"])
-        _remove_trial(trial)
+        remove_trial(trial)
 
 
 class _Watcher(_Unpickled, tune.Callback):
@@ -387,33 +345,3 @@ def _name(trial: Trial) -> str:
 
 def _folder_name(trial: Trial) -> str:
     return f"{_name(trial)}-{trial.trial_id}"
-
-
-def _remove_trial(trial: Trial) -> None:
-    storage = trial.storage
-    if storage is not None:
-        _remove(storage.trial_fs_path, storage.storage_filesystem)
-        staging = Path(storage.trial_driver_staging_path)
-        shutil.rmtree(staging, ignore_errors=True)
-        # If the worker dies now, before it is given something else, Tune writes its error there.
-        staging.mkdir(parents=True, exist_ok=True)
-
-
-def _folders_below(path: str) -> list[str]:
-    filesystem, inner = pyarrow.fs.FileSystem.from_uri(path)
-    found = filesystem.get_file_info(pyarrow.fs.FileSelector(inner, allow_not_found=True))
-    return [info.base_name for info in found if info.type == pyarrow.fs.FileType.Directory]
-
-
-def _remove(path: str, filesystem: Any = None) -> None:
-    for _ in range(_REMOVALS):
-        try:
-            if filesystem is None:
-                filesystem, path = pyarrow.fs.FileSystem.from_uri(path)
-            filesystem.delete_dir(path)
-        except FileNotFoundError:
-            return
-        except OSError:  # a worker that is just ending still writes there; else no harm is left
-            time.sleep(0.2)
-        else:
-            return

@@ -68,21 +68,23 @@ class RaySite:
         self, prepared: Prepared, make_runner: Callable[[Any], Runner[Any]]
     ) -> tuple[StudyRecord, str | None]:
         """Run the study; return its record, and why the search was given up, if it was."""
+        from studies.ray_folder import TuneFolder
         from studies.ray_runner import TuneCrew
         from studies.ray_trial import RemoteMaker
 
         config, store = prepared.config, prepared.store
+        folder = TuneFolder(_storage(config, str(store.folder.absolute())))
+        self._afterwards.callback(folder.remove)  # workers that are ending still write there
         crew = TuneCrew(
             RemoteMaker(prepared.make, prepared.environment, config.timed, prepared.mix),
             config.objectives,
             self._cluster,
             store.artefacts,
-            _storage(config, str(store.folder.absolute())),
+            folder,
             config.workers,
             store.mark_mixed,
             config.trial_limits,
         )
-        self._afterwards.callback(crew.remove_folder)  # workers that are ending still write there
         with prepared.display:
             runner = make_runner(crew)
             return crew.run(runner, prepared.interruption), runner.gave_up

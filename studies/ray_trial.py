@@ -23,7 +23,7 @@ from search_spaces.errors import UserError
 from studies.agreement import differing_places
 from studies.crew import Evaluate, OnBatch
 from studies.ray_board import Guard
-from studies.trial_limits import TrialLimits
+from studies.trial_limits import UNLIMITED, TrialLimits
 
 if TYPE_CHECKING:
     from studies.launch import EvaluatorMaker
@@ -89,7 +89,7 @@ class Evaluation(Trainable):
         make: Make | None = None,
         objectives: Sequence[str] = (),
         board: Any = None,
-        limits: TrialLimits = TrialLimits(),  # noqa: B008 - it is frozen
+        limits: TrialLimits = UNLIMITED,
     ) -> None:
         """Take up the first evaluation; everything that takes long happens in its first step."""
         assert make is not None

@@ -47,6 +47,9 @@ class TrialLimits:
         )
 
 
+UNLIMITED = TrialLimits()
+
+
 def own_memory_bytes(pid: int | None) -> int:
     """Memory that a process and its children have for themselves; 0 if it is gone.
 

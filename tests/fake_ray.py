@@ -18,11 +18,12 @@ from search_spaces.space import SearchSpace
 from studies.config import RayConfig, StudyConfig
 from studies.crew import Alone, Evaluate, OnBatch
 from studies.ray_cluster import Cluster, ray_session
+from studies.ray_folder import TuneFolder
 from studies.ray_runner import TuneCrew
 from studies.records import StudyRecord
 from studies.runner import Runner
 from studies.store import StudyStore
-from studies.trial_limits import TrialLimits
+from studies.trial_limits import UNLIMITED, TrialLimits
 from tests.test_runner import ENVIRONMENT
 from tests.test_stopping import Learner, asked
 
@@ -116,22 +117,26 @@ def run_on_ray(
     most: int | None = None,
     cpus: float = 1,
     address: str | None = None,
-    limits: TrialLimits = TrialLimits(),  # noqa: B008 - it is frozen
+    limits: TrialLimits = UNLIMITED,
     artefacts: str | None = None,
 ) -> StudyRecord:
     store, space = StudyStore(root / wanted.name), SearchSpace.load(wanted.space)
     with ray_session(RayConfig(address=address)), store.writing():
         store.create(wanted, space, ENVIRONMENT, artefacts=artefacts)
+        folder = TuneFolder(str(store.folder))
         crew = TuneCrew(
             maker,
             wanted.objectives,
             Cluster({"CPU": cpus}),
             store.artefacts,
-            str(store.folder),
+            folder,
             most,
             limits=limits,
         )
-        return crew.run(Runner(wanted, space, store, crew))
+        try:
+            return crew.run(Runner(wanted, space, store, crew))
+        finally:
+            folder.remove()
 
 
 def run_here(root: Path, wanted: StudyConfig, maker: RayMaker) -> StudyRecord:

@@ -39,7 +39,7 @@ from studies.mirror import Mirror
 from studies.others import Others
 from studies.ray_board import Board
 from studies.ray_cluster import Cluster, _remove_left_behind, _sigterm_kept
-from studies.ray_runner import TuneCrew, _remove_trial
+from studies.ray_folder import TuneFolder, remove_trial
 from studies.ray_trial import RemoteMaker
 from studies.records import StudyRecord
 from studies.runner import Watcher
@@ -284,7 +284,7 @@ def test_a_worker_that_dies_after_its_trial_is_over_leaves_its_error_with_tune(
     )
     trial = Trial("nas", stub=True, trial_id="1")
     trial.storage = storage  # type: ignore[assignment]
-    _remove_trial(trial)
+    remove_trial(trial)
     assert not there.exists()
     assert list(staging.iterdir()) == []
     trial.handle_error(RayActorError())
@@ -294,15 +294,14 @@ def test_a_worker_that_dies_after_its_trial_is_over_leaves_its_error_with_tune(
 def test_drivers_that_share_a_storage_remove_each_other_s_folders_only_when_gone(
     tmp_path: Path,
 ) -> None:
-    crew = TuneCrew(RayMaker(tmp_path), [], None, tmp_path, str(tmp_path))  # type: ignore[arg-type]
     for name in ("tune-gone", "tune-other", "tune-me", "artefacts"):
         (tmp_path / name / "inner").mkdir(parents=True)
-    others = SimpleNamespace(me="me", alive=lambda: {"me", "other"})
-    crew._take_folder(others)  # type: ignore[arg-type]
+    folder = TuneFolder(str(tmp_path))
+    folder.take(SimpleNamespace(me="me", alive=lambda: {"me", "other"}))  # type: ignore[arg-type]
     assert {path.name for path in tmp_path.iterdir()} == {"tune-other", "tune-me", "artefacts"}
-    crew.remove_folder()
+    folder.remove()
     assert {path.name for path in tmp_path.iterdir()} == {"tune-other", "artefacts"}
-    crew._take_folder(Others())
+    TuneFolder(str(tmp_path)).take(Others())
     assert {path.name for path in tmp_path.iterdir()} == {"artefacts"}
 
 

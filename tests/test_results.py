@@ -68,7 +68,8 @@ def test_at_equal_epochs_original_is_beaten_in_everything() -> None:
     assert original.metrics["learning_rate"] == 3e-4  # at 1e-3 it goes astray
     assert "learning_rate" not in record.config["training"]  # each has its own
     found = {trial.number: trial for trial in record.complete if not trial.reference}
-    assert set(found) == {24, 42, 122, 130, 136}
+    fewer = {24: (35, 16, 5), 42: (35, 16, 5), 122: (33, 28, 5), 130: (13, 12, 3), 136: (35, 59, 9)}
+    assert set(found) == set(fewer)
     lowest = original.intervals["reconstruction_loss"][0]
     for number in (122, 130):  # their highest seed is below the lowest of `original`
         assert found[number].intervals["reconstruction_loss"][1] < lowest
@@ -76,9 +77,8 @@ def test_at_equal_epochs_original_is_beaten_in_everything() -> None:
         worse = trial.objectives["reconstruction_loss"] / original.objectives["reconstruction_loss"]
         assert worse < (0.98 if number > 42 else 1.02)
         assert trial.metrics["total_loss"] < original.metrics["total_loss"]
-        assert trial.objectives["params"] * 10 < original.objectives["params"]
-        assert trial.objectives["macs"] * 5 < original.objectives["macs"]
-        assert trial.objectives["latency_ms"] * 3 < original.objectives["latency_ms"]
+        for name, times in zip(("params", "macs", "latency_ms"), fewer[number], strict=True):
+            assert trial.objectives[name] * times < original.objectives[name]
 
 
 def test_in_the_time_that_original_trains_another_reaches_a_lower_loss() -> None:

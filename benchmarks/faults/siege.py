@@ -285,8 +285,8 @@ class Siege:
             assert loss == self.golden[trial.digest], f"{trial.name}: {loss} after resuming"
             self.outcome.compared += 1
         assert not running(self._bereaved, agents=True), f"{self.plan.name}: processes are left"
-        _, *traceback = self._log.read_text().partition("Traceback")
-        assert not any(traceback), f"{self.plan.name}: {''.join(traceback)[-4000:]}"
+        _, traceback, rest = self._log.read_text().partition("Traceback")
+        assert not traceback, f"{self.plan.name}: {rest[:4000]}"
         left = [*self.folder.rglob("*.part"), *self.folder.rglob("checkpoint*")]
         assert not left, f"{self.plan.name}: left behind {left}"
         assert (self.folder / "report.html").read_text().rstrip().endswith("</html>")
