@@ -41,6 +41,8 @@ _CELLS: dict[str, Any] = {
 }
 _CROWD, _MANY = 60, 1000
 """Members of the front, and points in all, above which their symbols become smaller."""
+_NAMED = 8
+"""Members of the front up to which each has its name beside it."""
 
 
 def pair_figure(points: pd.DataFrame, x: Objective, y: Objective) -> go.Figure:
@@ -60,7 +62,8 @@ def pair_figure(points: pd.DataFrame, x: Objective, y: Objective) -> go.Figure:
             name=label,
             meta=rows["name"].tolist(),
             hoverinfo="text",
-            **_marker(kind, label, points, labels),
+            **_marker(kind, label, points),
+            **_names(kind, rows, points, labels),
             **(
                 {}
                 if kind == "dominated"
@@ -188,36 +191,54 @@ def curve_figure(table: pd.DataFrame) -> go.Figure:
     return figure
 
 
-def _marker(
-    kind: str, label: str, points: pd.DataFrame, positions: dict[str, str]
-) -> dict[str, Any]:
+def _marker(kind: str, label: str, points: pd.DataFrame) -> dict[str, Any]:
     if kind == "dominated":
         size = 6 if len(points) <= _MANY else 4
-        return {"mode": "markers", "marker": {"color": GREY, "size": size, "opacity": 0.4}}
+        return {"marker": {"color": GREY, "size": size, "opacity": 0.4}}
     if kind == "front":
         # A hollow point says that its latency was taken on a busy machine.
         fill = BLUE if label == kind else "#ffffff"
         crowd = int(points["front"].sum())
         size, width = (10, 2) if crowd <= _CROWD else (7, 1.5) if crowd <= 4 * _CROWD else (5, 1)
-        marker = {"color": fill, "size": size, "line": {"width": width, "color": BLUE}}
-        return {"mode": "markers", "marker": marker}
+        return {"marker": {"color": fill, "size": size, "line": {"width": width, "color": BLUE}}}
     mark = marks_in(points)[kind]
     outline = {"width": 1.5, "color": "#ffffff"}
+    return {"marker": {"color": mark.colour, "size": 15, "symbol": mark.symbol, "line": outline}}
+
+
+def _names(
+    kind: str, rows: pd.DataFrame, points: pd.DataFrame, places: dict[str, str]
+) -> dict[str, Any]:
+    """Write beside the points of a trace what they are, where `places` says so."""
+    names = [str(name) for name in rows["name"]]
+    if not places.keys() >= set(names):
+        return {"mode": "markers"}
+    text = [html.escape(name) for name in names]
+    small = kind == "front"
     return {
         "mode": "markers+text",
-        "marker": {"color": mark.colour, "size": 15, "symbol": mark.symbol, "line": outline},
-        "text": [f"<b>{html.escape(kind)}</b>"],
-        "textposition": positions[kind],
-        "textfont": {"color": mark.colour, "size": 13, "shadow": "auto"},
-    }
+        "text": text if small else [f"<b>{name}</b>" for name in text],
+        "textposition": [places[name] for name in names],
+        "textfont": {
+            "color": _colour(kind, points), "size": 11 if small else 13, "shadow": "auto"
+        },
+    }  # fmt: skip
 
 
 def _label_positions(points: pd.DataFrame, x: Objective, y: Objective) -> dict[str, str]:
-    """Place each reference's name where it covers the fewest points."""
+    """Place the names of the references, and of a small front, where they cover the fewest points.
+
+    Returns:
+        Plotly's text position by the name of what is labelled.
+    """
     shares = np.column_stack([along(o, points[o.name]) for o in (x, y)])
-    rows = points["kind"].isin(list(marks_in(points))).to_numpy()
-    places = label_places(shares, shares[rows], [len(name) for name in points["kind"][rows]])
-    return dict(zip(points["kind"][rows], places, strict=True))
+    rows = np.flatnonzero(points["kind"].isin(list(marks_in(points))))
+    front = np.flatnonzero(points["kind"] == "front")
+    if len(front) <= _NAMED:
+        rows = np.concatenate([rows, front])
+    names = [str(name) for name in points["name"].iloc[rows]]
+    places = label_places(shares, shares[rows], [len(name) for name in names])
+    return dict(zip(names, places, strict=True))
 
 
 def _colour(kind: str, points: pd.DataFrame) -> str:

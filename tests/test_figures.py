@@ -372,6 +372,21 @@ def test_a_pair_draws_costs_on_logarithmic_axes_with_intervals(tmp_path: Path) -
     assert [trace.name for trace in figure.data][-2:] == ["original", "modified"]
 
 
+@pytest.mark.parametrize(("found", "named"), [(8, True), (100, False)])
+def test_points_of_a_small_front_have_their_names_beside_them(
+    tmp_path: Path, found: int, named: bool
+) -> None:
+    points = points_table(fake_study(tmp_path, found=found))
+    assert (sum(points["kind"] == "front") <= 8) is named
+    x, y = OBJECTIVES["latency_ms"], OBJECTIVES["reconstruction_loss"]
+    for trace in pair_figure(points, x, y).data:
+        if trace.name in ("original", "modified"):
+            assert trace.text == (f"<b>{trace.name}</b>",)
+        elif trace.name and trace.name.startswith("front"):
+            assert (trace.text == trace.meta) is named
+            assert ("text" in trace.mode) is named
+
+
 def test_references_look_the_same_in_every_figure(tmp_path: Path) -> None:
     record = fake_study(tmp_path)
     points = points_table(record)

@@ -78,6 +78,21 @@ def test_the_report_tells_means_and_spans_of_seeds(
     assert 'href="retrained/report.html"' in (root / "s" / "report.html").read_text()
 
 
+def test_its_figures_are_written_beside_its_report(
+    root: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[Path] = []
+
+    def drawn(_panels: object, folder: Path) -> list[Path]:
+        asked.append(folder)
+        return []
+
+    monkeypatch.setattr("studies.report.write_figures", drawn)
+    assert nas(*AGAIN, "--seeds", "2", "--top", "1", "--png", "--root", str(root)) == 0
+    assert asked == [root / "s" / "retrained" / "figures"]
+    assert "retrained/figures (0 PNGs)" in capsys.readouterr().out
+
+
 def test_more_seeds_and_trials_are_added_to_the_same_budget(root: Path) -> None:
     before = results(root)
     assert nas(*AGAIN, "--seeds", "3", "--top", "1", "--root", str(root)) == 0

@@ -19,6 +19,17 @@ _ROWS = 40
 """Architectures, and failures, that are printed at most."""
 
 
+def conclude(record: StudyRecord, png: bool) -> None:
+    """Print the result and write the report, and with `png` its figures."""
+    from studies.report import write_report
+
+    print_study(record)
+    report = write_report(record)
+    if png:
+        write_figures(record)
+    stdout.print(f"\nreport: {report}", soft_wrap=True)
+
+
 def print_study(record: StudyRecord) -> None:
     """Print the headline, the front beside the references, and what failed."""
     from studies.tables import compared_members, headline, notes, spread

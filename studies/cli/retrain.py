@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING, Any
 import click
 from rich.markup import escape
 
-from studies.cli.console import stderr, stdout
+from studies.cli.console import stderr
 from studies.cli.options import progress_bar, root_option, tell_how_to_resume
-from studies.cli.print_study import print_study
+from studies.cli.print_study import conclude
 
 if TYPE_CHECKING:
     from nas.protocol import TrainingConfig
@@ -67,6 +67,7 @@ _LONGER = 3
     metavar="KEY=VALUE",
     help="Any other setting of data or training.",
 )
+@click.option("--png", is_flag=True, help="Also write the figures as PNG (needs a Chromium).")
 @root_option
 def retrain(
     name: str,
@@ -80,6 +81,7 @@ def retrain(
     device: str,
     threads: int | None,
     settings: tuple[str, ...],
+    png: bool,
     root: Path,
 ) -> None:
     """Train the front's best and the references anew, and judge them on the test images.
@@ -101,9 +103,7 @@ def retrain(
     trials = chosen(study, top, numbers, references)
     budget = _budget(study, epochs, rates, images, settings)
     results = _run(study, trials, seeds, budget, device, threads or cores())
-    record = results.record(study)
-    print_study(record)
-    stdout.print(f"\nreport: {write_report(record)}", soft_wrap=True)
+    conclude(results.record(study), png)
     write_report(study)  # which now leads there
 
 

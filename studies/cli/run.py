@@ -8,7 +8,7 @@ import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import click
 
@@ -16,10 +16,7 @@ import click
 from search_spaces.errors import UserError
 from studies.cli.console import stderr, stdout
 from studies.cli.options import progress_bar, root_option, tell_how_to_resume
-from studies.cli.print_study import print_study, write_figures
-
-if TYPE_CHECKING:
-    from studies.records import StudyRecord
+from studies.cli.print_study import conclude
 
 _SHORTCUTS: dict[str, str] = {
     "name": "name",
@@ -135,7 +132,7 @@ def run(
                 raise
             _conclude_early(root, resolved.name)
             sys.exit(128 + stopped.signum)
-    _conclude(record, png)
+    conclude(record, png)
     if gave_up:
         raise UserError(gave_up)
 
@@ -151,16 +148,6 @@ def _conclude_early(root: Path, name: str) -> None:
         return
     if record.complete:
         stdout.print(f"report so far: {write_report(record)}", soft_wrap=True)
-
-
-def _conclude(record: StudyRecord, png: bool) -> None:
-    from studies.report import write_report
-
-    print_study(record)
-    report = write_report(record)
-    if png:
-        write_figures(record)
-    stdout.print(f"\nreport: {report}", soft_wrap=True)
 
 
 @contextmanager
