@@ -226,12 +226,13 @@ def _names(
 
 
 def _label_positions(points: pd.DataFrame, x: Objective, y: Objective) -> dict[str, str]:
-    """Place the names of the references, and of a small front, where they cover the fewest points.
+    """Place the names of the references, and of a small front, where they cover the least.
 
     Returns:
         Plotly's text position by the name of what is labelled.
     """
-    shares = np.column_stack([along(o, points[o.name]) for o in (x, y)])
+    drawn = _with_bars(points, x.name, y.name)
+    shares = np.column_stack([along(o, drawn[o.name]) for o in (x, y)])
     rows = np.flatnonzero(points["kind"].isin(list(marks_in(points))))
     front = np.flatnonzero(points["kind"] == "front")
     if len(front) <= _NAMED:
@@ -239,6 +240,17 @@ def _label_positions(points: pd.DataFrame, x: Objective, y: Objective) -> dict[s
     names = [str(name) for name in points["name"].iloc[rows]]
     places = label_places(shares, shares[rows], [len(name) for name in names])
     return dict(zip(names, places, strict=True))
+
+
+def _with_bars(points: pd.DataFrame, x: str, y: str) -> pd.DataFrame:
+    """Append points along the error bars that are drawn."""
+    rows = points[points["kind"] != "dominated"]
+    bars = [
+        rows.assign(**{name: rows[f"{name}_low"] * (1 - share) + rows[f"{name}_high"] * share})
+        for name in (x, y)
+        for share in np.linspace(0, 1, 9)
+    ]
+    return pd.concat([points, *(bar.dropna(subset=[x, y]) for bar in bars)])
 
 
 def _colour(kind: str, points: pd.DataFrame) -> str:

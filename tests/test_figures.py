@@ -387,6 +387,24 @@ def test_points_of_a_small_front_have_their_names_beside_them(
             assert ("text" in trace.mode) is named
 
 
+def test_names_keep_off_the_bars_of_their_points() -> None:
+    x, y = OBJECTIVES["params"], OBJECTIVES["reconstruction_loss"]
+    corners = (trial(1, 0.0, 1000), trial(2, 1.0, 10))
+
+    def place(**intervals: tuple[float, float]) -> str:
+        reference = replace(trial(0, 0.5, 100, "original"), intervals=intervals)
+        (trace,) = (
+            trace
+            for trace in pair_figure(points_table(study(reference, *corners)), x, y).data
+            if trace.name == "original"
+        )
+        return str(trace.textposition[0])
+
+    assert place() == "top center"
+    assert place(reconstruction_loss=(0.2, 0.8)) == "middle right"
+    assert place(params=(50, 200)) == "top center"
+
+
 def test_references_look_the_same_in_every_figure(tmp_path: Path) -> None:
     record = fake_study(tmp_path)
     points = points_table(record)
