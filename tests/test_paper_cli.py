@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from search_spaces.references import REFERENCES
 from studies.paper import examination, timing
 from studies.paper.timing import Timing
 from studies.store import StudyStore
@@ -85,6 +86,16 @@ def test_an_estimate_ends_without_a_study(here: Path, capsys: pytest.CaptureFixt
     assert not (here.parent / "other").exists()
     assert nas(*TINY, "--estimate") == 0
     assert "both models are trained" in capsys.readouterr().out
+
+
+def test_missing_weights_are_named(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    digest = REFERENCES["modified"].resized(32).digest
+    weights = here / "artefacts" / digest / "weights.safetensors"
+    aside = weights.rename(here / "aside")
+    assert nas(*TINY) == 2
+    told = " ".join(capsys.readouterr().err.split())
+    assert f"{weights.relative_to(here.parent.parent)}: missing, and needed to examine" in told
+    aside.rename(weights)
 
 
 @pytest.mark.parametrize(

@@ -10,12 +10,14 @@ from typing import Any
 import numpy as np
 import torch
 
+from nas.artefacts import WEIGHTS
 from nas.checkpoint import load_vae
 from nas.datasets import ImageDataset
 from nas.protocol import load_images, memory_format
 from nas.training import TrainingConfig
 from nas.vae import VAE
 from profiling.lane import Lane
+from search_spaces.errors import UserError
 from studies.launch import ProgressBar
 from studies.paper import attributes, clusters, embedding, inference, smoothness, traversal
 from studies.paper.attributes import Labelled
@@ -144,7 +146,12 @@ class _OneModel:
     def __init__(self, parent: Examination, name: str) -> None:
         self._all, self._name = parent, name
         digest = parent.study.references[name].digest
-        self._weights = parent.study.folder / "artefacts" / digest / "weights.safetensors"
+        self._weights = parent.study.folder / "artefacts" / digest / WEIGHTS
+        if not self._weights.is_file():
+            raise UserError(
+                f"{self._weights}: missing, and needed to examine {name}; bring it back, or train "
+                "anew with another --name"
+            )
         self._batch = parent.config.batch_size
         self._id = {"weights": file_digest(self._weights)}
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
@@ -80,9 +81,8 @@ def _ours(timing: Timing) -> Row:
         f"{timing.median_ms['original']:.4g} ms",
         f"{timing.median_ms['modified']:.4g} ms",
         f"{middle:.2f}x slower" if middle >= 1 else f"{1 / middle:.2f}x faster",
-        _published_times(timing.batch),
-        (*details, (f"{low:.2f} to {high:.2f}", f"speed ratio {1 / middle:.2f}x")),
-        bool(timing.contention),
+        detail=(*details, (f"{low:.2f} to {high:.2f}", f"speed ratio {1 / middle:.2f}x")),
+        contended=bool(timing.contention),
     )
 
 
@@ -94,6 +94,7 @@ def _papers(timing: Timing) -> Row:
         _mean_and_deviation(*means[0]),
         _mean_and_deviation(*means[1]),
         f"{ratio:.2f}x slower" if ratio >= 1 else f"{1 / ratio:.2f}x faster",
+        _published_times(timing.batch),
         detail=((), (), (f"speed ratio {1 / ratio:.2f}x",)),
     )
 
@@ -104,12 +105,14 @@ def _published_times(batch: int) -> tuple[str, str, str]:
         for one in (PUBLISHED["original"], PUBLISHED["modified"])
     ]
     ratio = times[1][0] / times[0][0]
-    first, second = (_mean_and_deviation(*one) for one in times)
+    # To two digits, as printed there.
+    first, second = (f"{mean:.2f} ± {deviation:.2f} ms" for mean, deviation in times)
     return first, second, f"{ratio:.1f}x slower"
 
 
 def _mean_and_deviation(mean: float, deviation: float) -> str:
-    return f"{mean:.4g} ± {deviation:.2g} ms"
+    digits = max(0, 1 - math.floor(math.log10(max(deviation, 0.01))))
+    return f"{mean:.{digits}f} ± {deviation:.{digits}f} ms"
 
 
 def _change(first: float, second: float) -> str:
