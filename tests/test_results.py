@@ -13,6 +13,7 @@ from nas.datasets import DataConfig
 from nas.evaluate import static_costs
 from nas.protocol import TrainingConfig
 from search_spaces.references import REFERENCES
+from studies.paper.timing import Timing
 from studies.records import StudyRecord
 from studies.retraining import FOLDER, Budget, Results
 from studies.store import StudyStore, list_studies
@@ -70,6 +71,15 @@ def test_at_equal_epochs_original_is_beaten_in_everything() -> None:
     found = {trial.number: trial for trial in record.complete if not trial.reference}
     fewer = {24: (35, 16, 5), 42: (35, 16, 5), 122: (33, 28, 5), 130: (13, 12, 3), 136: (35, 59, 9)}
     assert set(found) == set(fewer)
+    modified = record.references["modified"]
+    for trial in found.values():  # with any seed below `modified` with any
+        for name, at_least in (("params", 9), ("macs", 20), ("latency_ms", 11)):
+            assert trial.objectives[name] * at_least < modified.objectives[name]
+        highest = trial.intervals["reconstruction_loss"][1]
+        assert highest < modified.intervals["reconstruction_loss"][0]
+        if trial.number > 42:
+            loss = modified.objectives["reconstruction_loss"]
+            assert trial.objectives["reconstruction_loss"] < 0.92 * loss
     lowest = original.intervals["reconstruction_loss"][0]
     for number in (122, 130):  # their highest seed is below the lowest of `original`
         assert found[number].intervals["reconstruction_loss"][1] < lowest
@@ -94,6 +104,19 @@ def test_in_the_time_that_original_trains_another_reaches_a_lower_loss() -> None
     reached = [e["reconstruction_loss"] for e in longer["history"]]
     goal = min(e["reconstruction_loss"] for run in original for e in run["history"])
     assert sum(loss > goal for loss in reached) < 8
+
+
+def test_the_papers_models_made_again_differ_as_docs_tell() -> None:
+    study = StudyStore.open(ROOT, "paper-144").record()
+    losses = {name: one.history for name, one in study.references.items()}
+    assert all(len(history) == 5 for history in losses.values())
+    for mine, theirs in zip(losses["modified"], losses["original"], strict=True):
+        assert mine["validation_loss"] > theirs["validation_loss"]
+    for batch, low, high in ((1, 3.2, 3.35), (32, 3.75, 3.9)):
+        text = (study.folder / "paper" / f"latency-{batch}.json").read_text()
+        found = Timing.model_validate_json(text)
+        assert not found.contention
+        assert low < found.slower[1] < found.slower[2] < high
 
 
 def epoch_s(runs: Sequence[Mapping[str, Any]]) -> float:
