@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import csv
 import json
 from collections.abc import Mapping, Sequence
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +22,7 @@ from studies.store import StudyStore, list_studies
 from studies.tables import notes
 
 ROOT = Path(__file__).parent.parent / "studies" / "results"
+FINDINGS = Path(__file__).parent.parent / "docs" / "findings.md"
 
 
 @pytest.mark.parametrize("name", list_studies(ROOT))
@@ -121,3 +124,75 @@ def test_the_papers_models_made_again_differ_as_docs_tell() -> None:
 
 def epoch_s(runs: Sequence[Mapping[str, Any]]) -> float:
     return float(min(epoch["duration_s"] for run in runs for epoch in run["history"]))
+
+
+AXES = {
+    "first encoder stage, convolution": "encoder.stages.0.convolution",
+    "first encoder stage, block": "encoder.stages.0.block",
+    "first encoder stage, layers": "encoder.stages.0.layers",
+    "first encoder stage, width": "encoder.stages.0.width",
+    "first encoder stage, downsampling": "encoder.stages.0.downsampling",
+    "stem": "encoder.stem_width",
+    "last decoder stage, upsampling": "decoder.stages.5.upsampling",
+    "encoder head": "encoder.head",
+    "encoder convolution": "encoder.convolution",
+    "decoder convolution": "decoder.convolution",
+    "encoder block": "encoder.block",
+    "latent size": "latent_size",
+    "decoder width": "decoder.base_width",
+    "encoder depth": "encoder.depth",
+}
+
+
+def effects(name: str) -> dict[tuple[str, str], dict[str, float]]:
+    with (ROOT / "effects" / f"{name}.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    texts = ("axis", "choice")
+    return {
+        (row["axis"], row["choice"].lower()): {
+            key: float(value) for key, value in row.items() if key not in texts
+        }
+        for row in rows
+    }
+
+
+def table(heading: str) -> list[list[str]]:
+    """Rows of the table under a heading of findings.md; the axis is carried down."""
+    section = FINDINGS.read_text().split(f"## {heading}\n")[1].split("\n## ")[0]
+    lines = [line for line in section.splitlines() if line.startswith("| ")][1:]
+    rows = [[cell.strip() for cell in line.strip("|").split("|")] for line in lines]
+    for before, row in pairwise(rows):
+        row[0] = row[0] or before[0]
+    return rows
+
+
+def is_rounded(told: str, factor: float) -> bool:
+    if told.endswith("x"):
+        return abs(float(told[:-1]) - factor) <= 0.0051
+    number = told.strip("()").removesuffix("%")
+    allowed = 0.051 if "." in number else 0.51
+    return abs(float(number) - 100 * (factor - 1)) <= allowed
+
+
+def test_the_table_of_choices_in_findings_is_that_of_the_data() -> None:
+    found = effects("wide-latency")
+    rows = table("What a choice costs on this CPU")
+    assert len(rows) == 17
+    for axis, choices, *cells in rows:
+        for column, cell in zip(("macs", "predicted_latency_ms"), cells, strict=True):
+            for choice, told in zip(choices.split(", "), cell.split(", "), strict=True):
+                key = choice.lower().replace(" (the paper's)", "")
+                effect = found[AXES.get(axis, axis), key]
+                assert is_rounded(told, effect[column]), (axis, choice, told)
+                chance = effect[f"{column}_low"] <= 1 <= effect[f"{column}_high"]
+                assert told.startswith("(") is chance, (axis, choice, told)
+
+
+def test_the_table_of_losses_in_findings_is_that_of_the_data() -> None:
+    found = effects("vae-table")
+    rows = table("What a choice does to the loss")
+    assert len(rows) == 6
+    for axis, choices, *cells in rows:
+        first, second = (found[AXES[axis], choice] for choice in choices.split(" instead of "))
+        for column, told in zip(("reconstruction_loss", "macs", "latency_ms"), cells, strict=True):
+            assert is_rounded(told, first[column] / second[column]), (axis, told)
