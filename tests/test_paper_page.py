@@ -19,6 +19,7 @@ from studies.config import load_config
 from studies.paper import claims, strips, timing, words
 from studies.paper.claims import Claim
 from studies.paper.curves import curve_figure, curve_table
+from studies.paper.differences import Difference
 from studies.paper.estimate import Pace, Work, in_words
 from studies.paper.page import cluster_rows, panels, share_rows, write_paper
 from studies.paper.results import require_both
@@ -79,6 +80,10 @@ def test_even_steps_between_faces_that_are_all_alike_are_not_called_smooth(tmp_p
     found = {one.key: one for one in claims.claims(results(tmp_path, rougher=-0.1, span=0.1))}
     assert found["smoothness"].verdict == "undecided"
     assert "differ by 10 %" in found["smoothness"].found
+    still = claims.Compared("", (np.nan, np.nan), (np.nan, np.nan), Difference(np.nan, -np.inf, 1))
+    unmoved = claims.smoother(still, claims.Compared("", (0, 0), (0, 0), Difference(0, 0, 0)))
+    assert unmoved.verdict == "undecided"
+    assert unmoved.found.startswith("a model's faces differ by 0 %")
 
 
 def test_a_model_that_draws_one_image_has_no_smoothness(tmp_path: Path) -> None:

@@ -145,10 +145,9 @@ def smoother(variation: Compared, span: Compared) -> Claim:
         f"{_signed(variation)}"
     )
     if narrow < LEAST_SPAN:
-        found += (
-            f"; but a model's faces differ by {100 * narrow:.0f} % of what the photos do, which is "
-            "too little to judge"
-        )
+        little = f"a model's faces differ by {100 * narrow:.0f} % of what the photos do"
+        measured = f"{found}; but " if np.isfinite(variation.difference.value) else ""
+        found = f"{measured}{little}, which is too little to judge"
     return Claim(
         "smoothness",
         "`modified` has the smoother latent space",
