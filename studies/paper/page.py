@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -171,13 +172,19 @@ def _smoothness_row(one: Compared) -> dict[str, str]:
 
 def _compared_row(one: Compared, title: str, meaning: str) -> dict[str, str]:
     digits = 2 if one.name == "kl" else 4
-    (first, first_sd), (second, second_sd) = one.original, one.modified
     value, low, high = one.difference
+    measured = math.isfinite(value)
     return {
         "title": title,
         "meaning": meaning,
-        "original": f"{first:.{digits}f} ± {first_sd:.{digits}f}",
-        "modified": f"{second:.{digits}f} ± {second_sd:.{digits}f}",
-        "difference": f"{value:+.{digits}f}",
-        "interval": f"95 %: {low:+.{digits}f} to {high:+.{digits}f}",
+        "original": _mean_and_deviation(one.original, digits),
+        "modified": _mean_and_deviation(one.modified, digits),
+        "difference": f"{value:+.{digits}f}" if measured else "-",
+        "interval": f"95 %: {low:+.{digits}f} to {high:+.{digits}f}" if measured else "",
     }
+
+
+def _mean_and_deviation(values: tuple[float, float], digits: int) -> str:
+    """A dash where nothing could be measured, as between faces that are all alike."""
+    mean, deviation = values
+    return f"{mean:.{digits}f} ± {deviation:.{digits}f}" if math.isfinite(mean) else "-"

@@ -77,7 +77,8 @@ def ways_sheet(results: PaperResults) -> Sheet:
     for index, photos in enumerate(results.pair_photos):
         for name, one in results.models.items():
             images = np.concatenate([photos[:1], one.ways["images"][index], photos[1:]])
-            detail = f"step variation {one.ways['step_variation'][index]:.2f}"
+            variation = one.ways["step_variation"][index]
+            detail = f"step variation {variation:.2f}" if np.isfinite(variation) else "all alike"
             rows.append(Strip(name, images, detail))
     count = len(rows[0].images) - 2 if rows else 0
     shares = [f"{100 * share:.0f} %" for share in np.linspace(0, 1, count)] if count else []
