@@ -18,7 +18,7 @@ from nas.search.samplers import quiet_optuna
 from search_spaces.errors import UserError
 from studies.addresses import FORMS, file_of, masked
 from studies.journal import ReadingJournal
-from studies.turns import advisory_lock
+from studies.turns import advisory_lock, free_what_is_held
 
 CONNECT_S = 10
 """Seconds after which a server that does not answer is not there."""
@@ -87,6 +87,9 @@ def _database(address: str, reading: bool) -> BaseStorage:
 
     options = engine_options() if address.startswith("postgresql") else None
     database = Database(address, options, skip_table_creation=reading)
+    if options is not None:
+        free_what_is_held(database.engine)
+        database.engine.dispose()  # the connection that was made before
     weakref.finalize(database, database.engine.dispose)
     return get_storage(database)
 

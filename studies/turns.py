@@ -19,14 +19,18 @@ import time
 import weakref
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from optuna.exceptions import DuplicatedStudyError
 from optuna.storages import BaseStorage
 from optuna.study import StudyDirection
 
+if TYPE_CHECKING:
+    from sqlalchemy import Engine
+
 STALE_S = 30.0
-"""Seconds after which a turn is over whose holder does not move; turns take milliseconds."""
+"""Seconds after which a turn or a transaction is over whose holder does not move; both take
+milliseconds."""
 
 Turn = Callable[[], AbstractContextManager[None]]
 """Waits for one's turn, and ends it. Not for a thread that has it already."""
@@ -51,6 +55,7 @@ class AdvisoryTurn:
         from sqlalchemy import create_engine
 
         self._engine = create_engine(address, pool_size=1, **options)
+        free_what_is_held(self._engine)
         weakref.finalize(self, self._engine.dispose)
         self._key = int.from_bytes(hashlib.sha256(name.encode()).digest()[:8], signed=True)
 
@@ -59,11 +64,25 @@ class AdvisoryTurn:
         """Hold the lock; what ends it early raises SQLAlchemy's `OperationalError`."""
         from sqlalchemy import text
 
-        limit = f"SET LOCAL idle_in_transaction_session_timeout = '{STALE_S:g}s'"
         with self._engine.begin() as connection:
-            connection.execute(text(limit))
             connection.execute(text("SELECT pg_advisory_xact_lock(:key)"), {"key": self._key})
             yield
+
+
+def free_what_is_held(engine: Engine) -> None:
+    """Let PostgreSQL end a connection of this engine that is still for `STALE_S` in a transaction.
+
+    A process may be stopped, or its host put to sleep, between two statements. What its transaction
+    holds, the others would wait for until it moves again.
+    """
+    from sqlalchemy import event
+
+    def limit(connection: Any, _: object) -> None:
+        with connection.cursor() as cursor:
+            cursor.execute(f"SET idle_in_transaction_session_timeout = '{STALE_S:g}s'")
+        connection.commit()
+
+    event.listen(engine, "connect", limit)
 
 
 @contextmanager

@@ -7,23 +7,27 @@ import subprocess
 import sys
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from pathlib import Path
 
 import optuna
 import pytest
 from optuna.storages import JournalStorage, RDBStorage
 from optuna.storages.journal import JournalFileBackend
+from optuna.study import StudyDirection
 from optuna.trial import TrialState
+from sqlalchemy import text
+from sqlalchemy.exc import DBAPIError
 
 from nas.evaluate import Findings
 from search_spaces.architecture import Architecture
 from search_spaces.errors import UserError
 from search_spaces.space import SearchSpace
-from studies import drivers, patience
+from studies import drivers, patience, turns
 from studies.database import Database
 from studies.frozen import OWNER
 from studies.records import StudyRecord
+from studies.storage import open_storage
 from studies.store import StudyStore
 from tests.command import nas
 from tests.fake_driver import start, trained, until
@@ -120,6 +124,26 @@ def test_a_driver_of_another_machine_is_taken_for_gone_when_it_does_not_move(
     far.stop(signal.SIGCONT)  # and finds that its trial is another's by now
     far.end()
     assert whole(tmp_path / "far", storage, 6).trials == record.trials
+
+
+def test_others_do_not_wait_for_long_for_one_that_stopped_within_a_transaction(
+    server: Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(turns, "STALE_S", 0.5)
+    address = server.database().replace("postgresql:", "postgresql+psycopg:")
+    stopped, other = open_storage(address), open_storage(address)
+    study = stopped.create_new_study([StudyDirection.MINIMIZE], "s")
+    engine = stopped._backend.engine  # type: ignore[attr-defined]
+    with closing(engine.connect()) as connection:
+        connection.execute(text("SELECT study_id FROM studies FOR UPDATE"))  # and no more of it
+        waiting = threading.Thread(target=other.create_new_trial, args=(study,), daemon=True)
+        waiting.start()
+        waiting.join(30)
+        assert not waiting.is_alive()
+        with pytest.raises(DBAPIError) as refused:
+            connection.execute(text("SELECT 1"))
+    assert patience.is_away(refused.value)
+    assert len(stopped.get_all_trials(study)) == 1
 
 
 class Stopping(FakeEvaluator):
