@@ -54,6 +54,18 @@ def sweep(folder: Path) -> None:
 
 
 @contextmanager
+def swept(*folders: Path) -> Iterator[None]:
+    """Sweep the folders before and after: a process that is killed in the body leaves nothing."""
+    for folder in folders:
+        sweep(folder)
+    try:
+        yield
+    finally:
+        for folder in folders:
+            sweep(folder)
+
+
+@contextmanager
 def full_disk_refused(where: Path) -> Iterator[None]:
     """Raise `UserError` with the remedy where the body meets a full or read-only disk."""
     try:

@@ -14,7 +14,7 @@ import numpy as np
 import psutil
 import torch
 
-from nas.artefacts import full_disk_refused, sweep, write_whole
+from nas.artefacts import full_disk_refused, swept, write_whole
 from nas.calibration import Setting
 from nas.datasets import DataConfig, ImageDataset, load_dataset
 from nas.evaluate import (
@@ -72,7 +72,11 @@ def run_study(
     """
     space, store = config.load_space(), StudyStore(root / config.name, storage)
     _require_colour(space)
-    with _site(config, space.image_size, progress_bar) as site:
+    with (
+        # Around the site: it kills what still evaluates, be it while that writes.
+        swept(store.folder, store.artefacts),
+        _site(config, space.image_size, progress_bar) as site,
+    ):
         device = site.call(select_device, config.device)
         with progress_bar("checking limits") as progress:
             check_limits(config, space, progress)
@@ -94,8 +98,6 @@ def run_study(
             store.create(config, space, facts, mix, artefacts)
             if measures:  # where another driver came first, it is told in its
                 anchor_ms = store.anchor_ms
-            sweep(store.folder)
-            sweep(store.artefacts)
             if dataset is not None:
                 write_whole(store.artefacts / "samples.npy", npy(shown_images(dataset)))
                 if store.mirror:

@@ -19,6 +19,16 @@ from studies.store import StudyStore
 RUN = ["study", "run", "quickstart", "--space", "tiny", "--name", "s", "--trials", "1"]
 RUN += ["--objectives", "reconstruction_loss,params", "--images", "60", "--threads", "1"]
 
+SLOW_DISK = """
+import os, time
+flush = os.fsync
+def slowly(descriptor):
+    if "checkpoint" in os.readlink(f"/proc/self/fd/{descriptor}"):
+        time.sleep(1)
+    flush(descriptor)
+os.fsync = slowly
+"""
+
 
 def test_a_signal_is_held_back_while_the_storage_is_written() -> None:
     done = []
@@ -57,12 +67,19 @@ def test_an_interrupted_study_ends_soon_and_resumes_from_its_checkpoint(
     tmp_path: Path, workers: str, runner: str, signum: int, times: int, code: int
 ) -> None:
     environment = {**os.environ, "NAS_CACHE_DIR": str(tmp_path / "cache")}
-    environment["PYTHONPATH"] = os.pathsep.join(path for path in sys.path if path)
+    (tmp_path / "slow").mkdir()
+    if times == 2:  # so that whoever is killed at once is killed while writing
+        (tmp_path / "slow/sitecustomize.py").write_text(SLOW_DISK)
+    paths = [str(tmp_path / "slow"), *(path for path in sys.path if path)]
+    environment["PYTHONPATH"] = os.pathsep.join(paths)
     command = [sys.executable, "-m", "studies.cli.main", *RUN, "--workers", workers]
     command += ["--runner", runner]
     command += ["--root", str(tmp_path), "--epochs", "2000", "--set", "training.patience=2000"]
     study = subprocess.Popen(command, env=environment, stderr=subprocess.PIPE, text=True)
     while not list(tmp_path.glob("s/artefacts/*/checkpoint.safetensors")):
+        assert study.poll() is None
+        time.sleep(0.02)
+    while times == 2 and not list(tmp_path.rglob(".checkpoint*.part")):
         assert study.poll() is None
         time.sleep(0.02)
     family = psutil.Process(study.pid).children(recursive=True)
