@@ -12,7 +12,7 @@ import numpy as np
 import pandas as pd
 import plotly.graph_objects as go
 
-from studies.figure_style import AMBER, BLUE, GREY, new_figure
+from studies.pages.style import AMBER, BLUE, GREY, new_figure
 
 WIDTH, HEIGHT = 860, 420
 RED = "#d55e00"

@@ -50,7 +50,7 @@ from profiling.quiet import QuietSpeed
 from search_spaces.architecture import Architecture
 from search_spaces.references import MODIFIED, ORIGINAL
 from search_spaces.space import SearchSpace
-from studies.crew import Evaluate, OnBatch, Workers
+from studies.run.crew import Evaluate, OnBatch, Workers
 
 Row = dict[str, Any]
 

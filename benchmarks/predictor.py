@@ -18,9 +18,9 @@ from typing import TypeVar
 
 import numpy as np
 
-from nas.calibration import Setting, drawn
-from nas.prediction_check import baselines, check
-from nas.predictor import LatencyPredictor
+from nas.predict.accuracy import baselines, check
+from nas.predict.calibration import Setting, drawn
+from nas.predict.predictor import LatencyPredictor
 from search_spaces.space import SearchSpace
 from studies.cli.options import progress_bar
 from studies.cli.predict import print_accuracy

@@ -20,7 +20,7 @@ from profiling.latency import LatencyConfig
 from profiling.layers import LayerTable, profile_layers
 from profiling.roofline import Peaks, measure_peaks
 from search_spaces.references import REFERENCES
-from studies.profile_report import write_profile
+from studies.profiles.layers_page import write_profile
 
 BATCHES = (1, 8)
 REPEATS_WITHIN, EXPLAINS_WITHIN, COMPLETES_S = 0.05, 0.10, 60.0

@@ -5,7 +5,7 @@ from __future__ import annotations
 import statistics
 import time
 
-from nas.datasets.faces_render import render
+from nas.faces.render import render
 
 RUNS = 7
 

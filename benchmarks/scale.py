@@ -29,16 +29,16 @@ from rich.console import Console
 from benchmarks.postgres import private_postgres
 from benchmarks.scale_parts import ANCHOR_MS, MadeUp, Simulated, Stopwatch
 from nas.evaluate import Findings
-from nas.known_costs import known_costs, known_limits
+from nas.predict.known_costs import known_costs, known_limits
 from nas.search import make_proposer
 from search_spaces.errors import UserError
 from search_spaces.space import SearchSpace
-from studies import runner
-from studies.config import StudyConfig
-from studies.display import Display
-from studies.records import StudyRecord, TrialRecord
-from studies.runner import Runner, Watcher
-from studies.store import StudyStore
+from studies.config.study import StudyConfig
+from studies.record.records import StudyRecord, TrialRecord
+from studies.run import runner
+from studies.run.display import Display
+from studies.run.runner import Runner, Watcher
+from studies.store.store import StudyStore
 
 PARTS = ("ask", "tell", "record", "display")
 MARKS = (100, 300, 1000, 3000, 5000, 10_000, 20_000)

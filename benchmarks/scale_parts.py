@@ -15,7 +15,7 @@ from typing import Any
 
 from nas.evaluate import CandidateFailed, Findings
 from search_spaces.architecture import Architecture
-from studies.crew import Evaluate, Event
+from studies.run.crew import Evaluate, Event
 
 FAILING = 41
 """One evaluation in so many fails, so that reports have something to tell."""

@@ -23,7 +23,7 @@ from nas.artefacts import CHECKPOINT, WEIGHTS, full_disk_refused, write_whole
 from nas.checkpoint import save_weights
 from nas.datasets import ImageDataset
 from nas.latency import Meter, latency_metrics, one_image
-from nas.predictor import LatencyPredictor
+from nas.predict.predictor import LatencyPredictor
 from nas.training import (
     CandidateFailed,
     EpochResult,

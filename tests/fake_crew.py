@@ -12,7 +12,7 @@ from pathlib import Path
 from nas.evaluate import CandidateFailed, Findings
 from search_spaces.architecture import Architecture
 from search_spaces.errors import UserError
-from studies.crew import Evaluate, Event, OnBatch
+from studies.run.crew import Evaluate, Event, OnBatch
 from tests.fake_evaluator import FakeEvaluator
 
 

@@ -20,10 +20,11 @@ from pathlib import Path
 from nas.evaluate import Findings
 from search_spaces.architecture import Architecture
 from search_spaces.space import SearchSpace
-from studies import drivers, turns
-from studies.crew import Alone
-from studies.runner import Runner
-from studies.store import StudyStore
+from studies.run.crew import Alone
+from studies.run.runner import Runner
+from studies.storage import turns
+from studies.store import drivers
+from studies.store.store import StudyStore
 from tests.fake_evaluator import FakeEvaluator
 from tests.test_runner import ENVIRONMENT, config
 

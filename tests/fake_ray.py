@@ -15,15 +15,15 @@ from nas.evaluate import CandidateFailed, Findings
 from search_spaces.architecture import Architecture
 from search_spaces.errors import UserError
 from search_spaces.space import SearchSpace
-from studies.config import RayConfig, StudyConfig
-from studies.crew import Alone, Evaluate, OnBatch
-from studies.ray_cluster import Cluster, ray_session
-from studies.ray_folder import TuneFolder
-from studies.ray_runner import TuneCrew
-from studies.records import StudyRecord
-from studies.runner import Runner
-from studies.store import StudyStore
-from studies.trial_limits import UNLIMITED, TrialLimits
+from studies.config.study import RayConfig, StudyConfig
+from studies.config.trial_limits import UNLIMITED, TrialLimits
+from studies.on_ray.cluster import Cluster, ray_session
+from studies.on_ray.crew import TuneCrew
+from studies.on_ray.folder import TuneFolder
+from studies.record.records import StudyRecord
+from studies.run.crew import Alone, Evaluate, OnBatch
+from studies.run.runner import Runner
+from studies.store.store import StudyStore
 from tests.test_runner import ENVIRONMENT
 from tests.test_stopping import Learner, asked
 

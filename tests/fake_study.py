@@ -18,7 +18,7 @@ import numpy.typing as npt
 from nas.objectives import DEFAULT_OBJECTIVES, select_objectives
 from search_spaces.architecture import Architecture
 from search_spaces.references import REFERENCES
-from studies.records import StudyRecord, TrialRecord
+from studies.record.records import StudyRecord, TrialRecord
 
 IMAGE_SIZE = 64
 EPOCHS = 6

@@ -9,7 +9,7 @@ import numpy as np
 
 from nas.datasets import ImageDataset
 from search_spaces.references import REFERENCES
-from studies.config import load_config
+from studies.config.loading import load_config
 from studies.paper.attributes import STRENGTHS
 from studies.paper.inference import QUALITY
 from studies.paper.results import ModelResults, PaperResults
@@ -17,7 +17,7 @@ from studies.paper.smoothness import MEASURES, SHOWN_STEPS
 from studies.paper.stored import Array
 from studies.paper.timing import Timing
 from studies.paper.traversal import STEPS
-from studies.records import StudyRecord, TrialRecord
+from studies.record.records import StudyRecord, TrialRecord
 
 TEST, SIDE = 40, 16
 

@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 
 from search_spaces.errors import UserError
-from studies.addresses import JOURNAL, absolute, masked, portable, shared, without_password
-from studies.storage import open_storage
+from studies.storage.addresses import JOURNAL, absolute, masked, portable, shared, without_password
+from studies.storage.opening import open_storage
 
 SECRETS = [
     "postgresql://nas:hush@host/db",

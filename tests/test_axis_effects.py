@@ -9,9 +9,9 @@ import pandas as pd
 import pytest
 
 from nas.objectives import select_objectives
-from studies.axis_effects import effect_table, format_effect, importance_table
-from studies.figures import effect_figure
-from studies.formats import format_change
+from studies.record.axis_effects import effect_table, format_effect, importance_table
+from studies.record.formats import format_change
+from studies.report.figures import effect_figure
 from tests.command import nas
 from tests.test_figures import NAMES, study, trial
 

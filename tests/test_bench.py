@@ -18,8 +18,9 @@ from studies.bench.curves import curves, markdown, summary
 from studies.bench.figures import grouped, regret_figure
 from studies.bench.nb201 import EDGES, OPERATIONS, Cell, CellSpace, load_nb201
 from studies.bench.runs import Bout, run_all
+from studies.bench.shipped import load_table
 from studies.bench.simulation import Event, Run, as_records, simulate
-from studies.bench.tables import Archive, Row, Table, Volume, load_table
+from studies.bench.tables import Archive, Row, Table, Volume
 from studies.bench.write import write_comparison
 from studies.cli.main import main
 

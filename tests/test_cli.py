@@ -18,7 +18,7 @@ from nas.checkpoint import load_vae
 from search_spaces.architecture import Architecture
 from search_spaces.references import MODIFIED
 from studies.cli.main import GROUPS
-from studies.store import StudyStore
+from studies.store.store import StudyStore
 from tests.command import nas
 
 SMALL = ["--space", "tiny", "--trials", "2", "--epochs", "1", "--images", "30", "--threads", "1"]

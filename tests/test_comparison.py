@@ -9,9 +9,9 @@ import pytest
 
 from nas.objectives import select_objectives
 from search_spaces.references import MODIFIED, ORIGINAL
-from studies.comparison import compare
-from studies.records import StudyRecord, TrialRecord
-from studies.tables import headline, told_change
+from studies.record.comparison import compare
+from studies.record.records import StudyRecord, TrialRecord
+from studies.record.tables import headline, told_change
 
 OBJECTIVES = select_objectives(["params", "latency_ms"])
 

@@ -17,13 +17,13 @@ from benchmarks.faults.moments import gone
 from search_spaces.errors import UserError
 from search_spaces.references import REFERENCES
 from search_spaces.space import SearchSpace
-from studies import launch, runner, worker
-from studies.config import StudyConfig
-from studies.crew import Crew, Workers
-from studies.records import StudyRecord
-from studies.runner import Runner, Watcher
-from studies.store import StudyStore
-from studies.trial_limits import TrialLimits
+from studies.config.study import StudyConfig
+from studies.config.trial_limits import TrialLimits
+from studies.record.records import StudyRecord
+from studies.run import evaluators, runner, worker
+from studies.run.crew import Crew, Workers
+from studies.run.runner import Runner, Watcher
+from studies.store.store import StudyStore
 from tests.fake_crew import Mischief, TurnTaking
 from tests.fake_evaluator import FakeEvaluator
 from tests.test_runner import ENVIRONMENT, config
@@ -187,7 +187,7 @@ def test_a_worker_does_not_outlive_a_driver_that_was_killed(tmp_path: Path) -> N
     (tmp_path / "hung").write_text("1")
     code = (
         "import sys; from pathlib import Path\n"
-        "from studies.worker import Worker\n"
+        "from studies.run.worker import Worker\n"
         "from search_spaces.references import ORIGINAL\n"
         "from tests.fake_crew import Mischief\n"
         "if __name__ == '__main__':\n"
@@ -214,10 +214,10 @@ def test_as_many_workers_as_cores_and_memory_allow(
     # `modified` at 64 pixels keeps 66 MB of activations per image: 2.1 GB at batch size 32, and
     # 2.8 GB with the process; four fifths of 8 GB hold two of them.
     asked = config(training={"batch_size": 32})
-    monkeypatch.setattr(launch, "cores", lambda: 4)
+    monkeypatch.setattr(evaluators, "cores", lambda: 4)
     available = SimpleNamespace(available=int(memory_gb * 1e9))
     monkeypatch.setattr("psutil.virtual_memory", lambda: available)
-    assert launch.default_workers(asked, 64, "cpu") == expected
-    assert launch.default_workers(asked, 64, "cuda") == 1
+    assert evaluators.default_workers(asked, 64, "cpu") == expected
+    assert evaluators.default_workers(asked, 64, "cuda") == 1
     untrained = config(objectives=["params", "macs"])
-    assert launch.default_workers(untrained, 64, "cpu") == 1
+    assert evaluators.default_workers(untrained, 64, "cpu") == 1

@@ -13,10 +13,10 @@ from numpy.typing import NDArray
 
 from nas.datasets import DataConfig, load_dataset
 from nas.datasets.cache import Entry
-from nas.datasets.faces_attributes import ATTRIBUTE_NAMES, attributes_of
-from nas.datasets.faces_render import render, render_scene
-from nas.datasets.faces_sample import sample_scene
-from nas.datasets.faces_scene import Camera, Glasses, Scene
+from nas.faces.attributes import ATTRIBUTE_NAMES, attributes_of
+from nas.faces.render import render, render_scene
+from nas.faces.sample import sample_scene
+from nas.faces.scene import Camera, Glasses, Scene
 
 CELEBA_ATTRIBUTES = """
 5_o_Clock_Shadow Arched_Eyebrows Attractive Bags_Under_Eyes Bald Bangs
@@ -52,7 +52,7 @@ def test_an_image_does_not_depend_on_the_range_it_is_rendered_in() -> None:
 
 
 def test_another_process_renders_the_same_pixels() -> None:
-    code = "from nas.datasets.faces_render import main; main()"
+    code = "from nas.faces.render import main; main()"
     command = [sys.executable, "-c", code, "5", "2", "5", "40"]
     root = Path(__file__).parents[1]
     raw = subprocess.run(command, cwd=root, stdout=subprocess.PIPE, check=True).stdout
@@ -173,7 +173,7 @@ def test_an_interrupted_build_goes_on_where_it_stopped() -> None:
 
 def test_processes_that_load_at_once_agree(cache: Path) -> None:
     code = (
-        "from nas.datasets.cache import Entry; from nas.datasets.faces_render import render;"
+        "from nas.datasets.cache import Entry; from nas.faces.render import render;"
         "import hashlib, numpy as np;"
         "fill = lambda start, stop: (render(0, start, stop, 24), np.ones((stop - start, 1), bool));"
         "images, _ = Entry('faces', 24, 1).load(60, fill, threads=1, chunk=5);"

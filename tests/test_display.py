@@ -11,8 +11,8 @@ from rich.console import Console
 
 from nas.evaluate import Findings
 from nas.objectives import DEFAULT_OBJECTIVES
-from studies.display import Display
-from studies.formats import format_value
+from studies.record.formats import format_value
+from studies.run.display import Display
 from tests.fake_study import EPOCHS, fake_study
 
 EPOCH = {"epoch": 1.0, "train_loss": 1.0, "validation_loss": 1.0, "duration_s": 1.0}

@@ -26,7 +26,7 @@ import yaml
 
 from search_spaces.space import SearchSpace
 from studies.cli.main import nas as root_command
-from studies.config import load_config
+from studies.config.loading import load_config
 from tests.command import nas
 
 ROOT = Path(__file__).parent.parent

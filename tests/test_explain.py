@@ -15,13 +15,13 @@ from click.testing import CliRunner
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from nas import explain as explain_module
-from nas import explain_bench
-from nas.explain import ExplainConfig, explain
-from nas.explain_bench import FOLDED, PLAIN, standard, subject, variant
-from nas.explain_compare import Measured, compare
-from nas.explain_terms import bootstrap
-from nas.explanation import CAUSES, STEPS, Comparison, Explanation
+from nas.explain import copies as explain_bench
+from nas.explain import explain as explain_module
+from nas.explain.compare import Measured, compare
+from nas.explain.copies import FOLDED, PLAIN, standard, subject, variant
+from nas.explain.explain import ExplainConfig, explain
+from nas.explain.explanation import CAUSES, STEPS, Comparison, Explanation
+from nas.explain.terms import bootstrap
 from profiling.ablation import Counts
 from profiling.environment import fingerprint
 from profiling.errors import ProfilingError
@@ -33,8 +33,8 @@ from search_spaces.architecture import Architecture
 from search_spaces.errors import UserError
 from search_spaces.references import MODIFIED, ORIGINAL
 from studies.cli.explain import explain as command
-from studies.explain_report import waterfall_rows, write_explanation
-from studies.explain_words import Words
+from studies.profiles.explain_page import waterfall_rows, write_explanation
+from studies.profiles.explain_words import Words
 
 HERE = fingerprint()
 PEAKS = Peaks(gemm_gflop_s=100, copy_gb_s=((10**6, 10),), launch_us=1, environment=HERE)

@@ -15,9 +15,27 @@ import pytest
 
 from nas.objectives import OBJECTIVES, hypervolume, select_objectives
 from search_spaces.references import REFERENCES
-from studies.comparison import champion
-from studies.figure_style import log_ticks, marks_in, reference_marks
-from studies.figure_tables import (
+from studies.pages.style import log_ticks, marks_in, reference_marks
+from studies.record.comparison import champion
+from studies.record.formats import (
+    describe_change,
+    format_duration,
+    format_factor,
+    format_gain,
+    format_value,
+    reason_kind,
+)
+from studies.record.records import State, StudyRecord, TrialRecord
+from studies.record.tables import (
+    comparison_table,
+    dominance_table,
+    front_table,
+    headline,
+    notes,
+    setback_table,
+    spread,
+)
+from studies.report.figure_tables import (
     curve_table,
     drawn_share,
     hover,
@@ -29,27 +47,9 @@ from studies.figure_tables import (
     staircase,
     steps,
 )
-from studies.figures import curve_figure, hypervolume_figure, pair_figure
-from studies.formats import (
-    describe_change,
-    format_duration,
-    format_factor,
-    format_gain,
-    format_value,
-    reason_kind,
-)
-from studies.labels import label_places
-from studies.overviews import cube_figure, parallel_figure
-from studies.records import State, StudyRecord, TrialRecord
-from studies.tables import (
-    comparison_table,
-    dominance_table,
-    front_table,
-    headline,
-    notes,
-    setback_table,
-    spread,
-)
+from studies.report.figures import curve_figure, hypervolume_figure, pair_figure
+from studies.report.labels import label_places
+from studies.report.overviews import cube_figure, parallel_figure
 from tests.fake_study import fake_study
 
 NAMES = ("reconstruction_loss", "params")

@@ -19,12 +19,12 @@ from search_spaces.architecture import Architecture
 from search_spaces.errors import UserError
 from search_spaces.references import REFERENCES
 from search_spaces.space import SearchSpace
-from studies import final_latency
-from studies.comparison import compare
-from studies.crew import Alone
-from studies.final_latency import measure_front
-from studies.runner import Runner
-from studies.store import StudyStore
+from studies.record.comparison import compare
+from studies.run import final_latency
+from studies.run.crew import Alone
+from studies.run.final_latency import measure_front
+from studies.run.runner import Runner
+from studies.store.store import StudyStore
 from tests.fake_evaluator import FakeEvaluator
 from tests.test_runner import ENVIRONMENT, config
 

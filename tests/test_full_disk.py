@@ -12,7 +12,7 @@ import pytest
 from nas import artefacts
 from nas.artefacts import full_disk_refused, sweep, write_whole
 from search_spaces.errors import UserError
-from studies.store import StudyStore
+from studies.store.store import StudyStore
 from tests.command import nas
 
 SMALL = ["study", "run", "quickstart", "--space", "tiny", "--name", "s", "--trials", "1"]

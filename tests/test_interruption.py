@@ -12,9 +12,9 @@ from pathlib import Path
 import psutil
 import pytest
 
-from studies.crew import Interrupted
-from studies.interruption import Interruption
-from studies.store import StudyStore
+from studies.run.crew import Interrupted
+from studies.run.interruption import Interruption
+from studies.store.store import StudyStore
 
 RUN = ["study", "run", "quickstart", "--space", "tiny", "--name", "s", "--trials", "1"]
 RUN += ["--objectives", "reconstruction_loss,params", "--images", "60", "--threads", "1"]

@@ -11,9 +11,9 @@ from optuna.storages.journal import JournalFileBackend
 
 from benchmarks.scale import Setting, grow
 from search_spaces.errors import UserError
-from studies.frozen import record_of
-from studies.journal import ReadingJournal
-from studies.store import StudyStore
+from studies.storage.journal import ReadingJournal
+from studies.store.frozen import record_of
+from studies.store.store import StudyStore
 
 
 @pytest.fixture

@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 
 from nas.evaluate import STATIC, static_costs
-from nas.known_costs import known_costs, known_limits
 from nas.objectives import OBJECTIVES
-from nas.predictor import LatencyPredictor
+from nas.predict.known_costs import known_costs, known_limits
+from nas.predict.predictor import LatencyPredictor
 from search_spaces.space import SearchSpace
 
 

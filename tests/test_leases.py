@@ -21,12 +21,13 @@ from sqlalchemy.exc import DataError, OperationalError
 from search_spaces.errors import UserError
 from search_spaces.references import ORIGINAL
 from search_spaces.space import SearchSpace
-from studies import drivers, patience, turns
-from studies.drivers import LOOKS, Driver, Drivers
-from studies.frozen import OWNER, new_trial
-from studies.others import Others
-from studies.patience import patiently
-from studies.turns import NamedTurn
+from studies.storage import patience, turns
+from studies.storage.patience import patiently
+from studies.storage.turns import NamedTurn
+from studies.store import drivers
+from studies.store.drivers import LOOKS, Driver, Drivers
+from studies.store.frozen import OWNER, new_trial
+from studies.store.others import Others
 
 QUICKSTART = SearchSpace.load("quickstart")
 

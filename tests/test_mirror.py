@@ -13,10 +13,10 @@ from nas.evaluate import Findings
 from search_spaces.architecture import Architecture
 from search_spaces.errors import UserError
 from search_spaces.space import SearchSpace
-from studies.crew import Alone
-from studies.mirror import Mirror
-from studies.runner import Runner
-from studies.store import StudyStore
+from studies.run.crew import Alone
+from studies.run.runner import Runner
+from studies.storage.mirror import Mirror
+from studies.store.store import StudyStore
 from tests.fake_evaluator import FakeEvaluator
 from tests.test_runner import ENVIRONMENT, config
 

@@ -11,10 +11,10 @@ import torch
 from torch import nn
 
 from nas.blocks import Concat, Crop
-from nas.calibration import drawn
 from nas.evaluate import static_costs
-from nas.operation import KINDS, Operation
-from nas.operations import exact_costs, operations
+from nas.predict.calibration import drawn
+from nas.predict.operation import KINDS, Operation
+from nas.predict.operations import exact_costs, operations
 from nas.vae import Reparameterise, build_vae
 from profiling.complexity import Row, complexity
 from search_spaces.architecture import CHOICES, Architecture
@@ -180,5 +180,5 @@ def test_a_width_of_one_is_no_depthwise_convolution() -> None:
 
 
 def test_needs_no_torch() -> None:
-    code = "import sys, nas.operations; assert 'torch' not in sys.modules"
+    code = "import sys, nas.predict.operations; assert 'torch' not in sys.modules"
     subprocess.run([sys.executable, "-c", code], check=True)

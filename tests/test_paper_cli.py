@@ -10,7 +10,7 @@ import pytest
 from search_spaces.references import REFERENCES
 from studies.paper import examination, timing
 from studies.paper.timing import Timing
-from studies.store import StudyStore
+from studies.store.store import StudyStore
 from tests.command import nas
 
 TINY = ["paper", "--size", "32", "--images", "100", "--epochs", "1", "--threads", "1"]

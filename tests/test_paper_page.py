@@ -15,7 +15,7 @@ from PIL import Image
 from profiling.latency import LatencyConfig
 from search_spaces.errors import UserError
 from search_spaces.references import PUBLISHED, REFERENCES
-from studies.config import load_config
+from studies.config.loading import load_config
 from studies.paper import claims, strips, timing, words
 from studies.paper.claims import Claim
 from studies.paper.curves import curve_figure, curve_table

@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 
-from nas.known_costs import known_costs, known_limits
+from nas.predict.known_costs import known_costs, known_limits
 from nas.search import Proposer, make_proposer, pareto
 from nas.search.candidates import Catalogue
 from nas.search.improvement import Floor

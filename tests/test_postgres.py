@@ -23,12 +23,13 @@ from nas.evaluate import Findings
 from search_spaces.architecture import Architecture
 from search_spaces.errors import UserError
 from search_spaces.space import SearchSpace
-from studies import drivers, patience, turns
-from studies.database import Database
-from studies.frozen import OWNER
-from studies.records import StudyRecord
-from studies.storage import open_storage
-from studies.store import StudyStore
+from studies.record.records import StudyRecord
+from studies.storage import patience, turns
+from studies.storage.database import Database
+from studies.storage.opening import open_storage
+from studies.store import drivers
+from studies.store.frozen import OWNER
+from studies.store.store import StudyStore
 from tests.command import nas
 from tests.fake_driver import start, trained, until
 from tests.fake_evaluator import FakeEvaluator
@@ -215,7 +216,7 @@ def test_a_storage_that_cannot_be_used_is_one_line_without_password(
     capsys: pytest.CaptureFixture[str],
     trouble: str,
 ) -> None:
-    monkeypatch.setattr("studies.storage.CONNECT_S", 1)
+    monkeypatch.setattr("studies.storage.opening.CONNECT_S", 1)
     form, reason = REFUSALS[trouble]
     storage = form.format(port=server.port, password=server.password)
     asked = ("--space", "tiny", "--objectives", "params,macs", "--trials", "1")

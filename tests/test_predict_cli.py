@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from nas import operation_bench
-from nas.calibration import Calibration, Measurement, Setting
+from nas.predict import timed as operation_bench
+from nas.predict.calibration import Calibration, Measurement, Setting
 from profiling.allocator import tune_allocator
 from search_spaces.references import MODIFIED, ORIGINAL
 from tests.command import nas

@@ -10,14 +10,15 @@ import pytest
 import torch
 
 from nas.evaluate import Evaluator
-from nas.predictor import LatencyPredictor
+from nas.predict.predictor import LatencyPredictor
 from nas.training import TrainingConfig
 from profiling.latency import LatencyConfig
 from search_spaces.errors import UserError
 from search_spaces.references import ORIGINAL
-from studies.config import StudyConfig, load_config
-from studies.display import Display
+from studies.config.loading import load_config
+from studies.config.study import StudyConfig
 from studies.launch import run_study
+from studies.run.display import Display
 
 
 class Doubles:

@@ -9,8 +9,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from nas import predictor as predictor_module
-from nas.calibration import (
+from nas.predict import predictor as predictor_module
+from nas.predict.accuracy import accuracy, check
+from nas.predict.calibration import (
     Calibration,
     Measurement,
     Role,
@@ -19,12 +20,11 @@ from nas.calibration import (
     drawn,
     extend,
 )
-from nas.operation import Operation
-from nas.operation_bench import Bench
-from nas.operation_times import OperationTimes
-from nas.operations import operations
-from nas.prediction_check import accuracy, check
-from nas.predictor import LatencyPredictor, quiet
+from nas.predict.laws import OperationTimes
+from nas.predict.operation import Operation
+from nas.predict.operations import operations
+from nas.predict.predictor import LatencyPredictor, quiet
+from nas.predict.timed import Bench
 from search_spaces.architecture import Architecture
 from search_spaces.errors import UserError
 from search_spaces.references import ORIGINAL

@@ -83,8 +83,8 @@ def test_all_layers_and_machine_readable_output(capsys: pytest.CaptureFixture[st
 def test_a_trial_s_profile_goes_into_its_study(
     here: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    from studies.report import write_report
-    from studies.store import StudyStore
+    from studies.report.report import write_report
+    from studies.store.store import StudyStore
 
     study = fake_study(here / "nas-studies" / "s", found=2)
     write_report(study, plots=False)

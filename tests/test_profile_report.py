@@ -17,7 +17,7 @@ from profiling.roofline import Peaks
 from profiling.sweep import SWEEP_COLUMNS
 from profiling.timing import Sample
 from search_spaces.errors import UserError
-from studies.profile_figures import (
+from studies.profiles.layers_figures import (
     layer_points,
     roofline_figure,
     stage_figure,
@@ -25,8 +25,8 @@ from studies.profile_figures import (
     sweep_points,
     traffic_figure,
 )
-from studies.profile_report import write_profile, write_sweep
-from studies.profile_words import (
+from studies.profiles.layers_page import write_profile, write_sweep
+from studies.profiles.layers_words import (
     account,
     headline,
     layer_rows,
@@ -35,7 +35,7 @@ from studies.profile_words import (
     view,
     warnings,
 )
-from studies.report import write_report
+from studies.report.report import write_report
 from tests.fake_study import fake_study
 from tests.test_report import Page
 

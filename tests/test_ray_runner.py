@@ -32,19 +32,19 @@ from profiling.allocator import tune_allocator
 from profiling.environment import fingerprint
 from profiling.lane import Lane
 from search_spaces.errors import UserError
-from studies import runner
-from studies.config import StudyConfig
-from studies.launch import EvaluatorMaker
-from studies.mirror import Mirror
-from studies.others import Others
-from studies.ray_board import Board
-from studies.ray_cluster import Cluster, _remove_left_behind, _sigterm_kept
-from studies.ray_folder import TuneFolder, remove_trial
-from studies.ray_trial import RemoteMaker
-from studies.records import StudyRecord
-from studies.runner import Watcher
-from studies.store import StudyStore
-from studies.trial_limits import TrialLimits
+from studies.config.study import StudyConfig
+from studies.config.trial_limits import TrialLimits
+from studies.on_ray.board import Board
+from studies.on_ray.cluster import Cluster, _remove_left_behind, _sigterm_kept
+from studies.on_ray.folder import TuneFolder, remove_trial
+from studies.on_ray.trial import RemoteMaker
+from studies.record.records import StudyRecord
+from studies.run import runner
+from studies.run.evaluators import EvaluatorMaker
+from studies.run.runner import Watcher
+from studies.storage.mirror import Mirror
+from studies.store.others import Others
+from studies.store.store import StudyStore
 from tests.command import nas
 from tests.fake_driver import until
 from tests.fake_ray import RayMaker, run_here, run_on_ray
@@ -387,7 +387,9 @@ def test_real_trials_wait_for_whoever_measures_on_their_host(
     tmp_path: Path, nodes: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     watcher = _Held()
-    monkeypatch.setattr("studies.display.Display.found", lambda _, *found: watcher.found(*found))
+    monkeypatch.setattr(
+        "studies.run.display.Display.found", lambda _, *found: watcher.found(*found)
+    )
     options = ["--objectives", "reconstruction_loss,params", "--trials", "0"]
     assert nas("study", "run", "quickstart", *SMALL, *options, "--root", str(tmp_path)) == 0
     assert set(watcher.while_held) == {"static"}

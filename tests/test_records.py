@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from studies.records import StudyRecord
+from studies.record.records import StudyRecord
 from tests.fake_study import fake_study
 
 DERIVED = ("complete", "front", "references", "searched")

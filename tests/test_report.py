@@ -16,12 +16,12 @@ import pytest
 from search_spaces.architecture import Architecture
 from search_spaces.errors import UserError
 from search_spaces.references import REFERENCES
-from studies import report_words
-from studies.comparison import ranked
-from studies.pictures import strips
-from studies.records import StudyRecord
-from studies.report import write_pngs, write_report
-from studies.tables import headline
+from studies.record.comparison import ranked
+from studies.record.records import StudyRecord
+from studies.record.tables import headline
+from studies.report import words as report_words
+from studies.report.pictures import strips
+from studies.report.report import write_pngs, write_report
 from tests.fake_study import fake_study
 
 

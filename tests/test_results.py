@@ -16,10 +16,10 @@ from nas.evaluate import static_costs
 from nas.protocol import TrainingConfig
 from search_spaces.references import REFERENCES
 from studies.paper.timing import Timing
-from studies.records import StudyRecord
-from studies.retraining import FOLDER, Budget, Results
-from studies.store import StudyStore, list_studies
-from studies.tables import notes
+from studies.record.records import StudyRecord
+from studies.record.tables import notes
+from studies.run.retraining import FOLDER, Budget, Results
+from studies.store.store import StudyStore, list_studies
 
 ROOT = Path(__file__).parent.parent / "studies" / "results"
 FINDINGS = Path(__file__).parent.parent / "docs" / "findings.md"

@@ -19,9 +19,9 @@ from nas.datasets import DataConfig, load_dataset
 from nas.evaluate import reconstructions
 from nas.protocol import TrainingConfig, evaluate
 from nas.training import Trainer, TrainingDiverged
-from studies import retraining
-from studies.comparison import compare
-from studies.store import StudyStore
+from studies.record.comparison import compare
+from studies.run import retraining
+from studies.store.store import StudyStore
 from tests.command import nas
 from tests.fake_study import fake_study
 
@@ -87,7 +87,7 @@ def test_its_figures_are_written_beside_its_report(
         asked.append(folder)
         return []
 
-    monkeypatch.setattr("studies.report.write_figures", drawn)
+    monkeypatch.setattr("studies.report.report.draw_panels", drawn)
     assert nas(*AGAIN, "--seeds", "2", "--top", "1", "--png", "--root", str(root)) == 0
     assert asked == [root / "s" / "retrained" / "figures"]
     assert "retrained/figures (0 PNGs)" in capsys.readouterr().out

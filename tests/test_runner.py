@@ -14,12 +14,12 @@ from optuna.storages.journal import JournalFileBackend
 from nas.search import SAMPLERS
 from search_spaces.errors import UserError
 from search_spaces.space import SearchSpace
-from studies import limits, runner
-from studies.config import StudyConfig
-from studies.crew import Alone
-from studies.records import StudyRecord
-from studies.runner import Runner
-from studies.store import StudyStore, list_studies
+from studies.config.study import StudyConfig
+from studies.record.records import StudyRecord
+from studies.run import limits, runner
+from studies.run.crew import Alone
+from studies.run.runner import Runner
+from studies.store.store import StudyStore, list_studies
 from tests.fake_evaluator import FakeEvaluator
 
 ENVIRONMENT = {"data_fingerprint": "0" * 12, "device": "cpu", "torch_version": "2.13.0"}

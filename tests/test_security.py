@@ -13,9 +13,9 @@ import pytest
 from nas.checkpoint import read_tensors
 from search_spaces.errors import UserError
 from search_spaces.references import ORIGINAL
-from studies.records import TrialRecord
-from studies.report import write_report
-from studies.store import StudyStore
+from studies.record.records import TrialRecord
+from studies.report.report import write_report
+from studies.store.store import StudyStore
 from tests.command import nas
 from tests.fake_study import fake_study
 

@@ -16,11 +16,11 @@ from nas.evaluate import Findings
 from nas.search.early_stopping import EarlyStopping
 from search_spaces.architecture import Architecture
 from search_spaces.space import SearchSpace
-from studies.config import StudyConfig
-from studies.crew import Alone
-from studies.records import StudyRecord
-from studies.runner import Runner
-from studies.store import StudyStore
+from studies.config.study import StudyConfig
+from studies.record.records import StudyRecord
+from studies.run.crew import Alone
+from studies.run.runner import Runner
+from studies.store.store import StudyStore
 from tests.fake_crew import TurnTaking
 from tests.fake_evaluator import FakeEvaluator
 from tests.test_runner import ENVIRONMENT, config

@@ -22,10 +22,10 @@ from search_spaces.references import REFERENCES
 from search_spaces.space import SearchSpace
 from studies.bench.replay import replay
 from studies.bench.vae import TabularEvaluator, best_epochs, load_vae_table
-from studies.config import StudyConfig
-from studies.crew import Alone
-from studies.runner import Runner
-from studies.store import StudyStore
+from studies.config.study import StudyConfig
+from studies.run.crew import Alone
+from studies.run.runner import Runner
+from studies.store.store import StudyStore
 
 SPACE = """
 name: two

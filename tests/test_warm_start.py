@@ -11,10 +11,10 @@ from pydantic import ValidationError
 from nas.search import Proposer
 from search_spaces.errors import UserError
 from search_spaces.space import SearchSpace
-from studies.crew import Alone
-from studies.records import StudyRecord, TrialRecord
-from studies.runner import Runner
-from studies.store import StudyStore
+from studies.record.records import StudyRecord, TrialRecord
+from studies.run.crew import Alone
+from studies.run.runner import Runner
+from studies.store.store import StudyStore
 from tests.fake_evaluator import FakeEvaluator
 from tests.test_runner import ENVIRONMENT, config
 

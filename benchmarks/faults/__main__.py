@@ -23,7 +23,7 @@ import optuna
 
 from benchmarks.faults.siege import Plan, Siege, undisturbed
 from benchmarks.postgres import Server, private_server
-from studies.addresses import absolute
+from studies.storage.addresses import absolute
 
 
 @click.command(help=__doc__)

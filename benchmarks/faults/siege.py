@@ -22,9 +22,9 @@ from sqlalchemy import Engine, create_engine
 from benchmarks.faults.moments import Scene, family, gone, moments, running, wait_for
 from benchmarks.postgres import Server
 from search_spaces.errors import UserError
-from studies.addresses import absolute, masked
-from studies.records import StudyRecord, TrialRecord
-from studies.store import StudyStore
+from studies.record.records import StudyRecord, TrialRecord
+from studies.storage.addresses import absolute, masked
+from studies.store.store import StudyStore
 
 ORPHANS_S = 20.0
 """Seconds after a driver's death within which its workers must have ended."""

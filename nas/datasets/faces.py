@@ -16,9 +16,9 @@ from nas.datasets.dataset import (
     fingerprint_of,
     split_indices,
 )
-from nas.datasets.faces_attributes import ATTRIBUTE_NAMES, attributes_of
-from nas.datasets.faces_render import RENDERER_VERSION, render
-from nas.datasets.faces_sample import sample_scene
+from nas.faces.attributes import ATTRIBUTE_NAMES, attributes_of
+from nas.faces.render import RENDERER_VERSION, render
+from nas.faces.sample import sample_scene
 
 DEFAULT_COUNT = 20_000
 _PROCESS_CHUNK = 500  # a worker process starts in a fraction of a second: give it seconds of work
@@ -69,7 +69,7 @@ def _render_in_process(seed: int, start: int, stop: int, size: int) -> Images:
     A plain child process rather than `multiprocessing`: it needs no `__main__` guard in the
     caller's script and inherits none of its threads.
     """
-    command = [sys.executable, "-c", "from nas.datasets.faces_render import main; main()"]
+    command = [sys.executable, "-c", "from nas.faces.render import main; main()"]
     arguments = [str(number) for number in (seed, start, stop, size)]
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(path for path in sys.path if path)}
     done = subprocess.run(

@@ -10,7 +10,8 @@ import plotly.graph_objects as go
 
 from search_spaces.errors import UserError
 from studies.bench.contenders import CONTENDERS
-from studies.figure_style import AMBER, BLUE, GREY, INK, log_ticks, new_figure
+from studies.pages.pngs import draw_pngs
+from studies.pages.style import AMBER, BLUE, GREY, INK, log_ticks, new_figure
 
 OVER_TITLES = {
     "evaluations": "Evaluated candidates",
@@ -86,26 +87,14 @@ def write_figures(figures: Mapping[str, go.Figure], folder: Path) -> list[Path]:
     Raises:
         UserError: no browser was found to draw the PNGs with; the pages are there.
     """
-    import kaleido
-    from choreographer.browsers import BrowserFailedError, ChromeNotFoundError
-
     folder.mkdir(parents=True, exist_ok=True)
     pages = [folder / f"{name}.html" for name in figures]
     for page, figure in zip(pages, figures.values(), strict=True):
         figure.write_html(page, include_plotlyjs=True)
-    pictures = [folder / f"{name}.png" for name in figures]
-    jobs = [
-        {"fig": figure, "path": str(path), "opts": {"width": 1000, "height": 520, "scale": 2}}
-        for figure, path in zip(figures.values(), pictures, strict=True)
-    ]
     try:
-        kaleido.write_fig_from_object_sync(jobs, kopts={"mathjax": False})
-    except (ChromeNotFoundError, BrowserFailedError):
-        raise UserError(
-            f"{folder}: the pages are written; PNG figures need Chrome or Chromium: install one, "
-            "or name it in BROWSER_PATH"
-        ) from None
-    return [*pages, *pictures]
+        return [*pages, *draw_pngs(figures, folder, width=1000, height=520, scale=2)]
+    except UserError as error:
+        raise UserError(f"{folder}: the pages are written; {error}") from None
 
 
 def _title(sampler: str) -> str:

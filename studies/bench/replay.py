@@ -9,11 +9,11 @@ from typing import Any
 
 from search_spaces.errors import UserError
 from studies.bench.vae import TabularEvaluator, VaeTable
-from studies.config import StudyConfig
-from studies.crew import Alone
-from studies.records import NAME, NAME_RULE, StudyRecord
-from studies.runner import Runner, Watcher
-from studies.store import StudyStore
+from studies.config.study import StudyConfig
+from studies.record.records import NAME, NAME_RULE, StudyRecord
+from studies.run.crew import Alone
+from studies.run.runner import Runner, Watcher
+from studies.store.store import StudyStore
 
 
 def replay(table: VaeTable, folder: Path, progress: Callable[[int, int], None]) -> StudyRecord:

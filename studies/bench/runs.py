@@ -14,8 +14,9 @@ from typing import Any
 
 from search_spaces.errors import UserError
 from studies.bench.contenders import contender
+from studies.bench.shipped import load_table
 from studies.bench.simulation import as_records, simulate
-from studies.bench.tables import Table, load_table
+from studies.bench.tables import Table
 
 Progress = Callable[[int, int], None]
 

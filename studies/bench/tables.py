@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, Protocol
@@ -17,7 +17,6 @@ import numpy as np
 import numpy.typing as npt
 
 from nas.search.members import Features, Space
-from search_spaces.errors import UserError, nearest
 
 Points = npt.NDArray[np.float64]
 
@@ -144,30 +143,3 @@ class Archive:
         self._front = np.vstack([kept, point])
         self.regret = self._volume.regret(self._front)
         return self.regret
-
-
-def load_table(name: str) -> Table:
-    """Return a shipped table by name.
-
-    Raises:
-        UserError: there is none of this name.
-    """
-    if name not in TABLES:
-        raise UserError(f"table {name!r}: none of {', '.join(TABLES)}{nearest(name, TABLES)}")
-    return TABLES[name]()
-
-
-def _vae() -> Table:
-    from studies.bench.vae import load_vae_table
-
-    return load_vae_table().table()
-
-
-def _nb201() -> Table:
-    from studies.bench.nb201 import load_nb201
-
-    return load_nb201()
-
-
-TABLES: dict[str, Callable[[], Table]] = {"vae": _vae, "nb201": _nb201}
-"""Shipped tables; `studies/bench/data/README.md` says where each comes from."""

@@ -14,7 +14,7 @@ from rich.table import Table
 from studies.bench.contenders import CONTENDERS
 from studies.bench.curves import OVER, count, curves, markdown, minutes, summary
 from studies.bench.figures import grouped, regret_figure, write_figures
-from studies.bench.tables import load_table
+from studies.bench.shipped import load_table
 
 
 @dataclass(frozen=True)

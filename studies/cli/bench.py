@@ -57,7 +57,7 @@ def search(
     """
     from studies.bench.contenders import contenders_for
     from studies.bench.runs import Bout, run_all
-    from studies.bench.tables import load_table
+    from studies.bench.shipped import load_table
     from studies.bench.write import write_comparison
 
     for table in tables or _TABLES:
@@ -84,7 +84,7 @@ def study(name: str, root: Path) -> None:
     """
     from studies.bench.replay import replay
     from studies.bench.vae import load_vae_table
-    from studies.report import write_report
+    from studies.report.report import write_report
 
     with progress_bar("writing the table down") as progress:
         record = replay(load_vae_table(), root / name, progress)
@@ -96,7 +96,7 @@ def list_() -> None:
     """Show the tables and the samplers that can be compared."""
     from search_spaces.errors import UserError
     from studies.bench.contenders import CONTENDERS
-    from studies.bench.tables import TABLES, load_table
+    from studies.bench.shipped import TABLES, load_table
 
     for name in TABLES:
         try:

@@ -12,10 +12,10 @@ from nas.objectives import OBJECTIVES
 from search_spaces.errors import UserError, nearest
 from studies.cli.console import stdout
 from studies.cli.options import root_option
-from studies.formats import format_value, noun
+from studies.record.formats import format_value, noun
 
 if TYPE_CHECKING:
-    from studies.records import StudyRecord, TrialRecord
+    from studies.record.records import StudyRecord, TrialRecord
 
 
 def _limit_options(command: Any) -> Any:
@@ -37,7 +37,7 @@ def best(name: str, by: str | None, out: Path | None, root: Path, **limits: floa
 
     Example: nas study best quickstart --max-latency-ms 5 --max-params 1e6
     """
-    from studies.store import StudyStore
+    from studies.store.store import StudyStore
 
     store = StudyStore.open(root, name)
     record = store.record()

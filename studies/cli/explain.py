@@ -17,8 +17,8 @@ from studies.cli.options import progress_bar, root_option
 from studies.cli.subjects import Subject, file_name, hold_lane, writable
 
 if TYPE_CHECKING:
-    from nas.explanation import Explanation
-    from studies.explain_words import Words
+    from nas.explain.explanation import Explanation
+    from studies.profiles.explain_words import Words
 
 
 def _batches(
@@ -75,9 +75,9 @@ def explain(
     explain.html, explain.json and causes.csv. Takes one to two minutes for the two references at
     batch 1, more at larger batches.
     """
-    from nas.explain import ExplainConfig, explain
+    from nas.explain.explain import ExplainConfig, explain
     from profiling.environment import select_device
-    from studies.explain_words import Words
+    from studies.profiles.explain_words import Words
 
     first, second = Subject.find(a, root), Subject.find(b, root)
     names = (first.name, second.name)
@@ -113,7 +113,7 @@ def _print(words: Words) -> None:
 
 
 def _write(found: Explanation, folder: Path) -> Path:
-    from studies.explain_report import write_explanation
+    from studies.profiles.explain_page import write_explanation
 
     try:
         numbers = found.model_dump_json(indent=1) + "\n"

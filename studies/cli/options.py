@@ -13,7 +13,7 @@ from search_spaces.architecture import Architecture
 from search_spaces.errors import UserError, nearest
 
 if TYPE_CHECKING:
-    from studies.records import StudyRecord, TrialRecord
+    from studies.record.records import StudyRecord, TrialRecord
 
 ROOT = Path("nas-studies")
 
@@ -54,8 +54,8 @@ def tell_how_to_resume() -> None:
     import shlex
     import sys
 
-    from studies.addresses import masked
     from studies.cli.console import stderr
+    from studies.storage.addresses import masked
 
     again = shlex.join(["nas", *map(masked, sys.argv[1:])])
     stderr.print(
@@ -94,7 +94,7 @@ def find_artefacts(text: str, root: Path) -> Path | None:
     """Return the folder of what a trial left (`STUDY#TRIAL`: weights, ...); None for the rest."""
     if "#" not in text or Path(text).suffix in {".json", ".yaml", ".yml"}:
         return None
-    from studies.store import StudyStore
+    from studies.store.store import StudyStore
 
     record, trial = _find_trial(text, root)
     StudyStore.open(root, record.name).fetch(trial.digest)
@@ -102,7 +102,7 @@ def find_artefacts(text: str, root: Path) -> Path | None:
 
 
 def _find_trial(text: str, root: Path) -> tuple[StudyRecord, TrialRecord]:
-    from studies.store import StudyStore
+    from studies.store.store import StudyStore
 
     study, _, number = text.rpartition("#")
     record = StudyStore.open(root, study).record()

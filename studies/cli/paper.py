@@ -90,7 +90,7 @@ def _job(
     attributes: tuple[str, ...],
     root: Path,
 ) -> Job:
-    from studies.config import load_config, parse_overrides
+    from studies.config.loading import load_config, parse_overrides
     from studies.paper.redraw import Job
     from studies.paper.results import Options
 
@@ -110,8 +110,8 @@ def _tell_estimate(job: Job, only: bool) -> None:
 
 
 def _redraw(job: Job) -> PaperResults:
-    from studies.display import Display
     from studies.paper.redraw import redraw
+    from studies.run.display import Display
 
     display = Display(stderr, 0, job.config.training.epochs)
     try:

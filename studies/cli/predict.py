@@ -19,8 +19,8 @@ from studies.cli.options import find_architecture, progress_bar, root_option
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from nas.prediction_check import Accuracy
-    from nas.predictor import LatencyPredictor
+    from nas.predict.accuracy import Accuracy
+    from nas.predict.predictor import LatencyPredictor
 
 _threads = click.option("--threads", type=click.IntRange(1, 1024), default=1, show_default=True)
 _batch = click.option("--batch", type=click.IntRange(1), default=1, show_default=True)
@@ -66,8 +66,8 @@ def calibrate(
     Times every operation inside architectures drawn from a space, in turn with `original`. What is
     measured is kept, so an interrupted calibration goes on. Takes about 3 s per architecture.
     """
-    from nas.calibration import Setting
-    from nas.predictor import LatencyPredictor
+    from nas.predict.calibration import Setting
+    from nas.predict.predictor import LatencyPredictor
     from profiling.environment import select_device
     from search_spaces.space import SearchSpace
 
@@ -120,8 +120,8 @@ def predict(
 
 
 def _load(device: str, threads: int, batch: int, image_size: int) -> LatencyPredictor:
-    from nas.calibration import Setting
-    from nas.predictor import LatencyPredictor
+    from nas.predict.calibration import Setting
+    from nas.predict.predictor import LatencyPredictor
     from profiling.allocator import tune_allocator
     from profiling.environment import select_device
 
@@ -141,7 +141,7 @@ def print_accuracy(predictor: LatencyPredictor) -> None:
 
     Where there were disturbances, also by CPU times, which leave waiting for a busy core out.
     """
-    from nas.prediction_check import check
+    from nas.predict.accuracy import check
 
     held_out = predictor.calibration.of("held_out")
     quiet = [measurement for measurement in held_out if not measurement.contended]
@@ -201,7 +201,7 @@ def _print_csv(rows: list[dict[str, Any]]) -> None:
 
 def _flat(row: dict[str, Any]) -> dict[str, Any]:
     """Give each kind of operation a column of its own, the same for every architecture."""
-    from nas.operation import KINDS
+    from nas.predict.operation import KINDS
 
     shares = {f"share_{kind}": row["shares"].get(kind, 0.0) for kind in KINDS}
     return {name: value for name, value in row.items() if name != "shares"} | shares

@@ -10,10 +10,10 @@ from rich.table import Table
 
 from search_spaces.errors import UserError
 from studies.cli.console import stderr, stdout
-from studies.formats import format_value, noun
+from studies.record.formats import format_value, noun
 
 if TYPE_CHECKING:
-    from studies.records import StudyRecord, TrialRecord
+    from studies.record.records import StudyRecord, TrialRecord
 
 _ROWS = 40
 """Architectures, and failures, that are printed at most."""
@@ -21,7 +21,7 @@ _ROWS = 40
 
 def conclude(record: StudyRecord, png: bool) -> None:
     """Print the result and write the report, and with `png` its figures."""
-    from studies.report import write_report
+    from studies.report.report import write_report
 
     print_study(record)
     report = write_report(record)
@@ -32,7 +32,7 @@ def conclude(record: StudyRecord, png: bool) -> None:
 
 def print_study(record: StudyRecord) -> None:
     """Print the headline, the front beside the references, and what failed."""
-    from studies.tables import compared_members, headline, notes, spread
+    from studies.record.tables import compared_members, headline, notes, spread
 
     stdout.print(
         f"\n[bold]{escape(record.name)}[/bold]: {escape(headline(record).replace('`', ''))}\n"
@@ -76,7 +76,7 @@ def _print_failures(failed: Sequence[TrialRecord]) -> None:
 
 def write_figures(record: StudyRecord) -> None:
     """Write the figures as PNG into the study's folder; tell where, or why not."""
-    from studies.report import write_pngs
+    from studies.report.report import write_pngs
 
     try:
         written = write_pngs(record, record.folder / "figures")

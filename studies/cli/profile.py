@@ -117,7 +117,7 @@ def model(
     """
     from profiling.layers import profile_layers
     from studies.cli.profile_print import print_profile
-    from studies.profile_report import write_profile
+    from studies.profiles.layers_page import write_profile
 
     subject = Subject.find(arch, root)
     folder = writable(out or subject.artefacts or FOLDER / f"{subject.name}-batch{batch}")
@@ -175,7 +175,7 @@ def layer(
     from profiling.roofline import measure_peaks
     from profiling.sweep import layer_sweep
     from studies.cli.profile_print import print_sweep
-    from studies.profile_report import write_sweep
+    from studies.profiles.layers_page import write_sweep
 
     over = parse_sweeps(sweeps)
     place = select_device(device)
@@ -241,7 +241,7 @@ def trace(
     from profiling.environment import threads as torch_threads
     from profiling.trace import record_trace
     from profiling.trace_page import write_trace_html
-    from studies.profile_words import ms
+    from studies.profiles.layers_words import ms
 
     subject = Subject.find(arch, root)
     step = "training" if training else "inference"

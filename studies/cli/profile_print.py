@@ -10,7 +10,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from studies.cli.console import stdout
-from studies.profile_words import (
+from studies.profiles.layers_words import (
     KINDS,
     VIEWS,
     account,

@@ -16,8 +16,8 @@ from studies.cli.print_study import conclude
 
 if TYPE_CHECKING:
     from nas.protocol import TrainingConfig
-    from studies.records import StudyRecord, TrialRecord
-    from studies.retraining import Budget, Results, Run
+    from studies.record.records import StudyRecord, TrialRecord
+    from studies.run.retraining import Budget, Results, Run
 
 _LONGER = 3
 """Times the epochs of the search that models get unless asked otherwise."""
@@ -94,10 +94,10 @@ def retrain(
     import os
 
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # waiting threads shall not spin
-    from studies.launch import cores
-    from studies.report import write_report
-    from studies.retraining import chosen
-    from studies.store import StudyStore
+    from studies.report.report import write_report
+    from studies.run.evaluators import cores
+    from studies.run.retraining import chosen
+    from studies.store.store import StudyStore
 
     study = StudyStore.open(root, name).record()
     trials = chosen(study, top, numbers, references)
@@ -117,8 +117,8 @@ def _budget(
     from copy import deepcopy
 
     from search_spaces.errors import UserError
-    from studies.config import overridden, parse_overrides
-    from studies.retraining import Budget
+    from studies.config.loading import overridden, parse_overrides
+    from studies.run.retraining import Budget
 
     config = deepcopy(dict(study.config))
     asked: dict[str, Any] = {"training.epochs": epochs or _LONGER * config["training"]["epochs"]}
@@ -143,10 +143,10 @@ def _run(
 ) -> Results:
     from profiling.allocator import tune_allocator
     from profiling.environment import fingerprint, select_device
-    from studies.formats import format_duration
-    from studies.launch import data_facts, load_images
-    from studies.retraining import Results
-    from studies.retraining import retrain as train
+    from studies.record.formats import format_duration
+    from studies.run.evaluators import data_facts, load_images
+    from studies.run.retraining import Results
+    from studies.run.retraining import retrain as train
 
     device = select_device(device_name)
     tune_allocator()

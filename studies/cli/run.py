@@ -102,11 +102,11 @@ def run(
     architecture after another; the report is written at the end.
     """
     _wait_passively()
-    from studies.config import load_config, parse_overrides
-    from studies.crew import Interrupted
-    from studies.display import Display
-    from studies.interruption import Interruption
+    from studies.config.loading import load_config, parse_overrides
     from studies.launch import run_study
+    from studies.run.crew import Interrupted
+    from studies.run.display import Display
+    from studies.run.interruption import Interruption
 
     overrides = {_SHORTCUTS[k]: v for k, v in shortcuts.items() if v is not None}
     if objectives is not None:
@@ -139,8 +139,8 @@ def run(
 
 def _conclude_early(root: Path, name: str) -> None:
     """Report on what there is of an interrupted study, if there is anything."""
-    from studies.report import write_report
-    from studies.store import StudyStore
+    from studies.report.report import write_report
+    from studies.store.store import StudyStore
 
     try:
         record = StudyStore.open(root, name).record()

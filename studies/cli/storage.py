@@ -5,9 +5,9 @@ from __future__ import annotations
 import click
 
 from search_spaces.errors import UserError
-from studies.addresses import masked, shared
 from studies.cli.console import stderr
 from studies.cli.main import HelpfulGroup
+from studies.storage.addresses import masked, shared
 
 LOOPBACK = ("localhost", "127.0.0.1", "::1")
 
@@ -32,8 +32,8 @@ def serve(address: str, host: str, port: int) -> None:
     from optuna.storages import run_grpc_proxy_server
 
     from nas.search.samplers import quiet_optuna
-    from studies.addresses import absolute
-    from studies.storage import open_storage
+    from studies.storage.addresses import absolute
+    from studies.storage.opening import open_storage
 
     found = absolute(address, Path())
     if not shared(found) or found.startswith("grpc:"):

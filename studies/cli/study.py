@@ -19,11 +19,11 @@ from studies.cli.options import root_option
 from studies.cli.print_study import print_study, write_figures
 from studies.cli.retrain import retrain
 from studies.cli.run import run
-from studies.formats import noun
+from studies.record.formats import noun
 
 if TYPE_CHECKING:
-    from studies.records import StudyRecord
-    from studies.store import StudyStore
+    from studies.record.records import StudyRecord
+    from studies.store.store import StudyStore
 
 
 @click.group(cls=HelpfulGroup)
@@ -40,7 +40,7 @@ def _open(root: Path, name: str) -> StudyRecord:
 
 
 def _store(root: Path, name: str) -> StudyStore:
-    from studies.store import StudyStore
+    from studies.store.store import StudyStore
 
     return StudyStore.open(root, name)
 
@@ -49,7 +49,7 @@ def _store(root: Path, name: str) -> StudyStore:
 @root_option
 def list_(root: Path) -> None:
     """List the studies in the root folder."""
-    from studies.store import list_studies
+    from studies.store.store import list_studies
 
     names = list_studies(root)
     if not names:
@@ -91,7 +91,7 @@ def show(name: str, root: Path) -> None:
 @root_option
 def export(name: str, kind: str, out: Path | None, root: Path) -> None:
     """Write every trial as one row of a table."""
-    from studies.tables import trials_table
+    from studies.record.tables import trials_table
 
     table = trials_table(_open(root, name))
     path = out or Path(f"{name}.{kind}")
@@ -119,7 +119,7 @@ def effects(name: str, axes: int, out: Path | None, root: Path) -> None:
     where it may be chance (95 %). A study of random trials tells most: a search favours some
     choices.
     """
-    from studies.axis_effects import effect_table, format_effect
+    from studies.record.axis_effects import effect_table, format_effect
 
     record = _open(root, name)
     table = effect_table(record)
@@ -152,7 +152,7 @@ def effects(name: str, axes: int, out: Path | None, root: Path) -> None:
 @root_option
 def report(name: str, png: bool, root: Path) -> None:
     """Write the study's HTML report anew."""
-    from studies.report import write_report
+    from studies.report.report import write_report
 
     store = _store(root, name)
     store.fetch("samples.npy")

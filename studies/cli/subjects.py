@@ -83,8 +83,8 @@ class Subject:
 
         None where there is no study, or no report yet.
         """
-        from studies.report import write_report
-        from studies.store import StudyStore
+        from studies.report.report import write_report
+        from studies.store.store import StudyStore
 
         if self.artefacts is None:
             return None

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import pandas as pd
 
 from search_spaces.references import PUBLISHED
-from studies.records import StudyRecord
+from studies.record.records import StudyRecord
 
 if TYPE_CHECKING:
     import plotly.graph_objects as go
@@ -29,7 +29,7 @@ def curve_table(study: StudyRecord) -> pd.DataFrame:
 
 def curve_figure(table: pd.DataFrame, device_name: str) -> go.Figure:
     """Draw the table: here as thick lines, published as thin ones; training dotted."""
-    from studies.figure_style import MARKS, new_figure
+    from studies.pages.style import MARKS, new_figure
 
     figure = new_figure(f"Total loss by epoch, here on {device_name}")
     for (model, source, part), rows in table.groupby(["model", "source", "part"], sort=False):

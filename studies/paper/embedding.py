@@ -38,7 +38,7 @@ def embedding_figure(
 
     All points are in the figure's `meta`, for the page's script to colour by another attribute.
     """
-    from studies.figure_style import AMBER, GREY, new_figure
+    from studies.pages.style import AMBER, GREY, new_figure
 
     x, y = (np.round(column.astype(float), 2).tolist() for column in places.T)
     figure = new_figure(title)

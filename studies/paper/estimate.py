@@ -16,7 +16,7 @@ from nas.training import Trainer, TrainingConfig
 from profiling.environment import threads
 from profiling.lane import Lane
 from search_spaces.architecture import Architecture
-from studies.formats import format_duration
+from studies.record.formats import format_duration
 
 _EXAMINED_IMAGES = 3_500
 """About as many images pass each model after its training besides the test set: training images

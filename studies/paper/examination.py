@@ -18,14 +18,14 @@ from nas.training import TrainingConfig
 from nas.vae import VAE
 from profiling.lane import Lane
 from search_spaces.errors import UserError
-from studies.launch import ProgressBar
 from studies.paper import attributes, clusters, embedding, inference, smoothness, traversal
 from studies.paper.attributes import Labelled
 from studies.paper.inference import Progress, as_bytes, decode
 from studies.paper.results import TRAIN, ModelResults, Options, PaperResults
 from studies.paper.stored import Array, Arrays, Stored, file_digest
 from studies.paper.timing import Timing
-from studies.records import StudyRecord
+from studies.record.records import StudyRecord
+from studies.run.evaluators import ProgressBar
 
 SHOWN = 8
 """Test images whose reconstructions are shown."""

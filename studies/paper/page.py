@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import yaml
 
-from studies.pages import embedded, render, safe_json, write_page
+from studies.pages.page import embedded, render, safe_json, write_page
 from studies.paper import strips
 from studies.paper.attributes import FAVOURITES, STRENGTHS
 from studies.paper.claims import Claim, Compared, claims, clustering, quality, smoothness
@@ -22,7 +22,7 @@ from studies.paper.table import table_1
 from studies.paper.words import facts, headline, notes, published_final, tally, tiles
 
 if TYPE_CHECKING:
-    from studies.panels import Panel
+    from studies.pages.page import Panel
 
 _QUALITY_TITLES = {
     "total": ("Total loss", "lower"),
@@ -80,18 +80,18 @@ def write_pngs(results: PaperResults) -> list[Path]:
     Raises:
         UserError: no browser was found to draw with, or the folder cannot be written.
     """
-    from studies.report import write_figures
+    from studies.pages.pngs import draw_panels
 
     folder = results.study.folder / "paper-figures"
     sheets = [strips.samples(results), strips.reconstructions(results), strips.ways_sheet(results)]
     sheets += strips.traversal_sheets(results) + strips.attribute_sheets(results)
     written = strips.write_sheets(sheets, folder)
-    return written + write_figures(panels(results), folder)
+    return written + draw_panels(panels(results), folder)
 
 
 def panels(results: PaperResults) -> list[Panel]:
     """Return the drawn figures: loss curves, then a t-SNE of each model."""
-    from studies.panels import Panel
+    from studies.pages.page import Panel
 
     curves = curve_figure(curve_table(results.study), results.study.environment["device_name"])
     first = first_colour(results)

@@ -16,9 +16,8 @@ from profiling.lane import Lane
 from search_spaces.architecture import Architecture
 from search_spaces.errors import UserError
 from search_spaces.references import REFERENCES
-from studies.config import StudyConfig
-from studies.display import Display
-from studies.launch import ProgressBar, cores, run_study
+from studies.config.study import StudyConfig
+from studies.launch import run_study
 from studies.paper.estimate import Work, in_words, measure_pace, memory_bytes
 from studies.paper.examination import Examination
 from studies.paper.results import (
@@ -28,7 +27,9 @@ from studies.paper.results import (
     require_both,
 )
 from studies.paper.timing import BATCHES, Timing, config_for, timing
-from studies.records import StudyRecord
+from studies.record.records import StudyRecord
+from studies.run.display import Display
+from studies.run.evaluators import ProgressBar, cores
 
 _DEFAULT_COUNT = 20_000
 _TIMED_PASSES = 80

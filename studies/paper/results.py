@@ -11,7 +11,7 @@ from search_spaces.errors import UserError
 from studies.paper import attributes, traversal
 from studies.paper.stored import Array, Arrays
 from studies.paper.timing import Timing
-from studies.records import StudyRecord
+from studies.record.records import StudyRecord
 
 TRAIN = 3000
 """Training images, at most, that attributes are learned from: as many as the paper's test set."""

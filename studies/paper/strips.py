@@ -13,7 +13,7 @@ from studies.paper.attributes import STRENGTHS
 from studies.paper.results import ModelResults, PaperResults
 from studies.paper.stored import Array
 from studies.paper.traversal import STEPS, USED_NATS, divergence, rank_of
-from studies.pictures import data_uri, side_by_side
+from studies.report.pictures import data_uri, side_by_side
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,1 @@
+"""Why one architecture is slower than another, by cause."""

@@ -1,0 +1,239 @@
+"""From measurements to an explanation: `compare` applies the formulas of `nas.explain.terms`."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from nas.explain.copies import EMPTY, FOLDED, PLAIN, subject, variant
+from nas.explain.explanation import (
+    CAUSES,
+    CONVOLUTIONS,
+    SIDES,
+    STEPS,
+    Clock,
+    Comparison,
+    Estimate,
+    Side,
+    SideName,
+    Step,
+    Times,
+    Variant,
+)
+from nas.explain.terms import Tick, bootstrap, ms_per_mac, split, terms
+from profiling.ablation import Counts
+from profiling.environment import Environment
+from profiling.intervals import relative_iqr
+from profiling.latency import MAX_RELATIVE_IQR, MAX_WALL_OVER_CPU, Latency
+from profiling.operations import Kind
+
+
+@dataclass(frozen=True)
+class Measured:
+    """All that was measured at one batch size; what the causes are computed from.
+
+    Subjects of `kept` are named by `subject` and `variant`, and "launch" and "call"; those of
+    `default` are the two intact models. `layer_shares` holds each kind's share of a model's time
+    by the layer table.
+    """
+
+    batch: int
+    counts: Mapping[SideName, Counts]
+    variants: Mapping[str, Counts]
+    default: Mapping[str, Latency]
+    kept: Mapping[str, Latency]
+    page_faults: Mapping[SideName, tuple[float, float]]
+    layer_shares: Mapping[SideName, Mapping[Kind, float]]
+    explained_by_layers: Mapping[SideName, float]
+
+    @property
+    def environment(self) -> Environment:
+        """Where the models were measured as they are."""
+        return next(iter(self.default.values())).environment
+
+
+def clock(latency: Latency) -> Clock:
+    """Return which clock tells the time: the thread's own where one CPU thread does all the work.
+
+    What else runs on the machine makes a thread wait, but does not lengthen its CPU time much; on a
+    quiet machine the two clocks agree.
+    """
+    return "wall" if latency.wall_over_cpu is None else "thread CPU"
+
+
+def times_ms(latency: Latency) -> tuple[float, ...]:
+    """Return the samples' times by that clock."""
+    own = clock(latency) == "thread CPU"
+    return tuple(sample.cpu_ms if own else sample.wall_ms for sample in latency.samples)
+
+
+def contention(latency: Latency) -> tuple[str, ...]:
+    """Return the signs that these times were disturbed."""
+    signs, spread = [], relative_iqr(times_ms(latency))
+    if latency.wall_over_cpu is not None and latency.wall_over_cpu > MAX_WALL_OVER_CPU:
+        signs.append(f"the thread waited: wall time is {latency.wall_over_cpu:.2f} of CPU time")
+    if spread > MAX_RELATIVE_IQR:
+        signs.append(f"times vary: interquartile range is {spread:.0%} of the median")
+    return tuple(signs)
+
+
+def compare(measured: Measured) -> Comparison:
+    """Compute the comparison at one batch size from what was measured there."""
+    kept_ms, default_ms = (
+        {name: times_ms(latency) for name, latency in taken.items()}
+        for taken in (measured.kept, measured.default)
+    )
+    kept, default = bootstrap(kept_ms), bootstrap(default_ms, seed=1)
+    tick = Tick(kept["launch"] / EMPTY, kept["call"] / EMPTY)
+    views = {side: _View(side, measured, kept, default, tick) for side in SIDES}
+    a, b = views["a"], views["b"]
+    causes, remainder = split(a.terms(a), b.terms(a), _checks(a, b))
+    total_a, total_b = default["a:"], default["b:"]
+    return Comparison(
+        batch=measured.batch,
+        a=a.side(),
+        b=b.side(),
+        gap_ms=Estimate.of(total_b - total_a),
+        ratio=Estimate.of(total_b / total_a),
+        causes=causes,
+        remainder=remainder,
+        launch_us=Estimate.of(1000 * tick.launch_ms),
+        call_us=Estimate.of(1000 * tick.call_ms),
+        default_samples_ms=default_ms,
+        kept_samples_ms=kept_ms,
+    )
+
+
+@dataclass(frozen=True)
+class _View:
+    """One side of what was measured."""
+
+    name: SideName
+    measured: Measured
+    kept: Mapping[str, Times]
+    default: Mapping[str, Times]
+    tick: Tick
+
+    @property
+    def counts(self) -> Counts:
+        return self.measured.counts[self.name]
+
+    def terms(self, yardstick: _View) -> dict[str, Times]:
+        """Return this side's terms, at the rate of the yardstick's convolutions."""
+        total, kept = self.default[f"{self.name}:"], self.kept[f"{self.name}:"]
+        named = self._terms_of(yardstick, "in_order")
+        return named | {"allocator": total - kept, "total": total}
+
+    def alone(self, yardstick: _View) -> dict[str, Times]:
+        """Return the terms that each kind taken away alone would give."""
+        return self._terms_of(yardstick, "alone_of")
+
+    def layers(self, yardstick: _View) -> dict[str, Times]:
+        """Return the terms that the layer table's times would give."""
+        return self._terms_of(yardstick, "layers_of")
+
+    def _terms_of(self, yardstick: _View, source: str) -> dict[str, Times]:
+        spent = {kind: getattr(self, source)(kind) for kind in STEPS}
+        theirs = {kind: getattr(yardstick, source)(kind) for kind in STEPS}
+        return terms(spent, self.counts, self.tick, ms_per_mac(theirs, yardstick.counts, self.tick))
+
+    def in_order(self, kind: Kind) -> Times:
+        """Return what taking `kind` away saves when those before it in `STEPS` are gone."""
+        number = STEPS.index(kind)
+        return self._left(STEPS[:number]) - self._left(STEPS[: number + 1])
+
+    def alone_of(self, kind: Kind) -> Times:
+        """Return what taking away `kind` alone saves."""
+        return self._left(()) - self._left((kind,))
+
+    def layers_of(self, kind: Kind) -> Times:
+        """Return the layer table's share of the intact model's time."""
+        return self._left(()) * self.measured.layer_shares[self.name][kind]
+
+    def contended(self, kind: Kind) -> bool:
+        """Tell whether the copies on either side of taking `kind` away were disturbed."""
+        number = STEPS.index(kind)
+        sides = (STEPS[:number], STEPS[: number + 1], (), (kind,))
+        names = {subject(self.name, taken, self.counts) for taken in sides}
+        return any(contention(self.measured.kept[name]) for name in names)
+
+    def side(self) -> Side:
+        """Return the side's part of the result."""
+        name, rate = f"{self.name}:", self._rate(self.counts, self.in_order)
+        intact = (self.measured.default[name], self.measured.kept[name])
+        faults = self.measured.page_faults[self.name]
+        return Side(
+            counts=self.counts,
+            ms=Estimate.of(self.default[name]),
+            kept_ms=Estimate.of(self.kept[name]),
+            page_faults=faults[0],
+            kept_page_faults=faults[1],
+            convolution_gmac_s=Estimate.of(rate),
+            explained_by_layers=self.measured.explained_by_layers[self.name],
+            steps=tuple(self._step(kind) for kind in STEPS if self.counts.launches_of.get(kind)),
+            variants=tuple(self._variants()),
+            contention=tuple(dict.fromkeys(sign for lat in intact for sign in contention(lat))),
+        )
+
+    def _left(self, taken: Sequence[Kind]) -> Times:
+        return self.kept[subject(self.name, taken, self.counts)]
+
+    def _step(self, kind: Kind) -> Step:
+        return Step(
+            kind=kind,
+            left_ms=Estimate.of(self._left(STEPS[: STEPS.index(kind) + 1])),
+            saved_ms=Estimate.of(self.in_order(kind)),
+            alone_ms=Estimate.of(self.alone_of(kind)),
+            contended=self.contended(kind),
+        )
+
+    def _variants(self) -> Iterator[Variant]:
+        intact = self.kept[f"{self.name}:"]
+        for title in (PLAIN, FOLDED):
+            name = variant(self.name, title)
+            counts = self.measured.variants.get(name)
+            if counts is None:
+                continue
+            bare = self.kept.get(f"{name}:")
+            rate = None if bare is None else _rate(self.kept[name] - bare, counts, self.tick)
+            yield Variant(
+                title=title,
+                params=counts.params,
+                macs=counts.macs,
+                ms=Estimate.of(self.kept[name]),
+                ratio=Estimate.of(self.kept[name] / intact),
+                convolution_gmac_s=None if rate is None else Estimate.of(rate),
+                contended=bool(contention(self.measured.kept[name])),
+            )
+
+    def _rate(self, counts: Counts, source: Callable[[Kind], Times]) -> Times:
+        spent: Times = sum((source(kind) for kind in CONVOLUTIONS), 0 * self.tick.launch_ms)
+        return _rate(spent, counts, self.tick)
+
+
+def _rate(spent: Times, counts: Counts, tick: Tick) -> Times:
+    """Return the GMAC/s of convolutions that took `spent` ms, launches included."""
+    launches = sum(counts.launches_of.get(kind, 0) for kind in CONVOLUTIONS)
+    macs = sum(counts.macs_of.get(kind, 0) for kind in CONVOLUTIONS)
+    rate: Times = macs / (spent - launches * tick.launch_ms).clip(min=1e-6) / 1e6
+    return rate
+
+
+def _checks(a: _View, b: _View) -> dict[str, dict[str, Any]]:
+    """Return the gap by the two checks, and what was disturbed, by cause."""
+    alone_a, alone_b, layers_a, layers_b = a.alone(a), b.alone(a), a.layers(a), b.layers(a)
+    checked = [key for key in CAUSES if key not in ("allocator", "overhead")]
+    busy: dict[str, bool] = {kind: a.contended(kind) or b.contended(kind) for kind in STEPS}
+    allocator = any(contention(lat) for lat in a.measured.default.values())
+    return {
+        "alone": {key: alone_b[key] - alone_a[key] for key in checked},
+        "layers": {key: (layers_b[key] - layers_a[key])[0] for key in checked},
+        "contended": {
+            **busy,
+            "arithmetic": any(busy[kind] for kind in CONVOLUTIONS),
+            "normalisation": busy["batch_norm"] or busy["activation"],
+            "allocator": allocator,
+            "remainder": any(busy.values()) or allocator,
+        },
+    }

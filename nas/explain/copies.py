@@ -1,0 +1,191 @@
+"""Both models of an explanation and all their copies, in the process that measures them."""
+
+from __future__ import annotations
+
+import resource
+from collections.abc import Callable, Iterator, Sequence
+from functools import cached_property
+from typing import Any
+
+import torch
+from pydantic import Field
+from torch import Tensor, nn
+
+from nas.explain.explanation import CONVOLUTIONS, SIDES, STEPS, SideName, Value
+from nas.vae import build_vae
+from profiling.ablation import Ablation, Counts
+from profiling.environment import select_device
+from profiling.folding import fold_batch_norms
+from profiling.latency import Latency, LatencyConfig, Model, measure_latency
+from profiling.layers import profile_layers
+from profiling.operations import Kind
+from profiling.roofline import Peaks, measure_peaks
+from profiling.timing import measuring
+from search_spaces.architecture import Architecture
+
+Progress = Callable[[int, int], None]
+
+PLAIN, FOLDED = "plain convolutions", "BatchNorm folded"
+EMPTY = 1000  # empty operations, or calls, in one pass of the subjects "launch" and "call"
+_WARM_UP_S = 0.5  # of each copy in each turn: one pass where passes are long
+
+
+class ExplainConfig(Value):
+    """How to measure. `max_s` bounds the timed passes at each batch size, warm-up apart."""
+
+    batches: tuple[int, ...] = Field((1,), min_length=1)
+    threads: int = Field(1, ge=1)
+    rounds: int = Field(15, ge=2)
+    turns: int = Field(3, ge=1)
+    max_s: float = Field(90.0, gt=0)
+    device: str = "auto"
+
+
+def subject(side: SideName, taken: Sequence[Kind], counts: Counts) -> str:
+    """Name the copy of a model without `taken`; kinds that it does not have change nothing."""
+    return f"{side}:" + "+".join(kind for kind in taken if counts.launches_of.get(kind))
+
+
+def variant(side: SideName, title: str) -> str:
+    """Name a model built in another way."""
+    return f"{side}={title}"
+
+
+def standard(architecture: Architecture) -> Architecture:
+    """Return the same architecture with full 3x3 convolutions in every stage."""
+    described = architecture.to_dict()
+    for part in ("encoder", "decoder"):
+        for stage in described[part]["stages"]:
+            stage["convolution"] = "standard"
+    return Architecture.from_dict(described)
+
+
+class Bench:
+    """Both models and their copies, in the process that measures them."""
+
+    def __init__(
+        self, pair: tuple[Architecture, Architecture], batch: int, config: ExplainConfig
+    ) -> None:
+        self._pair, self._batch, self._config = dict(zip(SIDES, pair, strict=True)), batch, config
+        self._device = select_device(config.device)
+        self._ablations = {side: self._ablation(a) for side, a in self._pair.items()}
+
+    def counts(self) -> dict[SideName, Counts]:
+        """Return what each model does in a pass of the whole batch."""
+        return {side: ablation.counts for side, ablation in self._ablations.items()}
+
+    def variant_counts(self) -> dict[str, Counts]:
+        """Return the same of the models built in another way."""
+        return {name: ablation.counts for name, ablation in self._variants.items()}
+
+    def measure(
+        self, rounds: int, max_s: float, ablate: bool, *, progress: Progress | None = None
+    ) -> dict[str, Latency]:
+        """Time both models, with `ablate` also all their copies, in turns."""
+        config = self._latency_config(rounds, max_s)
+        subjects = self._copies if ablate else self._intact
+        return measure_latency(
+            subjects, self._images(self._batch), config, self._device, progress=progress
+        )
+
+    def page_faults(self, passes: int = 3) -> dict[SideName, float]:
+        """Return the minor page faults of one pass of each model."""
+        images, found = self._images(self._batch), {}
+        models = {side: self._intact[f"{side}:"] for side in SIDES}
+        with measuring(models.values(), self._config.threads, self._device):
+            for side, model in models.items():
+                model(images)
+                before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+                for _ in range(passes):
+                    model(images)
+                after = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+                found[side] = (after - before) / passes
+        return found
+
+    def peaks(self) -> Peaks:
+        """Measure what the machine can do."""
+        return measure_peaks(self._config.threads, self._device)
+
+    def layers(self, side: SideName, peaks: Peaks) -> tuple[dict[Kind, float], float]:
+        """Return each kind's share of the time, by the layer table, and the share of all rows."""
+        model: Any = self._intact[f"{side}:"]
+        config = self._latency_config(self._config.rounds, self._config.max_s / 10)
+        table = profile_layers(model, self._images(1), config, self._device, peaks=peaks)
+        spent = dict.fromkeys(STEPS, 0.0)
+        for layer in table.layers:
+            if layer.cost.kind in spent:
+                spent[layer.cost.kind] += layer.time_ms / table.latency.median_ms
+        return spent, table.explained_share
+
+    def _latency_config(self, rounds: int, max_s: float) -> LatencyConfig:
+        return LatencyConfig(
+            batch=self._batch,
+            threads=self._config.threads,
+            min_rounds=rounds,
+            max_rounds=rounds,
+            max_s=max_s,
+            warmup_window=1,
+            max_warmup=4,
+            max_warmup_s=_WARM_UP_S,
+        )
+
+    def _images(self, batch: int) -> Tensor:
+        a = self._pair["a"]
+        generator = torch.Generator().manual_seed(0)
+        shape = (batch, a.image_channels, a.image_size, a.image_size)
+        return torch.rand(shape, generator=generator).to(self._device)
+
+    def _ablation(self, architecture: Architecture) -> Ablation:
+        return self._ablation_of(build_vae(architecture, seed=0))
+
+    def _ablation_of(self, model: nn.Module) -> Ablation:
+        return Ablation(model.eval().to(self._device), self._images(self._batch))
+
+    @cached_property
+    def _intact(self) -> dict[str, Model]:
+        return {f"{side}:": ablation.without() for side, ablation in self._ablations.items()}
+
+    @cached_property
+    def _variants(self) -> dict[str, Ablation]:
+        found = {}
+        for side, architecture in self._pair.items():
+            plain = standard(architecture)
+            if plain != architecture:
+                found[variant(side, PLAIN)] = self._ablation(plain)
+            folded, done, _ = fold_batch_norms(build_vae(architecture, seed=0))
+            if done:
+                found[variant(side, FOLDED)] = self._ablation_of(folded)
+        return found
+
+    @cached_property
+    def _copies(self) -> dict[str, Model]:
+        copies: dict[str, Model] = dict(self._intact)
+        for side, ablation in self._ablations.items():
+            for taken in _takings():
+                name = subject(side, taken, ablation.counts)
+                copies[name] = copies.get(name) or ablation.without(*taken)
+        for name, ablation in self._variants.items():
+            copies[name] = ablation.without()
+            if name.endswith(PLAIN):
+                copies[f"{name}:"] = ablation.without(*CONVOLUTIONS)
+        return copies | self._empty()
+
+    def _empty(self) -> dict[str, Model]:
+        single, module = torch.ones(1, device=self._device), nn.Identity()
+
+        def launch(*inputs: Any) -> None:
+            for _ in range(EMPTY):
+                torch.neg(single)
+
+        def call(*inputs: Any) -> None:
+            for _ in range(EMPTY):
+                module(single)
+
+        return {"launch": launch, "call": call}
+
+
+def _takings() -> Iterator[tuple[Kind, ...]]:
+    """Yield every set of kinds to take away: one after another, and each alone."""
+    for number, kind in enumerate(STEPS, start=1):
+        yield STEPS[:number]
+        yield (kind,)

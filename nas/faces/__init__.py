@@ -1,0 +1,1 @@
+"""The renderer of faces: people, light and camera from seeds."""

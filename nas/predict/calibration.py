@@ -1,0 +1,304 @@
+"""What a latency predictor is fitted to: operations timed on this device, inside real models.
+
+An operation takes another time alone than in a model, where its input may still be in a cache and
+its memory was used before. So operations are timed where they are used: in architectures drawn from
+a space, each taking turns with `original`. Times are kept as ratios to it, since a machine
+changes its speed within minutes, a ratio hardly. Other architectures are only timed as a whole and
+never fitted to: they tell how far predictions are off.
+
+Every measurement is appended to a file as it is made, so an interrupted calibration goes on.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import time
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import asdict, dataclass, field
+from functools import cached_property
+from hashlib import sha256
+from pathlib import Path
+from statistics import median
+from typing import TYPE_CHECKING, Any, Literal, Self
+
+import numpy as np
+
+from nas.datasets.cache import cache_directory
+from search_spaces.architecture import Architecture
+from search_spaces.axes import matches
+from search_spaces.errors import UserError
+
+if TYPE_CHECKING:
+    from profiling.environment import Environment
+    from search_spaces.axes import Assignment
+    from search_spaces.space import SearchSpace
+
+Role = Literal["fitted", "held_out"]
+Progress = Callable[[int, int], None]
+Pairs = tuple[tuple[float, float], ...]
+
+_FORMAT = 2
+_PATIENCE = 1000  # draws in a row that bring nothing new: the space is exhausted
+
+
+@dataclass(frozen=True)
+class Setting:
+    """What a calibration holds for; `device` as torch writes it."""
+
+    device: str = "cpu"
+    threads: int = 1
+    batch: int = 1
+    image_size: int = 144
+
+    @property
+    def words(self) -> str:
+        """Say it in a line."""
+        threads = f"{self.threads} thread{'s' * (self.threads != 1)}"
+        return f"{self.device}, {threads}, batch {self.batch}, {self.image_size} pixels"
+
+    @property
+    def remedy(self) -> str:
+        """The command that calibrates for it."""
+        deep = {64: "wide", 32: "paper"}  # the space whose deepest members still fit
+        name = next((deep[size] for size in deep if size <= self.image_size), "SPACE")
+        options = f"--space {name}@{self.image_size} --device {self.device}"
+        return f"nas profile calibrate {options} --threads {self.threads} --batch {self.batch}"
+
+
+@dataclass(frozen=True)
+class Measurement:
+    """One architecture, timed in turn with `original`.
+
+    `samples_ms` has a pair (architecture, `original`) for each round; `cpu_ms` the CPU times of the
+    same passes where one thread does all the work, else nothing. `operations` has for each of
+    `nas.predict.operations.operations` the median of its time over that of `original`'s whole
+    pass; it is empty for architectures held out.
+    """
+
+    architecture: Architecture
+    role: Role
+    samples_ms: Pairs
+    cpu_ms: Pairs = ()
+    contended: bool = False
+    operations: tuple[float, ...] = ()
+
+    @cached_property
+    def ratio(self) -> float:
+        """Latency over that of `original`: the median over rounds."""
+        return _ratio(self.samples_ms)
+
+    @cached_property
+    def undisturbed_ratio(self) -> float:
+        """The same of CPU times where these are known: waiting for a busy core is left out.
+
+        On a quiet machine both are the same.
+        """
+        return _ratio(self.cpu_ms or self.samples_ms)
+
+    @cached_property
+    def original_ms(self) -> float:
+        """Median latency of `original` meanwhile, without waiting where that is known."""
+        return median(original for _, original in self.cpu_ms or self.samples_ms)
+
+    def to_json(self) -> str:
+        """Return one line."""
+        fields = {name: getattr(self, name) for name in ("role", "contended")}
+        fields["samples_ms"] = [[round(ms, 4) for ms in pair] for pair in self.samples_ms]
+        fields["cpu_ms"] = [[round(ms, 4) for ms in pair] for pair in self.cpu_ms]
+        fields["operations"] = [float(f"{ratio:.4g}") for ratio in self.operations]
+        return json.dumps({"architecture": self.architecture.to_dict(), **fields})
+
+    @classmethod
+    def from_json(cls, line: str) -> Self:
+        """Read what `to_json` wrote."""
+        data = json.loads(line)
+        return cls(
+            Architecture.from_dict(data["architecture"]),
+            data["role"],
+            tuple((own, original) for own, original in data["samples_ms"]),
+            tuple((own, original) for own, original in data["cpu_ms"]),
+            data["contended"],
+            tuple(data["operations"]),
+        )
+
+
+@dataclass
+class Calibration:
+    """The measurements made with one setting in one environment, and the file they are kept in."""
+
+    setting: Setting
+    environment: Environment
+    path: Path
+    measurements: list[Measurement] = field(default_factory=list)
+
+    def of(self, role: Role) -> list[Measurement]:
+        """Return the measurements that are fitted to, or those held out."""
+        return [measurement for measurement in self.measurements if measurement.role == role]
+
+    @property
+    def digest(self) -> str:
+        """Identifies what is fitted to: equal for equal predictions."""
+        lines = [measurement.to_json() for measurement in self.of("fitted")]
+        return sha256("\n".join(lines).encode()).hexdigest()[:12]
+
+    @classmethod
+    def here(cls, setting: Setting) -> Calibration:
+        """Return this environment's calibration, as far as it was made; it may be empty.
+
+        Raises:
+            UserError: its file cannot be read.
+        """
+        environment = _environment(setting)
+        path = _folder() / f"{_stem(setting)}-{_digest(environment)}.jsonl"
+        found = cls(setting, environment, path)
+        if path.is_file():
+            found.measurements = list(_read(path))
+        return found
+
+    @staticmethod
+    def elsewhere(setting: Setting) -> str | None:
+        """Say how this environment differs from the latest one calibrated for `setting`, if any."""
+        from profiling.environment import Environment, differences
+
+        paths = sorted(_folder().glob(f"{_stem(setting)}-*.jsonl"), key=_modified)
+        if not paths:
+            return None
+        try:
+            with paths[-1].open(encoding="utf-8") as file:
+                there = Environment.model_validate(json.loads(file.readline())["environment"])
+        except (ValueError, KeyError):  # another version's, or killed while it was begun
+            return None
+        return "; ".join(differences(there, _environment(setting)))
+
+    def append(self, measurement: Measurement) -> None:
+        """Keep a measurement, in the file too.
+
+        Raises:
+            UserError: it cannot be written.
+        """
+        self.measurements.append(measurement)
+        try:
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+            new = not self.path.exists() or not self.path.stat().st_size
+            with self.path.open("a", encoding="utf-8") as file:
+                if new:
+                    file.write(json.dumps(self._header()) + "\n")
+                file.write(measurement.to_json() + "\n")
+        except OSError as error:
+            raise UserError(
+                f"{self.path}: cannot be written ({error.strerror}); set NAS_CACHE_DIR to a folder "
+                "that you may write to"
+            ) from None
+
+    def _header(self) -> dict[str, Any]:
+        environment = self.environment.model_dump(mode="json")
+        return {"format": _FORMAT, "setting": asdict(self.setting), "environment": environment}
+
+
+def extend(
+    calibration: Calibration,
+    space: SearchSpace,
+    fitted: int,
+    held_out: int,
+    seconds: float | None = None,
+    progress: Progress | None = None,
+    *,
+    measure: Callable[[Architecture, Role], Measurement],
+) -> None:
+    """Measure architectures drawn from `space` until there are `fitted` and `held_out` of them.
+
+    Both kinds come in turn, so that one stopped early, as after `seconds`, has its share of each.
+    What is there already counts. `measure` is a `nas.predict.timed.Bench`. `progress` is called
+    with (done, total) after each architecture.
+
+    Raises:
+        UserError: the calibration's file cannot be written.
+    """
+    wanted: dict[Role, int] = {"fitted": fitted, "held_out": held_out}
+    known = {measurement.architecture.digest for measurement in calibration.measurements}
+    start = time.monotonic()
+    for architecture in drawn(space):
+        role = _due(wanted, calibration)
+        if role is None or (seconds is not None and time.monotonic() - start > seconds):
+            return
+        if architecture.digest in known:
+            continue
+        calibration.append(measure(architecture, role))
+        if progress:
+            done = {role: min(len(calibration.of(role)), wanted[role]) for role in wanted}
+            progress(sum(done.values()), sum(wanted.values()))
+
+
+def drawn(space: SearchSpace, seed: int = 1) -> Iterator[Architecture]:
+    """Yield distinct architectures, each axis uniform in its turn; ends when nothing new is found.
+
+    Uniform over axes, not over architectures: of those nearly all are as deep as can be.
+    """
+    rng, seen, repeats = np.random.default_rng(seed), set[str](), 0
+    while repeats < _PATIENCE:
+        assignment: Assignment = {}
+        for name, axis in space.axes.items():
+            if matches(axis.when, assignment):
+                assignment[name] = axis.choices[rng.integers(len(axis.choices))]
+        repeats += 1
+        if space.problem(assignment) is None:
+            architecture = space.architecture(assignment)
+            if architecture.digest not in seen:
+                seen.add(architecture.digest)
+                repeats = 0
+                yield architecture
+
+
+def _ratio(pairs: Pairs) -> float:
+    return median(own / original for own, original in pairs)
+
+
+def _due(wanted: dict[Role, int], calibration: Calibration) -> Role | None:
+    """Return the role that lags most behind what is wanted; None when nothing is missing."""
+    shares = {
+        role: len(calibration.of(role)) / count for role, count in wanted.items() if count > 0
+    }
+    role = min(shares, key=shares.__getitem__)
+    return role if shares[role] < 1 else None
+
+
+def _read(path: Path) -> Iterable[Measurement]:
+    """Yield the measurements of a file; a last line that was not written to its end is cut."""
+    try:
+        lines = path.read_text(encoding="utf-8").splitlines(keepends=True)
+    except OSError as error:
+        raise UserError(f"{path}: cannot be read ({error.strerror})") from None
+    if lines and not lines[-1].endswith("\n"):
+        lines.pop()
+        path.write_text("".join(lines), encoding="utf-8")
+    try:
+        return [Measurement.from_json(line) for line in lines[1:]]
+    except (ValueError, KeyError):
+        raise UserError(
+            f"{path}: not a calibration that this version wrote; move it away and calibrate anew"
+        ) from None
+
+
+def _environment(setting: Setting) -> Environment:
+    from profiling.environment import fingerprint, threads
+
+    with threads(setting.threads):
+        return fingerprint(setting.device)
+
+
+def _folder() -> Path:
+    return cache_directory() / "predictors"
+
+
+def _stem(setting: Setting) -> str:
+    device = re.sub(r"\W", "-", setting.device)
+    return f"{device}-{setting.threads}threads-batch{setting.batch}-{setting.image_size}px"
+
+
+def _digest(environment: Environment) -> str:
+    return sha256(f"{_FORMAT} {environment.model_dump_json()}".encode()).hexdigest()[:12]
+
+
+def _modified(path: Path) -> float:
+    return path.stat().st_mtime

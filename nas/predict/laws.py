@@ -1,0 +1,127 @@
+"""How long one operation takes inside a model, learnt from operations timed on this device.
+
+Each kind has a law of its own, time = a + b x MACs + c x bytes: a launch, arithmetic, traffic. What
+it misses, such as kernels that suit some shapes better than others, is learnt by boosted trees as a
+factor on it. So shapes between those measured are told apart sensibly, and shapes
+beyond them follow the law.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Self
+
+import numpy as np
+from numpy.typing import NDArray
+
+from nas.predict.operation import KINDS, Operation
+from search_spaces.architecture import CHOICES
+
+if TYPE_CHECKING:
+    from sklearn.ensemble import HistGradientBoostingRegressor
+
+Floats = NDArray[np.float64]
+
+_FUNCTIONS = ("", *CHOICES["activation"], "sigmoid")
+_FEW = 5  # a kind seen less often has no law of its own
+_LEAST = 1e-7  # of a pass of `original`: below the clock's resolution
+_SHAPE, _COUNTS = 10, 5  # columns of `features`
+
+
+def features(operations: Sequence[Operation], batch: int) -> Floats:
+    """Return what an operation's time may depend on, `(n, 17)`.
+
+    Ten columns of kind and shape, five of counts (MACs, elements in, elements out, weights, bytes),
+    and how channels fill the 16 lanes of a vector.
+    """
+    shapes = [
+        (KINDS.index(o.kind), _FUNCTIONS.index(o.function), *o[1:8], o.size_in % 2)
+        for o in operations
+    ]
+    counts = [
+        (o.macs, o.elements_in, o.elements_out, o.weights, o.bytes_moved(batch)) for o in operations
+    ]
+    shape = np.array(shapes, dtype=float).reshape(-1, _SHAPE)
+    count = np.array(counts, dtype=float).reshape(-1, _COUNTS)
+    return np.hstack([shape, count, shape[:, 2:4] % 16])
+
+
+@dataclass(frozen=True)
+class OperationTimes:
+    """Predicts operations' times; `laws` has (a, b, c) by kind and, last, of all kinds together."""
+
+    batch: int
+    laws: Floats
+    trees: HistGradientBoostingRegressor
+
+    @classmethod
+    def fit(cls, operations: Sequence[Operation], times: Floats, batch: int) -> Self:
+        """Learn from operations and their times, `(n,)`, in any unit.
+
+        Of an operation that was timed in several places the median counts, for all of them.
+        """
+        from sklearn.ensemble import HistGradientBoostingRegressor
+
+        seen: dict[Operation, list[float]] = {}
+        for operation, time in zip(operations, times, strict=True):
+            seen.setdefault(operation, []).append(max(time, _LEAST))
+        known = features(list(seen), batch)
+        middle = np.array([np.median(taken) for taken in seen.values()])
+        laws = np.array([_law(known, middle, kind) for kind in range(len(KINDS) + 1)])
+        trees = HistGradientBoostingRegressor(
+            max_iter=300, learning_rate=0.08, min_samples_leaf=5, random_state=0
+        )
+        # Long operations matter more for the sum, but short ones are many: halfway in between.
+        weights = np.sqrt(middle) * [len(taken) for taken in seen.values()]
+        with _one_thread():
+            trees.fit(_scaled(known), np.log(middle / _by_law(laws, known)), sample_weight=weights)
+        return cls(batch, laws, trees)
+
+    def __call__(self, operations: Sequence[Operation]) -> Floats:
+        """Return the operations' times, `(n,)`, in the unit that was fitted to."""
+        if not operations:
+            return np.zeros(0)
+        known = features(operations, self.batch)
+        with _one_thread():
+            factors: Floats = np.exp(self.trees.predict(_scaled(known)))
+        return factors * _by_law(self.laws, known)
+
+
+def _one_thread() -> AbstractContextManager[object]:
+    """Fit in a second or two: threads that wait for busy cores take a minute instead."""
+    from threadpoolctl import threadpool_limits
+
+    limits: AbstractContextManager[object] = threadpool_limits(1, user_api="openmp")
+    return limits
+
+
+def _scaled(known: Floats) -> Floats:
+    """Counts span eight decades: as logarithms, for trees to split evenly; and MACs per byte."""
+    counts = np.log1p(known[:, _SHAPE : _SHAPE + _COUNTS])
+    intensity = counts[:, :1] - counts[:, -1:]
+    return np.hstack([known[:, :_SHAPE], counts, known[:, _SHAPE + _COUNTS :], intensity])
+
+
+def _law(known: Floats, times: Floats, kind: int) -> Floats:
+    """Fit a, b, c >= 0 with the least relative error; `kind` past the last means all of them."""
+    from scipy.optimize import nnls
+
+    rows = known[:, 0] == kind
+    if rows.sum() < _FEW:
+        rows = np.ones(len(known), dtype=bool)
+    terms = _terms(known[rows])
+    scale = np.maximum(terms.max(axis=0), 1.0)
+    coefficients, _ = nnls(terms / scale / times[rows, None], np.ones(rows.sum()))
+    return np.asarray(coefficients / scale)
+
+
+def _by_law(laws: Floats, known: Floats) -> Floats:
+    values: Floats = (laws[known[:, 0].astype(int)] * _terms(known)).sum(axis=1)
+    return np.maximum(values, _LEAST)
+
+
+def _terms(known: Floats) -> Floats:
+    macs, moved = known[:, _SHAPE], known[:, _SHAPE + _COUNTS - 1]
+    return np.column_stack([np.ones(len(known)), macs, moved])

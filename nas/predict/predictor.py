@@ -1,0 +1,248 @@
+"""A model's latency without building it: its operations' times, learnt on this device, added up.
+
+What is predicted is the ratio to `original`, as everything is measured beside it. The time of a
+whole pass is a little more than the sum of its operations' (Python, memory that is freed), so the
+sum and the number of launches are weighted to fit whole models.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
+from typing import TYPE_CHECKING, Self
+
+import numpy as np
+from numpy.typing import NDArray
+
+from nas.predict.calibration import Calibration, Measurement, Role, Setting, extend
+from nas.predict.laws import Floats, OperationTimes
+from nas.predict.operation import Operation
+from nas.predict.operations import Part, operations, parts
+from search_spaces.architecture import Architecture
+from search_spaces.errors import UserError
+
+if TYPE_CHECKING:
+    import torch
+
+    from search_spaces.space import SearchSpace
+
+ENOUGH: Mapping[Role, int] = {"fitted": 30, "held_out": 20}
+"""Measurements that a predictor needs at least."""
+
+_SAFE = 0.99
+
+
+@dataclass(frozen=True)
+class Vectorised:
+    """Architectures as arrays: the numbers of their operations, one after the other.
+
+    `operations` `(k,)` numbers those of all architectures in order; `starts` `(n,)` says where each
+    begins; `launches` `(n,)`.
+    """
+
+    operations: NDArray[np.int64]
+    starts: NDArray[np.int64]
+    launches: Floats
+
+    def __len__(self) -> int:
+        return len(self.starts)
+
+
+class LatencyPredictor:
+    """Predicts latencies on the device, threads, batch and image size it was calibrated for.
+
+    Attributes:
+        calibration: What it was fitted to, and what it was checked on.
+        original_ms: Latency of `original`, the median over the calibration.
+
+    Raises:
+        UserError: there are too few measurements to fit and check.
+    """
+
+    def __init__(self, calibration: Calibration) -> None:
+        self.calibration, self.setting = calibration, calibration.setting
+        for role, least in ENOUGH.items():
+            if (count := len(calibration.of(role))) < least:
+                raise UserError(
+                    f"latency predictor for {self.setting.words}: {count} architectures "
+                    f"{role.replace('_', ' ')}, at least {least} are needed; "
+                    f"go on with: {self.setting.remedy}"
+                )
+        self.original_ms = float(np.median([m.original_ms for m in calibration.measurements]))
+        self._numbers: dict[Operation, int] = {}
+        self._known: list[Operation] = []
+        self._parts: dict[Part, list[int]] = {}
+        self._times: Floats = np.zeros(0)
+        fitted = quiet(calibration.of("fitted"))
+        self._operation_times = OperationTimes.fit(
+            [operation for m in fitted for operation in operations(m.architecture)],
+            np.array([ratio for m in fitted for ratio in m.operations]),
+            self.setting.batch,
+        )
+        self._weights = np.ones(2)
+        ratios = np.array([m.undisturbed_ratio for m in fitted])
+        self._weights = _weigh(self._terms(self.vectorise(_architectures(fitted))), ratios)
+
+    @classmethod
+    def load(
+        cls,
+        device: torch.device | str = "cpu",
+        threads: int = 1,
+        batch: int = 1,
+        image_size: int = 144,
+    ) -> Self | None:
+        """Return the predictor calibrated in this environment; None where there is none at all.
+
+        Allocator settings are part of the environment: call `tune_allocator` first.
+
+        Raises:
+            UserError: it was calibrated in another environment (what differs is named), or is not
+                finished.
+        """
+        setting = Setting(str(device), threads, batch, image_size)
+        calibration = Calibration.here(setting)
+        if calibration.measurements:
+            return cls(calibration)
+        if difference := Calibration.elsewhere(setting):
+            raise UserError(
+                f"latency predictor for {setting.words}: calibrated in another environment "
+                f"({difference}); calibrate here with: {setting.remedy}"
+            )
+        return None
+
+    @classmethod
+    def calibrate(
+        cls,
+        setting: Setting,
+        space: SearchSpace,
+        fitted: int = 200,
+        held_out: int = 100,
+        seconds: float | None = None,
+        progress: Callable[[int, int], None] | None = None,
+    ) -> Self:
+        """Measure what is missing of a calibration, keep it, and return the predictor.
+
+        Raises:
+            UserError: it cannot be kept, or there was time for too little.
+        """
+        from nas.predict.timed import Bench
+
+        bench = Bench(setting)  # tunes the allocator, which the environment tells
+        calibration = Calibration.here(setting)
+        extend(calibration, space, fitted, held_out, seconds, progress, measure=bench)
+        return cls(calibration)
+
+    def vectorise(self, architectures: Iterable[Architecture]) -> Vectorised:
+        """Turn architectures into arrays, whose prediction takes microseconds each.
+
+        Raises:
+            UserError: an architecture is for images of another size.
+        """
+        found, starts, launches = list[int](), list[int](), list[int]()
+        for architecture in architectures:
+            self._require_size(architecture)
+            starts.append(len(found))
+            each = parts(architecture)
+            for part in each:
+                found.extend(self._numbers_of(part))
+            launches.append(sum(part.launches for part in each))
+        return Vectorised(
+            np.array(found, dtype=np.int64),
+            np.array(starts, dtype=np.int64),
+            np.array(launches, dtype=float),
+        )
+
+    def predict_ratio(self, architectures: Iterable[Architecture] | Vectorised) -> Floats:
+        """Return latencies over that of `original`, `(n,)`."""
+        if not isinstance(architectures, Vectorised):
+            architectures = self.vectorise(architectures)
+        ratios: Floats = self._terms(architectures) @ self._weights
+        return ratios
+
+    def predict_ms(
+        self, architectures: Iterable[Architecture] | Vectorised, original_ms: float | None = None
+    ) -> Floats:
+        """Return latencies in ms, `(n,)`, where `original` takes `original_ms`."""
+        return self.predict_ratio(architectures) * (original_ms or self.original_ms)
+
+    def contributions(self, architecture: Architecture) -> dict[str, float]:
+        """Return the share of each kind of operation in an architecture's ratio, largest first."""
+        arrays, shares = self.vectorise([architecture]), dict[str, float]()
+        (per_time, per_launch), times = self._weights, self._all_times()
+        for number in arrays.operations:
+            operation = self._known[number]
+            spent = per_time * times[number] + per_launch * operation.launches
+            shares[operation.kind] = shares.get(operation.kind, 0.0) + float(spent)
+        total = sum(shares.values())
+        ordered = sorted(shares.items(), key=lambda item: -item[1])
+        return {kind: spent / total for kind, spent in ordered}
+
+    @cached_property
+    def errors(self) -> Floats:
+        """Predicted over measured ratio of the architectures held out, sorted."""
+        held_out = quiet(self.calibration.of("held_out"))
+        predicted = self.predict_ratio(_architectures(held_out))
+        return np.sort(predicted / np.array([m.ratio for m in held_out]))
+
+    @property
+    def margin(self) -> float:
+        """Predictions exceed the truth by more than this factor in one case of a hundred.
+
+        A candidate predicted above `margin` times a limit may be rejected unmeasured.
+        """
+        return max(1.0, float(np.quantile(self.errors, _SAFE)))
+
+    def interval(self, predicted: float) -> tuple[float, float]:
+        """Return the 95 % interval around a prediction (ratio or ms), from errors held out."""
+        high, low = np.quantile(self.errors, (0.025, 0.975))
+        return predicted / float(low), predicted / float(high)
+
+    def _numbers_of(self, part: Part) -> list[int]:
+        if (found := self._parts.get(part)) is None:
+            for operation in part.operations:
+                if operation not in self._numbers:
+                    self._numbers[operation] = len(self._known)
+                    self._known.append(operation)
+            found = self._parts[part] = [self._numbers[operation] for operation in part.operations]
+        return found
+
+    def _require_size(self, architecture: Architecture) -> None:
+        if architecture.image_size != self.setting.image_size:
+            other = replace(self.setting, image_size=architecture.image_size)
+            raise UserError(
+                f"latency predictor for {self.setting.words}: an architecture is for "
+                f"{architecture.image_size} pixels; calibrate with: {other.remedy}"
+            )
+
+    def _terms(self, arrays: Vectorised) -> Floats:
+        """Return the sum of operation times and the launches, `(n, 2)`."""
+        if not len(arrays):
+            return np.zeros((0, 2))
+        times = np.add.reduceat(self._all_times()[arrays.operations], arrays.starts)
+        return np.column_stack([times, arrays.launches])
+
+    def _all_times(self) -> Floats:
+        """Return the time of every operation met so far; each is predicted once."""
+        if len(self._times) < len(self._known):
+            new = self._operation_times(self._known[len(self._times) :])
+            self._times = np.concatenate([self._times, new])
+        return self._times
+
+
+def quiet(measurements: Sequence[Measurement]) -> Sequence[Measurement]:
+    """Return those that nothing disturbed, or all where these are less than half."""
+    found = [measurement for measurement in measurements if not measurement.contended]
+    return found if 2 * len(found) >= len(measurements) else measurements
+
+
+def _architectures(measurements: Iterable[Measurement]) -> list[Architecture]:
+    return [measurement.architecture for measurement in measurements]
+
+
+def _weigh(terms: Floats, ratios: Floats) -> Floats:
+    """Return weights >= 0 of the terms, `(n, k)`, that give the least relative error."""
+    from scipy.optimize import nnls
+
+    weights, _ = nnls(terms / ratios[:, None], np.ones(len(ratios)))
+    return np.asarray(weights)

@@ -1,0 +1,112 @@
+"""Times an architecture, and its operations where they are used, in turn with `original`."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+from torch import nn
+
+from nas.blocks import Crop
+from nas.predict.calibration import Measurement, Role, Setting
+from nas.vae import VAE, build_vae
+from profiling.allocator import tune_allocator
+from profiling.lane import Lane
+from profiling.latency import Latency, LatencyConfig, Model, measure_latency
+from profiling.notes import Notes, Pass
+from search_spaces.architecture import Architecture
+from search_spaces.references import ORIGINAL
+
+_VIEWS = (nn.Flatten, nn.Unflatten, Crop)
+
+
+class Bench:
+    """Measures architectures with one setting; has the measurement lane while one is timed.
+
+    Allocates like a study: freed memory is kept in the process.
+    """
+
+    def __init__(self, setting: Setting) -> None:
+        tune_allocator()
+        self._device, self._setting = torch.device(setting.device), setting
+        self._original = build_vae(ORIGINAL.resized(setting.image_size), seed=0).to(self._device)
+        self._lane = Lane(setting.device)
+
+    def __call__(self, architecture: Architecture, role: Role) -> Measurement:
+        """Time a whole pass in turn with `original`, and each operation if it is fitted to."""
+        model = build_vae(architecture, seed=0).to(self._device).eval()
+        models: dict[str, Model] = {"candidate": model, "original": self._original}
+        if role == "fitted":
+            kind = _CpuNotes if self._alone else Notes
+            models["notes"] = notes = kind(model, _paths(model), self._device)
+        size, channels = architecture.image_size, architecture.image_channels
+        images = torch.rand(1, channels, size, size, generator=torch.Generator().manual_seed(0))
+        with self._lane.measuring():
+            found = measure_latency(models, images, self._config(role), self._device)
+        candidate, original = found["candidate"], found["original"]
+        times: tuple[float, ...] = ()
+        if role == "fitted":
+            passes = notes.passes(skip=len(found["notes"].warmup_ms))
+            times = _operation_ratios(passes, self._undisturbed(original))
+        return Measurement(
+            architecture,
+            role,
+            tuple(zip(candidate.samples_ms, original.samples_ms, strict=True)),
+            tuple(zip(_cpu_ms(candidate), _cpu_ms(original), strict=True)) if self._alone else (),
+            candidate.contended or original.contended,
+            times,
+        )
+
+    @property
+    def _alone(self) -> bool:
+        """Whether the calling thread does all the work, so that its CPU time tells of all of it."""
+        return self._setting.threads == 1 and self._device.type == "cpu"
+
+    def _undisturbed(self, latency: Latency) -> Sequence[float]:
+        return _cpu_ms(latency) if self._alone else latency.samples_ms
+
+    def _config(self, role: Role) -> LatencyConfig:
+        """Few rounds where many architectures average out, more where one is judged alone."""
+        rounds, seconds = (20, 2.0) if role == "fitted" else (40, 2.5)
+        return LatencyConfig(
+            batch=self._setting.batch,
+            threads=self._setting.threads,
+            min_rounds=rounds // 2,
+            max_rounds=rounds,
+            max_s=seconds,
+            precision=0.005,
+            warmup_window=2,
+            max_warmup=4,
+            max_warmup_s=0.5,
+            min_sample_ms=0.0,  # one pass is one sample: its notes belong to it
+        )
+
+
+class _CpuNotes(Notes):
+    """Notes CPU times: where cores are busy, the wall has long operations wait, short ones not."""
+
+    def _watch(self, module: nn.Module, index: int) -> None:
+        self._stamp = time.thread_time_ns
+        super()._watch(module, index)
+
+
+def _cpu_ms(latency: Latency) -> tuple[float, ...]:
+    return tuple(sample.cpu_ms for sample in latency.samples)
+
+
+def _operation_ratios(passes: Sequence[Pass], original_ms: Sequence[float]) -> tuple[float, ...]:
+    """Return each operation's time over `original`'s of the same round, the median over rounds."""
+    rounds = zip(passes, original_ms, strict=True)
+    ratios = [[own_ms / whole_ms for own_ms in taken.own_ms] for taken, whole_ms in rounds]
+    return tuple(float(ratio) for ratio in np.median(ratios, axis=0))
+
+
+def _paths(model: VAE) -> list[str]:
+    """Name the modules that launch something, in order of execution, as `operations` lists them."""
+    return [
+        path
+        for path, module in model.named_modules()
+        if not any(module.children()) and not isinstance(module, _VIEWS)
+    ]

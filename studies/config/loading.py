@@ -1,0 +1,97 @@
+"""Read a study's configuration: a preset or a YAML file, with overrides."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+from pydantic import ValidationError
+
+from search_spaces.errors import UserError, nearest, refusal
+from search_spaces.yaml_file import parse_yaml, read_yaml
+from studies.config.study import StudyConfig
+
+PRESETS = Path(__file__).parents[1] / "presets"
+
+
+_SECTIONS = ("data", "limits", "training", "latency", "search", "ray")
+
+
+def presets() -> dict[str, Path]:
+    """Return the shipped configurations by name."""
+    return {path.stem: path for path in sorted(PRESETS.glob("*.yaml"))}
+
+
+def load_config(source: str, overrides: Mapping[str, Any] | None = None) -> StudyConfig:
+    """Read a preset's name or a YAML file, apply `overrides` and validate.
+
+    Args:
+        source: A preset's name or a path. A file without `name` is named after itself.
+        overrides: Values by dotted key (`training.epochs`), as the command line gives them.
+
+    Raises:
+        UserError: one line per fault, all at once.
+    """
+    path = _find(source)
+    data = _read(path)
+    data.setdefault("name", path.stem)
+    return overridden(data, overrides or {}, str(path))
+
+
+def overridden(data: dict[str, Any], overrides: Mapping[str, Any], source: str) -> StudyConfig:
+    """Put `overrides` (values by dotted key) into plain `data` and validate; `source` names it.
+
+    Raises:
+        UserError: one line per fault, all at once.
+    """
+    for key, value in overrides.items():
+        _set(data, key, value, source)
+        if key.partition(".")[0] in ("space", "data", "training"):
+            data.pop("description", None)  # it told of what is now another
+    try:
+        return StudyConfig.model_validate(data)
+    except ValidationError as error:
+        raise refusal(error, source, StudyConfig) from None
+
+
+def parse_overrides(pairs: Iterable[str], option: str) -> dict[str, Any]:
+    """Turn an option's `key=value` texts into overrides; values are YAML."""
+    overrides = {}
+    for pair in pairs:
+        key, equals, text = pair.partition("=")
+        if not equals or not key:
+            raise UserError(f"{option} {pair}: write it as key=value, with an equals sign")
+        overrides[key] = parse_yaml(text, f"{option} {pair}")
+    return overrides
+
+
+def _find(source: str) -> Path:
+    known = presets()
+    if source in known:
+        return known[source]
+    path = Path(source)
+    if path.suffix in {".yaml", ".yml"} or path.exists():
+        return path
+    raise UserError(
+        f"{source!r} is neither a preset ({', '.join(known)}) nor a YAML file"
+        f"{nearest(source, known)}"
+    )
+
+
+def _read(path: Path) -> dict[str, Any]:
+    data = read_yaml(path)
+    if not isinstance(data, dict):
+        raise UserError(f"{path}: a study's configuration is a mapping of keys to values")
+    # A section with nothing below it (`training:`) is a section without settings.
+    return {k: {} if value is None and k in _SECTIONS else value for k, value in data.items()}
+
+
+def _set(data: dict[str, Any], key: str, value: Any, source: str) -> None:
+    *parents, last = key.split(".")
+    for parent in parents:
+        inner = data.setdefault(parent, {})
+        if not isinstance(inner, dict):
+            raise UserError(f"{source}: {key}: {parent!r} holds a value, not keys")
+        data = inner
+    data[last] = value

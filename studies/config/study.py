@@ -1,0 +1,264 @@
+"""A study's question, written down: presets, YAML files, overrides, and their refusal."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Any, Literal, Self
+
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ByteSize,
+    ConfigDict,
+    Field,
+    field_validator,
+    model_validator,
+)
+
+from nas.datasets import DataConfig
+from nas.objectives import DEFAULT_OBJECTIVES, OBJECTIVES, Objective, select_objectives
+from nas.search.early_stopping import EarlyStopping
+from nas.search.samplers import SAMPLERS
+from nas.training import TrainingConfig
+from profiling.latency import LatencyConfig
+from search_spaces.errors import UserError, nearest
+from search_spaces.space import SearchSpace
+from studies.config.trial_limits import TrialLimits
+from studies.record.records import NAME, NAME_RULE
+
+
+def _is_name(text: str) -> str:
+    if not re.fullmatch(NAME, text):
+        raise ValueError(NAME_RULE)
+    return text
+
+
+Name = Annotated[str, AfterValidator(_is_name)]
+
+
+LEAST_MEMORY_BYTES = 600_000_000
+"""Memory of a worker before it trains: no trial can do with less."""
+
+_UNITS_S = {"": 1, "s": 1, "m": 60, "min": 60, "h": 3600, "d": 86400}
+
+
+def _seconds(value: object) -> object:
+    """Read `90`, `90s`, `30m`, `1.5 h` as seconds; leave the rest to be refused."""
+    found = re.fullmatch(r"\s*([\d.]+)\s*([a-z]*)\s*", value) if isinstance(value, str) else None
+    if found is None or found[2] not in _UNITS_S:
+        return value
+    try:
+        return float(found[1]) * _UNITS_S[found[2]]
+    except ValueError:
+        return value
+
+
+def _enough(count: int) -> int:
+    if count < LEAST_MEMORY_BYTES:
+        raise ValueError(f"a worker needs {LEAST_MEMORY_BYTES // 10**6} MB before it trains")
+    return count
+
+
+Seconds = Annotated[float, BeforeValidator(_seconds), Field(gt=0, allow_inf_nan=False)]
+
+
+class _Config(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class EarlyStoppingConfig(_Config):
+    """Which trainings are stopped early: see `nas.search.early_stopping.EarlyStopping`."""
+
+    eta: Annotated[int, Field(ge=2)] = 3
+    rungs: tuple[Annotated[int, Field(ge=1)], ...] | None = None
+    grace: Annotated[int, Field(ge=1)] | None = None
+    extrapolate: bool = False
+
+
+class SearchConfig(_Config):
+    """How candidates are proposed: `trials` architectures besides the two references.
+
+    Without `early_stopping` every candidate is trained to the end. `warm_start` names an earlier
+    study of the same space and data, with at least these objectives, that the sampler `pareto`
+    learns from.
+    """
+
+    sampler: str = "pareto"
+    trials: Annotated[int, Field(ge=0)] = 50
+    seed: Annotated[int, Field(ge=0, lt=2**32)] = 0
+    early_stopping: EarlyStoppingConfig | None = None
+    warm_start: Name | None = None
+
+    @field_validator("sampler")
+    @classmethod
+    def _known(cls, name: str) -> str:
+        if name not in SAMPLERS:
+            raise ValueError(f"not one of {', '.join(SAMPLERS)}{nearest(name, SAMPLERS)}")
+        return name
+
+    @model_validator(mode="after")
+    def _can_learn_from_another_study(self) -> Self:
+        if self.warm_start and self.sampler != "pareto":
+            raise ValueError(
+                f"warm_start: the sampler {self.sampler} cannot use an earlier study; "
+                "choose sampler pareto"
+            )
+        return self
+
+
+class RayConfig(_Config):
+    """What `runner: ray` asks of Ray: see docs/cluster.md.
+
+    `address` is a running cluster's (HOST:PORT, or `auto` on one of its nodes); None starts one on
+    this machine alone. A trial takes so many CPUs, GPUs (0.5 puts two on one GPU) and so much
+    memory (None: what training the larger reference takes). `storage_path` is a folder or URI that
+    every node can reach; None is the study's folder.
+    """
+
+    address: Annotated[str, Field(min_length=1)] | None = None
+    cpus_per_trial: Annotated[float, Field(gt=0, le=1024)] = 1
+    gpus_per_trial: Annotated[float, Field(ge=0, le=64)] = 0
+    memory_gb_per_trial: Annotated[float, Field(gt=0)] | None = None
+    storage_path: Annotated[str, Field(min_length=1)] | None = None
+    dashboard: bool = False
+
+    @field_validator("address")
+    @classmethod
+    def _is_no_client_s(cls, address: str | None) -> str | None:
+        if address is not None and address.startswith("ray://"):
+            raise ValueError(
+                "a Ray client cannot drive a search; run the command on a node of the cluster and "
+                "give HOST:PORT, or auto"
+            )
+        return address
+
+    @field_validator("cpus_per_trial", "gpus_per_trial")
+    @classmethod
+    def _part_or_whole(cls, count: float) -> float:
+        if count > 1 and count != int(count):
+            raise ValueError("above 1, only whole numbers can be given out")
+        return count
+
+    @field_validator("storage_path")
+    @classmethod
+    def _means_the_same_everywhere(cls, path: str | None) -> str | None:
+        if path is not None and "://" not in path and not Path(path).is_absolute():
+            raise ValueError("write an absolute path or a URI: every node has to find it")
+        return path
+
+
+class StudyConfig(_Config):
+    """Everything that determines a study's result, apart from the machine it runs on.
+
+    `space` is a named space or a YAML file. `limits` maps an objective to the largest value that is
+    still worth training. `workers` processes evaluate at once (None: as many as make sense here),
+    each training with `threads` threads (None: the cores divided among them); latency has its own.
+    `runner` says where: on this machine, or as trials of Ray Tune.
+
+    A trial that takes longer than `trial_timeout_s` (also `30m`, `2h`) or more memory than
+    `trial_memory_bytes` (also `4GB`) is ended, and has failed; None sets no limit.
+    """
+
+    name: Name
+    description: str = ""
+    space: str
+    data: DataConfig = DataConfig()
+    objectives: tuple[str, ...] = DEFAULT_OBJECTIVES
+    limits: Mapping[str, Annotated[float, Field(gt=0)]] = {}
+    training: TrainingConfig = TrainingConfig()
+    latency: LatencyConfig = LatencyConfig()
+    search: SearchConfig = SearchConfig()
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+    workers: Annotated[int, Field(ge=1, le=256)] | None = None
+    threads: Annotated[int, Field(ge=1, le=1024)] | None = None
+    trial_timeout_s: Seconds | None = None
+    trial_memory_bytes: Annotated[ByteSize, AfterValidator(_enough)] | None = None
+    runner: Literal["local", "ray"] = "local"
+    ray: RayConfig = RayConfig()
+
+    @field_validator("space")
+    @classmethod
+    def _exists(cls, space: str) -> str:
+        try:
+            SearchSpace.load(space)
+        except UserError as error:
+            raise ValueError(str(error)) from None
+        return space
+
+    @field_validator("objectives")
+    @classmethod
+    def _form_a_study(cls, names: tuple[str, ...]) -> tuple[str, ...]:
+        try:
+            select_objectives(names)
+        except UserError as error:
+            raise ValueError(str(error).removeprefix("objectives: ")) from None
+        return names
+
+    @field_validator("limits")
+    @classmethod
+    def _known_limits(cls, limits: Mapping[str, float]) -> Mapping[str, float]:
+        known = [name for name, objective in OBJECTIVES.items() if objective.cost != "training"]
+        for name in limits:
+            if name not in known:
+                raise ValueError(
+                    f"{name!r} cannot be limited before training; one of {', '.join(known)}"
+                    f"{nearest(name, known)}"
+                )
+        return limits
+
+    @model_validator(mode="after")
+    def _rungs_lie_within_the_training(self) -> Self:
+        try:
+            self.stopping_rule()
+        except ValueError as error:
+            raise ValueError(f"search.early_stopping: {error}") from None
+        return self
+
+    @model_validator(mode="after")
+    def _ray_gives_the_device(self) -> Self:
+        if self.runner == "ray" and self.device == "cuda" and not self.ray.gpus_per_trial:
+            raise ValueError("device: cuda on Ray needs ray.gpus_per_trial above 0")
+        return self
+
+    @property
+    def trial_limits(self) -> TrialLimits:
+        """What one trial may take of time and memory."""
+        return TrialLimits(self.trial_timeout_s, self.trial_memory_bytes)
+
+    @property
+    def wanted(self) -> frozenset[str]:
+        """Names of all that is found out of each candidate: objectives, and what is limited."""
+        return frozenset({*self.objectives, *self.limits})
+
+    @property
+    def timed(self) -> bool:
+        """Whether a latency is wanted: then values depend on the machine."""
+        return not self.wanted.isdisjoint({"latency_ms", "predicted_latency_ms"})
+
+    @property
+    def trains(self) -> bool:
+        """Whether candidates are trained: not all objectives are known without."""
+        return any(objective.cost == "training" for objective in self.selected)
+
+    def stopping_rule(self) -> EarlyStopping | None:
+        """Return a fresh rule, or None where every candidate is trained to the end."""
+        asked = self.search.early_stopping
+        if asked is None or "reconstruction_loss" not in self.objectives:
+            return None
+        return EarlyStopping(self.training.epochs, **asked.model_dump())
+
+    @property
+    def selected(self) -> tuple[Objective, ...]:
+        """The objectives, in order."""
+        return select_objectives(self.objectives)
+
+    def load_space(self) -> SearchSpace:
+        """Return the search space; raise `UserError` for an unknown name or a faulty file."""
+        return SearchSpace.load(self.space)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return plain JSON types, every field present."""
+        return self.model_dump(mode="json")

@@ -1,0 +1,1 @@
+"""A study whose candidates are evaluated as trials of Ray Tune."""

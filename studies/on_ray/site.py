@@ -1,0 +1,110 @@
+"""A study's evaluations and measurements on the nodes of a Ray cluster; the driver does neither."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from nas.latency import measure_together
+from profiling.latency import LatencyConfig
+from profiling.paired import Turns
+from search_spaces.architecture import Architecture
+from studies.on_ray.cluster import Cluster, largest_memory_bytes, ray_session
+from studies.record.records import StudyRecord
+from studies.run.runner import Runner
+
+if TYPE_CHECKING:
+    from studies.config.study import StudyConfig
+    from studies.run.evaluators import ProgressBar
+    from studies.run.site import Prepared
+
+_GB = 1_000_000_000
+
+
+@contextmanager
+def ray_site(config: StudyConfig, memory_bytes: int, bar: ProgressBar) -> Iterator[RaySite]:
+    """Connect to the cluster of the configuration, or start one here.
+
+    Raises:
+        UserError: there is no such cluster, or no node of it has room for a trial.
+    """
+    with ExitStack() as afterwards, ExitStack() as session:
+        with bar("starting Ray" if config.ray.address is None else "connecting to Ray"):
+            session.enter_context(ray_session(config.ray))
+            site = RaySite(Cluster(_need(config, memory_bytes)), afterwards)
+        yield site
+
+
+class RaySite:
+    """Where a study's trials run: each in a worker on a node that has room.
+
+    Args:
+        cluster: The nodes.
+        afterwards: Is closed when the connection to Ray has ended, and with it a local one.
+    """
+
+    def __init__(self, cluster: Cluster, afterwards: ExitStack) -> None:
+        self._cluster, self._afterwards = cluster, afterwards
+
+    def call(self, function: Callable[..., Any], *args: Any) -> Any:
+        """Call a function on a node."""
+        return self._cluster.call(function, *args)
+
+    def together(
+        self,
+        architectures: Mapping[str, Architecture],
+        base: str,
+        latency: LatencyConfig,
+        device: torch.device,
+        progress: Callable[[int, int], None],
+    ) -> Turns:
+        """Measure on a node, as `nas.latency.measure_together` does here; progress is not told."""
+        turns: Turns = self.call(measure_together, dict(architectures), base, latency, device)
+        return turns
+
+    def run(
+        self, prepared: Prepared, make_runner: Callable[[Any], Runner[Any]]
+    ) -> tuple[StudyRecord, str | None]:
+        """Run the study; return its record, and why the search was given up, if it was."""
+        from studies.on_ray.crew import TuneCrew
+        from studies.on_ray.folder import TuneFolder
+        from studies.on_ray.trial import RemoteMaker
+
+        config, store = prepared.config, prepared.store
+        folder = TuneFolder(_storage(config, str(store.folder.absolute())))
+        self._afterwards.callback(folder.remove)  # workers that are ending still write there
+        crew = TuneCrew(
+            RemoteMaker(prepared.make, prepared.environment, config.timed, prepared.mix),
+            config.objectives,
+            self._cluster,
+            store.artefacts,
+            folder,
+            config.workers,
+            store.mark_mixed,
+            config.trial_limits,
+        )
+        with prepared.display:
+            runner = make_runner(crew)
+            return crew.run(runner, prepared.interruption), runner.gave_up
+
+
+def _storage(config: StudyConfig, folder: str) -> str:
+    path = config.ray.storage_path
+    return folder if path is None else f"{path.rstrip('/')}/{config.name}"
+
+
+def _need(config: StudyConfig, memory_bytes: int) -> dict[str, float]:
+    """What a trial takes, by Ray's name.
+
+    Memory that was estimated, not asked for, never keeps a trial from a cluster altogether.
+    """
+    asked = config.ray
+    need = {"CPU": asked.cpus_per_trial, "GPU": asked.gpus_per_trial}
+    if asked.memory_gb_per_trial is not None:
+        need["memory"] = asked.memory_gb_per_trial * _GB
+    elif not asked.gpus_per_trial:
+        need["memory"] = min(memory_bytes, largest_memory_bytes())
+    return {name: amount for name, amount in need.items() if amount}

@@ -1,0 +1,91 @@
+"""What every HTML page is made with: templates, figures as safe JSON, one file to hand on."""
+
+from __future__ import annotations
+
+import html
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from nas.artefacts import write_whole
+from search_spaces.errors import UserError
+from studies.record.formats import format_value
+
+if TYPE_CHECKING:
+    import plotly.graph_objects as go
+
+_TEMPLATES = Path(__file__).parents[1] / "templates"
+
+
+@dataclass(frozen=True)
+class Panel:
+    """One figure and its file name; `figure` is None where there is too little to draw."""
+
+    key: str
+    figure: go.Figure | None
+    caption: str
+
+
+def render(template: str, context: Mapping[str, Any], *, plots: bool = True) -> str:
+    """Fill in a template; with `plots` the page carries the script library that draws them."""
+    import jinja2
+
+    environment = jinja2.Environment(
+        loader=jinja2.FileSystemLoader(_TEMPLATES),
+        autoescape=True,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        undefined=jinja2.StrictUndefined,
+    )
+    environment.filters["code"] = _code
+    environment.globals["format_value"] = format_value
+    library = ""
+    if plots:
+        from plotly.offline import get_plotlyjs
+
+        library = get_plotlyjs()
+    found = environment.get_template(template)
+    return found.render({**context, "plotly_js": library, "plots": plots})
+
+
+def write_page(path: Path, text: str, what: str = "report") -> Path:
+    """Write a page, with its folder, and return its path.
+
+    Raises:
+        UserError: it cannot be written.
+    """
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UserError(f"{path}: the {what} cannot be written ({error.strerror})") from None
+    write_whole(path, text.encode())
+    return path
+
+
+def embedded(panel: Panel) -> dict[str, str]:
+    """Take the title out of the figure (the page sets it) and make the JSON safe in a script."""
+    if panel.figure is None:
+        return {"key": panel.key, "title": "", "caption": panel.caption, "json": "", "height": ""}
+    figure: go.Figure = panel.figure
+    title = str(figure.layout.title.text)
+    figure.layout.title = None
+    figure.layout.paper_bgcolor = "rgba(0, 0, 0, 0)"
+    height = f"{figure.layout.height}px" if figure.layout.height else ""
+    figure.layout.margin.t -= 40
+    texts = {"key": panel.key, "title": title, "caption": panel.caption}
+    return {**texts, "json": safe_json(str(figure.to_json())), "height": height}
+
+
+def safe_json(text: str) -> str:
+    """Make JSON safe inside a script element: no text in it can close the element."""
+    return text.replace("<", "\\u003c").replace("&", "\\u0026")
+
+
+def _code(text: str) -> Any:
+    """Escape `text` and set what stands in backticks as code."""
+    from markupsafe import Markup
+
+    unbroken = re.sub(r"(?<=\d) (?=%)", "\N{NO-BREAK SPACE}", html.escape(text))
+    return Markup(re.sub("`([^`]+)`", r"<code>\1</code>", unbroken))

@@ -1,0 +1,1 @@
+"""What a study found: records, and what follows from them."""

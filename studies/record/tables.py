@@ -1,0 +1,361 @@
+"""What a study says, as text and tables: its headline, its front, and how both compare.
+
+Everything here is a pure function of the record. Pandas is imported only where a table is made.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections import Counter
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, TypeVar
+
+from nas.objectives import OBJECTIVES, Cost, Objective
+from search_spaces.references import REFERENCES
+from studies.record.comparison import Comparison, champion, compare, dominators, found, ranked
+from studies.record.formats import describe_change, format_value, noun, reason_kind
+from studies.record.records import StudyRecord, TrialRecord
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+T = TypeVar("T")
+
+_FATES: dict[str | None, str] = {
+    None: "is not part of this study",
+    "failed": "failed",
+    "rejected": "was rejected",
+    "stopped": "was stopped early",
+    "running": "is not finished",
+}
+_QUALITY = ("psnr", "ssim")
+"""Metrics whose names contain one of these are shown beside the objectives."""
+
+
+def front_found(study: StudyRecord) -> tuple[TrialRecord, ...]:
+    """Return the members of the front that are not reference points."""
+    return tuple(trial for trial in study.front if trial.reference is None)
+
+
+def compared_members(study: StudyRecord) -> tuple[TrialRecord, ...]:
+    """Return what is set against the references: the found front, or all that were retrained."""
+    return found(study) if "retrained" in study.config else front_found(study)
+
+
+def spread(items: Sequence[T], limit: int) -> list[T]:
+    """Return at most `limit` of `items`, evenly spread, the first and the last among them."""
+    if len(items) <= limit:
+        return list(items)
+    if limit < 2:
+        return list(items[: max(limit, 0)])
+    step = (len(items) - 1) / (limit - 1)
+    return [items[round(place * step)] for place in range(limit)]
+
+
+def headline(study: StudyRecord) -> str:
+    """Say the study's result in one sentence; reference names stand in backticks."""
+    candidates = found(study)
+    if not candidates:
+        return _nothing_found(study)
+    if not study.references:
+        return (
+            f"{len(study.front)} of {_architectures(len(candidates))} found are on the front; "
+            "no reference point finished, so there is nothing to compare them with."
+        )
+    main, *others = study.references.values()
+    best = champion(study, main)
+    assert best is not None, "candidates are not empty"
+    count = len(dominators(study, main))
+    aside = ", ".join(
+        f"{len(dominators(study, o)) or 'none'} dominate{'s' * (len(dominators(study, o)) < 2)} "
+        f"`{o.reference}`"
+        for o in others
+    )
+    return (
+        f"{f'{count:,}' if count else 'None'} of {_architectures(len(candidates))} found "
+        f"dominate{'s' if count < 2 else ''} `{main.reference}` in {_all_objectives(study)}"
+        f"{f' ({aside})' if aside else ''}; "
+        f"the {'best' if count else 'closest'}, {best.name}, has {_changes(study, best, main)}."
+    )
+
+
+_ASTRAY = 3
+"""Times the reconstruction loss from which on a total loss tells of a training that failed."""
+
+
+def notes(study: StudyRecord) -> list[str]:
+    """Say what a reader has to know: how far the study reaches, and what went wrong in it."""
+    notes = []
+    if study.exhausted:
+        notes.append(
+            f"Every one of the {study.space_distinct:,} distinct architectures of space "
+            f"`{study.config.get('space', '')}` was tried: there is nothing left to search."
+        )
+    attempts = {trial.reference: trial for trial in study.trials if trial.reference}
+    for name in dict.fromkeys([*REFERENCES, *(n for n in attempts if n)]):
+        if name in study.references:
+            continue
+        attempt = attempts.get(name)
+        fate = (
+            _FATES.get(attempt.state, "is incomplete") if attempt else "is not part of this study"
+        )
+        reason = f": {attempt.reason}" if attempt is not None and attempt.reason else ""
+        notes.append(f"Reference `{name}` {fate}{reason}. Comparisons with it are left out.")
+    notes += _astray(study)
+    if retrained := study.config.get("retrained"):
+        seeds, rates = len(retrained["seeds"]), retrained["learning_rates"]
+        notes.append(
+            f"Trained anew, {_counted_seeds(seeds)}{_rates_kept(study, rates)}: losses are means "
+            f"over the seeds on {retrained['judged_on']}, which neither the search nor the choice "
+            "of an epoch saw. "
+            "Costs and latencies are those of the search's study."
+        )
+    if study.mixed:
+        notes.append(
+            "Latencies of different environments are mixed here, as was asked for: "
+            f"{'; '.join(study.mixed)}."
+        )
+    return notes
+
+
+def _astray(study: StudyRecord) -> list[str]:
+    """Say whose total loss has little to do with reconstruction: its KL term has run away."""
+    shown = {trial.name: trial for trial in (*study.references.values(), *study.front)}
+    found = []
+    for trial in shown.values():
+        loss, total = trial.objectives.get("reconstruction_loss"), trial.metrics.get("total_loss")
+        if loss and total and total > _ASTRAY * loss:
+            found.append(
+                f"The training of `{trial.name}` went astray: its total loss is {total:,.3g}, of "
+                f"which reconstruction is {loss:.3g}. A lower learning rate may do better; until "
+                "then, do not compare its loss with others."
+            )
+    return found
+
+
+def front_table(study: StudyRecord) -> pd.DataFrame:
+    """Return the front, references included where they are on it, one row per architecture.
+
+    Columns: `name`, `number`, `reference`, `summary`, `digest`, `contended`; each objective in its
+    unit, with `<objective>_low` and `<objective>_high` where an interval was recorded; then the
+    image-quality metrics. Sorted by the first objective, best first.
+    """
+    import pandas as pd
+
+    metrics = quality_metrics(study)
+    spread = [
+        n for n in study.objective_names if any(n in trial.intervals for trial in study.front)
+    ]
+    rows = []
+    for trial in study.front:
+        row: dict[str, object] = {
+            "name": trial.name,
+            "number": trial.number,
+            "reference": trial.reference,
+            "summary": trial.architecture.summary,
+            "digest": trial.digest,
+            "contended": trial.contended,
+        }
+        for name in study.objective_names:
+            row[name] = trial.objectives[name]
+            if name in spread:
+                row[f"{name}_low"], row[f"{name}_high"] = trial.intervals.get(name, (None, None))
+        row.update({name: trial.metrics.get(name) for name in metrics})
+        rows.append(row)
+    return pd.DataFrame(rows)
+
+
+def quality_metrics(study: StudyRecord) -> list[str]:
+    """Return the image-quality metrics any complete trial has, in a stable order."""
+    known = {name for trial in study.complete for name in trial.metrics}
+    return sorted(n for n in known if any(word in n for word in _QUALITY))
+
+
+def comparison_table(study: StudyRecord) -> pd.DataFrame:
+    """Compare the found members of the front (or what was retrained) with every reference.
+
+    Rows by trial name, those that beat the first reference in most objectives and by most first.
+    Columns in two levels: for each reference, the factor in each objective (reference /
+    architecture: above 1 is better, latency as measured in turn), `better` (in how many
+    objectives) and `dominates`. Empty without references.
+    """
+    import pandas as pd
+
+    if not study.references:
+        return pd.DataFrame()
+    rows, names = [], []
+    main = next(iter(study.references.values()))
+    for trial in ranked(study, compared_members(study), main):
+        row: dict[tuple[str, str], object] = {}
+        for name, reference in study.references.items():
+            compared = compare(study, trial, reference)
+            row |= {(name, objective): factor for objective, factor in compared.factors.items()}
+            row[name, "better"], row[name, "dominates"] = compared.better, compared.dominates
+        rows.append(row)
+        names.append(trial.name)
+    labels = [*study.objective_names, "better", "dominates"]
+    columns = pd.MultiIndex.from_product([list(study.references), labels])
+    return pd.DataFrame(rows, index=names, columns=columns)
+
+
+def dominance_table(study: StudyRecord) -> pd.DataFrame:
+    """Count the found architectures by the number of objectives in which they beat a reference.
+
+    One row per reference; columns `dominate`, then `better_in_<k>` for k from all objectives to 0.
+    """
+    import pandas as pd
+
+    rows = {}
+    for name, reference in study.references.items():
+        counts = Counter(compare(study, trial, reference).better for trial in found(study))
+        total = len(study.objectives)
+        row = {"dominate": len(dominators(study, reference))}
+        row.update({f"better_in_{k}": counts[k] for k in range(total, -1, -1)})
+        rows[name] = row
+    return pd.DataFrame.from_dict(rows, orient="index")
+
+
+def setback_table(study: StudyRecord) -> pd.DataFrame:
+    """Count rejected, failed and unfinished trials by cause: `state`, `cause`, `count`.
+
+    Reasons that differ only in their numbers are one cause.
+    """
+    import pandas as pd
+
+    counts = Counter((trial.state, reason_kind(trial.reason)) for trial in setbacks(study))
+    rows = [(*key, count) for key, count in counts.most_common()]
+    return pd.DataFrame(rows, columns=["state", "cause", "count"])
+
+
+def needs(study: StudyRecord, cost: Cost) -> bool:
+    """Whether an objective or a limit of the study is of this cost class."""
+    names = {*study.objective_names, *(study.config.get("limits") or {})}
+    return any(OBJECTIVES[name].cost == cost for name in names if name in OBJECTIVES)
+
+
+def setbacks(study: StudyRecord) -> tuple[TrialRecord, ...]:
+    """Return the trials that have no place on any plot, in order, repeats left aside."""
+    return tuple(trial for trial in study.trials if trial.state != "complete")
+
+
+def repeats(study: StudyRecord) -> int:
+    """Return how many proposals were architectures that had been seen before."""
+    return sum(trial.repeats for trial in study.trials)
+
+
+def trials_table(study: StudyRecord) -> pd.DataFrame:
+    """Return one row per trial, one column per number: for export."""
+    import pandas as pd
+
+    return pd.DataFrame([_export_row(trial) for trial in study.trials])
+
+
+def _export_row(trial: TrialRecord) -> dict[str, object]:
+    names = ("number", "state", "reference", "reason", "digest", "repeats", "contended")
+    row: dict[str, object] = {name: getattr(trial, name) for name in names}
+    row |= {**trial.objectives, **trial.metrics}
+    for name, (low, high) in trial.intervals.items():
+        row |= {f"{name}_low": low, f"{name}_high": high}
+    row |= {f"{step}_duration_s": seconds for step, seconds in trial.timings_s.items()}
+    row |= {f"axis:{name}": value for name, value in trial.assignment.items()}
+    # Lists and dicts as JSON text: the same cell in CSV, Parquet and JSON.
+    row["history"] = json.dumps(list(map(dict, trial.history)))
+    row["architecture"] = json.dumps(trial.architecture.to_dict())
+    return row
+
+
+def _changes(study: StudyRecord, trial: TrialRecord, reference: TrialRecord) -> str:
+    """`12.3x fewer parameters and 3.1x lower latency at 1 % lower reconstruction loss`."""
+    compared = compare(study, trial, reference)
+    told = {objective: told_change(objective, compared) for objective in study.objectives}
+    learned = [text for objective, text in told.items() if objective.cost == "training"]
+    costs = [text for objective, text in told.items() if objective.cost != "training"]
+    return " at ".join(filter(None, (_listed(costs), _listed(learned))))
+
+
+def told_change(objective: Objective, compared: Comparison) -> str:
+    """Say how a trial compares in one objective; "about" where a latency was disturbed."""
+    if compared.tied(objective.name):
+        return f"no certain change in {noun(objective)}"
+    change = describe_change(objective, 1 / compared.factors[objective.name], 1)
+    return f"about {change}" if compared.contended and objective.cost == "device" else change
+
+
+def _nothing_found(study: StudyRecord) -> str:
+    """Say why a study has no architecture to show: limits, failures, or that it has just begun."""
+    candidates = [trial for trial in study.trials if trial.reference is None]
+    failed = [t for t in (candidates if study.complete else study.trials) if t.state == "failed"]
+    parts = [*_rejections(study, [t for t in candidates if t.state == "rejected"])]
+    if failed:
+        what = "candidate" if study.complete else "architecture"
+        everyone = len(failed) == len(candidates if study.complete else study.trials)
+        parts.append(_failures(failed, what, everyone))
+    if parts:
+        return ". ".join(parts) + "."
+    if study.complete:
+        return "Only reference points have been evaluated; no architecture was found yet."
+    return "No architecture has been evaluated yet."
+
+
+def _rejections(study: StudyRecord, rejected: Sequence[TrialRecord]) -> list[str]:
+    """One sentence per limit that rejected candidates, with the smallest value there was."""
+    limits = study.config.get("limits") or {}
+    causes: dict[str, list[TrialRecord]] = {}
+    for trial in rejected:
+        over = (n for n, limit in limits.items() if trial.objectives.get(n, -math.inf) > limit)
+        causes.setdefault(next(over, ""), []).append(trial)
+    told = []
+    for name, trials in causes.items():
+        text = f"{_counted(len(trials), 'candidate')} rejected by "
+        if not name:
+            told.append(f"{text}a limit: {trials[0].reason or 'no reason recorded'}")
+            continue
+        smallest = min(t.objectives[name] for t in trials)
+        seen = format_value(OBJECTIVES[name], smallest)
+        told.append(f"{text}the limit {name} <= {limits[name]:g}; the smallest seen is {seen}")
+    return told
+
+
+def _failures(failed: Sequence[TrialRecord], what: str, everyone: bool) -> str:
+    kinds = Counter(reason_kind(trial.reason) for trial in failed)
+    kind, count = kinds.most_common(1)[0]
+    reason = next(t.reason for t in failed if reason_kind(t.reason) == kind)
+    told = (reason or "no reason recorded").rstrip(".")
+    number = f"{'All ' if everyone and len(failed) > 1 else ''}{len(failed)} {what}"
+    plural = "s" * (len(failed) != 1)
+    if len(kinds) == 1:
+        return f"{number}{plural} failed: {told}"
+    return f"{number}{plural} failed, most often ({count}) for this reason: {told}"
+
+
+def _rates_kept(study: StudyRecord, rates: Sequence[float]) -> str:
+    if len(rates) < 2:
+        return ""
+    kept: dict[str, list[str]] = {}
+    for trial in study.complete:
+        kept.setdefault(f"{trial.metrics['learning_rate']:g}", []).append(trial.name)
+    told = "; ".join(f"{rate} for {', '.join(names)}" for rate, names in kept.items())
+    tried = ", ".join(f"{rate:g}" for rate in rates)
+    return f", at the learning rate of {tried} that gave the lowest validation loss ({told})"
+
+
+def _counted_seeds(count: int) -> str:
+    return "once" if count == 1 else f"with {count} seeds each"
+
+
+def _counted(count: int, what: str) -> str:
+    return f"{count} {what}{'s were' if count != 1 else ' was'}"
+
+
+def _listed(parts: Sequence[str]) -> str:
+    return " and ".join(filter(None, (", ".join(parts[:-1]), *parts[-1:])))
+
+
+def _all_objectives(study: StudyRecord) -> str:
+    count = len(study.objectives)
+    return "both objectives" if count == 2 else f"all {count} objectives"
+
+
+def _architectures(count: int) -> str:
+    return f"{count:,} architecture{'s' * (count != 1)}"

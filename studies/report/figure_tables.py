@@ -1,0 +1,173 @@
+"""The tables behind the figures: pure functions from a study's record to pandas."""
+
+from __future__ import annotations
+
+import html
+import textwrap
+from collections.abc import Callable
+
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+
+from nas.objectives import hypervolume, nondominated
+from studies.record.formats import format_value
+from studies.record.records import StudyRecord, TrialRecord
+from studies.record.tables import spread
+
+Array = npt.NDArray[np.float64]
+
+POINT_LIMIT = 2000
+"""Points of a plot above which dominated ones are left out: a browser stays quick with these."""
+
+CURVE_LIMIT = 40
+
+SHAPE_AXES = ("Latent size", "Encoder stages", "Layers", "Widest stage", "Seed width")
+
+
+def points_table(study: StudyRecord, limit: int = POINT_LIMIT) -> pd.DataFrame:
+    """Return one row per plotted architecture, dominated ones first.
+
+    Columns: `name`, `kind` (`dominated`, `front`, or the reference's name), `front`, `contended`,
+    each objective with `<objective>_low` and `_high` (NaN: no interval),
+    and the `SHAPE_AXES`. Above `limit` rows, dominated points are thinned evenly.
+    """
+    front = {trial.number for trial in study.front}
+    rows = [_point(study, trial, trial.number in front) for trial in plotted(study, limit)]
+    columns = ["name", "kind", "front", "contended", *SHAPE_AXES]
+    for name in study.objective_names:
+        columns += [name, f"{name}_low", f"{name}_high"]
+    return pd.DataFrame(rows, columns=columns)
+
+
+def plotted(study: StudyRecord, limit: int = POINT_LIMIT) -> list[TrialRecord]:
+    """Return the trials with a point on the plots, dominated ones first.
+
+    Above `limit`, dominated ones are thinned evenly; the front, the references and the worst in
+    each objective, which give the axes their length, always stay.
+    """
+    always = {trial.number for trial in (*study.front, *study.references.values())}
+    kept = [trial for trial in study.complete if trial.number in always]
+    dominated = [trial for trial in study.complete if trial.number not in always]
+    if len(study.complete) > limit:
+        worst = {max(study.complete, key=_value(name)).number for name in study.objective_names}
+        worst -= always
+        others = [trial.number for trial in dominated if trial.number not in worst]
+        shown = worst.union(spread(others, limit - len(kept) - len(worst)))
+        dominated = [trial for trial in dominated if trial.number in shown]
+    return [*dominated, *kept]
+
+
+def drawn_share(study: StudyRecord, limit: int = POINT_LIMIT) -> str:
+    """Say how many architectures have a point, or nothing where all have."""
+    if len(study.complete) <= limit:
+        return ""
+    return (
+        f"{len(plotted(study, limit)):,} of {len(study.complete):,} evaluated architectures are "
+        "drawn: the front, the references and an even selection of the rest."
+    )
+
+
+def hovers(study: StudyRecord, limit: int = POINT_LIMIT) -> dict[str, str]:
+    """Return the tooltip (HTML, escaped) of every plotted trial by name."""
+    return {trial.name: hover(study, trial) for trial in plotted(study, limit)}
+
+
+def staircase(points: pd.DataFrame, x: str, y: str) -> pd.DataFrame:
+    """Return the points no other beats in these two columns alone, from left to right."""
+    best = points[nondominated(points[[x, y]].to_numpy(dtype=np.float64))]
+    return best[[x, y]].drop_duplicates().sort_values(x)
+
+
+def hypervolume_table(study: StudyRecord) -> pd.DataFrame:
+    """Return the share of the box below `study.nadir` that is dominated after each trial.
+
+    Columns: `trial` (how many trials have ended), `name`, `training_s` (cumulative seconds of
+    training, failed trials included) and `hypervolume` (0 to 1).
+    """
+    rows, spent, volume = [], 0.0, 0.0
+    front = np.empty((0, len(study.objectives)))
+    for count, trial in enumerate((t for t in study.trials if t.state != "running"), start=1):
+        spent += sum(epoch.get("duration_s", 0.0) for epoch in trial.history)
+        point = study.points([trial] if trial.state == "complete" else [])
+        if len(point) and not (front <= point).all(axis=1).any():
+            front = np.vstack([front[~(point <= front).all(axis=1)], point])
+            volume = hypervolume(front, study.nadir)
+        rows.append((count, trial.name, spent, volume))
+    return pd.DataFrame(rows, columns=["trial", "name", "training_s", "hypervolume"])
+
+
+def steps(table: pd.DataFrame) -> pd.DataFrame:
+    """Return the rows at which the hypervolume changes, and the ends: the same line in steps."""
+    changed = table["hypervolume"].diff().ne(0) | (table.index == table.index.max())
+    kept: pd.DataFrame = table[changed]
+    return kept
+
+
+def reference_hypervolume(study: StudyRecord) -> float | None:
+    """Return the hypervolume of the reference points alone, or None where none finished."""
+    references = list(study.references.values())
+    return hypervolume(study.points(references), study.nadir) if references else None
+
+
+def curve_table(study: StudyRecord, limit: int = CURVE_LIMIT) -> pd.DataFrame:
+    """Return the training history of references and front: one row per trial and epoch.
+
+    Columns: `name`, `kind` (reference's name or `front`), `epoch`, `train_loss`, `validation_loss`.
+    """
+    members = [trial for trial in study.front if not trial.reference]
+    rows = [
+        (
+            trial.name,
+            trial.reference or "front",
+            epoch["epoch"],
+            epoch.get("train_loss", np.nan),
+            epoch.get("validation_loss", np.nan),
+        )
+        for trial in (*spread(members, limit), *study.references.values())
+        for epoch in trial.history
+    ]
+    return pd.DataFrame(rows, columns=["name", "kind", "epoch", "train_loss", "validation_loss"])
+
+
+def _value(name: str) -> Callable[[TrialRecord], float]:
+    return lambda trial: trial.objectives[name]
+
+
+def _point(study: StudyRecord, trial: TrialRecord, on_front: bool) -> dict[str, object]:
+    encoder, decoder = trial.architecture.encoder, trial.architecture.decoder
+    stages = (*encoder.stages, *decoder.stages)
+    row: dict[str, object] = {
+        "name": trial.name,
+        "kind": trial.reference or ("front" if on_front else "dominated"),
+        "front": on_front,
+        "contended": trial.contended,
+    }
+    shape = (
+        trial.architecture.latent_size,
+        len(encoder.stages),
+        sum(stage.layers for stage in stages),
+        max(stage.width for stage in stages),
+        decoder.seed_width,
+    )
+    row.update(zip(SHAPE_AXES, shape, strict=True))
+    for name in study.objective_names:
+        row[name] = trial.objectives[name]
+        row[f"{name}_low"], row[f"{name}_high"] = trial.intervals.get(name, (np.nan, np.nan))
+    return row
+
+
+def hover(study: StudyRecord, trial: TrialRecord) -> str:
+    """Describe a trial in a plot's tooltip: name, objectives, architecture in short lines."""
+    lines = [f"<b>{html.escape(trial.name)}</b>"]
+    for objective in (*study.objectives, *study.recorded):
+        value = format_value(objective, trial.objectives[objective.name])
+        if objective.name in trial.intervals:
+            low, high = (format_value(objective, v) for v in trial.intervals[objective.name])
+            value += f" ({low} to {high})"
+        lines.append(f"{objective.title}: {value}")
+    if trial.contended:
+        lines.append("<i>latency measured on a busy machine</i>")
+    for part in trial.architecture.summary.split(" | "):
+        lines += [html.escape(line) for line in textwrap.wrap(part, 46)]
+    return "<br>".join(lines)

@@ -1,0 +1,277 @@
+"""From a figure's table to plotly: nothing is computed here that a table could hold.
+
+A trace names its points' trials in `meta`; the page looks their tooltips up by it.
+"""
+
+from __future__ import annotations
+
+import html
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import plotly.graph_objects as go
+
+from nas.objectives import Objective
+from studies.pages.style import (
+    BLUE,
+    GREY,
+    INK,
+    MARKS,
+    along,
+    axis,
+    layers,
+    marks_in,
+    new_figure,
+    reference_marks,
+)
+from studies.record.axis_effects import format_effect
+from studies.record.formats import axis_title, noun
+from studies.report.figure_tables import staircase, steps
+from studies.report.labels import label_places
+
+_FEW_EPOCHS = 10
+_AXES_WITH_EFFECTS = 8
+_CELLS: dict[str, Any] = {
+    "texttemplate": "%{text}",
+    "textfont": {"color": INK},
+    "xgap": 2,
+    "ygap": 2,
+    "showscale": False,
+}
+_CROWD, _MANY = 60, 1000
+"""Members of the front, and points in all, above which their symbols become smaller."""
+_NAMED = 8
+"""Members of the front up to which each has its name beside it."""
+
+
+def pair_figure(points: pd.DataFrame, x: Objective, y: Objective) -> go.Figure:
+    """Plot two objectives against each other; the lower left is better in both."""
+    figure = new_figure(f"{y.title} against {noun(x)}")
+    stairs = staircase(points, x.name, y.name)
+    line = {"color": BLUE, "width": 1, "shape": "hv", "dash": "dot"}
+    figure.add_scatter(
+        x=stairs[x.name].tolist(), y=stairs[y.name].tolist(), mode="lines", line=line,
+        hoverinfo="skip", showlegend=False, opacity=0.6,
+    )  # fmt: skip
+    labels = _label_positions(points, x, y)
+    for label, kind, rows in layers(points):
+        figure.add_scatter(
+            x=rows[x.name].tolist(),
+            y=rows[y.name].tolist(),
+            name=label,
+            meta=rows["name"].tolist(),
+            hoverinfo="text",
+            **_marker(kind, label, points),
+            **_names(kind, rows, points, labels),
+            **(
+                {}
+                if kind == "dominated"
+                else _error_bars(rows, x.name, y.name, _colour(kind, points))
+            ),
+        )
+    figure.update_xaxes(title_text=axis_title(x), **axis(x, points[x.name]))
+    figure.update_yaxes(title_text=axis_title(y), **axis(y, points[y.name]))
+    return figure
+
+
+def hypervolume_figure(table: pd.DataFrame, x: str, start: float | None) -> go.Figure:
+    """Plot the hypervolume over `trial` or `training_s`; higher is better."""
+    over = {"trial": "Trials", "training_s": "Training time"}[x]
+    table = steps(table)
+    values, unit = table[x], ""
+    if x == "training_s":
+        unit, size = _time_unit(float(values.max()) if len(values) else 0.0)
+        values = values / size
+    figure = new_figure(f"Hypervolume over {over.lower()}")
+    figure.add_scatter(
+        x=values.tolist(), y=table["hypervolume"].tolist(), mode="lines", name="all trials",
+        line={"color": BLUE, "width": 2.5, "shape": "hv"}, hovertext=table["name"].tolist(),
+        hovertemplate="%{hovertext}<br>hypervolume %{y:.4f}<extra></extra>",
+    )  # fmt: skip
+    if start is not None and len(table):
+        ends = [float(values.min()), float(values.max())]
+        figure.add_scatter(
+            x=ends, y=[start, start], mode="lines", name="references alone", hoverinfo="name",
+            line={"color": MARKS["original"].colour, "width": 1.5, "dash": "dash"},
+        )  # fmt: skip
+    figure.update_xaxes(title_text=f"{over} ({unit})" if unit else over, rangemode="tozero")
+    figure.update_yaxes(title_text="Hypervolume", rangemode="tozero")
+    return figure
+
+
+def importance_figure(table: pd.DataFrame, objectives: tuple[Objective, ...]) -> go.Figure:
+    """Draw how much of each objective's variance each axis explains, as a heat map."""
+    table = table.iloc[:14][::-1]
+    titles = {objective.name: objective.title.replace(" ", "<br>") for objective in objectives}
+    values = table.to_numpy()
+    figure = new_figure("What decides each objective")
+    figure.add_heatmap(
+        z=values.tolist(),
+        x=[titles[name] for name in table.columns],
+        y=[str(axis).replace("_", " ") for axis in table.index],
+        text=[[f"{100 * value:.0f} %" for value in row] for row in values],
+        hovertemplate="%{y}: %{z:.1%}<extra></extra>",
+        colorscale=[[0, "rgba(0, 114, 178, 0.04)"], [1, "rgba(0, 114, 178, 0.6)"]],
+        zmin=0,
+        zmax=max(0.5, float(values.max())),
+        **_CELLS,
+    )
+    return _as_table(figure, 30 * len(table))
+
+
+def effect_figure(table: pd.DataFrame, objectives: tuple[Objective, ...]) -> go.Figure:
+    """Draw what the choices of the most important axes make of each objective, as a heat map."""
+    axes = list(dict.fromkeys(table["axis"]))[:_AXES_WITH_EFFECTS]
+    table = table[table["axis"].isin(axes)][::-1]
+    shown = [objective for objective in objectives if objective.name in table]
+    factors = table[[objective.name for objective in shown]].to_numpy(dtype=np.float64)
+    text = [
+        [format_effect(row, objective.name) for objective in shown]
+        for row in table.to_dict("records")
+    ]
+    logs = np.log(factors)
+    most = max(0.2, float(np.nanmax(np.abs(logs), initial=0.0)))
+    figure = new_figure("What each choice makes of it")
+    figure.add_heatmap(
+        z=logs.tolist(),
+        x=[objective.title.replace(" ", "<br>") for objective in shown],
+        y=[
+            f"{axis.replace('_', ' ')}: {choice}"
+            for axis, choice in zip(table["axis"], table["choice"], strict=True)
+        ],
+        text=text,
+        hovertemplate="%{y}: %{text}<extra></extra>",
+        colorscale=[
+            [0, "rgba(0, 114, 178, 0.6)"],
+            [0.5, "rgba(255, 255, 255, 0)"],
+            [1, "rgba(213, 94, 0, 0.6)"],
+        ],
+        zmin=-most,
+        zmax=most,
+        **_CELLS,
+    )
+    return _as_table(figure, 26 * len(table))
+
+
+def _as_table(figure: go.Figure, rows_height: int) -> go.Figure:
+    """Lay a heat map out as a table: heads above, no lines but between the cells."""
+    figure.update_xaxes(side="top", showgrid=False, showline=False, ticks="")
+    figure.update_yaxes(showgrid=False, showline=False, ticks="", automargin=True)
+    figure.update_layout(margin={"t": 104, "b": 12}, height=90 + rows_height)
+    return figure
+
+
+def curve_figure(table: pd.DataFrame) -> go.Figure:
+    """Plot the total loss over the epochs: solid validation, dotted training (references)."""
+    figure = new_figure("Total loss while training")
+    names = list(dict.fromkeys(table.loc[table["kind"] != "front", "kind"]))
+    # A single epoch has no line; of many, the points would hide it.
+    few = table["epoch"].max() <= _FEW_EPOCHS
+    mode = "lines+markers" if few else "lines"
+    marks = reference_marks(names)
+    for name, rows in table.groupby("name", sort=False):
+        mark = marks.get(str(rows["kind"].iloc[0]))
+        line = {"color": mark.colour if mark else BLUE, "width": 2.5 if mark else 1.25}
+        shared = {"x": rows["epoch"].tolist(), "name": str(name), "mode": mode,
+                  "marker": {"size": 5}}  # fmt: skip
+        template = f"{name}, epoch %{{x}}: %{{y:.4f}}<extra></extra>"
+        figure.add_scatter(
+            y=rows["validation_loss"].tolist(), line=line, opacity=1 if mark else 0.45,
+            hovertemplate=template, showlegend=mark is not None, **shared,
+        )  # fmt: skip
+        if mark:
+            figure.add_scatter(
+                y=rows["train_loss"].tolist(), line={**line, "width": 1.5, "dash": "dot"},
+                hovertemplate=f"training: {template}", showlegend=False, **shared,
+            )  # fmt: skip
+    ticks = {"tickvals": sorted(set(table["epoch"].tolist()))} if few else {}
+    figure.update_xaxes(title_text="Epoch", tickformat="d", **ticks)
+    figure.update_yaxes(title_text="Total loss")
+    return figure
+
+
+def _marker(kind: str, label: str, points: pd.DataFrame) -> dict[str, Any]:
+    if kind == "dominated":
+        size = 6 if len(points) <= _MANY else 4
+        return {"marker": {"color": GREY, "size": size, "opacity": 0.4}}
+    if kind == "front":
+        # A hollow point says that its latency was taken on a busy machine.
+        fill = BLUE if label == kind else "#ffffff"
+        crowd = int(points["front"].sum())
+        size, width = (10, 2) if crowd <= _CROWD else (7, 1.5) if crowd <= 4 * _CROWD else (5, 1)
+        return {"marker": {"color": fill, "size": size, "line": {"width": width, "color": BLUE}}}
+    mark = marks_in(points)[kind]
+    outline = {"width": 1.5, "color": "#ffffff"}
+    return {"marker": {"color": mark.colour, "size": 15, "symbol": mark.symbol, "line": outline}}
+
+
+def _names(
+    kind: str, rows: pd.DataFrame, points: pd.DataFrame, places: dict[str, str]
+) -> dict[str, Any]:
+    """Write beside the points of a trace what they are, where `places` says so."""
+    names = [str(name) for name in rows["name"]]
+    if not places.keys() >= set(names):
+        return {"mode": "markers"}
+    text = [html.escape(name) for name in names]
+    small = kind == "front"
+    return {
+        "mode": "markers+text",
+        "text": text if small else [f"<b>{name}</b>" for name in text],
+        "textposition": [places[name] for name in names],
+        "textfont": {
+            "color": _colour(kind, points), "size": 11 if small else 13, "shadow": "auto"
+        },
+    }  # fmt: skip
+
+
+def _label_positions(points: pd.DataFrame, x: Objective, y: Objective) -> dict[str, str]:
+    """Place the names of the references, and of a small front, where they cover the least.
+
+    Returns:
+        Plotly's text position by the name of what is labelled.
+    """
+    drawn = _with_bars(points, x.name, y.name)
+    shares = np.column_stack([along(o, drawn[o.name]) for o in (x, y)])
+    rows = np.flatnonzero(points["kind"].isin(list(marks_in(points))))
+    front = np.flatnonzero(points["kind"] == "front")
+    if len(front) <= _NAMED:
+        rows = np.concatenate([rows, front])
+    names = [str(name) for name in points["name"].iloc[rows]]
+    places = label_places(shares, shares[rows], [len(name) for name in names])
+    return dict(zip(names, places, strict=True))
+
+
+def _with_bars(points: pd.DataFrame, x: str, y: str) -> pd.DataFrame:
+    """Append points along the error bars that are drawn."""
+    rows = points[points["kind"] != "dominated"]
+    bars = [
+        rows.assign(**{name: rows[f"{name}_low"] * (1 - share) + rows[f"{name}_high"] * share})
+        for name in (x, y)
+        for share in np.linspace(0, 1, 9)
+    ]
+    return pd.concat([points, *(bar.dropna(subset=[x, y]) for bar in bars)])
+
+
+def _colour(kind: str, points: pd.DataFrame) -> str:
+    return BLUE if kind == "front" else marks_in(points)[kind].colour
+
+
+def _error_bars(rows: pd.DataFrame, x: str, y: str, colour: str) -> dict[str, Any]:
+    bars = {}
+    for letter, name in (("x", x), ("y", y)):
+        above, below = rows[f"{name}_high"] - rows[name], rows[name] - rows[f"{name}_low"]
+        if above.notna().any():
+            bars[f"error_{letter}"] = {
+                "array": above.fillna(0).clip(lower=0).tolist(),
+                "arrayminus": below.fillna(0).clip(lower=0).tolist(),
+                "symmetric": False, "thickness": 1, "width": 0, "color": colour,
+            }  # fmt: skip
+    return bars
+
+
+def _time_unit(seconds: float) -> tuple[str, float]:
+    for unit, size in (("h", 3600.0), ("min", 60.0)):
+        if seconds >= 2 * size:
+            return unit, size
+    return "s", 1.0

@@ -1,0 +1,200 @@
+"""Figures of all objectives at once: a view in space, and parallel coordinates."""
+
+from __future__ import annotations
+
+import html
+import math
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import plotly.graph_objects as go
+
+from nas.objectives import Objective
+from studies.pages.style import (
+    AMBER,
+    BLUE,
+    GREY,
+    along,
+    axis,
+    layers,
+    log_ticks,
+    marks_in,
+    new_figure,
+    spans_a_decade,
+)
+from studies.record.formats import axis_title, format_axis
+from studies.record.tables import spread
+from studies.report.figure_tables import SHAPE_AXES
+
+SCALE = ((0.0, BLUE), (0.5, "#c9ced4"), (1.0, AMBER))
+"""From the best value to the worst."""
+FADED_LINES = 300
+"""Dominated architectures among the parallel coordinates, at most."""
+
+
+def cube_figure(points: pd.DataFrame, objectives: tuple[Objective, ...]) -> go.Figure:
+    """Plot three objectives in space, the last one (of three, the third again) as colour.
+
+    Every objective's values ride along in `customdata`, in order, and its axis in
+    `layout.meta.axes`, so that a page can swap the axes.
+    """
+    x, y, z = objectives[:3]
+    colour = objectives[3] if len(objectives) > 3 else z
+    names = [objective.name for objective in objectives]
+    figure = new_figure("Three objectives in space")
+    for label, kind, rows in layers(points):
+        marker = _cube_marker(kind, rows, points, colour)
+        figure.add_scatter3d(
+            x=rows[x.name].tolist(), y=rows[y.name].tolist(), z=rows[z.name].tolist(),
+            name=label, meta=rows["name"].tolist(), hoverinfo="text",
+            customdata=rows[names].to_numpy().tolist(), **marker,
+        )  # fmt: skip
+    axes = [
+        {"title": {"text": axis_title(o)}, **axis(o, points[o.name]), "short": o.title}
+        for o in objectives
+    ]
+    scene = {
+        f"{letter}axis": {k: v for k, v in axes[names.index(o.name)].items() if k != "short"}
+        for letter, o in zip("xyz", (x, y, z), strict=True)
+    }
+    camera = {"eye": {"x": 1.35, "y": 1.35, "z": 0.75}, "center": {"x": 0, "y": 0, "z": -0.2}}
+    figure.update_layout(
+        scene={**scene, "camera": camera, "aspectmode": "cube"},
+        coloraxis=_colour_axis(colour, points[colour.name]),
+        showlegend=False,
+        meta={"axes": axes, "shown": [names.index(o.name) for o in (x, y, z, colour)]},
+        margin={"l": 0, "r": 0, "t": 44, "b": 0},
+    )
+    return figure
+
+
+def parallel_figure(points: pd.DataFrame, objectives: tuple[Objective, ...]) -> go.Figure:
+    """Draw each architecture as a line through its objectives and the axes of its shape."""
+    columns = [o.name for o in objectives] + [a for a in SHAPE_AXES if points[a].nunique() > 1]
+    heights = pd.DataFrame({name: _height(name, points, objectives) for name in columns})
+    figure = new_figure("Every objective and the shape of the network")
+    for label, kind, rows in layers(points):
+        indices = spread(list(rows.index), FADED_LINES) if kind == "dominated" else rows.index
+        figure.add_scatter(**_lines(label, kind, points, heights.loc[indices]))
+    ticks = [
+        _tick(position, height, text)
+        for position, name in enumerate(columns)
+        for height, text in _ticks(name, points, objectives)
+    ]
+    verticals = [_vertical(position) for position in range(len(columns))]
+    figure.update_layout(annotations=ticks, shapes=verticals)
+    titles = {objective.name: axis_title(objective) for objective in objectives}
+    figure.update_xaxes(
+        side="top", tickvals=list(range(len(columns))), showgrid=False, showline=False,
+        ticktext=[titles.get(name, name).replace(" ", "<br>", 1) for name in columns],
+        range=[-0.45, len(columns) - 0.8],
+    )  # fmt: skip
+    figure.update_yaxes(visible=False, range=[-0.04, 1.04])
+    figure.update_layout(margin={"l": 10, "r": 10, "t": 112, "b": 10}, showlegend=False)
+    return figure
+
+
+def _vertical(position: int) -> dict[str, Any]:
+    line = {"color": GREY, "width": 1}
+    place = {"x0": position, "x1": position, "y0": 0, "y1": 1, "yref": "y domain"}
+    return {"type": "line", "layer": "below", "line": line, **place}
+
+
+def _tick(position: int, height: float, text: str) -> dict[str, Any]:
+    return {
+        "x": position, "y": height, "text": text, "showarrow": False, "xanchor": "right",
+        "xshift": -7, "font": {"size": 10}, "bgcolor": "#ffffff", "opacity": 0.85, "borderpad": 0,
+    }  # fmt: skip
+
+
+def _cube_marker(
+    kind: str, rows: pd.DataFrame, points: pd.DataFrame, colour: Objective
+) -> dict[str, Any]:
+    if kind in ("dominated", "front"):
+        size, opacity = (3, 0.35) if kind == "dominated" else (6, 1)
+        marker = {"size": size, "opacity": opacity, "coloraxis": "coloraxis", "line": {"width": 0}}
+        return {"mode": "markers", "marker": {**marker, "color": _coloured(colour, rows, points)}}
+    mark = marks_in(points)[kind]
+    return {
+        "mode": "markers+text", "text": [html.escape(kind)],
+        "textfont": {"color": mark.colour, "size": 13}, "textposition": "top center",
+        "marker": {"size": 9, "color": mark.colour, "symbol": mark.symbol},
+    }  # fmt: skip
+
+
+def _coloured(colour: Objective, rows: pd.DataFrame, points: pd.DataFrame) -> list[float]:
+    values = rows[colour.name]
+    return (np.log10(values) if spans_a_decade(colour, points[colour.name]) else values).tolist()
+
+
+def _colour_axis(objective: Objective, values: pd.Series[float]) -> dict[str, Any]:
+    bar: dict[str, Any] = {"title": {"text": objective.title, "side": "right"}}
+    low, high = float(values.min()), float(values.max())
+    if spans_a_decade(objective, values):
+        ticks = log_ticks(low, high)
+        bar["tickvals"] = [math.log10(tick) for tick in ticks]
+        bar["ticktext"] = [format_axis(objective, tick) for tick in ticks]
+        low, high = math.log10(low), math.log10(high)
+    return {"colorscale": SCALE, "cmin": low, "cmax": high,
+            "colorbar": {**bar, "thickness": 10, "len": 0.7, "outlinewidth": 0}}  # fmt: skip
+
+
+def _lines(label: str, kind: str, points: pd.DataFrame, heights: pd.DataFrame) -> dict[str, Any]:
+    """One trace for all lines of a kind, a gap after each."""
+    width = len(heights.columns)
+    gapped = np.column_stack([heights.to_numpy(), np.full(len(heights), np.nan)])
+    mark = marks_in(points).get(kind)
+    faded = kind == "dominated"
+    colour = mark.colour if mark else GREY if faded else BLUE
+    marker = {"symbol": mark.symbol if mark else "circle", "size": 9 if mark else 4}
+    return {
+        "x": [*range(width), None] * len(heights),
+        "y": [None if math.isnan(value) else round(value, 4) for value in gapped.ravel()],
+        "meta": [name for name in points.loc[heights.index, "name"] for _ in range(width + 1)],
+        "name": label,
+        "mode": "lines" if faded else "lines+markers",
+        "line": {"color": colour, "width": 3 if mark else 1},
+        "marker": marker,
+        "opacity": 1 if mark else 0.3 if faded else _clear(len(heights)),
+        "hoverinfo": "skip" if faded else "text",
+    }
+
+
+def _clear(lines: int) -> float:
+    """Opacity of the front's lines: the more there are, the more must shine through."""
+    return max(0.2, min(0.65, 40 / max(lines, 1)))
+
+
+def _height(name: str, points: pd.DataFrame, objectives: tuple[Objective, ...]) -> pd.Series[float]:
+    """Where each point crosses an axis, 0 to 1; equal values share a place."""
+    named = {objective.name: objective for objective in objectives}
+    if name in named:
+        return pd.Series(along(named[name], points[name]), index=points.index)
+    # Shapes take few values, often doubling: even steps keep them apart.
+    values = points[name]
+    return (values.rank(method="dense") - 1) / (values.nunique() - 1)
+
+
+def _ticks(
+    name: str, points: pd.DataFrame, objectives: tuple[Objective, ...]
+) -> list[tuple[float, str]]:
+    named = {objective.name: objective for objective in objectives}
+    if name not in named:
+        values = sorted(set(points[name]))
+        shown = spread(values, 10)
+        return [(values.index(value) / (len(values) - 1), f"{value:g}") for value in shown]
+    low, high = float(points[name].min()), float(points[name].max())
+    if low == high:
+        return [(0.0, format_axis(named[name], low))]
+    if spans_a_decade(named[name], points[name]):
+        ticks = log_ticks(low, high)
+        span = math.log(high / low)
+        places = [math.log(tick / low) / span for tick in ticks]
+    else:
+        step = 10 ** math.floor(math.log10(high - low))
+        step *= 0.5 if (high - low) / step < 4 else 1
+        ticks = [step * i for i in range(math.ceil(low / step), math.floor(high / step) + 1)]
+        places = [(tick - low) / (high - low) for tick in ticks]
+    labelled = zip(places, (format_axis(named[name], tick) for tick in ticks), strict=True)
+    return [(place, text) for place, text in labelled if -0.03 <= place <= 1.03]

@@ -1,0 +1,79 @@
+"""Reconstructions as embedded pictures: one strip of images per model."""
+
+from __future__ import annotations
+
+import base64
+import io
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import numpy.typing as npt
+
+from studies.record.records import StudyRecord, TrialRecord
+from studies.record.tables import spread
+
+if TYPE_CHECKING:
+    from PIL import Image
+
+_PIXELS = 512
+"""Width budget of a strip: fewer images where they are large, which keeps the file small."""
+_MEMBERS = 8
+
+
+@dataclass(frozen=True)
+class Strip:
+    """A row of images: PNG data URI, with the trial it belongs to (None: the originals)."""
+
+    trial: TrialRecord | None
+    uri: str
+    images: int
+
+
+def strips(study: StudyRecord) -> list[Strip]:
+    """Return the originals, the references, then up to eight front members, best quality first.
+
+    Trials without readable pictures are left out; without originals there are no strips at all.
+    """
+    samples = _load(study.samples)
+    if samples is None:
+        return []
+    members = [t for t in study.front if not t.reference and study.reconstructions(t).exists()]
+    shown = [*study.references.values(), *spread(members, _MEMBERS)]
+    loaded = [(trial, _load(study.reconstructions(trial))) for trial in shown]
+    rows = [(trial, images) for trial, images in loaded if images is not None]
+    count = min(len(images) for _, images in [(None, samples), *rows])
+    count = min(count, max(4, _PIXELS // samples.shape[-1]))
+    return [
+        Strip(trial, data_uri(images[:count]), count) for trial, images in [(None, samples), *rows]
+    ]
+
+
+def _load(path: Path) -> npt.NDArray[np.uint8] | None:
+    try:
+        images = np.load(path, allow_pickle=False)
+    except (OSError, ValueError, EOFError):
+        return None
+    fits = images.ndim == 4 and images.dtype == np.uint8 and len(images)
+    return images if fits and images.shape[1] in (1, 3) else None
+
+
+def data_uri(images: npt.NDArray[np.uint8], kind: str = "PNG") -> str:
+    """Return images uint8 `(n, channels, height, width)` side by side, as a data URI.
+
+    `PNG` keeps every pixel; `WEBP` takes a tenth of the room for photos.
+    """
+    options: dict[str, Any] = {"quality": 90} if kind == "WEBP" else {"optimize": True}
+    buffer = io.BytesIO()
+    side_by_side(images).save(buffer, kind, **options)
+    encoded = base64.b64encode(buffer.getvalue()).decode()
+    return f"data:image/{kind.lower()};base64,{encoded}"
+
+
+def side_by_side(images: npt.NDArray[np.uint8]) -> Image.Image:
+    """Return images uint8 `(n, channels, height, width)` as one picture, a row."""
+    from PIL import Image
+
+    pixels = np.concatenate(list(images.transpose(0, 2, 3, 1)), axis=1)
+    return Image.fromarray(pixels.squeeze() if pixels.shape[-1] == 1 else pixels)

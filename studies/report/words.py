@@ -1,0 +1,255 @@
+"""The words and numbers of the report: plain values that its template only has to place."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from nas.objectives import Objective
+from studies.record import tables
+from studies.record.comparison import Comparison, champion, compare, dominators, found, ranked
+from studies.record.formats import MISSING, axis_title, format_duration, format_gain, format_value
+from studies.record.records import StudyRecord, TrialRecord
+
+_SETBACK_ROWS = 200
+_FRONT_ROWS = 200
+"""Members of the front with a row in the tables: more than anybody reads."""
+
+_METRICS = {"psnr": "PSNR", "ssim": "SSIM", "ms_ssim": "MS-SSIM"}
+
+
+def report_words(study: StudyRecord) -> dict[str, Any]:
+    """Return everything the template shows except figures and pictures, by name."""
+    return {
+        "study": study,
+        "description": str(study.config.get("description") or ""),
+        "headline": tables.headline(study),
+        "facts": _facts(study),
+        "notes": tables.notes(study),
+        "tiles": _tiles(study),
+        "dominance": _dominance(study),
+        "comparison": _comparison(study),
+        "front": _front(study),
+        "trained": tables.needs(study, "training"),
+        "timed": tables.needs(study, "device"),
+        "seeded": "retrained" in study.config,
+        "retrained": (study.folder / "retrained" / "report.html").exists(),
+        "setback_counts": tables.setback_table(study).to_dict("records"),
+        "setbacks": tables.setbacks(study)[:_SETBACK_ROWS],
+        "setbacks_total": len(tables.setbacks(study)),
+        "repeats": tables.repeats(study),
+        "config": _yaml(study.config),
+        "environment": _yaml(study.environment),
+    }
+
+
+def _facts(study: StudyRecord) -> list[tuple[str, str]]:
+    """Key facts as (label, value); what the configuration does not tell is left out."""
+    states = [trial.state for trial in study.trials]
+    data, training = _section(study, "data"), _section(study, "training")
+    latency, search = _section(study, "latency"), _section(study, "search")
+    environment = study.environment
+    sizes = {trial.architecture.image_size for trial in study.trials}
+    space = f" ({_big(study.space_size)} assignments)" if study.space_size else ""
+    pixels = " and ".join(f"{size} px" for size in sorted(sizes))
+    trained, timed = tables.needs(study, "training"), tables.needs(study, "device")
+    facts = [
+        ("Evaluated", f"{len(found(study)):,} + {len(study.references)} references"),
+        ("Rejected by limits", f"{states.count('rejected'):,}"),
+        ("Stopped early", f"{states.count('stopped'):,}" if "stopped" in states else ""),
+        ("Failed", f"{states.count('failed'):,}"),
+        ("Proposed again", f"{tables.repeats(study):,}"),
+        ("Time in trials", format_duration(sum(trial.duration_s for trial in study.trials))),
+        ("Space", f"{study.config['space']}{space}" if "space" in study.config else ""),
+        ("Sampler", str(search.get("sampler") or "")),
+        ("Data", _joined(data.get("kind"), _with_unit(data.get("count"), "images"),
+                         pixels) if trained else ""),
+        ("Images", "" if trained else pixels),
+        ("Budget", _epochs(training.get("epochs")) if trained else ""),
+        ("Device", _joined(environment.get("device_name") or environment.get("device"),
+                           _with_unit(environment.get("threads"), "threads"))
+                   if trained or timed else ""),
+        ("Latency", _joined(_with_unit(latency.get("batch"), "", "batch "),
+                            _with_unit(latency.get("threads"), "threads"),
+                            "front measured together" if study.measured_together else "")
+                    if timed else ""),
+        ("Waited to be measured", _waiting(study) if timed else ""),
+    ]  # fmt: skip
+    return [(label, value) for label, value in facts if value]
+
+
+def _waiting(study: StudyRecord) -> str:
+    """How much of the trials' time went into waiting for other measurements."""
+    waited_s = sum(trial.timings_s.get("waiting", 0.0) for trial in study.trials)
+    total_s = sum(trial.duration_s for trial in study.trials)
+    return f"{waited_s / total_s:.0%} of the time" if total_s and waited_s >= 1 else ""
+
+
+def _tiles(study: StudyRecord) -> dict[str, Any] | None:
+    """The best architecture against the first reference: one tile per objective."""
+    reference = next(iter(study.references.values()), None)
+    best = champion(study, reference) if reference else None
+    if reference is None or best is None:
+        return None
+    entries = []
+    compared = compare(study, best, reference)
+    for objective in study.objectives:
+        value, other = best.objectives[objective.name], reference.objectives[objective.name]
+        entries.append(
+            {
+                "change": tables.told_change(objective, compared),
+                "value": format_value(objective, value),
+                "reference": format_value(objective, other),
+                "tint": _tint(compared, objective.name),
+                "busy": compared.contended and objective.cost == "device",
+            }
+        )
+    return {"trial": best, "reference": reference.name, "entries": entries}
+
+
+def _dominance(study: StudyRecord) -> list[dict[str, Any]]:
+    counts = tables.dominance_table(study).to_dict("index")
+    total = len(study.objectives)
+    return [
+        {
+            "name": name,
+            "profile": _profile(study, reference),
+            "dominators": [trial.name for trial in dominators(study, reference)][:12],
+            "dominate": counts[name]["dominate"],
+            "better": [(k, counts[name][f"better_in_{k}"]) for k in range(total, -1, -1)],
+        }
+        for name, reference in study.references.items()
+    ]
+
+
+def _comparison(study: StudyRecord) -> list[dict[str, Any]]:
+    references = list(study.references.values())
+    if not references:
+        return []
+    return [
+        {"name": trial.name, "groups": [_compared(study, trial, other) for other in references]}
+        for trial in _best_found(study)
+    ]
+
+
+def _best_found(study: StudyRecord) -> list[TrialRecord]:
+    """What is compared with the references, those that beat the first by most before others."""
+    reference = next(iter(study.references.values()), None)
+    members = list(tables.compared_members(study))
+    return (ranked(study, members, reference) if reference else members)[:_FRONT_ROWS]
+
+
+def _compared(study: StudyRecord, trial: TrialRecord, reference: TrialRecord) -> dict[str, Any]:
+    compared = compare(study, trial, reference)
+    cells = [
+        {
+            "sort": compared.factors[o.name],
+            "text": "tied" if compared.tied(o.name) else format_gain(compared.factors[o.name]),
+            "tint": _tint(compared, o.name),
+            "busy": compared.contended and o.cost == "device",
+        }
+        for o in study.objectives
+    ]
+    return {"better": compared.better, "dominates": compared.dominates, "cells": cells}
+
+
+def _front(study: StudyRecord) -> dict[str, Any]:
+    metrics = tables.quality_metrics(study)
+    heads = [(axis_title(o), o.explanation) for o in study.objectives]
+    heads += [
+        (axis_title(o), f"{o.explanation}; recorded, no objective here") for o in study.recorded
+    ]
+    heads += [(_metric_title(name), "higher is better") for name in metrics]
+    best = {trial.number for trial in _best_found(study)}
+    listed = [trial for trial in study.front if trial.reference or trial.number in best]
+    rows = [_front_row(study, trial, metrics) for trial in listed]
+    return {"heads": heads, "rows": rows, "listed": _share_listed(study, len(best))}
+
+
+def _share_listed(study: StudyRecord, count: int) -> str:
+    total = len(tables.compared_members(study))
+    if count == total:
+        return ""
+    by = f" that beat `{next(iter(study.references))}` by most" if study.references else ""
+    return (
+        f"Listed are the {count}{by}, of {total:,} found; `nas study export {study.name}` writes "
+        "them all."
+    )
+
+
+def _front_row(study: StudyRecord, trial: TrialRecord, metrics: Sequence[str]) -> dict[str, Any]:
+    cells = [
+        {
+            "sort": trial.objectives[objective.name],
+            "text": format_value(objective, trial.objectives[objective.name]),
+            "interval": _interval(objective, trial),
+            "busy": trial.contended and objective.cost == "device",
+        }
+        for objective in (*study.objectives, *study.recorded)
+    ]
+    for name in metrics:
+        value = trial.metrics.get(name)
+        digits = 2 if "psnr" in name else 4
+        text = MISSING if value is None else f"{value:.{digits}f}"
+        cells.append({"sort": value or 0, "text": text, "interval": "", "busy": False})
+    return {"trial": trial, "cells": cells, "profile": _profile(study, trial)}
+
+
+def _profile(study: StudyRecord, trial: TrialRecord) -> str:
+    """Link to the trial's layer profile, relative to the study's folder; empty without one."""
+    link = f"artefacts/{trial.digest}/profile.html"
+    return link if (study.folder / link).exists() else ""
+
+
+def _interval(objective: Objective, trial: TrialRecord) -> str:
+    if objective.name not in trial.intervals:
+        return ""
+    low, high = (format_value(objective, v) for v in trial.intervals[objective.name])
+    return f"{low.removesuffix(f' {objective.unit}')} to {high}"
+
+
+def _tint(compared: Comparison, name: str) -> str:
+    """Name the colour class of a factor: better1..3, worse1..3, or even (also where tied)."""
+    verdict, factor = compared.verdicts[name], compared.factors[name]
+    if not verdict:
+        return "even"
+    size = max(factor, 1 / factor)
+    return f"{'better' if verdict > 0 else 'worse'}{1 if size < 1.2 else 2 if size < 3 else 3}"
+
+
+def _section(study: StudyRecord, key: str) -> Mapping[str, Any]:
+    section = study.config.get(key)
+    return section if isinstance(section, Mapping) else {}
+
+
+def _metric_title(name: str) -> str:
+    base = name.removesuffix("_db")
+    title = _METRICS.get(base, base.replace("_", " "))
+    return f"{title} (dB)" if "psnr" in name else title
+
+
+def _epochs(count: object) -> str:
+    return "" if count is None else f"{_with_unit(count, 'epochs')} at most"
+
+
+def _with_unit(value: object, unit: str, before: str = "") -> str:
+    if value is None:
+        return ""
+    unit = unit.removesuffix("s") if value == 1 else unit
+    return f"{before}{value:,} {unit}".strip() if isinstance(value, int) else f"{value} {unit}"
+
+
+def _joined(*parts: object) -> str:
+    return ", ".join(str(part) for part in parts if part)
+
+
+def _big(count: int) -> str:
+    return f"{count:,}" if count < 10**9 else f"{count:.1e}".replace("e+", " x 10^")
+
+
+def _yaml(data: Mapping[str, Any]) -> str:
+    import yaml
+
+    plain = json.loads(json.dumps(data, default=str))
+    return yaml.safe_dump(plain, sort_keys=False, allow_unicode=True, width=100)

@@ -1,0 +1,1 @@
+"""The loop of a study, and who evaluates for it."""

@@ -1,0 +1,188 @@
+"""What a running study shows: progress, the current front, hypervolume, time left."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+from rich.console import Console, Group, RenderableType
+from rich.live import Live
+from rich.markup import escape
+from rich.progress_bar import ProgressBar
+from rich.table import Table
+from rich.text import Text
+
+from nas.evaluate import Findings
+from nas.objectives import hypervolume
+from studies.record.formats import format_duration, format_value, noun
+from studies.record.records import StudyRecord, TrialRecord
+from studies.record.tables import needs
+from studies.run.runner import Watcher
+
+_ROWS = 12
+
+_WIDE = 100
+"""Columns from which there is room for a progress bar."""
+
+_NARROW = 60
+"""Columns below which a table's own columns move closer together."""
+
+
+@dataclass
+class _Running:
+    """A candidate that is being evaluated."""
+
+    trial: TrialRecord
+    findings: Findings | None = None
+    batches: tuple[int, int] = (0, 1)
+    begun: float = field(default_factory=time.monotonic)
+
+
+class Display(Watcher):
+    """A live panel on a terminal, one line per trial elsewhere.
+
+    Args:
+        console: Where to print.
+        trials: Number of architectures to search, references apart.
+    """
+
+    def __init__(self, console: Console, trials: int, epochs: int) -> None:
+        self._console, self._trials, self._epochs = console, trials, epochs
+        self._study: StudyRecord | None = None
+        self._running: dict[int, _Running] = {}
+        self._begun = self._last_ended = time.monotonic()
+        self._search_begun: float | None = None
+        self._done_before = 0
+        self._live = Live(console=console, refresh_per_second=4, get_renderable=self._render)
+
+    def note(self, text: str) -> None:
+        """Print a line that is no trial's."""
+        self._console.print(text, style="dim", markup=False, soft_wrap=True)
+
+    def __enter__(self) -> Display:
+        if self._console.is_terminal:
+            self._live.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._live.is_started:
+            self._live.stop()
+
+    def batch(self, done: int, total: int, number: int | None = None) -> None:
+        """Take note of the running epoch's batches."""
+        number = next(iter(self._running)) if number is None else number
+        self._running[number].batches = (done, max(total, 1))
+
+    def started(self, trial: TrialRecord, study: StudyRecord) -> None:
+        """Show the candidate that is about to be evaluated."""
+        if self._search_begun is None and not trial.reference:
+            self._search_begun, self._done_before = time.monotonic(), study.searched
+        self._study = study
+        self._running[trial.number] = _Running(trial)
+
+    def found(self, number: int, findings: Findings) -> None:
+        """Show what is known by now."""
+        self._running[number].findings, self._running[number].batches = findings, (0, 1)
+
+    def warned(self, number: int, text: str) -> None:
+        """Tell it in one line, above the panel."""
+        self._console.print(Text(f"#{number}: {text}", style="yellow"), soft_wrap=True)
+
+    def ended(self, number: int, study: StudyRecord) -> None:
+        """Report a trial in one line where there is no live panel."""
+        self._study, self._last_ended = study, time.monotonic()
+        shown = self._running.pop(number, None)
+        if shown and not self._live.is_started:
+            self._console.print(Text(self._line(study.trial(number), study)), soft_wrap=True)
+
+    def _line(self, trial: TrialRecord, study: StudyRecord) -> str:
+        count = f"{study.searched}/{self._trials}"
+        if trial.state != "complete":
+            return f"[{count}] {trial.name} {trial.state}: {trial.reason}"
+        values = ", ".join(
+            f"{noun(o)} {format_value(o, trial.objectives[o.name])}" for o in study.objectives
+        )
+        mark = " (front)" if trial in study.front else ""
+        took = format_duration(trial.duration_s)
+        return f"[{count}] {trial.name}{mark}: {values}; {took}; hypervolume {_volume(study):.4f}"
+
+    def _render(self) -> RenderableType:
+        if self._study is None:
+            return Text("starting ...")
+        # The empty line takes the terminal's echo of Ctrl-C, which would break the last line in two
+        # and leave the first one behind.
+        return Group(
+            self._head(self._study),
+            *[self._now(running) for running in list(self._running.values())],
+            _front(self._study, self._console.width),
+            "",
+        )
+
+    def _head(self, study: StudyRecord) -> RenderableType:
+        done = study.searched
+        parts: list[RenderableType] = [
+            Text(study.name, style="bold"),
+            f"{done}/{self._trials} searched",
+            f"hypervolume {_volume(study):.4f}",
+            f"{format_duration(time.monotonic() - self._begun)} gone{self._left(done)}",
+        ]
+        if self._console.width < _WIDE:
+            return Text("  ").join(Text(str(part)) for part in parts)
+        bar = ProgressBar(total=max(self._trials, 1), completed=done, width=30)
+        grid = Table.grid(padding=(0, 2))
+        grid.add_row(parts[0], bar, *parts[1:])
+        return grid
+
+    def _left(self, done: int) -> str:
+        fresh = done - self._done_before
+        if fresh < 1 or self._search_begun is None:
+            return ""
+        per_trial = (self._last_ended - self._search_begun) / fresh
+        return f", about {format_duration(per_trial * (self._trials - done))} left"
+
+    def _now(self, running: _Running) -> RenderableType:
+        step = self._step(self._study, running)
+        seconds, trial = format_duration(time.monotonic() - running.begun), running.trial
+        return Text(f"{trial.name}: {step}, {seconds}  {trial.architecture.summary}", style="dim")
+
+    def _step(self, study: StudyRecord | None, running: _Running) -> str:
+        """What a candidate is going through, judged by what is known of it."""
+        findings = running.findings
+        if study is None or findings is None:
+            return "counting"
+        if findings.step == "static" and needs(study, "device"):
+            return "measuring latency"
+        if not needs(study, "training"):
+            return "counting"
+        ended, (done, total) = len(findings.history), running.batches
+        share = 1.0 if ended >= self._epochs else done / total
+        return f"epoch {min(ended + 1, self._epochs)}/{self._epochs} {share:.0%}"
+
+
+def _front(study: StudyRecord, columns: int) -> RenderableType:
+    members = [trial for trial in study.front if not trial.reference]
+    rows = [(trial, "cyan") for trial in study.references.values()]
+    rows += [(trial, "") for trial in members[:_ROWS]]
+    table = Table(box=None, pad_edge=False, header_style="dim", collapse_padding=columns < _NARROW)
+    table.add_column("front", no_wrap=True)
+    cells = [(trial.name, *_cells(trial, study)) for trial, _ in rows]
+    widths = [max(map(len, column)) for column in zip(*cells, strict=True)] if cells else []
+    # Where the terminal is narrow headings are broken before numbers; neither is ever shortened.
+    fits = sum(widths) + len(widths) <= columns
+    for index, objective in enumerate(study.objectives, start=1):
+        least = widths[index] if fits and widths else None
+        table.add_column(noun(objective), justify="right", overflow="fold", min_width=least)
+    for texts, (_, style) in zip(cells, rows, strict=True):
+        table.add_row(*map(escape, texts), style=style)
+    more = f"and {len(members) - _ROWS} more" if len(members) > _ROWS else ""
+    return Group(table, Text(more, style="dim")) if more else table
+
+
+def _cells(trial: TrialRecord, study: StudyRecord) -> Sequence[str]:
+    values = (format_value(o, trial.objectives[o.name]) for o in study.objectives)
+    return [value.replace(" ", "\N{NO-BREAK SPACE}") for value in values]
+
+
+def _volume(study: StudyRecord) -> float:
+    return hypervolume(study.points(study.front), study.nadir)

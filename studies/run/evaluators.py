@@ -1,0 +1,155 @@
+"""What evaluates a study's candidates: how many at once, with which images and predictor."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from contextlib import AbstractContextManager
+from dataclasses import astuple, dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import psutil
+import torch
+
+from nas.datasets import DataConfig, ImageDataset, load_dataset
+from nas.evaluate import (
+    Evaluator,
+    training_memory_bytes,
+)
+from nas.predict.calibration import Setting
+from nas.predict.predictor import LatencyPredictor
+from profiling.allocator import tune_allocator
+from profiling.lane import Lane
+from search_spaces.errors import UserError
+from search_spaces.references import REFERENCES
+from studies.config.study import LEAST_MEMORY_BYTES, StudyConfig
+from studies.run.crew import OnBatch
+
+ProgressBar = Callable[[str], AbstractContextManager[Callable[[int, int], None]]]
+"""Makes a progress bar from a label; its callback is told (done, total)."""
+
+
+@dataclass(frozen=True)
+class EvaluatorMaker:
+    """Makes a study's evaluator, in whatever process it is called; can be sent there."""
+
+    config: StudyConfig
+    image_size: int
+    device: str
+    artefacts: Path
+    anchor_ms: float | None
+
+    def __call__(self, on_batch: OnBatch) -> Evaluator:
+        """Return the evaluator of a process of its own, with images from the cache."""
+        tune_allocator()
+        device = torch.device(self.device)
+        trains = self.config.trains
+        dataset = load_dataset(self.config.data, self.image_size) if trains else None
+        return self.make(on_batch, dataset, load_predictor(self.config, device, self.image_size))
+
+    def make(
+        self,
+        on_batch: OnBatch,
+        dataset: ImageDataset | None,
+        predictor: LatencyPredictor | None,
+    ) -> Evaluator:
+        """Return the evaluator with what is loaded already."""
+        config = self.config
+        return Evaluator(
+            dataset=dataset,
+            predictor=predictor,
+            training=config.training,
+            latency=config.latency,
+            device=torch.device(self.device),
+            wanted=set(config.wanted),
+            anchor_ms=self.anchor_ms,
+            artefacts=self.artefacts,
+            thread_count=config.threads or self._threads(),
+            on_batch=on_batch,
+        )
+
+    def _threads(self) -> int:
+        if self.config.runner == "ray":
+            return max(1, int(self.config.ray.cpus_per_trial))
+        return max(1, cores() // self.workers)
+
+    @cached_property
+    def workers(self) -> int:
+        """Number of processes that evaluate on this machine."""
+        return self.config.workers or default_workers(self.config, self.image_size, self.device)
+
+
+def cores() -> int:
+    """Physical cores: two hyper-threads share one core's arithmetic."""
+    return psutil.cpu_count(logical=False) or 1
+
+
+def default_workers(config: StudyConfig, image_size: int, device: str) -> int:
+    """Return how many processes make sense: one on a GPU, else one per core that has the memory.
+
+    Four fifths of the memory are used.
+    """
+    if device != "cpu" or not config.trains:
+        return 1
+    room = psutil.virtual_memory().available * 4 // 5
+    return max(1, min(cores(), room // needed_memory_bytes(config, image_size)))
+
+
+def needed_memory_bytes(config: StudyConfig, image_size: int) -> int:
+    """Estimate what evaluating a candidate takes, judged by the larger reference."""
+    if not config.trains:
+        return LEAST_MEMORY_BYTES
+    return LEAST_MEMORY_BYTES + max(
+        training_memory_bytes(architecture.resized(image_size), config.training.batch_size)
+        for architecture in REFERENCES.values()
+    )
+
+
+def load_images(data: DataConfig, image_size: int, progress_bar: ProgressBar) -> ImageDataset:
+    """Load what is trained on, letting others measure meanwhile."""
+    lane = Lane("cpu")
+
+    def loaded(done: int, total: int) -> None:
+        lane.enter()  # rendering and decoding disturb a measurement as much as training does
+        progress(done, total)
+
+    with progress_bar(f"loading {data.kind}") as progress, lane.training():
+        return load_dataset(data, image_size, loaded)
+
+
+def data_facts(dataset: ImageDataset | None) -> dict[str, Any]:
+    """Return what is recorded of the images: fingerprint, and how many are in each part."""
+    if dataset is None:
+        return {"data_fingerprint": None}
+    parts = {"train": dataset.train, "validation": dataset.validation, "test": dataset.test}
+    counts = {name: len(part) for name, part in parts.items()}
+    images = {**counts, "skipped": len(dataset.skipped)}
+    return {"data_fingerprint": dataset.fingerprint, "images": images}
+
+
+def load_predictor(
+    config: StudyConfig, device: torch.device, image_size: int
+) -> LatencyPredictor | None:
+    """Load the predictor if this study has a use for one: an objective, a limit, or its sampler.
+
+    Raises:
+        UserError: a predicted latency is wanted, and there is no predictor for it.
+    """
+    needed = "predicted_latency_ms" in config.wanted
+    screens = config.search.sampler == "pareto" and "latency_ms" in config.objectives
+    if not (needed or screens or "latency_ms" in config.limits):
+        return None
+    setting = Setting(str(device), config.latency.threads, config.latency.batch, image_size)
+    try:
+        found = LatencyPredictor.load(*astuple(setting))
+    except UserError:
+        if needed:
+            raise
+        return None
+    if found is None and needed:
+        raise UserError(
+            f"predicted_latency_ms: there is no latency predictor for {setting.words}; "
+            f"make one with: {setting.remedy}"
+        )
+    return found

@@ -1,0 +1,71 @@
+"""Hard limits: which candidates miss them, by how much, and when they leave too little."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from nas.evaluate import Findings
+from studies.record.records import TrialRecord
+
+MAX_REJECTIONS = 300
+"""Candidates over a hard limit in a row after which a study ends: its limits leave too little."""
+
+MAX_MEASURED_REJECTIONS = 20
+"""The same for candidates that had to be measured, which takes seconds each."""
+
+
+class Limits:
+    """The largest values that are worth training, by objective; without any nothing is missed."""
+
+    def __init__(self, largest: Mapping[str, float]) -> None:
+        self._largest = largest
+        self._rejected: list[TrialRecord] = []
+
+    def violations(
+        self, objectives: Mapping[str, float], metrics: Mapping[str, float]
+    ) -> dict[str, float]:
+        """By how much each limit is missed, relative; above zero is a miss.
+
+        A latency that was not measured counts as what it is predicted to be at least.
+        """
+        known = {k: v for k, v in (("latency_ms", metrics.get("latency_ms_at_least")),) if v}
+        known |= objectives
+        limits = self._largest.items()
+        return {name: known[name] / limit - 1 for name, limit in limits if name in known}
+
+    def missed(self, findings: Findings) -> str | None:
+        """Say which limit is missed, if one is."""
+        known = findings.objectives
+        for name, excess in self.violations(known, findings.metrics).items():
+            if excess <= 0:
+                continue
+            limit = f"over the limit {self._largest[name]:g}"
+            if name in known:
+                return f"{name} {known[name]:.6g} is {limit}"
+            least = findings.metrics["latency_ms_at_least"]
+            return f"{name} is predicted to be {least:.4g} at least, {limit}"
+        return None
+
+    def count(self, trial: TrialRecord) -> None:
+        """Keep the candidates that were rejected since the last one that was not."""
+        if trial.state == "rejected":
+            self._rejected.append(trial)
+        elif trial.searched:
+            self._rejected.clear()
+
+    def hopeless(self) -> str | None:
+        """Say why the limits leave too little to go on, or None while they do not."""
+        row = self._rejected
+        measured = sum("latency_ms" in t.objectives for t in row)
+        if len(row) < MAX_REJECTIONS and measured < MAX_MEASURED_REJECTIONS:
+            return None
+        smallest = ", ".join(
+            f"{name} {min(t.objectives[name] for t in row if name in t.objectives):.4g}"
+            for name in self._largest
+            if any(name in t.objectives for t in row)
+        )
+        limits = ", ".join(f"{name} {limit:g}" for name, limit in self._largest.items())
+        return (
+            f"limits: the last {len(row)} candidates were all over {limits}; the smallest values "
+            f"among them are {smallest}: raise the limits or choose another space"
+        )

@@ -1,0 +1,337 @@
+"""Models of a front trained once more: several seeds, a larger budget, judged on the test images.
+
+A search trains each candidate once, briefly, and the validation images choose: its winners are
+partly the lucky ones. What is retrained here is a study record of its own, in the folder
+`retrained` of the study: its reconstruction loss is the mean of the seeds on images that decided
+nothing, with the lowest and the highest seed as its interval. Costs are those of the study.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, replace
+from statistics import fmean
+from typing import Any
+
+import torch
+
+from nas.artefacts import full_disk_refused, write_whole
+from nas.checkpoint import save_weights
+from nas.datasets import DataConfig, ImageDataset
+from nas.evaluate import history_row, npy, reconstructions, shown_images
+from nas.protocol import TrainingConfig, evaluate
+from nas.training import CandidateFailed, Trainer
+from profiling.environment import threads
+from profiling.lane import Lane
+from search_spaces.errors import UserError
+from studies.record.comparison import ranked
+from studies.record.records import StudyRecord, TrialRecord
+from studies.record.tables import front_found
+
+FOLDER = "retrained"
+_LOSS = "reconstruction_loss"
+
+
+@dataclass(frozen=True)
+class Budget:
+    """What every model gets.
+
+    Attributes:
+        training: Its seed is the first of the seeds.
+        rates: Learning rates tried on each model, with the first seed; it keeps its best.
+    """
+
+    data: DataConfig
+    training: TrainingConfig
+    rates: tuple[float, ...]
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return plain JSON types."""
+        training = self.training.model_dump(mode="json", exclude={"learning_rate"})
+        data = self.data.model_dump(mode="json")
+        return {"data": data, "training": training, "learning_rates": list(self.rates)}
+
+
+@dataclass(frozen=True)
+class Run:
+    """One training of one model.
+
+    Attributes:
+        seed: Of weights, order of images and noise.
+        learning_rate: Of Adam.
+        best_epoch: Epoch of the lowest validation loss, whose weights were judged.
+        test: Means over the test images: `nas.protocol.Quality`.
+        history: As a trial's.
+    """
+
+    digest: str
+    seed: int
+    learning_rate: float
+    best_epoch: int
+    test: Mapping[str, float]
+    history: Sequence[Mapping[str, float]]
+
+    @property
+    def duration_s(self) -> float:
+        """Seconds of training and validation."""
+        return sum(epoch["duration_s"] for epoch in self.history)
+
+    @property
+    def validation_loss(self) -> float:
+        """Total loss on the validation images at the best epoch."""
+        return self.history[self.best_epoch - 1]["validation_loss"]
+
+
+class Results:
+    """The finished runs of a study, in a file; all of them had the same budget and images.
+
+    Raises:
+        UserError: the file holds runs of another budget or other images, or is damaged.
+    """
+
+    def __init__(self, study: StudyRecord, budget: Budget, facts: Mapping[str, Any]) -> None:
+        self.budget, self.folder = budget, study.folder / FOLDER
+        self._path = self.folder / "results.json"
+        self._made_with = {**budget.to_dict(), **facts}
+        self.runs: list[Run] = []
+        if self._path.exists():
+            self._read()
+
+    def find(self, digest: str, seed: int, rate: float) -> Run | None:
+        """Return a run that is finished."""
+        asked = digest, seed, rate
+        return next((r for r in self.runs if (r.digest, r.seed, r.learning_rate) == asked), None)
+
+    def best_rate(self, digest: str) -> float:
+        """Return the learning rate of the lowest validation loss with the first seed."""
+        seed = self.budget.training.seed
+        tried = [run for run in self.runs if (run.digest, run.seed) == (digest, seed)]
+        return min(tried, key=lambda run: run.validation_loss).learning_rate
+
+    @contextmanager
+    def alone(self) -> Iterator[None]:
+        """Let no other process add runs meanwhile, and know what others have added before.
+
+        Raises:
+            UserError: another process is at it.
+        """
+        from filelock import FileLock, Timeout
+
+        self.folder.mkdir(parents=True, exist_ok=True)
+        try:
+            lock = FileLock(self.folder / "lock").acquire(timeout=0)
+        except Timeout:
+            raise UserError(
+                f"{self.folder}: another process is retraining this study; wait for it or stop it"
+            ) from None
+        with lock:
+            if self._path.exists():
+                self._read()
+            yield
+
+    def rates(self, digest: str, seed: int) -> tuple[float, ...]:
+        """Return the learning rates that a model is to be trained at with this seed."""
+        first = seed == self.budget.training.seed
+        return self.budget.rates if first else (self.best_rate(digest),)
+
+    def leads(self, run: Run) -> bool:
+        """Whether this one is the best so far of those with the first seed."""
+        tried = [r for r in self.runs if (r.digest, r.seed) == (run.digest, run.seed)]
+        first = run.seed == self.budget.training.seed
+        return first and all(run.validation_loss <= other.validation_loss for other in tried)
+
+    def judged(self, digest: str) -> list[Run]:
+        """Return a model's runs at its best learning rate."""
+        runs = [run for run in self.runs if run.digest == digest]
+        rate = self.best_rate(digest) if runs else None
+        return [run for run in runs if run.learning_rate == rate]
+
+    def add(self, run: Run) -> None:
+        """Keep a run."""
+        self.runs.append(run)
+        content = {**self._made_with, "runs": [asdict(one) for one in self.runs]}
+        write_whole(self._path, (json.dumps(content, indent=1) + "\n").encode())
+
+    def record(self, study: StudyRecord) -> StudyRecord:
+        """Return the study of the retrained models alone, with what their runs found."""
+        trials = [_retrained(t, self.judged(t.digest)) for t in study.trials]
+        seeds = sorted({run.seed for run in self.runs})
+        test = self._made_with["images"]["test"]
+        rates = list(self.budget.rates)
+        told = {"seeds": seeds, "learning_rates": rates, "judged_on": f"{test:,} test images"}
+        training = dict(self._made_with["training"])
+        if len(rates) == 1:  # else each model has its own
+            training["learning_rate"] = rates[0]
+        config = {**study.config, "data": self._made_with["data"],
+                  "training": training, FOLDER: told}  # fmt: skip
+        environment = {**study.environment, "images": self._made_with["images"]}
+        return replace(
+            study,
+            name=f"{study.name}, retrained",
+            trials=tuple(trial for trial in trials if trial is not None),
+            config=config,
+            environment=environment,
+            folder=self.folder,
+        )
+
+    def _read(self) -> None:
+        try:
+            content = json.loads(self._path.read_text(encoding="utf-8"))
+            runs = [Run(**run) for run in content.pop("runs")]
+        except (ValueError, TypeError, KeyError, AttributeError):
+            raise UserError(f"{self._path}: is damaged; remove it to retrain anew") from None
+        differing = _differing(content, self._made_with)
+        if differing:
+            raise UserError(
+                f"{self._path}: was made with {'; '.join(differing)}: ask for the same, or remove "
+                f"{self.folder} to retrain anew"
+            )
+        self.runs = runs
+
+
+def chosen(
+    study: StudyRecord, top: int, numbers: Sequence[int] = (), names: Sequence[str] = ()
+) -> list[TrialRecord]:
+    """Return the references, or those of `names`, then trials of these numbers or the front's best.
+
+    The best are the `top` members that beat the first reference in most objectives and by most.
+
+    Raises:
+        UserError: there is no such trial, or it was not trained to the end.
+    """
+    if _LOSS not in study.objective_names:
+        raise UserError(
+            f"study {study.name!r} has no {_LOSS} among its objectives: nothing to train"
+        )
+    yardsticks = list(study.references.values())
+    references = [one for name, one in study.references.items() if not names or name in names]
+    if not numbers:
+        members = list(front_found(study))
+        return references + (ranked(study, members, yardsticks[0]) if yardsticks else members)[:top]
+    complete = {trial.number: trial for trial in study.complete}
+    for number in numbers:
+        if number not in complete:
+            raise UserError(
+                f"--trial {number}: study {study.name!r} has no complete trial {number}"
+            )
+    asked = [complete[number] for number in dict.fromkeys(numbers)]
+    return references + [trial for trial in asked if not trial.reference]
+
+
+def retrain(
+    results: Results,
+    trials: Sequence[TrialRecord],
+    seeds: Sequence[int],
+    dataset: ImageDataset,
+    device: torch.device,
+    thread_count: int,
+    begun: Callable[[TrialRecord, TrainingConfig], Callable[[int, int], None]],
+    ended: Callable[[TrialRecord, Run], None],
+) -> None:
+    """Train what is not trained yet; an interrupted training goes on from its last epoch.
+
+    Every model is trained with the first seed, at all learning rates, before any gets the next.
+    `begun` returns what is told (done, total) batches of all epochs.
+
+    Raises:
+        UserError: a training diverged or ran out of memory, or something cannot be written.
+    """
+    lane = Lane(str(device))
+    with results.alone():
+        shown = results.folder / "artefacts" / "samples.npy"
+        shown.parent.mkdir(exist_ok=True)
+        write_whole(shown, npy(shown_images(dataset)))
+        for trial, config in _missing(results, trials, seeds):
+            tell = begun(trial, config)
+            training = _Training(trial, config, dataset, device, results, lane)
+            with full_disk_refused(results.folder), threads(thread_count), lane.training():
+                try:
+                    run = training.run(tell)
+                except CandidateFailed as failure:
+                    raise UserError(
+                        f"{trial.name}, seed {config.seed}, learning rate "
+                        f"{config.learning_rate:g}: {failure}; the other runs are kept: name "
+                        "others with --trial, or change the budget"
+                    ) from None
+                results.add(run)
+            (results.folder / _checkpoint(trial, config)).unlink(missing_ok=True)
+            ended(trial, run)
+
+
+def _missing(
+    results: Results, trials: Sequence[TrialRecord], seeds: Sequence[int]
+) -> Iterator[tuple[TrialRecord, TrainingConfig]]:
+    """Yield what is to be trained next; after the first seed, at the rate that was best."""
+    for seed in seeds:
+        for trial in trials:
+            for rate in results.rates(trial.digest, seed):
+                if not results.find(trial.digest, seed, rate):
+                    changed = {"seed": seed, "learning_rate": rate}
+                    yield trial, results.budget.training.model_copy(update=changed)
+
+
+@dataclass
+class _Training:
+    trial: TrialRecord
+    config: TrainingConfig
+    dataset: ImageDataset
+    device: torch.device
+    results: Results
+    lane: Lane
+
+    def run(self, tell: Callable[[int, int], None]) -> Run:
+        """Train, judge, and keep the weights; of the best with the first seed also its pictures."""
+        home = self.results.folder
+        trainer = Trainer(self.trial.architecture, self.dataset, self.config, self.device)
+
+        def at_batch(done: int, total: int) -> None:
+            self.lane.enter()
+            tell(len(trainer.history) * total + done, self.config.epochs * total)
+
+        seed, rate = self.config.seed, self.config.learning_rate
+        for _ in trainer.epochs(home / _checkpoint(self.trial, self.config), at_batch):
+            pass
+        model = trainer.best_model()
+        test = evaluate(model, self.dataset, self.dataset.test, self.config)
+        folder = home / "artefacts" / self.trial.digest
+        folder.mkdir(parents=True, exist_ok=True)
+        save_weights(model, folder / f"weights-{seed}-{rate:g}.safetensors")
+        history = [history_row(result) for result in trainer.history]
+        run = Run(self.trial.digest, seed, rate, trainer.best.epoch, asdict(test), history)
+        if self.results.leads(run):
+            write_whole(folder / "reconstructions.npy", npy(reconstructions(model, self.dataset)))
+        return run
+
+
+def _checkpoint(trial: TrialRecord, config: TrainingConfig) -> str:
+    return f"{trial.digest}-{config.seed}-{config.learning_rate:g}.checkpoint.safetensors"
+
+
+def _retrained(trial: TrialRecord, runs: Sequence[Run]) -> TrialRecord | None:
+    if not runs:
+        return None
+    means = {name: fmean(run.test[name] for run in runs) for name in runs[0].test}
+    losses = [run.test["reconstruction"] for run in runs]
+    quality, rate = {"total_loss": means.pop("total"), **means}, runs[0].learning_rate
+    return replace(
+        trial,
+        objectives={**trial.objectives, _LOSS: quality.pop("reconstruction")},
+        intervals={**trial.intervals, _LOSS: (min(losses), max(losses))},
+        metrics={**trial.metrics, **quality, "seeds": len(runs), "learning_rate": rate},
+        history=runs[0].history,
+        timings_s={"training": sum(run.duration_s for run in runs)},
+    )
+
+
+def _differing(there: Mapping[str, Any], here: Mapping[str, Any]) -> list[str]:
+    """Return what another budget was made with, as `training.epochs 12`."""
+    found = []
+    for name in here:
+        mine, its = here[name], there.get(name)
+        if isinstance(mine, Mapping) and isinstance(its, Mapping):
+            found += [f"{name}.{key} {its.get(key)}" for key in mine if its.get(key) != mine[key]]
+        elif mine != its:
+            found.append(f"{name} {its}")
+    return found

@@ -1,0 +1,84 @@
+"""Where a study's candidates are evaluated: here this machine, `studies.on_ray` a cluster."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+from nas.datasets import ImageDataset
+from nas.predict.predictor import LatencyPredictor
+from studies.config.study import StudyConfig
+from studies.record.records import StudyRecord
+from studies.run.crew import Alone, Crew, Workers
+from studies.run.display import Display
+from studies.run.evaluators import EvaluatorMaker
+from studies.run.final_latency import Together
+from studies.run.interruption import Interruptible, Interruption
+from studies.run.runner import Runner
+from studies.store.store import StudyStore
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """A study that is ready to run."""
+
+    config: StudyConfig
+    store: StudyStore
+    make: EvaluatorMaker
+    dataset: ImageDataset | None
+    predictor: LatencyPredictor | None
+    environment: Mapping[str, Any]
+    display: Display
+    mix: bool
+    interruption: Interruption
+
+
+class Site(Protocol):
+    """Where a study's candidates are evaluated and its latencies are measured."""
+
+    def call(self, function: Callable[..., Any], *args: Any) -> Any:
+        """Call a function there."""
+
+    @property
+    def together(self) -> Together | None:
+        """Measures architectures together, there; None where that is this machine."""
+
+    def run(
+        self, prepared: Prepared, make_runner: Callable[[Any], Runner[Any]]
+    ) -> tuple[StudyRecord, str | None]:
+        """Run the study; return its record, and why the search was given up, if it was."""
+
+
+class Here:
+    """This machine."""
+
+    together: Together | None = None
+
+    def call(self, function: Callable[..., Any], *args: Any) -> Any:
+        """Call a function in this process."""
+        return function(*args)
+
+    def run(
+        self, prepared: Prepared, make_runner: Callable[[Any], Runner[Any]]
+    ) -> tuple[StudyRecord, str | None]:
+        """Run the study in this process, or in several beside it."""
+        interruption = prepared.interruption
+        with _crew(prepared) as crew, prepared.display:
+            runner = make_runner(Interruptible(crew, interruption))
+            with interruption.held():
+                return runner.run(), runner.gave_up
+
+
+@contextmanager
+def _crew(prepared: Prepared) -> Iterator[Crew]:
+    make = prepared.make
+    limits = make.config.trial_limits
+    # A limit is kept by ending the process that exceeds it: it cannot be this one.
+    if make.workers == 1 and not limits:
+        batch = prepared.display.batch
+        yield Alone(make.make(batch, prepared.dataset, prepared.predictor))
+    else:
+        with Workers(make.workers, make, limits) as workers:
+            yield workers

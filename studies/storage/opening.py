@@ -1,0 +1,140 @@
+"""Opening the storage that trials are recorded in, and mending what a crash left behind.
+
+Nothing that is read from a storage is unpickled: a journal, a database and Optuna's gRPC proxy all
+hold JSON. (Optuna's journal can have pickled snapshots, but never has them in a file.)
+"""
+
+from __future__ import annotations
+
+import json
+import weakref
+from pathlib import Path
+from typing import Any
+
+from optuna.storages import BaseStorage, GrpcStorageProxy, JournalStorage, get_storage
+from optuna.storages.journal import JournalFileBackend, JournalFileOpenLock
+
+from nas.search.samplers import quiet_optuna
+from search_spaces.errors import UserError
+from studies.storage.addresses import FORMS, file_of, masked
+from studies.storage.journal import ReadingJournal
+from studies.storage.turns import advisory_lock, free_what_is_held
+
+CONNECT_S = 10
+"""Seconds after which a server that does not answer is not there."""
+
+
+def open_storage(address: str, *, reading: bool = False) -> BaseStorage:
+    """Open a storage by its absolute address.
+
+    With `reading` nothing is created. Trials come without their parameters, but for those of a
+    journal that is written to.
+
+    Raises:
+        UserError: there is none, it is damaged, or its driver refuses it.
+    """
+    path = file_of(address)
+    if reading and path and not path.exists():
+        raise UserError(f"{path}: the study's storage is gone")
+    if address.startswith("journal:"):
+        assert path is not None
+        return _open_journal(path, reading)
+    opened = _open_proxy if address.startswith("grpc:") else _open_database
+    try:
+        with quiet_optuna():
+            return opened(address, reading)
+    except ImportError as error:
+        raise UserError(_missing(address, error)) from None
+    except Exception as error:  # any driver's own error: the user has to act on the address
+        raise UserError(f"--storage {masked(address)}: {reason_of(error)}; {FORMS}") from None
+
+
+def reason_of(error: BaseException) -> str:
+    """Say in one line, without passwords, what a storage's driver complains of."""
+    cause = getattr(error, "orig", None) or error.__cause__ or error
+    cause = getattr(cause, "orig", None) or cause
+    details = getattr(cause, "details", None)  # gRPC
+    text = str(details() if callable(details) else cause).strip()
+    return masked(text.splitlines()[0].strip()) if text else type(cause).__name__
+
+
+def mend_journal(address: str) -> None:
+    """Make a journal that a killed process left behind fit for writing.
+
+    Cuts a last line that was not written to its end, which would spoil the next one, and removes
+    Optuna's own lock, on which it would wait for half a minute. Only for the holder of the study.
+    """
+    path = file_of(address) if address.startswith("journal:") else None
+    if path is None or not path.exists():
+        return
+    Path(f"{path}.lock").unlink(missing_ok=True)
+    with path.open("rb+") as file:
+        content = file.read()
+        complete = content.rfind(b"\n") + 1
+        if complete < len(content):
+            file.truncate(complete)
+
+
+def _open_database(address: str, reading: bool) -> BaseStorage:
+    if reading or not address.startswith("postgresql"):
+        return _database(address, reading)
+    with advisory_lock(address, "tables", engine_options()):  # two could not create them at once
+        return _database(address, reading)
+
+
+def _database(address: str, reading: bool) -> BaseStorage:
+    from studies.storage.database import (
+        Database,  # brings SQLAlchemy, which a journal does not need
+    )
+
+    options = engine_options() if address.startswith("postgresql") else None
+    database = Database(address, options, skip_table_creation=reading)
+    if options is not None:
+        free_what_is_held(database.engine)
+        database.engine.dispose()  # the connection that was made before
+    weakref.finalize(database, database.engine.dispose)
+    return get_storage(database)
+
+
+def engine_options() -> dict[str, Any]:
+    """How connections to PostgreSQL are made: one that broke is replaced before it is used."""
+    return {"pool_pre_ping": True, "connect_args": {"connect_timeout": CONNECT_S}}
+
+
+def _open_proxy(address: str, reading: bool) -> BaseStorage:
+    host, colon, port = address.removeprefix("grpc://").rstrip("/").rpartition(":")
+    if not (colon and host and port.isdigit()):
+        raise ValueError("not an address of a host and a port")
+    proxy = GrpcStorageProxy(host=host, port=int(port))
+    try:
+        proxy.wait_server_ready(timeout=CONNECT_S)
+    except ConnectionError:
+        raise ConnectionError("no storage server answers there") from None
+    return proxy
+
+
+def _missing(address: str, error: ImportError) -> str:
+    module = error.name or getattr(error.__cause__, "name", None) or "its driver"
+    extra = "grpc" if address.startswith("grpc:") else "postgres"
+    return f"--storage {masked(address)}: {module} is missing; pip install 'vae-nas[{extra}]'"
+
+
+def _open_journal(path: Path, reading: bool) -> BaseStorage:
+    try:
+        if reading:
+            return JournalStorage(ReadingJournal(path))
+        return JournalStorage(JournalFileBackend(str(path), JournalFileOpenLock(str(path))))
+    except json.JSONDecodeError as error:
+        raise UserError(
+            f"{path}: damaged in line {_bad_line(path)} ({error.msg}); remove that line, or "
+            "restore the file from a copy"
+        ) from None
+
+
+def _bad_line(path: Path) -> int:
+    for number, line in enumerate(path.read_bytes().splitlines(), start=1):
+        try:
+            json.loads(line)
+        except ValueError:
+            return number
+    return 0

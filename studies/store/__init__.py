@@ -1,0 +1,1 @@
+"""One study in its storage and its folder."""
