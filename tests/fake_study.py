@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from nas.findings import Findings
 from nas.objectives import DEFAULT_OBJECTIVES, select_objectives
 from search_spaces.architecture import Architecture
 from search_spaces.references import REFERENCES
@@ -81,13 +82,21 @@ def complete_trial(
         architecture=architecture,
         assignment=assignment,
         reference=reference,
-        objectives={name: values[name] for name in objectives},
-        metrics={"ssim": 1 - 0.8 * loss, "ms_ssim": 1 - 0.6 * loss, "psnr": 30 - 26 * loss},
-        intervals={"latency_ms": (0.96 * latency, 1.05 * latency)},
-        contended=number % 9 == 4,
-        history=_history(loss, values["macs"], rng),
-        timings_s={"training": EPOCHS * values["macs"] / 2e7, "latency": 2.0},
+        findings=Findings(
+            "done",
+            objectives={name: values[name] for name in objectives},
+            metrics={"ssim": 1 - 0.8 * loss, "ms_ssim": 1 - 0.6 * loss, "psnr_db": 30 - 26 * loss},
+            intervals={"latency_ms": (0.96 * latency, 1.05 * latency)},
+            contended=number % 9 == 4,
+            history=_history(loss, values["macs"], rng),
+            timings_s={"training": EPOCHS * values["macs"] / 2e7, "latency": 2.0},
+        ),
     )
+
+
+def with_findings(trial: TrialRecord, **changes: Any) -> TrialRecord:
+    """Return the trial with some of its findings changed."""
+    return replace(trial, findings=replace(trial.findings, **changes))
 
 
 def _trial(
@@ -96,10 +105,10 @@ def _trial(
     assignment = _assignment(rng)
     trial = complete_trial(number, _architecture(assignment), assignment, rng, objectives)
     known = {n: v for n, v in trial.objectives.items() if n != "reconstruction_loss"}
-    unfinished = replace(trial, objectives=known, metrics={}, history=())
+    unfinished = with_findings(trial, step="static", objectives=known, metrics={}, history=())
     if index % 11 == 5:
         reason = f"params {1 + index / 10:.1f} M above the limit of 1 M"
-        return replace(unfinished, state="rejected", reason=reason, intervals={})
+        return replace(with_findings(unfinished, intervals={}), state="rejected", reason=reason)
     if index % 13 == 7:
         return replace(unfinished, state="failed", reason=f"diverged: loss is NaN in epoch {index}")
     return replace(trial, repeats=int(index % 10 == 9))

@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from nas.datasets import ImageDataset
+from nas.findings import Findings
 from search_spaces.references import REFERENCES
 from studies.config.loading import load_config
 from studies.paper.attributes import STRENGTHS
@@ -102,7 +103,7 @@ def study(folder: Path) -> StudyRecord:
             digest=one.resized(SIDE).digest,
             architecture=one.resized(SIDE),
             reference=name,
-            history=history,
+            findings=Findings("done", history=history),
         )
         for number, (name, one) in enumerate(REFERENCES.items())
     ]

@@ -7,11 +7,13 @@ from pathlib import Path
 
 import pytest
 
+from nas.findings import Findings
 from nas.objectives import select_objectives
 from search_spaces.references import MODIFIED, ORIGINAL
 from studies.record.comparison import compare
 from studies.record.records import StudyRecord, TrialRecord
 from studies.record.tables import headline, told_change
+from tests.fake_study import with_findings
 
 OBJECTIVES = select_objectives(["params", "latency_ms"])
 
@@ -22,12 +24,15 @@ def trial(number: int, params: float, ms: float, ratio: float, half: float) -> T
         state="complete",
         digest=f"{number:012d}",
         architecture=ORIGINAL,
-        objectives={"params": params, "latency_ms": ms},
-        metrics={
-            "latency_over_original": ratio,
-            "latency_over_original_low": ratio - half,
-            "latency_over_original_high": ratio + half,
-        },
+        findings=Findings(
+            "done",
+            objectives={"params": params, "latency_ms": ms},
+            metrics={
+                "latency_over_original": ratio,
+                "latency_over_original_low": ratio - half,
+                "latency_over_original_high": ratio + half,
+            },
+        ),
     )
 
 
@@ -62,7 +67,7 @@ def test_within_the_interval_two_latencies_are_tied_and_nothing_is_dominated() -
 
 
 def test_a_disturbed_latency_is_told_as_about() -> None:
-    busy = replace(trial(2, 100, 2.0, 0.5, 0.02), contended=True)
+    busy = with_findings(trial(2, 100, 2.0, 0.5, 0.02), contended=True)
     assert "about 2.0x lower latency" in headline(study(busy))
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
-from nas.evaluate import Findings
+from nas.findings import Findings
 from nas.objectives import DEFAULT_OBJECTIVES
 from studies.record.formats import format_value
 from studies.run.display import Display

@@ -13,6 +13,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from nas.findings import Findings
 from nas.objectives import OBJECTIVES, hypervolume, select_objectives
 from search_spaces.references import REFERENCES
 from studies.pages.style import log_ticks, marks_in, reference_marks
@@ -50,7 +51,7 @@ from studies.report.figure_tables import (
 from studies.report.figures import curve_figure, hypervolume_figure, pair_figure
 from studies.report.labels import label_places
 from studies.report.overviews import cube_figure, parallel_figure
-from tests.fake_study import fake_study
+from tests.fake_study import fake_study, with_findings
 
 NAMES = ("reconstruction_loss", "params")
 ARCHITECTURE = REFERENCES["original"]
@@ -73,9 +74,8 @@ def trial(
         digest=f"{number:012d}",
         architecture=ARCHITECTURE,
         reference=reference,
-        objectives=values,
         assignment=assignment or {},
-        history=history if duration_s else (),
+        findings=Findings("done", values, history=history if duration_s else ()),
     )
 
 
@@ -207,7 +207,9 @@ def test_champion_dominates_before_all_else() -> None:
 
 
 def test_front_table_holds_values_and_intervals() -> None:
-    spread = replace(SMALL.trials[2], intervals={"params": (490, 510)}, metrics={"psnr_db": 21.0})
+    spread = with_findings(
+        SMALL.trials[2], intervals={"params": (490, 510)}, metrics={"psnr_db": 21.0}
+    )
     table = front_table(study(*SMALL.trials[:2], spread, SMALL.trials[3]))
     assert list(table["name"]) == ["#2", "#3"]
     assert table.loc[0, "params_low"] == 490
@@ -216,7 +218,7 @@ def test_front_table_holds_values_and_intervals() -> None:
 
 
 def test_costs_that_are_no_objective_are_shown_where_all_have_them() -> None:
-    members = [replace(t, objectives={**t.objectives, "macs": 2e6}) for t in SMALL.trials]
+    members = [with_findings(t, objectives={**t.objectives, "macs": 2e6}) for t in SMALL.trials]
     told = study(*members)
     assert [objective.name for objective in told.recorded] == ["macs"]
     assert "MACs: 2.00 M" in hover(told, members[2])
@@ -342,7 +344,7 @@ def test_curves_hold_references_and_front(tmp_path: Path) -> None:
 
 def test_a_single_epoch_is_drawn_as_points_at_a_whole_number(tmp_path: Path) -> None:
     record = fake_study(tmp_path, found=3)
-    once = tuple(replace(t, history=t.history[:1]) for t in record.trials)
+    once = tuple(with_findings(t, history=t.history[:1]) for t in record.trials)
     figure = curve_figure(curve_table(replace(record, trials=once)))
     assert {trace.mode for trace in figure.data} == {"lines+markers"}
     assert list(figure.layout.xaxis.tickvals) == [1]
@@ -392,7 +394,7 @@ def test_names_keep_off_the_bars_of_their_points() -> None:
     corners = (trial(1, 0.0, 1000), trial(2, 1.0, 10))
 
     def place(**intervals: tuple[float, float]) -> str:
-        reference = replace(trial(0, 0.5, 100, "original"), intervals=intervals)
+        reference = with_findings(trial(0, 0.5, 100, "original"), intervals=intervals)
         (trace,) = (
             trace
             for trace in pair_figure(points_table(study(reference, *corners)), x, y).data
@@ -462,7 +464,7 @@ def test_labels_avoid_points_edges_and_each_other() -> None:
 def test_a_training_whose_kl_ran_away_is_told() -> None:
     def trained(number: int, total: float, reference: str | None = None) -> TrialRecord:
         found = trial(number, 0.5, 1000.0 - number, reference=reference)
-        return replace(found, metrics={"total_loss": total})
+        return with_findings(found, metrics={"total_loss": total})
 
     told = notes(study(trained(0, 24.0, "original"), trained(1, 0.52, "modified"), trained(2, 0.6)))
     assert [note for note in told if "astray" in note] == [

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 import torch
 
-from nas.evaluate import Findings
+from nas.findings import Findings
 from profiling.environment import fingerprint
 from profiling.latency import Latency, LatencyConfig, Subject
 from profiling.paired import Turns

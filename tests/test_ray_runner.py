@@ -27,7 +27,7 @@ from ray.exceptions import RayActorError
 from ray.tune.experiment import Trial
 
 from nas.checkpoint import load_vae
-from nas.evaluate import Findings
+from nas.findings import Findings
 from profiling.allocator import tune_allocator
 from profiling.environment import fingerprint
 from profiling.lane import Lane

@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from nas.findings import Findings
 from search_spaces.architecture import Architecture
 from search_spaces.errors import UserError
 from search_spaces.references import REFERENCES
@@ -22,7 +23,7 @@ from studies.record.tables import headline
 from studies.report import words as report_words
 from studies.report.pictures import strips
 from studies.report.report import write_pngs, write_report
-from tests.fake_study import fake_study
+from tests.fake_study import fake_study, with_findings
 
 
 class Page(HTMLParser):
@@ -134,7 +135,7 @@ def test_small_studies(tmp_path: Path, found: int, references: Mapping[str, Arch
 def test_nothing_is_drawn_of_a_study_whose_trials_all_failed(tmp_path: Path) -> None:
     study = fake_study(tmp_path)
     failed = tuple(
-        replace(t, state="failed", reason="out of memory", objectives={}, history=())
+        replace(t, state="failed", reason="out of memory", findings=Findings())
         for t in study.trials[:12]
     )
     found = page(replace(study, trials=failed))
@@ -147,7 +148,7 @@ def test_nothing_is_drawn_of_a_study_whose_trials_all_failed(tmp_path: Path) -> 
 
 def test_a_study_that_trains_and_measures_nothing_tells_of_neither(tmp_path: Path) -> None:
     study = fake_study(tmp_path, objectives=("params", "macs"), images=4)
-    trials = tuple(replace(t, history=(), intervals={}, metrics={}) for t in study.trials)
+    trials = tuple(with_findings(t, history=(), intervals={}, metrics={}) for t in study.trials)
     found = page(replace(study, trials=trials))
     assert "plot-hypervolume-trials" in found.ids
     assert not {"plot-hypervolume-time", "training", "pictures"} & set(found.ids)
@@ -167,8 +168,8 @@ def test_counts_are_told_in_words_that_fit(tmp_path: Path) -> None:
 
 def test_a_disturbed_latency_is_marked(tmp_path: Path) -> None:
     study = fake_study(tmp_path)
-    calm = tuple(replace(t, contended=False) for t in study.trials)
-    busy = tuple(replace(t, contended=True) for t in study.trials)
+    calm = tuple(with_findings(t, contended=False) for t in study.trials)
+    busy = tuple(with_findings(t, contended=True) for t in study.trials)
     assert "busy machine" not in page(replace(study, trials=calm)).text
     text = page(replace(study, trials=busy)).text
     tiles = text.split("Evaluated")[0]
@@ -178,7 +179,7 @@ def test_a_disturbed_latency_is_marked(tmp_path: Path) -> None:
 
 def test_a_failed_reference_is_said(tmp_path: Path) -> None:
     study = fake_study(tmp_path)
-    failed = replace(study.trials[1], state="failed", reason="out of memory", objectives={})
+    failed = replace(study.trials[1], state="failed", reason="out of memory", findings=Findings())
     text = page(replace(study, trials=(study.trials[0], failed, *study.trials[2:]))).text
     assert "Reference modified failed: out of memory." in text
     assert "against modified" not in text

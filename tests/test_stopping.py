@@ -12,7 +12,7 @@ import optuna
 import pytest
 from pydantic import ValidationError
 
-from nas.evaluate import Findings
+from nas.findings import Findings
 from nas.search.early_stopping import EarlyStopping
 from search_spaces.architecture import Architecture
 from search_spaces.space import SearchSpace

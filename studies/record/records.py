@@ -13,6 +13,7 @@ from typing import Any, Literal
 import numpy as np
 import numpy.typing as npt
 
+from nas.findings import Findings
 from nas.objectives import DEFAULT_OBJECTIVES, OBJECTIVES, Objective, nondominated
 from search_spaces.architecture import Architecture
 from search_spaces.errors import UserError
@@ -43,13 +44,18 @@ class FinalLatency:
 
 @dataclass(frozen=True)
 class TrialRecord:
-    """One trial: the candidate, what was measured on it, and what became of it.
+    """One trial: the candidate, what was found of it, and its state.
 
-    `objectives` holds the study's objectives that are known (all of them when complete); `metrics`
-    what was recorded beside them (losses on the validation split, PSNR, MS-SSIM, latency spread);
-    `intervals` a (low, high) 95 % interval by objective name; `history` one mapping per epoch with
-    `epoch`, `train_loss`, `validation_loss` (total loss) and `duration_s`; `timings_s` where the
-    trial's wall-clock time went; `repeats` how often the sampler proposed a known network before.
+    Attributes:
+        number: The trial's number in its study, from 0.
+        state: What became of it.
+        digest: Of its architecture: 12 hexadecimal digits.
+        architecture: The candidate.
+        assignment: Its choice on each axis of the space; empty outside the space.
+        reference: Name of the reference point that it is, if it is one.
+        reason: Why it was rejected, was stopped or failed.
+        repeats: How often the sampler proposed known architectures just before this one.
+        findings: What its evaluation found; of a complete trial, all the study's objectives.
     """
 
     number: int
@@ -60,12 +66,7 @@ class TrialRecord:
     reference: str | None = None
     reason: str | None = None
     repeats: int = 0
-    objectives: Mapping[str, float] = field(default_factory=dict)
-    metrics: Mapping[str, float] = field(default_factory=dict)
-    intervals: Mapping[str, tuple[float, float]] = field(default_factory=dict)
-    contended: bool = False
-    history: Sequence[Mapping[str, float]] = ()
-    timings_s: Mapping[str, float] = field(default_factory=dict)
+    findings: Findings = field(default_factory=Findings)
 
     def __post_init__(self) -> None:
         if not re.fullmatch("[0-9a-f]{12}", self.digest):  # it names a folder of artefacts
@@ -75,9 +76,34 @@ class TrialRecord:
             )
 
     @property
+    def objectives(self) -> Mapping[str, float]:
+        """Value by objective name, as far as known."""
+        return self.findings.objectives
+
+    @property
+    def metrics(self) -> Mapping[str, float]:
+        """What was recorded beside the objectives, by name."""
+        return self.findings.metrics
+
+    @property
+    def intervals(self) -> Mapping[str, tuple[float, float]]:
+        """95 % interval (low, high) by objective name."""
+        return self.findings.intervals
+
+    @property
+    def contended(self) -> bool:
+        """Whether something else on the machine disturbed the latency."""
+        return self.findings.contended
+
+    @property
+    def history(self) -> Sequence[Mapping[str, float]]:
+        """One mapping per epoch of training."""
+        return self.findings.history
+
+    @property
     def duration_s(self) -> float:
         """Wall-clock seconds the trial took."""
-        return sum(self.timings_s.values())
+        return sum(self.findings.timings_s.values())
 
     @property
     def searched(self) -> bool:
@@ -90,9 +116,10 @@ class TrialRecord:
         return self.reference or f"#{self.number}"
 
     def with_latency(self, final: FinalLatency, anchor_ms: float) -> TrialRecord:
-        """Return the trial with its latency as measured last, told in `anchor_ms` of `original`.
+        """Return the trial with its latency as measured last: ratio times `anchor_ms`.
 
-        What the search saw stays in `metrics`, as `latency_ms_in_search`.
+        `anchor_ms` is the latency of `original` when the study began. What the search saw stays in
+        `metrics`, as `latency_ms_in_search`.
         """
         middle, low, high = (anchor_ms * bound for bound in next(iter(final.over.values())))
         ratios = {
@@ -102,13 +129,14 @@ class TrialRecord:
         }
         known = self.objectives.get("latency_ms")
         seen = {} if known is None else {"latency_ms_in_search": known}
-        return replace(
-            self,
+        findings = replace(
+            self.findings,
             objectives={**self.objectives, "latency_ms": middle},
             metrics={**self.metrics, **ratios, **seen},
             intervals={**self.intervals, "latency_ms": (low, high)},
             contended=final.contended,
         )
+        return replace(self, findings=findings)
 
 
 @dataclass(frozen=True)

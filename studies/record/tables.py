@@ -257,7 +257,7 @@ def _export_row(trial: TrialRecord) -> dict[str, object]:
     row |= {**trial.objectives, **trial.metrics}
     for name, (low, high) in trial.intervals.items():
         row |= {f"{name}_low": low, f"{name}_high": high}
-    row |= {f"{step}_duration_s": seconds for step, seconds in trial.timings_s.items()}
+    row |= {f"{step}_duration_s": seconds for step, seconds in trial.findings.timings_s.items()}
     row |= {f"axis:{name}": value for name, value in trial.assignment.items()}
     # Lists and dicts as JSON text: the same cell in CSV, Parquet and JSON.
     row["history"] = json.dumps(list(map(dict, trial.history)))

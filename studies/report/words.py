@@ -81,7 +81,7 @@ def _facts(study: StudyRecord) -> list[tuple[str, str]]:
 
 def _waiting(study: StudyRecord) -> str:
     """How much of the trials' time went into waiting for other measurements."""
-    waited_s = sum(trial.timings_s.get("waiting", 0.0) for trial in study.trials)
+    waited_s = sum(trial.findings.timings_s.get("waiting", 0.0) for trial in study.trials)
     total_s = sum(trial.duration_s for trial in study.trials)
     return f"{waited_s / total_s:.0%} of the time" if total_s and waited_s >= 1 else ""
 

@@ -11,7 +11,7 @@ from typing import Generic, TypeVar
 import numpy as np
 
 from nas.artefacts import CHECKPOINT
-from nas.evaluate import Findings
+from nas.findings import Findings
 from nas.predict.known_costs import KnownCosts
 from nas.search import Proposal, Proposer, make_proposer
 from nas.search.members import KnownLimits
@@ -355,7 +355,7 @@ class Runner(Generic[H_co]):
     def _finish(self, number: int, state: State, reason: str | None) -> None:
         trial = self._running.pop(number, None) or self._record.trial(number)
         self._paused.pop(trial.digest, None)
-        findings = self._findings.pop(number, None) or _findings(trial)
+        findings = self._findings.pop(number, None) or trial.findings
         violations = self._limits.violations(findings.objectives, findings.metrics)
         if not self.store.finish(number, state, findings, reason, violations):
             self._let_go(number)
@@ -390,20 +390,8 @@ def _known(trial: TrialRecord) -> Findings | None:
     if not trial.objectives:
         return None
     return replace(
-        _findings(trial),
+        trial.findings,
         step="device",
         objectives={k: v for k, v in trial.objectives.items() if k != LEARNED},
         history=(),
-    )
-
-
-def _findings(trial: TrialRecord) -> Findings:
-    return Findings(
-        "training",
-        trial.objectives,
-        trial.metrics,
-        trial.intervals,
-        trial.contended,
-        trial.history,
-        trial.timings_s,
     )

@@ -10,13 +10,14 @@ from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import asdict
 from functools import cached_property
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import optuna
 from optuna.exceptions import UpdateFinishedTrialError
 from optuna.storages import BaseStorage
 from optuna.trial import FrozenTrial, Trial, TrialState
 
+from nas.findings import Findings
 from nas.search.samplers import quiet_optuna
 from search_spaces.architecture import Architecture
 from search_spaces.space import SearchSpace
@@ -25,9 +26,6 @@ from studies.storage.mirror import Mirror
 from studies.storage.patience import patiently
 from studies.store.frozen import new_trial, record_of
 from studies.store.others import Others
-
-if TYPE_CHECKING:  # reading a study needs no torch, which this imports
-    from nas.evaluate import Findings
 
 
 class Trials:
