@@ -197,7 +197,9 @@ class Run:
         return self.watch.timing("tell", made, propose="ask", register="ask")
 
     def _timed_store(self) -> StudyStore:
-        return cast(StudyStore, self.watch.timing("record", self.store))
+        timed = self.watch.timing("record", self.store)
+        timed.trials = self.watch.timing("record", self.store.trials)
+        return cast(StudyStore, timed)
 
 
 def main() -> None:

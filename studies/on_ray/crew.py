@@ -216,7 +216,7 @@ class _Callbacks:
         """Take over what a worker wrote."""
         try:
             self._crew.receive(start.architecture.digest, checkpoint)
-            self._runner.store.push(start.number)
+            self._runner.store.trials.push(start.number)
         except OSError as error:
             self._error = self._error or UserError(f"{error.filename}: {error.strerror}")
 
