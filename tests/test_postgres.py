@@ -31,10 +31,11 @@ from studies.store import drivers
 from studies.store.frozen import OWNER
 from studies.store.store import StudyStore
 from tests.command import nas
-from tests.fake_driver import start, trained, until
-from tests.fake_evaluator import FakeEvaluator
+from tests.fakes.driver import start, trained, until
+from tests.fakes.environment import ENVIRONMENT
+from tests.fakes.evaluator import FakeEvaluator
+from tests.fakes.runs import config, run
 from tests.postgres import Server, free_port, running_server
-from tests.test_runner import ENVIRONMENT, config, run
 
 pytest.importorskip("psycopg", reason="psycopg is not installed: pip install '.[postgres]'")
 

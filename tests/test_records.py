@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from studies.record.records import StudyRecord
-from tests.fake_study import fake_study
+from tests.fakes.study import fake_study
 
 DERIVED = ("complete", "front", "references", "searched")
 

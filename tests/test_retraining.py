@@ -23,7 +23,8 @@ from studies.record.comparison import compare
 from studies.run import retraining
 from studies.store.store import StudyStore
 from tests.command import nas
-from tests.fake_study import fake_study, with_findings
+from tests.fakes.records import with_findings
+from tests.fakes.study import fake_study
 
 RUN = ["study", "run", "quickstart", "--space", "tiny", "--trials", "2", "--epochs", "1"]
 RUN += ["--images", "60", "--objectives", "reconstruction_loss,params", "--name", "s"]

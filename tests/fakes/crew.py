@@ -14,7 +14,7 @@ from nas.findings import Findings
 from search_spaces.architecture import Architecture
 from search_spaces.errors import UserError
 from studies.run.crew import Evaluate, Event, OnBatch
-from tests.fake_evaluator import FakeEvaluator
+from tests.fakes.evaluator import FakeEvaluator
 
 
 class TurnTaking:
