@@ -24,9 +24,9 @@ def report_words(study: StudyRecord) -> dict[str, Any]:
     return {
         "study": study,
         "description": str(study.config.get("description") or ""),
-        "headline": tables.headline(study),
+        "headline": tables.study_headline(study),
         "facts": _facts(study),
-        "notes": tables.notes(study),
+        "notes": tables.study_notes(study),
         "tiles": _tiles(study),
         "dominance": _dominance(study),
         "comparison": _comparison(study),
@@ -98,7 +98,7 @@ def _tiles(study: StudyRecord) -> dict[str, Any] | None:
         value, other = best.objectives[objective.name], reference.objectives[objective.name]
         entries.append(
             {
-                "change": tables.told_change(objective, compared),
+                "change": tables.change_of(objective, compared),
                 "value": format_value(objective, value),
                 "reference": format_value(objective, other),
                 "tint": _tint(compared, objective.name),
