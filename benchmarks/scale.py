@@ -28,7 +28,7 @@ from rich.console import Console
 
 from benchmarks.postgres import private_postgres
 from benchmarks.scale_parts import ANCHOR_MS, MadeUp, Simulated, Stopwatch
-from nas.evaluate import Findings
+from nas.findings import Findings
 from nas.predict.known_costs import known_costs, known_limits
 from nas.search import make_proposer
 from search_spaces.errors import UserError
@@ -197,7 +197,9 @@ class Run:
         return self.watch.timing("tell", made, propose="ask", register="ask")
 
     def _timed_store(self) -> StudyStore:
-        return cast(StudyStore, self.watch.timing("record", self.store))
+        timed = self.watch.timing("record", self.store)
+        timed.trials = self.watch.timing("record", self.store.trials)
+        return cast(StudyStore, timed)
 
 
 def main() -> None:

@@ -13,7 +13,8 @@ from collections.abc import Callable, Iterator
 from dataclasses import replace
 from typing import Any
 
-from nas.evaluate import CandidateFailed, Findings
+from nas.evaluate import CandidateFailed
+from nas.findings import Findings
 from search_spaces.architecture import Architecture
 from studies.run.crew import Evaluate, Event
 

@@ -9,11 +9,11 @@ from __future__ import annotations
 import io
 import json
 import time
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import contextmanager, suppress
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -22,6 +22,7 @@ import torch
 from nas.artefacts import CHECKPOINT, WEIGHTS, full_disk_refused, write_whole
 from nas.checkpoint import save_weights
 from nas.datasets import ImageDataset
+from nas.findings import Findings
 from nas.latency import Meter, latency_metrics, one_image
 from nas.predict.predictor import LatencyPredictor
 from nas.training import (
@@ -41,9 +42,7 @@ from profiling.memory import peak_memory_bytes
 from profiling.paired import PairedLatency
 from search_spaces.architecture import Architecture
 
-__all__ = ["CandidateFailed", "Evaluator", "Findings"]
-
-Step = Literal["static", "device", "training", "done"]
+__all__ = ["CandidateFailed", "Evaluator"]
 
 STATIC: dict[str, Callable[[VAE, torch.Tensor, Complexity], float]] = {
     "params": lambda model, image, counts: counts.params,
@@ -59,31 +58,6 @@ MEASURERS = 3
 
 SHOWN = 8
 """Validation images that every candidate reconstructs for the report."""
-
-
-@dataclass(frozen=True)
-class Findings:
-    """What is known of a candidate so far.
-
-    Attributes:
-        step: What was done last; "done" ends an evaluation.
-        objectives: Value by objective name, as far as known.
-        metrics: What was recorded beside them: losses on the validation split (`total_loss`, `l1`,
-            `kl`: lower is better; `ssim`, `ms_ssim`, `psnr_db`: higher), latency details.
-        intervals: 95 % interval by objective name.
-        contended: The latency was disturbed by something else on the machine.
-        history: One mapping per epoch: `epoch`, `train_loss`, `validation_loss` (the total loss),
-            `reconstruction_loss`, `duration_s`.
-        timings_s: Wall-clock seconds by step; `waiting` for others' measurements is told apart.
-    """
-
-    step: Step
-    objectives: Mapping[str, float] = field(default_factory=dict)
-    metrics: Mapping[str, float] = field(default_factory=dict)
-    intervals: Mapping[str, tuple[float, float]] = field(default_factory=dict)
-    contended: bool = False
-    history: Sequence[Mapping[str, float]] = ()
-    timings_s: Mapping[str, float] = field(default_factory=dict)
 
 
 @dataclass

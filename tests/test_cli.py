@@ -140,7 +140,7 @@ def test_two_workers_find_what_one_finds(study: Path) -> None:
         pair = (alone.references[name], two.references[name])
         exact = [{k: v for k, v in t.objectives.items() if k != "latency_ms"} for t in pair]
         assert exact[0] == exact[1]
-        assert {"latency", "waiting"} <= pair[1].timings_s.keys()
+        assert {"latency", "waiting"} <= pair[1].findings.timings_s.keys()
         assert (Path("nas-studies/two/artefacts") / pair[1].digest / "latency.json").exists()
     assert len(two.complete) == len(alone.complete)
     assert two.measured_together

@@ -24,9 +24,10 @@ from studies.run import evaluators, runner, worker
 from studies.run.crew import Crew, Workers
 from studies.run.runner import Runner, Watcher
 from studies.store.store import StudyStore
-from tests.fake_crew import Mischief, TurnTaking
-from tests.fake_evaluator import FakeEvaluator
-from tests.test_runner import ENVIRONMENT, config
+from tests.fakes.crew import Mischief, TurnTaking
+from tests.fakes.environment import ENVIRONMENT
+from tests.fakes.evaluator import FakeEvaluator
+from tests.fakes.runs import config
 
 
 def run(root: Path, asked: StudyConfig, crew: Crew) -> StudyRecord:
@@ -189,7 +190,7 @@ def test_a_worker_does_not_outlive_a_driver_that_was_killed(tmp_path: Path) -> N
         "import sys; from pathlib import Path\n"
         "from studies.run.worker import Worker\n"
         "from search_spaces.references import ORIGINAL\n"
-        "from tests.fake_crew import Mischief\n"
+        "from tests.fakes.crew import Mischief\n"
         "if __name__ == '__main__':\n"
         "    one = Worker(Mischief(Path(sys.argv[1]))); one.give(ORIGINAL, None)\n"
         "    one.pipe.recv(); print(one.process.pid, flush=True); one.process.join()\n"

@@ -9,11 +9,11 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
-from nas.evaluate import Findings
+from nas.findings import Findings
 from nas.objectives import DEFAULT_OBJECTIVES
 from studies.record.formats import format_value
 from studies.run.display import Display
-from tests.fake_study import EPOCHS, fake_study
+from tests.fakes.study import EPOCHS, fake_study
 
 EPOCH = {"epoch": 1.0, "train_loss": 1.0, "validation_loss": 1.0, "duration_s": 1.0}
 

@@ -129,6 +129,42 @@ def test_extrapolation_spares_what_may_still_reach_the_front() -> None:
     assert reported(stopping(), "young", 10, 1.0, 0.99)
 
 
+def test_extrapolation_starts_from_the_steeper_of_the_last_two_steps() -> None:
+    def goes_on(*losses: float) -> bool:
+        stopping = EarlyStopping(9, rungs=[], extrapolate=True)
+        assert reported(stopping, "leader", 10, 1.0, 0.6, 0.5, 0.45)
+        return reported(stopping, "other", 10, *losses)
+
+    # Falls per doubling of epochs, times log2(9 / 3) to come: 0.57 after the steeper step.
+    assert goes_on(1.2, 1.15, 0.94)  # 0.94 - 0.57 < 0.45; the step before fell by 0.05
+    assert goes_on(1.36, 1.0, 0.99)  # 0.99 - 0.57 < 0.45; the last step fell by 0.01
+    assert not goes_on(1.36, 1.31, 1.30)
+
+
+def test_a_training_is_judged_by_its_best_loss_so_far() -> None:
+    stopping = EarlyStopping(9, rungs=[3])
+    assert reported(stopping, "a", 100, 0.9, 0.8, 0.6)
+    assert reported(stopping, "b", 100, 0.9, 0.8, 0.7)
+    assert reported(stopping, "best", 100, 0.5, 0.8, 0.95)
+    assert not reported(stopping, "worst", 100, 0.9, 0.8, 0.65)
+
+
+def test_extrapolation_takes_the_best_loss_so_far_of_both_trainings() -> None:
+    stopping = EarlyStopping(9, rungs=[], extrapolate=True)
+    assert reported(stopping, "leader", 10, 1.0, 0.5, 1.2)
+    assert not reported(stopping, "worse", 10, 1.0, 0.99, 0.985)  # 0.969 to come, above 0.5
+    assert reported(stopping, "better", 10, 0.4, 0.9, 0.95)
+
+
+def test_candidates_cost_about_as_much_only_if_every_cost_does() -> None:
+    stopping = EarlyStopping(9, rungs=[1])
+    for number in range(3):
+        stopping.report(f"rival{number}", 1, [100, 100], [0.5])
+    for number in range(30):
+        stopping.report(f"far{number}", 1, [100, 10_000], [3.0])
+    assert not stopping.report("new", 1, [100, 100], [0.9])
+
+
 def test_decisions_are_the_same_for_the_same_reports_and_after_a_restart() -> None:
     rng = np.random.default_rng(1)
     table = [(str(n), rng.uniform(1, 100, 3), rng.uniform(0.1, 1, 9)) for n in range(60)]

@@ -3,18 +3,15 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
 from dataclasses import replace
 from itertools import combinations
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pandas as pd
 import pytest
 
-from nas.objectives import OBJECTIVES, hypervolume, select_objectives
-from search_spaces.references import REFERENCES
+from nas.objectives import OBJECTIVES, hypervolume
 from studies.pages.style import log_ticks, marks_in, reference_marks
 from studies.record.comparison import champion
 from studies.record.formats import (
@@ -25,15 +22,13 @@ from studies.record.formats import (
     format_value,
     reason_kind,
 )
-from studies.record.records import State, StudyRecord, TrialRecord
+from studies.record.records import TrialRecord
 from studies.record.tables import (
-    comparison_table,
     dominance_table,
-    front_table,
-    headline,
-    notes,
     setback_table,
     spread,
+    study_headline,
+    study_notes,
 )
 from studies.report.figure_tables import (
     curve_table,
@@ -50,38 +45,8 @@ from studies.report.figure_tables import (
 from studies.report.figures import curve_figure, hypervolume_figure, pair_figure
 from studies.report.labels import label_places
 from studies.report.overviews import cube_figure, parallel_figure
-from tests.fake_study import fake_study
-
-NAMES = ("reconstruction_loss", "params")
-ARCHITECTURE = REFERENCES["original"]
-
-
-def trial(
-    number: int,
-    loss: float | None,
-    params: float,
-    reference: str | None = None,
-    state: State = "complete",
-    assignment: Mapping[str, Any] | None = None,
-    duration_s: float = 0.0,
-) -> TrialRecord:
-    values = {"params": params} | ({} if loss is None else {"reconstruction_loss": loss})
-    history = [{"epoch": 1.0, "train_loss": 1.0, "validation_loss": 1.0, "duration_s": duration_s}]
-    return TrialRecord(
-        number=number,
-        state=state,
-        digest=f"{number:012d}",
-        architecture=ARCHITECTURE,
-        reference=reference,
-        objectives=values,
-        assignment=assignment or {},
-        history=history if duration_s else (),
-    )
-
-
-def study(*trials: TrialRecord) -> StudyRecord:
-    return StudyRecord("s", select_objectives(NAMES), trials, {}, {}, Path("nowhere"))
-
+from tests.fakes.records import study, trial, with_findings
+from tests.fakes.study import fake_study
 
 SMALL = study(
     trial(0, 0.4, 1000, "original"),
@@ -148,7 +113,7 @@ def test_changes_are_told_as_factors_or_shares(
 
 
 def test_headline_tells_who_dominates_and_by_how_much() -> None:
-    assert headline(SMALL) == (
+    assert study_headline(SMALL) == (
         "2 of 3 architectures found dominate `original` in both objectives (1 dominates "
         "`modified`); the best, #2, has 2.0x fewer parameters at 2.0x lower reconstruction loss."
     )
@@ -156,36 +121,26 @@ def test_headline_tells_who_dominates_and_by_how_much() -> None:
 
 def test_headline_names_the_closest_where_none_dominates() -> None:
     lone = study(trial(0, 0.4, 1000, "original"), trial(1, 0.8, 100))
-    assert headline(lone) == (
+    assert study_headline(lone) == (
         "None of 1 architecture found dominates `original` in both objectives; the closest, #1, "
         "has 10.0x fewer parameters at 2.0x higher reconstruction loss."
     )
 
 
 def test_headline_without_references_or_without_anything() -> None:
-    assert headline(study()) == "No architecture has been evaluated yet."
+    assert study_headline(study()) == "No architecture has been evaluated yet."
     failed = [
         replace(trial(i, None, 9, state="failed"), reason=f"NaN in epoch {i}") for i in (1, 2)
     ]
     lost = replace(trial(3, None, 9, state="failed"), reason="out of memory")
-    assert headline(study(*failed, lost)) == (
+    assert study_headline(study(*failed, lost)) == (
         "All 3 architectures failed, most often (2) for this reason: NaN in epoch 1."
     )
-    assert headline(study(trial(0, 0.4, 1000, "original"), lost)) == (
+    assert study_headline(study(trial(0, 0.4, 1000, "original"), lost)) == (
         "1 candidate failed: out of memory."
     )
-    assert "no architecture was found" in headline(study(trial(0, 0.4, 1000, "original")))
-    assert headline(study(trial(2, 0.2, 500), trial(3, 0.9, 900))).startswith("1 of 2")
-
-
-def test_comparison_gives_factors_by_reference() -> None:
-    table = comparison_table(SMALL)
-    assert list(table.index) == ["#2", "#3"]  # 4 is not on the front
-    assert table.loc["#2", ("original", "reconstruction_loss")] == pytest.approx(2.0)
-    assert table.loc["#2", ("modified", "params")] == pytest.approx(1.6)
-    assert table.loc["#3", ("original", "reconstruction_loss")] == pytest.approx(0.5)
-    assert list(table["original", "better"]) == [2, 1]
-    assert list(table["modified", "dominates"]) == [True, False]
+    assert "no architecture was found" in study_headline(study(trial(0, 0.4, 1000, "original")))
+    assert study_headline(study(trial(2, 0.2, 500), trial(3, 0.9, 900))).startswith("1 of 2")
 
 
 def test_dominance_counts_every_found_architecture() -> None:
@@ -206,17 +161,8 @@ def test_champion_dominates_before_all_else() -> None:
     assert best.number == 2
 
 
-def test_front_table_holds_values_and_intervals() -> None:
-    spread = replace(SMALL.trials[2], intervals={"params": (490, 510)}, metrics={"psnr_db": 21.0})
-    table = front_table(study(*SMALL.trials[:2], spread, SMALL.trials[3]))
-    assert list(table["name"]) == ["#2", "#3"]
-    assert table.loc[0, "params_low"] == 490
-    assert table.loc[0, "psnr_db"] == 21.0
-    assert table["psnr_db"].isna().tolist() == [False, True]
-
-
 def test_costs_that_are_no_objective_are_shown_where_all_have_them() -> None:
-    members = [replace(t, objectives={**t.objectives, "macs": 2e6}) for t in SMALL.trials]
+    members = [with_findings(t, objectives={**t.objectives, "macs": 2e6}) for t in SMALL.trials]
     told = study(*members)
     assert [objective.name for objective in told.recorded] == ["macs"]
     assert "MACs: 2.00 M" in hover(told, members[2])
@@ -225,19 +171,21 @@ def test_costs_that_are_no_objective_are_shown_where_all_have_them() -> None:
 
 def test_missing_and_failed_references_are_said() -> None:
     failed = replace(trial(1, None, 800, "modified", "failed"), reason="out of memory")
-    assert notes(study(failed)) == [
+    assert study_notes(study(failed)) == [
         "Reference `original` is not part of this study. Comparisons with it are left out.",
         "Reference `modified` failed: out of memory. Comparisons with it are left out.",
     ]
-    assert notes(SMALL) == []
+    assert study_notes(SMALL) == []
 
 
 def test_a_space_that_is_used_up_is_said() -> None:
     members = [replace(one, assignment={"latent_size": 8}) for one in SMALL.trials]
     count = len({one.digest for one in members})
     whole = replace(SMALL, trials=tuple(members), space_distinct=count)
-    assert notes(whole)[0].startswith(f"Every one of the {count} distinct architectures of space")
-    assert notes(replace(whole, space_distinct=count + 1)) == []
+    assert study_notes(whole)[0].startswith(
+        f"Every one of the {count} distinct architectures of space"
+    )
+    assert study_notes(replace(whole, space_distinct=count + 1)) == []
 
 
 def test_setbacks_are_counted_by_cause(tmp_path: Path) -> None:
@@ -295,8 +243,8 @@ def test_steps_are_the_trials_that_change_the_hypervolume() -> None:
 def test_dominated_trials_leave_the_hypervolume_as_it_is(tmp_path: Path) -> None:
     record = fake_study(tmp_path, found=60)
     table, ended = hypervolume_table(record), []
-    for volume, trial in zip(table["hypervolume"], record.trials, strict=True):
-        ended += [trial] if trial.state == "complete" else []
+    for volume, one in zip(table["hypervolume"], record.trials, strict=True):
+        ended += [one] if one.state == "complete" else []
         assert volume == pytest.approx(hypervolume(record.points(ended), record.nadir))
 
 
@@ -342,7 +290,7 @@ def test_curves_hold_references_and_front(tmp_path: Path) -> None:
 
 def test_a_single_epoch_is_drawn_as_points_at_a_whole_number(tmp_path: Path) -> None:
     record = fake_study(tmp_path, found=3)
-    once = tuple(replace(t, history=t.history[:1]) for t in record.trials)
+    once = tuple(with_findings(t, history=t.history[:1]) for t in record.trials)
     figure = curve_figure(curve_table(replace(record, trials=once)))
     assert {trace.mode for trace in figure.data} == {"lines+markers"}
     assert list(figure.layout.xaxis.tickvals) == [1]
@@ -392,7 +340,7 @@ def test_names_keep_off_the_bars_of_their_points() -> None:
     corners = (trial(1, 0.0, 1000), trial(2, 1.0, 10))
 
     def place(**intervals: tuple[float, float]) -> str:
-        reference = replace(trial(0, 0.5, 100, "original"), intervals=intervals)
+        reference = with_findings(trial(0, 0.5, 100, "original"), intervals=intervals)
         (trace,) = (
             trace
             for trace in pair_figure(points_table(study(reference, *corners)), x, y).data
@@ -462,9 +410,11 @@ def test_labels_avoid_points_edges_and_each_other() -> None:
 def test_a_training_whose_kl_ran_away_is_told() -> None:
     def trained(number: int, total: float, reference: str | None = None) -> TrialRecord:
         found = trial(number, 0.5, 1000.0 - number, reference=reference)
-        return replace(found, metrics={"total_loss": total})
+        return with_findings(found, metrics={"total_loss": total})
 
-    told = notes(study(trained(0, 24.0, "original"), trained(1, 0.52, "modified"), trained(2, 0.6)))
+    told = study_notes(
+        study(trained(0, 24.0, "original"), trained(1, 0.52, "modified"), trained(2, 0.6))
+    )
     assert [note for note in told if "astray" in note] == [
         "The training of `original` went astray: its total loss is 24, of which reconstruction is "
         "0.5. A lower learning rate may do better; until then, do not compare its loss with others."

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 import torch
 
-from nas.evaluate import Findings
+from nas.findings import Findings
 from profiling.environment import fingerprint
 from profiling.latency import Latency, LatencyConfig, Subject
 from profiling.paired import Turns
@@ -25,8 +25,9 @@ from studies.run.crew import Alone
 from studies.run.final_latency import measure_front
 from studies.run.runner import Runner
 from studies.store.store import StudyStore
-from tests.fake_evaluator import FakeEvaluator
-from tests.test_runner import ENVIRONMENT, config
+from tests.fakes.environment import ENVIRONMENT
+from tests.fakes.evaluator import FakeEvaluator
+from tests.fakes.runs import config
 
 ASKED = config(objectives=["reconstruction_loss", "latency_ms"])
 ANCHOR_MS = 10.0

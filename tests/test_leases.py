@@ -27,7 +27,7 @@ from studies.storage.turns import NamedTurn
 from studies.store import drivers
 from studies.store.drivers import LOOKS, Driver, Drivers
 from studies.store.frozen import OWNER, new_trial
-from studies.store.others import Others
+from studies.store.others import NoOthers, OtherDrivers
 
 QUICKSTART = SearchSpace.load("quickstart")
 
@@ -45,9 +45,8 @@ def no_beats(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @contextmanager
-def joined(storage: BaseStorage) -> Iterator[Others]:
-    others = Others(storage, 0, "here")
-    others.join()
+def joined(storage: BaseStorage) -> Iterator[OtherDrivers]:
+    others = OtherDrivers(storage, 0, "here")
     try:
         yield others
     finally:
@@ -143,7 +142,7 @@ def test_a_task_is_claimed_by_one_and_free_when_it_is_gone(storage: BaseStorage)
 
 
 def test_alone_there_is_nobody_to_hear_or_to_wait_for() -> None:
-    alone = Others()
+    alone = NoOthers()
     assert alone.me is None
     assert alone.hear({}) == ([], [])
     assert not alone.wait()

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from nas.evaluate import Findings
+from nas.findings import Findings
 from search_spaces.architecture import Architecture
 from search_spaces.errors import UserError
 from search_spaces.space import SearchSpace
@@ -17,8 +17,9 @@ from studies.run.crew import Alone
 from studies.run.runner import Runner
 from studies.storage.mirror import Mirror
 from studies.store.store import StudyStore
-from tests.fake_evaluator import FakeEvaluator
-from tests.test_runner import ENVIRONMENT, config
+from tests.fakes.environment import ENVIRONMENT
+from tests.fakes.evaluator import FakeEvaluator
+from tests.fakes.runs import config
 
 
 @pytest.fixture(params=["file", "memory"])

@@ -23,8 +23,8 @@ from studies.paper.estimate import Pace, Work, in_words
 from studies.paper.page import cluster_rows, panels, share_rows, write_paper
 from studies.paper.results import require_both
 from studies.paper.table import reduction, table_1
-from tests.paper_fakes import TEST, results, study, without
-from tests.paper_fakes import timing as fake_timing
+from tests.fakes.paper import TEST, results, study, without
+from tests.fakes.paper import timing as fake_timing
 
 
 def test_table_1_at_the_papers_size_is_the_papers() -> None:

@@ -17,7 +17,7 @@ from studies.paper import attributes, clusters, embedding, inference, smoothness
 from studies.paper.attributes import Labelled
 from studies.paper.differences import Difference, paired_difference, verdict_of
 from studies.paper.stored import Arrays, Stored
-from tests.paper_fakes import faces
+from tests.fakes.dataset import noise
 
 SIDE, LATENT = 4, 6
 
@@ -124,7 +124,7 @@ def test_accuracy_differences_agree_with_the_accuracies() -> None:
 
 
 def test_small_pixels_are_averages() -> None:
-    data = faces(12, 24)
+    data = noise(12, 24)
     small = clusters.small_pixels(data, np.arange(12))
     assert small.shape == (12, 3 * 12 * 12)
     assert small[5].mean() == pytest.approx(data.images[5].mean() / 255, abs=1e-6)
@@ -151,7 +151,7 @@ def test_an_added_attribute_is_seen_by_the_probe() -> None:
 
 
 def test_attributes_need_images_with_and_without() -> None:
-    data = faces(60, 16)
+    data = noise(60, 16)
     train, test = np.arange(40), np.arange(40, 60)
     assert attributes.judgeable(data, train, test) == ["Half", "Third"]
     assert attributes.chosen((), ["Half", "Smiling"], data.attribute_names) == ["Smiling"]
@@ -220,7 +220,7 @@ def test_ways_lead_from_face_to_face() -> None:
 def test_losses_by_image_average_to_the_protocols() -> None:
     from nas.protocol import TrainingConfig, evaluate
 
-    data = faces(20, 16)
+    data = noise(20, 16)
     config = TrainingConfig(ssim="uniform", batch_size=6)
     model = build_vae(ORIGINAL.resized(16), seed=0).eval()
     found = inference.examine(model, data, data.test, config, silent)

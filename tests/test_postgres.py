@@ -19,7 +19,7 @@ from optuna.trial import TrialState
 from sqlalchemy import text
 from sqlalchemy.exc import DBAPIError
 
-from nas.evaluate import Findings
+from nas.findings import Findings
 from search_spaces.architecture import Architecture
 from search_spaces.errors import UserError
 from search_spaces.space import SearchSpace
@@ -31,10 +31,11 @@ from studies.store import drivers
 from studies.store.frozen import OWNER
 from studies.store.store import StudyStore
 from tests.command import nas
-from tests.fake_driver import start, trained, until
-from tests.fake_evaluator import FakeEvaluator
+from tests.fakes.driver import start, trained, until
+from tests.fakes.environment import ENVIRONMENT
+from tests.fakes.evaluator import FakeEvaluator
+from tests.fakes.runs import config, run
 from tests.postgres import Server, free_port, running_server
-from tests.test_runner import ENVIRONMENT, config, run
 
 pytest.importorskip("psycopg", reason="psycopg is not installed: pip install '.[postgres]'")
 

@@ -17,7 +17,7 @@ from profiling.environment import fingerprint
 from profiling.roofline import Peaks
 from search_spaces.references import MODIFIED, ORIGINAL
 from tests.command import nas
-from tests.fake_study import fake_study
+from tests.fakes.study import fake_study
 
 QUICK = ("--seconds", "0.01")
 

@@ -36,8 +36,8 @@ from studies.profiles.layers_words import (
     warnings,
 )
 from studies.report.report import write_report
-from tests.fake_study import fake_study
-from tests.test_report import Page
+from tests.fakes.study import fake_study
+from tests.helpers.page import Page
 
 PEAKS = Peaks(
     gemm_gflop_s=100,

@@ -27,7 +27,7 @@ from ray.exceptions import RayActorError
 from ray.tune.experiment import Trial
 
 from nas.checkpoint import load_vae
-from nas.evaluate import Findings
+from nas.findings import Findings
 from profiling.allocator import tune_allocator
 from profiling.environment import fingerprint
 from profiling.lane import Lane
@@ -43,12 +43,13 @@ from studies.run import runner
 from studies.run.evaluators import EvaluatorMaker
 from studies.run.runner import Watcher
 from studies.storage.mirror import Mirror
-from studies.store.others import Others
+from studies.store.others import NoOthers
 from studies.store.store import StudyStore
 from tests.command import nas
-from tests.fake_driver import until
-from tests.fake_ray import RayMaker, run_here, run_on_ray
-from tests.test_stopping import EPOCHS, asked
+from tests.fakes.driver import until
+from tests.fakes.evaluator import EPOCHS
+from tests.fakes.ray import RayMaker, run_here, run_on_ray
+from tests.fakes.runs import stopping_config
 
 SMALL = ["--space", "tiny", "--epochs", "1", "--images", "30", "--runner", "ray"]
 QUICK = ["--set", "latency.max_rounds=2", "--set", "latency.attempts=1"]
@@ -96,7 +97,7 @@ def check_whole(root: Path, record: StudyRecord, trials: int) -> None:
 def test_one_worker_gives_the_very_record_of_a_local_run(
     tmp_path: Path, nodes: Any, sampler: str
 ) -> None:
-    wanted = asked(search=search(9, sampler=sampler, early_stopping={}))
+    wanted = stopping_config(search=search(9, sampler=sampler, early_stopping={}))
     local = run_here(tmp_path / "local", wanted, RayMaker(tmp_path))
     record = run_on_ray(tmp_path / "ray", wanted, RayMaker(tmp_path), most=1)
     assert Counter(trial.state for trial in record.trials)["stopped"] >= 1
@@ -111,7 +112,7 @@ def test_two_at_a_time_with_whatever_befalls_them(tmp_path: Path, nodes: Any) ->
     maker = RayMaker(tmp_path)
     for trouble, times in {"killed": 2, "failed": 1, "nan": 1}.items():
         (tmp_path / trouble).write_text(str(times))
-    record = run_on_ray(tmp_path, asked(search=search(8)), maker)
+    record = run_on_ray(tmp_path, stopping_config(search=search(8)), maker)
     assert Counter(t.state for t in record.trials) == {"complete": 8, "failed": 2}
     assert sorted(t.reason or "" for t in record.trials if t.state == "failed") == [
         "reconstruction_loss is nan",
@@ -135,7 +136,7 @@ def test_every_checkpoint_goes_to_the_store_of_artefacts_as_it_arrives(
 
     monkeypatch.setattr(Mirror, "_push", noted)
     there = tmp_path / "there"
-    wanted = asked(search=search(1))
+    wanted = stopping_config(search=search(1))
     record = run_on_ray(tmp_path, wanted, RayMaker(tmp_path), most=1, artefacts=there.as_uri())
     for epoch in range(1, EPOCHS):  # the file of the last one is replaced by the weights
         assert pushed.count(str(epoch)) >= 3
@@ -147,7 +148,7 @@ def test_every_checkpoint_goes_to_the_store_of_artefacts_as_it_arrives(
 def test_what_kills_every_worker_fails(tmp_path: Path, nodes: Any) -> None:
     maker = RayMaker(tmp_path)
     (tmp_path / "killed").write_text(str(runner.MAX_STARTS + 1))
-    record = run_on_ray(tmp_path, asked(search=search(1)), maker, most=1)
+    record = run_on_ray(tmp_path, stopping_config(search=search(1)), maker, most=1)
     assert [trial.state for trial in record.trials] == ["failed", "complete", "complete"]
     assert f"{runner.MAX_STARTS} times" in (record.trials[0].reason or "")
 
@@ -164,7 +165,7 @@ def test_a_trial_that_takes_too_much_fails_and_the_study_goes_on(
 ) -> None:
     (tmp_path / trouble).write_text("1")
     record = run_on_ray(
-        tmp_path, asked(search=search(1)), RayMaker(tmp_path), most=1, limits=limits
+        tmp_path, stopping_config(search=search(1)), RayMaker(tmp_path), most=1, limits=limits
     )
     assert [trial.state for trial in record.trials] == ["failed", "complete", "complete"]
     assert re.search(reason, record.trials[0].reason or "")
@@ -183,14 +184,14 @@ def test_faults_that_are_no_candidate_s_end_the_study(
 ) -> None:
     (tmp_path / trouble).write_text("1")
     with pytest.raises(error, match=message):
-        run_on_ray(tmp_path, asked(), RayMaker(tmp_path), most=1)
+        run_on_ray(tmp_path, stopping_config(), RayMaker(tmp_path), most=1)
     left = StudyStore.open(tmp_path, "s").record()
     assert [trial.state for trial in left.trials] == ["running"]
 
 
 def test_limits_reject_in_the_same_worker(tmp_path: Path, nodes: Any) -> None:
     maker = RayMaker(tmp_path)
-    wanted = asked(limits={"params": 6000}, search=search(4))
+    wanted = stopping_config(limits={"params": 6000}, search=search(4))
     record = run_on_ray(tmp_path, wanted, maker, most=1)
     rejected = {trial.digest for trial in record.trials if trial.state == "rejected"}
     assert rejected
@@ -204,7 +205,7 @@ def test_a_node_that_dies_gives_its_trials_to_the_other(tmp_path: Path, nodes: A
     nodes.wait_for_nodes()
     killer = threading.Thread(target=_kill_when_it_trains, args=(maker, nodes, doomed))
     killer.start()
-    record = run_on_ray(tmp_path, asked(search=search(2)), maker, most=4)
+    record = run_on_ray(tmp_path, stopping_config(search=search(2)), maker, most=4)
     killer.join()
     assert {trial.state for trial in record.trials} == {"complete"}
     check_whole(tmp_path, record, 2)
@@ -229,7 +230,7 @@ def test_a_killed_driver_loses_nothing_and_repeats_nothing(
     tmp_path: Path, nodes: Any, after: int
 ) -> None:
     maker = RayMaker(tmp_path)
-    code = "import sys; from tests.fake_ray import drive; drive(*sys.argv[1:])"
+    code = "import sys; from tests.fakes.ray import drive; drive(*sys.argv[1:])"
     command = [sys.executable, "-c", code, str(tmp_path), nodes.address]
     driver = subprocess.Popen(command, cwd=Path(__file__).parents[1])
     while len(maker.log) < after and driver.poll() is None:
@@ -239,7 +240,7 @@ def test_a_killed_driver_loses_nothing_and_repeats_nothing(
     driver.wait()
     before = StudyStore.open(tmp_path, "s").record()
     assert "running" in {trial.state for trial in before.trials}
-    record = run_on_ray(tmp_path, asked(), maker, most=2)
+    record = run_on_ray(tmp_path, stopping_config(), maker, most=2)
     check_whole(tmp_path, record, 20)
     kept = [trial for trial in before.trials if trial.state == "complete"]
     assert [record.trial(trial.number) for trial in kept] == kept
@@ -247,7 +248,7 @@ def test_a_killed_driver_loses_nothing_and_repeats_nothing(
 
 
 def test_either_runner_goes_on_with_what_the_other_began(tmp_path: Path, nodes: Any) -> None:
-    wanted = asked(search=search(1))
+    wanted = stopping_config(search=search(1))
     on_ray = partial(run_on_ray, most=1)  # what is trained beside a fault may lose its last epoch
     for first, second, name in ((run_here, on_ray, "a"), (on_ray, run_here, "b")):
         root = tmp_path / name
@@ -297,11 +298,11 @@ def test_drivers_that_share_a_storage_remove_each_other_s_folders_only_when_gone
     for name in ("tune-gone", "tune-other", "tune-me", "artefacts"):
         (tmp_path / name / "inner").mkdir(parents=True)
     folder = TuneFolder(str(tmp_path))
-    folder.take(SimpleNamespace(me="me", alive=lambda: {"me", "other"}))  # type: ignore[arg-type]
+    folder.take(SimpleNamespace(me="me", alive=lambda: {"me", "other"}))
     assert {path.name for path in tmp_path.iterdir()} == {"tune-other", "tune-me", "artefacts"}
     folder.remove()
     assert {path.name for path in tmp_path.iterdir()} == {"tune-other", "artefacts"}
-    TuneFolder(str(tmp_path)).take(Others())
+    TuneFolder(str(tmp_path)).take(NoOthers())
     assert {path.name for path in tmp_path.iterdir()} == {"artefacts"}
 
 
@@ -355,7 +356,7 @@ def test_sigterm_keeps_its_meaning_also_while_ray_starts() -> None:
 
 def test_a_trial_that_no_node_has_room_for_is_refused(tmp_path: Path, nodes: Any) -> None:
     with pytest.raises(UserError, match=r"no node has room .* 64 CPU; the nodes have 2 CPU"):
-        run_on_ray(tmp_path, asked(), RayMaker(tmp_path), cpus=64)
+        run_on_ray(tmp_path, stopping_config(), RayMaker(tmp_path), cpus=64)
 
 
 def test_a_part_of_a_gpu_makes_room_for_several(nodes: Any) -> None:

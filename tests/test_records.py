@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -9,8 +11,9 @@ import numpy as np
 import pytest
 
 from studies.record.records import StudyRecord
-from tests.fake_study import fake_study
+from tests.fakes.study import fake_study
 
+RESULTS = Path(__file__).parents[1] / "studies" / "results"
 DERIVED = ("complete", "front", "references", "searched")
 
 
@@ -28,7 +31,7 @@ def test_trials_may_end_in_any_order(tmp_path: Path, seed: int) -> None:
     grown = replace(whole, trials=())
     for place in np.random.default_rng(seed).permutation(len(whole.trials)):
         grown = grown.with_trial(whole.trials[place])
-        # Read in between, so that what is taken over is what was known.
+        # Read in between, so that the next step starts from what was known.
         assert_same(grown, replace(whole, trials=grown.trials))
     assert_same(grown, whole)
 
@@ -59,3 +62,12 @@ def test_a_trial_is_found_by_its_number(tmp_path: Path) -> None:
     for missing in (3, 1000):
         with pytest.raises(KeyError):
             study.trial(missing)
+
+
+def test_reading_a_study_needs_no_torch() -> None:
+    code = (
+        "import sys; from pathlib import Path; from studies.store.store import StudyStore; "
+        f"StudyStore.open(Path({str(RESULTS)!r}), 'surpass').record(); "
+        "sys.exit('torch' in sys.modules)"
+    )
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

@@ -2,63 +2,29 @@
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Mapping
 from dataclasses import replace
-from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 
+from nas.findings import Findings
 from search_spaces.architecture import Architecture
 from search_spaces.errors import UserError
 from search_spaces.references import REFERENCES
 from studies.record.comparison import ranked
 from studies.record.records import StudyRecord
-from studies.record.tables import headline
+from studies.record.tables import study_headline
 from studies.report import words as report_words
 from studies.report.pictures import strips
 from studies.report.report import write_pngs, write_report
-from tests.fake_study import fake_study
-
-
-class Page(HTMLParser):
-    """Collects what a browser would fetch, the scripts, and the text outside of them."""
-
-    def __init__(self, text: str) -> None:
-        super().__init__()
-        self.fetched: list[str] = []
-        self.ids: list[str] = []
-        self.data: dict[str, Any] = {}
-        self.words: list[str] = []
-        self._open: list[tuple[str, str]] = []
-        self.feed(text)
-
-    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        named = dict(attrs)
-        if identity := named.get("id"):
-            self.ids.append(identity)
-        if tag in ("script", "style"):
-            self._open.append((tag, named.get("type") or ""))
-        links = [named.get("src"), named.get("href"), named.get("srcset"), named.get("action")]
-        self.fetched += [link for link in links if link]
-
-    def handle_endtag(self, tag: str) -> None:
-        if self._open and self._open[-1][0] == tag:
-            self._open.pop()
-
-    def handle_data(self, data: str) -> None:
-        if not self._open:
-            self.words.append(data)
-        elif self._open[-1][1] == "application/json":
-            self.data[self.ids[-1]] = json.loads(data)
-
-    @property
-    def text(self) -> str:
-        return re.sub(r"\s+", " ", "".join(self.words))
+from tests.fakes.records import study as pair
+from tests.fakes.records import trial, with_findings
+from tests.fakes.study import fake_study
+from tests.helpers.page import Page
 
 
 def page(study: StudyRecord, **options: Any) -> Page:
@@ -80,7 +46,7 @@ def test_report_is_one_file_that_fetches_nothing(tmp_path: Path) -> None:
 def test_report_holds_every_section(tmp_path: Path) -> None:
     study = fake_study(tmp_path, images=4)
     found = page(study)
-    assert headline(study).replace("`", "") in found.text.replace("\N{NO-BREAK SPACE}", " ")
+    assert study_headline(study).replace("`", "") in found.text.replace("\N{NO-BREAK SPACE}", " ")
     drawn = {name.removeprefix("plot-") for name in found.ids if name.startswith("plot-")}
     assert len([name for name in drawn if "-over-" in name]) == 6
     assert {"space", "parallel", "hypervolume-trials", "importance", "curves"} <= drawn
@@ -134,7 +100,7 @@ def test_small_studies(tmp_path: Path, found: int, references: Mapping[str, Arch
 def test_nothing_is_drawn_of_a_study_whose_trials_all_failed(tmp_path: Path) -> None:
     study = fake_study(tmp_path)
     failed = tuple(
-        replace(t, state="failed", reason="out of memory", objectives={}, history=())
+        replace(t, state="failed", reason="out of memory", findings=Findings())
         for t in study.trials[:12]
     )
     found = page(replace(study, trials=failed))
@@ -147,7 +113,7 @@ def test_nothing_is_drawn_of_a_study_whose_trials_all_failed(tmp_path: Path) -> 
 
 def test_a_study_that_trains_and_measures_nothing_tells_of_neither(tmp_path: Path) -> None:
     study = fake_study(tmp_path, objectives=("params", "macs"), images=4)
-    trials = tuple(replace(t, history=(), intervals={}, metrics={}) for t in study.trials)
+    trials = tuple(with_findings(t, history=(), intervals={}, metrics={}) for t in study.trials)
     found = page(replace(study, trials=trials))
     assert "plot-hypervolume-trials" in found.ids
     assert not {"plot-hypervolume-time", "training", "pictures"} & set(found.ids)
@@ -167,8 +133,8 @@ def test_counts_are_told_in_words_that_fit(tmp_path: Path) -> None:
 
 def test_a_disturbed_latency_is_marked(tmp_path: Path) -> None:
     study = fake_study(tmp_path)
-    calm = tuple(replace(t, contended=False) for t in study.trials)
-    busy = tuple(replace(t, contended=True) for t in study.trials)
+    calm = tuple(with_findings(t, contended=False) for t in study.trials)
+    busy = tuple(with_findings(t, contended=True) for t in study.trials)
     assert "busy machine" not in page(replace(study, trials=calm)).text
     text = page(replace(study, trials=busy)).text
     tiles = text.split("Evaluated")[0]
@@ -178,7 +144,7 @@ def test_a_disturbed_latency_is_marked(tmp_path: Path) -> None:
 
 def test_a_failed_reference_is_said(tmp_path: Path) -> None:
     study = fake_study(tmp_path)
-    failed = replace(study.trials[1], state="failed", reason="out of memory", objectives={})
+    failed = replace(study.trials[1], state="failed", reason="out of memory", findings=Findings())
     text = page(replace(study, trials=(study.trials[0], failed, *study.trials[2:]))).text
     assert "Reference modified failed: out of memory." in text
     assert "against modified" not in text
@@ -199,7 +165,7 @@ def test_what_users_write_is_escaped(tmp_path: Path) -> None:
 def test_without_plots_the_words_stay(tmp_path: Path) -> None:
     path = write_report(fake_study(tmp_path), plots=False)
     assert path.stat().st_size < 300_000
-    assert headline(fake_study(tmp_path)).split("`")[0] in path.read_text(encoding="utf-8")
+    assert study_headline(fake_study(tmp_path)).split("`")[0] in path.read_text(encoding="utf-8")
 
 
 def test_large_studies_stay_small(tmp_path: Path) -> None:
@@ -293,3 +259,47 @@ def test_a_large_study_says_how_many_points_are_drawn(tmp_path: Path) -> None:
     assert f"2,000 of {len(study.complete):,} evaluated architectures are drawn" in page.text
     assert len(page.data["hovers"]) == 2000
     assert {trial.name for trial in study.front} <= set(page.data["hovers"])
+
+
+def pinned_study() -> StudyRecord:
+    """Two references and two candidates on the front, one of them with all that is shown of it."""
+    shown = with_findings(
+        trial(2, 0.2, 500),
+        intervals={"params": (490, 510)},
+        metrics={"psnr_db": 21.987, "ssim": 0.81237, "kl": 3.0},
+    )
+    return pair(trial(0, 0.4, 1000, "original"), trial(1, 0.5, 800, "modified"), shown, SMALLER)
+
+
+SMALLER = trial(3, 0.8, 100)
+
+
+def test_the_batch_of_the_latency_is_a_fact(tmp_path: Path) -> None:
+    facts = dict(report_words.report_words(fake_study(tmp_path))["facts"])
+    assert facts["Latency"] == "batch 1, 1 thread"
+
+
+def test_the_front_shows_intervals_and_metrics_with_their_digits() -> None:
+    front = report_words.report_words(pinned_study())["front"]
+    titles = [title for title, _ in front["heads"]]
+    assert titles == ["Reconstruction loss", "Parameters", "PSNR (dB)", "SSIM"]
+    first, second = front["rows"]
+    assert [cell["text"] for cell in first["cells"]] == ["0.2000", "500", "21.99", "0.8124"]
+    assert [cell["interval"] for cell in first["cells"]] == ["", "490 to 510", "", ""]
+    assert [cell["text"] for cell in second["cells"]] == ["0.8000", "100", "-", "-"]
+
+
+def test_factors_are_coloured_by_their_direction_and_size() -> None:
+    words = report_words.report_words(pinned_study())
+
+    def tints(place: int, reference: int) -> list[str]:
+        return [cell["tint"] for cell in words["comparison"][place]["groups"][reference]["cells"]]
+
+    assert [row["name"] for row in words["comparison"]] == ["#2", "#3"]
+    assert tints(0, 0) == ["better2", "better2"]  # 2x and 2x against original
+    assert tints(0, 1) == ["better2", "better2"]  # 2.5x and 1.6x against modified
+    assert tints(1, 0) == ["worse2", "better3"]  # 0.5x and 10x
+    assert [entry["tint"] for entry in words["tiles"]["entries"]] == ["better2", "better2"]
+    near = pair(trial(0, 0.4, 1000, "original"), trial(2, 0.4, 900))
+    (row,) = report_words.report_words(near)["comparison"]
+    assert [cell["tint"] for cell in row["groups"][0]["cells"]] == ["even", "better1"]

@@ -17,7 +17,7 @@ from nas.protocol import TrainingConfig
 from search_spaces.references import REFERENCES
 from studies.paper.timing import Timing
 from studies.record.records import StudyRecord
-from studies.record.tables import notes
+from studies.record.tables import study_notes
 from studies.run.retraining import FOLDER, Budget, Results
 from studies.store.store import StudyStore, list_studies
 
@@ -53,7 +53,7 @@ def test_architectures_beat_modified_in_everything_and_original_in_costs() -> No
 
 def test_that_original_did_not_learn_is_told() -> None:
     record = StudyStore.open(ROOT, "surpass").record()
-    assert any("`original` went astray" in note for note in notes(record))
+    assert any("`original` went astray" in note for note in study_notes(record))
 
 
 def retrained(study: StudyRecord, name: str = "results.json") -> dict[str, Any]:

@@ -23,7 +23,8 @@ from studies.record.comparison import compare
 from studies.run import retraining
 from studies.store.store import StudyStore
 from tests.command import nas
-from tests.fake_study import fake_study
+from tests.fakes.records import with_findings
+from tests.fakes.study import fake_study
 
 RUN = ["study", "run", "quickstart", "--space", "tiny", "--trials", "2", "--epochs", "1"]
 RUN += ["--images", "60", "--objectives", "reconstruction_loss,params", "--name", "s"]
@@ -211,12 +212,12 @@ def test_losses_whose_seeds_overlap_are_tied(tmp_path: Path) -> None:
     seen = {
         low: compare(
             study,
-            replace(
+            with_findings(
                 trial,
                 objectives={**trial.objectives, "reconstruction_loss": low},
                 intervals={**trial.intervals, "reconstruction_loss": (low - 0.01, low + 0.01)},
             ),
-            replace(reference, intervals={"reconstruction_loss": (loss - 0.01, loss + 0.01)}),
+            with_findings(reference, intervals={"reconstruction_loss": (loss - 0.01, loss + 0.01)}),
         ).verdicts["reconstruction_loss"]
         for low in (loss - 0.03, loss - 0.015, loss + 0.03)
     }

@@ -14,38 +14,14 @@ from optuna.storages.journal import JournalFileBackend
 from nas.search import SAMPLERS
 from search_spaces.errors import UserError
 from search_spaces.space import SearchSpace
-from studies.config.study import StudyConfig
-from studies.record.records import StudyRecord
 from studies.run import limits, runner
 from studies.run.crew import Alone
 from studies.run.runner import Runner
 from studies.store.store import StudyStore, list_studies
-from tests.fake_evaluator import FakeEvaluator
-
-ENVIRONMENT = {"data_fingerprint": "0" * 12, "device": "cpu", "torch_version": "2.13.0"}
-
-
-def config(**changes: Any) -> StudyConfig:
-    base: dict[str, Any] = {
-        "name": "s",
-        "space": "quickstart",
-        "objectives": ["reconstruction_loss", "params"],
-        "search": {"sampler": "random", "trials": 6},
-    }
-    return StudyConfig.model_validate({**base, **changes})
-
-
-def run(
-    root: Path,
-    asked: StudyConfig,
-    evaluator: FakeEvaluator | None = None,
-    storage: str | None = None,
-) -> StudyRecord:
-    space = SearchSpace.load(asked.space)
-    store = StudyStore(root / asked.name, storage)
-    with store.writing():
-        store.create(asked, space, ENVIRONMENT)
-        return Runner(asked, space, store, Alone(evaluator or FakeEvaluator())).run()
+from tests.fakes.environment import ENVIRONMENT
+from tests.fakes.evaluator import FakeEvaluator
+from tests.fakes.records import trial as made_up
+from tests.fakes.runs import config, run
 
 
 @pytest.mark.parametrize("sampler", SAMPLERS)
@@ -148,6 +124,18 @@ def test_limits_nothing_meets_end_the_study(
     record = run(tmp_path, config(limits={"params": 1}))
     assert sum(trial.state == "rejected" for trial in record.trials) == 30
     assert len(record.complete) == 2
+
+
+def test_rejections_end_the_study_only_in_a_row(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(limits, "MAX_REJECTIONS", 3)
+    counted = limits.Limits({"params": 1.0})
+    rejected = made_up(2, None, 5.0, state="rejected")
+    for one in (rejected, rejected, made_up(3, 0.5, 0.5), rejected, rejected):
+        counted.count(one)
+    assert counted.hopeless() is None
+    counted.count(made_up(0, 0.4, 1000, "original"))  # a reference is no candidate
+    counted.count(rejected)
+    assert "the last 3 candidates were all over params 1" in (counted.hopeless() or "")
 
 
 def test_values_that_are_no_numbers_fail_the_trial(tmp_path: Path) -> None:

@@ -17,7 +17,7 @@ from studies.record.records import TrialRecord
 from studies.report.report import write_report
 from studies.store.store import StudyStore
 from tests.command import nas
-from tests.fake_study import fake_study
+from tests.fakes.study import fake_study
 
 EVIL = "<script>alert('x')</script>"
 NAMES = [

@@ -15,8 +15,9 @@ from studies.record.records import StudyRecord, TrialRecord
 from studies.run.crew import Alone
 from studies.run.runner import Runner
 from studies.store.store import StudyStore
-from tests.fake_evaluator import FakeEvaluator
-from tests.test_runner import ENVIRONMENT, config
+from tests.fakes.environment import ENVIRONMENT
+from tests.fakes.evaluator import FakeEvaluator
+from tests.fakes.runs import config
 
 
 def run(root: Path, earlier: tuple[TrialRecord, ...] = (), **changes: Any) -> StudyRecord:

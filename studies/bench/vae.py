@@ -10,7 +10,8 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
-from nas.evaluate import CandidateFailed, Findings
+from nas.evaluate import CandidateFailed
+from nas.findings import Findings
 from search_spaces.architecture import Architecture
 from search_spaces.errors import UserError
 from search_spaces.space import SearchSpace

@@ -32,12 +32,12 @@ def conclude(record: StudyRecord, png: bool) -> None:
 
 def print_study(record: StudyRecord) -> None:
     """Print the headline, the front beside the references, and what failed."""
-    from studies.record.tables import compared_members, headline, notes, spread
+    from studies.record.tables import compared_members, spread, study_headline, study_notes
 
     stdout.print(
-        f"\n[bold]{escape(record.name)}[/bold]: {escape(headline(record).replace('`', ''))}\n"
+        f"\n[bold]{escape(record.name)}[/bold]: {escape(study_headline(record).replace('`', ''))}\n"
     )
-    for note in notes(record):
+    for note in study_notes(record):
         stdout.print(escape(note.replace("`", "")) + "\n", style="dim", soft_wrap=True)
     table = Table(box=None, pad_edge=False, header_style="dim")
     table.add_column("model", no_wrap=True)

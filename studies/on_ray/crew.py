@@ -22,7 +22,7 @@ from ray.tune.experiment import Trial
 from ray.tune.schedulers import FIFOScheduler, TrialScheduler
 from ray.tune.search import Searcher
 
-from nas.evaluate import Findings
+from nas.findings import Findings
 from search_spaces.architecture import Architecture
 from search_spaces.errors import UserError
 from studies.config.trial_limits import UNLIMITED, TrialLimits
@@ -216,7 +216,7 @@ class _Callbacks:
         """Take over what a worker wrote."""
         try:
             self._crew.receive(start.architecture.digest, checkpoint)
-            self._runner.store.push(start.number)
+            self._runner.store.trials.push(start.number)
         except OSError as error:
             self._error = self._error or UserError(f"{error.filename}: {error.strerror}")
 

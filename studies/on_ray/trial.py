@@ -15,7 +15,8 @@ from ray.tune import Checkpoint, Trainable
 from ray.tune.result import SHOULD_CHECKPOINT
 from ray.util import get_node_ip_address
 
-from nas.evaluate import CandidateFailed, Evaluator, Findings
+from nas.evaluate import CandidateFailed, Evaluator
+from nas.findings import Findings
 from profiling.environment import fingerprint
 from profiling.errors import ProfilingError
 from search_spaces.architecture import Architecture

@@ -86,7 +86,7 @@ def format_bytes(count: float) -> str:
 def describe_change(objective: Objective, value: float, reference: float) -> str:
     """Say how `value` compares: `12.3x fewer parameters`, `1 % lower reconstruction loss`.
 
-    Factors from 1.5 are told as such, smaller changes as a share of the reference.
+    Factors from 1.5 are written as factors, smaller changes as a share of the reference.
     """
     what = noun(objective)
     change = value / reference - 1

@@ -2,113 +2,24 @@
 
 from __future__ import annotations
 
-import re
-from bisect import bisect_left
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from nas.objectives import DEFAULT_OBJECTIVES, OBJECTIVES, Objective, nondominated
-from search_spaces.architecture import Architecture
-from search_spaces.errors import UserError
+from nas.objectives import DEFAULT_OBJECTIVES, OBJECTIVES, Objective
+from studies.record.standing import Standing, find, points
+from studies.record.trial import FinalLatency, State, TrialRecord
+
+__all__ = ["NAME", "NAME_RULE", "FinalLatency", "State", "StudyRecord", "TrialRecord"]
 
 NAME = r"[A-Za-z0-9][A-Za-z0-9._-]{0,79}"
 NAME_RULE = "use up to 80 letters, digits, '.', '_' and '-', and begin with a letter or digit"
 """What a study may be called: its name is that of its folder and stands in pages and commands."""
-
-State = Literal["running", "complete", "rejected", "stopped", "failed"]
-"""rejected: a hard limit said no before training.
-stopped: its training was ended early, since it could not matter any more.
-failed: diverged, ran out of memory or was interrupted; `reason` says which."""
-
-
-@dataclass(frozen=True)
-class FinalLatency:
-    """What a study's last measurement found of one architecture.
-
-    Attributes:
-        over: Latency as a multiple of each reference's, by its name: (median, low, high), the ends
-            of a 95 % interval.
-        contended: Something else disturbed the measurement.
-    """
-
-    over: Mapping[str, tuple[float, float, float]]
-    contended: bool
-
-
-@dataclass(frozen=True)
-class TrialRecord:
-    """One trial: the candidate, what was measured on it, and what became of it.
-
-    `objectives` holds the study's objectives that are known (all of them when complete); `metrics`
-    what was recorded beside them (losses on the validation split, PSNR, MS-SSIM, latency spread);
-    `intervals` a (low, high) 95 % interval by objective name; `history` one mapping per epoch with
-    `epoch`, `train_loss`, `validation_loss` (total loss) and `duration_s`; `timings_s` where the
-    trial's wall-clock time went; `repeats` how often the sampler proposed a known network before.
-    """
-
-    number: int
-    state: State
-    digest: str
-    architecture: Architecture
-    assignment: Mapping[str, Any] = field(default_factory=dict)
-    reference: str | None = None
-    reason: str | None = None
-    repeats: int = 0
-    objectives: Mapping[str, float] = field(default_factory=dict)
-    metrics: Mapping[str, float] = field(default_factory=dict)
-    intervals: Mapping[str, tuple[float, float]] = field(default_factory=dict)
-    contended: bool = False
-    history: Sequence[Mapping[str, float]] = ()
-    timings_s: Mapping[str, float] = field(default_factory=dict)
-
-    def __post_init__(self) -> None:
-        if not re.fullmatch("[0-9a-f]{12}", self.digest):  # it names a folder of artefacts
-            raise UserError(
-                f"trial {self.number}: the storage is damaged or was tampered with: "
-                f"{self.digest[:40]!r} is no digest of an architecture"
-            )
-
-    @property
-    def duration_s(self) -> float:
-        """Wall-clock seconds the trial took."""
-        return sum(self.timings_s.values())
-
-    @property
-    def searched(self) -> bool:
-        """Whether it counts towards the trials that a study is to have."""
-        return self.reference is None and self.state in ("complete", "stopped", "failed")
-
-    @property
-    def name(self) -> str:
-        """The reference's name, or `#number`."""
-        return self.reference or f"#{self.number}"
-
-    def with_latency(self, final: FinalLatency, anchor_ms: float) -> TrialRecord:
-        """Return the trial with its latency as measured last, told in `anchor_ms` of `original`.
-
-        What the search saw stays in `metrics`, as `latency_ms_in_search`.
-        """
-        middle, low, high = (anchor_ms * bound for bound in next(iter(final.over.values())))
-        ratios = {
-            f"latency_over_{name}{end}": value
-            for name, values in final.over.items()
-            for end, value in zip(("", "_low", "_high"), values, strict=True)
-        }
-        known = self.objectives.get("latency_ms")
-        seen = {} if known is None else {"latency_ms_in_search": known}
-        return replace(
-            self,
-            objectives={**self.objectives, "latency_ms": middle},
-            metrics={**self.metrics, **ratios, **seen},
-            intervals={**self.intervals, "latency_ms": (low, high)},
-            contended=final.contended,
-        )
 
 
 @dataclass(frozen=True)
@@ -128,6 +39,8 @@ class StudyRecord:
     """The front's latencies come from one measurement of all its members, at the study's end."""
     mixed: tuple[str, ...] = ()
     """In what the environments differ whose latencies were mixed, as the user had asked for."""
+    known: Standing | None = field(default=None, repr=False, compare=False)
+    """What follows from the trials, where it is known already; ignored if they are others."""
 
     @property
     def exhausted(self) -> bool:
@@ -147,6 +60,11 @@ class StudyRecord:
         """Names of the objectives, in the study's order."""
         return tuple(objective.name for objective in self.objectives)
 
+    @property
+    def wanted(self) -> frozenset[str]:
+        """Names of all that is found of each candidate: objectives, and what is limited."""
+        return frozenset({*self.objective_names, *(self.config.get("limits") or {})})
+
     @cached_property
     def recorded(self) -> tuple[Objective, ...]:
         """The default objectives that were not asked for, but are known of every complete trial."""
@@ -159,57 +77,44 @@ class StudyRecord:
 
     def trial(self, number: int) -> TrialRecord:
         """Return the trial of that number; raise `KeyError` if there is none."""
-        if not _has(self.trials, number):
+        if (found := find(self.trials, number)) is None:
             raise KeyError(number)
-        return self.trials[_place(self.trials, number)]
+        return found
 
     def with_trial(self, trial: TrialRecord) -> StudyRecord:
         """Return the study with this trial besides the others, or in place of its earlier self.
 
-        A study may so grow trial by trial: what follows from the trials is taken over, and only the
-        new one is compared with the front.
+        A study may so grow trial by trial: what follows from the trials is not found anew.
         """
-        grown = replace(self, trials=_put(self.trials, trial))
-        before = self.trial(trial.number) if _has(self.trials, trial.number) else None
-        if before is not None and before.state == "complete":
-            return grown
-        complete, front, references = self.complete, self.front, self.references
-        if trial.state == "complete":
-            complete, front = _put(complete, trial), self._front_of([*front, trial])
-            if trial.reference:
-                ordered = _put(tuple(references.values()), trial)
-                references = {one.reference: one for one in ordered if one.reference}
-        searched = self.searched + trial.searched - (before is not None and before.searched)
-        grown.__dict__.update(
-            complete=complete, front=front, references=references, searched=searched
-        )
-        return grown
+        standing = self._standing.with_trial(trial)
+        return replace(self, trials=standing.trials, known=standing)
 
     @cached_property
+    def _standing(self) -> Standing:
+        known = self.known
+        if known and known.trials is self.trials and known.objectives is self.objectives:
+            return known
+        return Standing.of(self.objectives, self.trials)
+
+    @property
     def searched(self) -> int:
         """Number of candidates that the search has to show, references and rejections apart."""
-        return sum(trial.searched for trial in self.trials)
+        return self._standing.searched
 
-    @cached_property
+    @property
     def complete(self) -> tuple[TrialRecord, ...]:
         """Every fully evaluated architecture once, references included."""
-        return tuple(trial for trial in self.trials if trial.state == "complete")
+        return self._standing.complete
 
-    @cached_property
+    @property
     def references(self) -> dict[str, TrialRecord]:
         """The reference points that were fully evaluated, by name."""
-        return {trial.reference: trial for trial in self.complete if trial.reference}
+        return self._standing.references
 
-    @cached_property
+    @property
     def front(self) -> tuple[TrialRecord, ...]:
         """The non-dominated complete trials, best first objective first."""
-        return self._front_of(self.complete)
-
-    def _front_of(self, trials: Sequence[TrialRecord]) -> tuple[TrialRecord, ...]:
-        mask = nondominated(self.points(trials))
-        members = [trial for trial, keep in zip(trials, mask, strict=True) if keep]
-        first = self.objective_names[0]
-        return tuple(sorted(members, key=lambda t: (t.objectives[first], t.number)))
+        return self._standing.front
 
     @cached_property
     def nadir(self) -> npt.NDArray[np.float64]:
@@ -225,8 +130,7 @@ class StudyRecord:
 
     def points(self, trials: Iterable[TrialRecord]) -> npt.NDArray[np.float64]:
         """Objective values of `trials`, shape (trials, objectives)."""
-        rows = [[trial.objectives[name] for name in self.objective_names] for trial in trials]
-        return np.asarray(rows, dtype=np.float64).reshape(len(rows), len(self.objectives))
+        return points(self.objectives, list(trials))
 
     def reconstructions(self, trial: TrialRecord) -> Path:
         """Path of the trial's reconstructions: uint8 `.npy`, (images, channels, height, width)."""
@@ -236,17 +140,3 @@ class StudyRecord:
     def samples(self) -> Path:
         """Path of the images every trial reconstructs, laid out like `reconstructions`."""
         return self.folder / "artefacts" / "samples.npy"
-
-
-def _place(trials: Sequence[TrialRecord], number: int) -> int:
-    return bisect_left(trials, number, key=lambda trial: trial.number)
-
-
-def _has(trials: Sequence[TrialRecord], number: int) -> bool:
-    place = _place(trials, number)
-    return place < len(trials) and trials[place].number == number
-
-
-def _put(trials: tuple[TrialRecord, ...], trial: TrialRecord) -> tuple[TrialRecord, ...]:
-    place = _place(trials, trial.number)
-    return (*trials[:place], trial, *trials[place + _has(trials, trial.number) :])

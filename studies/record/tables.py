@@ -1,4 +1,4 @@
-"""What a study says, as text and tables: its headline, its front, and how both compare.
+"""What follows from a study, as text and tables: its headline, what to know, how trials compare.
 
 Everything here is a pure function of the record. Pandas is imported only where a table is made.
 """
@@ -13,14 +13,14 @@ from typing import TYPE_CHECKING, TypeVar
 
 from nas.objectives import OBJECTIVES, Cost, Objective
 from search_spaces.references import REFERENCES
-from studies.record.comparison import Comparison, champion, compare, dominators, found, ranked
+from studies.record.comparison import Comparison, champion, compare, dominators, found
 from studies.record.formats import describe_change, format_value, noun, reason_kind
 from studies.record.records import StudyRecord, TrialRecord
 
 if TYPE_CHECKING:
     import pandas as pd
 
-T = TypeVar("T")
+Item = TypeVar("Item")
 
 _FATES: dict[str | None, str] = {
     None: "is not part of this study",
@@ -43,7 +43,7 @@ def compared_members(study: StudyRecord) -> tuple[TrialRecord, ...]:
     return found(study) if "retrained" in study.config else front_found(study)
 
 
-def spread(items: Sequence[T], limit: int) -> list[T]:
+def spread(items: Sequence[Item], limit: int) -> list[Item]:
     """Return at most `limit` of `items`, evenly spread, the first and the last among them."""
     if len(items) <= limit:
         return list(items)
@@ -53,7 +53,7 @@ def spread(items: Sequence[T], limit: int) -> list[T]:
     return [items[round(place * step)] for place in range(limit)]
 
 
-def headline(study: StudyRecord) -> str:
+def study_headline(study: StudyRecord) -> str:
     """Say the study's result in one sentence; reference names stand in backticks."""
     candidates = found(study)
     if not candidates:
@@ -81,10 +81,10 @@ def headline(study: StudyRecord) -> str:
 
 
 _ASTRAY = 3
-"""Times the reconstruction loss from which on a total loss tells of a training that failed."""
+"""A total loss above this multiple of the reconstruction loss shows a training that failed."""
 
 
-def notes(study: StudyRecord) -> list[str]:
+def study_notes(study: StudyRecord) -> list[str]:
     """Say what a reader has to know: how far the study reaches, and what went wrong in it."""
     notes = []
     if study.exhausted:
@@ -134,69 +134,10 @@ def _astray(study: StudyRecord) -> list[str]:
     return found
 
 
-def front_table(study: StudyRecord) -> pd.DataFrame:
-    """Return the front, references included where they are on it, one row per architecture.
-
-    Columns: `name`, `number`, `reference`, `summary`, `digest`, `contended`; each objective in its
-    unit, with `<objective>_low` and `<objective>_high` where an interval was recorded; then the
-    image-quality metrics. Sorted by the first objective, best first.
-    """
-    import pandas as pd
-
-    metrics = quality_metrics(study)
-    spread = [
-        n for n in study.objective_names if any(n in trial.intervals for trial in study.front)
-    ]
-    rows = []
-    for trial in study.front:
-        row: dict[str, object] = {
-            "name": trial.name,
-            "number": trial.number,
-            "reference": trial.reference,
-            "summary": trial.architecture.summary,
-            "digest": trial.digest,
-            "contended": trial.contended,
-        }
-        for name in study.objective_names:
-            row[name] = trial.objectives[name]
-            if name in spread:
-                row[f"{name}_low"], row[f"{name}_high"] = trial.intervals.get(name, (None, None))
-        row.update({name: trial.metrics.get(name) for name in metrics})
-        rows.append(row)
-    return pd.DataFrame(rows)
-
-
 def quality_metrics(study: StudyRecord) -> list[str]:
     """Return the image-quality metrics any complete trial has, in a stable order."""
     known = {name for trial in study.complete for name in trial.metrics}
     return sorted(n for n in known if any(word in n for word in _QUALITY))
-
-
-def comparison_table(study: StudyRecord) -> pd.DataFrame:
-    """Compare the found members of the front (or what was retrained) with every reference.
-
-    Rows by trial name, those that beat the first reference in most objectives and by most first.
-    Columns in two levels: for each reference, the factor in each objective (reference /
-    architecture: above 1 is better, latency as measured in turn), `better` (in how many
-    objectives) and `dominates`. Empty without references.
-    """
-    import pandas as pd
-
-    if not study.references:
-        return pd.DataFrame()
-    rows, names = [], []
-    main = next(iter(study.references.values()))
-    for trial in ranked(study, compared_members(study), main):
-        row: dict[tuple[str, str], object] = {}
-        for name, reference in study.references.items():
-            compared = compare(study, trial, reference)
-            row |= {(name, objective): factor for objective, factor in compared.factors.items()}
-            row[name, "better"], row[name, "dominates"] = compared.better, compared.dominates
-        rows.append(row)
-        names.append(trial.name)
-    labels = [*study.objective_names, "better", "dominates"]
-    columns = pd.MultiIndex.from_product([list(study.references), labels])
-    return pd.DataFrame(rows, index=names, columns=columns)
 
 
 def dominance_table(study: StudyRecord) -> pd.DataFrame:
@@ -230,8 +171,7 @@ def setback_table(study: StudyRecord) -> pd.DataFrame:
 
 def needs(study: StudyRecord, cost: Cost) -> bool:
     """Whether an objective or a limit of the study is of this cost class."""
-    names = {*study.objective_names, *(study.config.get("limits") or {})}
-    return any(OBJECTIVES[name].cost == cost for name in names if name in OBJECTIVES)
+    return any(OBJECTIVES[name].cost == cost for name in study.wanted if name in OBJECTIVES)
 
 
 def setbacks(study: StudyRecord) -> tuple[TrialRecord, ...]:
@@ -257,7 +197,7 @@ def _export_row(trial: TrialRecord) -> dict[str, object]:
     row |= {**trial.objectives, **trial.metrics}
     for name, (low, high) in trial.intervals.items():
         row |= {f"{name}_low": low, f"{name}_high": high}
-    row |= {f"{step}_duration_s": seconds for step, seconds in trial.timings_s.items()}
+    row |= {f"{step}_duration_s": seconds for step, seconds in trial.findings.timings_s.items()}
     row |= {f"axis:{name}": value for name, value in trial.assignment.items()}
     # Lists and dicts as JSON text: the same cell in CSV, Parquet and JSON.
     row["history"] = json.dumps(list(map(dict, trial.history)))
@@ -268,13 +208,13 @@ def _export_row(trial: TrialRecord) -> dict[str, object]:
 def _changes(study: StudyRecord, trial: TrialRecord, reference: TrialRecord) -> str:
     """`12.3x fewer parameters and 3.1x lower latency at 1 % lower reconstruction loss`."""
     compared = compare(study, trial, reference)
-    told = {objective: told_change(objective, compared) for objective in study.objectives}
-    learned = [text for objective, text in told.items() if objective.cost == "training"]
-    costs = [text for objective, text in told.items() if objective.cost != "training"]
+    changes = {objective: change_of(objective, compared) for objective in study.objectives}
+    learned = [text for objective, text in changes.items() if objective.cost == "training"]
+    costs = [text for objective, text in changes.items() if objective.cost != "training"]
     return " at ".join(filter(None, (_listed(costs), _listed(learned))))
 
 
-def told_change(objective: Objective, compared: Comparison) -> str:
+def change_of(objective: Objective, compared: Comparison) -> str:
     """Say how a trial compares in one objective; "about" where a latency was disturbed."""
     if compared.tied(objective.name):
         return f"no certain change in {noun(objective)}"
@@ -305,28 +245,29 @@ def _rejections(study: StudyRecord, rejected: Sequence[TrialRecord]) -> list[str
     for trial in rejected:
         over = (n for n, limit in limits.items() if trial.objectives.get(n, -math.inf) > limit)
         causes.setdefault(next(over, ""), []).append(trial)
-    told = []
+    sentences = []
     for name, trials in causes.items():
         text = f"{_counted(len(trials), 'candidate')} rejected by "
         if not name:
-            told.append(f"{text}a limit: {trials[0].reason or 'no reason recorded'}")
+            sentences.append(f"{text}a limit: {trials[0].reason or 'no reason recorded'}")
             continue
         smallest = min(t.objectives[name] for t in trials)
         seen = format_value(OBJECTIVES[name], smallest)
-        told.append(f"{text}the limit {name} <= {limits[name]:g}; the smallest seen is {seen}")
-    return told
+        limit = f"the limit {name} <= {limits[name]:g}"
+        sentences.append(f"{text}{limit}; the smallest seen is {seen}")
+    return sentences
 
 
 def _failures(failed: Sequence[TrialRecord], what: str, everyone: bool) -> str:
     kinds = Counter(reason_kind(trial.reason) for trial in failed)
     kind, count = kinds.most_common(1)[0]
     reason = next(t.reason for t in failed if reason_kind(t.reason) == kind)
-    told = (reason or "no reason recorded").rstrip(".")
+    cause = (reason or "no reason recorded").rstrip(".")
     number = f"{'All ' if everyone and len(failed) > 1 else ''}{len(failed)} {what}"
     plural = "s" * (len(failed) != 1)
     if len(kinds) == 1:
-        return f"{number}{plural} failed: {told}"
-    return f"{number}{plural} failed, most often ({count}) for this reason: {told}"
+        return f"{number}{plural} failed: {cause}"
+    return f"{number}{plural} failed, most often ({count}) for this reason: {cause}"
 
 
 def _rates_kept(study: StudyRecord, rates: Sequence[float]) -> str:
@@ -335,9 +276,9 @@ def _rates_kept(study: StudyRecord, rates: Sequence[float]) -> str:
     kept: dict[str, list[str]] = {}
     for trial in study.complete:
         kept.setdefault(f"{trial.metrics['learning_rate']:g}", []).append(trial.name)
-    told = "; ".join(f"{rate} for {', '.join(names)}" for rate, names in kept.items())
+    chosen = "; ".join(f"{rate} for {', '.join(names)}" for rate, names in kept.items())
     tried = ", ".join(f"{rate:g}" for rate in rates)
-    return f", at the learning rate of {tried} that gave the lowest validation loss ({told})"
+    return f", at the learning rate of {tried} that gave the lowest validation loss ({chosen})"
 
 
 def _counted_seeds(count: int) -> str:

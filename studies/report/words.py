@@ -24,9 +24,9 @@ def report_words(study: StudyRecord) -> dict[str, Any]:
     return {
         "study": study,
         "description": str(study.config.get("description") or ""),
-        "headline": tables.headline(study),
+        "headline": tables.study_headline(study),
         "facts": _facts(study),
-        "notes": tables.notes(study),
+        "notes": tables.study_notes(study),
         "tiles": _tiles(study),
         "dominance": _dominance(study),
         "comparison": _comparison(study),
@@ -81,7 +81,7 @@ def _facts(study: StudyRecord) -> list[tuple[str, str]]:
 
 def _waiting(study: StudyRecord) -> str:
     """How much of the trials' time went into waiting for other measurements."""
-    waited_s = sum(trial.timings_s.get("waiting", 0.0) for trial in study.trials)
+    waited_s = sum(trial.findings.timings_s.get("waiting", 0.0) for trial in study.trials)
     total_s = sum(trial.duration_s for trial in study.trials)
     return f"{waited_s / total_s:.0%} of the time" if total_s and waited_s >= 1 else ""
 
@@ -98,7 +98,7 @@ def _tiles(study: StudyRecord) -> dict[str, Any] | None:
         value, other = best.objectives[objective.name], reference.objectives[objective.name]
         entries.append(
             {
-                "change": tables.told_change(objective, compared),
+                "change": tables.change_of(objective, compared),
                 "value": format_value(objective, value),
                 "reference": format_value(objective, other),
                 "tint": _tint(compared, objective.name),

@@ -14,7 +14,8 @@ from dataclasses import dataclass
 from multiprocessing.connection import Connection, wait
 from typing import Literal, Protocol, Self
 
-from nas.evaluate import CandidateFailed, Findings
+from nas.evaluate import CandidateFailed
+from nas.findings import Findings
 from search_spaces.architecture import Architecture
 from search_spaces.errors import UserError
 from studies.config.trial_limits import LOOK_S, UNLIMITED, TrialLimits

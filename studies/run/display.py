@@ -13,7 +13,7 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
-from nas.evaluate import Findings
+from nas.findings import Findings
 from nas.objectives import hypervolume
 from studies.record.formats import format_duration, format_value, noun
 from studies.record.records import StudyRecord, TrialRecord

@@ -14,7 +14,7 @@ from contextlib import contextmanager
 from types import FrameType
 from typing import Any, Self
 
-from nas.evaluate import Findings
+from nas.findings import Findings
 from search_spaces.architecture import Architecture
 from studies.run.crew import Crew, Event, Interrupted
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from nas.evaluate import Findings
+from nas.findings import Findings
 from studies.record.records import TrialRecord
 
 MAX_REJECTIONS = 300

@@ -315,14 +315,15 @@ def _retrained(trial: TrialRecord, runs: Sequence[Run]) -> TrialRecord | None:
     means = {name: fmean(run.test[name] for run in runs) for name in runs[0].test}
     losses = [run.test["reconstruction"] for run in runs]
     quality, rate = {"total_loss": means.pop("total"), **means}, runs[0].learning_rate
-    return replace(
-        trial,
+    findings = replace(
+        trial.findings,
         objectives={**trial.objectives, _LOSS: quality.pop("reconstruction")},
         intervals={**trial.intervals, _LOSS: (min(losses), max(losses))},
         metrics={**trial.metrics, **quality, "seeds": len(runs), "learning_rate": rate},
         history=runs[0].history,
         timings_s={"training": sum(run.duration_s for run in runs)},
     )
+    return replace(trial, findings=findings)
 
 
 def _differing(there: Mapping[str, Any], here: Mapping[str, Any]) -> list[str]:

@@ -11,7 +11,7 @@ from typing import Generic, TypeVar
 import numpy as np
 
 from nas.artefacts import CHECKPOINT
-from nas.evaluate import Findings
+from nas.findings import Findings
 from nas.predict.known_costs import KnownCosts
 from nas.search import Proposal, Proposer, make_proposer
 from nas.search.members import KnownLimits
@@ -91,7 +91,7 @@ class Runner(Generic[H_co]):
         self._costs, self._known_limits = costs, limits
         self._limits = Limits(config.limits)
         self._stopper = Stopper(config.stopping_rule(), config.objectives, config.training.epochs)
-        unfinished = store.unfinished()
+        unfinished = store.trials.unfinished()
         self._left = [trial for trial in unfinished if trial.state == "running"]
         self._paused = {trial.digest: trial for trial in unfinished if trial.state == "stopped"}
         self._known: dict[int, State] = {t.number: t.state for t in self._record.trials}
@@ -131,7 +131,7 @@ class Runner(Generic[H_co]):
         except (Interrupted, UserError):
             for number in self._running:
                 with suppress(OSError):  # a full disk may be why
-                    self.store.forget_starts(number)
+                    self.store.trials.forget_starts(number)
             raise
 
     def feed(self) -> bool:
@@ -190,7 +190,7 @@ class Runner(Generic[H_co]):
         if proposal.architecture.digest in self._taken:
             self._held = None
         elif self._has_room():
-            number = self.store.begin(
+            number = self.store.trials.begin(
                 proposal.architecture, proposal.assignment, self.space, repeats=proposal.repeats
             )
             self._held = None
@@ -261,7 +261,7 @@ class Runner(Generic[H_co]):
     def _begin_reference(self, name: str, architecture: Architecture) -> TrialRecord:
         assignment = self.space.assignment(architecture)
         self._proposer.register(assignment, architecture)
-        number = self.store.begin(architecture, assignment, self.space, reference=name)
+        number = self.store.trials.begin(architecture, assignment, self.space, reference=name)
         self._references.add(name)
         return self.store.trial(number)
 
@@ -270,11 +270,11 @@ class Runner(Generic[H_co]):
         known = _known(trial)
         self._running[number], self._findings[number] = trial, known or Findings("static")
         if trial.state == "stopped":
-            self.store.keep(number, self._findings[number])
+            self.store.trials.keep(number, self._findings[number])
             self._record = self._record.with_trial(replace(trial, state="running"))
         self.watcher.started(trial, self._record)
         most = MAX_STARTS_APART if self.crew.apart else MAX_STARTS
-        starts = self.store.count_start(number) - 1
+        starts = self.store.trials.count_start(number) - 1
         if self._deaths[number] >= MAX_STARTS or starts >= most:
             times = max(starts, self._deaths[number])
             told = f"the process ended {times} times while evaluating it"
@@ -322,7 +322,7 @@ class Runner(Generic[H_co]):
         self.watcher.ended(number, self._record)
 
     def _found(self, number: int, findings: Findings) -> None:
-        if not self.store.owns(number):
+        if not self.store.trials.owns(number):
             self._lost.add(number)
             self.crew.answer(number, False)
             return
@@ -330,9 +330,9 @@ class Runner(Generic[H_co]):
         self.watcher.found(number, findings)
         trial, stop = self._running[number], None
         if findings.step == "device":
-            self.store.keep(number, findings)  # what was measured need not be measured again
+            self.store.trials.keep(number, findings)  # what was measured need not be measured again
         elif findings.step == "training":
-            if self.store.note_progress(number, len(findings.history)):
+            if self.store.trials.note_progress(number, len(findings.history)):
                 del self._deaths[number]
             loss = findings.objectives[LEARNED]
             self._proposer.observe(trial.digest, len(findings.history), loss)
@@ -347,7 +347,7 @@ class Runner(Generic[H_co]):
     def _pause(self, number: int, state: State, reason: str) -> None:
         """End a training for the time; the study may come back to it until it ends."""
         del self._running[number]
-        self.store.keep(number, self._findings.pop(number), stopped=True)
+        self.store.trials.keep(number, self._findings.pop(number), stopped=True)
         trial = replace(self.store.trial(number), state=state, reason=reason)
         self._paused[trial.digest] = trial
         self._put(trial)
@@ -355,9 +355,9 @@ class Runner(Generic[H_co]):
     def _finish(self, number: int, state: State, reason: str | None) -> None:
         trial = self._running.pop(number, None) or self._record.trial(number)
         self._paused.pop(trial.digest, None)
-        findings = self._findings.pop(number, None) or _findings(trial)
+        findings = self._findings.pop(number, None) or trial.findings
         violations = self._limits.violations(findings.objectives, findings.metrics)
-        if not self.store.finish(number, state, findings, reason, violations):
+        if not self.store.trials.finish(number, state, findings, reason, violations):
             self._let_go(number)
             return
         (self.store.artefacts / trial.digest / CHECKPOINT).unlink(missing_ok=True)
@@ -390,20 +390,8 @@ def _known(trial: TrialRecord) -> Findings | None:
     if not trial.objectives:
         return None
     return replace(
-        _findings(trial),
+        trial.findings,
         step="device",
         objectives={k: v for k, v in trial.objectives.items() if k != LEARNED},
         history=(),
-    )
-
-
-def _findings(trial: TrialRecord) -> Findings:
-    return Findings(
-        "training",
-        trial.objectives,
-        trial.metrics,
-        trial.intervals,
-        trial.contended,
-        trial.history,
-        trial.timings_s,
     )

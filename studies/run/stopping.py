@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
 
-from nas.evaluate import Findings
+from nas.findings import Findings
 from nas.search.early_stopping import EarlyStopping
 from studies.record.records import TrialRecord
 

@@ -14,7 +14,8 @@ from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import Any, Protocol
 
-from nas.evaluate import CandidateFailed, Findings
+from nas.evaluate import CandidateFailed
+from nas.findings import Findings
 from profiling.errors import ProfilingError
 from profiling.fresh_process import end_with_parent
 from search_spaces.architecture import Architecture

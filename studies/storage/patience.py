@@ -19,10 +19,10 @@ PATIENCE_S = 300.0
 FIRST_S, LONGEST_S = 0.25, 10.0
 """First and longest pause between two attempts."""
 
-T = TypeVar("T")
+Result = TypeVar("Result")
 
 
-def patiently(action: Callable[[], T], where: str) -> T:
+def patiently(action: Callable[[], Result], where: str) -> Result:
     """Do something with a storage, again and again while it does not answer.
 
     Args:

@@ -27,12 +27,12 @@ PLACE = (
 IDENTITY = ("space", "data", "objectives", "training", "latency")
 """What must not change between two runs of one study: values would no longer be comparable."""
 
-Stored = Mapping[str, Any]
+StudyAttributes = Mapping[str, Any]
 """A study's attributes, as an earlier run wrote them."""
 
 
 def require_same_question(
-    stored: Stored,
+    stored: StudyAttributes,
     config: StudyConfig,
     space: SearchSpace,
     environment: Mapping[str, Any],
@@ -93,7 +93,7 @@ def differing_places(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[
 
 
 def require_alike(
-    stored: Stored, name: str, config: StudyConfig, space: SearchSpace, data: str | None
+    stored: StudyAttributes, name: str, config: StudyConfig, space: SearchSpace, data: str | None
 ) -> None:
     """Check that a study may learn from the stored one, called `name`.
 

@@ -5,10 +5,10 @@ trial names its owner, one driver; a driver counts up a number in the storage ev
 clocks are compared: each driver looks at the others' numbers at its own beats, and one whose number
 stayed the same for `LOOKS` looks in a row is gone. Skewed clocks do not matter, nor does a storage
 that was away, nor a host that slept: in that time nobody looks. A driver of this host whose process
-has ended is gone at once, and so is one that said goodbye.
+has ended is gone at once, and so is one that has recorded its own end.
 
-Whoever is thought gone and is not (its process was stopped for minutes) finds that its trials have
-another owner, and drops them: nothing is counted twice.
+A driver may be taken for gone although it is not, because its process was stopped for minutes. It
+finds that its trials have another owner, and drops them: nothing is counted twice.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ _PREFIX = "driver:"
 
 @dataclass(frozen=True)
 class Driver:
-    """What a driver says of itself.
+    """A driver's entry in the storage.
 
     Attributes:
         host: Name of its host, for people.
@@ -44,7 +44,7 @@ class Driver:
         pid: Its process.
         started: When that began, in seconds since 1970: process numbers are used again.
         beat: How often it has moved.
-        ended: It has said goodbye.
+        ended: It has recorded its end.
     """
 
     host: str
@@ -94,13 +94,13 @@ class Drivers:
         self._heart.start()
 
     def alive(self) -> set[str]:
-        """Return the names of those that have not ended, and moved while this one looked."""
+        """Return the names of the drivers that have not ended and whose numbers still change."""
         still = {name for name, (_, same) in self._seen.items() if same >= LOOKS}
         there = {name for name, driver in self._all().items() if not driver.has_ended}
         return there - still | {self.name}
 
     def leave(self) -> None:
-        """Stop to beat and say goodbye, if the storage can be told."""
+        """Stop beating and record the end, if the storage can be reached."""
         self._over.set()
         self._heart.join()
         self._write(Driver(**{**asdict(self._me), "ended": True}))
@@ -123,8 +123,8 @@ class Drivers:
     def _all(self) -> dict[str, Driver]:
         attributes: Mapping[str, Any] = self._storage.get_study_system_attrs(self._study_id)
         return {
-            key.removeprefix(_PREFIX): Driver(**told)
-            for key, told in attributes.items()
+            key.removeprefix(_PREFIX): Driver(**stored)
+            for key, stored in attributes.items()
             if key.startswith(_PREFIX)
         }
 

@@ -7,6 +7,7 @@ from typing import Any
 
 from optuna.trial import FrozenTrial, TrialState, create_trial
 
+from nas.findings import Findings
 from search_spaces.architecture import Architecture
 from search_spaces.space import SearchSpace
 from studies.record.records import State, TrialRecord
@@ -55,7 +56,7 @@ def state_of(trial: FrozenTrial) -> State:
 
 def record_of(trial: FrozenTrial) -> TrialRecord:
     """Return our record of a stored trial."""
-    candidate, found = trial.user_attrs["candidate"], trial.user_attrs.get("findings", {})
+    candidate = trial.user_attrs["candidate"]
     return TrialRecord(
         number=trial.number,
         state=state_of(trial),
@@ -65,10 +66,5 @@ def record_of(trial: FrozenTrial) -> TrialRecord:
         reference=candidate["reference"],
         repeats=candidate["repeats"],
         reason=trial.user_attrs.get("reason"),
-        objectives=found.get("objectives", {}),
-        metrics=found.get("metrics", {}),
-        intervals={name: (low, high) for name, (low, high) in found.get("intervals", {}).items()},
-        contended=found.get("contended", False),
-        history=found.get("history", ()),
-        timings_s=found.get("timings_s", {}),
+        findings=Findings.from_dict(trial.user_attrs.get("findings", {})),
     )

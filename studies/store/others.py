@@ -5,8 +5,8 @@ from __future__ import annotations
 import sys
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import contextmanager, nullcontext
-from typing import TypeVar
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from typing import Protocol, TypeVar
 
 from optuna.storages import BaseStorage
 from optuna.trial import FrozenTrial, TrialState
@@ -18,68 +18,127 @@ from studies.store import drivers
 from studies.store.drivers import Drivers
 from studies.store.frozen import OWNER, record_of, state_of
 
-T = TypeVar("T")
+Result = TypeVar("Result")
 
 _SETTLED = ("complete", "rejected", "failed")
 
 
-class Others:
-    """Nobody, where a study has one driver: then there is nothing to hear and nobody to wait for.
-
-    Args:
-        storage: Where the study is; None where it has one driver.
-        study_id: The study's number in it.
-        where: The storage's address without its password.
-        turn: Waits for this driver's turn.
-    """
-
-    def __init__(
-        self,
-        storage: BaseStorage | None = None,
-        study_id: int = 0,
-        where: str = "",
-        turn: Turn = nullcontext,
-    ) -> None:
-        self._study_id, self._where, self._turn = study_id, where, turn
-        self._has_turn = False
-        self._said: str | None = None
-        self._adopted: list[FrozenTrial] = []  # kept if the storage goes away before all are
-        self._storage = storage
-        self._drivers: Drivers | None = None
-
-    def join(self) -> None:
-        """Become known to the others, until `leave`."""
-        if self._storage is not None:
-            storage, study_id = self._storage, self._study_id
-            self._drivers = patiently(lambda: Drivers(storage, study_id), self._where)
-
-    def leave(self) -> None:
-        """Say goodbye: what this driver left unfinished is free at once."""
-        if self._drivers is not None:
-            self._drivers.leave()
-            self._drivers = None
+class Others(Protocol):
+    """The study's other drivers; with a single driver every method does nothing."""
 
     @property
     def me(self) -> str | None:
-        """What this driver's trials are marked with; None where it is alone."""
-        return self._drivers.name if self._drivers else None
+        """Name that this driver's trials carry; None where it is the only driver."""
+
+    def leave(self) -> None:
+        """Record the end of this driver: what it left unfinished is free at once."""
 
     def alive(self) -> set[str]:
         """Return the names of the drivers that are not gone, this one's among them."""
-        known = self._drivers
-        return patiently(known.alive, self._where) if known else set()
 
-    def in_turn(self, action: Callable[[], T]) -> T:
+    def in_turn(self, action: Callable[[], Result]) -> Result:
         """Do something while no other driver decides anything; patient with the storage.
 
         `action` may be done again when the storage went away meanwhile.
         """
+
+    def hear(self, known: Mapping[int, State]) -> tuple[list[TrialRecord], list[TrialRecord]]:
+        """Return what others did, and take over what they left; only in one's turn.
+
+        Args:
+            known: The states last heard of, by trial number.
+
+        Returns:
+            Trials of others whose state is another one by now; trials that were theirs until now.
+        """
+
+    def ended(self, trial: FrozenTrial) -> bool:
+        """Whether this driver has recorded how a trial ended; False for the only driver."""
+
+    def own(self, trial: FrozenTrial) -> bool:
+        """Whether a trial is still this driver's: not ended, and not taken over."""
+
+    def mine(self, digest: str) -> FrozenTrial | None:
+        """Return this driver's own unfinished trial of an architecture, if it is stored."""
+
+    def wait(self) -> bool:
+        """Wait a little if others still evaluate something, which may yet fall to this driver.
+
+        Returns False if nobody does.
+        """
+
+    def claimed(self, task: str) -> AbstractContextManager[None]:
+        """Do something that one driver at a time shall do, and which may take long."""
+
+
+class NoOthers:
+    """The other drivers of a study that has a single one.
+
+    Args:
+        where: The storage's address without its password.
+    """
+
+    me = None
+
+    def __init__(self, where: str = "") -> None:
+        self._where = where
+
+    def leave(self) -> None:
+        """Do nothing: nobody waits for what this driver left."""
+
+    def alive(self) -> set[str]:
+        """Return no names."""
+        return set()
+
+    def in_turn(self, action: Callable[[], Result]) -> Result:
+        """Do something, patient with the storage."""
+        return patiently(action, self._where)
+
+    def hear(self, known: Mapping[int, State]) -> tuple[list[TrialRecord], list[TrialRecord]]:
+        """Return nothing: nobody did or left anything."""
+        return [], []
+
+    def ended(self, trial: FrozenTrial) -> bool:
+        """Return False: what was recorded is never recorded twice."""
+        return False
+
+    def own(self, trial: FrozenTrial) -> bool:
+        """Return True: every trial is the only driver's."""
+        return True
+
+    def mine(self, digest: str) -> FrozenTrial | None:
+        """Return None: no trial has an owner's name."""
+        return None
+
+    def wait(self) -> bool:
+        """Return False: there is nobody to wait for."""
+        return False
+
+    def claimed(self, task: str) -> AbstractContextManager[None]:
+        """Return at once: nobody else may have claimed it."""
+        return nullcontext()
+
+
+class InTurn:
+    """Does something while no other driver decides anything; patient with the storage.
+
+    Args:
+        turn: Waits for this driver's turn.
+        where: The storage's address without its password.
+    """
+
+    def __init__(self, turn: Turn, where: str) -> None:
+        self._turn, self._where = turn, where
+        self._has_turn = False
+
+    def __call__(self, action: Callable[[], Result]) -> Result:
+        """Return what `action` returns; within a turn, there is no waiting for another."""
         if self._has_turn:
             return action()
         return patiently(lambda: self._once(action), self._where)
 
-    def _once(self, action: Callable[[], T]) -> T:
-        done: list[T] = []
+    def _once(self, action: Callable[[], Result]) -> Result:
+        done: list[Result] = []
         try:
             with self._turn():
                 self._has_turn = True
@@ -91,15 +150,45 @@ class Others:
             self._has_turn = False
         return done[0]
 
+
+class OtherDrivers:
+    """The other drivers of a study in a database; this one is known to them until `leave`.
+
+    Args:
+        storage: Where the study is.
+        study_id: The study's number in it.
+        where: The storage's address without its password.
+        turn: Waits for this driver's turn.
+    """
+
+    def __init__(
+        self, storage: BaseStorage, study_id: int, where: str, turn: Turn = nullcontext
+    ) -> None:
+        self._storage, self._study_id, self._where = storage, study_id, where
+        self._in_turn = InTurn(turn, where)
+        self._said: str | None = None
+        self._adopted: list[FrozenTrial] = []  # kept if the storage goes away before all are
+        self._drivers = patiently(lambda: Drivers(storage, study_id), where)
+
+    def leave(self) -> None:
+        """Record the end of this driver: what it left unfinished is free at once."""
+        self._drivers.leave()
+
+    @property
+    def me(self) -> str:
+        """Name that this driver's trials carry."""
+        return self._drivers.name
+
+    def alive(self) -> set[str]:
+        """Return the names of the drivers that are not gone, this one's among them."""
+        return patiently(self._drivers.alive, self._where)
+
+    def in_turn(self, action: Callable[[], Result]) -> Result:
+        """Do something while no other driver decides anything."""
+        return self._in_turn(action)
+
     def hear(self, known: Mapping[int, State]) -> tuple[list[TrialRecord], list[TrialRecord]]:
-        """Return what others did, and take over what they left; only in one's turn.
-
-        Args:
-            known: The states last heard of, by trial number.
-
-        Returns:
-            Trials of others whose state is another one by now; trials that were theirs until now.
-        """
+        """Return what others did, and take over what they left; only in one's turn."""
         trials = [trial for trial in self._trials() if known.get(trial.number) not in _SETTLED]
         theirs = [trial for trial in trials if trial.user_attrs.get(OWNER) != self.me]
         news = [trial for trial in theirs if state_of(trial) != known.get(trial.number)]
@@ -109,7 +198,7 @@ class Others:
 
     def _adopt(self, theirs: Iterable[FrozenTrial]) -> None:
         unfinished = [trial for trial in theirs if not trial.state.is_finished()]
-        if not unfinished or self._drivers is None or self._storage is None:
+        if not unfinished:
             return
         alive = self._drivers.alive()
         for trial in unfinished:
@@ -118,15 +207,11 @@ class Others:
                 self._adopted.append(trial)
 
     def ended(self, trial: FrozenTrial) -> bool:
-        """Whether this driver has told how a trial ended; never, where it is alone."""
-        if self._drivers is None:
-            return False
+        """Whether this driver has recorded how a trial ended."""
         return trial.state.is_finished() and trial.user_attrs.get(OWNER) == self.me
 
     def own(self, trial: FrozenTrial) -> bool:
-        """Whether a trial is still this driver's: not told, and not taken over."""
-        if self._drivers is None:
-            return True
+        """Whether a trial is still this driver's: not ended, and not taken over."""
         return trial.state == TrialState.RUNNING and trial.user_attrs.get(OWNER) == self.me
 
     def mine(self, digest: str) -> FrozenTrial | None:
@@ -137,10 +222,7 @@ class Others:
         return None
 
     def wait(self) -> bool:
-        """Wait a little if others still evaluate something, which may yet fall to this driver.
-
-        Returns False if nobody does.
-        """
+        """Wait a little if others still evaluate something; return False if nobody does."""
         running = patiently(self._running, self._where)
         if running:
             self._say(f"waiting for {running} trial(s) of other drivers")
@@ -159,8 +241,6 @@ class Others:
             self.in_turn(lambda: self._write_claim(task, None))
 
     def _claim(self, task: str) -> bool:
-        if self._drivers is None or self._storage is None:
-            return True
         holder = self._storage.get_study_system_attrs(self._study_id).get(f"claim:{task}")
         if holder not in (None, self.me) and holder in self._drivers.alive():
             return False
@@ -168,8 +248,7 @@ class Others:
         return True
 
     def _write_claim(self, task: str, holder: str | None) -> None:
-        if self._storage is not None and self._drivers is not None:
-            self._storage.set_study_system_attr(self._study_id, f"claim:{task}", holder)
+        self._storage.set_study_system_attr(self._study_id, f"claim:{task}", holder)
 
     def _running(self) -> int:
         trials = [t for t in self._unfinished() if not self.own(t) and state_of(t) == "running"]
@@ -179,8 +258,6 @@ class Others:
         return [trial for trial in self._trials() if not trial.state.is_finished()]
 
     def _trials(self) -> list[FrozenTrial]:
-        if self._storage is None or self._drivers is None:
-            return []
         trials = self._storage.get_all_trials(self._study_id, deepcopy=False)
         return [trial for trial in trials if "candidate" in trial.user_attrs]
 

@@ -9,82 +9,59 @@ trial, takes one over or ends one.
 from __future__ import annotations
 
 import fcntl
-import gc
 import os
 import re
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict
-from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import optuna
 import yaml
-from optuna.samplers import RandomSampler
 from optuna.storages import BaseStorage
 
 from nas.artefacts import write_whole
-from nas.objectives import select_objectives
 from nas.search.samplers import quiet_optuna
 from search_spaces.errors import UserError, nearest
 from search_spaces.space import SearchSpace
-from search_spaces.yaml_file import read_yaml
 from studies.record.records import NAME, NAME_RULE, FinalLatency, StudyRecord, TrialRecord
-from studies.storage.addresses import absolute, masked, portable, shared, without_password
+from studies.storage.addresses import masked, portable, shared
 from studies.storage.mirror import Mirror
 from studies.storage.opening import engine_options, mend_journal, open_storage, reason_of
 from studies.storage.patience import patiently
 from studies.storage.turns import make_turn
 from studies.store import agreement
-from studies.store.frozen import record_of
-from studies.store.others import Others
+from studies.store.opened import HEAD, OpenedStudy, address_of
+from studies.store.others import InTurn, NoOthers, OtherDrivers, Others
+from studies.store.reading import FORMAT, final_latencies, read_study, with_final_latency
 from studies.store.trials import Trials
 
 if TYPE_CHECKING:  # reading a study needs no torch, which this imports
     from studies.config.study import StudyConfig
 
-COUNTED = 1000
+LARGEST_COUNTED_SPACE = 1000
 """Spaces up to this many assignments have their distinct architectures counted."""
 
-FORMAT = 1
-"""Version of what is written to trial and study attributes."""
 
-HEAD = "study.yaml"
-"""The file in a study's folder that says where its storage is, and repeats its configuration."""
-
-
-class StudyStore(Trials):
+class StudyStore:
     """One study, open for reading and, inside `writing()`, for running.
 
     Args:
         folder: Holds the journal (by default), `study.yaml`, artefacts and the report.
         storage: An Optuna URL, `journal:PATH`, `grpc://HOST:PORT`, or None for the journal in the
             folder.
+
+    Attributes:
+        trials: Its trials, to be read and written one at a time.
     """
 
     def __init__(self, folder: Path, storage: str | None = None) -> None:
         self.folder = folder
-        self.address = self._address(storage)
-        self.where = without_password(self.address)
-        self.others = Others()
-        self._found: tuple[BaseStorage, optuna.Study] | None = None
+        self._opened = OpenedStudy(folder, address_of(folder, storage))
+        self.trials = Trials(self._opened)
         self._writes = False
-
-    def _open(self) -> tuple[BaseStorage, optuna.Study]:
-        if self._found is None:
-            name = self.folder.name
-            try:
-                storage = open_storage(self.address, reading=True)
-                with quiet_optuna():
-                    study = optuna.load_study(
-                        study_name=name, storage=storage, sampler=RandomSampler()
-                    )
-            except KeyError:
-                raise UserError(f"{masked(self.address)}: holds no study {name!r}") from None
-            self._found = storage, study
-        return self._found
 
     @classmethod
     def open(cls, root: Path, name: str) -> StudyStore:
@@ -100,27 +77,15 @@ class StudyStore(Trials):
             raise UserError(f"no study {name!r} in {root}: {have}{nearest(name, names)}")
         return cls(root / name)
 
-    def _address(self, storage: str | None) -> str:
-        """Return where the study is or shall be; an existing one stays where it is.
+    @property
+    def study(self) -> optuna.Study:
+        """The Optuna study underneath; raises `UserError` if there is none yet."""
+        return self._opened.study
 
-        A password is not written down: it comes with `storage`, or by PostgreSQL's own means.
-        """
-        head = self.folder / HEAD
-        if not head.is_file():
-            return absolute(storage, self.folder)
-        written = read_yaml(head)
-        if not isinstance(written, dict) or not isinstance(written.get("storage"), str):
-            raise UserError(
-                f"{head}: damaged (it names no storage); restore it or remove {head.parent}"
-            )
-        known = absolute(written["storage"], self.folder)
-        asked = known if storage is None else absolute(storage, self.folder)
-        if without_password(asked) != without_password(known):
-            raise UserError(
-                f"--storage {masked(str(storage))}: study {self.folder.name!r} is recorded in "
-                f"{masked(known)}; leave the option out, or give this one another --name"
-            )
-        return asked
+    @property
+    def others(self) -> Others:
+        """The study's other drivers."""
+        return self.trials.others
 
     # -- Beginning and ending a run -------------------------------------------------------------
 
@@ -140,9 +105,9 @@ class StudyStore(Trials):
                 f"{self.folder}: cannot be written ({error.strerror}); choose another --root"
             ) from None
         with handle:
-            if not shared(self.address):
+            if not shared(self._opened.address):
                 self._lock(handle)
-                mend_journal(self.address)
+                mend_journal(self._opened.address)
             self._writes = True
             try:
                 yield
@@ -165,10 +130,12 @@ class StudyStore(Trials):
         handle.flush()
 
     def _leave(self) -> None:
+        others, self.trials.others = self.others, NoOthers(self._opened.where)
         try:
-            self.others.leave()
+            others.leave()
         except Exception as error:  # they will find out by themselves
-            print(f"{self.where}: not told of the end ({reason_of(error)})", file=sys.stderr)
+            missed = f"the end of this driver was not recorded ({reason_of(error)})"
+            print(f"{self._opened.where}: {missed}", file=sys.stderr)
 
     def create(
         self,
@@ -188,16 +155,14 @@ class StudyStore(Trials):
             UserError: the stored study differs in what must agree.
         """
         self.artefacts.mkdir(parents=True, exist_ok=True)
-        storage = open_storage(self.address)
-        turn = make_turn(self.address, config.name, storage, engine_options())
-        alone = Others(where=self.where, turn=turn)  # there is no study yet to meet others in
-        alone.in_turn(lambda: self._create(storage, config, space, environment, mix))
-        alone.in_turn(lambda: self._settle_mirror(artefacts))
-        if shared(self.address):
-            study_id = storage.get_study_id_from_name(config.name)
-            self.others = Others(storage, study_id, self.where, turn)
-        if self._writes:
-            self.others.join()
+        address, where = self._opened.address, self._opened.where
+        storage = open_storage(address)
+        turn = make_turn(address, config.name, storage, engine_options())
+        in_turn = InTurn(turn, where)  # there is no study yet to meet others in
+        in_turn(lambda: self._create(storage, config, space, environment, mix))
+        in_turn(lambda: self._settle_mirror(artefacts))
+        if shared(address) and self._writes:
+            self.trials.others = OtherDrivers(storage, self._opened.study_id, where, turn)
 
     def _create(
         self,
@@ -207,30 +172,22 @@ class StudyStore(Trials):
         environment: Mapping[str, Any],
         mix: bool,
     ) -> None:
-        with quiet_optuna():
-            study = optuna.create_study(
-                study_name=config.name,
-                storage=storage,
-                directions=["minimize"] * len(config.objectives),
-                sampler=RandomSampler(),
-                load_if_exists=True,
-            )
-        self._found = storage, study
+        study = self._opened.create(storage, config.name, len(config.objectives))
         stored = study.user_attrs
         if "format" in stored:
             agreement.require_same_question(stored, config, space, environment, self.folder)
-        elif self._trials():
+        elif study.get_trials(deepcopy=False):
             raise UserError(
-                f"{masked(self.address)}: a study {config.name!r} that nas did not make is "
+                f"{masked(self._opened.address)}: a study {config.name!r} that nas did not make is "
                 "there already; choose another --name or --storage"
             )
         before = stored.get("environment", environment)
         mixed = agreement.mixed_places(before, config, environment, mix)
-        told = {**environment, **before} if shared(self.address) else dict(environment)
-        self._write_head(config, space, {**told, **({"mixed": mixed} if mixed else {})})
+        kept = {**environment, **before} if shared(self._opened.address) else dict(environment)
+        self._write_head(config, space, {**kept, **({"mixed": mixed} if mixed else {})})
 
     def _settle_mirror(self, asked: str | None) -> None:
-        stored = self.study.user_attrs.get("artefacts")
+        stored = self._opened.attributes.get("artefacts")
         if asked is None:
             return
         url = asked if "://" in asked else Path(asked).absolute().as_uri()
@@ -242,12 +199,6 @@ class StudyStore(Trials):
         Mirror(self.artefacts, url)  # refuses what it does not know
         self.study.set_user_attr("artefacts", url)
 
-    @cached_property
-    def mirror(self) -> Mirror | None:
-        """Where artefacts are copied to, if the study has such a place."""
-        url = self.study.user_attrs.get("artefacts")
-        return None if url is None else Mirror(self.artefacts, url)
-
     def _write_head(
         self, config: StudyConfig, space: SearchSpace, environment: Mapping[str, Any]
     ) -> None:
@@ -256,17 +207,20 @@ class StudyStore(Trials):
             "space": space.to_dict(),
             "space_digest": space.digest,
             "space_size": space.size if space.size < 2**53 else float(space.size),
-            "space_distinct": space.distinct(limit=COUNTED),
+            "space_distinct": space.distinct(limit=LARGEST_COUNTED_SPACE),
             "environment": dict(environment),
             "format": FORMAT,  # last: a study that was killed before this was not created
         }
-        stored = self.study.user_attrs
+        stored = self._opened.attributes
         for key, value in head.items():
             if stored.get(key) != value:
                 self.study.set_user_attr(key, value)
         with quiet_optuna():
             self.study.set_metric_names(list(config.objectives))
-        written = {"storage": portable(self.address, self.folder), "config": config.to_dict()}
+        written = {
+            "storage": portable(self._opened.address, self.folder),
+            "config": config.to_dict(),
+        }
         text = yaml.safe_dump(written, sort_keys=False, allow_unicode=True)
         write_whole(self.folder / HEAD, text.encode())
 
@@ -275,116 +229,72 @@ class StudyStore(Trials):
     @property
     def artefacts(self) -> Path:
         """Folder of weights, checkpoints and reconstructions, one per architecture digest."""
-        return self.folder / "artefacts"
+        return self._opened.artefacts
+
+    @property
+    def mirror(self) -> Mirror | None:
+        """Where artefacts are copied to, if the study has such a place."""
+        return self._opened.mirror
+
+    def fetch(self, name: str = "", only: str | None = None) -> None:
+        """Bring artefacts here that other drivers left: an architecture's, or those called `only`.
+
+        Raises:
+            UserError: they are kept somewhere that cannot be read now.
+        """
+        if self.mirror is not None:
+            self.mirror.pull(name, only)
 
     @property
     def space_distinct(self) -> int | None:
         """Distinct architectures of a small space; None where they were not counted."""
-        return self.study.user_attrs.get("space_distinct")
+        return self._opened.attributes.get("space_distinct")
 
     @property
     def anchor_ms(self) -> float | None:
-        """Latency of `original` that the study's latencies are told in; None if not measured."""
+        """Latency of `original`, by which ratios are multiplied to get ms; None: not measured."""
         try:
-            environment = self.study.user_attrs.get("environment", {})
+            environment = self._opened.attributes.get("environment", {})
         except UserError:  # there is no study yet
             return None
         return environment.get("original_latency_ms")  # type: ignore[no-any-return]
 
     def require_alike(self, config: StudyConfig, space: SearchSpace, data: str | None) -> None:
         """Check that another study may learn from this one; raise `UserError` if not."""
-        agreement.require_alike(self.study.user_attrs, self.folder.name, config, space, data)
+        agreement.require_alike(self._opened.attributes, self.folder.name, config, space, data)
 
     def record(self) -> StudyRecord:
         """Read the whole study."""
-        with _collecting_no_garbage():
-            return patiently(self._record, self.where)
-
-    def _record(self) -> StudyRecord:
-        attributes = self.study.user_attrs
-        if attributes.get("format") != FORMAT:
-            raise UserError(
-                f"{masked(self.address)}: study {self.study.study_name!r} was not made by nas"
-            )
-        environment, final = attributes["environment"], _final(attributes)
-        anchor_ms = environment.get("original_latency_ms")
-        return StudyRecord(
-            name=self.study.study_name,
-            objectives=select_objectives(attributes["config"]["objectives"]),
-            trials=tuple(
-                _told_last(record_of(trial), final, anchor_ms)
-                for trial in self._trials()
-                if "candidate" in trial.user_attrs
-            ),
-            config=attributes["config"],
-            environment=environment,
-            folder=self.folder,
-            space_size=attributes["space_size"],
-            space_distinct=self.space_distinct,
-            measured_together=bool(final),
-            mixed=tuple(environment.get("mixed", ())),
-        )
+        return patiently(lambda: read_study(self._opened), self._opened.where)
 
     def trial(self, number: int) -> TrialRecord:
         """Read one trial."""
-        return patiently(lambda: self._trial_record(number), self.where)
-
-    def _trial_record(self, number: int) -> TrialRecord:
-        trial = record_of(self._frozen(number))
+        trial = self.trials.record(number)
         if trial.state != "complete":
             return trial
-        return _told_last(trial, self.final_latency(), self.anchor_ms)
+        return patiently(
+            lambda: with_final_latency(trial, self.final_latency(), self.anchor_ms),
+            self._opened.where,
+        )
 
     def final_latency(self) -> dict[str, FinalLatency]:
         """Return what the last measurement of front and references found, by digest."""
-        return patiently(lambda: _final(self.study.user_attrs), self.where)
+        return patiently(lambda: final_latencies(self._opened.attributes), self._opened.where)
 
     def mark_mixed(self, differing: Sequence[str]) -> None:
         """Record that latencies were measured in an environment that differs so."""
-        environment = self.study.user_attrs["environment"]
+        environment = self._opened.attributes["environment"]
         mixed = list(dict.fromkeys([*environment.get("mixed", ()), *differing]))
         if mixed != environment.get("mixed"):
             self.study.set_user_attr("environment", {**environment, "mixed": mixed})
 
     def set_final_latency(self, found: Mapping[str, FinalLatency]) -> None:
         """Record what the last measurement of front and references found, by digest."""
-        told = {digest: asdict(one) for digest, one in found.items()}
-        patiently(lambda: self.study.set_user_attr("final_latency", told), self.where)
+        stored = {digest: asdict(one) for digest, one in found.items()}
+        where = self._opened.where
+        patiently(lambda: self.study.set_user_attr("final_latency", stored), where)
 
 
 def list_studies(root: Path) -> list[str]:
     """Return the names of the studies in `root`, sorted."""
     return sorted(path.parent.name for path in root.glob(f"*/{HEAD}"))
-
-
-@contextmanager
-def _collecting_no_garbage() -> Iterator[None]:
-    """Keep Python from looking for garbage again and again while a record grows in memory."""
-    was = gc.isenabled()
-    gc.disable()
-    try:
-        yield
-    finally:
-        if not gc.get_freeze_count():  # what was read is old at once, without being looked through
-            gc.freeze()
-            gc.unfreeze()
-        if was:
-            gc.enable()
-
-
-def _final(attributes: Mapping[str, Any]) -> dict[str, FinalLatency]:
-    return {
-        digest: FinalLatency(
-            over={name: (m, low, high) for name, (m, low, high) in one["over"].items()},
-            contended=one["contended"],
-        )
-        for digest, one in attributes.get("final_latency", {}).items()
-    }
-
-
-def _told_last(
-    trial: TrialRecord, final: Mapping[str, FinalLatency], anchor_ms: float | None
-) -> TrialRecord:
-    if trial.state != "complete" or trial.digest not in final or anchor_ms is None:
-        return trial
-    return trial.with_latency(final[trial.digest], anchor_ms)

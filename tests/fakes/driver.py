@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from multiprocessing.process import BaseProcess
 from pathlib import Path
 
-from nas.evaluate import Findings
+from nas.findings import Findings
 from search_spaces.architecture import Architecture
 from search_spaces.space import SearchSpace
 from studies.run.crew import Alone
@@ -25,8 +25,9 @@ from studies.run.runner import Runner
 from studies.storage import turns
 from studies.store import drivers
 from studies.store.store import StudyStore
-from tests.fake_evaluator import FakeEvaluator
-from tests.test_runner import ENVIRONMENT, config
+from tests.fakes.environment import ENVIRONMENT
+from tests.fakes.evaluator import FakeEvaluator
+from tests.fakes.runs import config
 
 BEAT_S = 0.1
 
@@ -83,7 +84,7 @@ def start(
     own = folder / name
     own.mkdir(exist_ok=True)
     context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["tests.fake_driver"])
+    context.set_forkserver_preload(["tests.fakes.driver"])
     process = context.Process(target=_drive, args=(own, storage, trials, step_s, machine))
     process.start()
     return Driver(own, process)

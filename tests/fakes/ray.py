@@ -11,7 +11,8 @@ from pathlib import Path
 
 import ray
 
-from nas.evaluate import CandidateFailed, Findings
+from nas.evaluate import CandidateFailed
+from nas.findings import Findings
 from search_spaces.architecture import Architecture
 from search_spaces.errors import UserError
 from search_spaces.space import SearchSpace
@@ -24,8 +25,9 @@ from studies.record.records import StudyRecord
 from studies.run.crew import Alone, Evaluate, OnBatch
 from studies.run.runner import Runner
 from studies.store.store import StudyStore
-from tests.test_runner import ENVIRONMENT
-from tests.test_stopping import Learner, asked
+from tests.fakes.environment import ENVIRONMENT
+from tests.fakes.evaluator import Learner
+from tests.fakes.runs import stopping_config
 
 
 @dataclass(frozen=True)
@@ -150,4 +152,4 @@ def run_here(root: Path, wanted: StudyConfig, maker: RayMaker) -> StudyRecord:
 def drive(folder: str, address: str) -> None:
     """Be a driver that is to be killed."""
     root = Path(folder)
-    run_on_ray(root, asked(), RayMaker(root, epoch_s=0.05), most=2, address=address)
+    run_on_ray(root, stopping_config(), RayMaker(root, epoch_s=0.05), most=2, address=address)

@@ -15,10 +15,17 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from nas.datasets import DataConfig
+from nas.findings import Findings
 from nas.objectives import DEFAULT_OBJECTIVES, select_objectives
+from nas.protocol import TrainingConfig
 from search_spaces.architecture import Architecture
 from search_spaces.references import REFERENCES
+from studies.config.study import SearchConfig, StudyConfig
 from studies.record.records import StudyRecord, TrialRecord
+from tests.fakes.environment import ENVIRONMENT
+from tests.fakes.findings import epoch, metrics
+from tests.fakes.records import with_findings
 
 IMAGE_SIZE = 64
 EPOCHS = 6
@@ -45,12 +52,13 @@ def fake_study(
     ]
     for index in range(found):
         trials.append(_trial(index, len(trials), rng, objectives))
+    original_ms = trials[0].objectives.get("latency_ms") if trials else None
     study = StudyRecord(
         name="faces-64",
         objectives=select_objectives(objectives),
         trials=tuple(trials),
-        config=_config(objectives, found),
-        environment=_environment(),
+        config=_config(objectives, found).to_dict(),
+        environment={**ENVIRONMENT, "original_latency_ms": original_ms},
         folder=folder,
         space_size=41472,
     )
@@ -81,12 +89,15 @@ def complete_trial(
         architecture=architecture,
         assignment=assignment,
         reference=reference,
-        objectives={name: values[name] for name in objectives},
-        metrics={"ssim": 1 - 0.8 * loss, "ms_ssim": 1 - 0.6 * loss, "psnr": 30 - 26 * loss},
-        intervals={"latency_ms": (0.96 * latency, 1.05 * latency)},
-        contended=number % 9 == 4,
-        history=_history(loss, values["macs"], rng),
-        timings_s={"training": EPOCHS * values["macs"] / 2e7, "latency": 2.0},
+        findings=Findings(
+            "done",
+            objectives={name: values[name] for name in objectives},
+            metrics=metrics(loss),
+            intervals={"latency_ms": (0.96 * latency, 1.05 * latency)},
+            contended=number % 9 == 4,
+            history=_history(loss, values["macs"], rng),
+            timings_s={"training": EPOCHS * values["macs"] / 2e7, "latency": 2.0},
+        ),
     )
 
 
@@ -96,10 +107,10 @@ def _trial(
     assignment = _assignment(rng)
     trial = complete_trial(number, _architecture(assignment), assignment, rng, objectives)
     known = {n: v for n, v in trial.objectives.items() if n != "reconstruction_loss"}
-    unfinished = replace(trial, objectives=known, metrics={}, history=())
+    unfinished = with_findings(trial, step="static", objectives=known, metrics={}, history=())
     if index % 11 == 5:
         reason = f"params {1 + index / 10:.1f} M above the limit of 1 M"
-        return replace(unfinished, state="rejected", reason=reason, intervals={})
+        return replace(with_findings(unfinished, intervals={}), state="rejected", reason=reason)
     if index % 13 == 7:
         return replace(unfinished, state="failed", reason=f"diverged: loss is NaN in epoch {index}")
     return replace(trial, repeats=int(index % 10 == 9))
@@ -166,44 +177,26 @@ def _costs(architecture: Architecture, rng: np.random.Generator) -> dict[str, fl
 
 
 def _history(loss: float, macs: float, rng: np.random.Generator) -> list[dict[str, float]]:
-    return [
-        {
-            "epoch": float(epoch),
-            "train_loss": loss + 0.3 * math.exp(-0.7 * epoch) + float(rng.normal(0, 0.002)),
-            "validation_loss": loss + 0.25 * math.exp(-0.7 * epoch) + float(rng.normal(0, 0.004)),
-            "duration_s": macs / 2e7,
-        }
-        for epoch in range(1, EPOCHS + 1)
-    ]
+    rows = []
+    for number in range(1, EPOCHS + 1):
+        trained = loss + 0.3 * math.exp(-0.7 * number) + float(rng.normal(0, 0.002))
+        reached = loss + 0.25 * math.exp(-0.7 * number) + float(rng.normal(0, 0.004))
+        rows.append(epoch(number, reached, trained, macs / 2e7))
+    return rows
 
 
-def _config(objectives: Sequence[str], found: int) -> dict[str, Any]:
-    return {
-        "name": "faces-64",
-        "description": "Small VAEs for 64 x 64 rendered faces.",
-        "space": "paper",
-        "data": {"kind": "faces", "path": None, "count": 4000, "seed": 0, "split_seed": 42},
-        "objectives": list(objectives),
-        "limits": {"params": 1e6},
-        "training": {"epochs": EPOCHS, "batch_size": 32, "learning_rate": 1e-4, "seed": 0},
-        "latency": {"batch_size": 1, "threads": 1},
-        "search": {"sampler": "tpe", "trials": found, "seed": 0},
-        "device": "cpu",
-        "threads": None,
-    }
-
-
-def _environment() -> dict[str, Any]:
-    return {
-        "device": "cpu",
-        "device_name": "Example CPU 2.4 GHz",
-        "cores": 2,
-        "threads": 2,
-        "torch_version": "2.13.0",
-        "python": "3.11.9",
-        "os": "Linux 6.1",
-        "allocator": {"tuned": True},
-    }
+def _config(objectives: Sequence[str], found: int) -> StudyConfig:
+    return StudyConfig(
+        name="faces-64",
+        description="Small VAEs for 64 x 64 rendered faces.",
+        space="paper",
+        data=DataConfig(kind="faces", count=4000),
+        objectives=tuple(objectives),
+        limits={"params": 1e6},
+        training=TrainingConfig(epochs=EPOCHS),
+        search=SearchConfig(sampler="tpe", trials=found),
+        device="cpu",
+    )
 
 
 def _write_images(study: StudyRecord, count: int, rng: np.random.Generator) -> None:

@@ -9,11 +9,12 @@ import warnings
 from collections.abc import Iterator
 from pathlib import Path
 
-from nas.evaluate import CandidateFailed, Findings
+from nas.evaluate import CandidateFailed
+from nas.findings import Findings
 from search_spaces.architecture import Architecture
 from search_spaces.errors import UserError
 from studies.run.crew import Evaluate, Event, OnBatch
-from tests.fake_evaluator import FakeEvaluator
+from tests.fakes.evaluator import FakeEvaluator
 
 
 class TurnTaking:

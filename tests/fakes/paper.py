@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
-from nas.datasets import ImageDataset
+from nas.findings import Findings
 from search_spaces.references import REFERENCES
 from studies.config.loading import load_config
 from studies.paper.attributes import STRENGTHS
@@ -18,26 +18,12 @@ from studies.paper.stored import Array
 from studies.paper.timing import Timing
 from studies.paper.traversal import STEPS
 from studies.record.records import StudyRecord, TrialRecord
+from studies.run.evaluators import data_facts
+from tests.fakes.dataset import noise
+from tests.fakes.environment import ENVIRONMENT
+from tests.fakes.findings import epoch
 
 TEST, SIDE = 40, 16
-
-
-def faces(count: int, side: int) -> ImageDataset:
-    """Noise with three attributes: of every second image, of every third, and of the first."""
-    rng = np.random.default_rng(0)
-    places = np.arange(count)
-    train, validation = int(0.7 * count), int(0.15 * count)
-    return ImageDataset(
-        name="noise",
-        images=rng.integers(0, 256, size=(count, 3, side, side), dtype=np.uint8),
-        attribute_names=("Half", "Third", "Rare"),
-        attributes=np.stack([places % 2 == 0, places % 3 == 0, places == 0], axis=1),
-        train=places[:train],
-        validation=places[train : train + validation],
-        test=places[train + validation :],
-        skipped=(),
-        fingerprint="noise",
-    )
 
 
 def timing(batch: int = 1, slower: float = 4.0, contention: tuple[str, ...] = ()) -> Timing:
@@ -91,10 +77,7 @@ def results(
 def study(folder: Path) -> StudyRecord:
     """A study of the two references alone, at 16 pixels, of two epochs."""
     config = load_config("paper-table", {"training.epochs": 2, "data.count": 260})
-    history = [
-        {"epoch": e, "train_loss": 0.9 / e, "validation_loss": 0.8 / e, "duration_s": 1.0}
-        for e in (1, 2)
-    ]
+    history = [epoch(number, 0.8 / number, 0.9 / number) for number in (1, 2)]
     trials = [
         TrialRecord(
             number=number,
@@ -102,17 +85,16 @@ def study(folder: Path) -> StudyRecord:
             digest=one.resized(SIDE).digest,
             architecture=one.resized(SIDE),
             reference=name,
-            history=history,
+            findings=Findings("done", dict.fromkeys(config.objectives, 0.4), history=history),
         )
         for number, (name, one) in enumerate(REFERENCES.items())
     ]
-    images = {"train": 182, "validation": 39, "test": TEST, "skipped": 0}
     return StudyRecord(
         name="paper-table",
         objectives=config.selected,
         trials=tuple(trials),
         config=config.to_dict(),
-        environment={"device_name": "Some CPU", "images": images},
+        environment={**ENVIRONMENT, "device_name": "Some CPU", **data_facts(noise(260, SIDE))},
         folder=folder,
     )
 

@@ -1,0 +1,113 @@
+"""What follows from all trials of a study, and how it changes with one more."""
+
+from __future__ import annotations
+
+from bisect import bisect_left
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+import numpy.typing as npt
+
+from nas.objectives import Objective, nondominated
+from studies.record.trial import TrialRecord
+
+
+@dataclass(frozen=True)
+class Standing:
+    """What follows from the trials of a study.
+
+    Attributes:
+        objectives: The study's objectives, in order.
+        trials: Its trials, in order of their numbers.
+        searched: Number of candidates that the search has to show, references and rejections apart.
+        complete: The fully evaluated trials, references included.
+        references: The fully evaluated references, by name.
+        front: The non-dominated complete trials, best first objective first.
+    """
+
+    objectives: tuple[Objective, ...]
+    trials: tuple[TrialRecord, ...]
+    searched: int
+    complete: tuple[TrialRecord, ...]
+    references: dict[str, TrialRecord]
+    front: tuple[TrialRecord, ...]
+
+    @classmethod
+    def of(cls, objectives: tuple[Objective, ...], trials: tuple[TrialRecord, ...]) -> Standing:
+        """Look at all trials."""
+        complete = tuple(trial for trial in trials if trial.state == "complete")
+        return cls(
+            objectives,
+            trials,
+            searched=sum(trial.searched for trial in trials),
+            complete=complete,
+            references=_references(complete),
+            front=_front(objectives, complete),
+        )
+
+    def with_trial(self, trial: TrialRecord) -> Standing:
+        """Return the standing with this trial besides the others, or in place of its earlier self.
+
+        The trial is compared with the front alone, so that the work does not grow with the study.
+        """
+        before, trials = find(self.trials, trial.number), put(self.trials, trial)
+        if before is not None and before.state == "complete":
+            return Standing.of(self.objectives, trials)
+        searched = self.searched + trial.searched - (before is not None and before.searched)
+        if trial.state != "complete":
+            return replace(self, trials=trials, searched=searched)
+        references = self.references
+        if trial.reference:
+            references = _references([*references.values(), trial])
+        return Standing(
+            self.objectives,
+            trials,
+            searched=searched,
+            complete=put(self.complete, trial),
+            references=references,
+            front=_front(self.objectives, [*self.front, trial]),
+        )
+
+
+def points(
+    objectives: Iterable[Objective], trials: Sequence[TrialRecord]
+) -> npt.NDArray[np.float64]:
+    """Return objective values of `trials`, shape (trials, objectives)."""
+    names = [objective.name for objective in objectives]
+    rows = [[trial.objectives[name] for name in names] for trial in trials]
+    return np.asarray(rows, dtype=np.float64).reshape(len(rows), len(names))
+
+
+def find(trials: Sequence[TrialRecord], number: int) -> TrialRecord | None:
+    """Return the trial of that number, if it is there, of trials in order of their numbers."""
+    place = _place(trials, number)
+    return trials[place] if _is_at(trials, place, number) else None
+
+
+def put(trials: tuple[TrialRecord, ...], trial: TrialRecord) -> tuple[TrialRecord, ...]:
+    """Return the trials with this one at its place, instead of one of the same number."""
+    place = _place(trials, trial.number)
+    return (*trials[:place], trial, *trials[place + _is_at(trials, place, trial.number) :])
+
+
+def _references(complete: Iterable[TrialRecord]) -> dict[str, TrialRecord]:
+    ordered = sorted(complete, key=lambda trial: trial.number)
+    return {trial.reference: trial for trial in ordered if trial.reference}
+
+
+def _front(
+    objectives: tuple[Objective, ...], trials: Sequence[TrialRecord]
+) -> tuple[TrialRecord, ...]:
+    kept = nondominated(points(objectives, trials))
+    members = [trial for trial, keep in zip(trials, kept, strict=True) if keep]
+    first = objectives[0].name
+    return tuple(sorted(members, key=lambda trial: (trial.objectives[first], trial.number)))
+
+
+def _place(trials: Sequence[TrialRecord], number: int) -> int:
+    return bisect_left(trials, number, key=lambda trial: trial.number)
+
+
+def _is_at(trials: Sequence[TrialRecord], place: int, number: int) -> bool:
+    return place < len(trials) and trials[place].number == number

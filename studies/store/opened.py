@@ -1,0 +1,126 @@
+"""One study in its Optuna storage, opened when it is first needed."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import optuna
+from optuna.samplers import RandomSampler
+from optuna.storages import BaseStorage
+
+from nas.search.samplers import quiet_optuna
+from search_spaces.errors import UserError
+from search_spaces.yaml_file import read_yaml
+from studies.storage.addresses import absolute, masked, without_password
+from studies.storage.mirror import Mirror
+from studies.storage.opening import open_storage
+
+HEAD = "study.yaml"
+"""The file in a study's folder that says where its storage is, and repeats its configuration."""
+
+
+class OpenedStudy:
+    """A study in its storage, and the folder of its artefacts.
+
+    Args:
+        folder: The study's folder; it has the study's name.
+        address: The storage's address.
+    """
+
+    def __init__(self, folder: Path, address: str) -> None:
+        self.folder, self.address = folder, address
+        self.where = without_password(address)
+        self._found: tuple[BaseStorage, optuna.Study] | None = None
+
+    def create(self, storage: BaseStorage, name: str, objectives: int) -> optuna.Study:
+        """Create the study in an open storage, or open the existing one, for writing."""
+        with quiet_optuna():
+            study = optuna.create_study(
+                study_name=name,
+                storage=storage,
+                directions=["minimize"] * objectives,
+                sampler=RandomSampler(),
+                load_if_exists=True,
+            )
+        self._found = storage, study
+        return study
+
+    @property
+    def storage(self) -> BaseStorage:
+        """The storage; raises `UserError` if the study is not there."""
+        return self._open()[0]
+
+    @property
+    def study(self) -> optuna.Study:
+        """The Optuna study; raises `UserError` if there is none yet."""
+        return self._open()[1]
+
+    @cached_property
+    def study_id(self) -> int:
+        """The study's number in its storage."""
+        storage, study = self._open()
+        return storage.get_study_id_from_name(study.study_name)
+
+    @property
+    def attributes(self) -> Mapping[str, Any]:
+        """What is stored of the study as a whole, by name."""
+        attributes: Mapping[str, Any] = self.study.user_attrs
+        return attributes
+
+    @property
+    def artefacts(self) -> Path:
+        """Folder of weights, checkpoints and reconstructions, one per architecture digest."""
+        return self.folder / "artefacts"
+
+    @cached_property
+    def mirror(self) -> Mirror | None:
+        """Where artefacts are copied to, if the study has such a place."""
+        url = self.attributes.get("artefacts")
+        return None if url is None else Mirror(self.artefacts, url)
+
+    def _open(self) -> tuple[BaseStorage, optuna.Study]:
+        if self._found is None:
+            name = self.folder.name
+            try:
+                storage = open_storage(self.address, reading=True)
+                with quiet_optuna():
+                    study = optuna.load_study(
+                        study_name=name, storage=storage, sampler=RandomSampler()
+                    )
+            except KeyError:
+                raise UserError(f"{masked(self.address)}: holds no study {name!r}") from None
+            self._found = storage, study
+        return self._found
+
+
+def address_of(folder: Path, storage: str | None) -> str:
+    """Return where the study is or shall be; an existing one stays where it is.
+
+    A password is not written down: it comes with `storage`, or by PostgreSQL's own means.
+
+    Args:
+        folder: The study's folder.
+        storage: What the user asked for; None is the journal in the folder.
+
+    Raises:
+        UserError: the study is recorded in another storage, or its `study.yaml` is damaged.
+    """
+    head = folder / HEAD
+    if not head.is_file():
+        return absolute(storage, folder)
+    written = read_yaml(head)
+    if not isinstance(written, dict) or not isinstance(written.get("storage"), str):
+        raise UserError(
+            f"{head}: damaged (it names no storage); restore it or remove {head.parent}"
+        )
+    known = absolute(written["storage"], folder)
+    asked = known if storage is None else absolute(storage, folder)
+    if without_password(asked) != without_password(known):
+        raise UserError(
+            f"--storage {masked(str(storage))}: study {folder.name!r} is recorded in "
+            f"{masked(known)}; leave the option out, or give this one another --name"
+        )
+    return asked

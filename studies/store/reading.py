@@ -1,0 +1,85 @@
+"""From what is stored of a study to its record."""
+
+from __future__ import annotations
+
+import gc
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any
+
+from nas.objectives import select_objectives
+from search_spaces.errors import UserError
+from studies.record.records import FinalLatency, StudyRecord, TrialRecord
+from studies.storage.addresses import masked
+from studies.store.frozen import record_of
+from studies.store.opened import OpenedStudy
+
+FORMAT = 1
+"""Version of what is written to trial and study attributes."""
+
+
+def read_study(opened: OpenedStudy) -> StudyRecord:
+    """Read a whole study.
+
+    Raises:
+        UserError: there is none, or it was not made by nas.
+    """
+    with _collecting_no_garbage():
+        attributes = opened.attributes
+        if attributes.get("format") != FORMAT:
+            raise UserError(
+                f"{masked(opened.address)}: study {opened.study.study_name!r} was not made by nas"
+            )
+        environment, final = attributes["environment"], final_latencies(attributes)
+        anchor_ms = environment.get("original_latency_ms")
+        return StudyRecord(
+            name=opened.study.study_name,
+            objectives=select_objectives(attributes["config"]["objectives"]),
+            trials=tuple(
+                with_final_latency(record_of(trial), final, anchor_ms)
+                for trial in opened.study.get_trials(deepcopy=False)
+                if "candidate" in trial.user_attrs
+            ),
+            config=attributes["config"],
+            environment=environment,
+            folder=opened.folder,
+            space_size=attributes["space_size"],
+            space_distinct=attributes.get("space_distinct"),
+            measured_together=bool(final),
+            mixed=tuple(environment.get("mixed", ())),
+        )
+
+
+def final_latencies(attributes: Mapping[str, Any]) -> dict[str, FinalLatency]:
+    """Return what the last measurement of front and references found, by digest."""
+    return {
+        digest: FinalLatency(
+            over={name: (m, low, high) for name, (m, low, high) in one["over"].items()},
+            contended=one["contended"],
+        )
+        for digest, one in attributes.get("final_latency", {}).items()
+    }
+
+
+def with_final_latency(
+    trial: TrialRecord, final: Mapping[str, FinalLatency], anchor_ms: float | None
+) -> TrialRecord:
+    """Return a complete trial with the latency that was measured last, if it was measured again."""
+    if trial.state != "complete" or trial.digest not in final or anchor_ms is None:
+        return trial
+    return trial.with_latency(final[trial.digest], anchor_ms)
+
+
+@contextmanager
+def _collecting_no_garbage() -> Iterator[None]:
+    """Keep Python from looking for garbage again and again while a record grows in memory."""
+    was = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if not gc.get_freeze_count():  # what was read is old at once, without being looked through
+            gc.freeze()
+            gc.unfreeze()
+        if was:
+            gc.enable()

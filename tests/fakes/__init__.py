@@ -1,0 +1,1 @@
+"""Stand-ins for what is slow or needs hardware, built from the real models."""
