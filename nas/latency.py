@@ -14,7 +14,12 @@ from profiling.environment import fingerprint, threads
 from profiling.fresh_process import FreshProcess, ProcessEndedError
 from profiling.lane import Lane
 from profiling.latency import LatencyConfig
-from profiling.paired import PairedLatency, Turns, compare_latency, take_turns
+from profiling.paired import (
+    InterleavedLatencies,
+    PairedLatency,
+    compare_latency,
+    measure_interleaved,
+)
 from profiling.quiet import QuietSpeed
 from search_spaces.architecture import Architecture
 from search_spaces.references import ORIGINAL
@@ -92,13 +97,13 @@ class _Meter:
         architectures: Mapping[str, Architecture],
         base: str,
         progress: Callable[[int, int], None] | None = None,
-    ) -> Turns:
+    ) -> InterleavedLatencies:
         models = {
             name: build_vae(architecture, seed=0).to(self._device)
             for name, architecture in architectures.items()
         }
         size = architectures[base].image_size
-        turns, _ = take_turns(
+        found, _ = measure_interleaved(
             models,
             base,
             one_image(architectures[base]),
@@ -108,7 +113,7 @@ class _Meter:
             alone=self._lane.measuring,
             progress=progress,
         )
-        return turns
+        return found
 
 
 def latency_metrics(pair: PairedLatency) -> dict[str, float]:
@@ -140,15 +145,17 @@ def measure_together(
     latency: LatencyConfig,
     device: torch.device,
     progress: Callable[[int, int], None] | None = None,
-) -> Turns:
+) -> InterleavedLatencies:
     """Time several architectures in the same rounds, so that any two of them compare.
 
     As for a pair, in a process of its own, with `latency.max_s` for each of them; `base` names
     `original` among them.
     """
     with FreshProcess(_Meter, latency, str(device), tuned=True) as process:
-        turns: Turns = process.call("together", dict(architectures), base, progress=progress)
-        return turns
+        found: InterleavedLatencies = process.call(
+            "together", dict(architectures), base, progress=progress
+        )
+        return found
 
 
 def one_image(architecture: Architecture) -> Tensor:

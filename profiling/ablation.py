@@ -17,12 +17,12 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from profiling.complexity import Complexity, Row, complexity
+from profiling.complexity import Complexity, ModuleCost, complexity
 from profiling.errors import ProfilingError
-from profiling.operations import Kind
+from profiling.kinds import KindGroup
 from profiling.symbolic import Example, as_args, mode_of, on_meta, tensors_in
 
-_PASS_THROUGH: tuple[Kind, ...] = ("batch_norm", "activation")
+_PASS_THROUGH: tuple[KindGroup, ...] = ("batch_norm", "activation")
 
 
 class Ready(nn.Module):
@@ -46,9 +46,9 @@ class Counts:
     bytes_moved: int
     launches: int
     calls: int
-    macs_of: Mapping[Kind, int]
-    launches_of: Mapping[Kind, int]
-    bytes_of: Mapping[Kind, int]
+    macs_of: Mapping[KindGroup, int]
+    launches_of: Mapping[KindGroup, int]
+    bytes_of: Mapping[KindGroup, int]
 
 
 class Ablation:
@@ -70,16 +70,16 @@ class Ablation:
         self.cost: Complexity = complexity(model, on_meta(example))
 
     @cached_property
-    def kinds(self) -> frozenset[Kind]:
+    def kinds(self) -> frozenset[KindGroup]:
         """The kinds that `without` can take away from this model."""
         return frozenset(row.kind for row in self.cost.rows if self._is_leaf(row))
 
     @cached_property
     def counts(self) -> Counts:
         """What one pass does, by kind."""
-        macs: Counter[Kind] = Counter()
-        launches: Counter[Kind] = Counter()
-        moved: Counter[Kind] = Counter()
+        macs: Counter[KindGroup] = Counter()
+        launches: Counter[KindGroup] = Counter()
+        moved: Counter[KindGroup] = Counter()
         for row in self.cost.rows:
             macs[row.kind] += row.macs
             launches[row.kind] += row.launches
@@ -87,7 +87,7 @@ class Ablation:
         total = (self.cost.params, self.cost.macs, moved.total(), self.cost.launches)
         return Counts(*total, self._calls(), dict(macs), dict(launches), dict(moved))
 
-    def without(self, *kinds: Kind) -> nn.Module:
+    def without(self, *kinds: KindGroup) -> nn.Module:
         """Return a copy in evaluation mode in which operations of these kinds do nothing.
 
         Raises:
@@ -100,11 +100,11 @@ class Ablation:
                 twin = _replaced(twin, row.path, self._stand_in(row))
         return twin
 
-    def _is_leaf(self, row: Row) -> bool:
+    def _is_leaf(self, row: ModuleCost) -> bool:
         module = self._model.get_submodule(row.path)
         return row.launches > 0 and not any(module.children())
 
-    def _stand_in(self, row: Row) -> nn.Module:
+    def _stand_in(self, row: ModuleCost) -> nn.Module:
         if row.kind in _PASS_THROUGH and row.input_shape == row.output_shape:
             return nn.Identity()
         if row.calls > 1:

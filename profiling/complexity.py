@@ -21,7 +21,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import FlopCounterMode
 
 from profiling.errors import ProfilingError
-from profiling.operations import FREE, MACS, Kind, kind_of
+from profiling.operations import FREE, MACS, KindGroup, kind_group
 from profiling.symbolic import (
     Example,
     as_args,
@@ -36,7 +36,7 @@ Shape = tuple[int, ...]
 
 
 @dataclass(frozen=True)
-class Row:
+class ModuleCost:
     """One module's own work in one forward pass; what its children do is in their rows.
 
     `module` is its class, `kind` that of its heaviest operation. Shapes are those of its first
@@ -45,7 +45,7 @@ class Row:
 
     path: str
     module: str
-    kind: Kind
+    kind: KindGroup
     input_shape: Shape
     output_shape: Shape
     params: int
@@ -76,7 +76,7 @@ class Complexity:
     """
 
     params: int
-    rows: tuple[Row, ...]
+    rows: tuple[ModuleCost, ...]
     uncounted_ops: Mapping[str, int]
     convention: Literal["1 MAC = 1 multiply-add of a convolution or matrix product"] = field(
         default="1 MAC = 1 multiply-add of a convolution or matrix product"
@@ -112,7 +112,7 @@ class Complexity:
         """Operations launched."""
         return sum(row.launches for row in self.rows)
 
-    def under(self, path: str) -> tuple[Row, ...]:
+    def under(self, path: str) -> tuple[ModuleCost, ...]:
         """Return the rows of the module at `path` and of everything inside it."""
         return tuple(r for r in self.rows if r.path == path or r.path.startswith(path + "."))
 
@@ -176,7 +176,7 @@ class _Tally:
     bytes_written: int = 0
     launches: int = 0
     calls: int = 0
-    heaviest: tuple[tuple[int, int], Kind] = ((-1, -1), "other")
+    heaviest: tuple[tuple[int, int], KindGroup] = ((-1, -1), "other")
 
 
 class _Counter(TorchDispatchMode):  # type: ignore[no-untyped-call]
@@ -195,7 +195,7 @@ class _Counter(TorchDispatchMode):  # type: ignore[no-untyped-call]
         for hook in self._hooks:
             hook.remove()
 
-    def rows(self) -> tuple[Row, ...]:
+    def rows(self) -> tuple[ModuleCost, ...]:
         return tuple(
             _row(path, tally)
             for path, tally in self._tallies.items()
@@ -234,14 +234,14 @@ class _Counter(TorchDispatchMode):  # type: ignore[no-untyped-call]
         tally.launches += 1
         weight = (macs, read + written)
         if weight > tally.heaviest[0]:
-            tally.heaviest = (weight, kind_of(name, args))
+            tally.heaviest = (weight, kind_group(name, args))
         if formula is None:
             self.uncounted[name] += 1
 
 
-def _row(path: str, tally: _Tally) -> Row:
+def _row(path: str, tally: _Tally) -> ModuleCost:
     own_params = sum(p.numel() for p in tally.module.parameters(recurse=False))
-    return Row(
+    return ModuleCost(
         path=path,
         module=type(tally.module).__name__,
         kind=tally.heaviest[1],

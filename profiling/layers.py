@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import nn
 
-from profiling.complexity import Complexity, Row, complexity
+from profiling.complexity import Complexity, ModuleCost, complexity
 from profiling.intervals import relative_iqr
 from profiling.latency import (
     Latency,
@@ -40,14 +40,14 @@ OUTSIDE = "(outside modules)"
 
 
 @dataclass(frozen=True)
-class Layer:
+class TimedLayer:
     """One module's own cost and time; what its children do is in their rows.
 
     `time_ms` is the mean over the middle half of the passes, ordered by their total: robust like a
     median, and yet the rows add up. `times_ms` has every pass.
     """
 
-    cost: Row
+    cost: ModuleCost
     time_ms: float
     times_ms: tuple[float, ...]
     bound: Bound  # the peak that allows least
@@ -77,19 +77,19 @@ class Layer:
         return self.cost.bytes_moved / self.time_ms / 1e6 if self.time_ms else 0.0
 
 
-def part_of(layer: Layer) -> str:
+def part_of(layer: TimedLayer) -> str:
     """Name the top-level part a layer is in: the first component of its path."""
     return layer.cost.path.partition(".")[0]
 
 
-def stage_of(layer: Layer) -> str:
+def stage_of(layer: TimedLayer) -> str:
     """Name the stage a layer is in: its path up to the first number, or two components of it."""
     names = layer.cost.path.split(".")
     numbered = next((i for i, name in enumerate(names) if name.isdigit()), 1)
     return ".".join(names[: numbered + 1])
 
 
-GROUPS: Mapping[str, Callable[[Layer], str]] = {
+GROUPINGS: Mapping[str, Callable[[TimedLayer], str]] = {
     "kind": lambda layer: layer.cost.kind,
     "part": part_of,
     "stage": stage_of,
@@ -105,7 +105,7 @@ class LayerTable:
     the time spent between modules (freeing activations, Python), without the cost of taking notes.
     """
 
-    layers: tuple[Layer, ...]
+    layers: tuple[TimedLayer, ...]
     outside_ms: float
     latency: Latency
     instrumented: Latency
@@ -136,15 +136,15 @@ class LayerTable:
         outside = self._outside(path=OUTSIDE, module="", kind="outside")
         return pd.DataFrame([*lines, outside], columns=list(COLUMNS))
 
-    def grouped(self, by: str | Callable[[Layer], str]) -> pd.DataFrame:
+    def grouped(self, by: str | Callable[[TimedLayer], str]) -> pd.DataFrame:
         """Return sums by "kind", "part", "stage", "bound", or by any name given to a layer.
 
         The line for what is outside stays, so that the shares add up as in `frame`.
         """
         import pandas as pd
 
-        key = GROUPS[by] if isinstance(by, str) else by
-        groups: dict[str, list[Layer]] = {}
+        key = GROUPINGS[by] if isinstance(by, str) else by
+        groups: dict[str, list[TimedLayer]] = {}
         for layer in self.layers:
             groups.setdefault(key(layer), []).append(layer)
         lines = [_sum(name, group, self.latency.median_ms) for name, group in groups.items()]
@@ -195,7 +195,7 @@ GROUP_COLUMNS = (
 )
 
 
-def _line(layer: Layer, total_ms: float) -> dict[str, Any]:
+def _line(layer: TimedLayer, total_ms: float) -> dict[str, Any]:
     fields = {name: getattr(layer.cost, name, None) for name in COLUMNS}
     measured = ("time_ms", "spread", "gflop_s", "gb_s", "bound", "attained")
     return (
@@ -205,7 +205,7 @@ def _line(layer: Layer, total_ms: float) -> dict[str, Any]:
     )
 
 
-def _sum(name: str, layers: Sequence[Layer], total_ms: float) -> dict[str, Any]:
+def _sum(name: str, layers: Sequence[TimedLayer], total_ms: float) -> dict[str, Any]:
     time_ms = sum(layer.time_ms for layer in layers)
     sums = {count: sum(getattr(layer.cost, count) for layer in layers) for count in COUNTS}
     rate = 1 / time_ms / 1e6 if time_ms else 0.0
@@ -255,12 +255,12 @@ def profile_layers(
     )
 
 
-def _layers(cost: Complexity, passes: Sequence[Pass], peaks: Peaks) -> tuple[Layer, ...]:
+def _layers(cost: Complexity, passes: Sequence[Pass], peaks: Peaks) -> tuple[TimedLayer, ...]:
     middle = middle_half(passes)
     layers = []
     for i, row in enumerate(cost.rows):
         bound, limit_ms = peaks.bound(2 * row.macs, row.bytes_moved, row.launches)
         time_ms = mean(taken.own_ms[i] for taken in middle)
         times_ms = tuple(taken.own_ms[i] for taken in passes)
-        layers.append(Layer(row, time_ms, times_ms, bound, limit_ms))
+        layers.append(TimedLayer(row, time_ms, times_ms, bound, limit_ms))
     return tuple(layers)

@@ -47,7 +47,7 @@ FEWEST_ROUNDS = 8
 
 
 @dataclass(frozen=True)
-class Turns:
+class InterleavedLatencies:
     """Models that took turns with a reference and its twin.
 
     Attributes:
@@ -135,7 +135,7 @@ class Turns:
 class PairedLatency:
     """A candidate beside a reference, and how many measurements it took to get it undisturbed."""
 
-    turns: Turns
+    turns: InterleavedLatencies
     attempts: int = 1
 
     @cached_property
@@ -185,7 +185,7 @@ def compare_latency(
     quiet: QuietSpeed | None = None,
     alone: Callable[[], AbstractContextManager[None]] = nullcontext,
 ) -> PairedLatency:
-    """Time a candidate in turn with a reference and the reference's twin, as `take_turns` does.
+    """Time a candidate in the same rounds as a reference and its twin, by `measure_interleaved`.
 
     On CUDA the candidate is also timed as a replayed graph.
 
@@ -206,7 +206,7 @@ def compare_latency(
     models: dict[str, Model] = {"candidate": candidate, "reference": reference}
     if device.type == "cuda" and isinstance(candidate, nn.Module):
         models["graph"] = _graph(candidate, example, config, device)
-    turns, attempts = take_turns(
+    turns, attempts = measure_interleaved(
         models, "reference", example, config, device, quiet=quiet, alone=alone
     )
     of = {"candidate": digests[0], "graph": digests[0]}
@@ -224,7 +224,7 @@ def compare_latency(
     return PairedLatency(replace(turns, taken=named), attempts)
 
 
-def take_turns(
+def measure_interleaved(
     models: Mapping[str, Model],
     reference: str,
     example: Example,
@@ -234,7 +234,7 @@ def take_turns(
     quiet: QuietSpeed | None = None,
     alone: Callable[[], AbstractContextManager[None]] = nullcontext,
     progress: Callable[[int, int], None] | None = None,
-) -> tuple[Turns, int]:
+) -> tuple[InterleavedLatencies, int]:
     """Time models in turn with a twin of one of them; return the turns and the attempts it took.
 
     Rounds are added until, over those at the machine's quiet speed, of which there are at least
@@ -248,14 +248,16 @@ def take_turns(
     # copies.
     copies = {name: _copied(model) for name, model in {**models, TWIN: models[reference]}.items()}
     enough = partial(_settled, reference=reference, quiet=quiet, config=config)
-    best: Turns | None = None
+    best: InterleavedLatencies | None = None
     for attempt in range(1, config.attempts + 1):
         with alone():
             taken = measure_latency(
                 copies, example, config, device, enough=enough, progress=progress
             )
         quiet.note(taken[TWIN].samples_ms)
-        found = Turns(taken, reference, _quiet_ms(taken[TWIN].samples_ms, quiet), config.min_rounds)
+        found = InterleavedLatencies(
+            taken, reference, _quiet_ms(taken[TWIN].samples_ms, quiet), config.min_rounds
+        )
         if not found.contended:
             return found, attempt
         best = found if best is None or found.quiet_count > best.quiet_count else best

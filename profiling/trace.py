@@ -24,7 +24,7 @@ from torch import Tensor, nn
 from torch.profiler import ProfilerActivity, profile, record_function, tensorboard_trace_handler
 
 from profiling.errors import ProfilingError
-from profiling.spans import Step, steps_of
+from profiling.spans import TraceStep, steps_of
 from profiling.symbolic import Example, as_args, tensors_in
 
 Loss = Callable[[Any], Tensor]
@@ -58,10 +58,10 @@ class Trace:
 
     path: Path
     setup: Setup
-    steps: tuple[Step, ...]
+    steps: tuple[TraceStep, ...]
 
     @property
-    def step(self) -> Step:
+    def step(self) -> TraceStep:
         """The step of median duration: the one to look at."""
         middle = median_low(step.duration_us for step in self.steps)
         return next(step for step in self.steps if step.duration_us == middle)

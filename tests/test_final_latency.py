@@ -13,7 +13,7 @@ import torch
 from nas.evaluate import Findings
 from profiling.environment import fingerprint
 from profiling.latency import Latency, LatencyConfig, Subject
-from profiling.paired import Turns
+from profiling.paired import InterleavedLatencies
 from profiling.timing import Sample
 from search_spaces.architecture import Architecture
 from search_spaces.errors import UserError
@@ -52,7 +52,9 @@ class Bench:
         self.times, self.groups = times, list[list[str]]()
         monkeypatch.setattr(final_latency, "measure_together", self)
 
-    def __call__(self, architectures: Mapping[str, Architecture], base: str, *_: Any) -> Turns:
+    def __call__(
+        self, architectures: Mapping[str, Architecture], base: str, *_: Any
+    ) -> InterleavedLatencies:
         assert base == "original"
         self.groups.append(list(architectures))
         taken = {
@@ -63,7 +65,7 @@ class Bench:
             )
             for name in (*architectures, "twin")
         }
-        return Turns(taken, base, quiet_ms=100.0, least=9)
+        return InterleavedLatencies(taken, base, quiet_ms=100.0, least=9)
 
     def _ratio(self, name: str) -> float:
         return {"original": 1.0, "twin": 1.0, "modified": 3.0}.get(name) or self.times(name)

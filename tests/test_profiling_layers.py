@@ -193,8 +193,8 @@ def test_notes_split_time_between_a_module_and_those_inside_it(
 
 def test_notes_share_the_models_tensors() -> None:
     model = nn.Sequential(nn.Linear(2, 2), nn.BatchNorm1d(2))
-    twin = Notes(model, ["0"], CPU)._twin
-    pairs = zip(model.state_dict().values(), twin.state_dict().values(), strict=True)
+    shared_copy = Notes(model, ["0"], CPU)._copy
+    pairs = zip(model.state_dict().values(), shared_copy.state_dict().values(), strict=True)
     assert all(own.data_ptr() == shared.data_ptr() for own, shared in pairs)
     assert model.training
 

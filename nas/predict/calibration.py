@@ -209,8 +209,8 @@ def extend(
     """Measure architectures drawn from `space` until there are `fitted` and `held_out` of them.
 
     Both kinds come in turn, so that one stopped early, as after `seconds`, has its share of each.
-    What is there already counts. `measure` is a `nas.predict.timed.Bench`. `progress` is called
-    with (done, total) after each architecture.
+    What is there already counts. `measure` is a `nas.predict.timed.OperationTimer`. `progress` is
+    called with (done, total) after each architecture.
 
     Raises:
         UserError: the calibration's file cannot be written.

@@ -15,10 +15,10 @@ from typing import TYPE_CHECKING, Self
 import numpy as np
 from numpy.typing import NDArray
 
+from nas.operation import Operation, OperationGroup
 from nas.predict.calibration import Calibration, Measurement, Role, Setting, extend
-from nas.predict.laws import Floats, OperationTimes
-from nas.predict.operation import Operation
-from nas.predict.operations import Part, operations, parts
+from nas.predict.cost_model import Floats, OperationTimes
+from nas.predict.operations import operation_groups, operations
 from search_spaces.architecture import Architecture
 from search_spaces.errors import UserError
 
@@ -72,7 +72,7 @@ class LatencyPredictor:
         self.original_ms = float(np.median([m.original_ms for m in calibration.measurements]))
         self._numbers: dict[Operation, int] = {}
         self._known: list[Operation] = []
-        self._parts: dict[Part, list[int]] = {}
+        self._groups: dict[OperationGroup, list[int]] = {}
         self._times: Floats = np.zeros(0)
         fitted = quiet(calibration.of("fitted"))
         self._operation_times = OperationTimes.fit(
@@ -126,9 +126,9 @@ class LatencyPredictor:
         Raises:
             UserError: it cannot be kept, or there was time for too little.
         """
-        from nas.predict.timed import Bench
+        from nas.predict.timed import OperationTimer
 
-        bench = Bench(setting)  # tunes the allocator, which the environment tells
+        bench = OperationTimer(setting)  # tunes the allocator, which the environment tells
         calibration = Calibration.here(setting)
         extend(calibration, space, fitted, held_out, seconds, progress, measure=bench)
         return cls(calibration)
@@ -143,10 +143,10 @@ class LatencyPredictor:
         for architecture in architectures:
             self._require_size(architecture)
             starts.append(len(found))
-            each = parts(architecture)
-            for part in each:
-                found.extend(self._numbers_of(part))
-            launches.append(sum(part.launches for part in each))
+            groups = operation_groups(architecture)
+            for group in groups:
+                found.extend(self._numbers_of(group))
+            launches.append(sum(group.launches for group in groups))
         return Vectorised(
             np.array(found, dtype=np.int64),
             np.array(starts, dtype=np.int64),
@@ -198,13 +198,15 @@ class LatencyPredictor:
         high, low = np.quantile(self.errors, (0.025, 0.975))
         return predicted / float(low), predicted / float(high)
 
-    def _numbers_of(self, part: Part) -> list[int]:
-        if (found := self._parts.get(part)) is None:
-            for operation in part.operations:
+    def _numbers_of(self, group: OperationGroup) -> list[int]:
+        if (found := self._groups.get(group)) is None:
+            for operation in group.operations:
                 if operation not in self._numbers:
                     self._numbers[operation] = len(self._known)
                     self._known.append(operation)
-            found = self._parts[part] = [self._numbers[operation] for operation in part.operations]
+            found = self._groups[group] = [
+                self._numbers[operation] for operation in group.operations
+            ]
         return found
 
     def _require_size(self, architecture: Architecture) -> None:

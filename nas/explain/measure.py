@@ -13,9 +13,9 @@ from dataclasses import replace
 
 import torch
 
-from nas.explain.compare import Measured, clock, compare
-from nas.explain.copies import Bench, ExplainConfig, Progress
+from nas.explain.copies import AblatedPair, ExplainConfig, Progress
 from nas.explain.explanation import SIDES, Explanation
+from nas.explain.gap import Measured, clock, explain_gap
 from nas.vae import build_vae
 from profiling.environment import select_device
 from profiling.fresh_process import FreshProcess
@@ -24,10 +24,10 @@ from profiling.memory import require_memory
 from search_spaces.architecture import Architecture
 from search_spaces.errors import UserError
 
-__all__ = ["ExplainConfig", "explain"]
+__all__ = ["ExplainConfig", "explain_latency"]
 
 
-def explain(
+def explain_latency(
     a: Architecture,
     b: Architecture,
     names: tuple[str, str] = ("a", "b"),
@@ -57,7 +57,7 @@ def explain(
         threads=config.threads,
         clock=clock(last.default["a:"]),
         environment=last.environment,
-        comparisons=tuple(compare(measured) for measured in taken),
+        comparisons=tuple(explain_gap(measured) for measured in taken),
     )
 
 
@@ -106,7 +106,7 @@ def _measure(
     """Take all measurements at one batch size, in two processes that take turns."""
     with ExitStack() as stack:
         plain, keeping = (
-            stack.enter_context(FreshProcess(Bench, pair, batch, config, tuned=tuned))
+            stack.enter_context(FreshProcess(AblatedPair, pair, batch, config, tuned=tuned))
             for tuned in (False, True)
         )
         # Both have built their models, and so come to rest, before either measures.
