@@ -15,10 +15,8 @@ from functools import cached_property
 from typing import Any, Literal
 
 import torch
-from fvcore.nn import FlopCountAnalysis
 from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils.flop_counter import FlopCounterMode
 
 from profiling.errors import ProfilingError
 from profiling.operations import FREE, MACS, KindGroup, kind_group
@@ -117,24 +115,19 @@ class Complexity:
         return tuple(r for r in self.rows if r.path == path or r.path.startswith(path + "."))
 
 
-def complexity(model: nn.Module, example: Example, *, cross_check: bool = False) -> Complexity:
+def complexity(model: nn.Module, example: Example) -> Complexity:
     """Count what one inference pass of `model` on `example` does, without doing it.
 
     Runs a copy on the meta device: no arithmetic, no memory for activations, the model untouched.
-    A model whose forward cannot run there (it reads tensor values) is run as it is instead. With
-    `cross_check` the MACs are counted twice more, by torch's FlopCounterMode and by fvcore's trace;
-    the latter executes the model once.
+    A model whose forward cannot run there (it reads tensor values) is run as it is instead.
 
     Raises:
-        ProfilingError: the forward pass fails on this example, or the cross-check disagrees.
+        ProfilingError: the forward pass fails on this example.
     """
     try:
-        result = _count(meta_copy(model), on_meta(example))
+        return _count(meta_copy(model), on_meta(example))
     except (NotImplementedError, RuntimeError) as error:
-        result = _count_as_it_is(model, as_args(example), error)
-    if cross_check:
-        _cross_check(result, model, as_args(example))
-    return result
+        return _count_as_it_is(model, as_args(example), error)
 
 
 def _count_as_it_is(model: nn.Module, args: tuple[Tensor, ...], error: Exception) -> Complexity:
@@ -266,28 +259,3 @@ def _bytes(tensor: Tensor) -> int:
     """Count the bytes behind a tensor; an expanded dimension (stride 0) is stored once."""
     sizes = zip(tensor.shape, tensor.stride(), strict=True)
     return math.prod(n for n, stride in sizes if stride or n == 0) * tensor.element_size()
-
-
-# fvcore's total also counts normalisation and resampling, one or two per element, as if MACs.
-_FVCORE_OPERATORS = ("conv", "linear", "addmm", "matmul", "bmm")
-
-
-def _cross_check(result: Complexity, model: nn.Module, args: tuple[Tensor, ...]) -> None:
-    """Compare the total with two independent counters."""
-    with mode_of(model, training=False), torch.no_grad(), torch.random.fork_rng():
-        with FlopCounterMode(display=False) as counter:
-            model(*args)
-        analysis = FlopCountAnalysis(model, args)
-        analysis.unsupported_ops_warnings(False).uncalled_modules_warnings(False)
-        by_operator = analysis.by_operator()
-    counts = {
-        "torch FlopCounterMode / 2": counter.get_total_flops() // 2,
-        "fvcore FlopCountAnalysis": sum(by_operator[name] for name in _FVCORE_OPERATORS),
-    }
-    wrong = [f"{name} counts {macs:,}" for name, macs in counts.items() if macs != result.macs]
-    if wrong:
-        raise ProfilingError(
-            f"complexity: {type(model).__name__}: {result.macs:,} MACs counted, but "
-            + " and ".join(wrong)
-            + f" (operations left out: {', '.join(result.uncounted_ops) or 'none'})"
-        )
