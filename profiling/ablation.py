@@ -1,7 +1,7 @@
-"""What a model's time would be without one kind of operation: copies in which it does nothing.
+"""The time of a model without one kind of operation: copies in which that kind does nothing.
 
-The difference to the intact model is what that kind of operation costs there, launches and waits
-for memory included: an experiment instead of a model of the machine.
+The difference to the intact model is the cost of that kind of operation, including launches and
+waits for memory. It is measured by an experiment, not derived from a model of the machine.
 """
 
 from __future__ import annotations
@@ -58,8 +58,8 @@ class Ablation:
     activations that keep the shape by `Identity`, the others by one that returns a ready tensor of
     the right shape. Those are views of one buffer, so that caches are as warm as with an allocator
     that uses memory again; it holds the model's largest output, since some operations take longer
-    on some values. Module calls remain, so Python's part in them does too. The outputs of a copy
-    mean nothing; its time does.
+    on some values. Module calls remain, so Python's part in them does too. Only the time of a
+    copy is meaningful, not its outputs.
 
     Raises:
         ProfilingError: the model cannot take the example.
@@ -94,11 +94,11 @@ class Ablation:
             ProfilingError: a module to be replaced is called more than once in a pass.
         """
         tensors = (*self._model.parameters(), *self._model.buffers())
-        twin = copy.deepcopy(self._model, {id(tensor): tensor for tensor in tensors}).eval()
+        ablated = copy.deepcopy(self._model, {id(tensor): tensor for tensor in tensors}).eval()
         for row in self.cost.rows:
             if row.kind in kinds and self._is_leaf(row):
-                twin = _replaced(twin, row.path, self._stand_in(row))
-        return twin
+                ablated = _replaced(ablated, row.path, self._stand_in(row))
+        return ablated
 
     def _is_leaf(self, row: ModuleCost) -> bool:
         module = self._model.get_submodule(row.path)

@@ -31,6 +31,7 @@ from profiling.latency import (
     paired_ratio,
 )
 from profiling.onnx_export import missing
+from profiling.progress import Progress
 from profiling.symbolic import Example
 
 
@@ -38,7 +39,7 @@ from profiling.symbolic import Example
 class Backend:
     """A way to run a model.
 
-    `unavailable(device)` tells why it cannot be used with tensors on `device`, None where it can.
+    `unavailable(device)` returns why it cannot be used with tensors on `device`, None where it can.
     `prepare(model, args, threads)` may change the model, a private copy in evaluation mode on that
     device; it returns a callable with the model's arguments and outputs, and a remark for the
     table or "".
@@ -140,9 +141,9 @@ def compare_backends(
     config: LatencyConfig | None = None,
     device: torch.device | str = "cpu",
     *,
-    progress: Callable[[int, int], None] | None = None,
+    progress: Progress | None = None,
 ) -> tuple[BackendRow, ...]:
-    """Time the named backends (default: all) beside eager, taking turns; eager comes first.
+    """Time the named backends (default: all) in the same rounds as eager, which comes first.
 
     What cannot run here keeps its line, with the reason.
 
@@ -162,8 +163,8 @@ def compare_backends(
     runs = {
         name: ready.run for name, ready in prepared.items() if isinstance(ready, PreparedBackend)
     }
-    told = progress and (lambda done, _: progress(len(wanted) + done, total))
-    latencies = measure_latency(runs, args, config, device, progress=told)
+    report = progress and (lambda done, _: progress(len(wanted) + done, total))
+    latencies = measure_latency(runs, args, config, device, progress=report)
     if progress:
         progress(total, total)
     return tuple(_row(name, ready, latencies) for name, ready in prepared.items())

@@ -1,8 +1,8 @@
 """Where the time of a forward pass goes: one table of every module's cost, time and bound.
 
-The headline latency is of the model as it is. Beside it, taking turns with it, runs a copy that
-shares its tensors and notes when each module starts and stops; the table says how much of the
-headline its rows explain, and by how much taking notes slowed the pass down.
+The headline latency is of the model as it is. In the same rounds a copy is timed which shares its
+tensors and notes when each module starts and stops. The table says how much of the headline its
+rows explain, and by how much taking notes slowed the pass down.
 """
 
 from __future__ import annotations
@@ -30,6 +30,7 @@ from profiling.latency import (
 )
 from profiling.memory import require_memory
 from profiling.notes import Notes, Pass, middle_half, note_cost_ms, outside_ms
+from profiling.progress import Progress
 from profiling.roofline import Bound, Peaks, measure_peaks
 from profiling.symbolic import Example, on_meta
 
@@ -57,7 +58,7 @@ class TimedLayer:
     def attained(self) -> float:
         """Share of the binding peak reached: the least time it allows over the time taken.
 
-        Far below 1 where work is of another sort than the peak's: exponentials, small kernels.
+        Far below 1 where the work differs from the peak's: exponentials, small kernels.
         """
         return self.limit_ms / self.time_ms if self.time_ms else 0.0
 
@@ -77,12 +78,12 @@ class TimedLayer:
         return self.cost.bytes_moved / self.time_ms / 1e6 if self.time_ms else 0.0
 
 
-def part_of(layer: TimedLayer) -> str:
+def part_name(layer: TimedLayer) -> str:
     """Name the top-level part a layer is in: the first component of its path."""
     return layer.cost.path.partition(".")[0]
 
 
-def stage_of(layer: TimedLayer) -> str:
+def stage_path(layer: TimedLayer) -> str:
     """Name the stage a layer is in: its path up to the first number, or two components of it."""
     names = layer.cost.path.split(".")
     numbered = next((i for i, name in enumerate(names) if name.isdigit()), 1)
@@ -91,8 +92,8 @@ def stage_of(layer: TimedLayer) -> str:
 
 GROUPINGS: Mapping[str, Callable[[TimedLayer], str]] = {
     "kind": lambda layer: layer.cost.kind,
-    "part": part_of,
-    "stage": stage_of,
+    "part": part_name,
+    "stage": stage_path,
     "bound": lambda layer: layer.bound,
 }
 
@@ -226,7 +227,7 @@ def profile_layers(
     device: torch.device | str = "cpu",
     *,
     peaks: Peaks | None = None,
-    progress: Callable[[int, int], None] | None = None,
+    progress: Progress | None = None,
 ) -> LayerTable:
     """Time every module of one inference pass and join the times with what each one does.
 

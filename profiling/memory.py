@@ -28,11 +28,11 @@ def peak_memory_bytes(
     for a step whose loss is the sum of the outputs. The scratch space of kernels, the allocator's
     fragmentation and torch itself are not counted.
     """
-    shadow, args = meta_copy(model), on_meta(example)
-    ledger = _Ledger([*shadow.parameters(), *shadow.buffers(), *args])
-    with mode_of(shadow, training), torch.set_grad_enabled(training), ledger:
-        _step(shadow, args, training)
-    return ledger.peak_bytes + (_moment_bytes(shadow, moments) if training else 0)
+    copied, args = meta_copy(model), on_meta(example)
+    ledger = _Ledger([*copied.parameters(), *copied.buffers(), *args])
+    with mode_of(copied, training), torch.set_grad_enabled(training), ledger:
+        _step(copied, args, training)
+    return ledger.peak_bytes + (_moment_bytes(copied, moments) if training else 0)
 
 
 def require_memory(

@@ -216,8 +216,8 @@ def _longest(spans: Sequence[Span]) -> Sequence[Span]:
     """Leave out the shortest operators of a step that would make the page too large."""
     if len(spans) <= _MOST_SPANS:
         return spans
-    floor = sorted((span.duration_us for span in spans), reverse=True)[_MOST_SPANS]
-    return [span for span in spans if span.kind != "operator" or span.duration_us > floor]
+    shortest = sorted((span.duration_us for span in spans), reverse=True)[_MOST_SPANS]
+    return [span for span in spans if span.kind != "operator" or span.duration_us > shortest]
 
 
 def _thinned(points: Sequence[tuple[float, int]]) -> Sequence[tuple[float, int]]:

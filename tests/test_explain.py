@@ -26,7 +26,7 @@ from profiling.ablation import Counts
 from profiling.environment import fingerprint
 from profiling.errors import ProfilingError
 from profiling.kinds import KindGroup
-from profiling.latency import Latency, Subject
+from profiling.latency import Latency, TimedModel
 from profiling.roofline import Peaks
 from profiling.timing import Sample
 from search_spaces.architecture import Architecture
@@ -70,7 +70,7 @@ DENSE_MS |= {"pointwise": 45.2, "depthwise": 14.1}
 def timed(ms: float, rounds: int = 4, wall: float = 1.0) -> Latency:
     """A measurement that takes the same CPU time in every round."""
     samples = tuple(Sample(wall * ms, ms) for _ in range(rounds))
-    return Latency(Subject("", ((1,),), "torch.float32", 1, 1), HERE, samples)
+    return Latency(TimedModel("", ((1,),), "torch.float32", 1, 1), HERE, samples)
 
 
 def copies(

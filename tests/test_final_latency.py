@@ -12,7 +12,7 @@ import torch
 
 from nas.evaluate import Findings
 from profiling.environment import fingerprint
-from profiling.latency import Latency, LatencyConfig, Subject
+from profiling.latency import Latency, LatencyConfig, TimedModel
 from profiling.paired import InterleavedLatencies
 from profiling.timing import Sample
 from search_spaces.architecture import Architecture
@@ -59,7 +59,7 @@ class Bench:
         self.groups.append(list(architectures))
         taken = {
             name: Latency(
-                Subject(name, ((1, 3, 64, 64),), "float32", 1, 1),
+                TimedModel(name, ((1, 3, 64, 64),), "float32", 1, 1),
                 fingerprint(),
                 tuple(Sample(t, t) for t in [100 * self._ratio(name)] * 9),
             )

@@ -11,7 +11,7 @@ import pytest
 from profiling.complexity import Complexity, ModuleCost
 from profiling.environment import fingerprint
 from profiling.kinds import KindGroup
-from profiling.latency import Latency, Subject
+from profiling.latency import Latency, TimedModel
 from profiling.layers import LayerTable, TimedLayer
 from profiling.roofline import Peaks
 from profiling.sweep import SWEEP_COLUMNS
@@ -73,7 +73,7 @@ ROWS = (
 
 
 def latency(name: str, median_ms: float) -> Latency:
-    subject = Subject(name, ((1, 3, 16, 16),), "torch.float32", 1, 1)
+    subject = TimedModel(name, ((1, 3, 16, 16),), "torch.float32", 1, 1)
     samples = tuple(Sample(median_ms, median_ms, None) for _ in range(5))
     return Latency(subject, fingerprint(), samples)
 

@@ -81,16 +81,13 @@ FVCORE_OPERATORS = ("conv", "linear", "addmm", "matmul", "bmm")
 
 def confirmed(model: nn.Module, example: Tensor) -> Complexity:
     """Count, and ask two independent counters for the same MACs: torch's and fvcore's."""
-    result, mode = complexity(model, example), [module.training for module in model.modules()]
-    model.eval()
+    result = complexity(model.eval(), example)
     with torch.no_grad(), torch.random.fork_rng():
         with FlopCounterMode(display=False) as counter:
             model(example)
         analysis = FlopCountAnalysis(model, example)
         analysis.unsupported_ops_warnings(False).uncalled_modules_warnings(False)
         by_operator = analysis.by_operator()
-    for module, training in zip(model.modules(), mode, strict=True):
-        module.training = training
     assert counter.get_total_flops() == 2 * result.macs
     assert sum(by_operator[name] for name in FVCORE_OPERATORS) == result.macs
     return result

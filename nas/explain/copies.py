@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import resource
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from functools import cached_property
 from typing import Any
 
@@ -19,15 +19,14 @@ from profiling.folding import fold_batch_norms
 from profiling.kinds import KindGroup
 from profiling.latency import Latency, LatencyConfig, Model, measure_latency
 from profiling.layers import profile_layers
+from profiling.progress import Progress
 from profiling.roofline import Peaks, measure_peaks
 from profiling.timing import measuring
 from search_spaces.architecture import Architecture
 
-Progress = Callable[[int, int], None]
-
 PLAIN, FOLDED = "plain convolutions", "BatchNorm folded"
 EMPTY = 1000  # empty operations, or calls, in one pass of the subjects "launch" and "call"
-_WARM_UP_S = 0.5  # of each copy in each turn: one pass where passes are long
+_WARM_UP_S = 0.5  # of each copy in each measurement: one pass where passes are long
 
 
 class ExplainConfig(Value):
@@ -81,7 +80,7 @@ class AblatedPair:
     def measure(
         self, rounds: int, max_s: float, ablate: bool, *, progress: Progress | None = None
     ) -> dict[str, Latency]:
-        """Time both models, with `ablate` also all their copies, in turns."""
+        """Time both models, with `ablate` also all their copies, interleaved in rounds."""
         config = self._latency_config(rounds, max_s)
         subjects = self._copies if ablate else self._intact
         return measure_latency(

@@ -80,7 +80,7 @@ class Cause(Value):
     """One part of the gap (B minus A), in ms; `share` is its part of the whole gap.
 
     `alone_ms` and `layers_ms` are the gap by the two checks: kinds taken away alone, layer table.
-    `contended` tells that something else disturbed a measurement behind it.
+    `contended` means that something else disturbed a measurement behind it.
     """
 
     key: str

@@ -54,7 +54,7 @@ class Measured:
 
 
 def clock(latency: Latency) -> Clock:
-    """Return which clock tells the time: the thread's own where one CPU thread does all the work.
+    """Return the clock of the times: the thread's own where one CPU thread does all the work.
 
     What else runs on the machine makes a thread wait, but does not lengthen its CPU time much; on a
     quiet machine the two clocks agree.

@@ -50,7 +50,7 @@ _DRAWS = 1000
 
 @dataclass(frozen=True)
 class Tick:
-    """What an empty operation and an empty module call cost, in ms."""
+    """The cost of an empty operation and of an empty module call, in ms."""
 
     launch_ms: Times
     call_ms: Times
@@ -59,15 +59,16 @@ class Tick:
 def bootstrap(samples: Mapping[str, Sequence[float]], seed: int = 0) -> dict[str, Times]:
     """Return each subject's median, then medians over resampled rounds, the same for all.
 
-    Rounds are levelled first: a round in which all subjects were slow says little about any of
-    them, so each round is divided by how slow it was (the median over subjects of their time over
-    their own median).
+    Rounds are normalised first. In a slow round all subjects are slow together, which says nothing
+    about their differences; so every time is divided by the slowness of its round, the median over
+    subjects of time over the subject's own median. Drawing the same rounds for all subjects keeps
+    what is left of that correlation.
 
     Args:
         samples: subject to times, as many for each, taken in the same rounds.
         seed: of the resampling.
     """
-    times = np.array(list(samples.values()), dtype=np.float64)
+    times = np.array(list(samples.values()), dtype=np.float64)  # (subjects, rounds)
     pace = np.median(times / np.median(times, axis=1, keepdims=True), axis=0)
     levelled, rounds = times / pace, times.shape[1]
     draws = np.random.default_rng(seed).integers(rounds, size=(_DRAWS, rounds))

@@ -22,8 +22,8 @@ WITHIN = 0.10
 class Accuracy:
     """Errors of predicted latencies of `count` architectures, relative to those measured.
 
-    `within_10` is the share that is off by 10 % at most; `spearman` and `kendall` tell how well
-    their order is predicted (1: perfectly).
+    `within_10` is the share that is off by 10 % at most; `spearman` and `kendall` are the rank
+    correlations of predicted and measured latencies (1: the same order).
     """
 
     name: str

@@ -116,7 +116,11 @@ def _scaled(known: Floats) -> Floats:
 
 
 def _linear_fit(known: Floats, times: Floats, kind: int) -> Floats:
-    """Fit a, b, c >= 0 with the least relative error; `kind` past the last means all of them."""
+    """Fit a, b, c >= 0 with the least relative error; `kind` past the last means all of them.
+
+    Non-negative least squares of (a + b x MACs + c x bytes) / time against 1. Columns are scaled to
+    1 first, since MACs and bytes are up to 10^9 times as large as the constant.
+    """
     from scipy.optimize import nnls
 
     rows = known[:, 0] == kind

@@ -30,7 +30,7 @@ from nas.operation import Operation, OperationGroup
 from nas.vae import DECODER_TRANSITION
 from search_spaces.architecture import Architecture, Stage
 
-_MEMORY = 1 << 15  # groups remembered of each sort: many architectures share their stages
+_MEMORY = 1 << 15  # groups remembered by each function: many architectures share their stages
 
 
 def operations(architecture: Architecture) -> tuple[Operation, ...]:

@@ -7,7 +7,7 @@ sum and the number of launches are weighted to fit whole models.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import TYPE_CHECKING, Self
@@ -19,6 +19,7 @@ from nas.operation import Operation, OperationGroup
 from nas.predict.calibration import Calibration, Measurement, Role, Setting, extend
 from nas.predict.cost_model import Floats, OperationTimes
 from nas.predict.operations import operation_groups, operations
+from profiling.progress import Progress
 from search_spaces.architecture import Architecture
 from search_spaces.errors import UserError
 
@@ -119,7 +120,7 @@ class LatencyPredictor:
         fitted: int = 200,
         held_out: int = 100,
         seconds: float | None = None,
-        progress: Callable[[int, int], None] | None = None,
+        progress: Progress | None = None,
     ) -> Self:
         """Measure what is missing of a calibration, keep it, and return the predictor.
 
@@ -128,9 +129,9 @@ class LatencyPredictor:
         """
         from nas.predict.timed import OperationTimer
 
-        bench = OperationTimer(setting)  # tunes the allocator, which the environment tells
+        timer = OperationTimer(setting)  # tunes the allocator, which the environment includes
         calibration = Calibration.here(setting)
-        extend(calibration, space, fitted, held_out, seconds, progress, measure=bench)
+        extend(calibration, space, fitted, held_out, seconds, progress, measure=timer)
         return cls(calibration)
 
     def vectorise(self, architectures: Iterable[Architecture]) -> Vectorised:

@@ -1,4 +1,4 @@
-"""Times an architecture, and its operations where they are used, in turn with `original`."""
+"""Times an architecture and its operations, inside the model, in the same rounds as `original`."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ class OperationTimer:
         self._lane = Lane(setting.device)
 
     def __call__(self, architecture: Architecture, role: Role) -> Measurement:
-        """Time a whole pass in turn with `original`, and each operation if it is fitted to."""
+        """Time whole passes beside `original`; time each operation too where the role is fitted."""
         model = build_vae(architecture, seed=0).to(self._device).eval()
         models: dict[str, Model] = {"candidate": model, "original": self._original}
         if role == "fitted":
@@ -60,7 +60,7 @@ class OperationTimer:
 
     @property
     def _alone(self) -> bool:
-        """Whether the calling thread does all the work, so that its CPU time tells of all of it."""
+        """Whether the calling thread does all the work, so that its CPU time covers all of it."""
         return self._setting.threads == 1 and self._device.type == "cpu"
 
     def _undisturbed(self, latency: Latency) -> Sequence[float]:

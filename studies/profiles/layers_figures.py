@@ -17,7 +17,7 @@ import numpy.typing as npt
 import pandas as pd
 import plotly.graph_objects as go
 
-from profiling.layers import LayerTable, stage_of
+from profiling.layers import LayerTable, stage_path
 from profiling.roofline import Peaks
 from studies.pages.style import AMBER, BLUE, GREY, log_ticks, new_figure
 from studies.profiles.layers_words import KIND_TITLES, ms, plural, rate, records, shape, size
@@ -46,7 +46,7 @@ def layer_points(table: LayerTable) -> pd.DataFrame:
         [
             {
                 "series": layer.cost.kind,
-                "stage": stage_of(layer),
+                "stage": stage_path(layer),
                 "intensity": layer.cost.intensity,
                 "gflop_s": layer.gflop_s,
                 "gb_s": layer.gb_s,
