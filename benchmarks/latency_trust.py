@@ -74,7 +74,7 @@ def architectures(count: int, space: str = "quickstart") -> list[Architecture]:
 
 def row(pair: PairedLatency, **more: Any) -> Row:
     """What is kept of a measurement."""
-    load = pair.turns.taken["twin"].load
+    load = pair.interleaved.taken["twin"].load
     return {
         **more,
         "ratio": pair.ratio.median,
@@ -83,8 +83,8 @@ def row(pair: PairedLatency, **more: Any) -> Row:
         "candidate_ms": pair.candidate.median_ms,
         "reference_ms": pair.reference.median_ms,
         "twin_ratio": pair.twin_ratio.median,
-        "rounds": len(pair.turns.rounds),
-        "quiet_rounds": pair.turns.quiet_count,
+        "rounds": len(pair.interleaved.rounds),
+        "quiet_rounds": pair.interleaved.quiet_count,
         "attempts": pair.attempts,
         "others": load.others if load else None,
         "contention": "; ".join(pair.contention),

@@ -138,7 +138,7 @@ class Evaluator:
         spent_s = {"latency": time.monotonic() - start - waiting_s, "waiting": waiting_s}
         folder = self.artefacts / architecture.digest
         folder.mkdir(parents=True, exist_ok=True)
-        write_whole(folder / "latency.json", json.dumps(pair.turns.to_dict()).encode())
+        write_whole(folder / "latency.json", json.dumps(pair.interleaved.to_dict()).encode())
         # A machine changes speed within minutes, a ratio hardly: so every candidate's time is told
         # on one scale, that of `original` when the study began.
         anchor_ms = self.anchor_ms or pair.reference.median_ms

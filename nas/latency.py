@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from hashlib import sha256
 
 import torch
@@ -14,7 +14,13 @@ from profiling.environment import fingerprint, threads
 from profiling.fresh_process import FreshProcess, ProcessEndedError
 from profiling.lane import Lane
 from profiling.latency import LatencyConfig
-from profiling.paired import PairedLatency, Turns, compare_latency, take_turns
+from profiling.paired import (
+    InterleavedLatencies,
+    PairedLatency,
+    compare_latency,
+    measure_interleaved,
+)
+from profiling.progress import Progress
 from profiling.quiet import QuietSpeed
 from search_spaces.architecture import Architecture
 from search_spaces.references import ORIGINAL
@@ -33,7 +39,7 @@ def quiet_speed(image_size: int, latency: LatencyConfig, device: torch.device) -
 def measure_pair(
     architecture: Architecture, latency: LatencyConfig, device: torch.device, lane: Lane
 ) -> PairedLatency:
-    """Time an architecture in turn with `original` at its image size, alone in the lane."""
+    """Time an architecture beside `original` of its image size, with the measurement lane held."""
     original = ORIGINAL.resized(architecture.image_size)
     candidate, reference = (
         build_vae(described, seed=0).to(device) for described in (architecture, original)
@@ -53,8 +59,8 @@ def measure_pair(
 class Meter:
     """Measures in a process that does nothing else.
 
-    In one that has trained, models run slower, and not all alike: memory is handed out from
-    what the training left. The process starts with the first measurement.
+    In a process that has trained, models run slower, and not all by the same factor: their memory
+    comes from what the training has freed. The process starts with the first measurement.
     """
 
     def __init__(self, latency: LatencyConfig, device: torch.device) -> None:
@@ -77,7 +83,7 @@ class Meter:
 
 
 class _Meter:
-    """The other end."""
+    """The part of `Meter` that runs in the other process."""
 
     def __init__(self, latency: LatencyConfig, device: str) -> None:
         self._latency, self._device, self._lane = latency, torch.device(device), Lane(device)
@@ -91,14 +97,14 @@ class _Meter:
         self,
         architectures: Mapping[str, Architecture],
         base: str,
-        progress: Callable[[int, int], None] | None = None,
-    ) -> Turns:
+        progress: Progress | None = None,
+    ) -> InterleavedLatencies:
         models = {
             name: build_vae(architecture, seed=0).to(self._device)
             for name, architecture in architectures.items()
         }
         size = architectures[base].image_size
-        turns, _ = take_turns(
+        found, _ = measure_interleaved(
             models,
             base,
             one_image(architectures[base]),
@@ -108,7 +114,7 @@ class _Meter:
             alone=self._lane.measuring,
             progress=progress,
         )
-        return turns
+        return found
 
 
 def latency_metrics(pair: PairedLatency) -> dict[str, float]:
@@ -139,16 +145,18 @@ def measure_together(
     base: str,
     latency: LatencyConfig,
     device: torch.device,
-    progress: Callable[[int, int], None] | None = None,
-) -> Turns:
+    progress: Progress | None = None,
+) -> InterleavedLatencies:
     """Time several architectures in the same rounds, so that any two of them compare.
 
     As for a pair, in a process of its own, with `latency.max_s` for each of them; `base` names
     `original` among them.
     """
     with FreshProcess(_Meter, latency, str(device), tuned=True) as process:
-        turns: Turns = process.call("together", dict(architectures), base, progress=progress)
-        return turns
+        found: InterleavedLatencies = process.call(
+            "together", dict(architectures), base, progress=progress
+        )
+        return found
 
 
 def one_image(architecture: Architecture) -> Tensor:

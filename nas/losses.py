@@ -1,4 +1,4 @@
-"""The paper's loss, with both of its possible SSIMs by name, and the metrics recorded beside it.
+"""The paper's loss with either of two SSIM windows, and the image metrics recorded beside it.
 
 Images are `(batch, channels, height, width)` in [0, 1], `float32`. SSIM and MS-SSIM are at most 1
 and higher is better; PSNR is in dB, higher is better; every loss term is lower-is-better.
@@ -55,7 +55,7 @@ def vae_loss(
 ) -> LossTerms:
     """Return the paper's loss: (1 - SSIM) + 0.5 L1 + 1e-3 KL.
 
-    Reconstruction and images are alike in shape, mean and log-variance are `(batch, latent)`.
+    Reconstruction and images have the same shape; mean and log-variance are `(batch, latent)`.
     """
     similarity = ssim(reconstruction, images, window)
     l1 = F.l1_loss(reconstruction, images)
@@ -65,7 +65,11 @@ def vae_loss(
 
 
 def kl_divergence(mean: Tensor, log_variance: Tensor) -> Tensor:
-    """Return the divergence of N(mean, variance) from N(0, 1): latent summed, batch averaged."""
+    """Return the divergence of N(mean, variance) from N(0, 1), in nats: a scalar.
+
+    Summed over the latent, averaged over the batch (Kingma and Welling 2014, appendix B):
+    1/2 sum(mean^2 + variance - 1 - ln variance). Both arguments are `(batch, latent)`.
+    """
     per_value = mean.square() + log_variance.exp() - 1 - log_variance
     return 0.5 * per_value.sum(dim=1).mean()
 
@@ -89,7 +93,8 @@ def ms_ssim(first: Tensor, second: Tensor) -> Tensor:
     """Return the multi-scale structural similarity: a scalar, averaged over images and channels.
 
     Equal to `pytorch_msssim.ms_ssim(win_size=7)` from 97 pixels. Smaller images have room for fewer
-    than five scales; the weights of those there are then grow to the same sum.
+    than five scales; the weights of the scales there are then grow to the same sum. (Wang,
+    Simoncelli and Bovik 2003: contrast and structure at every scale, luminance at the last.)
     """
     scales, size = 1, min(first.shape[2:])
     while scales < len(_MS_WEIGHTS) and (size := (size + 1) // 2) >= _MS_WINDOW_SIZE:
@@ -99,6 +104,7 @@ def ms_ssim(first: Tensor, second: Tensor) -> Tensor:
     for scale, weight in enumerate(_MS_WEIGHTS[:scales]):
         whole, contrast = _similarity(first, second, "gaussian", _MS_WINDOW_SIZE)
         used = whole if scale == scales - 1 else contrast
+        # A negative similarity has no real power: it counts as none at all.
         product = product * used.mean(dim=(2, 3)).relu() ** (growth * weight)
         first, second = _halved(first), _halved(second)
     return product.mean()
@@ -113,7 +119,10 @@ def psnr(first: Tensor, second: Tensor) -> Tensor:
 def _similarity(
     first: Tensor, second: Tensor, window: Window, window_size: int
 ) -> tuple[Tensor, Tensor]:
-    """Return the maps of SSIM and of its contrast-structure factor.
+    """Return the maps of SSIM and of its contrast-structure factor (Wang et al. 2004, eq. 13).
+
+    SSIM is (2 m1 m2 + C1) / (m1^2 + m2^2 + C1), the luminance, times
+    (2 cov + C2) / (var1 + var2 + C2), contrast and structure, all within one window.
 
     Both windows are separable, so a filter is two matrix products, one from each side: exact at the
     borders, and on CPU six times as fast as pooling.
@@ -126,6 +135,7 @@ def _similarity(
 
     mean_1, mean_2 = blur(first), blur(second)
     squared_means, product = mean_1.square() + mean_2.square(), mean_1 * mean_2
+    # Within a window, variance = E[x^2] - E[x]^2; only the sum of both variances is needed.
     variances = blur(first.square() + second.square()) - squared_means
     covariance = blur(first * second) - product
     contrast = (2 * covariance + _C2) / (variances + _C2)
@@ -135,7 +145,7 @@ def _similarity(
 @cache
 def _filter(window: Window, size: int, window_size: int, device: torch.device) -> Tensor:
     """Return the matrix `(positions, size)` that filters a line of `size` pixels."""
-    with torch.inference_mode(mode=False):  # cached for all callers, those who train included
+    with torch.inference_mode(mode=False):  # cached for all callers, also for training
         if window == "uniform":
             position = torch.arange(size)
             near = (position[:, None] - position).abs() <= window_size // 2

@@ -3,49 +3,51 @@
 from __future__ import annotations
 
 from collections import OrderedDict
-from functools import partial
 
 import torch
 from torch import Generator, Tensor, nn
 
-from nas.blocks import (
+from nas.blocks import BLOCKS
+from nas.heads import HEADS
+from nas.layers import (
     ACTIVATIONS,
-    BLOCKS,
     DOWNSAMPLING,
-    HEADS,
     OPERATORS,
+    POINTWISE,
     UPSAMPLING,
+    ConvLayer,
     Crop,
-    Kit,
-    Resampling,
+    StageLayers,
     normalised,
 )
 from search_spaces.architecture import Architecture
 
+DECODER_TRANSITION = ConvLayer(1, transposed=True)
+"""The paper's dense decoder has transposed 1x1 transitions beside ordinary convolutions."""
 
-class Encoder(nn.Module):
+
+class EncoderNetwork(nn.Module):
     """Image to the mean and log-variance of its latent: stem, stages, head, two linear layers."""
 
     def __init__(self, architecture: Architecture) -> None:
         super().__init__()
-        described, activation = architecture.encoder, ACTIVATIONS[architecture.activation]
-        kit = partial(Kit, activation, OPERATORS["convolution"], partial(nn.Conv2d, kernel_size=1))
-        channels = architecture.image_channels
+        described, activation = architecture.encoder, architecture.activation
+        operator, channels = OPERATORS["convolution"], architecture.image_channels
         self.stem: nn.Module | None = None
         if width := described.stem_width:
-            self.stem = normalised(OPERATORS["convolution"](channels, width), width, activation)
+            self.stem = normalised(operator.build(channels, width), width, activation)
             channels = width
         self.stages = nn.Sequential()
         for stage in described.stages:
-            self.stages.append(
-                BLOCKS[stage.block](channels, stage, kit(DOWNSAMPLING[stage.downsampling]))
-            )
+            resampling = DOWNSAMPLING[stage.downsampling]
+            layers = StageLayers(activation, operator, POINTWISE, resampling)
+            self.stages.append(BLOCKS[stage.block](channels, stage, layers))
             channels = stage.width
-        self.head = HEADS[described.head](
-            channels, architecture.encoder_sizes[-1], described.head_width, kit(Resampling())
-        )
-        self.mean = nn.Linear(self.head.features, architecture.latent_size)
-        self.log_variance = nn.Linear(self.head.features, architecture.latent_size)
+        shape = channels, architecture.encoder_sizes[-1], described.head_width
+        self.head = HEADS[described.head](*shape, activation)
+        features = HEADS[described.head].features(*shape)
+        self.mean = nn.Linear(features, architecture.latent_size)
+        self.log_variance = nn.Linear(features, architecture.latent_size)
 
     def forward(self, images: Tensor) -> tuple[Tensor, Tensor]:
         """Return mean and log-variance, each `(batch, latent)`."""
@@ -64,26 +66,25 @@ class Reparameterise(nn.Module):
         return mean + torch.exp(0.5 * log_variance) * eps
 
 
-class Decoder(nn.Sequential):
+class DecoderNetwork(nn.Sequential):
     """Latent `(batch, latent)` to image: linear seed, stages, 3x3 output layer, sigmoid."""
 
     stages: nn.Sequential
 
     def __init__(self, architecture: Architecture) -> None:
-        described, activation = architecture.decoder, ACTIVATIONS[architecture.activation]
+        described, activation = architecture.decoder, architecture.activation
         operator = OPERATORS[described.operator]
-        # The paper's dense decoder has transposed 1x1 transitions beside ordinary convolutions.
-        transition = partial(nn.ConvTranspose2d, kernel_size=1)
         channels, stages = described.seed_width, nn.Sequential()
         sizes = architecture.decoder_sizes
         for stage, before, after in zip(described.stages, sizes, sizes[1:], strict=False):
-            kit = Kit(activation, operator, transition, UPSAMPLING[stage.upsampling])
-            built = BLOCKS[stage.block](channels, stage, kit)
+            resampling = UPSAMPLING[stage.upsampling]
+            layers = StageLayers(activation, operator, DECODER_TRANSITION, resampling)
+            built = BLOCKS[stage.block](channels, stage, layers)
             if after < 2 * before:
                 built.add_module("crop", Crop(after))
             stages.append(built)
             channels = stage.width
-        output = operator(channels, architecture.image_channels)
+        output = operator.build(channels, architecture.image_channels)
         super().__init__(
             OrderedDict(
                 seed=_seed(architecture),
@@ -103,9 +104,9 @@ class VAE(nn.Module):
     def __init__(self, architecture: Architecture) -> None:
         super().__init__()
         self.architecture = architecture
-        self.encoder = Encoder(architecture)
+        self.encoder = EncoderNetwork(architecture)
         self.reparameterise = Reparameterise()
-        self.decoder = Decoder(architecture)
+        self.decoder = DecoderNetwork(architecture)
 
     def forward(self, images: Tensor, eps: Tensor | None = None) -> tuple[Tensor, Tensor, Tensor]:
         """Return reconstruction, mean and log-variance; samples in eval mode too, like the paper.

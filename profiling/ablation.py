@@ -1,7 +1,7 @@
-"""What a model's time would be without one kind of operation: copies in which it does nothing.
+"""The time of a model without one kind of operation: copies in which that kind does nothing.
 
-The difference to the intact model is what that kind of operation costs there, launches and waits
-for memory included: an experiment instead of a model of the machine.
+The difference to the intact model is the cost of that kind of operation, including launches and
+waits for memory. It is measured by an experiment, not derived from a model of the machine.
 """
 
 from __future__ import annotations
@@ -17,12 +17,12 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from profiling.complexity import Complexity, Row, complexity
+from profiling.complexity import Complexity, ModuleCost, complexity
 from profiling.errors import ProfilingError
-from profiling.operations import Kind
+from profiling.kinds import KindGroup
 from profiling.symbolic import Example, as_args, mode_of, on_meta, tensors_in
 
-_PASS_THROUGH: tuple[Kind, ...] = ("batch_norm", "activation")
+_PASS_THROUGH: tuple[KindGroup, ...] = ("batch_norm", "activation")
 
 
 class Ready(nn.Module):
@@ -46,9 +46,9 @@ class Counts:
     bytes_moved: int
     launches: int
     calls: int
-    macs_of: Mapping[Kind, int]
-    launches_of: Mapping[Kind, int]
-    bytes_of: Mapping[Kind, int]
+    macs_of: Mapping[KindGroup, int]
+    launches_of: Mapping[KindGroup, int]
+    bytes_of: Mapping[KindGroup, int]
 
 
 class Ablation:
@@ -58,8 +58,8 @@ class Ablation:
     activations that keep the shape by `Identity`, the others by one that returns a ready tensor of
     the right shape. Those are views of one buffer, so that caches are as warm as with an allocator
     that uses memory again; it holds the model's largest output, since some operations take longer
-    on some values. Module calls remain, so Python's part in them does too. The outputs of a copy
-    mean nothing; its time does.
+    on some values. Module calls remain, so Python's part in them does too. Only the time of a
+    copy is meaningful, not its outputs.
 
     Raises:
         ProfilingError: the model cannot take the example.
@@ -70,16 +70,16 @@ class Ablation:
         self.cost: Complexity = complexity(model, on_meta(example))
 
     @cached_property
-    def kinds(self) -> frozenset[Kind]:
+    def kinds(self) -> frozenset[KindGroup]:
         """The kinds that `without` can take away from this model."""
         return frozenset(row.kind for row in self.cost.rows if self._is_leaf(row))
 
     @cached_property
     def counts(self) -> Counts:
         """What one pass does, by kind."""
-        macs: Counter[Kind] = Counter()
-        launches: Counter[Kind] = Counter()
-        moved: Counter[Kind] = Counter()
+        macs: Counter[KindGroup] = Counter()
+        launches: Counter[KindGroup] = Counter()
+        moved: Counter[KindGroup] = Counter()
         for row in self.cost.rows:
             macs[row.kind] += row.macs
             launches[row.kind] += row.launches
@@ -87,24 +87,24 @@ class Ablation:
         total = (self.cost.params, self.cost.macs, moved.total(), self.cost.launches)
         return Counts(*total, self._calls(), dict(macs), dict(launches), dict(moved))
 
-    def without(self, *kinds: Kind) -> nn.Module:
+    def without(self, *kinds: KindGroup) -> nn.Module:
         """Return a copy in evaluation mode in which operations of these kinds do nothing.
 
         Raises:
             ProfilingError: a module to be replaced is called more than once in a pass.
         """
         tensors = (*self._model.parameters(), *self._model.buffers())
-        twin = copy.deepcopy(self._model, {id(tensor): tensor for tensor in tensors}).eval()
+        ablated = copy.deepcopy(self._model, {id(tensor): tensor for tensor in tensors}).eval()
         for row in self.cost.rows:
             if row.kind in kinds and self._is_leaf(row):
-                twin = _replaced(twin, row.path, self._stand_in(row))
-        return twin
+                ablated = _replaced(ablated, row.path, self._stand_in(row))
+        return ablated
 
-    def _is_leaf(self, row: Row) -> bool:
+    def _is_leaf(self, row: ModuleCost) -> bool:
         module = self._model.get_submodule(row.path)
         return row.launches > 0 and not any(module.children())
 
-    def _stand_in(self, row: Row) -> nn.Module:
+    def _stand_in(self, row: ModuleCost) -> nn.Module:
         if row.kind in _PASS_THROUGH and row.input_shape == row.output_shape:
             return nn.Identity()
         if row.calls > 1:

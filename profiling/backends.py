@@ -19,7 +19,7 @@ from torch import Tensor, nn
 
 from profiling import engines
 from profiling.agreement import checked_error, repeatable_outputs
-from profiling.engines import Args, Run
+from profiling.engines import Args, ForwardPass
 from profiling.environment import threads as torch_threads
 from profiling.errors import ProfilingError
 from profiling.latency import (
@@ -31,6 +31,7 @@ from profiling.latency import (
     paired_ratio,
 )
 from profiling.onnx_export import missing
+from profiling.progress import Progress
 from profiling.symbolic import Example
 
 
@@ -38,7 +39,7 @@ from profiling.symbolic import Example
 class Backend:
     """A way to run a model.
 
-    `unavailable(device)` tells why it cannot be used with tensors on `device`, None where it can.
+    `unavailable(device)` returns why it cannot be used with tensors on `device`, None where it can.
     `prepare(model, args, threads)` may change the model, a private copy in evaluation mode on that
     device; it returns a callable with the model's arguments and outputs, and a remark for the
     table or "".
@@ -46,18 +47,18 @@ class Backend:
 
     about: str
     unavailable: Callable[[torch.device], str | None]
-    prepare: Callable[[nn.Module, Args, int], tuple[Run, str]]
+    prepare: Callable[[nn.Module, Args, int], tuple[ForwardPass, str]]
 
 
 @dataclass(frozen=True)
-class Prepared:
+class PreparedBackend:
     """A backend ready to run one model; `run` takes the model's arguments.
 
     `max_error` is the largest absolute difference from eager of any output element.
     """
 
     name: str
-    run: Run
+    run: ForwardPass
     max_error: float
     preparation_s: float
     note: str
@@ -104,7 +105,7 @@ def prepare_backend(
     example: Example,
     device: torch.device | str = "cpu",
     threads: int = 1,
-) -> Prepared:
+) -> PreparedBackend:
     """Make one backend ready for `model` and shapes like `example`'s, and check it against eager.
 
     Works on copies: the model, torch's thread count and the random state stay as they are.
@@ -130,7 +131,7 @@ def prepare_backend(
         except Exception as error:  # each engine raises its own
             raise ProfilingError(f"{name}: cannot run this model: {_first_line(error)}") from error
         seconds = time.perf_counter() - start
-        return Prepared(name, run, checked_error(name, run, args, expected), seconds, note)
+        return PreparedBackend(name, run, checked_error(name, run, args, expected), seconds, note)
 
 
 def compare_backends(
@@ -140,9 +141,9 @@ def compare_backends(
     config: LatencyConfig | None = None,
     device: torch.device | str = "cpu",
     *,
-    progress: Callable[[int, int], None] | None = None,
+    progress: Progress | None = None,
 ) -> tuple[BackendRow, ...]:
-    """Time the named backends (default: all) beside eager, taking turns; eager comes first.
+    """Time the named backends (default: all) in the same rounds as eager, which comes first.
 
     What cannot run here keeps its line, with the reason.
 
@@ -154,14 +155,16 @@ def compare_backends(
     for name in wanted:
         find_backend(name)
     args, total = batched(example, config.batch, device), len(wanted) + config.max_rounds
-    prepared: dict[str, Prepared | str] = {}
+    prepared: dict[str, PreparedBackend | str] = {}
     for done, name in enumerate(wanted, start=1):
         prepared[name] = _prepared_or_reason(name, model, args, device, config.threads)
         if progress:
             progress(done, total)
-    runs = {name: ready.run for name, ready in prepared.items() if isinstance(ready, Prepared)}
-    told = progress and (lambda done, _: progress(len(wanted) + done, total))
-    latencies = measure_latency(runs, args, config, device, progress=told)
+    runs = {
+        name: ready.run for name, ready in prepared.items() if isinstance(ready, PreparedBackend)
+    }
+    report = progress and (lambda done, _: progress(len(wanted) + done, total))
+    latencies = measure_latency(runs, args, config, device, progress=report)
     if progress:
         progress(total, total)
     return tuple(_row(name, ready, latencies) for name, ready in prepared.items())
@@ -236,7 +239,7 @@ def _private(model: nn.Module, device: torch.device) -> nn.Module:
 
 def _prepared_or_reason(
     name: str, model: nn.Module, args: Args, device: torch.device, threads: int
-) -> Prepared | str:
+) -> PreparedBackend | str:
     try:
         return prepare_backend(name, model, args, device, threads)
     except ProfilingError as error:
@@ -245,7 +248,7 @@ def _prepared_or_reason(
         return str(error).removeprefix(f"{name}: ")
 
 
-def _row(name: str, ready: Prepared | str, latencies: dict[str, Latency]) -> BackendRow:
+def _row(name: str, ready: PreparedBackend | str, latencies: dict[str, Latency]) -> BackendRow:
     about = BACKENDS[name].about
     if isinstance(ready, str):
         return BackendRow(name, about, reason=ready)

@@ -15,13 +15,11 @@ from functools import cached_property
 from typing import Any, Literal
 
 import torch
-from fvcore.nn import FlopCountAnalysis
 from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils.flop_counter import FlopCounterMode
 
 from profiling.errors import ProfilingError
-from profiling.operations import FREE, MACS, Kind, kind_of
+from profiling.operations import FREE, MACS, KindGroup, kind_group
 from profiling.symbolic import (
     Example,
     as_args,
@@ -36,7 +34,7 @@ Shape = tuple[int, ...]
 
 
 @dataclass(frozen=True)
-class Row:
+class ModuleCost:
     """One module's own work in one forward pass; what its children do is in their rows.
 
     `module` is its class, `kind` that of its heaviest operation. Shapes are those of its first
@@ -45,7 +43,7 @@ class Row:
 
     path: str
     module: str
-    kind: Kind
+    kind: KindGroup
     input_shape: Shape
     output_shape: Shape
     params: int
@@ -76,7 +74,7 @@ class Complexity:
     """
 
     params: int
-    rows: tuple[Row, ...]
+    rows: tuple[ModuleCost, ...]
     uncounted_ops: Mapping[str, int]
     convention: Literal["1 MAC = 1 multiply-add of a convolution or matrix product"] = field(
         default="1 MAC = 1 multiply-add of a convolution or matrix product"
@@ -112,29 +110,24 @@ class Complexity:
         """Operations launched."""
         return sum(row.launches for row in self.rows)
 
-    def under(self, path: str) -> tuple[Row, ...]:
+    def under(self, path: str) -> tuple[ModuleCost, ...]:
         """Return the rows of the module at `path` and of everything inside it."""
         return tuple(r for r in self.rows if r.path == path or r.path.startswith(path + "."))
 
 
-def complexity(model: nn.Module, example: Example, *, cross_check: bool = False) -> Complexity:
+def complexity(model: nn.Module, example: Example) -> Complexity:
     """Count what one inference pass of `model` on `example` does, without doing it.
 
     Runs a copy on the meta device: no arithmetic, no memory for activations, the model untouched.
-    A model whose forward cannot run there (it reads tensor values) is run as it is instead. With
-    `cross_check` the MACs are counted twice more, by torch's FlopCounterMode and by fvcore's trace;
-    the latter executes the model once.
+    A model whose forward cannot run there (it reads tensor values) is run as it is instead.
 
     Raises:
-        ProfilingError: the forward pass fails on this example, or the cross-check disagrees.
+        ProfilingError: the forward pass fails on this example.
     """
     try:
-        result = _count(meta_copy(model), on_meta(example))
+        return _count(meta_copy(model), on_meta(example))
     except (NotImplementedError, RuntimeError) as error:
-        result = _count_as_it_is(model, as_args(example), error)
-    if cross_check:
-        _cross_check(result, model, as_args(example))
-    return result
+        return _count_as_it_is(model, as_args(example), error)
 
 
 def _count_as_it_is(model: nn.Module, args: tuple[Tensor, ...], error: Exception) -> Complexity:
@@ -176,7 +169,7 @@ class _Tally:
     bytes_written: int = 0
     launches: int = 0
     calls: int = 0
-    heaviest: tuple[tuple[int, int], Kind] = ((-1, -1), "other")
+    heaviest: tuple[tuple[int, int], KindGroup] = ((-1, -1), "other")
 
 
 class _Counter(TorchDispatchMode):  # type: ignore[no-untyped-call]
@@ -195,7 +188,7 @@ class _Counter(TorchDispatchMode):  # type: ignore[no-untyped-call]
         for hook in self._hooks:
             hook.remove()
 
-    def rows(self) -> tuple[Row, ...]:
+    def rows(self) -> tuple[ModuleCost, ...]:
         return tuple(
             _row(path, tally)
             for path, tally in self._tallies.items()
@@ -234,14 +227,14 @@ class _Counter(TorchDispatchMode):  # type: ignore[no-untyped-call]
         tally.launches += 1
         weight = (macs, read + written)
         if weight > tally.heaviest[0]:
-            tally.heaviest = (weight, kind_of(name, args))
+            tally.heaviest = (weight, kind_group(name, args))
         if formula is None:
             self.uncounted[name] += 1
 
 
-def _row(path: str, tally: _Tally) -> Row:
+def _row(path: str, tally: _Tally) -> ModuleCost:
     own_params = sum(p.numel() for p in tally.module.parameters(recurse=False))
-    return Row(
+    return ModuleCost(
         path=path,
         module=type(tally.module).__name__,
         kind=tally.heaviest[1],
@@ -266,28 +259,3 @@ def _bytes(tensor: Tensor) -> int:
     """Count the bytes behind a tensor; an expanded dimension (stride 0) is stored once."""
     sizes = zip(tensor.shape, tensor.stride(), strict=True)
     return math.prod(n for n, stride in sizes if stride or n == 0) * tensor.element_size()
-
-
-# fvcore's total also counts normalisation and resampling, one or two per element, as if MACs.
-_FVCORE_OPERATORS = ("conv", "linear", "addmm", "matmul", "bmm")
-
-
-def _cross_check(result: Complexity, model: nn.Module, args: tuple[Tensor, ...]) -> None:
-    """Compare the total with two independent counters."""
-    with mode_of(model, training=False), torch.no_grad(), torch.random.fork_rng():
-        with FlopCounterMode(display=False) as counter:
-            model(*args)
-        analysis = FlopCountAnalysis(model, args)
-        analysis.unsupported_ops_warnings(False).uncalled_modules_warnings(False)
-        by_operator = analysis.by_operator()
-    counts = {
-        "torch FlopCounterMode / 2": counter.get_total_flops() // 2,
-        "fvcore FlopCountAnalysis": sum(by_operator[name] for name in _FVCORE_OPERATORS),
-    }
-    wrong = [f"{name} counts {macs:,}" for name, macs in counts.items() if macs != result.macs]
-    if wrong:
-        raise ProfilingError(
-            f"complexity: {type(model).__name__}: {result.macs:,} MACs counted, but "
-            + " and ".join(wrong)
-            + f" (operations left out: {', '.join(result.uncounted_ops) or 'none'})"
-        )

@@ -20,15 +20,15 @@ from profiling.folding import fold_batch_norms
 from profiling.onnx_export import onnx_model, onnxruntime_session
 
 Args = tuple[Tensor, ...]
-Run = Callable[..., Any]
+ForwardPass = Callable[..., Any]
 
 
-def as_it_is(model: nn.Module, args: Args, threads: int) -> tuple[Run, str]:
+def as_it_is(model: nn.Module, args: Args, threads: int) -> tuple[ForwardPass, str]:
     """Run the model as it is."""
     return model, ""
 
 
-def in_channels_last(model: nn.Module, args: Args, threads: int) -> tuple[Run, str]:
+def in_channels_last(model: nn.Module, args: Args, threads: int) -> tuple[ForwardPass, str]:
     """Keep channels innermost in memory; the inputs are converted at each call."""
     model = model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
 
@@ -41,7 +41,7 @@ def in_channels_last(model: nn.Module, args: Args, threads: int) -> tuple[Run, s
 _last = partial(torch.Tensor.contiguous, memory_format=torch.channels_last)
 
 
-def with_folded_norms(model: nn.Module, args: Args, threads: int) -> tuple[Run, str]:
+def with_folded_norms(model: nn.Module, args: Args, threads: int) -> tuple[ForwardPass, str]:
     """Fold BatchNorms; the remark says how many could be."""
     model, folded, total = fold_batch_norms(model)
     return model, f"{folded} of {total} BatchNorms folded"
@@ -49,7 +49,7 @@ def with_folded_norms(model: nn.Module, args: Args, threads: int) -> tuple[Run, 
 
 def compiled(
     model: nn.Module, args: Args, threads: int, engine: str = "inductor"
-) -> tuple[Run, str]:
+) -> tuple[ForwardPass, str]:
     """Compile the whole pass or fail: a part left eager would not be what the table says.
 
     Compiled code hangs on a function's code object, of which torch allows only a few variants
@@ -62,17 +62,17 @@ def compiled(
     own = types.FunctionType(
         forward.__code__.replace(), globals(), "forward", None, forward.__closure__
     )
-    run: Run = torch.compile(own, fullgraph=True, dynamic=False, backend=engine)
+    run: ForwardPass = torch.compile(own, fullgraph=True, dynamic=False, backend=engine)
     return run, ""
 
 
-def in_onnxruntime(model: nn.Module, args: Args, threads: int) -> tuple[Run, str]:
+def in_onnxruntime(model: nn.Module, args: Args, threads: int) -> tuple[ForwardPass, str]:
     """Convert to ONNX, run in ONNX Runtime."""
     content = onnx_model(model, args).SerializeToString()
     return _structured(onnxruntime_session(content, threads), model, args), ""
 
 
-def in_openvino(model: nn.Module, args: Args, threads: int) -> tuple[Run, str]:
+def in_openvino(model: nn.Module, args: Args, threads: int) -> tuple[ForwardPass, str]:
     """Convert to ONNX, run in OpenVINO."""
     import openvino
 
@@ -94,13 +94,13 @@ def in_openvino(model: nn.Module, args: Args, threads: int) -> tuple[Run, str]:
     return _structured(run, model, args), ""
 
 
-def _structured(run: Run, model: nn.Module, args: Args) -> Run:
+def _structured(run: ForwardPass, model: nn.Module, args: Args) -> ForwardPass:
     """Give a flat list of outputs the structure that the model's outputs have."""
     structure = tree_flatten(model(*(arg.clone() for arg in args)))[1]
     return lambda *args: tree_unflatten(run(*args), structure)
 
 
-def on_cuda(model: nn.Module, args: Args, threads: int) -> tuple[Run, str]:
+def on_cuda(model: nn.Module, args: Args, threads: int) -> tuple[ForwardPass, str]:
     """Run on the CUDA device what comes from, and goes back to, the CPU."""
     model = model.cuda()
 
@@ -112,7 +112,7 @@ def on_cuda(model: nn.Module, args: Args, threads: int) -> tuple[Run, str]:
     return run, "with copies to the device and back"
 
 
-def as_cuda_graph(model: nn.Module, args: Args, threads: int) -> tuple[Run, str]:
+def as_cuda_graph(model: nn.Module, args: Args, threads: int) -> tuple[ForwardPass, str]:
     """Capture one pass as a CUDA graph and replay it."""
     model, inputs = model.cuda(), [arg.cuda() for arg in args]
     graph, aside = torch.cuda.CUDAGraph(), torch.cuda.Stream()  # type: ignore[no-untyped-call]

@@ -22,7 +22,7 @@ class Environment(BaseModel):
     """A machine and its settings, as far as they change how long an operation takes.
 
     `cores` are those this process may run on; `governor` (CPU frequency policy) is None where the
-    system does not tell; `cuda` is torch's CUDA version on a CUDA device, else None.
+    system does not report it; `cuda` is torch's CUDA version on a CUDA device, else None.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -132,7 +132,7 @@ def _cores() -> int:
 
 
 def _cpu_model() -> str:
-    """Return the CPU's marketing name, or its architecture where the system does not tell."""
+    """Return the CPU's marketing name, or its architecture where the system reports none."""
     if _CPUINFO.exists():
         for line in _CPUINFO.read_text().splitlines():
             if line.startswith("model name"):

@@ -13,7 +13,7 @@ def fold_batch_norms(model: nn.Module) -> tuple[nn.Module, int, int]:
     """Return a copy without the BatchNorms that directly follow a convolution or linear layer.
 
     Their scale and shift move into that layer's weights, where it feeds nothing else. The second
-    and third values tell how many were folded, and how many there were. The copy is in evaluation
+    and third values are how many were folded, and how many there were. The copy is in evaluation
     mode; after a linear layer, features are taken to be `(batch, features)`.
 
     Raises:

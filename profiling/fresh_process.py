@@ -17,8 +17,8 @@ from typing import Any, Self
 
 from profiling.allocator import tune_allocator
 from profiling.errors import ProfilingError
+from profiling.progress import Progress
 
-Progress = Callable[[int, int], None]
 _PATIENCE_S = 5.0
 
 

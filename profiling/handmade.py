@@ -15,7 +15,7 @@ Values = Mapping[str, int]
 
 
 @dataclass(frozen=True)
-class Kind:
+class LayerType:
     """A kind of layer: how to build it from its values, and the values it has by default."""
 
     build: Callable[[Values], nn.Module]
@@ -71,23 +71,23 @@ _ACTIVATIONS: Mapping[str, Callable[[], nn.Module]] = {
 }
 
 
-def _activation(make: Callable[[], nn.Module]) -> Kind:
-    return Kind(lambda v: make(), {}, _CHANNELS)
+def _activation(make: Callable[[], nn.Module]) -> LayerType:
+    return LayerType(lambda v: make(), {}, _CHANNELS)
 
 
-KINDS: Mapping[str, Kind] = {
-    "conv": Kind(_conv, {**_KERNEL, "groups": 1}),
-    "dsconv": Kind(_separable, _KERNEL),
-    "depthwise": Kind(_depthwise, _KERNEL, _CHANNELS),
-    "pointwise": Kind(_pointwise, {}),
-    "convtranspose": Kind(_transposed, {**_KERNEL, "groups": 1}),
-    "linear": Kind(lambda v: nn.Linear(v["in"], v["out"]), {}, ("in", "out")),
-    "batchnorm": Kind(lambda v: nn.BatchNorm2d(v["in"]), {}, _CHANNELS),
-    "cat": Kind(lambda v: Cat(), {}),
-    "maxpool": Kind(lambda v: nn.MaxPool2d(v["kernel"]), {"kernel": 2}, _CHANNELS),
-    "avgpool": Kind(lambda v: nn.AvgPool2d(v["kernel"]), {"kernel": 2}, _CHANNELS),
-    "globalpool": Kind(lambda v: nn.AdaptiveAvgPool2d(1), {}, _CHANNELS),
-    "upsample": Kind(lambda v: nn.Upsample(scale_factor=v["scale"]), {"scale": 2}, _CHANNELS),
+LAYER_TYPES: Mapping[str, LayerType] = {
+    "conv": LayerType(_conv, {**_KERNEL, "groups": 1}),
+    "dsconv": LayerType(_separable, _KERNEL),
+    "depthwise": LayerType(_depthwise, _KERNEL, _CHANNELS),
+    "pointwise": LayerType(_pointwise, {}),
+    "convtranspose": LayerType(_transposed, {**_KERNEL, "groups": 1}),
+    "linear": LayerType(lambda v: nn.Linear(v["in"], v["out"]), {}, ("in", "out")),
+    "batchnorm": LayerType(lambda v: nn.BatchNorm2d(v["in"]), {}, _CHANNELS),
+    "cat": LayerType(lambda v: Cat(), {}),
+    "maxpool": LayerType(lambda v: nn.MaxPool2d(v["kernel"]), {"kernel": 2}, _CHANNELS),
+    "avgpool": LayerType(lambda v: nn.AvgPool2d(v["kernel"]), {"kernel": 2}, _CHANNELS),
+    "globalpool": LayerType(lambda v: nn.AdaptiveAvgPool2d(1), {}, _CHANNELS),
+    "upsample": LayerType(lambda v: nn.Upsample(scale_factor=v["scale"]), {"scale": 2}, _CHANNELS),
     **{name: _activation(make) for name, make in _ACTIVATIONS.items()},
 }
 
@@ -124,7 +124,7 @@ class HandmadeLayer:
         """
         try:
             with torch.device(device):
-                module = KINDS[self.kind].build(self.values)
+                module = LAYER_TYPES[self.kind].build(self.values)
                 return module, tuple(torch.rand(shape) for shape in self.input_shapes)
         except (ValueError, RuntimeError) as error:
             raise ProfilingError(f"layer {str(self)!r}: {error}") from error
@@ -163,8 +163,8 @@ def parse_layer(text: str) -> HandmadeLayer:
         ProfilingError: unknown kind or key, a value missing or not a positive whole number.
     """
     kind, *pairs = text.split() or [""]
-    _require_known(kind, KINDS, f"layer {text!r}: kind")
-    known = KINDS[kind]
+    _require_known(kind, LAYER_TYPES, f"layer {text!r}: kind")
+    known = LAYER_TYPES[kind]
     values: dict[str, int | None] = {**dict.fromkeys(known.required), **known.defaults, "batch": 1}
     for pair in pairs:
         key, _, value = pair.partition("=")

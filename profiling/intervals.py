@@ -1,4 +1,4 @@
-"""Robust statistics of timings: medians, their intervals, and whether samples hang together."""
+"""Robust statistics of timings: medians, their intervals, spread and autocorrelation."""
 
 from __future__ import annotations
 
@@ -31,10 +31,10 @@ class Interval(NamedTuple):
 def median_interval(samples: Sequence[float], seed: int = 0) -> Interval:
     """Return the median's 95 % bootstrap interval; infinite for fewer than two samples.
 
-    Samples that follow one another must be given in order: where neighbours resemble each other,
-    whole blocks are drawn (circular block bootstrap, Politis and Romano 1992), since drawing them
-    one by one would promise more than they tell. Small samples get the wider quantiles of the
-    expanded percentile interval (Hesterberg 2015).
+    Samples that follow one another must be given in order. Where they are autocorrelated, whole
+    blocks are drawn (circular block bootstrap, Politis and Romano 1992): drawing them one by one
+    would give an interval that is too narrow. Small samples get the wider quantiles of the expanded
+    percentile interval (Hesterberg 2015).
     """
     if len(samples) < 2:
         return Interval(float("-inf"), float("inf"))
@@ -48,7 +48,7 @@ def median_interval(samples: Sequence[float], seed: int = 0) -> Interval:
 def block_length(samples: Sequence[float] | npt.NDArray[np.float64]) -> int:
     """Return how many neighbours to draw together: 1 unless samples are autocorrelated.
 
-    Ranks are compared, so that one stray sample does not hide the correlation of the others; the
+    Ranks are compared, so that one outlier does not hide the correlation of the others; the
     length is the usual cube root of the number of samples.
     """
     count = len(samples)
@@ -69,7 +69,12 @@ def relative_iqr(samples: Sequence[float]) -> float:
 
 @cache
 def _tail(count: int) -> float:
-    """Return the quantile at which a 95 % percentile interval of `count` samples begins."""
+    """Return the quantile at which a 95 % percentile interval of `count` samples begins.
+
+    The expanded percentile (Hesterberg 2015): Phi(-sqrt(n / (n - 1)) t_{n-1, 0.975}).
+    A plain percentile bootstrap is too narrow twice over: its variance has n in the denominator
+    instead of n - 1, and it uses the normal quantile instead of Student's t.
+    """
     from scipy.special import ndtr, stdtrit
 
     return float(ndtr(-math.sqrt(count / (count - 1)) * stdtrit(count - 1, 0.975)))

@@ -1,6 +1,7 @@
 """How long a forward pass takes, measured so that two models can be compared.
 
-The models take turns in shuffled rounds, so that a slow moment of the machine hits all of them.
+Each round times every model once, in shuffled order, so that a slow moment of the machine affects
+all of them.
 Raw samples are kept; medians, intervals and the verdict are derived from them. `paired` builds on
 this what a comparison with a reference needs.
 """
@@ -24,6 +25,7 @@ from profiling.environment import Environment, fingerprint
 from profiling.errors import ProfilingError
 from profiling.intervals import Interval, median_interval, relative_iqr
 from profiling.load import Load, LoadWatch
+from profiling.progress import Progress
 from profiling.symbolic import Example, as_args
 from profiling.timing import Sample, Timer, measuring, timer_for
 
@@ -62,8 +64,8 @@ class LatencyConfig(BaseModel):
 
 
 @dataclass(frozen=True)
-class Subject:
-    """What was timed; `repeats` passes make one sample.
+class TimedModel:
+    """The model that was timed and how it was run; `repeats` passes make one sample.
 
     `digest` identifies the model beyond its name, where the caller has such a thing; `backend` is
     what ran it.
@@ -87,7 +89,7 @@ class Subject:
 class Latency:
     """The samples of one subject, one per round, with where and when they were taken."""
 
-    subject: Subject
+    subject: TimedModel
     environment: Environment
     samples: tuple[Sample, ...]
     warmup_ms: tuple[float, ...] = field(repr=False, default=())
@@ -170,9 +172,9 @@ def measure_latency(
     device: torch.device | str = "cpu",
     *,
     enough: Callable[[Mapping[str, list[float]]], bool] | None = None,
-    progress: Callable[[int, int], None] | None = None,
+    progress: Progress | None = None,
 ) -> dict[str, Latency]:
-    """Time one inference pass of each model, taking turns.
+    """Time one inference pass of each model, interleaved in rounds.
 
     Modules are timed in evaluation mode under `inference_mode` and get their mode back. `example`
     has either `config.batch` items or one, which is then repeated. Thread count, random state and
@@ -198,7 +200,7 @@ def measure_latency(
     shapes, dtype = tuple(tuple(arg.shape) for arg in args), str(args[0].dtype)
     return {
         name: Latency(
-            Subject(name, shapes, dtype, config.threads, repeats[name]),
+            TimedModel(name, shapes, dtype, config.threads, repeats[name]),
             where,
             tuple(samples[name]),
             tuple(warmups[name]),
@@ -273,7 +275,7 @@ def _rounds(
     timed: Mapping[str, Callable[[], Sample]],
     config: LatencyConfig,
     enough: Callable[[Mapping[str, list[float]]], bool],
-    progress: Callable[[int, int], None] | None,
+    progress: Progress | None,
 ) -> dict[str, list[Sample]]:
     """Take one sample of each per shuffled round, until precise enough or out of allowance."""
     shuffle = random.Random(config.seed).shuffle
@@ -289,7 +291,9 @@ def _rounds(
         out_of_time = done >= 2 and spent_ms >= 1000 * config.max_s
         if out_of_time or (done >= due and enough(_walls(samples))):
             break
-        if done >= due:  # who looks at an interval often stops at one that is narrow by chance
+        # Checking after every round would stop at intervals that are narrow by chance (optional
+        # stopping), so the next check comes a quarter later.
+        if done >= due:
             due = math.ceil(done * 1.25)
     return samples
 

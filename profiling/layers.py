@@ -1,8 +1,8 @@
 """Where the time of a forward pass goes: one table of every module's cost, time and bound.
 
-The headline latency is of the model as it is. Beside it, taking turns with it, runs a copy that
-shares its tensors and notes when each module starts and stops; the table says how much of the
-headline its rows explain, and by how much taking notes slowed the pass down.
+The headline latency is of the model as it is. In the same rounds a copy is timed which shares its
+tensors and notes when each module starts and stops. The table says how much of the headline its
+rows explain, and by how much taking notes slowed the pass down.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import nn
 
-from profiling.complexity import Complexity, Row, complexity
+from profiling.complexity import Complexity, ModuleCost, complexity
 from profiling.intervals import relative_iqr
 from profiling.latency import (
     Latency,
@@ -30,6 +30,7 @@ from profiling.latency import (
 )
 from profiling.memory import require_memory
 from profiling.notes import Notes, Pass, middle_half, note_cost_ms, outside_ms
+from profiling.progress import Progress
 from profiling.roofline import Bound, Peaks, measure_peaks
 from profiling.symbolic import Example, on_meta
 
@@ -40,14 +41,14 @@ OUTSIDE = "(outside modules)"
 
 
 @dataclass(frozen=True)
-class Layer:
+class TimedLayer:
     """One module's own cost and time; what its children do is in their rows.
 
     `time_ms` is the mean over the middle half of the passes, ordered by their total: robust like a
     median, and yet the rows add up. `times_ms` has every pass.
     """
 
-    cost: Row
+    cost: ModuleCost
     time_ms: float
     times_ms: tuple[float, ...]
     bound: Bound  # the peak that allows least
@@ -57,7 +58,7 @@ class Layer:
     def attained(self) -> float:
         """Share of the binding peak reached: the least time it allows over the time taken.
 
-        Far below 1 where work is of another sort than the peak's: exponentials, small kernels.
+        Far below 1 where the work differs from the peak's: exponentials, small kernels.
         """
         return self.limit_ms / self.time_ms if self.time_ms else 0.0
 
@@ -77,22 +78,22 @@ class Layer:
         return self.cost.bytes_moved / self.time_ms / 1e6 if self.time_ms else 0.0
 
 
-def part_of(layer: Layer) -> str:
+def part_name(layer: TimedLayer) -> str:
     """Name the top-level part a layer is in: the first component of its path."""
     return layer.cost.path.partition(".")[0]
 
 
-def stage_of(layer: Layer) -> str:
+def stage_path(layer: TimedLayer) -> str:
     """Name the stage a layer is in: its path up to the first number, or two components of it."""
     names = layer.cost.path.split(".")
     numbered = next((i for i, name in enumerate(names) if name.isdigit()), 1)
     return ".".join(names[: numbered + 1])
 
 
-GROUPS: Mapping[str, Callable[[Layer], str]] = {
+GROUPINGS: Mapping[str, Callable[[TimedLayer], str]] = {
     "kind": lambda layer: layer.cost.kind,
-    "part": part_of,
-    "stage": stage_of,
+    "part": part_name,
+    "stage": stage_path,
     "bound": lambda layer: layer.bound,
 }
 
@@ -105,7 +106,7 @@ class LayerTable:
     the time spent between modules (freeing activations, Python), without the cost of taking notes.
     """
 
-    layers: tuple[Layer, ...]
+    layers: tuple[TimedLayer, ...]
     outside_ms: float
     latency: Latency
     instrumented: Latency
@@ -136,15 +137,15 @@ class LayerTable:
         outside = self._outside(path=OUTSIDE, module="", kind="outside")
         return pd.DataFrame([*lines, outside], columns=list(COLUMNS))
 
-    def grouped(self, by: str | Callable[[Layer], str]) -> pd.DataFrame:
+    def grouped(self, by: str | Callable[[TimedLayer], str]) -> pd.DataFrame:
         """Return sums by "kind", "part", "stage", "bound", or by any name given to a layer.
 
         The line for what is outside stays, so that the shares add up as in `frame`.
         """
         import pandas as pd
 
-        key = GROUPS[by] if isinstance(by, str) else by
-        groups: dict[str, list[Layer]] = {}
+        key = GROUPINGS[by] if isinstance(by, str) else by
+        groups: dict[str, list[TimedLayer]] = {}
         for layer in self.layers:
             groups.setdefault(key(layer), []).append(layer)
         lines = [_sum(name, group, self.latency.median_ms) for name, group in groups.items()]
@@ -195,7 +196,7 @@ GROUP_COLUMNS = (
 )
 
 
-def _line(layer: Layer, total_ms: float) -> dict[str, Any]:
+def _line(layer: TimedLayer, total_ms: float) -> dict[str, Any]:
     fields = {name: getattr(layer.cost, name, None) for name in COLUMNS}
     measured = ("time_ms", "spread", "gflop_s", "gb_s", "bound", "attained")
     return (
@@ -205,7 +206,7 @@ def _line(layer: Layer, total_ms: float) -> dict[str, Any]:
     )
 
 
-def _sum(name: str, layers: Sequence[Layer], total_ms: float) -> dict[str, Any]:
+def _sum(name: str, layers: Sequence[TimedLayer], total_ms: float) -> dict[str, Any]:
     time_ms = sum(layer.time_ms for layer in layers)
     sums = {count: sum(getattr(layer.cost, count) for layer in layers) for count in COUNTS}
     rate = 1 / time_ms / 1e6 if time_ms else 0.0
@@ -226,7 +227,7 @@ def profile_layers(
     device: torch.device | str = "cpu",
     *,
     peaks: Peaks | None = None,
-    progress: Callable[[int, int], None] | None = None,
+    progress: Progress | None = None,
 ) -> LayerTable:
     """Time every module of one inference pass and join the times with what each one does.
 
@@ -255,12 +256,12 @@ def profile_layers(
     )
 
 
-def _layers(cost: Complexity, passes: Sequence[Pass], peaks: Peaks) -> tuple[Layer, ...]:
+def _layers(cost: Complexity, passes: Sequence[Pass], peaks: Peaks) -> tuple[TimedLayer, ...]:
     middle = middle_half(passes)
     layers = []
     for i, row in enumerate(cost.rows):
         bound, limit_ms = peaks.bound(2 * row.macs, row.bytes_moved, row.launches)
         time_ms = mean(taken.own_ms[i] for taken in middle)
         times_ms = tuple(taken.own_ms[i] for taken in passes)
-        layers.append(Layer(row, time_ms, times_ms, bound, limit_ms))
+        layers.append(TimedLayer(row, time_ms, times_ms, bound, limit_ms))
     return tuple(layers)

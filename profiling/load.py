@@ -19,7 +19,7 @@ MAX_STOLEN = 0.05
 """Share of the machine's core time that a hypervisor may give to somebody else."""
 
 SHORTEST_S = 0.2
-"""Shorter spans tell nothing: the kernel counts busy time in ticks of 10 ms."""
+"""Shorter spans are not judged: the kernel counts busy time in ticks of 10 ms."""
 
 
 @dataclass(frozen=True)
@@ -30,7 +30,7 @@ class Load:
         span_s: Its length.
         others: Mean share of all cores that other processes kept busy, 0 to 1.
         stolen: Mean share of all cores that the hypervisor took away, 0 to 1.
-        clock_mhz: The device's clock at the end of the span; None where it is not told.
+        clock_mhz: The device's clock at the end of the span; None where it is unknown.
     """
 
     span_s: float
@@ -52,7 +52,7 @@ class Load:
 
 
 class LoadWatch:
-    """Watches the machine while `running`; afterwards `load` tells what it saw."""
+    """Watches the machine while `running`; afterwards `load` has what it saw."""
 
     def __init__(self, device: torch.device | str = "cpu") -> None:
         self._device = torch.device(device)
@@ -83,7 +83,7 @@ def _busy_s(process: psutil.Process) -> tuple[float, float]:
 
 
 def clock_mhz(device: torch.device) -> float | None:
-    """Return the clock of a device's arithmetic in MHz as it runs now; None if it is not told."""
+    """Return the clock of a device's arithmetic in MHz as it runs now; None if it is unknown."""
     if device.type == "cuda":
         return _cuda_clock_mhz(device.index or 0)
     frequency = psutil.cpu_freq() if hasattr(psutil, "cpu_freq") else None

@@ -25,50 +25,14 @@ def peak_memory_bytes(
 
     Inference counts parameters, buffers, the example and every activation while it lives. Training
     adds what autograd saves, the gradients, and `moments` optimiser tensors per parameter (Adam: 2)
-    for a step whose loss is the sum of the outputs. Not counted: the scratch space of kernels,
-    the allocator's fragmentation, and torch itself (`measured_peak_bytes` sees the first two).
+    for a step whose loss is the sum of the outputs. The scratch space of kernels, the allocator's
+    fragmentation and torch itself are not counted.
     """
-    twin, args = meta_copy(model), on_meta(example)
-    ledger = _Ledger([*twin.parameters(), *twin.buffers(), *args])
-    with mode_of(twin, training), torch.set_grad_enabled(training), ledger:
-        _step(twin, args, training)
-    return ledger.peak_bytes + (_moment_bytes(twin, moments) if training else 0)
-
-
-def measured_peak_bytes(
-    model: nn.Module, example: Example, *, training: bool = False, moments: int = _ADAM_MOMENTS
-) -> int:
-    """Return the peak that CUDA's allocator saw in a real pass; the same inclusions as above.
-
-    Model and example must be on one CUDA device; elsewhere `peak_memory_bytes` is what there is.
-    Other live tensors of the process are not counted. Gradients are handed back as they were.
-    """
-    args = as_args(example)
-    device = args[0].device
-    before = {p: p.grad for p in model.parameters()}
-    buffers = [(buffer, buffer.clone()) for buffer in model.buffers()]
-    own = _total_bytes([*model.parameters(), *model.buffers(), *args])
-    torch.cuda.synchronize(device)
-    start = torch.cuda.memory_allocated(device)
-    torch.cuda.reset_peak_memory_stats(device)
-    try:
-        for parameter in before:
-            parameter.grad = None
-        with (
-            mode_of(model, training),
-            torch.set_grad_enabled(training),
-            torch.random.fork_rng(devices=[device]),
-        ):
-            _step(model, args, training)
-        torch.cuda.synchronize(device)
-        peak = torch.cuda.max_memory_allocated(device) - start + own
-    finally:
-        for parameter, grad in before.items():
-            parameter.grad = grad
-        with torch.no_grad():
-            for buffer, value in buffers:
-                buffer.copy_(value)
-    return peak + (_moment_bytes(model, moments) if training else 0)
+    copied, args = meta_copy(model), on_meta(example)
+    ledger = _Ledger([*copied.parameters(), *copied.buffers(), *args])
+    with mode_of(copied, training), torch.set_grad_enabled(training), ledger:
+        _step(copied, args, training)
+    return ledger.peak_bytes + (_moment_bytes(copied, moments) if training else 0)
 
 
 def require_memory(

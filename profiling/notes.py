@@ -35,23 +35,38 @@ def outside_ms(passes: Sequence[Pass]) -> float:
 
 
 class Notes:
-    """A copy of a model, sharing its tensors, that notes when each watched module runs."""
+    """A copy of a model, sharing its tensors, that notes when each watched module runs.
 
-    def __init__(self, model: nn.Module, paths: Sequence[str], device: torch.device) -> None:
+    Args:
+        model: The model to copy.
+        paths: The modules to watch.
+        device: Where the model is; its clock is used unless `cpu_time`.
+        cpu_time: Note the CPU time of the calling thread instead, which has to do all the work:
+            where cores are busy, long operations wait more of the wall time than short ones.
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        paths: Sequence[str],
+        device: torch.device,
+        *,
+        cpu_time: bool = False,
+    ) -> None:
         tensors = (*model.parameters(), *model.buffers())
-        self._twin = copy.deepcopy(model, {id(tensor): tensor for tensor in tensors}).eval()
+        self._copy = copy.deepcopy(model, {id(tensor): tensor for tensor in tensors}).eval()
         self._paths = paths
-        self._stamp, self._elapsed_ms = _clock(device)
+        self._stamp, self._elapsed_ms = _clock(device, cpu_time=cpu_time)
         self._events: list[Any] = []
         self._taken: list[list[Any]] = []
         for index, path in enumerate(paths):
-            self._watch(self._twin.get_submodule(path), index)
+            self._watch(self._copy.get_submodule(path), index)
 
     def __call__(self, *args: Any) -> Any:
         """Run one pass and take notes of it; what they say is worked out later, by `passes`."""
         self._events.clear()
         start = self._stamp()
-        output = self._twin(*args)
+        output = self._copy(*args)
         self._taken.append([start, *self._events, self._stamp()])
         return output
 
@@ -95,10 +110,13 @@ class Notes:
         return Pass(self._elapsed_ms(taken[0], taken[-1]), tuple(own))
 
 
-def _clock(device: torch.device) -> tuple[Callable[[], Any], Callable[[Any, Any], float]]:
+def _clock(
+    device: torch.device, *, cpu_time: bool
+) -> tuple[Callable[[], Any], Callable[[Any, Any], float]]:
     """Return how to take the time in the order of the device's work, and the ms between two."""
     if device.type != "cuda":
-        return time.perf_counter_ns, lambda start, stop: (stop - start) / 1e6
+        clock = time.thread_time_ns if cpu_time else time.perf_counter_ns
+        return clock, lambda start, stop: (stop - start) / 1e6
 
     def stamp() -> torch.cuda.Event:
         event = torch.cuda.Event(enable_timing=True)  # type: ignore[no-untyped-call]

@@ -9,7 +9,7 @@ from typing import Any, Literal
 from fvcore.nn.jit_handles import conv_flop_count
 from torch import Tensor
 
-Kind = Literal[
+KindGroup = Literal[
     "convolution",
     "depthwise",
     "pointwise",
@@ -64,7 +64,7 @@ _RESAMPLING = (
     *("upsample_nearest2d", "_upsample_nearest_exact2d", "upsample_bilinear2d"),
     *("upsample_bicubic2d", "pixel_shuffle", "pixel_unshuffle"),
 )
-_KINDS: dict[str, Kind] = {
+_KINDS: dict[str, KindGroup] = {
     **dict.fromkeys(_PRODUCTS, "linear"),
     **dict.fromkeys(_BATCH_NORMS, "batch_norm"),
     **dict.fromkeys(_ACTIVATIONS, "activation"),
@@ -73,7 +73,7 @@ _KINDS: dict[str, Kind] = {
 }
 
 
-def kind_of(name: str, args: Any) -> Kind:
+def kind_group(name: str, args: Any) -> KindGroup:
     """Return the kind of one operation, named as in torch's schema, from its arguments."""
     short = name.removeprefix("aten::")
     if short in ("convolution", "_convolution"):
@@ -81,7 +81,7 @@ def kind_of(name: str, args: Any) -> Kind:
     return _KINDS.get(short, "other")
 
 
-def _convolution_kind(weight: Tensor, groups: int) -> Kind:
+def _convolution_kind(weight: Tensor, groups: int) -> KindGroup:
     """Depthwise: one channel per group. Pointwise: a 1x1 kernel, dense or grouped."""
     if groups > 1 and weight.shape[1] == 1:
         return "depthwise"

@@ -1,9 +1,10 @@
 """A model's latency beside a reference's: their ratio, how sure it is, and whether to trust it.
 
-A machine changes speed within minutes, a ratio of two models that take turns hardly does. A twin of
-the reference, identical to it, takes its turns as well. The two tell which rounds ran at the
-machine's quiet speed, which alone count; and where they differ in these, something other than the
-models makes a difference.
+A machine changes its speed within minutes; the ratio of two models timed in the same rounds hardly
+changes. A twin of the reference, an identical copy, is timed in every round as well (an A/A
+control). From the reference and its twin follow the rounds that ran at the machine's quiet speed;
+only these count. Where the two differ even there, something other than the models makes a
+difference, and the measurement counts as contended.
 """
 
 from __future__ import annotations
@@ -34,27 +35,28 @@ from profiling.latency import (
     measure_latency,
     paired_ratio,
 )
+from profiling.progress import Progress
 from profiling.quiet import QuietSpeed, quiet_rounds, speed_of
 from profiling.symbolic import Example
 
 TWIN = "twin"
 
 TWIN_MARGIN = 0.01
-"""What a twin's interval may stay away from 1 before the pair counts as disturbed."""
+"""How far from 1 the interval of the twin's ratio may lie before a measurement is contended."""
 
 FEWEST_ROUNDS = 8
-"""Where fewer rounds were quiet than this, all of them have to do."""
+"""With fewer quiet rounds than this, all rounds count."""
 
 
 @dataclass(frozen=True)
-class Turns:
-    """Models that took turns with a reference and its twin.
+class InterleavedLatencies:
+    """Latencies of models that were timed in the same rounds as a reference and its twin.
 
     Attributes:
         taken: Every sample, by name; one name is `twin`.
         reference: The name of what the twin is a copy of.
         quiet_ms: What a pass of the twin takes at the machine's quiet speed.
-        least: Quiet rounds that it takes to trust the measurement.
+        least: Quiet rounds that the measurement needs in order to be trusted.
     """
 
     taken: Mapping[str, Latency]
@@ -135,43 +137,43 @@ class Turns:
 class PairedLatency:
     """A candidate beside a reference, and how many measurements it took to get it undisturbed."""
 
-    turns: Turns
+    interleaved: InterleavedLatencies
     attempts: int = 1
 
     @cached_property
     def candidate(self) -> Latency:
         """The candidate's latency over the rounds that count."""
-        return self.turns.counted("candidate")
+        return self.interleaved.counted("candidate")
 
     @cached_property
     def reference(self) -> Latency:
         """The reference's latency over the rounds that count."""
-        return self.turns.counted("reference")
+        return self.interleaved.counted("reference")
 
     @cached_property
     def replayed(self) -> Latency | None:
         """The candidate as a replayed CUDA graph; None elsewhere."""
-        return self.turns.counted("graph") if "graph" in self.turns.taken else None
+        return self.interleaved.counted("graph") if "graph" in self.interleaved.taken else None
 
     @cached_property
     def ratio(self) -> Ratio:
         """How many times as long the candidate takes as the reference."""
-        return self.turns.ratio("candidate")
+        return self.interleaved.ratio("candidate")
 
     @cached_property
     def twin_ratio(self) -> Ratio:
         """The same of the reference's twin: 1, unless something disturbed the measurement."""
-        return self.turns.ratio(TWIN)
+        return self.interleaved.ratio(TWIN)
 
     @property
     def contention(self) -> tuple[str, ...]:
         """Signs that something else disturbed the measurement; empty when it was quiet."""
-        return self.turns.contention
+        return self.interleaved.contention
 
     @property
     def contended(self) -> bool:
         """Whether any sign of contention was seen."""
-        return self.turns.contended
+        return self.interleaved.contended
 
 
 def compare_latency(
@@ -185,7 +187,7 @@ def compare_latency(
     quiet: QuietSpeed | None = None,
     alone: Callable[[], AbstractContextManager[None]] = nullcontext,
 ) -> PairedLatency:
-    """Time a candidate in turn with a reference and the reference's twin, as `take_turns` does.
+    """Time a candidate in the same rounds as a reference and its twin, by `measure_interleaved`.
 
     On CUDA the candidate is also timed as a replayed graph.
 
@@ -206,7 +208,7 @@ def compare_latency(
     models: dict[str, Model] = {"candidate": candidate, "reference": reference}
     if device.type == "cuda" and isinstance(candidate, nn.Module):
         models["graph"] = _graph(candidate, example, config, device)
-    turns, attempts = take_turns(
+    interleaved, attempts = measure_interleaved(
         models, "reference", example, config, device, quiet=quiet, alone=alone
     )
     of = {"candidate": digests[0], "graph": digests[0]}
@@ -219,12 +221,12 @@ def compare_latency(
                 backend="cuda_graph" if name == "graph" else "eager",
             ),
         )
-        for name, one in turns.taken.items()
+        for name, one in interleaved.taken.items()
     }
-    return PairedLatency(replace(turns, taken=named), attempts)
+    return PairedLatency(replace(interleaved, taken=named), attempts)
 
 
-def take_turns(
+def measure_interleaved(
     models: Mapping[str, Model],
     reference: str,
     example: Example,
@@ -233,9 +235,9 @@ def take_turns(
     *,
     quiet: QuietSpeed | None = None,
     alone: Callable[[], AbstractContextManager[None]] = nullcontext,
-    progress: Callable[[int, int], None] | None = None,
-) -> tuple[Turns, int]:
-    """Time models in turn with a twin of one of them; return the turns and the attempts it took.
+    progress: Progress | None = None,
+) -> tuple[InterleavedLatencies, int]:
+    """Time models in the same rounds as a twin of one of them; also return the attempts needed.
 
     Rounds are added until, over those at the machine's quiet speed, of which there are at least
     `config.min_rounds`, the 95 % interval of each model's ratio to the reference is within
@@ -248,14 +250,16 @@ def take_turns(
     # copies.
     copies = {name: _copied(model) for name, model in {**models, TWIN: models[reference]}.items()}
     enough = partial(_settled, reference=reference, quiet=quiet, config=config)
-    best: Turns | None = None
+    best: InterleavedLatencies | None = None
     for attempt in range(1, config.attempts + 1):
         with alone():
             taken = measure_latency(
                 copies, example, config, device, enough=enough, progress=progress
             )
         quiet.note(taken[TWIN].samples_ms)
-        found = Turns(taken, reference, _quiet_ms(taken[TWIN].samples_ms, quiet), config.min_rounds)
+        found = InterleavedLatencies(
+            taken, reference, _quiet_ms(taken[TWIN].samples_ms, quiet), config.min_rounds
+        )
         if not found.contended:
             return found, attempt
         best = found if best is None or found.quiet_count > best.quiet_count else best

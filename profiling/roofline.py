@@ -16,6 +16,7 @@ import torch
 from pydantic import BaseModel, ConfigDict
 
 from profiling.environment import Environment, convolution_precision, fingerprint
+from profiling.progress import Progress
 from profiling.timing import Timer, measuring, timer_for
 
 Bound = Literal["compute", "memory", "launch"]
@@ -77,11 +78,11 @@ def measure_peaks(
     thread_count: int = 1,
     device: torch.device | str = "cpu",
     *,
-    progress: Callable[[int, int], None] | None = None,
+    progress: Progress | None = None,
 ) -> Peaks:
     """Measure the machine's peaks in about three seconds, taking half a gigabyte of memory.
 
-    All peaks are tried in turn, round after round, and the best of each is kept: a machine that is
+    All peaks are tried in each round, and the best of each is kept: a machine that is
     busy for a moment then spoils a few rounds, not a peak.
     """
     device = torch.device(device)
@@ -150,7 +151,7 @@ def _rounding_as_convolutions(device: torch.device) -> Iterator[None]:
 
 
 def _best_ms(
-    runs: Sequence[Callable[[], Any]], timer: Timer, progress: Callable[[int, int], None] | None
+    runs: Sequence[Callable[[], Any]], timer: Timer, progress: Progress | None
 ) -> list[float]:
     """Return the shortest time of each over the rounds that fit the budget."""
     best = [float("inf")] * len(runs)

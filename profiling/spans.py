@@ -9,8 +9,8 @@ from dataclasses import dataclass, field
 from itertools import groupby
 from typing import Any, Literal
 
-Kind = Literal["step", "phase", "module", "operator", "kernel"]
-Event = Mapping[str, Any]
+SpanKind = Literal["step", "phase", "module", "operator", "kernel"]
+TraceEvent = Mapping[str, Any]
 
 PHASES = ("forward", "backward", "optimiser")
 _STEP = "ProfilerStep#"
@@ -31,7 +31,7 @@ class Span:
     """
 
     name: str
-    kind: Kind
+    kind: SpanKind
     start_us: float
     duration_us: float
     self_us: float = 0.0
@@ -57,7 +57,7 @@ class Span:
 
 
 @dataclass(frozen=True)
-class Step:
+class TraceStep:
     """One recorded step: its spans in order of their start, on a clock that starts with it.
 
     `memory` holds (time in us, bytes alive): what the step itself allocated and has not yet freed.
@@ -77,7 +77,7 @@ class _Moment:
     thread: str
 
 
-def steps_of(events: Iterable[Event], *, on_cuda: bool) -> tuple[Step, ...]:
+def steps_of(events: Iterable[TraceEvent], *, on_cuda: bool) -> tuple[TraceStep, ...]:
     """Return the steps among a trace's events, with the memory of the CPU or of the CUDA device.
 
     Raises:
@@ -97,19 +97,19 @@ def steps_of(events: Iterable[Event], *, on_cuda: bool) -> tuple[Step, ...]:
     return steps
 
 
-def _is_span(event: Event) -> bool:
+def _is_span(event: TraceEvent) -> bool:
     return event.get("ph") == "X" and event.get("cat") in ("cpu_op", "user_annotation", *_DEVICE)
 
 
-def _is_memory(event: Event, on_cuda: bool) -> bool:
+def _is_memory(event: TraceEvent, on_cuda: bool) -> bool:
     return event.get("name") == "[memory]" and event["args"]["Device Type"] == int(on_cuda)
 
 
-def _moment(event: Event) -> _Moment:
+def _moment(event: TraceEvent) -> _Moment:
     return _Moment(float(event["ts"]), int(event["args"]["Bytes"]), str(event["tid"]))
 
 
-def _span(event: Event) -> Span:
+def _span(event: TraceEvent) -> Span:
     args = event.get("args", {})
     return Span(
         str(event["name"]),
@@ -123,7 +123,7 @@ def _span(event: Event) -> Span:
     )
 
 
-def _kind(name: str, category: str) -> Kind:
+def _kind(name: str, category: str) -> SpanKind:
     if category in _DEVICE:
         return "kernel"
     if category == "cpu_op":
@@ -161,7 +161,7 @@ def _place(span: Span, parent: Span) -> None:
     span.module = span.name if span.kind == "module" else parent.module
 
 
-def _step(step: Span, spans: list[Span], moments: list[_Moment]) -> Step:
+def _step(step: Span, spans: list[Span], moments: list[_Moment]) -> TraceStep:
     start, end = step.start_us, step.end_us
     inside = [span for span in spans if start <= span.start_us < end]
     changes = [moment for moment in moments if start <= moment.at_us < end]
@@ -170,7 +170,7 @@ def _step(step: Span, spans: list[Span], moments: list[_Moment]) -> Step:
     inside.sort(key=lambda span: (span.start_us, span.level))
     for span in inside:
         span.start_us -= start
-    return Step(step.duration_us, tuple(inside), _curve(changes, start))
+    return TraceStep(step.duration_us, tuple(inside), _curve(changes, start))
 
 
 def _curve(changes: list[_Moment], start: float) -> tuple[tuple[float, int], ...]:

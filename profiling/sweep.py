@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import difflib
 import itertools
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -16,6 +16,7 @@ from profiling.errors import ProfilingError
 from profiling.handmade import HandmadeLayer
 from profiling.latency import Latency, LatencyConfig, batched, measure_latency
 from profiling.memory import require_memory
+from profiling.progress import Progress
 from profiling.roofline import Peaks, measure_peaks
 from profiling.symbolic import Example, as_args, mode_of, on_meta
 
@@ -79,7 +80,7 @@ def layer_sweep(
     config: LatencyConfig | None = None,
     device: torch.device | str = "cpu",
     *,
-    progress: Callable[[int, int], None] | None = None,
+    progress: Progress | None = None,
 ) -> pd.DataFrame:
     """Measure a layer at every combination of the values in `over`, one line for each.
 

@@ -31,8 +31,8 @@ def meta_copy(model: nn.Module) -> nn.Module:
     """Copy a model with its tensors replaced by meta tensors: shapes and types, no memory."""
     memo: dict[int, Any] = {}
     for parameter in model.parameters():
-        twin = torch.empty_like(parameter, device="meta")
-        memo[id(parameter)] = nn.Parameter(twin, requires_grad=parameter.requires_grad)
+        meta = torch.empty_like(parameter, device="meta")
+        memo[id(parameter)] = nn.Parameter(meta, requires_grad=parameter.requires_grad)
     for buffer in model.buffers():
         memo[id(buffer)] = torch.empty_like(buffer, device="meta")
     return copy.deepcopy(model, memo)

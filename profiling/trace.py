@@ -24,11 +24,11 @@ from torch import Tensor, nn
 from torch.profiler import ProfilerActivity, profile, record_function, tensorboard_trace_handler
 
 from profiling.errors import ProfilingError
-from profiling.spans import Step, steps_of
+from profiling.progress import Progress
+from profiling.spans import TraceStep, steps_of
 from profiling.symbolic import Example, as_args, tensors_in
 
 Loss = Callable[[Any], Tensor]
-Progress = Callable[[int, int], None]
 
 _METADATA = "vae_nas"  # our key in the trace file, beside the profiler's own
 _SILENT = {"KINETO_LOG_LEVEL": "6"}  # it reports its start and stop on standard error
@@ -37,7 +37,7 @@ _PLAIN_STEPS, _PLAIN_S = 5, 2.0
 
 @dataclass(frozen=True)
 class Setup:
-    """What was traced, and what a trace cannot tell by itself.
+    """What was traced, and what a trace does not contain.
 
     `plain_ms` is the median time of a step without hooks and profiler; `resident_bytes` what lives
     through every step: parameters, buffers, the example and the optimiser's state.
@@ -58,10 +58,10 @@ class Trace:
 
     path: Path
     setup: Setup
-    steps: tuple[Step, ...]
+    steps: tuple[TraceStep, ...]
 
     @property
-    def step(self) -> Step:
+    def step(self) -> TraceStep:
         """The step of median duration: the one to look at."""
         middle = median_low(step.duration_us for step in self.steps)
         return next(step for step in self.steps if step.duration_us == middle)
@@ -102,10 +102,10 @@ def record_trace(
     if steps < 1:
         raise ProfilingError(f"steps: {steps} is not a positive number of steps")
     device = torch.device(device)
-    twin = copy.deepcopy(model).to(device).train(training)
+    traced = copy.deepcopy(model).to(device).train(training)
     args = tuple(tensor.to(device) for tensor in as_args(example))
-    optimiser = torch.optim.Adam(twin.parameters()) if training else None
-    step = partial(_step, twin, args, optimiser, loss or _sum_of)
+    optimiser = torch.optim.Adam(traced.parameters()) if training else None
+    step = partial(_step, traced, args, optimiser, loss or _sum_of)
     with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
         plain_ms = _plain_ms(step, device, f"trace: {type(model).__name__}")
         setup = Setup(
@@ -115,9 +115,9 @@ def record_trace(
             threads=torch.get_num_threads(),
             input_shapes=tuple(tuple(arg.shape) for arg in args),
             plain_ms=plain_ms,
-            resident_bytes=_resident_bytes(twin, args, optimiser),
+            resident_bytes=_resident_bytes(traced, args, optimiser),
         )
-        with _marked(twin):
+        with _marked(traced):
             path = _profiled(step, steps, setup, directory, progress)
     return read_trace(path)
 

@@ -13,7 +13,7 @@ from typing import Any
 from jinja2 import Environment, PackageLoader
 
 from profiling.errors import ProfilingError
-from profiling.spans import Kind, Span, Step
+from profiling.spans import Span, SpanKind, TraceStep
 from profiling.trace import Setup, Trace
 
 FAMILIES: dict[str, tuple[str, ...]] = {
@@ -46,7 +46,7 @@ class OperatorRow:
     by_shape: tuple[OperatorRow, ...] = ()
 
 
-def operator_rows(step: Step) -> tuple[OperatorRow, ...]:
+def operator_rows(step: TraceStep) -> tuple[OperatorRow, ...]:
     """Return one row per operator, most self time first."""
     return _rows(step, "operator", split=True)
 
@@ -88,7 +88,7 @@ class _Page:
         return self.trace.setup
 
     @property
-    def step(self) -> Step:
+    def step(self) -> TraceStep:
         return self.trace.step
 
     @cached_property
@@ -177,7 +177,7 @@ class _Texts(dict[str, int]):
         return self[text]
 
 
-def _rows(step: Step, kind: Kind, *, split: bool) -> tuple[OperatorRow, ...]:
+def _rows(step: TraceStep, kind: SpanKind, *, split: bool) -> tuple[OperatorRow, ...]:
     groups = _grouped((span for span in step.spans if span.kind == kind), attrgetter("name"))
     rows = []
     for name, calls in groups.items():
@@ -216,8 +216,8 @@ def _longest(spans: Sequence[Span]) -> Sequence[Span]:
     """Leave out the shortest operators of a step that would make the page too large."""
     if len(spans) <= _MOST_SPANS:
         return spans
-    floor = sorted((span.duration_us for span in spans), reverse=True)[_MOST_SPANS]
-    return [span for span in spans if span.kind != "operator" or span.duration_us > floor]
+    shortest = sorted((span.duration_us for span in spans), reverse=True)[_MOST_SPANS]
+    return [span for span in spans if span.kind != "operator" or span.duration_us > shortest]
 
 
 def _thinned(points: Sequence[tuple[float, int]]) -> Sequence[tuple[float, int]]:

@@ -14,7 +14,7 @@ from profiling.allocator import allocator_state
 from profiling.complexity import complexity
 from profiling.errors import ProfilingError
 from profiling.fresh_process import FreshProcess
-from profiling.operations import Kind
+from profiling.kinds import KindGroup
 
 
 class Join(nn.Module):
@@ -47,7 +47,7 @@ class Dense(nn.Module):
 
 
 IMAGES = torch.zeros(2, 3, 8, 8)
-KINDS: dict[Kind, str] = {
+PATHS: dict[KindGroup, str] = {
     "convolution": "stem",
     "batch_norm": "norm",
     "activation": "activation",
@@ -64,8 +64,8 @@ def ablation() -> Ablation:
     return Ablation(Dense().eval(), IMAGES)
 
 
-@pytest.mark.parametrize(("kind", "path"), KINDS.items())
-def test_exactly_the_modules_of_a_kind_go(ablation: Ablation, kind: Kind, path: str) -> None:
+@pytest.mark.parametrize(("kind", "path"), PATHS.items())
+def test_exactly_the_modules_of_a_kind_go(ablation: Ablation, kind: KindGroup, path: str) -> None:
     copy = ablation.without(kind)
     intact = dict(ablation.without().named_children())
     changed = [
@@ -74,8 +74,10 @@ def test_exactly_the_modules_of_a_kind_go(ablation: Ablation, kind: Kind, path: 
     assert changed == [path]
 
 
-@pytest.mark.parametrize("kind", KINDS)
-def test_a_copy_launches_what_is_left_and_keeps_the_shape(ablation: Ablation, kind: Kind) -> None:
+@pytest.mark.parametrize("kind", PATHS)
+def test_a_copy_launches_what_is_left_and_keeps_the_shape(
+    ablation: Ablation, kind: KindGroup
+) -> None:
     copy = ablation.without(kind)
     assert copy(IMAGES).shape == (2, 5)
     left = complexity(copy, IMAGES)
@@ -84,7 +86,7 @@ def test_a_copy_launches_what_is_left_and_keeps_the_shape(ablation: Ablation, ki
 
 
 def test_nothing_is_launched_when_all_is_taken_away(ablation: Ablation) -> None:
-    assert complexity(ablation.without(*KINDS), IMAGES).launches == 0
+    assert complexity(ablation.without(*PATHS), IMAGES).launches == 0
 
 
 def test_counts_by_kind(ablation: Ablation) -> None:
@@ -93,7 +95,7 @@ def test_counts_by_kind(ablation: Ablation) -> None:
     expected = {"convolution": 13824, "pointwise": 1024, "depthwise": 2304, "linear": 960}
     assert {kind: macs for kind, macs in counts.macs_of.items() if macs} == expected
     assert counts.macs == sum(expected.values())
-    assert counts.launches_of == {**dict.fromkeys(KINDS, 1), "other": 0}
+    assert counts.launches_of == {**dict.fromkeys(PATHS, 1), "other": 0}
     assert counts.calls == 10  # nine children and the model itself
     # The pool reads 2 x 6 x 8 x 8 and writes 2 x 6 x 4 x 4 numbers, and as many 8-byte indices.
     assert counts.bytes_of["resampling"] == 4 * 768 + (4 + 8) * 192

@@ -16,17 +16,17 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from nas.explain import copies as explain_bench
-from nas.explain import explain as explain_module
-from nas.explain.compare import Measured, compare
+from nas.explain import measure as explain_module
 from nas.explain.copies import FOLDED, PLAIN, standard, subject, variant
-from nas.explain.explain import ExplainConfig, explain
-from nas.explain.explanation import CAUSES, STEPS, Comparison, Explanation
+from nas.explain.explanation import ABLATION_ORDER, CAUSES, Explanation, LatencyGap
+from nas.explain.gap import Measured, explain_gap
+from nas.explain.measure import ExplainConfig, explain_latency
 from nas.explain.terms import bootstrap
 from profiling.ablation import Counts
 from profiling.environment import fingerprint
 from profiling.errors import ProfilingError
-from profiling.latency import Latency, Subject
-from profiling.operations import Kind
+from profiling.kinds import KindGroup
+from profiling.latency import Latency, TimedModel
 from profiling.roofline import Peaks
 from profiling.timing import Sample
 from search_spaces.architecture import Architecture
@@ -62,23 +62,25 @@ DENSE_COUNTS = Counts(
     bytes_of={},
 )
 # What each kind takes, in ms. An empty operation takes 0.01 ms, an empty call 0.001 ms.
-PLAIN_MS: dict[Kind, float] = {"activation": 2.04, "batch_norm": 1.02, "convolution": 20.04}
-DENSE_MS: dict[Kind, float] = {"activation": 40.3, "batch_norm": 10.3, "concatenation": 5.1}
+PLAIN_MS: dict[KindGroup, float] = {"activation": 2.04, "batch_norm": 1.02, "convolution": 20.04}
+DENSE_MS: dict[KindGroup, float] = {"activation": 40.3, "batch_norm": 10.3, "concatenation": 5.1}
 DENSE_MS |= {"pointwise": 45.2, "depthwise": 14.1}
 
 
 def timed(ms: float, rounds: int = 4, wall: float = 1.0) -> Latency:
     """A measurement that takes the same CPU time in every round."""
     samples = tuple(Sample(wall * ms, ms) for _ in range(rounds))
-    return Latency(Subject("", ((1,),), "torch.float32", 1, 1), HERE, samples)
+    return Latency(TimedModel("", ((1,),), "torch.float32", 1, 1), HERE, samples)
 
 
-def copies(side: Any, spent: Mapping[Kind, float], counts: Counts, rest: float) -> dict[str, float]:
+def copies(
+    side: Any, spent: Mapping[KindGroup, float], counts: Counts, rest: float
+) -> dict[str, float]:
     """Times of all copies of a model whose kinds do not influence each other."""
     total = sum(spent.values()) + rest
     times = {}
-    for number, kind in enumerate(STEPS):
-        for taken in (STEPS[:number], STEPS[: number + 1], (kind,)):
+    for number, kind in enumerate(ABLATION_ORDER):
+        for taken in (ABLATION_ORDER[:number], ABLATION_ORDER[: number + 1], (kind,)):
             gone = sum(spent.get(one, 0.0) for one in taken)
             times[subject(side, taken, counts)] = total - gone
     return times
@@ -90,7 +92,7 @@ def measured(default: tuple[float, float] = (25.0, 200.0), wall: float = 1.0) ->
     )
     kept |= {"launch": 10.0, "call": 1.0}
     kept |= {variant("b", PLAIN): 150.0, variant("b", PLAIN) + ":": 80.0}
-    shares = {"a": dict.fromkeys(STEPS, 0.0), "b": dict.fromkeys(STEPS, 0.1)}
+    shares = {"a": dict.fromkeys(ABLATION_ORDER, 0.0), "b": dict.fromkeys(ABLATION_ORDER, 0.1)}
     return Measured(
         batch=1,
         counts={"a": PLAIN_COUNTS, "b": DENSE_COUNTS},
@@ -112,20 +114,20 @@ def explanation(a: str = "original", b: str = "modified", **changes: Any) -> Exp
         threads=1,
         clock="thread CPU",
         environment=HERE,
-        comparisons=(compare(measured(**changes)),),
+        comparisons=(explain_gap(measured(**changes)),),
     )
 
 
 @pytest.fixture(scope="module")
-def found() -> Comparison:
-    return compare(measured())
+def found() -> LatencyGap:
+    return explain_gap(measured())
 
 
-def gaps(comparison: Comparison) -> dict[str, float]:
+def gaps(comparison: LatencyGap) -> dict[str, float]:
     return {cause.key: cause.gap_ms.value for cause in comparison.causes}
 
 
-def test_causes_are_what_their_formulas_say(found: Comparison) -> None:
+def test_causes_are_what_their_formulas_say(found: LatencyGap) -> None:
     # A's convolutions: 20 ms of work for 1000 MACs, so 0.02 ms for each; B does 2000.
     assert gaps(found) == pytest.approx(
         {
@@ -145,13 +147,13 @@ def test_causes_are_what_their_formulas_say(found: Comparison) -> None:
     assert found.remainder.gap_ms.value == pytest.approx((1.0 - 0.2) - (0.3 - 0.02))
 
 
-def test_the_causes_are_in_falling_order_of_size(found: Comparison) -> None:
+def test_the_causes_are_in_falling_order_of_size(found: LatencyGap) -> None:
     sizes = [abs(cause.gap_ms.value) for cause in found.causes]
     assert sizes == sorted(sizes, reverse=True)
     assert {cause.key for cause in found.causes} == set(CAUSES)
 
 
-def test_kinds_that_do_not_influence_each_other_pass_the_check(found: Comparison) -> None:
+def test_kinds_that_do_not_influence_each_other_pass_the_check(found: LatencyGap) -> None:
     for cause in found.causes:
         if cause.key in ("allocator", "overhead"):
             assert cause.alone_ms is None
@@ -160,13 +162,13 @@ def test_kinds_that_do_not_influence_each_other_pass_the_check(found: Comparison
             assert cause.alone_ms.value == pytest.approx(cause.gap_ms.value)
 
 
-def test_layer_tables_are_scaled_to_the_time_with_memory_kept(found: Comparison) -> None:
+def test_layer_tables_are_scaled_to_the_time_with_memory_kept(found: LatencyGap) -> None:
     by_layers = {cause.key: cause.layers_ms for cause in found.causes}
     # B: a tenth of 116 ms, less ten launches; A: nothing.
     assert by_layers["concatenation"] == pytest.approx(11.6 - 0.1)
 
 
-def test_the_rate_of_plain_convolutions_is_measured(found: Comparison) -> None:
+def test_the_rate_of_plain_convolutions_is_measured(found: LatencyGap) -> None:
     entry = found.b.variants[0]
     assert entry.title == PLAIN
     assert entry.ratio.value == pytest.approx(150 / 116)
@@ -189,7 +191,7 @@ def test_whatever_is_measured_the_bars_add_up(data: st.DataObject) -> None:
         }
 
     base = measured()
-    result = compare(replace(base, default=drawn(base.default), kept=drawn(base.kept)))
+    result = explain_gap(replace(base, default=drawn(base.default), kept=drawn(base.kept)))
     total = sum(gaps(result).values()) + result.remainder.gap_ms.value
     assert total == pytest.approx(result.gap_ms.value, abs=1e-6)
     assert result.gap_ms.value == pytest.approx(result.b.ms.value - result.a.ms.value, abs=1e-6)
@@ -207,14 +209,14 @@ def test_a_slow_round_changes_nothing() -> None:
 
 
 def test_waiting_is_told_and_not_counted() -> None:
-    result = compare(measured(wall=2.0))
+    result = explain_gap(measured(wall=2.0))
     assert result.b.ms.value == pytest.approx(200)
     assert result.contended
     assert "wall time is 2.00 of CPU time" in result.b.contention[0]
     made = explanation(wall=2.0)
     (note,) = Words(made, made.comparisons[0]).notes
     assert note.startswith("Batch 1: the machine was busy during the measurement (`original`: the")
-    assert not compare(measured()).contended
+    assert not explain_gap(measured()).contended
     assert words().notes == []
     contended = {cause.key for cause in result.causes if cause.contended}
     assert contended == {"allocator"}
@@ -332,7 +334,7 @@ def test_two_networks_are_explained_from_end_to_end(monkeypatch: pytest.MonkeyPa
     seen: list[tuple[int, int]] = []
     dense = tiny(block="dense", convolution="pointwise_first", growth_rate=2)
     config = ExplainConfig(batches=(1, 2), rounds=2, turns=1, device="cpu")
-    result = explain(
+    result = explain_latency(
         tiny(), dense, ("plain", "dense"), config, progress=lambda *step: seen.append(step)
     )
     assert [comparison.batch for comparison in result.comparisons] == [1, 2]
@@ -342,7 +344,7 @@ def test_two_networks_are_explained_from_end_to_end(monkeypatch: pytest.MonkeyPa
         "activation", "batch_norm", "resampling", "linear", "convolution"
     ]  # fmt: skip
     assert [step.kind for step in one.b.steps] == [
-        kind for kind in STEPS if one.b.counts.launches_of.get(kind)
+        kind for kind in ABLATION_ORDER if one.b.counts.launches_of.get(kind)
     ]
     assert [entry.title for entry in one.a.variants] == [FOLDED]
     assert [entry.title for entry in one.b.variants] == [PLAIN, FOLDED]
@@ -354,12 +356,12 @@ def test_two_networks_are_explained_from_end_to_end(monkeypatch: pytest.MonkeyPa
 
 def test_models_of_different_images_are_refused() -> None:
     with pytest.raises(UserError, match=r"one takes 3x144x144 images, the other 3x64x64"):
-        explain(ORIGINAL, MODIFIED.resized(64))
+        explain_latency(ORIGINAL, MODIFIED.resized(64))
 
 
 def test_a_batch_too_big_for_memory_is_refused_before_anything_runs() -> None:
     with pytest.raises(ProfilingError, match="use a smaller batch"):
-        explain(ORIGINAL, MODIFIED, config=ExplainConfig(batches=(10**7,), device="cpu"))
+        explain_latency(ORIGINAL, MODIFIED, config=ExplainConfig(batches=(10**7,), device="cpu"))
 
 
 @pytest.mark.parametrize("batches", ["0", "1,x", "-1", ""])
@@ -384,7 +386,7 @@ def test_the_command_writes_page_numbers_and_causes(
         asked.append((a, b, names, config.batches))
         return explanation(*names)
 
-    monkeypatch.setattr(explain_module, "explain", fake)
+    monkeypatch.setattr(explain_module, "explain_latency", fake)
     arguments = ["original", "modified", "--batch", "1,8", "--out", str(tmp_path)]
     outcome = CliRunner().invoke(command, arguments, catch_exceptions=False)
     assert asked == [(ORIGINAL, MODIFIED, ("original", "modified"), (1, 8))]

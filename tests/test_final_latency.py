@@ -12,8 +12,8 @@ import torch
 
 from nas.findings import Findings
 from profiling.environment import fingerprint
-from profiling.latency import Latency, LatencyConfig, Subject
-from profiling.paired import Turns
+from profiling.latency import Latency, LatencyConfig, TimedModel
+from profiling.paired import InterleavedLatencies
 from profiling.timing import Sample
 from search_spaces.architecture import Architecture
 from search_spaces.errors import UserError
@@ -53,18 +53,20 @@ class Bench:
         self.times, self.groups = times, list[list[str]]()
         monkeypatch.setattr(final_latency, "measure_together", self)
 
-    def __call__(self, architectures: Mapping[str, Architecture], base: str, *_: Any) -> Turns:
+    def __call__(
+        self, architectures: Mapping[str, Architecture], base: str, *_: Any
+    ) -> InterleavedLatencies:
         assert base == "original"
         self.groups.append(list(architectures))
         taken = {
             name: Latency(
-                Subject(name, ((1, 3, 64, 64),), "float32", 1, 1),
+                TimedModel(name, ((1, 3, 64, 64),), "float32", 1, 1),
                 fingerprint(),
                 tuple(Sample(t, t) for t in [100 * self._ratio(name)] * 9),
             )
             for name in (*architectures, "twin")
         }
-        return Turns(taken, base, quiet_ms=100.0, least=9)
+        return InterleavedLatencies(taken, base, quiet_ms=100.0, least=9)
 
     def _ratio(self, name: str) -> float:
         return {"original": 1.0, "twin": 1.0, "modified": 3.0}.get(name) or self.times(name)

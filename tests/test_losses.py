@@ -114,6 +114,13 @@ def test_psnr_averages_images_not_errors() -> None:
     assert psnr(image, other).item() == pytest.approx((20 + 60) / 2, abs=1e-3)
 
 
+def test_psnr_is_of_an_images_mean_error_not_of_its_pixels() -> None:
+    image = torch.zeros(1, 1, 2, 2)
+    half = torch.tensor([[[[0.1, 0.1], [0.0, 0.0]]]])
+    # The mean squared error is 0.005; averaged pixel by pixel it would be (20 + 100) / 2 = 60 dB.
+    assert psnr(image, half).item() == pytest.approx(-10 * math.log10(0.005), abs=1e-3)
+
+
 def test_kl_sums_the_latent_and_averages_the_batch() -> None:
     # 0.5 (1 + 1 - 1 - 0) per value with mean 1; 0.5 (4 - 1 - ln 4) per value with variance 4.
     mean = torch.tensor([[1.0, 1.0], [0.0, 0.0]])

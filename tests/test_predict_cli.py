@@ -31,7 +31,7 @@ def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setenv("NAS_CACHE_DIR", str(tmp_path / "cache"))
     monkeypatch.setenv("COLUMNS", "120")
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(operation_bench, "Bench", FakeBench)
+    monkeypatch.setattr(operation_bench, "OperationTimer", FakeBench)
     return tmp_path
 
 

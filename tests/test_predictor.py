@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from nas.operation import Operation
 from nas.predict import predictor as predictor_module
 from nas.predict.accuracy import accuracy, check
 from nas.predict.calibration import (
@@ -20,11 +21,10 @@ from nas.predict.calibration import (
     drawn,
     extend,
 )
-from nas.predict.laws import OperationTimes
-from nas.predict.operation import Operation
+from nas.predict.cost_model import OperationTimes
 from nas.predict.operations import operations
 from nas.predict.predictor import LatencyPredictor, quiet
-from nas.predict.timed import Bench
+from nas.predict.timed import OperationTimer
 from search_spaces.architecture import Architecture
 from search_spaces.errors import UserError
 from search_spaces.references import ORIGINAL
@@ -249,7 +249,7 @@ def test_a_tiny_calibration_of_this_machine(monkeypatch: pytest.MonkeyPatch) -> 
         assert len(measurement.cpu_ms) == len(measurement.samples_ms)
     assert all(m.operations == () for m in found.calibration.of("held_out"))
     assert (found.predict_ratio(drawn_some(space)) > 0).all()
-    assert Bench(setting)  # the allocator is tuned: the environment is the one calibrated
+    assert OperationTimer(setting)  # the allocator is tuned: the environment is the one calibrated
     assert LatencyPredictor.load("cpu", image_size=32) is not None
 
 

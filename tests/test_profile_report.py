@@ -8,11 +8,11 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from profiling.complexity import Complexity, Row
+from profiling.complexity import Complexity, ModuleCost
 from profiling.environment import fingerprint
-from profiling.latency import Latency, Subject
-from profiling.layers import Layer, LayerTable
-from profiling.operations import Kind
+from profiling.kinds import KindGroup
+from profiling.latency import Latency, TimedModel
+from profiling.layers import LayerTable, TimedLayer
 from profiling.roofline import Peaks
 from profiling.sweep import SWEEP_COLUMNS
 from profiling.timing import Sample
@@ -47,8 +47,8 @@ PEAKS = Peaks(
 )
 
 
-def row(path: str, kind: Kind, macs: int, moved: int, launches: int = 1) -> Row:
-    return Row(
+def row(path: str, kind: KindGroup, macs: int, moved: int, launches: int = 1) -> ModuleCost:
+    return ModuleCost(
         path=path,
         module="Module",
         kind=kind,
@@ -73,7 +73,7 @@ ROWS = (
 
 
 def latency(name: str, median_ms: float) -> Latency:
-    subject = Subject(name, ((1, 3, 16, 16),), "torch.float32", 1, 1)
+    subject = TimedModel(name, ((1, 3, 16, 16),), "torch.float32", 1, 1)
     samples = tuple(Sample(median_ms, median_ms, None) for _ in range(5))
     return Latency(subject, fingerprint(), samples)
 
@@ -81,7 +81,7 @@ def latency(name: str, median_ms: float) -> Latency:
 def table(times_ms: tuple[float, ...] = (20, 60, 0, 10), outside_ms: float = 5) -> LayerTable:
     """A pass of 100 ms: a convolution, a concatenation, a module that does nothing, an output."""
     layers = tuple(
-        Layer(cost, time_ms, (time_ms,) * 5, *PEAKS.bound(2 * cost.macs, cost.bytes_moved, 1))
+        TimedLayer(cost, time_ms, (time_ms,) * 5, *PEAKS.bound(2 * cost.macs, cost.bytes_moved, 1))
         for cost, time_ms in zip(ROWS, times_ms, strict=True)
     )
     return LayerTable(

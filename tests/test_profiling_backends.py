@@ -122,7 +122,7 @@ def test_compilation_of_only_a_part_is_refused() -> None:
 def with_backend(
     monkeypatch: pytest.MonkeyPatch, name: str, change: Callable[[Tensor], Tensor]
 ) -> None:
-    def prepare(model: nn.Module, args: Any, threads: int) -> tuple[engines.Run, str]:
+    def prepare(model: nn.Module, args: Any, threads: int) -> tuple[engines.ForwardPass, str]:
         return lambda *args: change(model(*args)), "changed"
 
     monkeypatch.setitem(BACKENDS, name, Backend("a test", lambda device: None, prepare))

@@ -18,7 +18,7 @@ from profiling.intervals import median_interval, relative_iqr
 from profiling.latency import (
     Latency,
     LatencyConfig,
-    Subject,
+    TimedModel,
     measure_latency,
     paired_ratio,
 )
@@ -58,7 +58,7 @@ def run(
 
 def a_latency(walls: list[float], cpus: list[float], threads: int = 1) -> Latency:
     samples = tuple(Sample(wall, cpu) for wall, cpu in zip(walls, cpus, strict=True))
-    return Latency(Subject("a", ((1,),), "float32", threads, 1), fingerprint(), samples)
+    return Latency(TimedModel("a", ((1,),), "float32", threads, 1), fingerprint(), samples)
 
 
 def test_steady_models_stop_at_the_fewest_rounds(monkeypatch: pytest.MonkeyPatch) -> None:

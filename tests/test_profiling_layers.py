@@ -15,7 +15,7 @@ from profiling import notes
 from profiling.environment import fingerprint
 from profiling.errors import ProfilingError
 from profiling.latency import LatencyConfig
-from profiling.layers import COLUMNS, OUTSIDE, LayerTable, profile_layers, stage_of
+from profiling.layers import COLUMNS, OUTSIDE, LayerTable, profile_layers, stage_path
 from profiling.notes import Notes, Pass, middle_half, outside_ms
 from profiling.roofline import Peaks
 
@@ -132,7 +132,7 @@ def test_groups_can_be_named_by_a_function(table: LayerTable) -> None:
 )
 def test_a_stage_ends_at_the_first_number(table: LayerTable, path: str, stage: str) -> None:
     layer = table.layers[0]
-    assert stage_of(replace(layer, cost=replace(layer.cost, path=path))) == stage
+    assert stage_path(replace(layer, cost=replace(layer.cost, path=path))) == stage
 
 
 def test_rates_and_bounds_follow_from_counts_and_times(table: LayerTable) -> None:
@@ -181,7 +181,9 @@ def test_notes_split_time_between_a_module_and_those_inside_it(
     # Start 0; the decoder runs from 1 to 12, its convolution from 3 to 8; the pass ends at 15.
     stamps = iter([0.0, 1.0, 3.0, 8.0, 12.0, 15.0])
     monkeypatch.setattr(
-        notes, "_clock", lambda device: (lambda: next(stamps), lambda start, stop: stop - start)
+        notes,
+        "_clock",
+        lambda device, cpu_time: (lambda: next(stamps), lambda start, stop: stop - start),
     )
     taken = Notes(nn.Sequential(Decoder()), ["0", "0.depthwise"], CPU)
     taken(torch.rand(1, 8, 2, 2))
@@ -191,10 +193,18 @@ def test_notes_split_time_between_a_module_and_those_inside_it(
     assert outside_ms(taken.passes(skip=0)) == 4.0
 
 
+def test_notes_are_of_cpu_time_on_request(monkeypatch: pytest.MonkeyPatch) -> None:
+    stamps = iter([0, 1_000_000, 3_000_000, 7_000_000])
+    monkeypatch.setattr("profiling.notes.time.thread_time_ns", lambda: next(stamps))
+    taken = Notes(nn.Sequential(nn.Identity()), ["0"], CPU, cpu_time=True)
+    taken(torch.rand(1))
+    assert taken.passes(skip=0) == [Pass(7.0, (2.0,))]
+
+
 def test_notes_share_the_models_tensors() -> None:
     model = nn.Sequential(nn.Linear(2, 2), nn.BatchNorm1d(2))
-    twin = Notes(model, ["0"], CPU)._twin
-    pairs = zip(model.state_dict().values(), twin.state_dict().values(), strict=True)
+    shared_copy = Notes(model, ["0"], CPU)._copy
+    pairs = zip(model.state_dict().values(), shared_copy.state_dict().values(), strict=True)
     assert all(own.data_ptr() == shared.data_ptr() for own, shared in pairs)
     assert model.training
 

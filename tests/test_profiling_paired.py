@@ -104,8 +104,8 @@ def test_only_rounds_at_the_quiet_speed_count(monkeypatch: pytest.MonkeyPatch) -
     found = measured(candidate, Model(clock, [2.4 if s else 2.0 for s in slow]), max_rounds=40)
     assert found.ratio.median == 3.0
     assert not found.contended
-    assert found.turns.quiet_count == len(found.candidate.samples) >= QUICK.min_rounds
-    assert len(found.turns.taken["candidate"].samples) > 2 * QUICK.min_rounds
+    assert found.interleaved.quiet_count == len(found.candidate.samples) >= QUICK.min_rounds
+    assert len(found.interleaved.taken["candidate"].samples) > 2 * QUICK.min_rounds
 
 
 def test_a_machine_that_was_faster_before_is_seen_to_be_slow(
@@ -182,7 +182,7 @@ def test_if_none_is_quiet_the_best_is_kept_and_marked(
 
 def test_what_was_timed_is_kept_apart_from_where(monkeypatch: pytest.MonkeyPatch) -> None:
     clock = Clock(monkeypatch)
-    written = measured(Model(clock, [6.0]), Model(clock, [2.0])).turns.to_dict()
+    written = measured(Model(clock, [6.0]), Model(clock, [2.0])).interleaved.to_dict()
     assert written["subjects"]["candidate"]["digest"] == "c"
     assert written["subjects"]["twin"]["digest"] == "r"
     assert written["subjects"]["candidate"]["backend"] == "eager"

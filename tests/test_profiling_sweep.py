@@ -10,7 +10,7 @@ from profiling import sweep
 from profiling.complexity import complexity
 from profiling.environment import fingerprint
 from profiling.errors import ProfilingError
-from profiling.handmade import KINDS, parse_layer
+from profiling.handmade import LAYER_TYPES, parse_layer
 from profiling.latency import LatencyConfig
 from profiling.roofline import Peaks
 from profiling.sweep import SWEEP_COLUMNS, capture_input, layer_sweep
@@ -29,10 +29,10 @@ def fixed_peaks(monkeypatch: pytest.MonkeyPatch) -> None:
 def text_of(kind: str) -> str:
     """Write a small layer of a kind; 8 pixels, 4 channels in, and 6 out where it has them."""
     values = {"in": 4, "out": 6, "size": 8}
-    return " ".join([kind, *(f"{key}={values[key]}" for key in KINDS[kind].required)])
+    return " ".join([kind, *(f"{key}={values[key]}" for key in LAYER_TYPES[kind].required)])
 
 
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("kind", LAYER_TYPES)
 def test_every_kind_reads_back_builds_and_runs(kind: str) -> None:
     layer = parse_layer(text_of(kind) + " batch=2")
     assert parse_layer(str(layer)) == layer

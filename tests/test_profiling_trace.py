@@ -16,7 +16,7 @@ from nas.vae import VAE, build_vae
 from profiling.environment import threads
 from profiling.errors import ProfilingError
 from profiling.memory import peak_memory_bytes
-from profiling.spans import Step, steps_of
+from profiling.spans import TraceStep, steps_of
 from profiling.trace import Trace, read_trace, record_trace
 from profiling.trace_page import family_of, operator_rows, write_trace_html
 from search_spaces.references import ORIGINAL
@@ -63,7 +63,7 @@ EVENTS = [
 ]
 
 
-def spans(step: Step) -> dict[tuple[str, float], Any]:
+def spans(step: TraceStep) -> dict[tuple[str, float], Any]:
     return {(span.name, span.start_us): span for span in step.spans}
 
 

@@ -10,15 +10,9 @@ from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.hooks import RemovableHandle
 
-from nas.blocks import (
-    ACTIVATIONS,
-    BLOCKS,
-    CONVOLUTIONS,
-    DOWNSAMPLING,
-    HEADS,
-    OPERATORS,
-    UPSAMPLING,
-)
+from nas.blocks import BLOCKS
+from nas.heads import HEADS
+from nas.layers import ACTIVATIONS, CONVOLUTIONS, DOWNSAMPLING, OPERATORS, UPSAMPLING
 from nas.vae import VAE, build_vae
 from search_spaces.architecture import CHOICES, Architecture
 from search_spaces.references import PUBLISHED, REFERENCES
@@ -152,7 +146,7 @@ def test_reconstructs_any_size(size: int, block: str, downsampling: str, upsampl
 
 def test_pooling_averages_what_lies_inside_an_odd_image() -> None:
     assert DOWNSAMPLING["average"].after
-    pooled = DOWNSAMPLING["average"].after()(torch.arange(9.0).reshape(1, 1, 3, 3))
+    pooled = DOWNSAMPLING["average"].after.build()(torch.arange(9.0).reshape(1, 1, 3, 3))
     assert pooled.flatten().tolist() == [2.0, 3.5, 6.5, 8.0]
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import resource
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from functools import cached_property
 from typing import Any
 
@@ -11,23 +11,22 @@ import torch
 from pydantic import Field
 from torch import Tensor, nn
 
-from nas.explain.explanation import CONVOLUTIONS, SIDES, STEPS, SideName, Value
+from nas.explain.explanation import ABLATION_ORDER, CONVOLUTION_GROUPS, SIDES, SideName, Value
 from nas.vae import build_vae
 from profiling.ablation import Ablation, Counts
 from profiling.environment import select_device
 from profiling.folding import fold_batch_norms
+from profiling.kinds import KindGroup
 from profiling.latency import Latency, LatencyConfig, Model, measure_latency
 from profiling.layers import profile_layers
-from profiling.operations import Kind
+from profiling.progress import Progress
 from profiling.roofline import Peaks, measure_peaks
 from profiling.timing import measuring
 from search_spaces.architecture import Architecture
 
-Progress = Callable[[int, int], None]
-
 PLAIN, FOLDED = "plain convolutions", "BatchNorm folded"
 EMPTY = 1000  # empty operations, or calls, in one pass of the subjects "launch" and "call"
-_WARM_UP_S = 0.5  # of each copy in each turn: one pass where passes are long
+_WARM_UP_S = 0.5  # of each copy in each measurement: one pass where passes are long
 
 
 class ExplainConfig(Value):
@@ -41,7 +40,7 @@ class ExplainConfig(Value):
     device: str = "auto"
 
 
-def subject(side: SideName, taken: Sequence[Kind], counts: Counts) -> str:
+def subject(side: SideName, taken: Sequence[KindGroup], counts: Counts) -> str:
     """Name the copy of a model without `taken`; kinds that it does not have change nothing."""
     return f"{side}:" + "+".join(kind for kind in taken if counts.launches_of.get(kind))
 
@@ -60,7 +59,7 @@ def standard(architecture: Architecture) -> Architecture:
     return Architecture.from_dict(described)
 
 
-class Bench:
+class AblatedPair:
     """Both models and their copies, in the process that measures them."""
 
     def __init__(
@@ -81,7 +80,7 @@ class Bench:
     def measure(
         self, rounds: int, max_s: float, ablate: bool, *, progress: Progress | None = None
     ) -> dict[str, Latency]:
-        """Time both models, with `ablate` also all their copies, in turns."""
+        """Time both models, with `ablate` also all their copies, interleaved in rounds."""
         config = self._latency_config(rounds, max_s)
         subjects = self._copies if ablate else self._intact
         return measure_latency(
@@ -106,12 +105,12 @@ class Bench:
         """Measure what the machine can do."""
         return measure_peaks(self._config.threads, self._device)
 
-    def layers(self, side: SideName, peaks: Peaks) -> tuple[dict[Kind, float], float]:
+    def layers(self, side: SideName, peaks: Peaks) -> tuple[dict[KindGroup, float], float]:
         """Return each kind's share of the time, by the layer table, and the share of all rows."""
         model: Any = self._intact[f"{side}:"]
         config = self._latency_config(self._config.rounds, self._config.max_s / 10)
         table = profile_layers(model, self._images(1), config, self._device, peaks=peaks)
-        spent = dict.fromkeys(STEPS, 0.0)
+        spent = dict.fromkeys(ABLATION_ORDER, 0.0)
         for layer in table.layers:
             if layer.cost.kind in spent:
                 spent[layer.cost.kind] += layer.time_ms / table.latency.median_ms
@@ -167,7 +166,7 @@ class Bench:
         for name, ablation in self._variants.items():
             copies[name] = ablation.without()
             if name.endswith(PLAIN):
-                copies[f"{name}:"] = ablation.without(*CONVOLUTIONS)
+                copies[f"{name}:"] = ablation.without(*CONVOLUTION_GROUPS)
         return copies | self._empty()
 
     def _empty(self) -> dict[str, Model]:
@@ -184,8 +183,8 @@ class Bench:
         return {"launch": launch, "call": call}
 
 
-def _takings() -> Iterator[tuple[Kind, ...]]:
+def _takings() -> Iterator[tuple[KindGroup, ...]]:
     """Yield every set of kinds to take away: one after another, and each alone."""
-    for number, kind in enumerate(STEPS, start=1):
-        yield STEPS[:number]
+    for number, kind in enumerate(ABLATION_ORDER, start=1):
+        yield ABLATION_ORDER[:number]
         yield (kind,)

@@ -14,7 +14,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from profiling.ablation import Counts
 from profiling.environment import Environment
-from profiling.operations import Kind
+from profiling.kinds import KindGroup
 from search_spaces.architecture import Architecture
 
 Times = npt.NDArray[np.float64]
@@ -22,7 +22,7 @@ SideName = Literal["a", "b"]
 SIDES: tuple[SideName, SideName] = ("a", "b")
 Clock = Literal["wall", "thread CPU"]
 
-STEPS: tuple[Kind, ...] = (
+ABLATION_ORDER: tuple[KindGroup, ...] = (
     *("activation", "batch_norm", "concatenation", "resampling"),
     *("linear", "pointwise", "depthwise", "convolution"),
 )
@@ -32,7 +32,7 @@ Activations first: their time depends on the values they see (exponentials of ne
 ready tensors have other values than the operations they stand in for.
 """
 
-CONVOLUTIONS: tuple[Kind, ...] = ("convolution", "depthwise", "pointwise")
+CONVOLUTION_GROUPS: tuple[KindGroup, ...] = ("convolution", "depthwise", "pointwise")
 
 CAUSES: dict[str, str] = {
     "arithmetic": "arithmetic of convolutions",
@@ -80,7 +80,7 @@ class Cause(Value):
     """One part of the gap (B minus A), in ms; `share` is its part of the whole gap.
 
     `alone_ms` and `layers_ms` are the gap by the two checks: kinds taken away alone, layer table.
-    `contended` tells that something else disturbed a measurement behind it.
+    `contended` means that something else disturbed a measurement behind it.
     """
 
     key: str
@@ -98,7 +98,7 @@ class Cause(Value):
         return CAUSES.get(self.key, REMAINDER)
 
 
-class Step(Value):
+class AblationStep(Value):
     """One model after a step: its time, and what taking `kind` away saved, in order and alone."""
 
     kind: str
@@ -134,12 +134,12 @@ class Side(Value):
     kept_page_faults: float
     convolution_gmac_s: Estimate
     explained_by_layers: float
-    steps: tuple[Step, ...]
+    steps: tuple[AblationStep, ...]
     variants: tuple[Variant, ...]
     contention: tuple[str, ...]
 
 
-class Comparison(Value):
+class LatencyGap(Value):
     """The gap at one batch size.
 
     `default_samples_ms` and `kept_samples_ms` hold the times of every subject in each round: the
@@ -184,4 +184,4 @@ class Explanation(Value):
     threads: int
     clock: Clock
     environment: Environment
-    comparisons: tuple[Comparison, ...]
+    comparisons: tuple[LatencyGap, ...]

@@ -1,9 +1,10 @@
 """The time gap between two models, split into causes that add up to it.
 
 **Where one model's time goes.** Each model is timed as it is; then with freed memory kept by the
-allocator; then with one kind of operation after another taken away (`STEPS`, in this order), until
-only Python and the module calls are left. What a step saves is the time of that kind. The savings
-telescope: together with what is left they are the model's time, by construction.
+allocator; then with one kind of operation after another taken away (in the order of
+`ABLATION_ORDER`), until only Python and the module calls are left. What a step saves is the time of
+that kind. The savings telescope: together with what is left they are the model's time, by
+construction.
 
 **Causes.** With L the measured cost of an empty operation and M that of an empty module call:
 
@@ -33,16 +34,23 @@ from typing import Any
 
 import numpy as np
 
-from nas.explain.explanation import CAUSES, CONVOLUTIONS, STEPS, Cause, Estimate, Times
+from nas.explain.explanation import (
+    ABLATION_ORDER,
+    CAUSES,
+    CONVOLUTION_GROUPS,
+    Cause,
+    Estimate,
+    Times,
+)
 from profiling.ablation import Counts
-from profiling.operations import Kind
+from profiling.kinds import KindGroup
 
 _DRAWS = 1000
 
 
 @dataclass(frozen=True)
 class Tick:
-    """What an empty operation and an empty module call cost, in ms."""
+    """The cost of an empty operation and of an empty module call, in ms."""
 
     launch_ms: Times
     call_ms: Times
@@ -51,15 +59,16 @@ class Tick:
 def bootstrap(samples: Mapping[str, Sequence[float]], seed: int = 0) -> dict[str, Times]:
     """Return each subject's median, then medians over resampled rounds, the same for all.
 
-    Rounds are levelled first: a round in which all subjects were slow says little about any of
-    them, so each round is divided by how slow it was (the median over subjects of their time over
-    their own median).
+    Rounds are normalised first. In a slow round all subjects are slow together, which says nothing
+    about their differences; so every time is divided by the slowness of its round, the median over
+    subjects of time over the subject's own median. Drawing the same rounds for all subjects keeps
+    what is left of that correlation.
 
     Args:
         samples: subject to times, as many for each, taken in the same rounds.
         seed: of the resampling.
     """
-    times = np.array(list(samples.values()), dtype=np.float64)
+    times = np.array(list(samples.values()), dtype=np.float64)  # (subjects, rounds)
     pace = np.median(times / np.median(times, axis=1, keepdims=True), axis=0)
     levelled, rounds = times / pace, times.shape[1]
     draws = np.random.default_rng(seed).integers(rounds, size=(_DRAWS, rounds))
@@ -70,20 +79,23 @@ def bootstrap(samples: Mapping[str, Sequence[float]], seed: int = 0) -> dict[str
     }
 
 
-def work_ms(spent: Mapping[Kind, Times], counts: Counts, tick: Tick) -> dict[Kind, Times]:
+def work_ms(spent: Mapping[KindGroup, Times], counts: Counts, tick: Tick) -> dict[KindGroup, Times]:
     """Return what each kind takes beyond its launches."""
-    return {kind: spent[kind] - counts.launches_of.get(kind, 0) * tick.launch_ms for kind in STEPS}
+    return {
+        kind: spent[kind] - counts.launches_of.get(kind, 0) * tick.launch_ms
+        for kind in ABLATION_ORDER
+    }
 
 
-def ms_per_mac(spent: Mapping[Kind, Times], counts: Counts, tick: Tick) -> Times:
+def ms_per_mac(spent: Mapping[KindGroup, Times], counts: Counts, tick: Tick) -> Times:
     """Return the time of one MAC in the model's convolutions, all kinds together."""
     work, macs = work_ms(spent, counts, tick), _convolution_macs(counts)
-    total: Times = sum((work[kind] for kind in CONVOLUTIONS), np.zeros(1))
+    total: Times = sum((work[kind] for kind in CONVOLUTION_GROUPS), np.zeros(1))
     return np.maximum(total, 0) / max(1, macs)
 
 
 def terms(
-    spent: Mapping[Kind, Times], counts: Counts, tick: Tick, mac_ms: Times
+    spent: Mapping[KindGroup, Times], counts: Counts, tick: Tick, mac_ms: Times
 ) -> dict[str, Times]:
     """Split a model's time into the terms of the causes, the allocator's apart.
 
@@ -94,11 +106,11 @@ def terms(
         mac_ms: time of one MAC at the rate everything is compared with.
     """
     work = work_ms(spent, counts, tick)
-    ideal = {kind: counts.macs_of.get(kind, 0) * mac_ms for kind in CONVOLUTIONS}
+    ideal = {kind: counts.macs_of.get(kind, 0) * mac_ms for kind in CONVOLUTION_GROUPS}
     overhead = counts.launches * tick.launch_ms + counts.calls * tick.call_ms
     return {
         "arithmetic": _convolution_macs(counts) * mac_ms,
-        **{kind: work[kind] - ideal[kind] for kind in CONVOLUTIONS},
+        **{kind: work[kind] - ideal[kind] for kind in CONVOLUTION_GROUPS},
         "concatenation": work["concatenation"],
         "normalisation": work["batch_norm"] + work["activation"],
         "resampling": work["resampling"],
@@ -143,4 +155,4 @@ def _cause(
 
 
 def _convolution_macs(counts: Counts) -> int:
-    return sum(counts.macs_of.get(kind, 0) for kind in CONVOLUTIONS)
+    return sum(counts.macs_of.get(kind, 0) for kind in CONVOLUTION_GROUPS)

@@ -8,7 +8,7 @@ import numpy as np
 
 from nas.faces.canvas import Plane, bell, clamp, clouds, lookup, smoothstep, strands
 from nas.faces.head import Face, nose_axis, place, warm
-from nas.faces.scene import Colour, Scene
+from nas.faces.scene import Scene
 
 LEFT, RIGHT = -1.0, 1.0
 
@@ -293,9 +293,3 @@ def lobe(scene: Scene, side: float) -> tuple[float, float]:
     """Return where in the image the lobe of an ear is."""
     x, y = place(scene, side * scene.head.width * 0.99, 0.22)
     return x + side * 0.01, y
-
-
-def skin_tone(scene: Scene, factor: float) -> Colour:
-    """Return the skin colour in the scene's light."""
-    level = factor * (0.75 * scene.light.key[1] + scene.light.ambient[1])
-    return warm(scene.skin.colour, level)

@@ -1,1 +1,1 @@
-"""Costs of an architecture without building it: exact ones, and latency by a calibrated law."""
+"""Costs of an architecture without building it: exact counts and a predicted latency."""

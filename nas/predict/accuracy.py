@@ -8,12 +8,12 @@ from dataclasses import dataclass
 import numpy as np
 
 from nas.predict.calibration import Measurement
-from nas.predict.laws import Floats
+from nas.predict.cost_model import Floats
 from nas.predict.operations import exact_costs, operations
 from nas.predict.predictor import LatencyPredictor, quiet
 from search_spaces.architecture import Architecture
 
-Predict = Callable[[Sequence[Architecture]], Floats]
+RatioPredictor = Callable[[Sequence[Architecture]], Floats]
 
 WITHIN = 0.10
 
@@ -22,8 +22,8 @@ WITHIN = 0.10
 class Accuracy:
     """Errors of predicted latencies of `count` architectures, relative to those measured.
 
-    `within_10` is the share that is off by 10 % at most; `spearman` and `kendall` tell how well
-    their order is predicted (1: perfectly).
+    `within_10` is the share that is off by 10 % at most; `spearman` and `kendall` are the rank
+    correlations of predicted and measured latencies (1: the same order).
     """
 
     name: str
@@ -69,7 +69,7 @@ def accuracy(name: str, predicted: Floats, measured: Floats) -> Accuracy:
     )
 
 
-def baselines(predictor: LatencyPredictor) -> dict[str, Predict]:
+def baselines(predictor: LatencyPredictor) -> dict[str, RatioPredictor]:
     """Return what multiply-adds alone and launches alone predict, fitted to the same measurements.
 
     Each is the better of a straight line and a power law.
@@ -91,7 +91,9 @@ def _launches(architectures: Sequence[Architecture]) -> Floats:
     return np.array([sum(o.launches for o in operations(a)) for a in architectures], dtype=float)
 
 
-def _best(count: Predict, architectures: Sequence[Architecture], ratios: Floats) -> Predict:
+def _best(
+    count: RatioPredictor, architectures: Sequence[Architecture], ratios: Floats
+) -> RatioPredictor:
     counts = count(architectures)
     fits = [_line(counts, ratios), _power(counts, ratios)]
     best = min(fits, key=lambda fit: float(np.mean(np.abs(fit(counts) / ratios - 1))))

@@ -2,9 +2,9 @@
 
 An operation takes another time alone than in a model, where its input may still be in a cache and
 its memory was used before. So operations are timed where they are used: in architectures drawn from
-a space, each taking turns with `original`. Times are kept as ratios to it, since a machine
+a space, each in the same rounds as `original`. Times are kept as ratios to it, since a machine
 changes its speed within minutes, a ratio hardly. Other architectures are only timed as a whole and
-never fitted to: they tell how far predictions are off.
+never fitted to: from them follow the prediction errors.
 
 Every measurement is appended to a file as it is made, so an interrupted calibration goes on.
 """
@@ -25,6 +25,7 @@ from typing import TYPE_CHECKING, Any, Literal, Self
 import numpy as np
 
 from nas.datasets.cache import cache_directory
+from profiling.progress import Progress
 from search_spaces.architecture import Architecture
 from search_spaces.axes import matches
 from search_spaces.errors import UserError
@@ -35,7 +36,6 @@ if TYPE_CHECKING:
     from search_spaces.space import SearchSpace
 
 Role = Literal["fitted", "held_out"]
-Progress = Callable[[int, int], None]
 Pairs = tuple[tuple[float, float], ...]
 
 _FORMAT = 2
@@ -68,7 +68,7 @@ class Setting:
 
 @dataclass(frozen=True)
 class Measurement:
-    """One architecture, timed in turn with `original`.
+    """One architecture, timed in the same rounds as `original`.
 
     `samples_ms` has a pair (architecture, `original`) for each round; `cpu_ms` the CPU times of the
     same passes where one thread does all the work, else nothing. `operations` has for each of
@@ -208,9 +208,9 @@ def extend(
 ) -> None:
     """Measure architectures drawn from `space` until there are `fitted` and `held_out` of them.
 
-    Both kinds come in turn, so that one stopped early, as after `seconds`, has its share of each.
-    What is there already counts. `measure` is a `nas.predict.timed.Bench`. `progress` is called
-    with (done, total) after each architecture.
+    Both roles alternate, so that a calibration stopped early, as after `seconds`, has both.
+    What is there already counts. `measure` is a `nas.predict.timed.OperationTimer`. `progress` is
+    called with (done, total) after each architecture.
 
     Raises:
         UserError: the calibration's file cannot be written.
@@ -231,7 +231,7 @@ def extend(
 
 
 def drawn(space: SearchSpace, seed: int = 1) -> Iterator[Architecture]:
-    """Yield distinct architectures, each axis uniform in its turn; ends when nothing new is found.
+    """Yield distinct architectures, each axis drawn uniformly; ends when nothing new is found.
 
     Uniform over axes, not over architectures: of those nearly all are as deep as can be.
     """

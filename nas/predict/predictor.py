@@ -7,7 +7,7 @@ sum and the number of launches are weighted to fit whole models.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import TYPE_CHECKING, Self
@@ -15,10 +15,11 @@ from typing import TYPE_CHECKING, Self
 import numpy as np
 from numpy.typing import NDArray
 
+from nas.operation import Operation, OperationGroup
 from nas.predict.calibration import Calibration, Measurement, Role, Setting, extend
-from nas.predict.laws import Floats, OperationTimes
-from nas.predict.operation import Operation
-from nas.predict.operations import Part, operations, parts
+from nas.predict.cost_model import Floats, OperationTimes
+from nas.predict.operations import operation_groups, operations
+from profiling.progress import Progress
 from search_spaces.architecture import Architecture
 from search_spaces.errors import UserError
 
@@ -72,7 +73,7 @@ class LatencyPredictor:
         self.original_ms = float(np.median([m.original_ms for m in calibration.measurements]))
         self._numbers: dict[Operation, int] = {}
         self._known: list[Operation] = []
-        self._parts: dict[Part, list[int]] = {}
+        self._groups: dict[OperationGroup, list[int]] = {}
         self._times: Floats = np.zeros(0)
         fitted = quiet(calibration.of("fitted"))
         self._operation_times = OperationTimes.fit(
@@ -119,18 +120,18 @@ class LatencyPredictor:
         fitted: int = 200,
         held_out: int = 100,
         seconds: float | None = None,
-        progress: Callable[[int, int], None] | None = None,
+        progress: Progress | None = None,
     ) -> Self:
         """Measure what is missing of a calibration, keep it, and return the predictor.
 
         Raises:
             UserError: it cannot be kept, or there was time for too little.
         """
-        from nas.predict.timed import Bench
+        from nas.predict.timed import OperationTimer
 
-        bench = Bench(setting)  # tunes the allocator, which the environment tells
+        timer = OperationTimer(setting)  # tunes the allocator, which the environment includes
         calibration = Calibration.here(setting)
-        extend(calibration, space, fitted, held_out, seconds, progress, measure=bench)
+        extend(calibration, space, fitted, held_out, seconds, progress, measure=timer)
         return cls(calibration)
 
     def vectorise(self, architectures: Iterable[Architecture]) -> Vectorised:
@@ -143,10 +144,10 @@ class LatencyPredictor:
         for architecture in architectures:
             self._require_size(architecture)
             starts.append(len(found))
-            each = parts(architecture)
-            for part in each:
-                found.extend(self._numbers_of(part))
-            launches.append(sum(part.launches for part in each))
+            groups = operation_groups(architecture)
+            for group in groups:
+                found.extend(self._numbers_of(group))
+            launches.append(sum(group.launches for group in groups))
         return Vectorised(
             np.array(found, dtype=np.int64),
             np.array(starts, dtype=np.int64),
@@ -198,13 +199,15 @@ class LatencyPredictor:
         high, low = np.quantile(self.errors, (0.025, 0.975))
         return predicted / float(low), predicted / float(high)
 
-    def _numbers_of(self, part: Part) -> list[int]:
-        if (found := self._parts.get(part)) is None:
-            for operation in part.operations:
+    def _numbers_of(self, group: OperationGroup) -> list[int]:
+        if (found := self._groups.get(group)) is None:
+            for operation in group.operations:
                 if operation not in self._numbers:
                     self._numbers[operation] = len(self._known)
                     self._known.append(operation)
-            found = self._parts[part] = [self._numbers[operation] for operation in part.operations]
+            found = self._groups[group] = [
+                self._numbers[operation] for operation in group.operations
+            ]
         return found
 
     def _require_size(self, architecture: Architecture) -> None:

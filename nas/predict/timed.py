@@ -1,15 +1,14 @@
-"""Times an architecture, and its operations where they are used, in turn with `original`."""
+"""Times an architecture and its operations, inside the model, in the same rounds as `original`."""
 
 from __future__ import annotations
 
-import time
 from collections.abc import Sequence
 
 import numpy as np
 import torch
 from torch import nn
 
-from nas.blocks import Crop
+from nas.layers import Crop
 from nas.predict.calibration import Measurement, Role, Setting
 from nas.vae import VAE, build_vae
 from profiling.allocator import tune_allocator
@@ -22,7 +21,7 @@ from search_spaces.references import ORIGINAL
 _VIEWS = (nn.Flatten, nn.Unflatten, Crop)
 
 
-class Bench:
+class OperationTimer:
     """Measures architectures with one setting; has the measurement lane while one is timed.
 
     Allocates like a study: freed memory is kept in the process.
@@ -35,12 +34,12 @@ class Bench:
         self._lane = Lane(setting.device)
 
     def __call__(self, architecture: Architecture, role: Role) -> Measurement:
-        """Time a whole pass in turn with `original`, and each operation if it is fitted to."""
+        """Time whole passes beside `original`; time each operation too where the role is fitted."""
         model = build_vae(architecture, seed=0).to(self._device).eval()
         models: dict[str, Model] = {"candidate": model, "original": self._original}
         if role == "fitted":
-            kind = _CpuNotes if self._alone else Notes
-            models["notes"] = notes = kind(model, _paths(model), self._device)
+            notes = Notes(model, _paths(model), self._device, cpu_time=self._alone)
+            models["notes"] = notes
         size, channels = architecture.image_size, architecture.image_channels
         images = torch.rand(1, channels, size, size, generator=torch.Generator().manual_seed(0))
         with self._lane.measuring():
@@ -61,7 +60,7 @@ class Bench:
 
     @property
     def _alone(self) -> bool:
-        """Whether the calling thread does all the work, so that its CPU time tells of all of it."""
+        """Whether the calling thread does all the work, so that its CPU time covers all of it."""
         return self._setting.threads == 1 and self._device.type == "cpu"
 
     def _undisturbed(self, latency: Latency) -> Sequence[float]:
@@ -82,14 +81,6 @@ class Bench:
             max_warmup_s=0.5,
             min_sample_ms=0.0,  # one pass is one sample: its notes belong to it
         )
-
-
-class _CpuNotes(Notes):
-    """Notes CPU times: where cores are busy, the wall has long operations wait, short ones not."""
-
-    def _watch(self, module: nn.Module, index: int) -> None:
-        self._stamp = time.thread_time_ns
-        super()._watch(module, index)
 
 
 def _cpu_ms(latency: Latency) -> tuple[float, ...]:

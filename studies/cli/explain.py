@@ -75,7 +75,7 @@ def explain(
     explain.html, explain.json and causes.csv. Takes one to two minutes for the two references at
     batch 1, more at larger batches.
     """
-    from nas.explain.explain import ExplainConfig, explain
+    from nas.explain.measure import ExplainConfig, explain_latency
     from profiling.environment import select_device
     from studies.profiles.explain_words import Words
 
@@ -88,7 +88,7 @@ def explain(
     pair = (first.architecture, second.architecture)
     hold_lane(select_device(device))
     with progress_bar("measuring") as progress:
-        found = explain(*pair, names, config, progress=progress)
+        found = explain_latency(*pair, names, config, progress=progress)
     for comparison in found.comparisons:
         _print(Words(found, comparison))
     page = _write(found, folder)

@@ -201,9 +201,9 @@ def _print_csv(rows: list[dict[str, Any]]) -> None:
 
 def _flat(row: dict[str, Any]) -> dict[str, Any]:
     """Give each kind of operation a column of its own, the same for every architecture."""
-    from nas.predict.operation import KINDS
+    from profiling.kinds import OPERATION_KINDS
 
-    shares = {f"share_{kind}": row["shares"].get(kind, 0.0) for kind in KINDS}
+    shares = {f"share_{kind}": row["shares"].get(kind, 0.0) for kind in OPERATION_KINDS}
     return {name: value for name, value in row.items() if name != "shares"} | shares
 
 

@@ -11,7 +11,7 @@ from rich.table import Table
 
 from studies.cli.console import stdout
 from studies.profiles.layers_words import (
-    KINDS,
+    KIND_TITLES,
     VIEWS,
     account,
     count,
@@ -163,7 +163,7 @@ def _layers(rows: Sequence[dict[str, Any]]) -> Table:
             cells += [count(row["macs"]), rate(row["gflop_s"]), rate(row["gb_s"])]
         if wider:
             cells += [shape(row["output_shape"]), size(row["bytes_moved"]), rate(row["intensity"])]
-        kind = KINDS[row["kind"]].removesuffix(" convolution").removesuffix(" layer")
+        kind = KIND_TITLES[row["kind"]].removesuffix(" convolution").removesuffix(" layer")
         path = _broken(row["path"] or row["module"], longest)
         table.add_row(escape(path), kind, *cells, row["bound"])
     return table

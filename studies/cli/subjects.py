@@ -153,17 +153,17 @@ def find_layer(
         UserError, ProfilingError: neither fits; the nearest kind or path is offered.
     """
     from profiling.environment import select_device
-    from profiling.handmade import KINDS, parse_layer
+    from profiling.handmade import LAYER_TYPES, parse_layer
     from profiling.sweep import capture_input
 
     text = " ".join(words)
     first, *rest = text.split() or [""]
-    if first in KINDS or (len(rest) != 1 or "=" in rest[0]):
-        if first not in KINDS and not rest:
+    if first in LAYER_TYPES or (len(rest) != 1 or "=" in rest[0]):
+        if first not in LAYER_TYPES and not rest:
             raise UserError(
                 f"layer {text!r}: name a model and a path inside it (original decoder.stages.2), "
                 "or a kind with its sizes (dsconv in=64 out=128 size=36); "
-                f"kinds: {', '.join(KINDS)}"
+                f"kinds: {', '.join(LAYER_TYPES)}"
             )
         prepare(select_device(device))
         return parse_layer(text), text

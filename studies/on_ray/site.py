@@ -10,7 +10,7 @@ import torch
 
 from nas.latency import measure_together
 from profiling.latency import LatencyConfig
-from profiling.paired import Turns
+from profiling.paired import InterleavedLatencies
 from search_spaces.architecture import Architecture
 from studies.on_ray.cluster import Cluster, largest_memory_bytes, ray_session
 from studies.record.records import StudyRecord
@@ -60,9 +60,11 @@ class RaySite:
         latency: LatencyConfig,
         device: torch.device,
         progress: Callable[[int, int], None],
-    ) -> Turns:
+    ) -> InterleavedLatencies:
         """Measure on a node, as `nas.latency.measure_together` does here; progress is not told."""
-        turns: Turns = self.call(measure_together, dict(architectures), base, latency, device)
+        turns: InterleavedLatencies = self.call(
+            measure_together, dict(architectures), base, latency, device
+        )
         return turns
 
     def run(

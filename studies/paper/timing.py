@@ -16,7 +16,7 @@ from profiling.environment import fingerprint
 from profiling.fresh_process import FreshProcess
 from profiling.lane import Lane
 from profiling.latency import LatencyConfig, batched
-from profiling.paired import Turns
+from profiling.paired import InterleavedLatencies
 from profiling.timing import measuring, timer_for
 from search_spaces.architecture import Architecture
 
@@ -107,7 +107,7 @@ def _measured(
 
 
 def _summary(
-    turns: Turns,
+    turns: InterleavedLatencies,
     names: list[str],
     papers: dict[str, list[float]],
     latency: LatencyConfig,

@@ -6,7 +6,7 @@ from pathlib import Path
 from textwrap import wrap
 from typing import TYPE_CHECKING, Any
 
-from nas.explain.explanation import Cause, Comparison, Explanation
+from nas.explain.explanation import Cause, Explanation, LatencyGap
 from studies.pages.page import embedded, render, write_page
 from studies.profiles.explain_words import Words
 
@@ -155,7 +155,7 @@ def _colour(cause: Cause) -> str:
     return AMBER if cause.gap_ms.value > 0 else BLUE
 
 
-def _part(explanation: Explanation, comparison: Comparison) -> dict[str, Any]:
+def _part(explanation: Explanation, comparison: LatencyGap) -> dict[str, Any]:
     from studies.pages.page import Panel
 
     words = Words(explanation, comparison)
@@ -184,7 +184,7 @@ def _facts(explanation: Explanation) -> list[tuple[str, str]]:
     ]
 
 
-def _tiles(found: Comparison) -> list[dict[str, str]]:
+def _tiles(found: LatencyGap) -> list[dict[str, str]]:
     a, b = found.a, found.b
     pairs = [
         ("parameters", a.counts.params, b.counts.params),

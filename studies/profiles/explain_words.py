@@ -6,7 +6,15 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from nas.explain.explanation import Cause, Comparison, Estimate, Explanation, Side, Step, Variant
+from nas.explain.explanation import (
+    AblationStep,
+    Cause,
+    Estimate,
+    Explanation,
+    LatencyGap,
+    Side,
+    Variant,
+)
 from nas.objectives import OBJECTIVES
 from studies.record.formats import describe_change, format_factor, format_value
 
@@ -31,7 +39,7 @@ class Words:
     """One explanation's comparison, in words and rows of text."""
 
     explanation: Explanation
-    comparison: Comparison
+    comparison: LatencyGap
 
     @property
     def verdict(self) -> str:
@@ -180,7 +188,7 @@ class Words:
             "busy": found.contended,
         }
 
-    def _step(self, step: Step) -> dict[str, object]:
+    def _step(self, step: AblationStep) -> dict[str, object]:
         return {
             "kind": f"without {MODIFICATIONS[step.kind]}",
             "left": self._with_interval(step.left_ms),

@@ -17,10 +17,10 @@ import numpy.typing as npt
 import pandas as pd
 import plotly.graph_objects as go
 
-from profiling.layers import LayerTable, stage_of
+from profiling.layers import LayerTable, stage_path
 from profiling.roofline import Peaks
 from studies.pages.style import AMBER, BLUE, GREY, log_ticks, new_figure
-from studies.profiles.layers_words import KINDS, ms, plural, rate, records, shape, size
+from studies.profiles.layers_words import KIND_TITLES, ms, plural, rate, records, shape, size
 
 COLOURS: dict[str, str] = {
     "convolution": BLUE,
@@ -46,7 +46,7 @@ def layer_points(table: LayerTable) -> pd.DataFrame:
         [
             {
                 "series": layer.cost.kind,
-                "stage": stage_of(layer),
+                "stage": stage_path(layer),
                 "intensity": layer.cost.intensity,
                 "gflop_s": layer.gflop_s,
                 "gb_s": layer.gb_s,
@@ -54,7 +54,7 @@ def layer_points(table: LayerTable) -> pd.DataFrame:
                 "time_ms": layer.time_ms,
                 "hover": _hover(
                     layer.cost.path or layer.cost.module,
-                    f"{KINDS[layer.cost.kind]}, {shape(layer.cost.input_shape)} to "
+                    f"{KIND_TITLES[layer.cost.kind]}, {shape(layer.cost.input_shape)} to "
                     f"{shape(layer.cost.output_shape)}",
                     f"{ms(layer.time_ms)}, {rate(layer.gflop_s)} GFLOP/s, {rate(layer.gb_s)} GB/s",
                     f"{size(layer.cost.bytes_moved)} moved, bound by {layer.bound}",
@@ -95,12 +95,12 @@ def stage_figure(points: pd.DataFrame) -> go.Figure:
         index="stage", columns="series", values="time_ms", aggfunc="sum", sort=False
     )
     figure = new_figure("Time by stage and kind of operation")
-    for kind in [kind for kind in KINDS if kind in sums]:
+    for kind in [kind for kind in KIND_TITLES if kind in sums]:
         times = sums[kind].dropna()
         figure.add_bar(
-            x=times.tolist(), y=times.index.tolist(), orientation="h", name=KINDS[kind],
+            x=times.tolist(), y=times.index.tolist(), orientation="h", name=KIND_TITLES[kind],
             marker={"color": COLOURS[kind], "line": {"width": 0}},
-            hovertext=[_hover(str(at), f"{KINDS[kind]}: {ms(t)}") for at, t in times.items()],
+            hovertext=[_hover(str(at), f"{KIND_TITLES[kind]}: {ms(t)}") for at, t in times.items()],
             hoverinfo="text",
         )  # fmt: skip
     rows = len(sums.index)
@@ -134,7 +134,8 @@ def roofline_figure(points: pd.DataFrame, peaks: Mapping[str, Peaks]) -> go.Figu
     tallest = max(peak.gemm_gflop_s for peak in peaks.values())
     figure.update_xaxes(title_text="Arithmetic intensity (FLOPs per byte moved)", **_log(x))
     figure.update_yaxes(title_text="GFLOP/s", **_log([lowest, 1.3 * tallest]))
-    return _legend_above(figure) if set(points["series"]) - set(KINDS) else _without_legend(figure)
+    grouped = set(points["series"]) - set(KIND_TITLES)
+    return _legend_above(figure) if grouped else _without_legend(figure)
 
 
 def traffic_figure(points: pd.DataFrame, peaks: Mapping[str, Peaks]) -> go.Figure:
@@ -158,7 +159,8 @@ def traffic_figure(points: pd.DataFrame, peaks: Mapping[str, Peaks]) -> go.Figur
     )  # fmt: skip
     fastest = max(speed for peak in peaks.values() for _, speed in peak.copy_gb_s)
     figure.update_yaxes(title_text="GB/s", **_log([*moving["gb_s"], fastest]))
-    return _legend_above(figure) if set(points["series"]) - set(KINDS) else _without_legend(figure)
+    grouped = set(points["series"]) - set(KIND_TITLES)
+    return _legend_above(figure) if grouped else _without_legend(figure)
 
 
 def sweep_figure(points: pd.DataFrame, x: str) -> go.Figure:
@@ -190,11 +192,12 @@ def _scatter(figure: go.Figure, points: pd.DataFrame, x: str, y: str) -> None:
     """Add the points, coloured by series, their areas in proportion to their time."""
     palette = dict(zip(points["series"].unique(), _palette(points), strict=False))
     largest = float(points["time_ms"].max())
-    known = [kind for kind in KINDS if kind in palette]
+    known = [kind for kind in KIND_TITLES if kind in palette]
     for name in known or palette:
         rows = points[points["series"] == name]
         figure.add_scatter(
-            x=rows[x].tolist(), y=rows[y].tolist(), name=KINDS.get(name, name), mode="markers",
+            x=rows[x].tolist(), y=rows[y].tolist(),
+            name=KIND_TITLES.get(name, name), mode="markers",
             marker={
                 "color": COLOURS.get(name, palette[name]), "opacity": 0.72,
                 "size": rows["time_ms"].tolist(), "sizemode": "area", "sizemin": 3,

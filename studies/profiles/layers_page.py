@@ -17,7 +17,7 @@ from studies.profiles.layers_figures import (
     traffic_figure,
 )
 from studies.profiles.layers_words import (
-    KINDS,
+    KIND_TITLES,
     VIEWS,
     account,
     count,
@@ -52,7 +52,7 @@ _TRAFFIC_CAPTION = (
 _SWEEP_CAPTION = "Medians with 95 % intervals, both axes logarithmic."
 _WORDS = {
     "count": count, "ms": ms, "percent": percent, "rate": rate, "shape": shape, "size": size,
-    "kinds": KINDS, "colours": COLOURS,
+    "kinds": KIND_TITLES, "colours": COLOURS,
 }  # fmt: skip
 
 

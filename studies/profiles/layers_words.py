@@ -15,7 +15,7 @@ from studies.record.formats import format_factor, format_value
 if TYPE_CHECKING:
     import pandas as pd
 
-KINDS: dict[str, str] = {
+KIND_TITLES: dict[str, str] = {
     "convolution": "full convolution",
     "depthwise": "depthwise convolution",
     "pointwise": "pointwise convolution",
@@ -28,7 +28,7 @@ KINDS: dict[str, str] = {
 }
 """Kinds of operation and what one of them is called."""
 
-_TITLES = {**KINDS, OUTSIDE: "between the layers"}
+_TITLES = {**KIND_TITLES, OUTSIDE: "between the layers"}
 
 VIEWS: dict[str, str] = {"kind": "By kind", "part": "Encoder and decoder", "stage": "By stage"}
 """Grouped views of the layer table and their titles."""
@@ -217,7 +217,7 @@ def _moved(table: LayerTable) -> int:
 
 def _listed(kinds: pd.DataFrame) -> str:
     """Name kinds with how many layers each has: `36 concatenations and 71 activations`."""
-    parts = [plural(int(row["layers"]), KINDS[row["group"]]) for row in records(kinds)]
+    parts = [plural(int(row["layers"]), KIND_TITLES[row["group"]]) for row in records(kinds)]
     return " and ".join([", ".join(parts[:-1]), parts[-1]] if len(parts) > 1 else parts)
 
 

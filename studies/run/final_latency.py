@@ -14,7 +14,7 @@ import torch
 
 from nas.latency import measure_together
 from profiling.latency import LatencyConfig
-from profiling.paired import Turns
+from profiling.paired import InterleavedLatencies
 from search_spaces.architecture import Architecture
 from search_spaces.references import REFERENCES
 from studies.record.records import FinalLatency, StudyRecord
@@ -29,7 +29,7 @@ PASSES = 3
 
 Together = Callable[
     [Mapping[str, Architecture], str, LatencyConfig, torch.device, Callable[[int, int], None]],
-    Turns,
+    InterleavedLatencies,
 ]
 """As `nas.latency.measure_together`."""
 

@@ -1,32 +1,17 @@
-"""One operation of a network as a value: what it does, and what follows from its shape."""
+"""One operation of a network as a value: what it does, and what follows from its shape.
+
+Needs no torch.
+"""
 
 from __future__ import annotations
 
-from typing import Literal, NamedTuple, get_args
+from collections.abc import Iterable
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import NamedTuple, Self
 
-Kind = Literal[
-    "convolution",
-    "transposed",
-    "depthwise",
-    "depthwise_transposed",
-    "pointwise",
-    "pointwise_transposed",
-    "linear",
-    "batch_norm",
-    "activation",
-    "concatenation",
-    "max_pool",
-    "average_pool",
-    "global_average",
-    "upsample",
-    "pixel_shuffle",
-    "reparameterise",
-]
+from profiling.kinds import WEIGHTED_KINDS, OperationKind
 
-KINDS: tuple[Kind, ...] = get_args(Kind)
-"""Every kind of operation; the first seven do all multiply-adds. Views launch nothing."""
-
-_WEIGHTED = frozenset(KINDS[:7])
 _FLOAT_BYTES, _INDEX_BYTES = 4, 8
 _REPARAMETERISE = 5, 7, 5  # launches, tensors read, tensors written: noise, half, exp, times, plus
 
@@ -38,7 +23,7 @@ class Operation(NamedTuple):
     `channels_out`. `function` names an activation ("elu", "sigmoid"), "" for other kinds.
     """
 
-    kind: Kind
+    kind: OperationKind
     channels_in: int
     channels_out: int
     size_in: int
@@ -51,7 +36,7 @@ class Operation(NamedTuple):
     @property
     def weights(self) -> int:
         """Elements of the weight tensor, without the bias."""
-        if self.kind not in _WEIGHTED:
+        if self.kind not in WEIGHTED_KINDS:
             return 0
         return self.channels_in * self.channels_out // self.groups * self.kernel**2
 
@@ -94,3 +79,39 @@ class Operation(NamedTuple):
         moved = (constants + batch * (self.elements_in + self.elements_out)) * _FLOAT_BYTES
         indices = batch * self.elements_out if self.kind == "max_pool" else 0
         return moved + indices * _INDEX_BYTES
+
+
+@dataclass(frozen=True, eq=False)
+class OperationGroup:
+    """Operations that come together, such as those of a stage, with their totals.
+
+    Groups are compared by identity: callers keep one object for equal groups.
+
+    Attributes:
+        operations: In the order they run.
+        params: Trainable parameters of all of them.
+        macs: Multiply-adds of all of them for one image.
+        launches: How many operations they launch.
+    """
+
+    operations: tuple[Operation, ...]
+    params: int
+    macs: int
+    launches: int
+
+    @classmethod
+    def of(cls, operations: Iterable[Operation]) -> Self:
+        """Add up the operations."""
+        every = tuple(operations)
+        costs = [_costs(operation) for operation in every]
+        return cls(
+            every,
+            params=sum(params for params, _, _ in costs),
+            macs=sum(macs for _, macs, _ in costs),
+            launches=sum(launches for _, _, launches in costs),
+        )
+
+
+@lru_cache(1 << 15)  # architectures of one space share most of their operations
+def _costs(operation: Operation) -> tuple[int, int, int]:
+    return operation.params, operation.macs, operation.launches

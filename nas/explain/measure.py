@@ -1,8 +1,8 @@
 """Why one architecture is slower than another: measured by ablation, split into causes.
 
 How the gap is split is written down in `nas.explain.terms`; this module has the measurements taken.
-Both models are measured in two fresh processes that take turns: one starts as this process did, the
-other keeps freed memory. In the second all ablated copies of both models take turns, too.
+Both models are measured in two fresh processes that alternate: one starts as this process did, the
+other keeps freed memory. The second also times all ablated copies of both models, interleaved.
 """
 
 from __future__ import annotations
@@ -13,21 +13,22 @@ from dataclasses import replace
 
 import torch
 
-from nas.explain.compare import Measured, clock, compare
-from nas.explain.copies import Bench, ExplainConfig, Progress
+from nas.explain.copies import AblatedPair, ExplainConfig
 from nas.explain.explanation import SIDES, Explanation
+from nas.explain.gap import Measured, clock, explain_gap
 from nas.vae import build_vae
 from profiling.environment import select_device
 from profiling.fresh_process import FreshProcess
 from profiling.latency import Latency
 from profiling.memory import require_memory
+from profiling.progress import Progress
 from search_spaces.architecture import Architecture
 from search_spaces.errors import UserError
 
-__all__ = ["ExplainConfig", "explain"]
+__all__ = ["ExplainConfig", "explain_latency"]
 
 
-def explain(
+def explain_latency(
     a: Architecture,
     b: Architecture,
     names: tuple[str, str] = ("a", "b"),
@@ -57,7 +58,7 @@ def explain(
         threads=config.threads,
         clock=clock(last.default["a:"]),
         environment=last.environment,
-        comparisons=tuple(compare(measured) for measured in taken),
+        comparisons=tuple(explain_gap(measured) for measured in taken),
     )
 
 
@@ -103,10 +104,10 @@ def _check(a: Architecture, b: Architecture, config: ExplainConfig) -> None:
 def _measure(
     pair: tuple[Architecture, Architecture], batch: int, config: ExplainConfig, report: _Steps
 ) -> Measured:
-    """Take all measurements at one batch size, in two processes that take turns."""
+    """Take all measurements at one batch size, in two processes that alternate."""
     with ExitStack() as stack:
         plain, keeping = (
-            stack.enter_context(FreshProcess(Bench, pair, batch, config, tuned=tuned))
+            stack.enter_context(FreshProcess(AblatedPair, pair, batch, config, tuned=tuned))
             for tuned in (False, True)
         )
         # Both have built their models, and so come to rest, before either measures.
@@ -145,7 +146,7 @@ def _turns(
 
 
 def _joined(parts: Sequence[Mapping[str, Latency]]) -> dict[str, Latency]:
-    """Join the samples that several turns took of the same subjects."""
+    """Join the samples that several measurements took of the same subjects."""
     return {
         name: replace(first, samples=tuple(s for part in parts for s in part[name].samples))
         for name, first in parts[0].items()

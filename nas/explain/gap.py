@@ -1,4 +1,4 @@
-"""From measurements to an explanation: `compare` applies the formulas of `nas.explain.terms`."""
+"""From measurements to an explanation, by the formulas of `nas.explain.terms`."""
 
 from __future__ import annotations
 
@@ -8,16 +8,16 @@ from typing import Any
 
 from nas.explain.copies import EMPTY, FOLDED, PLAIN, subject, variant
 from nas.explain.explanation import (
+    ABLATION_ORDER,
     CAUSES,
-    CONVOLUTIONS,
+    CONVOLUTION_GROUPS,
     SIDES,
-    STEPS,
+    AblationStep,
     Clock,
-    Comparison,
     Estimate,
+    LatencyGap,
     Side,
     SideName,
-    Step,
     Times,
     Variant,
 )
@@ -25,8 +25,8 @@ from nas.explain.terms import Tick, bootstrap, ms_per_mac, split, terms
 from profiling.ablation import Counts
 from profiling.environment import Environment
 from profiling.intervals import relative_iqr
+from profiling.kinds import KindGroup
 from profiling.latency import MAX_RELATIVE_IQR, MAX_WALL_OVER_CPU, Latency
-from profiling.operations import Kind
 
 
 @dataclass(frozen=True)
@@ -44,7 +44,7 @@ class Measured:
     default: Mapping[str, Latency]
     kept: Mapping[str, Latency]
     page_faults: Mapping[SideName, tuple[float, float]]
-    layer_shares: Mapping[SideName, Mapping[Kind, float]]
+    layer_shares: Mapping[SideName, Mapping[KindGroup, float]]
     explained_by_layers: Mapping[SideName, float]
 
     @property
@@ -54,7 +54,7 @@ class Measured:
 
 
 def clock(latency: Latency) -> Clock:
-    """Return which clock tells the time: the thread's own where one CPU thread does all the work.
+    """Return the clock of the times: the thread's own where one CPU thread does all the work.
 
     What else runs on the machine makes a thread wait, but does not lengthen its CPU time much; on a
     quiet machine the two clocks agree.
@@ -78,7 +78,7 @@ def contention(latency: Latency) -> tuple[str, ...]:
     return tuple(signs)
 
 
-def compare(measured: Measured) -> Comparison:
+def explain_gap(measured: Measured) -> LatencyGap:
     """Compute the comparison at one batch size from what was measured there."""
     kept_ms, default_ms = (
         {name: times_ms(latency) for name, latency in taken.items()}
@@ -90,7 +90,7 @@ def compare(measured: Measured) -> Comparison:
     a, b = views["a"], views["b"]
     causes, remainder = split(a.terms(a), b.terms(a), _checks(a, b))
     total_a, total_b = default["a:"], default["b:"]
-    return Comparison(
+    return LatencyGap(
         batch=measured.batch,
         a=a.side(),
         b=b.side(),
@@ -122,39 +122,39 @@ class _View:
     def terms(self, yardstick: _View) -> dict[str, Times]:
         """Return this side's terms, at the rate of the yardstick's convolutions."""
         total, kept = self.default[f"{self.name}:"], self.kept[f"{self.name}:"]
-        named = self._terms_of(yardstick, "in_order")
+        named = self._terms_of(yardstick, _View.in_order)
         return named | {"allocator": total - kept, "total": total}
 
     def alone(self, yardstick: _View) -> dict[str, Times]:
         """Return the terms that each kind taken away alone would give."""
-        return self._terms_of(yardstick, "alone_of")
+        return self._terms_of(yardstick, _View.alone_of)
 
     def layers(self, yardstick: _View) -> dict[str, Times]:
         """Return the terms that the layer table's times would give."""
-        return self._terms_of(yardstick, "layers_of")
+        return self._terms_of(yardstick, _View.layers_of)
 
-    def _terms_of(self, yardstick: _View, source: str) -> dict[str, Times]:
-        spent = {kind: getattr(self, source)(kind) for kind in STEPS}
-        theirs = {kind: getattr(yardstick, source)(kind) for kind in STEPS}
+    def _terms_of(self, yardstick: _View, source: _Source) -> dict[str, Times]:
+        spent = {kind: source(self, kind) for kind in ABLATION_ORDER}
+        theirs = {kind: source(yardstick, kind) for kind in ABLATION_ORDER}
         return terms(spent, self.counts, self.tick, ms_per_mac(theirs, yardstick.counts, self.tick))
 
-    def in_order(self, kind: Kind) -> Times:
-        """Return what taking `kind` away saves when those before it in `STEPS` are gone."""
-        number = STEPS.index(kind)
-        return self._left(STEPS[:number]) - self._left(STEPS[: number + 1])
+    def in_order(self, kind: KindGroup) -> Times:
+        """Return what taking `kind` away saves when all kinds before it in the order are gone."""
+        number = ABLATION_ORDER.index(kind)
+        return self._left(ABLATION_ORDER[:number]) - self._left(ABLATION_ORDER[: number + 1])
 
-    def alone_of(self, kind: Kind) -> Times:
+    def alone_of(self, kind: KindGroup) -> Times:
         """Return what taking away `kind` alone saves."""
         return self._left(()) - self._left((kind,))
 
-    def layers_of(self, kind: Kind) -> Times:
+    def layers_of(self, kind: KindGroup) -> Times:
         """Return the layer table's share of the intact model's time."""
         return self._left(()) * self.measured.layer_shares[self.name][kind]
 
-    def contended(self, kind: Kind) -> bool:
+    def contended(self, kind: KindGroup) -> bool:
         """Tell whether the copies on either side of taking `kind` away were disturbed."""
-        number = STEPS.index(kind)
-        sides = (STEPS[:number], STEPS[: number + 1], (), (kind,))
+        number = ABLATION_ORDER.index(kind)
+        sides = (ABLATION_ORDER[:number], ABLATION_ORDER[: number + 1], (), (kind,))
         names = {subject(self.name, taken, self.counts) for taken in sides}
         return any(contention(self.measured.kept[name]) for name in names)
 
@@ -171,18 +171,20 @@ class _View:
             kept_page_faults=faults[1],
             convolution_gmac_s=Estimate.of(rate),
             explained_by_layers=self.measured.explained_by_layers[self.name],
-            steps=tuple(self._step(kind) for kind in STEPS if self.counts.launches_of.get(kind)),
+            steps=tuple(
+                self._step(kind) for kind in ABLATION_ORDER if self.counts.launches_of.get(kind)
+            ),
             variants=tuple(self._variants()),
             contention=tuple(dict.fromkeys(sign for lat in intact for sign in contention(lat))),
         )
 
-    def _left(self, taken: Sequence[Kind]) -> Times:
+    def _left(self, taken: Sequence[KindGroup]) -> Times:
         return self.kept[subject(self.name, taken, self.counts)]
 
-    def _step(self, kind: Kind) -> Step:
-        return Step(
+    def _step(self, kind: KindGroup) -> AblationStep:
+        return AblationStep(
             kind=kind,
-            left_ms=Estimate.of(self._left(STEPS[: STEPS.index(kind) + 1])),
+            left_ms=Estimate.of(self._left(ABLATION_ORDER[: ABLATION_ORDER.index(kind) + 1])),
             saved_ms=Estimate.of(self.in_order(kind)),
             alone_ms=Estimate.of(self.alone_of(kind)),
             contended=self.contended(kind),
@@ -207,15 +209,19 @@ class _View:
                 contended=bool(contention(self.measured.kept[name])),
             )
 
-    def _rate(self, counts: Counts, source: Callable[[Kind], Times]) -> Times:
-        spent: Times = sum((source(kind) for kind in CONVOLUTIONS), 0 * self.tick.launch_ms)
+    def _rate(self, counts: Counts, source: Callable[[KindGroup], Times]) -> Times:
+        spent: Times = sum((source(kind) for kind in CONVOLUTION_GROUPS), 0 * self.tick.launch_ms)
         return _rate(spent, counts, self.tick)
+
+
+_Source = Callable[[_View, KindGroup], Times]
+"""Where the time of a kind comes from: one of three methods of `_View`."""
 
 
 def _rate(spent: Times, counts: Counts, tick: Tick) -> Times:
     """Return the GMAC/s of convolutions that took `spent` ms, launches included."""
-    launches = sum(counts.launches_of.get(kind, 0) for kind in CONVOLUTIONS)
-    macs = sum(counts.macs_of.get(kind, 0) for kind in CONVOLUTIONS)
+    launches = sum(counts.launches_of.get(kind, 0) for kind in CONVOLUTION_GROUPS)
+    macs = sum(counts.macs_of.get(kind, 0) for kind in CONVOLUTION_GROUPS)
     rate: Times = macs / (spent - launches * tick.launch_ms).clip(min=1e-6) / 1e6
     return rate
 
@@ -224,14 +230,16 @@ def _checks(a: _View, b: _View) -> dict[str, dict[str, Any]]:
     """Return the gap by the two checks, and what was disturbed, by cause."""
     alone_a, alone_b, layers_a, layers_b = a.alone(a), b.alone(a), a.layers(a), b.layers(a)
     checked = [key for key in CAUSES if key not in ("allocator", "overhead")]
-    busy: dict[str, bool] = {kind: a.contended(kind) or b.contended(kind) for kind in STEPS}
+    busy: dict[str, bool] = {
+        kind: a.contended(kind) or b.contended(kind) for kind in ABLATION_ORDER
+    }
     allocator = any(contention(lat) for lat in a.measured.default.values())
     return {
         "alone": {key: alone_b[key] - alone_a[key] for key in checked},
         "layers": {key: (layers_b[key] - layers_a[key])[0] for key in checked},
         "contended": {
             **busy,
-            "arithmetic": any(busy[kind] for kind in CONVOLUTIONS),
+            "arithmetic": any(busy[kind] for kind in CONVOLUTION_GROUPS),
             "normalisation": busy["batch_norm"] or busy["activation"],
             "allocator": allocator,
             "remainder": any(busy.values()) or allocator,

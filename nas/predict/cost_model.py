@@ -1,9 +1,9 @@
 """How long one operation takes inside a model, learnt from operations timed on this device.
 
-Each kind has a law of its own, time = a + b x MACs + c x bytes: a launch, arithmetic, traffic. What
-it misses, such as kernels that suit some shapes better than others, is learnt by boosted trees as a
-factor on it. So shapes between those measured are told apart sensibly, and shapes
-beyond them follow the law.
+Each kind of operation has a linear cost model, time = a + b x MACs + c x bytes: launch, arithmetic
+and memory traffic. Its residuals, which come from kernels that suit some shapes better than others,
+are learnt by gradient-boosted trees as a factor on it. So the trees decide between shapes that were
+measured, and the linear model extrapolates beyond them.
 """
 
 from __future__ import annotations
@@ -16,7 +16,8 @@ from typing import TYPE_CHECKING, Self
 import numpy as np
 from numpy.typing import NDArray
 
-from nas.predict.operation import KINDS, Operation
+from nas.operation import Operation
+from profiling.kinds import OPERATION_KINDS
 from search_spaces.architecture import CHOICES
 
 if TYPE_CHECKING:
@@ -25,7 +26,7 @@ if TYPE_CHECKING:
 Floats = NDArray[np.float64]
 
 _FUNCTIONS = ("", *CHOICES["activation"], "sigmoid")
-_FEW = 5  # a kind seen less often has no law of its own
+_FEW = 5  # a kind seen less often has no linear model of its own
 _LEAST = 1e-7  # of a pass of `original`: below the clock's resolution
 _SHAPE, _COUNTS = 10, 5  # columns of `features`
 
@@ -37,7 +38,7 @@ def features(operations: Sequence[Operation], batch: int) -> Floats:
     and how channels fill the 16 lanes of a vector.
     """
     shapes = [
-        (KINDS.index(o.kind), _FUNCTIONS.index(o.function), *o[1:8], o.size_in % 2)
+        (OPERATION_KINDS.index(o.kind), _FUNCTIONS.index(o.function), *o[1:8], o.size_in % 2)
         for o in operations
     ]
     counts = [
@@ -50,10 +51,16 @@ def features(operations: Sequence[Operation], batch: int) -> Floats:
 
 @dataclass(frozen=True)
 class OperationTimes:
-    """Predicts operations' times; `laws` has (a, b, c) by kind and, last, of all kinds together."""
+    """Predicts operations' times: a linear model of each kind times a factor from trees.
+
+    Attributes:
+        batch: Images in a pass.
+        coefficients: (a, b, c) of each kind and, in the last row, of all kinds together.
+        trees: The logarithm of the factor, from `features`.
+    """
 
     batch: int
-    laws: Floats
+    coefficients: Floats
     trees: HistGradientBoostingRegressor
 
     @classmethod
@@ -69,15 +76,19 @@ class OperationTimes:
             seen.setdefault(operation, []).append(max(time, _LEAST))
         known = features(list(seen), batch)
         middle = np.array([np.median(taken) for taken in seen.values()])
-        laws = np.array([_law(known, middle, kind) for kind in range(len(KINDS) + 1)])
+        coefficients = np.array(
+            [_linear_fit(known, middle, kind) for kind in range(len(OPERATION_KINDS) + 1)]
+        )
         trees = HistGradientBoostingRegressor(
             max_iter=300, learning_rate=0.08, min_samples_leaf=5, random_state=0
         )
         # Long operations matter more for the sum, but short ones are many: halfway in between.
         weights = np.sqrt(middle) * [len(taken) for taken in seen.values()]
         with _one_thread():
-            trees.fit(_scaled(known), np.log(middle / _by_law(laws, known)), sample_weight=weights)
-        return cls(batch, laws, trees)
+            trees.fit(
+                _scaled(known), np.log(middle / _linear(coefficients, known)), sample_weight=weights
+            )
+        return cls(batch, coefficients, trees)
 
     def __call__(self, operations: Sequence[Operation]) -> Floats:
         """Return the operations' times, `(n,)`, in the unit that was fitted to."""
@@ -86,7 +97,7 @@ class OperationTimes:
         known = features(operations, self.batch)
         with _one_thread():
             factors: Floats = np.exp(self.trees.predict(_scaled(known)))
-        return factors * _by_law(self.laws, known)
+        return factors * _linear(self.coefficients, known)
 
 
 def _one_thread() -> AbstractContextManager[object]:
@@ -104,8 +115,12 @@ def _scaled(known: Floats) -> Floats:
     return np.hstack([known[:, :_SHAPE], counts, known[:, _SHAPE + _COUNTS :], intensity])
 
 
-def _law(known: Floats, times: Floats, kind: int) -> Floats:
-    """Fit a, b, c >= 0 with the least relative error; `kind` past the last means all of them."""
+def _linear_fit(known: Floats, times: Floats, kind: int) -> Floats:
+    """Fit a, b, c >= 0 with the least relative error; `kind` past the last means all of them.
+
+    Non-negative least squares of (a + b x MACs + c x bytes) / time against 1. Columns are scaled to
+    1 first, since MACs and bytes are up to 10^9 times as large as the constant.
+    """
     from scipy.optimize import nnls
 
     rows = known[:, 0] == kind
@@ -117,8 +132,8 @@ def _law(known: Floats, times: Floats, kind: int) -> Floats:
     return np.asarray(coefficients / scale)
 
 
-def _by_law(laws: Floats, known: Floats) -> Floats:
-    values: Floats = (laws[known[:, 0].astype(int)] * _terms(known)).sum(axis=1)
+def _linear(coefficients: Floats, known: Floats) -> Floats:
+    values: Floats = (coefficients[known[:, 0].astype(int)] * _terms(known)).sum(axis=1)
     return np.maximum(values, _LEAST)
 
 

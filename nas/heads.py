@@ -1,0 +1,106 @@
+"""What leads from the encoder's last features to the latent's linear layers: one class per head.
+
+A head's `operations` and `features` say of the architecture alone what the built head launches and
+how many values it returns for one image.
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Iterator
+from typing import Protocol
+
+from torch import nn
+
+from nas.layers import POINTWISE, norm_activation, normalised
+from nas.operation import Operation
+
+
+class FeatureHead(Protocol):
+    """A class from features `(batch, channels, size, size)` to `(batch, features)`."""
+
+    def __call__(
+        self, channels: int, size: int, head_width: int | None, activation: str
+    ) -> nn.Sequential:
+        """Return the module."""
+
+    def features(self, channels: int, size: int, head_width: int | None) -> int:
+        """Return how many values the module makes of one image."""
+
+    def operations(
+        self, channels: int, size: int, head_width: int | None, activation: str
+    ) -> Iterator[Operation]:
+        """Yield what the module launches, in order."""
+
+
+class FlattenHead(nn.Sequential):
+    """All features, flattened: `(batch, channels * size * size)`."""
+
+    def __init__(self, channels: int, size: int, head_width: int | None, activation: str) -> None:
+        super().__init__(OrderedDict(flatten=nn.Flatten()))
+
+    @staticmethod
+    def features(channels: int, size: int, head_width: int | None) -> int:
+        """Return `channels * size * size`."""
+        return channels * size**2
+
+    @staticmethod
+    def operations(
+        channels: int, size: int, head_width: int | None, activation: str
+    ) -> Iterator[Operation]:
+        """Yield nothing: flattening is a view."""
+        return iter(())
+
+
+class SqueezeHead(nn.Sequential):
+    """A 1x1 convolution to `head_width` channels, BatchNorm, activation, flattened."""
+
+    def __init__(self, channels: int, size: int, head_width: int | None, activation: str) -> None:
+        width = _required(head_width)
+        squeeze = normalised(POINTWISE.build(channels, width), width, activation)
+        super().__init__(OrderedDict(squeeze=squeeze, flatten=nn.Flatten()))
+
+    @staticmethod
+    def features(channels: int, size: int, head_width: int | None) -> int:
+        """Return `head_width * size * size`."""
+        return _required(head_width) * size**2
+
+    @staticmethod
+    def operations(
+        channels: int, size: int, head_width: int | None, activation: str
+    ) -> Iterator[Operation]:
+        """Yield convolution, BatchNorm and activation."""
+        width = _required(head_width)
+        yield POINTWISE.operation(channels, width, size)
+        yield from norm_activation(width, size, activation)
+
+
+class GlobalAverageHead(nn.Sequential):
+    """The average over height and width: `(batch, channels)`."""
+
+    def __init__(self, channels: int, size: int, head_width: int | None, activation: str) -> None:
+        super().__init__(OrderedDict(average=nn.AdaptiveAvgPool2d(1), flatten=nn.Flatten()))
+
+    @staticmethod
+    def features(channels: int, size: int, head_width: int | None) -> int:
+        """Return `channels`."""
+        return channels
+
+    @staticmethod
+    def operations(
+        channels: int, size: int, head_width: int | None, activation: str
+    ) -> Iterator[Operation]:
+        """Yield the average."""
+        yield Operation("global_average", channels, channels, size, 1)
+
+
+def _required(head_width: int | None) -> int:
+    return head_width or 0  # never None in a squeeze: `Encoder` refuses it
+
+
+HEADS: dict[str, FeatureHead] = {
+    "flatten": FlattenHead,
+    "squeeze": SqueezeHead,
+    "global_average": GlobalAverageHead,
+}
+"""Make a head from its input channels, height (= width) and `head_width`."""
