@@ -8,7 +8,6 @@ trial, takes one over or ends one.
 
 from __future__ import annotations
 
-import fcntl
 import gc
 import os
 import re
@@ -18,7 +17,7 @@ from contextlib import contextmanager
 from dataclasses import asdict
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import IO, TYPE_CHECKING, Any
 
 import optuna
 import yaml
@@ -28,6 +27,7 @@ from optuna.storages import BaseStorage
 from nas.artefacts import write_whole
 from nas.objectives import select_objectives
 from nas.search.samplers import quiet_optuna
+from profiling.locks import try_lock
 from search_spaces.errors import UserError, nearest
 from search_spaces.space import SearchSpace
 from search_spaces.yaml_file import read_yaml
@@ -150,16 +150,13 @@ class StudyStore(Trials):
                 self._writes = False
                 self._leave()
 
-    def _lock(self, handle: Any) -> None:
-        try:  # the kernel releases the lock when its holder dies
-            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
-            handle.seek(0)
+    def _lock(self, handle: IO[str]) -> None:
+        if not try_lock(handle):
             raise UserError(
-                f"study {self.folder.name!r} is being run by process {handle.read().strip()}, and "
-                "a journal has one driver: wait for it, stop it, give this run another --name, or "
-                "let several drivers share a PostgreSQL --storage"
-            ) from None
+                f"study {self.folder.name!r} is being run by {_holder(handle)}, and a journal has "
+                "one driver: wait for it, stop it, give this run another --name, or let several "
+                "drivers share a PostgreSQL --storage"
+            )
         handle.truncate(0)
         handle.write(str(os.getpid()))
         handle.flush()
@@ -370,6 +367,15 @@ def _collecting_no_garbage() -> Iterator[None]:
             gc.unfreeze()
         if was:
             gc.enable()
+
+
+def _holder(handle: IO[str]) -> str:
+    """Return who has locked the file, as its holder wrote into it."""
+    try:
+        handle.seek(0)
+        return f"process {handle.read().strip()}"
+    except OSError:  # Windows lets nobody else read a locked file
+        return "another process"
 
 
 def _final(attributes: Mapping[str, Any]) -> dict[str, FinalLatency]:
