@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import importlib
-import os
 from pathlib import Path
 
 import click
 
+from profiling.openmp import wait_passively
 from studies.cli.console import stderr, stdout
 from studies.cli.main import HelpfulGroup
 from studies.cli.options import progress_bar, root_option
@@ -62,8 +62,7 @@ def profile() -> None:
 
     ARCH is a reference (original, modified, original@64), a JSON or YAML file, or STUDY#TRIAL.
     """
-    # As studies do: threads that spin while they wait for a busy core can take 100 times as long.
-    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    wait_passively()
 
 
 _batch = click.option("--batch", type=click.IntRange(1), default=1, show_default=True)
