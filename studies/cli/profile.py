@@ -240,7 +240,7 @@ def trace(
     from profiling.environment import threads as torch_threads
     from profiling.trace import record_trace
     from profiling.trace_page import write_trace_html
-    from studies.profiles.layers_words import ms
+    from studies.record.formats import format_ms
 
     subject = Subject.find(arch, root)
     step = "training" if training else "inference"
@@ -257,8 +257,8 @@ def trace(
     page = folder / "trace.html"
     write_trace_html(found, page)
     stdout.print(
-        f"one {step} step takes {ms(found.setup.plain_ms)}, {found.inflation:.2f}x as long while "
-        f"recorded; memory peaks at {found.peak_bytes / 1e9:.2f} GB"
+        f"one {step} step takes {format_ms(found.setup.plain_ms)}, {found.inflation:.2f}x as long "
+        f"while recorded; memory peaks at {found.peak_bytes / 1e9:.2f} GB"
     )
     stdout.print(f"page:  {page}", soft_wrap=True)
     stdout.print(f"trace: {found.path}", soft_wrap=True)

@@ -11,12 +11,23 @@ from typing import TYPE_CHECKING, Any
 
 from nas.artefacts import write_whole
 from search_spaces.errors import UserError
-from studies.record.formats import format_value
+from studies.record.formats import (
+    counted,
+    format_bytes,
+    format_count,
+    format_ms,
+    format_percent,
+    format_rate,
+    format_shape,
+    format_value,
+)
 
 if TYPE_CHECKING:
     import plotly.graph_objects as go
 
 _TEMPLATES = Path(__file__).parents[1] / "templates"
+_WORDS = (counted, format_bytes, format_count, format_ms, format_percent, format_rate, format_shape,
+          format_value)  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -40,7 +51,7 @@ def render(template: str, context: Mapping[str, Any], *, plots: bool = True) -> 
         undefined=jinja2.StrictUndefined,
     )
     environment.filters["code"] = _code
-    environment.globals["format_value"] = format_value
+    environment.globals |= {word.__name__: word for word in _WORDS}
     library = ""
     if plots:
         from plotly.offline import get_plotlyjs
