@@ -44,7 +44,9 @@ def render(template: str, context: Mapping[str, Any], *, plots: bool = True) -> 
     import jinja2
 
     environment = jinja2.Environment(
-        loader=jinja2.FileSystemLoader(_TEMPLATES),
+        loader=jinja2.ChoiceLoader(  # the stylesheet is that of `profiling`'s page
+            [jinja2.FileSystemLoader(_TEMPLATES), jinja2.PackageLoader("profiling")]
+        ),
         autoescape=True,
         trim_blocks=True,
         lstrip_blocks=True,
