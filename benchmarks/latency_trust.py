@@ -45,6 +45,7 @@ from profiling.allocator import tune_allocator
 from profiling.environment import fingerprint
 from profiling.lane import Lane
 from profiling.latency import LatencyConfig
+from profiling.openmp import wait_passively
 from profiling.paired import PairedLatency, compare_latency
 from profiling.quiet import QuietSpeed
 from search_spaces.architecture import Architecture
@@ -342,7 +343,7 @@ def main() -> None:
     parser.add_argument("--count", type=int, help="Repetitions instead of the default.")
     parser.add_argument("--session", action="store_true", help=argparse.SUPPRESS)
     asked = parser.parse_args()
-    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    wait_passively()
     if asked.session:
         one_session()
         return

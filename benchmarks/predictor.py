@@ -10,7 +10,6 @@ from __future__ import annotations
 import argparse
 import csv
 import itertools
-import os
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -21,6 +20,7 @@ import numpy as np
 from nas.predict.accuracy import baselines, check
 from nas.predict.calibration import Setting, drawn
 from nas.predict.predictor import LatencyPredictor
+from profiling.openmp import wait_passively
 from search_spaces.space import SearchSpace
 from studies.cli.options import progress_bar
 from studies.cli.predict import print_accuracy
@@ -42,9 +42,7 @@ def main() -> None:
     parser.add_argument("--batch", type=int, default=1)
     parser.add_argument("--csv", type=Path, help="write measured and predicted ratios here")
     options = parser.parse_args()
-    os.environ.setdefault(
-        "OMP_WAIT_POLICY", "PASSIVE"
-    )  # read when torch is imported: as `nas` does
+    wait_passively()
     from profiling.environment import select_device
 
     space = SearchSpace.load(options.space)

@@ -8,7 +8,7 @@ work between unrelated processes; the kernel frees them with their holder, howev
 
 from __future__ import annotations
 
-import fcntl
+import getpass
 import os
 import re
 import tempfile
@@ -17,9 +17,10 @@ import weakref
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import NamedTuple
+from typing import IO, NamedTuple
 
 from profiling.errors import ProfilingError
+from profiling.locks import lock, try_lock, unlock
 
 _COURTESY_S = 0.01
 """Pause after a measurement, which takes seconds: enough to be woken on a busy machine."""
@@ -33,8 +34,8 @@ class _Locks(NamedTuple):
     one batch at most.
     """
 
-    door: int
-    room: int
+    door: IO[bytes]
+    room: IO[bytes]
 
 
 class Lane:
@@ -46,7 +47,7 @@ class Lane:
     """
 
     def __init__(self, device: str, folder: Path | None = None) -> None:
-        self._folder = folder or Path(tempfile.gettempdir()) / f"nas-lanes-{os.getuid()}"
+        self._folder = folder or Path(tempfile.gettempdir()) / f"nas-lanes-{_user()}"
         self._locks: dict[str, _Locks] = {}
         try:
             self._folder.mkdir(mode=0o700, parents=True, exist_ok=True)
@@ -66,13 +67,13 @@ class Lane:
         training = self._training
         self.leave()
         with self._waiting():
-            fcntl.flock(self._own.door, fcntl.LOCK_EX)
-            fcntl.flock(self._own.room, fcntl.LOCK_EX)
+            lock(self._own.door)
+            lock(self._own.room)
         try:
             yield
         finally:
-            fcntl.flock(self._own.room, fcntl.LOCK_UN)
-            fcntl.flock(self._own.door, fcntl.LOCK_UN)
+            unlock(self._own.room)
+            unlock(self._own.door)
             # The kernel wakes who waits, but whoever asks first has the lock: let them be that.
             time.sleep(_COURTESY_S)
             if training:
@@ -87,15 +88,15 @@ class Lane:
         self.leave()
         with self._waiting():
             for lane in lanes:
-                fcntl.flock(lane.door, fcntl.LOCK_SH)
-                fcntl.flock(lane.room, fcntl.LOCK_SH)
-                fcntl.flock(lane.door, fcntl.LOCK_UN)
+                lock(lane.door, shared=True)
+                lock(lane.room, shared=True)
+                unlock(lane.door)
         self._training = True
 
     def leave(self) -> None:
         """Stop training: measurements need not wait for this process."""
         for lane in self._locks.values():
-            fcntl.flock(lane.room, fcntl.LOCK_UN)
+            unlock(lane.room)
         self._training = False
 
     @contextmanager
@@ -116,10 +117,7 @@ class Lane:
     def _open(self, name: str) -> _Locks:
         if name not in self._locks:
             self._locks[name] = _Locks(
-                *(
-                    os.open(self._folder / f"{name}.{part}", os.O_RDWR | os.O_CREAT, 0o600)
-                    for part in _Locks._fields
-                )
+                *((self._folder / f"{name}.{part}").open("ab") for part in _Locks._fields)
             )
         return self._locks[name]
 
@@ -147,15 +145,17 @@ def as_the_host_counts(device: str) -> str:
 
 
 def _open_door(lane: _Locks) -> bool:
-    try:
-        fcntl.flock(lane.door, fcntl.LOCK_SH | fcntl.LOCK_NB)
-    except BlockingIOError:
+    if not try_lock(lane.door, shared=True):
         return False
-    fcntl.flock(lane.door, fcntl.LOCK_UN)
+    unlock(lane.door)
     return True
+
+
+def _user() -> str:
+    return str(os.getuid()) if hasattr(os, "getuid") else getpass.getuser()  # Windows has no number
 
 
 def _close(locks: dict[str, _Locks]) -> None:
     for lane in locks.values():
-        os.close(lane.door)
-        os.close(lane.room)
+        lane.door.close()
+        lane.room.close()

@@ -11,13 +11,14 @@ by chance are not favoured.
 from __future__ import annotations
 
 import json
-import os
 import time
 from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
+
+from profiling.files import write_whole
 
 SLOWER_BY = 0.12
 """How much slower than the quiet speed a round may be: more than a quiet machine varies within a
@@ -82,10 +83,8 @@ class QuietSpeed:
     def _write(self) -> None:
         if self._path is None:
             return
-        unfinished = self._path.with_name(f".{self._path.name}.{os.getpid()}")
         try:
             self._path.parent.mkdir(parents=True, exist_ok=True)
-            unfinished.write_text(json.dumps(self._noted), encoding="utf-8")
-            unfinished.replace(self._path)
+            write_whole(self._path, json.dumps(self._noted).encode())
         except OSError:
             return  # a cache that cannot be written only makes the next session learn it anew

@@ -13,6 +13,7 @@ from typing import Any
 from jinja2 import Environment, PackageLoader
 
 from profiling.errors import ProfilingError
+from profiling.files import write_whole
 from profiling.spans import Span, SpanKind, TraceStep
 from profiling.trace import Setup, Trace
 
@@ -72,7 +73,7 @@ def write_trace_html(trace: Trace, path: Path) -> None:
     environment.filters |= {"ms": _ms, "size": _size, "share": _share}
     html = environment.get_template("trace.html").render(page=_Page(trace))
     try:
-        path.write_text(html, encoding="utf-8")
+        write_whole(path, html.encode())
     except OSError as error:
         raise ProfilingError(f"{path}: cannot be written ({error.strerror})") from None
 

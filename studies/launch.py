@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from nas.artefacts import full_disk_refused, swept, write_whole
+from nas.artefacts import full_disk_refused, write_whole
 from nas.datasets import ImageDataset
 from nas.evaluate import (
     STATIC,
@@ -23,6 +23,7 @@ from nas.latency import measure_anchor
 from nas.predict.known_costs import known_costs, known_limits
 from profiling.allocator import tune_allocator
 from profiling.environment import fingerprint, select_device
+from profiling.files import swept
 from search_spaces.errors import UserError
 from search_spaces.space import SearchSpace
 from studies.config.study import StudyConfig

@@ -15,11 +15,18 @@ from nas.objectives import OBJECTIVES, hypervolume
 from studies.pages.style import log_ticks, marks_in, reference_marks
 from studies.record.comparison import champion
 from studies.record.formats import (
+    counted,
     describe_change,
+    format_bytes,
+    format_count,
     format_duration,
     format_factor,
     format_gain,
+    format_ms,
+    format_rate,
+    format_shape,
     format_value,
+    listed,
     reason_kind,
 )
 from studies.record.records import TrialRecord
@@ -77,6 +84,31 @@ SMALL = study(
 )
 def test_values_are_written_for_people(name: str, value: float, text: str) -> None:
     assert format_value(OBJECTIVES[name], value) == text
+
+
+def test_parts_and_things_are_written_as_in_a_sentence() -> None:
+    assert [listed(list(parts)) for parts in ("", "a", "ab", "abc")] == [
+        "",
+        "a",
+        "a and b",
+        "a, b and c",
+    ]
+    assert listed(["a", "b", "c"], "or") == "a, b or c"
+    assert [counted(n, "layer") for n in (0, 1, 2, 1200)] == [
+        "0 layers",
+        "1 layer",
+        "2 layers",
+        "1,200 layers",
+    ]
+
+
+def test_measured_amounts_have_three_digits_and_their_unit() -> None:
+    assert [format_ms(t) for t in (0.01234, 12.34, 1234.0)] == ["0.0123 ms", "12.3 ms", "1,234 ms"]
+    assert [format_bytes(n) for n in (12, 1.5e9)] == ["12 B", "1.50 GB"]
+    assert [format_count(n) for n in (12, 9.35e6)] == ["12", "9.35 M"]
+    assert [f(math.nan) for f in (format_ms, format_bytes, format_count)] == ["-", "-", "-"]
+    assert [format_rate(r) for r in (123.4, 12.34, 0.1234)] == ["123", "12.3", "0.12"]
+    assert format_shape((8, 64, 36, 36)) == "64 x 36 x 36"
 
 
 def test_factors_durations_and_reasons_are_written_for_people() -> None:

@@ -9,8 +9,9 @@ from pathlib import Path
 
 import pytest
 
-from nas import artefacts
-from nas.artefacts import full_disk_refused, sweep, write_whole
+from nas.artefacts import full_disk_refused, write_whole
+from profiling import files
+from profiling.files import sweep
 from search_spaces.errors import UserError
 from studies.store.store import StudyStore
 from tests.command import nas
@@ -82,7 +83,7 @@ def test_only_what_a_dead_process_of_this_host_left_is_swept(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (tmp_path / "a").mkdir()
-    host = artefacts._host()
+    host = files._host()
     mine, dead = f"a/.x.{host}.{os.getpid()}.part", f"a/.x.{host}.{2**22 + 1}.part"
     names = [mine, dead, f".report.html.{host}.{2**22 + 1}.part", "a/.x.elsewhere-.1.part", "a/y"]
     for name in names:

@@ -30,11 +30,11 @@ from studies.profiles.layers_words import (
     account,
     headline,
     layer_rows,
-    percent,
     sweep_headline,
     view,
     warnings,
 )
+from studies.record.formats import format_percent
 from studies.report.report import write_report
 from tests.fakes.study import fake_study
 from tests.helpers.page import Page
@@ -142,7 +142,7 @@ def test_layer_rows_scale_their_bars_to_the_slowest() -> None:
     [(0, "0 %"), (0.0001, "< 0.1 %"), (0.051, "5.1 %"), (0.5678, "57 %"), (1.17, "117 %")],
 )
 def test_percent(share: float, text: str) -> None:
-    assert percent(share) == text
+    assert format_percent(share) == text
 
 
 def test_figures_show_each_layer_once_where_it_belongs() -> None:

@@ -13,7 +13,7 @@ import re
 import shutil
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor, as_completed
-from contextlib import AbstractContextManager
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -22,6 +22,7 @@ from numpy.lib.format import open_memmap
 from numpy.typing import NDArray
 
 from nas.datasets.dataset import Progress
+from profiling.locks import lock
 from search_spaces.errors import UserError
 
 Images = NDArray[np.uint8]
@@ -83,17 +84,19 @@ class Entry:
         """Return the path of a small file kept next to this entry."""
         return self._folder / f"{self.stem}.{suffix}"
 
-    def _locked(self) -> AbstractContextManager[object]:
-        from filelock import FileLock
-
+    @contextmanager
+    def _locked(self) -> Iterator[None]:
         try:
             self._folder.mkdir(parents=True, exist_ok=True)
-            return FileLock(self._folder / f"{self.stem}.lock").acquire()
+            file = self.companion("lock").open("a")
         except OSError as error:
             raise UserError(
                 f"{self._folder}: cannot be written ({error.strerror or error}); set NAS_CACHE_DIR "
                 "to a folder that you may write to"
             ) from error
+        with file:
+            lock(file)
+            yield
 
     @property
     def _folder(self) -> Path:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import asdict, dataclass
@@ -12,6 +11,7 @@ from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
+from nas.artefacts import write_whole
 from search_spaces.errors import UserError
 from studies.bench.contenders import contender
 from studies.bench.shipped import load_table
@@ -82,10 +82,8 @@ def run_one(bout: Bout, folder: Path) -> None:
     run = simulate(table, asker, bout.trials, bout.workers, stopping)
     file = bout.file(folder)
     file.parent.mkdir(parents=True, exist_ok=True)
-    unfinished = file.with_suffix(f".{os.getpid()}.unfinished")
     result = {**asdict(bout), "fingerprint": table.fingerprint, **as_records(run)}
-    unfinished.write_text(json.dumps(result))
-    unfinished.replace(file)
+    write_whole(file, json.dumps(result).encode())
 
 
 def _valid(file: Path, bout: Bout) -> bool:

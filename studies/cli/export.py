@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import click
 from rich.markup import escape
 
+from nas.artefacts import WEIGHTS
 from search_spaces.architecture import Architecture
 from search_spaces.errors import UserError
 from studies.cli.console import stderr, stdout
@@ -65,7 +66,7 @@ def export(
 
 def _stored_weights(text: str, root: Path) -> Path | None:
     folder = find_artefacts(text, root)
-    stored = folder / "weights.safetensors" if folder else None
+    stored = folder / WEIGHTS if folder else None
     return stored if stored and stored.exists() else None
 
 

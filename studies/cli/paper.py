@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 from rich.markup import escape
 
+from profiling.openmp import wait_passively
 from search_spaces.errors import UserError
 from studies.cli.console import stderr, stdout
 from studies.cli.options import progress_bar, root_option, tell_how_to_resume
@@ -66,7 +66,7 @@ def paper(
     The same command again goes on where it stopped, or only writes the page anew. Without --celeba
     the images are rendered faces.
     """
-    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # waiting threads shall not spin
+    wait_passively()
     given = {
         "name": name,
         "data.count": images,

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import importlib
-import os
 from pathlib import Path
 
 import click
 
+from profiling.openmp import wait_passively
 from studies.cli.console import stderr, stdout
 from studies.cli.main import HelpfulGroup
 from studies.cli.options import progress_bar, root_option
@@ -62,8 +62,7 @@ def profile() -> None:
 
     ARCH is a reference (original, modified, original@64), a JSON or YAML file, or STUDY#TRIAL.
     """
-    # As studies do: threads that spin while they wait for a busy core can take 100 times as long.
-    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    wait_passively()
 
 
 _batch = click.option("--batch", type=click.IntRange(1), default=1, show_default=True)
@@ -241,7 +240,7 @@ def trace(
     from profiling.environment import threads as torch_threads
     from profiling.trace import record_trace
     from profiling.trace_page import write_trace_html
-    from studies.profiles.layers_words import ms
+    from studies.record.formats import format_ms
 
     subject = Subject.find(arch, root)
     step = "training" if training else "inference"
@@ -258,8 +257,8 @@ def trace(
     page = folder / "trace.html"
     write_trace_html(found, page)
     stdout.print(
-        f"one {step} step takes {ms(found.setup.plain_ms)}, {found.inflation:.2f}x as long while "
-        f"recorded; memory peaks at {found.peak_bytes / 1e9:.2f} GB"
+        f"one {step} step takes {format_ms(found.setup.plain_ms)}, {found.inflation:.2f}x as long "
+        f"while recorded; memory peaks at {found.peak_bytes / 1e9:.2f} GB"
     )
     stdout.print(f"page:  {page}", soft_wrap=True)
     stdout.print(f"trace: {found.path}", soft_wrap=True)

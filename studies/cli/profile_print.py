@@ -14,19 +14,22 @@ from studies.profiles.layers_words import (
     KIND_TITLES,
     VIEWS,
     account,
-    count,
     headline,
     layer_rows,
-    ms,
     peak_facts,
-    percent,
-    rate,
     records,
-    shape,
-    size,
     sweep_headline,
     view,
     warnings,
+)
+from studies.record.formats import (
+    counted,
+    format_bytes,
+    format_count,
+    format_ms,
+    format_percent,
+    format_rate,
+    format_shape,
 )
 
 if TYPE_CHECKING:
@@ -50,10 +53,10 @@ def print_profile(table: LayerTable, name: str, top: int | None) -> None:
         stdout.print(f"[yellow]{escape(warning)}[/yellow]")
     cost, machine = table.complexity, table.peaks
     stdout.print(
-        f"{count(cost.params)} parameters, {count(cost.macs)} MACs, "
-        f"{size(cost.bytes_read + cost.bytes_written)} moved, {cost.launches:,} launches; "
-        f"peaks {rate(machine.gemm_gflop_s)} GFLOP/s, {rate(machine.memory_gb_s)} GB/s, "
-        f"{machine.launch_us:.2g} us a launch"
+        f"{format_count(cost.params)} parameters, {format_count(cost.macs)} MACs, "
+        f"{format_bytes(cost.bytes_read + cost.bytes_written)} moved, {cost.launches:,} launches; "
+        f"peaks {format_rate(machine.gemm_gflop_s)} GFLOP/s, "
+        f"{format_rate(machine.memory_gb_s)} GB/s, {machine.launch_us:.2g} us a launch"
     )
     for by, title in VIEWS.items():
         stdout.print()
@@ -65,8 +68,8 @@ def print_profile(table: LayerTable, name: str, top: int | None) -> None:
     if len(shown) < len(rows):
         share = sum(row["share"] for row in shown)
         stdout.print(
-            f"[dim]the {len(shown)} slowest of {len(rows)} layers, {percent(share)} of the time; "
-            "--all shows every one[/dim]"
+            f"[dim]the {len(shown)} slowest of {len(rows)} layers, {format_percent(share)} of the "
+            "time; --all shows every one[/dim]"
         )
 
 
@@ -81,12 +84,15 @@ def print_sweep(sweep: pd.DataFrame, title: str, axes: Sequence[str]) -> None:
         cells = [
             _bare(row["time_ms"]) + ("*" if row["contended"] else " "),
             f"{_bare(row['low_ms'])} to {_bare(row['high_ms'])}",
-            rate(row["gflop_s"]),
-            rate(row["gb_s"]),
+            format_rate(row["gflop_s"]),
+            format_rate(row["gb_s"]),
         ]
-        cells += [count(row["macs"]), size(row["bytes_moved"])] if wide else []
+        cells += [format_count(row["macs"]), format_bytes(row["bytes_moved"])] if wide else []
         table.add_row(
-            *(str(row[name]) for name in names), *cells, row["bound"], percent(row["attained"])
+            *(str(row[name]) for name in names),
+            *cells,
+            row["bound"],
+            format_percent(row["attained"]),
         )
     stdout.print(table)
     if sweep["contended"].any():
@@ -107,7 +113,7 @@ def print_peaks(peaks: Peaks) -> None:
 
 def print_backends(rows: Sequence[BackendRow], name: str, batch: int, threads: int) -> None:
     """Print each way to run a model: time, speed-up over eager, error; or why it cannot run."""
-    told = f"{name}, batch {batch}, {threads} thread{'s' * (threads != 1)}"
+    told = f"{name}, batch {batch}, {counted(threads, 'thread')}"
     names = ["backend", "ms", "speed-up", "interval", "max error", "ready in"]
     table, remarks = _table(told, *names, left=("backend",)), []
     for row in sorted(rows, key=lambda row: row.latency.median_ms if row.latency else math.inf):
@@ -138,13 +144,13 @@ def _view(title: str, rows: Sequence[dict[str, Any]]) -> Table:
     table = _table(title, "", "ms", "time", " ", *columns, left=("", " "))
     longest = max(row["share"] for row in rows) or 1.0
     for row in rows:
-        rest = [percent(row["macs_share"]), percent(row["bytes_share"])]
+        rest = [format_percent(row["macs_share"]), format_percent(row["bytes_share"])]
         rest += [f"{row['launches']:,}"] if wide else []
-        rest += [rate(row["gflop_s"]), rate(row["gb_s"])]
+        rest += [format_rate(row["gflop_s"]), format_rate(row["gb_s"])]
         bar = "█" * round((_LONG_BAR if wide else _BAR) * row["share"] / longest)
         cells = rest if row["layers"] else []  # nothing is counted between the layers
         table.add_row(
-            escape(row["title"]), _bare(row["time_ms"]), percent(row["share"]),
+            escape(row["title"]), _bare(row["time_ms"]), format_percent(row["share"]),
             f"[blue]{bar}[/blue]", *cells,
         )  # fmt: skip
     return table
@@ -158,11 +164,13 @@ def _layers(rows: Sequence[dict[str, Any]]) -> Table:
     table = _table("Layers", "layer", "kind", "ms", "spread", "share", *middle, *end, "bound",
                    left=("layer", "kind", "bound"))  # fmt: skip
     for row in rows:
-        cells = [_bare(row["time_ms"]), percent(row["spread"]), percent(row["share"])]
+        cells = [_bare(row["time_ms"]), format_percent(row["spread"]), format_percent(row["share"])]
         if wide:
-            cells += [count(row["macs"]), rate(row["gflop_s"]), rate(row["gb_s"])]
+            cells.append(format_count(row["macs"]))
+            cells += [format_rate(row[name]) for name in ("gflop_s", "gb_s")]
         if wider:
-            cells += [shape(row["output_shape"]), size(row["bytes_moved"]), rate(row["intensity"])]
+            cells += [format_shape(row["output_shape"]), format_bytes(row["bytes_moved"])]
+            cells.append(format_rate(row["intensity"]))
         kind = KIND_TITLES[row["kind"]].removesuffix(" convolution").removesuffix(" layer")
         path = _broken(row["path"] or row["module"], longest)
         table.add_row(escape(path), kind, *cells, row["bound"])
@@ -186,4 +194,4 @@ def _table(title: str, *columns: str, left: Sequence[str]) -> Table:
 
 
 def _bare(value_ms: float) -> str:
-    return ms(value_ms).removesuffix(" ms")
+    return format_ms(value_ms).removesuffix(" ms")

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import click
 from rich.markup import escape
 
+from profiling.openmp import wait_passively
 from studies.cli.console import stderr
 from studies.cli.options import progress_bar, root_option, tell_how_to_resume
 from studies.cli.print_study import conclude
@@ -91,9 +92,7 @@ def retrain(
     its own, in the study's folder `retrained`; the same command again goes on where it stopped, or
     only writes the report anew.
     """
-    import os
-
-    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # waiting threads shall not spin
+    wait_passively()
     from studies.report.report import write_report
     from studies.run.evaluators import cores
     from studies.run.retraining import chosen

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import sys
 import warnings
 from collections.abc import Iterator
@@ -13,6 +12,7 @@ from typing import Any
 import click
 
 # Not torch, nor what imports it: `run` still has to say how its threads wait.
+from profiling.openmp import wait_passively
 from search_spaces.errors import UserError
 from studies.cli.console import stderr, stdout
 from studies.cli.options import progress_bar, root_option, tell_how_to_resume
@@ -101,7 +101,7 @@ def run(
     Presets: quickstart, paper, wide. The two reference models are evaluated first, then one unseen
     architecture after another; the report is written at the end.
     """
-    _wait_passively()
+    wait_passively()
     from studies.config.loading import load_config, parse_overrides
     from studies.launch import run_study
     from studies.run.crew import Interrupted
@@ -160,12 +160,6 @@ def _one_line_warnings() -> Iterator[None]:
     with warnings.catch_warnings():
         warnings.showwarning = show
         yield
-
-
-def _wait_passively() -> None:
-    # OpenMP's threads spin while they wait. Where another process wants the core, a training step
-    # then takes up to seven times as long; without spinning it takes 5 % longer on a quiet machine.
-    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 
 def _data_overrides(celeba: Path | None, folder: Path | None) -> dict[str, Any]:

@@ -16,6 +16,7 @@ from typing import Any
 
 import psutil
 
+from profiling.openmp import PASSIVE_WAITING
 from search_spaces.errors import UserError
 from studies.config.study import RayConfig
 
@@ -205,7 +206,7 @@ def _connected(address: str) -> Iterator[None]:
                 address=address,
                 log_to_driver=False,
                 logging_level=logging.CRITICAL,
-                runtime_env={"env_vars": {"OMP_WAIT_POLICY": "PASSIVE"}},
+                runtime_env={"env_vars": {**PASSIVE_WAITING}},
             )
     except (ConnectionError, RuntimeError, ValueError, OSError) as error:
         first = next((line for line in str(error).splitlines() if line.strip()), type(error))

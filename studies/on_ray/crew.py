@@ -8,7 +8,7 @@ so either can go on with what the other began. The Optuna storage stays the only
 
 from __future__ import annotations
 
-import tempfile
+import shutil
 import time
 from collections.abc import Callable, Sequence
 from contextlib import suppress
@@ -22,7 +22,9 @@ from ray.tune.experiment import Trial
 from ray.tune.schedulers import FIFOScheduler, TrialScheduler
 from ray.tune.search import Searcher
 
+from nas.artefacts import CHECKPOINT
 from nas.findings import Findings
+from profiling.files import replacing
 from search_spaces.architecture import Architecture
 from search_spaces.errors import UserError
 from studies.config.trial_limits import UNLIMITED, TrialLimits
@@ -34,8 +36,6 @@ from studies.record.records import StudyRecord
 from studies.run.crew import Event
 from studies.run.interruption import Interruption
 from studies.run.runner import Runner
-
-_CHECKPOINT = "checkpoint.safetensors"
 
 _READ_S = 0.5
 """Seconds between two looks at how far the workers' epochs are."""
@@ -84,7 +84,7 @@ class TuneCrew:
 
     def start(self, number: int, architecture: Architecture, known: Findings | None = None) -> None:
         """Have it evaluated from where an earlier evaluation left its checkpoint."""
-        path = self._artefacts / architecture.digest / _CHECKPOINT
+        path = self._artefacts / architecture.digest / CHECKPOINT
         checkpoint = self._folder.hand_over(path) if path.exists() else None
         self._asked.append(Start(number, architecture, known, checkpoint))
 
@@ -153,16 +153,17 @@ class TuneCrew:
         """Put what a worker wrote into the study's folder; a reader sees old files or new ones."""
         folder = self._artefacts / digest
         folder.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(dir=self._artefacts, prefix=".") as arriving:
-            received = list(Path(checkpoint.to_directory(arriving)).iterdir())
+        with checkpoint.as_directory() as arrived:
+            received = list(Path(arrived).iterdir())
             for path in received:
-                path.replace(folder / path.name)
-        if _CHECKPOINT not in {path.name for path in received}:  # its training is over
+                with replacing(folder / path.name) as partial:
+                    shutil.copyfile(path, partial)
+        if CHECKPOINT not in {path.name for path in received}:  # its training is over
             self.forget(digest)
 
     def forget(self, digest: str) -> None:
         """Remove the checkpoint of a training that needs none any more."""
-        (self._artefacts / digest / _CHECKPOINT).unlink(missing_ok=True)
+        (self._artefacts / digest / CHECKPOINT).unlink(missing_ok=True)
 
 
 class _Callbacks:

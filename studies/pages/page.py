@@ -11,12 +11,23 @@ from typing import TYPE_CHECKING, Any
 
 from nas.artefacts import write_whole
 from search_spaces.errors import UserError
-from studies.record.formats import format_value
+from studies.record.formats import (
+    counted,
+    format_bytes,
+    format_count,
+    format_ms,
+    format_percent,
+    format_rate,
+    format_shape,
+    format_value,
+)
 
 if TYPE_CHECKING:
     import plotly.graph_objects as go
 
 _TEMPLATES = Path(__file__).parents[1] / "templates"
+_WORDS = (counted, format_bytes, format_count, format_ms, format_percent, format_rate, format_shape,
+          format_value)  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -33,14 +44,16 @@ def render(template: str, context: Mapping[str, Any], *, plots: bool = True) -> 
     import jinja2
 
     environment = jinja2.Environment(
-        loader=jinja2.FileSystemLoader(_TEMPLATES),
+        loader=jinja2.ChoiceLoader(  # the stylesheet is that of `profiling`'s page
+            [jinja2.FileSystemLoader(_TEMPLATES), jinja2.PackageLoader("profiling")]
+        ),
         autoescape=True,
         trim_blocks=True,
         lstrip_blocks=True,
         undefined=jinja2.StrictUndefined,
     )
     environment.filters["code"] = _code
-    environment.globals["format_value"] = format_value
+    environment.globals |= {word.__name__: word for word in _WORDS}
     library = ""
     if plots:
         from plotly.offline import get_plotlyjs

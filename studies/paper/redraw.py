@@ -8,6 +8,7 @@ from pathlib import Path
 
 import torch
 
+from nas.artefacts import CHECKPOINT, WEIGHTS
 from nas.checkpoint import read_tensors
 from nas.datasets import ImageDataset, load_dataset
 from profiling.allocator import tune_allocator
@@ -95,9 +96,7 @@ def _left(job: Job, architecture: Architecture) -> Work:
     train, validation = count * 70 // 100, count * 15 // 100
     folder = job.root / job.config.name / "artefacts" / architecture.digest
     done = (
-        job.config.training.epochs
-        if (folder / "weights.safetensors").is_file()
-        else _epochs(folder / "checkpoint.safetensors")
+        job.config.training.epochs if (folder / WEIGHTS).is_file() else _epochs(folder / CHECKPOINT)
     )
     left = max(0, job.config.training.epochs - done)
     return Work(left, train, validation, count - train - validation)

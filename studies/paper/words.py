@@ -10,6 +10,7 @@ from studies.paper.claims import Claim
 from studies.paper.results import PaperResults
 from studies.paper.table import PUBLISHED_SIZE
 from studies.paper.timing import Timing
+from studies.record.formats import counted, listed
 
 _SHORT: dict[str, tuple[str, str]] = {
     "parameters": ("has fewer parameters", "has no fewer parameters"),
@@ -29,9 +30,9 @@ def headline(claims: Sequence[Claim]) -> str:
     told = [_SHORT[one.key][one.verdict != "holds"] for one in claims if one.verdict != "undecided"]
     told = _together([*dict.fromkeys(told)])
     open_points = [_SHORT[one.key][0] for one in claims if one.verdict == "undecided"]
-    text = f"Here `modified` {_listed(told)}" if told else "Nothing could be told apart"
+    text = f"Here `modified` {listed(told)}" if told else "Nothing could be told apart"
     if open_points:
-        text += f"; whether it {_listed(open_points, 'or')} is undecided"
+        text += f"; whether it {listed(open_points, 'or')} is undecided"
     return f"{text}."
 
 
@@ -92,7 +93,7 @@ def notes(results: PaperResults) -> list[str]:
     said = []
     if short:
         said.append(
-            f"Not the paper's budget: {_listed(short)}. Losses and latents do not compare with the "
+            f"Not the paper's budget: {listed(short)}. Losses and latents do not compare with the "
             "published ones; the two models still compare with each other."
         )
     busy = [timing for timing in results.timings if timing.contention]
@@ -140,7 +141,7 @@ def facts(results: PaperResults) -> list[tuple[str, str]]:
     epochs = ", ".join(f"{len(t.history)} ({t.name})" for t in study.references.values())
     return [
         ("Trained on", study.environment["device_name"]),
-        ("Timed on", f"{timing.device_name}, {_noun(timing.threads, 'thread')}"),
+        ("Timed on", f"{timing.device_name}, {counted(timing.threads, 'thread')}"),
         ("Published on", "Tesla T4"),
         ("Images", f"{study.config['data']['kind']}, {study.image_size} px"),
         ("Train / validation / test", parts),
@@ -154,12 +155,3 @@ def facts(results: PaperResults) -> list[tuple[str, str]]:
 def published_final() -> str:
     """Return the published validation losses after the last epoch, in words."""
     return " and ".join(f"{one.losses[-1][1]:.4f} ({name})" for name, one in PUBLISHED.items())
-
-
-def _noun(count: int, noun: str) -> str:
-    return f"{count} {noun}{'' if count == 1 else 's'}"
-
-
-def _listed(parts: Sequence[str], joint: str = "and") -> str:
-    *first, last = parts
-    return f"{', '.join(first)} {joint} {last}" if first else last

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 from nas.explain.explanation import (
@@ -16,7 +15,7 @@ from nas.explain.explanation import (
     Variant,
 )
 from nas.objectives import OBJECTIVES
-from studies.record.formats import describe_change, format_factor, format_value
+from studies.record.formats import describe_change, format_factor, format_value, listed
 
 _TOLD_SHARE = 0.05
 _TOLD_CAUSES = 4
@@ -139,9 +138,9 @@ class Words:
         words = [f"{_percent(first.share)} of the gap is {first.title}"]
         words += [f"{_percent(cause.share)} {cause.title}" for cause in others]
         opposed = [c for c in self.comparison.causes if c.gap_ms.clear and c.share <= -_TOLD_SHARE]
-        text = _listed(words)
+        text = listed(words)
         if opposed:
-            back = _listed([f"{c.title} ({_percent(-c.share)})" for c in opposed])
+            back = listed([f"{c.title} ({_percent(-c.share)})" for c in opposed])
             text += f", while {back} {'goes' if len(opposed) == 1 else 'go'} the other way"
         return text
 
@@ -242,10 +241,6 @@ def _times(factor: float) -> str:
 
 def _percent(share: float) -> str:
     return f"{100 * share:.0f} %".replace("-0 %", "0 %") if abs(share) < 10 else f"{share:.0f}x"
-
-
-def _listed(words: Sequence[str]) -> str:
-    return " and ".join([", ".join(words[:-1]), words[-1]]) if len(words) > 1 else words[0]
 
 
 def _row(title: str, a: float, b: float, unit: str = "") -> tuple[str, str, str, str]:

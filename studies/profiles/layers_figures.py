@@ -20,7 +20,8 @@ import plotly.graph_objects as go
 from profiling.layers import LayerTable, stage_path
 from profiling.roofline import Peaks
 from studies.pages.style import AMBER, BLUE, GREY, log_ticks, new_figure
-from studies.profiles.layers_words import KIND_TITLES, ms, plural, rate, records, shape, size
+from studies.profiles.layers_words import KIND_TITLES, records
+from studies.record.formats import counted, format_bytes, format_ms, format_rate, format_shape
 
 COLOURS: dict[str, str] = {
     "convolution": BLUE,
@@ -54,10 +55,10 @@ def layer_points(table: LayerTable) -> pd.DataFrame:
                 "time_ms": layer.time_ms,
                 "hover": _hover(
                     layer.cost.path or layer.cost.module,
-                    f"{KIND_TITLES[layer.cost.kind]}, {shape(layer.cost.input_shape)} to "
-                    f"{shape(layer.cost.output_shape)}",
-                    f"{ms(layer.time_ms)}, {rate(layer.gflop_s)} GFLOP/s, {rate(layer.gb_s)} GB/s",
-                    f"{size(layer.cost.bytes_moved)} moved, bound by {layer.bound}",
+                    f"{KIND_TITLES[layer.cost.kind]}, {format_shape(layer.cost.input_shape)} to "
+                    f"{format_shape(layer.cost.output_shape)}",
+                    _speed(layer.time_ms, layer.gflop_s, layer.gb_s),
+                    f"{format_bytes(layer.cost.bytes_moved)} moved, bound by {layer.bound}",
                 ),
             }
             for layer in table.layers
@@ -73,9 +74,9 @@ def sweep_points(sweep: pd.DataFrame, by: Sequence[str]) -> pd.DataFrame:
     hovers = [
         _hover(
             f"{row['layer']}",
-            f"input {shape(row['input_shape'])}, batch {row['batch']}, "
-            f"{plural(row['threads'], 'thread')}",
-            f"{ms(row['time_ms'])}, {rate(row['gflop_s'])} GFLOP/s, {rate(row['gb_s'])} GB/s",
+            f"input {format_shape(row['input_shape'])}, batch {row['batch']}, "
+            f"{counted(row['threads'], 'thread')}",
+            _speed(row["time_ms"], row["gflop_s"], row["gb_s"]),
             f"bound by {row['bound']}",
         )
         for row in records(sweep)
@@ -83,9 +84,13 @@ def sweep_points(sweep: pd.DataFrame, by: Sequence[str]) -> pd.DataFrame:
     return points.assign(series=names, hover=hovers)
 
 
+def _speed(time_ms: float, gflop_s: float, gb_s: float) -> str:
+    return f"{format_ms(time_ms)}, {format_rate(gflop_s)} GFLOP/s, {format_rate(gb_s)} GB/s"
+
+
 def series_name(row: Mapping[str, Any], by: Sequence[str]) -> str:
     """Name a line of a sweep by the axes it is not drawn over: `width 64, 2 threads`."""
-    parts = [plural(row[a], "thread") if a == "threads" else f"{a} {row[a]}" for a in by]
+    parts = [counted(row[a], "thread") if a == "threads" else f"{a} {row[a]}" for a in by]
     return ", ".join(parts) or "measured"
 
 
@@ -100,7 +105,9 @@ def stage_figure(points: pd.DataFrame) -> go.Figure:
         figure.add_bar(
             x=times.tolist(), y=times.index.tolist(), orientation="h", name=KIND_TITLES[kind],
             marker={"color": COLOURS[kind], "line": {"width": 0}},
-            hovertext=[_hover(str(at), f"{KIND_TITLES[kind]}: {ms(t)}") for at, t in times.items()],
+            hovertext=[
+                _hover(str(at), f"{KIND_TITLES[kind]}: {format_ms(t)}") for at, t in times.items()
+            ],
             hoverinfo="text",
         )  # fmt: skip
     rows = len(sums.index)
@@ -124,12 +131,13 @@ def roofline_figure(points: pd.DataFrame, peaks: Mapping[str, Peaks]) -> go.Figu
     for dash, (name, peak) in zip(_DASHES * len(peaks), peaks.items(), strict=False):
         fastest = max(speed for _, speed in peak.copy_gb_s)
         for speed, what in ((peak.memory_gb_s, "memory"), (fastest, "cache")):
-            told = f"{rate(peak.gemm_gflop_s)} GFLOP/s, {what} {rate(speed)} GB/s"
+            told = f"{format_rate(peak.gemm_gflop_s)} GFLOP/s, {what} {format_rate(speed)} GB/s"
             _roof(figure, x, np.minimum(peak.gemm_gflop_s, speed * x), dash, f"{name}: {told}")
             lowest = min(lowest, speed * x[0])
             if len(peaks) == 1:
-                _label(figure, x[0], speed * x[0], f"{what} {rate(speed)} GB/s", "left")
-        _label(figure, x[-1], peak.gemm_gflop_s, f"{rate(peak.gemm_gflop_s)} GFLOP/s, {name}")
+                _label(figure, x[0], speed * x[0], f"{what} {format_rate(speed)} GB/s", "left")
+        roof = f"{format_rate(peak.gemm_gflop_s)} GFLOP/s, {name}"
+        _label(figure, x[-1], peak.gemm_gflop_s, roof)
     _scatter(figure, working, "intensity", "gflop_s")
     tallest = max(peak.gemm_gflop_s for peak in peaks.values())
     figure.update_xaxes(title_text="Arithmetic intensity (FLOPs per byte moved)", **_log(x))
@@ -147,7 +155,7 @@ def traffic_figure(points: pd.DataFrame, peaks: Mapping[str, Peaks]) -> go.Figur
     for dash, (name, peak) in zip(_DASHES * len(peaks), peaks.items(), strict=False):
         copies = np.array([peak.copy_rate_gb_s(int(moved)) for moved in x])
         launch = x / peak.launch_us / 1e3
-        told = f"{name}: copying {rate(copies.max())} to {rate(copies.min())} GB/s"
+        told = f"{name}: copying {format_rate(copies.max())} to {format_rate(copies.min())} GB/s"
         _roof(
             figure, x, np.minimum(copies, launch), dash, f"{told}, {peak.launch_us:.2g} us a launch"
         )
@@ -252,7 +260,7 @@ def _without_legend(figure: go.Figure) -> go.Figure:
 
 def _short_size(nbytes: float) -> str:
     """Write a round number of bytes: `100 kB`."""
-    value, unit = size(nbytes).split()
+    value, unit = format_bytes(nbytes).split()
     return f"{float(value):g} {unit}"
 
 

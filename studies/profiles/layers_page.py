@@ -20,23 +20,17 @@ from studies.profiles.layers_words import (
     KIND_TITLES,
     VIEWS,
     account,
-    count,
     environment_facts,
     facts,
     headline,
     layer_rows,
-    ms,
     peak_facts,
-    percent,
-    plural,
-    rate,
     records,
-    shape,
-    size,
     sweep_headline,
     view,
     warnings,
 )
+from studies.record.formats import counted, format_percent
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -50,10 +44,7 @@ _TRAFFIC_CAPTION = (
     "exponentials or the start of small kernels."
 )
 _SWEEP_CAPTION = "Medians with 95 % intervals, both axes logarithmic."
-_WORDS = {
-    "count": count, "ms": ms, "percent": percent, "rate": rate, "shape": shape, "size": size,
-    "kinds": KIND_TITLES, "colours": COLOURS,
-}  # fmt: skip
+_KINDS = {"kinds": KIND_TITLES, "colours": COLOURS}
 
 
 def write_profile(table: LayerTable, name: str, path: Path, summary: str = "") -> Path:
@@ -71,7 +62,7 @@ def write_profile(table: LayerTable, name: str, path: Path, summary: str = "") -
     points, peaks = layer_points(table), {table.latency.subject.threads: table.peaks}
     panels = _scatter_panels(points, peaks) | {"stages": Panel("stages", stage_figure(points), "")}
     context = {
-        **_WORDS,
+        **_KINDS,
         "name": name,
         "summary": summary,
         "headline": headline(table, name),
@@ -111,7 +102,7 @@ def write_sweep(
     if axes:
         panels["time"] = Panel("time", sweep_figure(points, axes[0]), _SWEEP_CAPTION)
     context = {
-        **_WORDS,
+        **_KINDS,
         "title": title,
         "headline": sweep_headline(sweep, title, axes),
         "axes": axes,
@@ -124,7 +115,7 @@ def write_sweep(
 
 
 def _scatter_panels(points: pd.DataFrame, peaks: Mapping[int, Peaks]) -> dict[str, Panel]:
-    roofs = {plural(threads, "thread"): found for threads, found in peaks.items()}
+    roofs = {counted(threads, "thread"): found for threads, found in peaks.items()}
     roofline = roofline_figure(points, roofs) if (points["gflop_s"] > 0).any() else None
     return {
         "roofline": Panel("roofline", roofline, _roofline_caption(points)),
@@ -140,8 +131,8 @@ def _roofline_caption(points: pd.DataFrame) -> str:
     if len(idle):
         share = idle["time_ms"].sum() / points["time_ms"].sum()
         left = (
-            f" The {plural(len(idle), 'layer')} without arithmetic, {percent(share)} of the time, "
-            "have no place here: see the traffic."
+            f" The {counted(len(idle), 'layer')} without arithmetic, {format_percent(share)} of "
+            "the time, have no place here: see the traffic."
         )
     return "A point's area is its time; the lines are the peaks measured on this machine." + left
 
@@ -149,6 +140,6 @@ def _roofline_caption(points: pd.DataFrame) -> str:
 def _machine(peaks: Mapping[int, Peaks]) -> dict[str, Any]:
     first = next(iter(peaks.values()))
     return {
-        "peaks": [(plural(threads, "thread"), peak_facts(p)) for threads, p in peaks.items()],
+        "peaks": [(counted(threads, "thread"), peak_facts(p)) for threads, p in peaks.items()],
         "environment": environment_facts(first.environment),
     }

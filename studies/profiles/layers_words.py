@@ -3,14 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from nas.objectives import OBJECTIVES
 from profiling.environment import Environment
 from profiling.layers import OUTSIDE, LayerTable
 from profiling.roofline import Peaks
-from studies.record.formats import format_factor, format_value
+from studies.record.formats import (
+    counted,
+    format_bytes,
+    format_count,
+    format_factor,
+    format_ms,
+    format_percent,
+    format_rate,
+    listed,
+)
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -33,49 +40,27 @@ _TITLES = {**KIND_TITLES, OUTSIDE: "between the layers"}
 VIEWS: dict[str, str] = {"kind": "By kind", "part": "Encoder and decoder", "stage": "By stage"}
 """Grouped views of the layer table and their titles."""
 
-count = partial(format_value, OBJECTIVES["macs"])
-ms = partial(format_value, OBJECTIVES["latency_ms"])
-size = partial(format_value, OBJECTIVES["peak_memory_bytes"])
-
 _WORTH_NAMING = 0.02  # kinds that take a smaller share of the time stay out of the headline
-
-
-def percent(share: float) -> str:
-    """Write a share: `57 %`, `3.2 %`, `< 0.1 %`; what is not there at all is `0 %`."""
-    value = 100 * share
-    if 0 < value < 0.05:
-        return "< 0.1 %"
-    return f"{value:.1f} %" if 0 < abs(value) < 9.95 else f"{value:.0f} %"
-
-
-def rate(value: float) -> str:
-    """Write GFLOP/s, GB/s or FLOPs per byte with two or three digits."""
-    return f"{value:.0f}" if value >= 99.5 else f"{value:.1f}" if value >= 0.95 else f"{value:.2g}"
-
-
-def shape(sizes: Sequence[int]) -> str:
-    """Write a shape without its batch: `64 x 36 x 36`."""
-    return " x ".join(map(str, sizes[1:]))
 
 
 def headline(table: LayerTable, name: str) -> str:
     """Say in a sentence where most of the time goes, and how much arithmetic is done there."""
     kinds = _measured(table.grouped("kind"))
-    latency = ms(table.latency.median_ms)
+    latency = format_ms(table.latency.median_ms)
     idle = kinds[kinds["macs"] == 0]
     if idle["share"].sum() >= 0.4:
         named = idle[idle["share"] >= _WORTH_NAMING]
         return (
-            f"{percent(named['share'].sum())} of the {latency} that `{name}` takes goes to "
-            f"{_listed(named)}, with none of the arithmetic"
+            f"{format_percent(named['share'].sum())} of the {latency} that `{name}` takes goes to "
+            f"{_named(named)}, with none of the arithmetic"
         )
     top = kinds.iloc[0]
     share = top["macs"] / max(1, kinds["macs"].sum())
     return (
-        f"{percent(top['share'])} of the {latency} that `{name}` takes goes to "
-        f"{_listed(kinds[:1])}, with {percent(share)} of the arithmetic at "
-        f"{rate(top['gflop_s'])} of the {rate(table.peaks.gemm_gflop_s)} GFLOP/s that this "
-        "machine reaches"
+        f"{format_percent(top['share'])} of the {latency} that `{name}` takes goes to "
+        f"{_named(kinds[:1])}, with {format_percent(share)} of the arithmetic at "
+        f"{format_rate(top['gflop_s'])} of the {format_rate(table.peaks.gemm_gflop_s)} GFLOP/s "
+        "that this machine reaches"
     )
 
 
@@ -83,9 +68,10 @@ def account(table: LayerTable) -> str:
     """Say how much of the latency the rows explain, and what measuring them cost."""
     low, high = table.latency.interval_ms
     return (
-        f"The layers below account for {percent(table.explained_share)} of the "
-        f"{ms(table.latency.median_ms)} ({ms(low).removesuffix(' ms')} to {ms(high)}) that a pass "
-        f"of the untouched model takes, work between them for {percent(table.outside_share)}. "
+        f"The layers below account for {format_percent(table.explained_share)} of the "
+        f"{format_ms(table.latency.median_ms)} "
+        f"({format_ms(low).removesuffix(' ms')} to {format_ms(high)}) that a pass of the untouched "
+        f"model takes, work between them for {format_percent(table.outside_share)}. "
         f"Timing the layers made a pass {format_factor(table.inflation.median)} as long."
     )
 
@@ -101,8 +87,8 @@ def warnings(table: LayerTable) -> list[str]:
     explained = table.explained_share + table.outside_share
     if abs(explained - 1) > 0.1:
         told.append(
-            f"The rows and what is between them add up to {percent(explained)} of the latency: "
-            "single times may be off by as much."
+            f"The rows and what is between them add up to {format_percent(explained)} of the "
+            "latency: single times may be off by as much."
         )
     return told
 
@@ -112,14 +98,14 @@ def facts(table: LayerTable) -> list[tuple[str, str]]:
     cost, latency = table.complexity, table.latency
     moved = _moved(table)
     return [
-        ("Latency", ms(latency.median_ms)),
-        ("Parameters", count(cost.params)),
-        ("MACs", count(cost.macs)),
-        ("Bytes moved", size(moved)),
+        ("Latency", format_ms(latency.median_ms)),
+        ("Parameters", format_count(cost.params)),
+        ("MACs", format_count(cost.macs)),
+        ("Bytes moved", format_bytes(moved)),
         ("Launches", f"{cost.launches:,}"),
-        ("Arithmetic reached", f"{rate(cost.flops / latency.median_ms / 1e6)} GFLOP/s"),
-        ("Traffic reached", f"{rate(moved / latency.median_ms / 1e6)} GB/s"),
-        ("Layers account for", percent(table.explained_share)),
+        ("Arithmetic reached", f"{format_rate(cost.flops / latency.median_ms / 1e6)} GFLOP/s"),
+        ("Traffic reached", f"{format_rate(moved / latency.median_ms / 1e6)} GB/s"),
+        ("Layers account for", format_percent(table.explained_share)),
         ("Timing them cost", format_factor(table.inflation.median)),
         ("Input", " x ".join(map(str, latency.subject.input_shapes[0]))),
         ("Threads", str(latency.subject.threads)),
@@ -130,9 +116,12 @@ def facts(table: LayerTable) -> list[tuple[str, str]]:
 
 def peak_facts(peaks: Peaks) -> list[tuple[str, str]]:
     """Return the machine's measured peaks as (label, value)."""
-    copies = [(f"Copying {size(moved)}", f"{rate(speed)} GB/s") for moved, speed in peaks.copy_gb_s]
+    copies = [
+        (f"Copying {format_bytes(moved)}", f"{format_rate(speed)} GB/s")
+        for moved, speed in peaks.copy_gb_s
+    ]
     return [
-        ("Arithmetic (matrix product)", f"{rate(peaks.gemm_gflop_s)} GFLOP/s"),
+        ("Arithmetic (matrix product)", f"{format_rate(peaks.gemm_gflop_s)} GFLOP/s"),
         *copies,
         ("Launching an operation", f"{peaks.launch_us:.2f} \N{MICRO SIGN}s"),
     ]
@@ -149,19 +138,19 @@ def sweep_headline(sweep: pd.DataFrame, title: str, axes: Sequence[str]) -> str:
     first = sweep.iloc[0]
     if not axes:
         return (
-            f"`{title}` takes {ms(first['time_ms'])}: {rate(first['gflop_s'])} GFLOP/s and "
-            f"{rate(first['gb_s'])} GB/s, bound by {first['bound']}"
+            f"`{title}` takes {format_ms(first['time_ms'])}: {format_rate(first['gflop_s'])} "
+            f"GFLOP/s and {format_rate(first['gb_s'])} GB/s, bound by {first['bound']}"
         )
     rows = sweep[(sweep[list(axes[1:])] == first[list(axes[1:])]).all(axis=1)]
     rows = rows.sort_values(axes[0])
     low, high = rows.iloc[0], rows.iloc[-1]
     fixed = ", ".join(f"{axis} {first[axis]}" for axis in axes[1:])
-    counted = "macs" if low["macs"] else "bytes_moved"
+    work = "macs" if low["macs"] else "bytes_moved"
     return (
-        f"`{title}` takes {ms(low['time_ms'])} at {axes[0]} {low[axes[0]]} and "
-        f"{ms(high['time_ms'])} at {axes[0]} {high[axes[0]]}{f' ({fixed})' if fixed else ''}: "
-        f"{format_factor(high['time_ms'] / low['time_ms'])} the time for "
-        f"{format_factor(high[counted] / low[counted])} the work"
+        f"`{title}` takes {format_ms(low['time_ms'])} at {axes[0]} {low[axes[0]]} and "
+        f"{format_ms(high['time_ms'])} at {axes[0]} {high[axes[0]]}"
+        f"{f' ({fixed})' if fixed else ''}: {format_factor(high['time_ms'] / low['time_ms'])} "
+        f"the time for {format_factor(high[work] / low[work])} the work"
     )
 
 
@@ -215,12 +204,8 @@ def _moved(table: LayerTable) -> int:
     return table.complexity.bytes_read + table.complexity.bytes_written
 
 
-def _listed(kinds: pd.DataFrame) -> str:
+def _named(kinds: pd.DataFrame) -> str:
     """Name kinds with how many layers each has: `36 concatenations and 71 activations`."""
-    parts = [plural(int(row["layers"]), KIND_TITLES[row["group"]]) for row in records(kinds)]
-    return " and ".join([", ".join(parts[:-1]), parts[-1]] if len(parts) > 1 else parts)
-
-
-def plural(number: int, noun: str) -> str:
-    """Write a number of things: `1 layer`, `36 layers`."""
-    return f"{number:,} {noun}{'' if number == 1 else 's'}"
+    return listed(
+        [counted(int(row["layers"]), KIND_TITLES[row["group"]]) for row in records(kinds)]
+    )

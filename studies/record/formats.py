@@ -1,9 +1,10 @@
-"""How numbers are written for people: one place for the command line and the report."""
+"""How numbers and lists are written for people: one place for the command line and the pages."""
 
 from __future__ import annotations
 
 import math
 import re
+from collections.abc import Sequence
 
 from nas.objectives import Objective
 
@@ -19,12 +20,12 @@ def format_value(objective: Objective, value: float | None) -> str:
     if value is None or not math.isfinite(value):
         return MISSING
     if objective.unit == "ms":
-        return f"{_significant(value)} ms"
+        return format_ms(value)
     if objective.unit == "B":
-        return f"{_scaled(value)}B"
+        return format_bytes(value)
     if objective.cost == "training":
         return f"{value:.4f}"
-    return _scaled(value).strip()
+    return format_count(value)
 
 
 def format_axis(objective: Objective, value: float) -> str:
@@ -78,9 +79,48 @@ def format_duration(seconds: float) -> str:
     return f"{hours // 24} d {hours % 24} h"
 
 
+def format_ms(time_ms: float) -> str:
+    """Write a time with three digits: `12.3 ms`; what is not finite is a dash."""
+    return f"{_significant(time_ms)} ms" if math.isfinite(time_ms) else MISSING
+
+
 def format_bytes(count: float) -> str:
-    """Write an amount of memory: `1.50 GB`."""
-    return f"{_scaled(count)}B"
+    """Write an amount of memory: `1.50 GB`; what is not finite is a dash."""
+    return f"{_scaled(count)}B" if math.isfinite(count) else MISSING
+
+
+def format_count(count: float) -> str:
+    """Write a large number with a decimal prefix: `9.35 M`; what is not finite is a dash."""
+    return _scaled(count).strip() if math.isfinite(count) else MISSING
+
+
+def format_rate(value: float) -> str:
+    """Write GFLOP/s, GB/s or FLOPs per byte with two or three digits."""
+    return f"{value:.0f}" if value >= 99.5 else f"{value:.1f}" if value >= 0.95 else f"{value:.2g}"
+
+
+def format_percent(share: float) -> str:
+    """Write a share: `57 %`, `3.2 %`, `< 0.1 %`; what is not there at all is `0 %`."""
+    value = 100 * share
+    if 0 < value < 0.05:
+        return "< 0.1 %"
+    return f"{value:.1f} %" if 0 < abs(value) < 9.95 else f"{value:.0f} %"
+
+
+def format_shape(sizes: Sequence[int]) -> str:
+    """Write the shape of a tensor without its batch: `64 x 36 x 36`."""
+    return " x ".join(map(str, sizes[1:]))
+
+
+def counted(number: int, noun: str) -> str:
+    """Write a number of things: `1 layer`, `1,200 layers`."""
+    return f"{number:,} {noun}{'' if number == 1 else 's'}"
+
+
+def listed(parts: Sequence[str], joint: str = "and") -> str:
+    """Join parts as a sentence does: `a, b and c`; no parts are an empty text."""
+    *first, last = parts or [""]
+    return f"{', '.join(first)} {joint} {last}" if first else last
 
 
 def describe_change(objective: Objective, value: float, reference: float) -> str:

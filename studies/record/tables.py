@@ -14,7 +14,14 @@ from typing import TYPE_CHECKING, TypeVar
 from nas.objectives import OBJECTIVES, Cost, Objective
 from search_spaces.references import REFERENCES
 from studies.record.comparison import Comparison, champion, compare, dominators, found
-from studies.record.formats import describe_change, format_value, noun, reason_kind
+from studies.record.formats import (
+    counted,
+    describe_change,
+    format_value,
+    listed,
+    noun,
+    reason_kind,
+)
 from studies.record.records import StudyRecord, TrialRecord
 
 if TYPE_CHECKING:
@@ -60,8 +67,8 @@ def study_headline(study: StudyRecord) -> str:
         return _nothing_found(study)
     if not study.references:
         return (
-            f"{len(study.front)} of {_architectures(len(candidates))} found are on the front; "
-            "no reference point finished, so there is nothing to compare them with."
+            f"{len(study.front)} of {counted(len(candidates), 'architecture')} found are on the "
+            "front; no reference point finished, so there is nothing to compare them with."
         )
     main, *others = study.references.values()
     best = champion(study, main)
@@ -73,7 +80,7 @@ def study_headline(study: StudyRecord) -> str:
         for o in others
     )
     return (
-        f"{f'{count:,}' if count else 'None'} of {_architectures(len(candidates))} found "
+        f"{f'{count:,}' if count else 'None'} of {counted(len(candidates), 'architecture')} found "
         f"dominate{'s' if count < 2 else ''} `{main.reference}` in {_all_objectives(study)}"
         f"{f' ({aside})' if aside else ''}; "
         f"the {'best' if count else 'closest'}, {best.name}, has {_changes(study, best, main)}."
@@ -211,7 +218,7 @@ def _changes(study: StudyRecord, trial: TrialRecord, reference: TrialRecord) -> 
     changes = {objective: change_of(objective, compared) for objective in study.objectives}
     learned = [text for objective, text in changes.items() if objective.cost == "training"]
     costs = [text for objective, text in changes.items() if objective.cost != "training"]
-    return " at ".join(filter(None, (_listed(costs), _listed(learned))))
+    return " at ".join(filter(None, (listed(costs), listed(learned))))
 
 
 def change_of(objective: Objective, compared: Comparison) -> str:
@@ -247,7 +254,8 @@ def _rejections(study: StudyRecord, rejected: Sequence[TrialRecord]) -> list[str
         causes.setdefault(next(over, ""), []).append(trial)
     sentences = []
     for name, trials in causes.items():
-        text = f"{_counted(len(trials), 'candidate')} rejected by "
+        were = "was" if len(trials) == 1 else "were"
+        text = f"{counted(len(trials), 'candidate')} {were} rejected by "
         if not name:
             sentences.append(f"{text}a limit: {trials[0].reason or 'no reason recorded'}")
             continue
@@ -263,11 +271,10 @@ def _failures(failed: Sequence[TrialRecord], what: str, everyone: bool) -> str:
     kind, count = kinds.most_common(1)[0]
     reason = next(t.reason for t in failed if reason_kind(t.reason) == kind)
     cause = (reason or "no reason recorded").rstrip(".")
-    number = f"{'All ' if everyone and len(failed) > 1 else ''}{len(failed)} {what}"
-    plural = "s" * (len(failed) != 1)
+    number = f"{'All ' if everyone and len(failed) > 1 else ''}{counted(len(failed), what)}"
     if len(kinds) == 1:
-        return f"{number}{plural} failed: {cause}"
-    return f"{number}{plural} failed, most often ({count}) for this reason: {cause}"
+        return f"{number} failed: {cause}"
+    return f"{number} failed, most often ({count}) for this reason: {cause}"
 
 
 def _rates_kept(study: StudyRecord, rates: Sequence[float]) -> str:
@@ -285,18 +292,6 @@ def _counted_seeds(count: int) -> str:
     return "once" if count == 1 else f"with {count} seeds each"
 
 
-def _counted(count: int, what: str) -> str:
-    return f"{count} {what}{'s were' if count != 1 else ' was'}"
-
-
-def _listed(parts: Sequence[str]) -> str:
-    return " and ".join(filter(None, (", ".join(parts[:-1]), *parts[-1:])))
-
-
 def _all_objectives(study: StudyRecord) -> str:
     count = len(study.objectives)
     return "both objectives" if count == 2 else f"all {count} objectives"
-
-
-def _architectures(count: int) -> str:
-    return f"{count:,} architecture{'s' * (count != 1)}"

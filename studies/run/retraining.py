@@ -25,6 +25,7 @@ from nas.protocol import TrainingConfig, evaluate
 from nas.training import CandidateFailed, Trainer
 from profiling.environment import threads
 from profiling.lane import Lane
+from profiling.locks import try_lock
 from search_spaces.errors import UserError
 from studies.record.comparison import ranked
 from studies.record.records import StudyRecord, TrialRecord
@@ -117,16 +118,13 @@ class Results:
         Raises:
             UserError: another process is at it.
         """
-        from filelock import FileLock, Timeout
-
         self.folder.mkdir(parents=True, exist_ok=True)
-        try:
-            lock = FileLock(self.folder / "lock").acquire(timeout=0)
-        except Timeout:
-            raise UserError(
-                f"{self.folder}: another process is retraining this study; wait for it or stop it"
-            ) from None
-        with lock:
+        with (self.folder / "lock").open("a") as file:
+            if not try_lock(file):
+                raise UserError(
+                    f"{self.folder}: another process is retraining this study; wait for it or "
+                    "stop it"
+                )
             if self._path.exists():
                 self._read()
             yield

@@ -13,6 +13,7 @@ from pathlib import Path
 import fsspec
 from fsspec.core import url_to_fs
 
+from profiling.files import replacing
 from search_spaces.errors import UserError
 from studies.storage.addresses import masked
 
@@ -79,9 +80,8 @@ class Mirror:
         if not local.resolve().is_relative_to(self._folder.resolve()):
             return  # a store's names are not to be trusted with where files go
         local.parent.mkdir(parents=True, exist_ok=True)
-        partial = local.with_name(f".{local.name}.part")
-        self._store.get_file(path, str(partial))
-        partial.replace(local)
+        with replacing(local) as partial:
+            self._store.get_file(path, str(partial))
 
     def _files(self, name: str) -> list[Path]:
         top = self._folder / name

@@ -8,7 +8,6 @@ trial, takes one over or ends one.
 
 from __future__ import annotations
 
-import fcntl
 import os
 import re
 import sys
@@ -16,7 +15,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import IO, TYPE_CHECKING, Any
 
 import optuna
 import yaml
@@ -24,6 +23,7 @@ from optuna.storages import BaseStorage
 
 from nas.artefacts import write_whole
 from nas.search.samplers import quiet_optuna
+from profiling.locks import try_lock
 from search_spaces.errors import UserError, nearest
 from search_spaces.space import SearchSpace
 from studies.record.records import NAME, NAME_RULE, FinalLatency, StudyRecord, TrialRecord
@@ -115,16 +115,13 @@ class StudyStore:
                 self._writes = False
                 self._leave()
 
-    def _lock(self, handle: Any) -> None:
-        try:  # the kernel releases the lock when its holder dies
-            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
-            handle.seek(0)
+    def _lock(self, handle: IO[str]) -> None:
+        if not try_lock(handle):
             raise UserError(
-                f"study {self.folder.name!r} is being run by process {handle.read().strip()}, and "
-                "a journal has one driver: wait for it, stop it, give this run another --name, or "
-                "let several drivers share a PostgreSQL --storage"
-            ) from None
+                f"study {self.folder.name!r} is being run by {_holder(handle)}, and a journal has "
+                "one driver: wait for it, stop it, give this run another --name, or let several "
+                "drivers share a PostgreSQL --storage"
+            )
         handle.truncate(0)
         handle.write(str(os.getpid()))
         handle.flush()
@@ -298,3 +295,12 @@ class StudyStore:
 def list_studies(root: Path) -> list[str]:
     """Return the names of the studies in `root`, sorted."""
     return sorted(path.parent.name for path in root.glob(f"*/{HEAD}"))
+
+
+def _holder(handle: IO[str]) -> str:
+    """Return who has locked the file, as its holder wrote into it."""
+    try:
+        handle.seek(0)
+        return f"process {handle.read().strip()}"
+    except OSError:  # Windows lets nobody else read a locked file
+        return "another process"
