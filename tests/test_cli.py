@@ -129,7 +129,9 @@ def test_best_gives_a_model_that_works(study: Path, tmp_path: Path) -> None:
 
 def test_best_within_impossible_limits(study: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert nas("study", "best", "s", "--max-params", "3") == 2
-    assert "no model of study 's' is within these limits; it has" in capsys.readouterr().err
+    assert (
+        "no model of study 's' is within these limits; its models have" in capsys.readouterr().err
+    )
 
 
 def test_two_workers_find_what_one_finds(study: Path) -> None:

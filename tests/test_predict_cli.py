@@ -75,7 +75,7 @@ def test_calibrate_then_predict(here: Path, capsys: pytest.CaptureFixture[str]) 
 
     # At 144 pixels nothing was measured.
     assert nas("profile", "predict", "original", "--device", "cpu") == 2
-    assert "calibrate this machine first" in capsys.readouterr().err
+    assert "first calibrate this machine with: nas profile calibrate" in capsys.readouterr().err
 
 
 def test_a_known_environment_that_changed_is_named(capsys: pytest.CaptureFixture[str]) -> None:

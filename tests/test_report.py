@@ -21,7 +21,7 @@ from studies.record.records import StudyRecord
 from studies.record.tables import headline
 from studies.report import words as report_words
 from studies.report.pictures import strips
-from studies.report.report import write_pngs, write_report
+from studies.report.report import write_report, write_report_pngs
 from tests.fake_study import fake_study
 
 
@@ -252,7 +252,7 @@ def test_without_a_browser_pngs_say_what_to_install(
 
     monkeypatch.setattr(kaleido, "write_fig_from_object_sync", refuse)
     with pytest.raises(UserError, match="install one"):
-        write_pngs(fake_study(tmp_path), tmp_path / "figures")
+        write_report_pngs(fake_study(tmp_path), tmp_path / "figures")
 
 
 def test_pngs_are_one_per_figure(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -264,7 +264,7 @@ def test_pngs_are_one_per_figure(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
             job["path"].write_bytes(b"png")
 
     monkeypatch.setattr(kaleido, "write_fig_from_object_sync", draw)
-    paths = write_pngs(fake_study(tmp_path), tmp_path / "figures")
+    paths = write_report_pngs(fake_study(tmp_path), tmp_path / "figures")
     assert len(paths) == len(set(paths)) == 13
     assert all(path.exists() for path in paths)
 

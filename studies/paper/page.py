@@ -74,7 +74,7 @@ def write_paper(results: PaperResults, path: Path | None = None) -> Path:
     return write_page(path or results.study.folder / "paper.html", render("paper.html", context))
 
 
-def write_pngs(results: PaperResults) -> list[Path]:
+def write_paper_pngs(results: PaperResults) -> list[Path]:
     """Write every figure and sheet of images as PNG beside the page; return the paths.
 
     Raises:

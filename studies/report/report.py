@@ -32,7 +32,7 @@ def write_report(study: StudyRecord, path: Path | None = None, *, plots: bool = 
     return write_page(path or study.folder / "report.html", text)
 
 
-def write_pngs(study: StudyRecord, folder: Path) -> list[Path]:
+def write_report_pngs(study: StudyRecord, folder: Path) -> list[Path]:
     """Write every figure of the report into `folder` as PNG, 1600 pixels wide; return the paths.
 
     Raises:
