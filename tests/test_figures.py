@@ -40,12 +40,12 @@ from studies.report.figure_tables import (
     drawn_share,
     hover,
     hovers,
+    hypervolume_steps,
     hypervolume_table,
     plotted,
     points_table,
     reference_hypervolume,
     staircase,
-    steps,
 )
 from studies.report.figures import curve_figure, hypervolume_figure, pair_figure
 from studies.report.labels import label_places
@@ -288,8 +288,8 @@ def test_steps_are_the_trials_that_change_the_hypervolume() -> None:
             "name": list("abcdef"),
         }
     )
-    assert list(steps(table)["name"]) == ["a", "b", "d", "f"]
-    assert steps(table[:0]).empty
+    assert list(hypervolume_steps(table)["name"]) == ["a", "b", "d", "f"]
+    assert hypervolume_steps(table[:0]).empty
 
 
 def test_dominated_trials_leave_the_hypervolume_as_it_is(tmp_path: Path) -> None:

@@ -152,7 +152,9 @@ def test_trace(here: Path, flags: tuple[str, ...], capsys: pytest.CaptureFixture
     assert list((here / "t").glob("*.pt.trace.json"))
 
 
-def test_backends_tell_what_cannot_run(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_backends_name_those_that_cannot_run(
+    here: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     chosen = ("--backends", "channels_last,cuda_graph")
     assert nas("profile", "backends", "original@32", *chosen, *QUICK, "-o", "b.json") == 0
     told = capsys.readouterr().out
@@ -177,7 +179,7 @@ FAULTS: dict[str, tuple[tuple[str, ...], str]] = {
     "no numbers": ((*LAYER, "elu in=4 size=8", "--sweep", "batch=a"), "--sweep batch=a"),
     "axis twice": (
         (*LAYER, "elu in=4 size=8", "--sweep", "batch=1", "--sweep", "batch=2"),
-        "swept twice",
+        "batch is given twice",
     ),
     "too large a layer": ((*LAYER, "conv in=64 out=64 size=500000"), "smaller batch"),
     "too large a batch": ((*MODEL, "--batch", "10000000"), "smaller batch"),
@@ -202,7 +204,7 @@ FAULTS: dict[str, tuple[tuple[str, ...], str]] = {
 
 
 @pytest.mark.parametrize("fault", FAULTS)
-def test_bad_input_is_told_in_a_line_with_exit_code_2(
+def test_bad_input_prints_one_line_and_exits_with_code_2(
     here: Path, fault: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (here / "file").write_text("")
