@@ -106,11 +106,11 @@ def _job(
 ) -> Job:
     from studies.config.loading import load_config, parse_overrides
     from studies.paper.redraw import Job
-    from studies.paper.results import Options
+    from studies.paper.results import PaperOptions
 
     config = load_config(_PRESET, overrides | parse_overrides(settings, "--set"))
-    options = Options(attributes=attributes)
-    return Job(config, root, Options(dimensions, attributes) if dimensions else options)
+    options = PaperOptions(attributes=attributes)
+    return Job(config, root, PaperOptions(dimensions, attributes) if dimensions else options)
 
 
 def _print_estimate(job: Job, only: bool) -> None:
@@ -138,10 +138,10 @@ def _redraw(job: Job) -> PaperResults:
 def _write(results: PaperResults, png: bool) -> None:
     from studies.paper.claims import claims
     from studies.paper.page import write_paper, write_paper_pngs
-    from studies.paper.words import headline, tally
+    from studies.paper.words import paper_headline, tally
 
     found = claims(results)
-    stdout.print(f"\n{escape(headline(found).replace('`', ''))}\n")
+    stdout.print(f"\n{escape(paper_headline(found).replace('`', ''))}\n")
     for one in found:
         statement = escape(one.statement.replace("`", ""))
         stdout.print(
