@@ -21,9 +21,9 @@ from sqlalchemy.exc import DataError, OperationalError
 from search_spaces.errors import UserError
 from search_spaces.references import ORIGINAL
 from search_spaces.space import SearchSpace
-from studies.storage import patience, turns
+from studies.storage import locks, patience
+from studies.storage.locks import NameLock
 from studies.storage.patience import patiently
-from studies.storage.turns import NamedTurn
 from studies.store import drivers
 from studies.store.drivers import LOOKS, Driver, Drivers
 from studies.store.frozen import OWNER, new_trial
@@ -157,7 +157,7 @@ def test_turns_by_name_exclude_each_other(storage: BaseStorage) -> None:
 
     def work() -> None:
         nonlocal inside, most
-        turn = NamedTurn(storage, "s (turn)")
+        turn = NameLock(storage, "s (turn)")
         for _ in range(5):
             with turn():
                 with counting:
@@ -179,10 +179,10 @@ def test_turns_by_name_exclude_each_other(storage: BaseStorage) -> None:
 def test_a_turn_that_outlives_its_holder_is_ended_by_who_waits(
     storage: BaseStorage, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(turns, "STALE_S", 0.1)
-    dead = NamedTurn(storage, "s (turn)")
+    monkeypatch.setattr(locks, "STALE_S", 0.1)
+    dead = NameLock(storage, "s (turn)")
     held = dead._take()
-    with NamedTurn(storage, "s (turn)")():
+    with NameLock(storage, "s (turn)")():
         dead._delete(held)  # it wakes up: the turn of another is not its to end
         assert dead._holder() is not None
     assert dead._holder() is None
@@ -217,7 +217,7 @@ def test_patience_ends_in_one_line_that_says_how_to_go_on(monkeypatch: pytest.Mo
     def action() -> None:
         raise _away()
 
-    with pytest.raises(UserError, match=r"no answer for .*connection refused.*goes on from there"):
+    with pytest.raises(UserError, match=r"no answer for .*connection refused.*resumes the study"):
         patiently(action, "postgresql://u@h/d")
 
 

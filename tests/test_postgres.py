@@ -24,7 +24,7 @@ from search_spaces.architecture import Architecture
 from search_spaces.errors import UserError
 from search_spaces.space import SearchSpace
 from studies.record.records import StudyRecord
-from studies.storage import patience, turns
+from studies.storage import locks, patience
 from studies.storage.database import Database
 from studies.storage.opening import open_storage
 from studies.store import drivers
@@ -130,7 +130,7 @@ def test_a_driver_of_another_machine_is_taken_for_gone_when_it_does_not_move(
 def test_others_do_not_wait_for_long_for_one_that_stopped_within_a_transaction(
     server: Server, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(turns, "STALE_S", 0.5)
+    monkeypatch.setattr(locks, "STALE_S", 0.5)
     address = server.database().replace("postgresql:", "postgresql+psycopg:")
     stopped, other = open_storage(address), open_storage(address)
     study = stopped.create_new_study([StudyDirection.MINIMIZE], "s")
@@ -190,7 +190,9 @@ def test_a_server_that_stays_away_ends_the_run_and_the_next_one_resumes(
     monkeypatch.setattr(patience, "PATIENCE_S", 0.5)
     monkeypatch.setattr(drivers, "BEAT_S", 0.1)  # its process goes on, so it is missed by its beats
     storage = server.database()
-    with pytest.raises(UserError, match=r"no answer for \d+ s .*goes on from there") as told:
+    with pytest.raises(
+        UserError, match=r"no answer for \d+ s .*the same command resumes the study"
+    ) as told:
         run(tmp_path, config(), Stopping(server), storage)
     assert server.password not in str(told.value)
     server.start()

@@ -12,8 +12,8 @@ from optuna.storages import BaseStorage
 from optuna.trial import FrozenTrial, TrialState
 
 from studies.record.records import State, TrialRecord
+from studies.storage.locks import DriverLock
 from studies.storage.patience import is_away, patiently
-from studies.storage.turns import Turn
 from studies.store import drivers
 from studies.store.drivers import Drivers
 from studies.store.frozen import OWNER, record_of, state_of
@@ -38,7 +38,7 @@ class Others:
         storage: BaseStorage | None = None,
         study_id: int = 0,
         where: str = "",
-        turn: Turn = nullcontext,
+        turn: DriverLock = nullcontext,
     ) -> None:
         self._study_id, self._where, self._turn = study_id, where, turn
         self._has_turn = False

@@ -2,7 +2,7 @@
 
 Everything a table or figure needs can be rebuilt from the two. A study in a file (a journal,
 SQLite) has one driver at a time, which a lock in its folder sees to. One in a database may have
-several: each trial names its owner, and only who has the turn (`studies.storage.turns`) begins a
+several: each trial names its owner, and only who holds the lock (`studies.storage.locks`) begins a
 trial, takes one over or ends one.
 """
 
@@ -33,10 +33,10 @@ from search_spaces.space import SearchSpace
 from search_spaces.yaml_file import read_yaml
 from studies.record.records import NAME, NAME_RULE, FinalLatency, StudyRecord, TrialRecord
 from studies.storage.addresses import absolute, masked, portable, shared, without_password
+from studies.storage.locks import driver_lock
 from studies.storage.mirror import Mirror
 from studies.storage.opening import engine_options, mend_journal, open_storage, reason_of
 from studies.storage.patience import patiently
-from studies.storage.turns import make_turn
 from studies.store import agreement
 from studies.store.frozen import record_of
 from studies.store.others import Others
@@ -189,7 +189,7 @@ class StudyStore(Trials):
         """
         self.artefacts.mkdir(parents=True, exist_ok=True)
         storage = open_storage(self.address)
-        turn = make_turn(self.address, config.name, storage, engine_options())
+        turn = driver_lock(self.address, config.name, storage, engine_options())
         alone = Others(where=self.where, turn=turn)  # there is no study yet to meet others in
         alone.in_turn(lambda: self._create(storage, config, space, environment, mix))
         alone.in_turn(lambda: self._settle_mirror(artefacts))
