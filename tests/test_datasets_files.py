@@ -73,7 +73,7 @@ def test_export_refuses_to_mix_with_another(exported: Path, faces: ImageDataset)
         export_celeba(faces, exported)
 
 
-def test_an_interrupted_export_starts_anew(faces: ImageDataset, tmp_path: Path) -> None:
+def test_an_interrupted_export_starts_again(faces: ImageDataset, tmp_path: Path) -> None:
     def interrupt(done: int, _total: int) -> None:
         if done == 7:
             raise KeyboardInterrupt

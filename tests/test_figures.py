@@ -1,4 +1,4 @@
-"""Tables of a study, by hand-derived numbers; figures, by what they put on their axes."""
+"""Tables of a study, checked by hand-derived numbers; figures, checked by their axes."""
 
 from __future__ import annotations
 
@@ -439,7 +439,7 @@ def test_parallel_lines_have_gaps_between_architectures(tmp_path: Path) -> None:
     assert all(0 <= value <= 1 for value in lines.y if value is not None)
 
 
-def test_training_time_is_told_in_a_fitting_unit() -> None:
+def test_training_time_is_shown_in_a_fitting_unit() -> None:
     table = pd.DataFrame(
         {"trial": [1, 2], "name": ["a", "b"], "training_s": [0.0, 7200.0], "hypervolume": [0, 0.5]}
     )

@@ -1,4 +1,4 @@
-"""`nas paper` as a user meets it, for real, with a tiny budget."""
+"""`nas paper` as a user sees it: real runs with a tiny budget."""
 
 from __future__ import annotations
 
@@ -95,8 +95,8 @@ def test_missing_weights_are_named(here: Path, capsys: pytest.CaptureFixture[str
     weights = here / "artefacts" / digest / "weights.safetensors"
     aside = weights.rename(here / "aside")
     assert nas(*TINY) == 2
-    told = " ".join(capsys.readouterr().err.split())
-    assert f"{weights.relative_to(here.parent.parent)}: missing, but needed to examine" in told
+    printed = " ".join(capsys.readouterr().err.split())
+    assert f"{weights.relative_to(here.parent.parent)}: missing, but needed to examine" in printed
     aside.rename(weights)
 
 
@@ -120,6 +120,6 @@ def test_refusals_come_before_any_training(
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("NAS_CACHE_DIR", str(made / "cache"))
     assert nas(*TINY, *options) == 2
-    told = capsys.readouterr().err
-    assert all(part in told for part in parts), told
+    printed = capsys.readouterr().err
+    assert all(part in printed for part in parts), printed
     assert not (tmp_path / "nas-studies").exists()

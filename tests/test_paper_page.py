@@ -71,8 +71,8 @@ def test_verdicts_follow_the_numbers(tmp_path: Path) -> None:
     assert papers["slower-1"] == papers["slower-32"] == "holds"
     other = verdicts(tmp_path, worse=-0.1, rougher=0.1, slower=0.5)
     assert other["quality"] == other["smoothness"] == other["slower-1"] == "does not hold"
-    alike = verdicts(tmp_path, worse=0.0, rougher=0.0)
-    assert alike["quality"] == "undecided"
+    equal = verdicts(tmp_path, worse=0.0, rougher=0.0)
+    assert equal["quality"] == "undecided"
 
 
 def test_even_steps_between_equal_faces_are_not_called_smooth(tmp_path: Path) -> None:
@@ -109,7 +109,7 @@ def claim(key: str, verdict: str) -> Claim:
     return Claim(key, "", "", "", verdict)  # type: ignore[arg-type]
 
 
-def test_the_headline_says_what_was_found() -> None:
+def test_the_headline_summarises_the_verdicts() -> None:
     found = [claim("slower-1", "holds"), claim("slower-32", "holds"), claim("quality", "undecided")]
     assert words.paper_headline(found) == (
         "Here `modified` is slower at batch 1 and 32; whether it reconstructs worse is undecided."
@@ -126,7 +126,7 @@ def test_the_headline_says_what_was_found() -> None:
     assert words.paper_headline(nothing).startswith("No claim is decided; whether it")
 
 
-def test_caveats_name_what_falls_short_and_nothing_else() -> None:
+def test_caveats_name_exactly_the_differences_from_the_protocol() -> None:
     config = load_config("paper-table").to_dict()
     celeba = {**config, "data": {**config["data"], "kind": "celeba"}}
     assert words.caveats(celeba, 20_000, 144, 10) == []
@@ -233,7 +233,9 @@ def test_too_little_memory_is_reported_with_a_remedy() -> None:
     assert "--size" not in in_words(90, 10**16, torch.device("cuda"))
 
 
-def test_what_was_timed_is_not_timed_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_stored_timing_is_not_measured_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     path, asked, cpu = tmp_path / "latency-1.json", LatencyConfig(), torch.device("cpu")
     calls = list[str]()
 

@@ -1,4 +1,4 @@
-"""The paper's measures and figures on models and numbers whose answers are known."""
+"""The paper's measures and figures on models and numbers with known results."""
 
 from __future__ import annotations
 
@@ -65,7 +65,7 @@ def test_a_damaged_result_is_made_again(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(("shift", "sign"), [(0.5, 1), (-0.5, -1), (0.0, 0)])
-def test_a_difference_is_told_where_its_interval_excludes_zero(shift: float, sign: int) -> None:
+def test_a_difference_has_a_sign_where_its_interval_excludes_zero(shift: float, sign: int) -> None:
     rng = np.random.default_rng(0)
     original = rng.normal(size=200)
     noise = rng.normal(size=200)
@@ -93,14 +93,14 @@ def test_verdicts_go_both_ways() -> None:
 
 
 def blobs(apart: float, count: int = 60) -> LabelledLatents:
-    """Latents whose first attribute moves their mean by `apart`, whose second is a coin."""
+    """Latents whose first attribute shifts their mean by `apart`; the second is random."""
     rng = np.random.default_rng(3)
     labels = np.stack([np.arange(2 * count) % 3 == 0, rng.random(2 * count) < 0.5], axis=1)
     latents = rng.normal(size=(2 * count, LATENT)) + apart * labels[:, :1]
     return LabelledLatents(latents[:count], labels[:count], latents[count:], labels[count:])
 
 
-def test_cluster_scores_see_what_is_apart_and_not_what_is_chance() -> None:
+def test_cluster_scores_see_a_shift_and_not_a_random_attribute() -> None:
     latents = blobs(apart=8.0)
     scores = clusters.cluster_scores(latents)
     right = clusters.accuracies(scores["seen"], latents.test_labels)

@@ -1,4 +1,4 @@
-"""Studies in PostgreSQL: several drivers, a server that goes away, and passwords nobody sees."""
+"""Studies in PostgreSQL: several drivers, an unavailable server, and hidden passwords."""
 
 from __future__ import annotations
 
@@ -110,7 +110,7 @@ def test_three_drivers_one_killed_evaluate_each_architecture_once(
         driver.end()
     whole(tmp_path / "driver0", storage, 18)
     again = [digest for digest, times in trained(tmp_path).items() if times > 1]
-    assert len(again) <= 1  # what the killed one had trained and not told
+    assert len(again) <= 1  # what the killed one had trained and not recorded
 
 
 def test_a_driver_of_another_machine_is_taken_for_gone_when_it_does_not_move(
@@ -179,9 +179,9 @@ def test_a_server_that_is_restarted_is_waited_for(
     evaluator.back.join()
     assert record.trials == run(tmp_path / "journal", config()).trials
     assert whole(tmp_path, storage, 6).trials == record.trials
-    said = capsys.readouterr().err
-    assert "does not answer" in said
-    assert server.password not in said
+    printed = capsys.readouterr().err
+    assert "does not answer" in printed
+    assert server.password not in printed
 
 
 def test_a_server_that_stays_away_ends_the_run_and_the_next_one_resumes(
@@ -192,9 +192,9 @@ def test_a_server_that_stays_away_ends_the_run_and_the_next_one_resumes(
     storage = server.database()
     with pytest.raises(
         UserError, match=r"no answer for \d+ s .*the same command resumes the study"
-    ) as told:
+    ) as raised:
         run(tmp_path, config(), Stopping(server), storage)
-    assert server.password not in str(told.value)
+    assert server.password not in str(raised.value)
     server.start()
     monkeypatch.setattr(patience, "PATIENCE_S", 60)
     run(tmp_path, config(), storage=storage)
@@ -286,9 +286,9 @@ def proxy(storage: str) -> Iterator[str]:
     with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as served:
         try:
             assert served.stderr is not None
-            said = served.stderr.readline()
-            assert f"grpc://localhost:{port}" in said
-            assert ":***@" in said
+            printed = served.stderr.readline()
+            assert f"grpc://localhost:{port}" in printed
+            assert ":***@" in printed
             yield f"grpc://localhost:{port}"
         finally:
             served.send_signal(signal.SIGINT)

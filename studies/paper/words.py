@@ -143,7 +143,8 @@ def paper_facts(results: PaperResults) -> list[tuple[str, str]]:
         ("Images", f"{study.config['data']['kind']}, {study.image_size} px"),
         ("Train / validation / test", parts),
         ("Epochs", epochs),
-        ("Adam", f"rate {training['learning_rate']:g}, batch {training['batch_size']}"),
+        ("Optimiser", f"Adam, learning rate {training['learning_rate']:g}, "
+         f"batch {training['batch_size']}"),
         ("Loss", f"(1 - SSIM, {training['ssim']}) + {training['l1_weight']:g} L1 + "
          f"{training['kl_weight']:g} KL"),
     ]  # fmt: skip
