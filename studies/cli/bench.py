@@ -61,12 +61,12 @@ def search(
     out: Path,
     no_figures: bool,
 ) -> None:
-    """Replay samplers on recorded tables and measure their hypervolume regret.
+    """Replay samplers on recorded tables and measure their regret.
 
-    The regret is measured against the exact front. Nothing is trained. Every search has its own
-    result file, so the same command resumes an interrupted comparison. Writes for each table the
-    regret over evaluations, epochs and simulated time (CSV, HTML, PNG), and a summary (CSV,
-    Markdown).
+    It is the regret of hypervolume against the exact front. Nothing is trained. Every search has
+    its own result file, so the same command resumes an interrupted comparison. Writes for each
+    table the regret over evaluations, epochs and simulated time (CSV, HTML, PNG), and a summary
+    (CSV, Markdown).
     """
     from studies.bench.contenders import contenders_for
     from studies.bench.runs import Bout, run_all

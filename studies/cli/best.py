@@ -36,7 +36,9 @@ def _limit_options(command: Any) -> Any:
 )
 @root_option
 def best(name: str, by: str | None, out: Path | None, root: Path, **limits: float | None) -> None:
-    """Export the best model within limits: weights, architecture and result.
+    """Export the best model within limits to a folder.
+
+    The folder gets its weights, architecture and result.
 
     Example: nas study best quickstart --max-latency-ms 5 --max-params 1e6
     """

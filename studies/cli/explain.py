@@ -59,7 +59,7 @@ def _batches(
     type=click.FloatRange(0, min_open=True),
     default=90.0,
     show_default=True,
-    help="Time limit for each batch size, without warm-up.",
+    help="Time limit for each batch size in seconds, without warm-up.",
 )
 @click.option("--device", default="auto", show_default=True, help="Device: auto, cpu or cuda.")
 @click.option(

@@ -55,7 +55,7 @@ _FEW = 10  # with fewer quiet measurements, their accuracy is not shown
 @click.option(
     "--minutes",
     type=click.FloatRange(0, min_open=True),
-    help="Time limit of the measurement; the same command continues it.",
+    help="Time limit of the measurement in minutes; the same command continues it.",
 )
 @_threads
 @_batch

@@ -75,7 +75,7 @@ def _print_failures(failed: Sequence[TrialRecord]) -> None:
 
 
 def print_pngs(record: StudyRecord) -> None:
-    """Write the figures as PNG into the study's folder; print the folder, or why that failed."""
+    """Write the figures as PNG into the study's folder; print the folder or the error."""
     from studies.report.report import write_report_pngs
 
     try:

@@ -85,7 +85,7 @@ _seconds = click.option(
     type=click.FloatRange(0, min_open=True),
     default=20.0,
     show_default=True,
-    help="Time limit of the measurement, without warm-up.",
+    help="Time limit of the measurement in seconds, without warm-up.",
 )
 _out = click.option(
     "-o",

@@ -90,12 +90,13 @@ def retrain(
     png: bool,
     root: Path,
 ) -> None:
-    """Retrain the best of the front and the references; test them on the test images.
+    """Retrain the best models with several seeds and test them.
 
-    All models get the same budget and the same choice of learning rates. This confirms, or refutes,
-    what the search found with one short training and the validation images. The result is a report
-    in the study's folder `retrained`. The same command resumes an interrupted run; after the last
-    training it only writes the report again.
+    The best of the front and the references get the same budget and the same choice of learning
+    rates, and are evaluated on the test images. This confirms or refutes results that the search
+    found with one short training and the validation images. The result is a
+    report in the study's folder `retrained`. The same command resumes an interrupted run; after the
+    last training it only writes the report again.
     """
     import os
 
