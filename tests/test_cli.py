@@ -159,7 +159,7 @@ def test_an_interrupted_study_says_how_to_go_on(
     monkeypatch.setattr(Trainer, "epochs", interrupt)
     assert nas("study", "run", "quickstart", *SMALL, *ALONE, *QUICK) == 130
     printed = " ".join(capsys.readouterr().err.split())
-    assert "nothing finished is lost" in printed
+    assert "finished work is saved" in printed
     assert "resumes: nas" in printed
 
 

@@ -62,7 +62,7 @@ def print_how_to_resume() -> None:
 
     again = shlex.join(["nas", *map(masked, sys.argv[1:])])
     stderr.print(
-        f"interrupted; nothing finished is lost. The same command resumes: {again}",
+        f"interrupted; finished work is saved. The same command resumes: {again}",
         soft_wrap=True,
         markup=False,
     )
