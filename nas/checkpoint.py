@@ -1,7 +1,7 @@
-"""Weights and training state on disk: safetensors files, written whole or not at all, checked.
+"""Weights and training state on disk: safetensors files with a checksum, written atomically.
 
-Nothing in them is code, and any safetensors reader opens them. A checksum over tensors and metadata
-is verified at each load.
+They contain no code, and any safetensors reader opens them. The checksum of tensors and metadata is
+verified at each load.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ _CHECKSUM, _ARCHITECTURE = "sha256", "architecture"
 
 
 def save_weights(model: VAE, path: Path) -> None:
-    """Write a model's weights with its architecture; `load_vae` gives the model back.
+    """Write a model's weights with its architecture; `load_vae` restores the model.
 
     Raises:
         UserError: the file cannot be written.
@@ -35,20 +35,22 @@ def save_weights(model: VAE, path: Path) -> None:
 
 
 def load_vae(path: Path) -> VAE:
-    """Return the model that `save_weights` wrote: on the CPU, in eval mode.
+    """Return the model that `save_weights` wrote, on the CPU in evaluation mode.
 
     Raises:
         UserError: the file is missing, damaged, or not written by `save_weights`.
     """
     tensors, metadata = read_tensors(path)
     if _ARCHITECTURE not in metadata:
-        raise UserError(f"{path}: holds no architecture; give a file of weights saved by this tool")
+        raise UserError(
+            f"{path}: contains no architecture; give a file of weights that this tool wrote"
+        )
     described = json.loads(metadata[_ARCHITECTURE])
     return with_weights(Architecture.from_dict(described, str(path)), tensors)
 
 
 def with_weights(architecture: Architecture, weights: Mapping[str, Tensor]) -> VAE:
-    """Return the network of `architecture` in eval mode, holding these very tensors."""
+    """Return the network of `architecture` in evaluation mode, sharing the tensors of `weights`."""
     with torch.device("meta"):
         model = build_vae(architecture)
     model.load_state_dict(weights, assign=True)
@@ -56,7 +58,7 @@ def with_weights(architecture: Architecture, weights: Mapping[str, Tensor]) -> V
 
 
 def write_tensors(path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[str, str]) -> None:
-    """Write named tensors and texts to `path`, replacing what was there in one step.
+    """Write named tensors and metadata to `path`, replacing an existing file in one step.
 
     Raises:
         UserError: the file cannot be written.
@@ -66,7 +68,7 @@ def write_tensors(path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[s
 
 
 def read_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
-    """Return the tensors, on the CPU, and the texts that `write_tensors` wrote.
+    """Return the tensors, on the CPU, and the metadata that `write_tensors` wrote.
 
     Raises:
         UserError: the file is missing, damaged, or not written by `write_tensors`.

@@ -1,4 +1,4 @@
-"""Addresses of storages: passwords are hidden wherever they stand."""
+"""Addresses of storages: passwords are hidden in every position."""
 
 from __future__ import annotations
 
@@ -40,8 +40,8 @@ def test_what_is_no_password_stays() -> None:
 
 
 def test_every_way_to_say_postgresql_means_psycopg_3() -> None:
-    said = ("postgres://h/d", "postgresql://h/d", "postgresql+psycopg://h/d")
-    assert {absolute(address, Path()) for address in said} == {"postgresql+psycopg://h/d"}
+    forms = ("postgres://h/d", "postgresql://h/d", "postgresql+psycopg://h/d")
+    assert {absolute(address, Path()) for address in forms} == {"postgresql+psycopg://h/d"}
 
 
 @pytest.mark.parametrize(
@@ -53,12 +53,12 @@ def test_several_drivers_need_a_database(address: str, several: bool) -> None:
 
 
 @pytest.mark.parametrize("reading", [False, True])
-def test_a_missing_driver_is_named_with_what_installs_it(
+def test_a_missing_driver_is_named_with_its_extra(
     monkeypatch: pytest.MonkeyPatch, reading: bool
 ) -> None:
     monkeypatch.setitem(sys.modules, "psycopg", None)
     address = absolute("postgresql://nas:hush@host/db", Path())
-    said = r"psycopg is missing; pip install .vae-nas\[postgres\]"
-    with pytest.raises(UserError, match=said) as told:
+    message = r"psycopg is missing; pip install .vae-nas\[postgres\]"
+    with pytest.raises(UserError, match=message) as raised:
         open_storage(address, reading=reading)
-    assert "hush" not in str(told.value)
+    assert "hush" not in str(raised.value)

@@ -1,4 +1,4 @@
-"""Which axes decide an objective, and which way: by hand-derived numbers."""
+"""Importance and effects of axes, checked by hand-derived numbers."""
 
 from __future__ import annotations
 
@@ -127,7 +127,7 @@ def test_changes_are_short(factor: float, text: str) -> None:
     assert format_change(factor) == text
 
 
-def test_what_may_be_chance_is_in_brackets() -> None:
+def test_effects_that_may_be_chance_are_in_brackets() -> None:
     row = {"params": 1.2, "params_low": 0.9, "params_high": 1.6}
     assert format_effect(row, "params") == "(+20 %)"
     assert format_effect({**row, "params_low": 1.1}, "params") == "+20 %"
@@ -170,9 +170,7 @@ def test_the_command_prints_effects_and_writes_all_of_them(
     assert str(table["axis"][0]) in printed
 
 
-def test_a_study_with_too_few_trials_is_told_in_one_line(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_too_few_trials_print_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     command = ["study", "run", "quickstart", "--space", "tiny", "--trials", "3", "--name", "few"]
     assert nas(*command, "--objectives", "params,macs", "--root", str(tmp_path)) == 0
     capsys.readouterr()

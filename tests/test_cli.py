@@ -1,4 +1,4 @@
-"""The `nas` command as a user meets it: results, refusals, resuming."""
+"""The `nas` command as a user sees it: results, errors, resuming."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 @pytest.fixture(scope="module")
 def finished(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
-    """A folder in which a small study `s` was run for real."""
+    """A folder with a small real study `s`."""
     folder = tmp_path_factory.mktemp("finished")
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(folder)
@@ -129,7 +129,9 @@ def test_best_gives_a_model_that_works(study: Path, tmp_path: Path) -> None:
 
 def test_best_within_impossible_limits(study: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert nas("study", "best", "s", "--max-params", "3") == 2
-    assert "no model of study 's' is within these limits; it has" in capsys.readouterr().err
+    assert (
+        "no model of study 's' is within these limits; its models have" in capsys.readouterr().err
+    )
 
 
 def test_two_workers_find_what_one_finds(study: Path) -> None:
@@ -156,9 +158,9 @@ def test_an_interrupted_study_says_how_to_go_on(
 
     monkeypatch.setattr(Trainer, "epochs", interrupt)
     assert nas("study", "run", "quickstart", *SMALL, *ALONE, *QUICK) == 130
-    told = " ".join(capsys.readouterr().err.split())
-    assert "nothing finished is lost" in told
-    assert "resumes: nas" in told
+    printed = " ".join(capsys.readouterr().err.split())
+    assert "finished work is saved" in printed
+    assert "resumes: nas" in printed
 
 
 def bad_input(tmp_path: Path) -> dict[str, tuple[list[str], list[str]]]:
@@ -220,17 +222,17 @@ FAULTS = (
 
 
 @pytest.mark.parametrize("fault", FAULTS)
-def test_bad_input_is_told_in_a_line_with_exit_code_2(
+def test_bad_input_prints_one_line_and_exits_with_code_2(
     here: Path, fault: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     if fault == "no CUDA" and torch.cuda.is_available():
         pytest.skip("CUDA is here")
     arguments, expected = bad_input(here)[fault]
     assert nas(*arguments) == 2
-    told = capsys.readouterr().err
-    assert "Traceback" not in told
+    printed = capsys.readouterr().err
+    assert "Traceback" not in printed
     for text in expected:
-        assert text in told
+        assert text in printed
     assert not list(here.rglob("study.yaml"))
 
 

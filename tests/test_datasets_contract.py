@@ -1,4 +1,4 @@
-"""What every data set of the table promises, and the configuration they share."""
+"""The contract of every data set in the table, and their common configuration."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ Make = Callable[..., DataConfig]
 
 @pytest.fixture(params=sorted(DATASETS))
 def config(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Make:
-    """Build configurations of one kind over a folder that suits every kind which reads one."""
+    """Build configurations of one kind over a folder that suits every kind that reads a folder."""
     monkeypatch.setenv("NAS_CACHE_DIR", str(tmp_path / "cache"))
     kind: dict[str, Any] = {"kind": request.param}
     if request.param != "faces":

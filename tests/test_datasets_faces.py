@@ -40,7 +40,7 @@ def attribute(scene: Scene, name: str) -> bool:
 
 
 def photographed(scene: Scene, size: int) -> NDArray[np.int64]:
-    """The scene without sensor noise, so that only what is drawn can differ."""
+    """The scene without sensor noise, so that only the drawing can differ."""
     clear = Camera(0.0, 0.0, 1.0, 0.2, 1.0, 0.0)
     return render_scene(replace(scene, camera=clear), size).astype(np.int64)
 

@@ -69,11 +69,11 @@ def test_export_writes_the_split(exported: Path, faces: ImageDataset) -> None:
 
 
 def test_export_refuses_to_mix_with_another(exported: Path, faces: ImageDataset) -> None:
-    with pytest.raises(UserError, match="exists already"):
+    with pytest.raises(UserError, match="already exists; give another directory"):
         export_celeba(faces, exported)
 
 
-def test_an_interrupted_export_starts_anew(faces: ImageDataset, tmp_path: Path) -> None:
+def test_an_interrupted_export_starts_again(faces: ImageDataset, tmp_path: Path) -> None:
     def interrupt(done: int, _total: int) -> None:
         if done == 7:
             raise KeyboardInterrupt
@@ -93,7 +93,9 @@ def test_an_interrupted_export_starts_anew(faces: ImageDataset, tmp_path: Path) 
 def test_an_impossible_export_names_the_directory(faces: ImageDataset, tmp_path: Path) -> None:
     (tmp_path / "file").write_text("no folder")
     for place in (tmp_path / "file", tmp_path / "file" / "below"):
-        with pytest.raises(UserError, match=r"cannot be written .*; give a folder") as error:
+        with pytest.raises(
+            UserError, match=r"cannot be written .*; give a writable folder"
+        ) as error:
             export_celeba(faces, place)
         assert repr(str(place)) in str(error.value)
         assert "\n" not in str(error.value)
@@ -118,7 +120,7 @@ def test_celeba_finds_the_nested_kaggle_folder(exported: Path, tmp_path: Path) -
 def test_celeba_attributes_of_other_images_are_refused(exported: Path) -> None:
     table = exported / "list_attr_celeba.csv"
     table.write_text(table.read_text().replace("000007.jpg", "900007.jpg"))
-    with pytest.raises(UserError, match=r"no row for 1 images, first '000007\.jpg'"):
+    with pytest.raises(UserError, match=r"1 images have no row, first '000007\.jpg'"):
         load_dataset(DataConfig(kind="celeba", path=exported), 32)
 
 
@@ -214,7 +216,9 @@ def test_many_unreadable_images_are_refused_by_name(tmp_path: Path) -> None:
     whole = (root / "0007.png").read_bytes()
     (root / "0007.png").write_bytes(whole[: len(whole) // 2])
     (root / "0042.png").write_bytes(b"")
-    with pytest.raises(UserError, match=r"2 of 100 .* more than 1%.*0007\.png, 0042\.png") as error:
+    with pytest.raises(
+        UserError, match=r"2 of 100 .* which is more than 1%.*0007\.png, 0042\.png"
+    ) as error:
         load_dataset(DataConfig(kind="folder", path=root), 8)
     assert "\n" not in str(error.value)
 
@@ -226,7 +230,7 @@ def test_missing_and_empty_folders_say_what_to_do(kind: str, tmp_path: Path) -> 
         load_dataset(missing, 8)
     (tmp_path / "img_align_celeba").mkdir()
     empty = DataConfig.model_validate({"kind": kind, "path": tmp_path})
-    with pytest.raises(UserError, match="0 usable images, at least 10"):
+    with pytest.raises(UserError, match="0 usable images, but at least 10 are needed"):
         load_dataset(empty, 8)
 
 

@@ -368,7 +368,7 @@ def test_a_batch_too_big_for_memory_is_refused_before_anything_runs() -> None:
 def test_a_bad_batch_is_refused_in_one_line(batches: str) -> None:
     outcome = CliRunner().invoke(command, ["original", "modified", "--batch", batches])
     assert outcome.exit_code == 2
-    assert "is not a batch size: write --batch 1,8" in outcome.output
+    assert "is not a batch size: give positive integers, as in --batch 1,8" in outcome.output
 
 
 def test_an_unknown_model_is_refused_with_the_nearest_name() -> None:

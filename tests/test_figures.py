@@ -1,4 +1,4 @@
-"""Tables of a study, by hand-derived numbers; figures, by what they put on their axes."""
+"""Tables of a study, checked by hand-derived numbers; figures, checked by their axes."""
 
 from __future__ import annotations
 
@@ -42,12 +42,12 @@ from studies.report.figure_tables import (
     drawn_share,
     hover,
     hovers,
+    hypervolume_steps,
     hypervolume_table,
     plotted,
     points_table,
     reference_hypervolume,
     staircase,
-    steps,
 )
 from studies.report.figures import curve_figure, hypervolume_figure, pair_figure
 from studies.report.labels import label_places
@@ -268,8 +268,8 @@ def test_steps_are_the_trials_that_change_the_hypervolume() -> None:
             "name": list("abcdef"),
         }
     )
-    assert list(steps(table)["name"]) == ["a", "b", "d", "f"]
-    assert steps(table[:0]).empty
+    assert list(hypervolume_steps(table)["name"]) == ["a", "b", "d", "f"]
+    assert hypervolume_steps(table[:0]).empty
 
 
 def test_dominated_trials_leave_the_hypervolume_as_it_is(tmp_path: Path) -> None:
@@ -419,7 +419,7 @@ def test_parallel_lines_have_gaps_between_architectures(tmp_path: Path) -> None:
     assert all(0 <= value <= 1 for value in lines.y if value is not None)
 
 
-def test_training_time_is_told_in_a_fitting_unit() -> None:
+def test_training_time_is_shown_in_a_fitting_unit() -> None:
     table = pd.DataFrame(
         {"trial": [1, 2], "name": ["a", "b"], "training_s": [0.0, 7200.0], "hypervolume": [0, 0.5]}
     )

@@ -1,4 +1,4 @@
-"""Reading a study's journal: what records are made from, and what a crash left at its end."""
+"""Reading a study's journal: the attributes for records, and an incomplete last line."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from studies.store.store import StudyStore
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
-    """A study of made-up evaluations; some were rejected."""
+    """A study of fake evaluations; some trials were rejected."""
     grow(Setting(tmp_path, None, trials=12, epochs=1))
     return tmp_path / "scale"
 
@@ -41,15 +41,15 @@ def test_a_reader_sees_what_was_written_since(folder: Path) -> None:
     journal.write_bytes(b"".join(lines))
     late = list(reader.read_logs(len(early)))
     assert len(early) == 30
-    told = [json.loads(line) for line in lines]
-    kept = [{k: v for k, v in log.items() if k not in ("distributions", "params")} for log in told]
+    logs = [json.loads(line) for line in lines]
+    kept = [{k: v for k, v in log.items() if k not in ("distributions", "params")} for log in logs]
     assert early + late == kept
 
 
 def test_a_name_like_that_of_what_is_left_out_is_kept(tmp_path: Path) -> None:
-    told = {"op_code": 8, "user_attr": {"reason": '"distributions":{},"user_attrs":{}'}}
-    (tmp_path / "j").write_text(json.dumps(told, separators=(",", ":")) + "\n", encoding="utf-8")
-    assert list(ReadingJournal(tmp_path / "j").read_logs(0)) == [told]
+    log = {"op_code": 8, "user_attr": {"reason": '"distributions":{},"user_attrs":{}'}}
+    (tmp_path / "j").write_text(json.dumps(log, separators=(",", ":")) + "\n", encoding="utf-8")
+    assert list(ReadingJournal(tmp_path / "j").read_logs(0)) == [log]
 
 
 def test_a_damaged_line_is_refused_unless_it_is_the_last(folder: Path) -> None:

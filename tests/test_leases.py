@@ -1,4 +1,4 @@
-"""Whose a trial is: drivers that beat, that are silent, that said goodbye, and their trials."""
+"""Whose a trial is: drivers with a heartbeat, silent ones, and ones that left, and their trials."""
 
 from __future__ import annotations
 
@@ -21,9 +21,9 @@ from sqlalchemy.exc import DataError, OperationalError
 from search_spaces.errors import UserError
 from search_spaces.references import ORIGINAL
 from search_spaces.space import SearchSpace
-from studies.storage import patience, turns
+from studies.storage import locks, patience
+from studies.storage.locks import NameLock
 from studies.storage.patience import patiently
-from studies.storage.turns import NamedTurn
 from studies.store import drivers
 from studies.store.drivers import LOOKS, Driver, Drivers
 from studies.store.frozen import OWNER, new_trial
@@ -150,13 +150,13 @@ def test_alone_there_is_nobody_to_hear_or_to_wait_for() -> None:
         assert alone.in_turn(lambda: alone.in_turn(lambda: 7)) == 7
 
 
-def test_turns_by_name_exclude_each_other(storage: BaseStorage) -> None:
+def test_locks_by_name_exclude_each_other(storage: BaseStorage) -> None:
     inside, most = 0, 0
     counting = threading.Lock()
 
     def work() -> None:
         nonlocal inside, most
-        turn = NamedTurn(storage, "s (turn)")
+        turn = NameLock(storage, "s (turn)")
         for _ in range(5):
             with turn():
                 with counting:
@@ -175,14 +175,14 @@ def test_turns_by_name_exclude_each_other(storage: BaseStorage) -> None:
     assert [study.study_name for study in storage.get_all_studies()] == ["s"]
 
 
-def test_a_turn_that_outlives_its_holder_is_ended_by_who_waits(
+def test_a_lock_that_outlives_its_holder_is_deleted_by_a_waiting_driver(
     storage: BaseStorage, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(turns, "STALE_S", 0.1)
-    dead = NamedTurn(storage, "s (turn)")
+    monkeypatch.setattr(locks, "STALE_S", 0.1)
+    dead = NameLock(storage, "s (turn)")
     held = dead._take()
-    with NamedTurn(storage, "s (turn)")():
-        dead._delete(held)  # it wakes up: the turn of another is not its to end
+    with NameLock(storage, "s (turn)")():
+        dead._delete(held)  # it wakes up: it must not release the lock of another driver
         assert dead._holder() is not None
     assert dead._holder() is None
 
@@ -193,7 +193,7 @@ def _away() -> StorageInternalError:
     return error
 
 
-def test_what_is_away_is_tried_again(
+def test_an_unavailable_storage_is_retried(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr(patience, "FIRST_S", 0.001)
@@ -205,8 +205,8 @@ def test_what_is_away_is_tried_again(
         return "done"
 
     assert patiently(action, "postgresql://u@h/d") == "done"
-    said = capsys.readouterr().err
-    assert said.count("postgresql://u@h/d does not answer (connection refused)") == 1
+    printed = capsys.readouterr().err
+    assert printed.count("postgresql://u@h/d does not answer (connection refused)") == 1
 
 
 def test_patience_ends_in_one_line_that_says_how_to_go_on(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -216,11 +216,11 @@ def test_patience_ends_in_one_line_that_says_how_to_go_on(monkeypatch: pytest.Mo
     def action() -> None:
         raise _away()
 
-    with pytest.raises(UserError, match=r"no answer for .*connection refused.*goes on from there"):
+    with pytest.raises(UserError, match=r"no answer for .*connection refused.*resumes the study"):
         patiently(action, "postgresql://u@h/d")
 
 
-def test_what_the_storage_objects_to_is_not_tried_again() -> None:
+def test_a_refused_request_is_not_retried() -> None:
     calls = []
 
     def action() -> None:

@@ -1,4 +1,4 @@
-"""Artefacts in a store beside the study's folder."""
+"""Copies of artefacts in a store."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def files(folder: Path) -> dict[str, str]:
     return {path.relative_to(folder).as_posix(): path.read_text() for path in found}
 
 
-def test_what_one_driver_leaves_another_one_finds(url: str, tmp_path: Path) -> None:
+def test_artefacts_of_one_driver_are_found_by_another(url: str, tmp_path: Path) -> None:
     here, there = tmp_path / "here", tmp_path / "there"
     write(here, "abc/weights", "w")
     write(here, "abc/deep/checkpoint", "epoch 1")
@@ -52,7 +52,7 @@ def test_what_one_driver_leaves_another_one_finds(url: str, tmp_path: Path) -> N
     assert files(there) == {"abc/weights": "w", "abc/deep/checkpoint": "epoch 1"}
 
 
-def test_what_changed_is_copied_again_and_what_is_gone_is_dropped(url: str, tmp_path: Path) -> None:
+def test_changed_files_are_copied_again_and_deleted_ones_removed(url: str, tmp_path: Path) -> None:
     here = tmp_path / "here"
     write(here, "abc/checkpoint", "epoch 1")
     write(here, "abc/weights", "early")
@@ -65,7 +65,7 @@ def test_what_changed_is_copied_again_and_what_is_gone_is_dropped(url: str, tmp_
     assert files(tmp_path / "there") == {"abc/weights": "final weights"}
 
 
-def test_only_what_is_asked_for_is_fetched_and_what_is_here_stays(url: str, tmp_path: Path) -> None:
+def test_only_requested_files_are_fetched_and_local_ones_stay(url: str, tmp_path: Path) -> None:
     here, there = tmp_path / "here", tmp_path / "there"
     for name in ("a/weights", "a/picture", "b/picture", "samples"):
         write(here, name, name)
@@ -84,7 +84,7 @@ def test_nothing_is_written_outside_the_folder(tmp_path: Path, monkeypatch: Any)
     assert not list(tmp_path.rglob("outside"))
 
 
-def test_a_store_that_fails_is_said_and_tried_again(
+def test_a_failing_store_is_reported_and_retried(
     url: str, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     write(tmp_path / "here", "abc/weights", "w")
@@ -109,7 +109,7 @@ def test_an_unknown_store_is_refused(tmp_path: Path, address: str) -> None:
 
 
 class Writing(FakeEvaluator):
-    """Leaves a file for each architecture, and finds what an earlier one left."""
+    """Writes a file for each architecture, and finds the file of an earlier evaluation."""
 
     def __init__(self, folder: Path, interrupt_on: int | None = None) -> None:
         super().__init__()
@@ -127,9 +127,7 @@ class Writing(FakeEvaluator):
                 raise KeyboardInterrupt
 
 
-def test_a_study_copies_what_its_trials_leave_and_a_reader_fetches_it(
-    url: str, tmp_path: Path
-) -> None:
+def test_a_study_copies_its_artefacts_and_a_reader_fetches_them(url: str, tmp_path: Path) -> None:
     asked, space = config(), SearchSpace.load("quickstart")
     storage = f"sqlite:///{tmp_path / 'x.db'}"
     first = StudyStore(tmp_path / "a" / "s", storage)

@@ -1,4 +1,4 @@
-"""`nas paper` as a user meets it, for real, with a tiny budget."""
+"""`nas paper` as a user sees it: real runs with a tiny budget."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ def test_both_models_are_trained_measured_and_shown(here: Path) -> None:
         assert found.papers_ms["original"][0] > 0
 
 
-def test_the_same_command_only_writes_the_page_anew(
+def test_the_same_command_only_writes_the_page_again(
     here: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def never(*_: object, **__: object) -> None:
@@ -71,7 +71,9 @@ def test_the_same_command_only_writes_the_page_anew(
 def test_another_dimension_costs_its_traversal_alone(
     here: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("studies.paper.traversal.effects", lambda *_: pytest.fail("done before"))
+    monkeypatch.setattr(
+        "studies.paper.traversal.dimension_effects", lambda *_: pytest.fail("done before")
+    )
     monkeypatch.setattr("studies.paper.inference.examine", lambda *_: pytest.fail("done before"))
     assert nas(*TINY, "--dimension", "7", "--dimension", "9") == 0
     page = (here / "paper.html").read_text(encoding="utf-8")
@@ -93,8 +95,8 @@ def test_missing_weights_are_named(here: Path, capsys: pytest.CaptureFixture[str
     weights = here / "artefacts" / digest / "weights.safetensors"
     aside = weights.rename(here / "aside")
     assert nas(*TINY) == 2
-    told = " ".join(capsys.readouterr().err.split())
-    assert f"{weights.relative_to(here.parent.parent)}: missing, and needed to examine" in told
+    printed = " ".join(capsys.readouterr().err.split())
+    assert f"{weights.relative_to(here.parent.parent)}: missing, but needed to examine" in printed
     aside.rename(weights)
 
 
@@ -118,6 +120,6 @@ def test_refusals_come_before_any_training(
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("NAS_CACHE_DIR", str(made / "cache"))
     assert nas(*TINY, *options) == 2
-    told = capsys.readouterr().err
-    assert all(part in told for part in parts), told
+    printed = capsys.readouterr().err
+    assert all(part in printed for part in parts), printed
     assert not (tmp_path / "nas-studies").exists()

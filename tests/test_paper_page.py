@@ -1,4 +1,4 @@
-"""What the paper's page says: tables, verdicts and words follow the numbers, both ways."""
+"""The paper's page: tables, verdicts and sentences follow from the results, both ways."""
 
 from __future__ import annotations
 
@@ -18,9 +18,9 @@ from search_spaces.references import PUBLISHED, REFERENCES
 from studies.config.loading import load_config
 from studies.paper import claims, strips, timing, words
 from studies.paper.claims import Claim
-from studies.paper.curves import curve_figure, curve_table
+from studies.paper.curves import paper_curve_figure, paper_curve_table
 from studies.paper.estimate import Pace, Work, in_words
-from studies.paper.page import cluster_rows, panels, share_rows, write_paper
+from studies.paper.page import cluster_rows, paper_panels, share_rows, write_paper
 from studies.paper.results import require_both
 from studies.paper.table import reduction, table_1
 from tests.fakes.paper import TEST, results, study, without
@@ -71,27 +71,27 @@ def test_verdicts_follow_the_numbers(tmp_path: Path) -> None:
     assert papers["slower-1"] == papers["slower-32"] == "holds"
     other = verdicts(tmp_path, worse=-0.1, rougher=0.1, slower=0.5)
     assert other["quality"] == other["smoothness"] == other["slower-1"] == "does not hold"
-    alike = verdicts(tmp_path, worse=0.0, rougher=0.0)
-    assert alike["quality"] == "undecided"
+    equal = verdicts(tmp_path, worse=0.0, rougher=0.0)
+    assert equal["quality"] == "undecided"
 
 
-def test_even_steps_between_faces_that_are_all_alike_are_not_called_smooth(tmp_path: Path) -> None:
+def test_even_steps_between_equal_faces_are_not_called_smooth(tmp_path: Path) -> None:
     found = {one.key: one for one in claims.claims(results(tmp_path, rougher=-0.1, span=0.1))}
     assert found["smoothness"].verdict == "undecided"
-    assert "differ by 10 %" in found["smoothness"].found
+    assert "differ by only 10 % of the photos' difference" in found["smoothness"].found
 
 
 def test_a_model_that_draws_one_image_has_no_smoothness(tmp_path: Path) -> None:
     fake = results(tmp_path, span=0.0)
-    still = {**fake.models["modified"].ways, "step_variation": np.full(20, np.nan)}
-    models = {**fake.models, "modified": replace(fake.models["modified"], ways=still)}
+    still = {**fake.models["modified"].interpolation, "step_variation": np.full(20, np.nan)}
+    models = {**fake.models, "modified": replace(fake.models["modified"], interpolation=still)}
     unmoved = replace(fake, models=models)
     found = {one.key: one for one in claims.claims(unmoved)}
     assert found["smoothness"].verdict == "undecided"
-    assert found["smoothness"].found.startswith("a model's faces differ by 0 %")
+    assert found["smoothness"].found.startswith("a model's faces differ by only 0 %")
     text = write_paper(unmoved).read_text(encoding="utf-8")
     section = text.split('<section id="smoothness">')[1].split("</section>")[0]
-    assert "all alike" in section
+    assert "all images equal" in section
     assert not re.search(r"\bnan\b", section)
 
 
@@ -109,24 +109,24 @@ def claim(key: str, verdict: str) -> Claim:
     return Claim(key, "", "", "", verdict)  # type: ignore[arg-type]
 
 
-def test_the_headline_says_what_was_found() -> None:
+def test_the_headline_summarises_the_verdicts() -> None:
     found = [claim("slower-1", "holds"), claim("slower-32", "holds"), claim("quality", "undecided")]
-    assert words.headline(found) == (
+    assert words.paper_headline(found) == (
         "Here `modified` is slower at batch 1 and 32; whether it reconstructs worse is undecided."
     )
     assert words.tally(found) == "2 of 3 statements hold, 1 is undecided"
     other = [claim("slower-1", "does not hold"), claim("slower-32", "holds")]
     other += [claim("quality", "does not hold"), claim("smoothness", "does not hold")]
-    assert words.headline(other) == (
+    assert words.paper_headline(other) == (
         "Here `modified` is faster at batch 1, is slower at batch 32, reconstructs better and "
         "has the rougher latent space."
     )
     assert words.tally(other) == "1 of 4 statements holds, 3 do not"
     nothing = [claim("quality", "undecided"), claim("clusters", "undecided")]
-    assert words.headline(nothing).startswith("Nothing could be told apart; whether it")
+    assert words.paper_headline(nothing).startswith("No claim is decided; whether it")
 
 
-def test_caveats_name_what_falls_short_and_nothing_else() -> None:
+def test_caveats_name_exactly_the_differences_from_the_protocol() -> None:
     config = load_config("paper-table").to_dict()
     celeba = {**config, "data": {**config["data"], "kind": "celeba"}}
     assert words.caveats(celeba, 20_000, 144, 10) == []
@@ -151,14 +151,14 @@ def test_the_preset_is_the_papers_protocol() -> None:
 
 
 def test_curves_lie_over_the_published_ones(tmp_path: Path) -> None:
-    table = curve_table(study(tmp_path))
+    table = paper_curve_table(study(tmp_path))
     counts = table.groupby(["model", "source", "part"]).size()
     assert counts["original", "here", "train"] == 2
     assert counts["modified", "published", "validation"] == 10
     last = table[(table.source == "published") & (table.epoch == 10) & (table.part == "train")]
     assert sorted(last["loss"]) == [0.5596, 0.6778]
     assert PUBLISHED["modified"].losses[0] == (0.8303, 0.7541)
-    assert len(curve_figure(table, "Some CPU").data) == 8
+    assert len(paper_curve_figure(table, "Some CPU").data) == 8
 
 
 def test_the_page_opens_offline_and_holds_everything(tmp_path: Path) -> None:
@@ -194,7 +194,7 @@ def test_tables_of_attributes(tmp_path: Path) -> None:
         ("original", "100 %"),
         ("modified", "100 %"),
     ]
-    assert [panel.key for panel in panels(fake)] == [
+    assert [panel.key for panel in paper_panels(fake)] == [
         "paper-curves",
         "tsne-original",
         "tsne-modified",
@@ -203,7 +203,7 @@ def test_tables_of_attributes(tmp_path: Path) -> None:
 
 def test_sheets_of_images_are_written_row_by_row(tmp_path: Path) -> None:
     fake = results(tmp_path)
-    sheet = strips.reconstructions(fake)
+    sheet = strips.reconstruction_sheet(fake)
     (written,) = strips.write_sheets([sheet], tmp_path / "figures")
     picture = np.asarray(Image.open(written)).transpose(2, 0, 1)
     assert picture.shape == (3, 3 * 16, 8 * 16)
@@ -226,14 +226,16 @@ def test_work_left_takes_epochs_and_images() -> None:
     assert done.seconds(pace, 32) == (64 + 768) / 32 * 0.5
 
 
-def test_too_little_memory_is_told_with_a_remedy() -> None:
+def test_too_little_memory_is_reported_with_a_remedy() -> None:
     cpu = torch.device("cpu")
     assert in_words(90, 10**9, cpu) == "this will take about 1 min 30 s and 1.0 GB"
-    assert "a smaller --size" in in_words(90, 10**16, cpu)
+    assert "use a smaller --size" in in_words(90, 10**16, cpu)
     assert "--size" not in in_words(90, 10**16, torch.device("cuda"))
 
 
-def test_what_was_timed_is_not_timed_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_stored_timing_is_not_measured_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     path, asked, cpu = tmp_path / "latency-1.json", LatencyConfig(), torch.device("cpu")
     calls = list[str]()
 
@@ -244,11 +246,11 @@ def test_what_was_timed_is_not_timed_again(tmp_path: Path, monkeypatch: pytest.M
     monkeypatch.setattr(timing, "_measured", measured)
     silent = lambda *_: None  # noqa: E731
     for _ in range(2):
-        timing.timing(REFERENCES, asked, cpu, path, silent)
+        timing.load_or_measure(REFERENCES, asked, cpu, path, silent)
     assert len(calls) == 1
     path.write_text("{", encoding="utf-8")
-    timing.timing(REFERENCES, asked, cpu, path, silent)
-    timing.timing(REFERENCES, LatencyConfig(threads=2), cpu, path, silent)
+    timing.load_or_measure(REFERENCES, asked, cpu, path, silent)
+    timing.load_or_measure(REFERENCES, LatencyConfig(threads=2), cpu, path, silent)
     assert len(calls) == 3
 
 

@@ -1,4 +1,4 @@
-"""The paper's measures and figures on models and numbers whose answers are known."""
+"""The paper's measures and figures on models and numbers with known results."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from nas.vae import build_vae
 from search_spaces.errors import UserError
 from search_spaces.references import ORIGINAL
 from studies.paper import attributes, clusters, embedding, inference, smoothness, traversal
-from studies.paper.attributes import Labelled
+from studies.paper.attributes import LabelledLatents
 from studies.paper.differences import Difference, paired_difference, verdict_of
 from studies.paper.stored import Arrays, Stored
 from tests.fakes.dataset import noise
@@ -65,7 +65,7 @@ def test_a_damaged_result_is_made_again(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(("shift", "sign"), [(0.5, 1), (-0.5, -1), (0.0, 0)])
-def test_a_difference_is_told_where_its_interval_excludes_zero(shift: float, sign: int) -> None:
+def test_a_difference_has_a_sign_where_its_interval_excludes_zero(shift: float, sign: int) -> None:
     rng = np.random.default_rng(0)
     original = rng.normal(size=200)
     noise = rng.normal(size=200)
@@ -92,15 +92,15 @@ def test_verdicts_go_both_ways() -> None:
     assert verdict_of(lower, -1) == "holds"
 
 
-def blobs(apart: float, count: int = 60) -> Labelled:
-    """Latents whose first attribute moves their mean by `apart`, whose second is a coin."""
+def blobs(apart: float, count: int = 60) -> LabelledLatents:
+    """Latents whose first attribute shifts their mean by `apart`; the second is random."""
     rng = np.random.default_rng(3)
     labels = np.stack([np.arange(2 * count) % 3 == 0, rng.random(2 * count) < 0.5], axis=1)
     latents = rng.normal(size=(2 * count, LATENT)) + apart * labels[:, :1]
-    return Labelled(latents[:count], labels[:count], latents[count:], labels[count:])
+    return LabelledLatents(latents[:count], labels[:count], latents[count:], labels[count:])
 
 
-def test_cluster_scores_see_what_is_apart_and_not_what_is_chance() -> None:
+def test_cluster_scores_see_a_shift_and_not_a_random_attribute() -> None:
     latents = blobs(apart=8.0)
     scores = clusters.cluster_scores(latents)
     right = clusters.accuracies(scores["seen"], latents.test_labels)
@@ -154,17 +154,19 @@ def test_attributes_need_images_with_and_without() -> None:
     data = noise(60, 16)
     train, test = np.arange(40), np.arange(40, 60)
     assert attributes.judgeable(data, train, test) == ["Half", "Third"]
-    assert attributes.chosen((), ["Half", "Smiling"], data.attribute_names) == ["Smiling"]
+    assert attributes.chosen_attributes((), ["Half", "Smiling"], data.attribute_names) == [
+        "Smiling"
+    ]
     with pytest.raises(UserError, match=r"--attribute Halff: .*did you mean 'Half'"):
-        attributes.chosen(("Halff",), ["Half"], data.attribute_names)
+        attributes.chosen_attributes(("Halff",), ["Half"], data.attribute_names)
     with pytest.raises(UserError, match=r"--attribute Rare: fewer than 5"):
-        attributes.chosen(("Rare",), ["Half"], data.attribute_names)
+        attributes.chosen_attributes(("Rare",), ["Half"], data.attribute_names)
 
 
 def test_the_dimension_of_largest_effect_comes_after_the_one_asked_for() -> None:
     model = Linear([1.0, 0.1, 5.0, 2.0, 0.0, 3.0])
     bases = np.zeros((2, LATENT), np.float32)
-    effect = traversal.effects(model, bases, 7, silent)["effect"]  # type: ignore[arg-type]
+    effect = traversal.dimension_effects(model, bases, 7, silent)["effect"]  # type: ignore[arg-type]
     assert effect == pytest.approx(0.01 * 6 * np.array([1, 0.1, 5, 2, 0, 3]) / LATENT, rel=1e-4)
     assert traversal.shown_dimensions((4,), effect) == [4, 2, 5, 3, 0]
     assert traversal.shown_dimensions((2,), effect) == [2, 5, 3, 0, 1]
@@ -174,7 +176,7 @@ def test_the_dimension_of_largest_effect_comes_after_the_one_asked_for() -> None
 
 def test_a_traversal_moves_one_dimension_only() -> None:
     base = np.arange(LATENT, dtype=np.float32)
-    points = traversal.swept(base, 2)
+    points = traversal.traversal_points(base, 2)
     assert points[:, 2].tolist() == [-3.0, -1.5, 0.0, 1.5, 3.0]
     assert (np.delete(points, 2, axis=1) == np.delete(base, 2)).all()
     with pytest.raises(UserError, match="--dimension 128: the latent has 128 dimensions"):
@@ -190,23 +192,25 @@ def test_divergences_add_up_to_the_kl_term() -> None:
 
 def test_a_straight_way_is_smooth_and_a_winding_one_is_not() -> None:
     ramp = np.linspace(0, 1, 11)[:, None, None, None] * np.ones((1, 3, 8, 8))
-    straight = smoothness.way_measures(ramp.astype(np.float32), "uniform")
+    straight = smoothness.path_measures(ramp.astype(np.float32), "uniform")
     assert straight["step_variation_l1"] == pytest.approx(0, abs=1e-4)
     assert straight["straightness"] == pytest.approx(1, abs=1e-4)
     order = [0, 5, 1, 6, 2, 7, 3, 8, 4, 9, 10]
-    winding = smoothness.way_measures(ramp[order].astype(np.float32), "uniform")
+    winding = smoothness.path_measures(ramp[order].astype(np.float32), "uniform")
     assert winding["straightness"] == pytest.approx(1 / 4.2, abs=1e-3)
-    jump = smoothness.way_measures(np.repeat(ramp[[0, -1]], [6, 5], axis=0).astype("f4"), "uniform")
+    jump = smoothness.path_measures(
+        np.repeat(ramp[[0, -1]], [6, 5], axis=0).astype("f4"), "uniform"
+    )
     assert jump["step_variation_l1"] == pytest.approx(3)
-    still = smoothness.way_measures(np.full((11, 3, 8, 8), 0.5, np.float32), "uniform")
+    still = smoothness.path_measures(np.full((11, 3, 8, 8), 0.5, np.float32), "uniform")
     assert np.isnan(still["step_variation"])
 
 
-def test_ways_lead_from_face_to_face() -> None:
+def test_interpolations_lead_from_face_to_face() -> None:
     means = np.random.default_rng(0).normal(size=(20, LATENT)).astype(np.float32)
     pairs = smoothness.pairs_of(20)
     assert sorted(pairs.ravel()) == list(range(20))
-    points = smoothness.ways(means, pairs)
+    points = smoothness.interpolation_points(means, pairs)
     assert points[:, 0] == pytest.approx(means[pairs[:, 0]])
     assert points[:, -1] == pytest.approx(means[pairs[:, 1]])
     photos = np.zeros((len(pairs), 2, 3, LATENT, SIDE), np.uint8)
@@ -236,7 +240,9 @@ def test_tsne_repeats_and_its_figure_splits_by_attribute() -> None:
     places = embedding.embed(latents)["places"]
     assert (places == embedding.embed(latents)["places"]).all()
     labels = np.arange(60) % 3 == 0
-    figure = embedding.embedding_figure("original", places, embedding.marks(labels), "Blond_Hair")
+    figure = embedding.embedding_figure(
+        "original", places, embedding.attribute_letters(labels), "Blond_Hair"
+    )
     assert [trace.name for trace in figure.data] == ["not Blond Hair", "Blond Hair"]
     assert [len(trace.x) for trace in figure.data] == [40, 20]
     assert list(figure.data[1].x) == [

@@ -1,4 +1,4 @@
-"""Studies in PostgreSQL: several drivers, a server that goes away, and passwords nobody sees."""
+"""Studies in PostgreSQL: several drivers, an unavailable server, and hidden passwords."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from search_spaces.architecture import Architecture
 from search_spaces.errors import UserError
 from search_spaces.space import SearchSpace
 from studies.record.records import StudyRecord
-from studies.storage import patience, turns
+from studies.storage import locks, patience
 from studies.storage.database import Database
 from studies.storage.opening import open_storage
 from studies.store import drivers
@@ -111,7 +111,7 @@ def test_three_drivers_one_killed_evaluate_each_architecture_once(
         driver.end()
     whole(tmp_path / "driver0", storage, 18)
     again = [digest for digest, times in trained(tmp_path).items() if times > 1]
-    assert len(again) <= 1  # what the killed one had trained and not told
+    assert len(again) <= 1  # what the killed one had trained and not recorded
 
 
 def test_a_driver_of_another_machine_is_taken_for_gone_when_it_does_not_move(
@@ -131,7 +131,7 @@ def test_a_driver_of_another_machine_is_taken_for_gone_when_it_does_not_move(
 def test_others_do_not_wait_for_long_for_one_that_stopped_within_a_transaction(
     server: Server, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(turns, "STALE_S", 0.5)
+    monkeypatch.setattr(locks, "STALE_S", 0.5)
     address = server.database().replace("postgresql:", "postgresql+psycopg:")
     stopped, other = open_storage(address), open_storage(address)
     study = stopped.create_new_study([StudyDirection.MINIMIZE], "s")
@@ -180,9 +180,9 @@ def test_a_server_that_is_restarted_is_waited_for(
     evaluator.back.join()
     assert record.trials == run(tmp_path / "journal", config()).trials
     assert whole(tmp_path, storage, 6).trials == record.trials
-    said = capsys.readouterr().err
-    assert "does not answer" in said
-    assert server.password not in said
+    printed = capsys.readouterr().err
+    assert "does not answer" in printed
+    assert server.password not in printed
 
 
 def test_a_server_that_stays_away_ends_the_run_and_the_next_one_resumes(
@@ -191,9 +191,11 @@ def test_a_server_that_stays_away_ends_the_run_and_the_next_one_resumes(
     monkeypatch.setattr(patience, "PATIENCE_S", 0.5)
     monkeypatch.setattr(drivers, "BEAT_S", 0.1)  # its process goes on, so it is missed by its beats
     storage = server.database()
-    with pytest.raises(UserError, match=r"no answer for \d+ s .*goes on from there") as told:
+    with pytest.raises(
+        UserError, match=r"no answer for \d+ s .*the same command resumes the study"
+    ) as raised:
         run(tmp_path, config(), Stopping(server), storage)
-    assert server.password not in str(told.value)
+    assert server.password not in str(raised.value)
     server.start()
     monkeypatch.setattr(patience, "PATIENCE_S", 60)
     run(tmp_path, config(), storage=storage)
@@ -285,9 +287,9 @@ def proxy(storage: str) -> Iterator[str]:
     with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as served:
         try:
             assert served.stderr is not None
-            said = served.stderr.readline()
-            assert f"grpc://localhost:{port}" in said
-            assert ":***@" in said
+            printed = served.stderr.readline()
+            assert f"grpc://localhost:{port}" in printed
+            assert ":***@" in printed
             yield f"grpc://localhost:{port}"
         finally:
             served.send_signal(signal.SIGINT)

@@ -1,4 +1,4 @@
-"""`nas profile calibrate` and `predict` as a user meets them."""
+"""`nas profile calibrate` and `predict` as a user sees them."""
 
 from __future__ import annotations
 
@@ -47,10 +47,10 @@ def test_calibrate_then_predict(here: Path, capsys: pytest.CaptureFixture[str]) 
     assert nas("profile", "calibrate", *asked, "--minutes", "0.0001") == 2
     assert "go on with: nas profile calibrate --space wide@64" in capsys.readouterr().err
     assert nas("profile", "calibrate", *asked) == 0
-    told = capsys.readouterr().out
-    assert "fitted to 40 architectures, checked on 20 others" in told
+    printed = capsys.readouterr().out
+    assert "fitted to 40 architectures, checked on 20 others" in printed
     for name in ("predictor", "MACs only", "launches only", "Spearman"):
-        assert name in told
+        assert name in printed
 
     saved = here / "modified.json"
     saved.write_text(MODIFIED.resized(64).to_json())
@@ -75,7 +75,7 @@ def test_calibrate_then_predict(here: Path, capsys: pytest.CaptureFixture[str]) 
 
     # At 144 pixels nothing was measured.
     assert nas("profile", "predict", "original", "--device", "cpu") == 2
-    assert "calibrate this machine first" in capsys.readouterr().err
+    assert "first calibrate this machine with: nas profile calibrate" in capsys.readouterr().err
 
 
 def test_a_known_environment_that_changed_is_named(capsys: pytest.CaptureFixture[str]) -> None:
@@ -90,6 +90,6 @@ def test_a_known_environment_that_changed_is_named(capsys: pytest.CaptureFixture
 
 def test_help_names_both(capsys: pytest.CaptureFixture[str]) -> None:
     assert nas("profile", "--help") == 0
-    told = capsys.readouterr().out
-    assert "calibrate" in told
-    assert "predict" in told
+    printed = capsys.readouterr().out
+    assert "calibrate" in printed
+    assert "predict" in printed

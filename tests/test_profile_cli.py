@@ -1,4 +1,4 @@
-"""`nas profile` as a user meets it: files, tables and refusals."""
+"""`nas profile` as a user sees it: files, tables and errors."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ QUICK = ("--seconds", "0.01")
 
 @pytest.fixture(autouse=True)
 def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A folder of its own, and peaks that need no measuring."""
+    """A folder for one test, and fixed peaks instead of measured ones."""
     peaks = Peaks(
         gemm_gflop_s=100, copy_gb_s=((10**6, 40), (10**8, 10)), launch_us=1,
         environment=fingerprint(),
@@ -54,9 +54,9 @@ def test_help_imports_nothing_heavy() -> None:
 
 def test_model_prints_and_saves_one_table(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert nas("profile", "model", "modified@32", "--batch", "2", *QUICK, "--top", "3") == 0
-    told = capsys.readouterr().out
+    printed = capsys.readouterr().out
     for title in ("By kind", "Encoder and decoder", "By stage", "the 3 slowest of"):
-        assert title in told
+        assert title in printed
     folder = here / "nas-profiles" / "modified@32-batch2"
     frame = pd.read_csv(folder / "profile.csv")
     record = json.loads((folder / "profile.json").read_text())
@@ -64,16 +64,16 @@ def test_model_prints_and_saves_one_table(here: Path, capsys: pytest.CaptureFixt
     assert record["macs"] == frame["macs"].sum()
     assert record["input_shapes"] == [[2, 3, 32, 32]]
     assert record["environment"]["allocator"] in {"tuned", "default", "preloaded"}
-    assert f"{len(frame) - 1} layers" in told
+    assert f"{len(frame) - 1} layers" in printed
     assert MODIFIED.resized(32).summary in (folder / "profile.html").read_text(encoding="utf-8")
 
 
 def test_all_layers_and_machine_readable_output(capsys: pytest.CaptureFixture[str]) -> None:
     assert nas("profile", "model", "original@32", *QUICK, "--all") == 0
-    told = capsys.readouterr().out
-    assert "encoder.stages.0.resampling" in told
-    assert "decoder.output.sigmoid" in told
-    assert "slowest of" not in told
+    printed = capsys.readouterr().out
+    assert "encoder.stages.0.resampling" in printed
+    assert "decoder.output.sigmoid" in printed
+    assert "slowest of" not in printed
     assert nas("profile", "model", "original@32", *QUICK, "--format", "json") == 0
     assert json.loads(capsys.readouterr().out)["layers"]
     assert nas("profile", "model", "original@32", *QUICK, "--format", "csv") == 0
@@ -98,10 +98,10 @@ def test_a_trial_s_profile_goes_into_its_study(
 
     monkeypatch.setattr(StudyStore, "open", lambda root, name: Stored())
     assert nas("profile", "model", "s#original", *QUICK) == 0
-    told = capsys.readouterr().out
+    printed = capsys.readouterr().out
     link = f"artefacts/{study.references['original'].digest}/profile.html"
     assert (study.folder / link).exists()
-    assert "linked from:" in told
+    assert "linked from:" in printed
     assert link in (study.folder / "report.html").read_text(encoding="utf-8")
 
 
@@ -146,18 +146,20 @@ def test_peaks(capsys: pytest.CaptureFixture[str]) -> None:
 def test_trace(here: Path, flags: tuple[str, ...], capsys: pytest.CaptureFixture[str]) -> None:
     arguments = ("original@16", "--batch", "2", "--steps", "1", "--out", "t", *flags)
     assert nas("profile", "trace", *arguments) == 0
-    told = capsys.readouterr().out
-    assert "tensorboard --logdir t" in told
+    printed = capsys.readouterr().out
+    assert "tensorboard --logdir t" in printed
     assert (here / "t" / "trace.html").exists()
     assert list((here / "t").glob("*.pt.trace.json"))
 
 
-def test_backends_tell_what_cannot_run(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_backends_name_those_that_cannot_run(
+    here: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     chosen = ("--backends", "channels_last,cuda_graph")
     assert nas("profile", "backends", "original@32", *chosen, *QUICK, "-o", "b.json") == 0
-    told = capsys.readouterr().out
-    assert "channels_last" in told
-    assert torch.cuda.is_available() or "cuda_graph: finds no CUDA device" in told
+    printed = capsys.readouterr().out
+    assert "channels_last" in printed
+    assert torch.cuda.is_available() or "cuda_graph: finds no CUDA device" in printed
     names = {row["backend"] for row in json.loads((here / "b.json").read_text())}
     assert names == {"eager", "channels_last", "cuda_graph"}
 
@@ -177,7 +179,7 @@ FAULTS: dict[str, tuple[tuple[str, ...], str]] = {
     "no numbers": ((*LAYER, "elu in=4 size=8", "--sweep", "batch=a"), "--sweep batch=a"),
     "axis twice": (
         (*LAYER, "elu in=4 size=8", "--sweep", "batch=1", "--sweep", "batch=2"),
-        "swept twice",
+        "batch is given twice",
     ),
     "too large a layer": ((*LAYER, "conv in=64 out=64 size=500000"), "smaller batch"),
     "too large a batch": ((*MODEL, "--batch", "10000000"), "smaller batch"),
@@ -202,7 +204,7 @@ FAULTS: dict[str, tuple[tuple[str, ...], str]] = {
 
 
 @pytest.mark.parametrize("fault", FAULTS)
-def test_bad_input_is_told_in_a_line_with_exit_code_2(
+def test_bad_input_prints_one_line_and_exits_with_code_2(
     here: Path, fault: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (here / "file").write_text("")
@@ -212,7 +214,7 @@ def test_bad_input_is_told_in_a_line_with_exit_code_2(
     monkeypatch.setitem(backends.BACKENDS, "openvino", absent)
     arguments, expected = FAULTS[fault]
     assert nas(*arguments) == 2
-    told = capsys.readouterr().err
-    assert expected in told
-    assert "Traceback" not in told
+    printed = capsys.readouterr().err
+    assert expected in printed
+    assert "Traceback" not in printed
     assert not (here / "nas-profiles").exists() or not list(here.rglob("*.html"))

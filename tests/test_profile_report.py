@@ -1,4 +1,4 @@
-"""What a layer profile says, on a table whose numbers are known."""
+"""The texts and figures of a layer profile, on a table with known numbers."""
 
 from __future__ import annotations
 
@@ -108,11 +108,11 @@ def test_headline_names_the_slowest_kind_where_arithmetic_takes_the_time() -> No
     )
 
 
-def test_account_tells_what_is_explained_and_what_timing_cost() -> None:
-    told = account(table())
-    assert "account for 90 % of the 100 ms" in told
-    assert "work between them for 5.0 %" in told
-    assert "1.10x as long" in told
+def test_account_reports_the_explained_share_and_the_cost_of_timing() -> None:
+    text = account(table())
+    assert "account for 90 % of the 100 ms" in text
+    assert "work between them for 5.0 %" in text
+    assert "1.10x as long" in text
     assert warnings(table()) == []
 
 

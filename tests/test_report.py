@@ -1,4 +1,4 @@
-"""The report as a reader meets it: complete, self-contained, safe, and honest about gaps."""
+"""The report as a reader sees it: complete, self-contained, safe, and open about gaps."""
 
 from __future__ import annotations
 
@@ -19,8 +19,8 @@ from studies.record.comparison import ranked
 from studies.record.records import StudyRecord
 from studies.record.tables import study_headline
 from studies.report import words as report_words
-from studies.report.pictures import strips
-from studies.report.report import write_pngs, write_report
+from studies.report.pictures import picture_rows
+from studies.report.report import write_report, write_report_pngs
 from tests.fakes.records import study as pair
 from tests.fakes.records import trial, with_findings
 from tests.fakes.study import fake_study
@@ -111,7 +111,7 @@ def test_nothing_is_drawn_of_a_study_whose_trials_all_failed(tmp_path: Path) -> 
     assert {link for link in found.fetched if link.startswith("#")} == {"#setbacks", "#setup"}
 
 
-def test_a_study_that_trains_and_measures_nothing_tells_of_neither(tmp_path: Path) -> None:
+def test_a_study_without_training_and_measuring_mentions_neither(tmp_path: Path) -> None:
     study = fake_study(tmp_path, objectives=("params", "macs"), images=4)
     trials = tuple(with_findings(t, history=(), intervals={}, metrics={}) for t in study.trials)
     found = page(replace(study, trials=trials))
@@ -123,11 +123,11 @@ def test_a_study_that_trains_and_measures_nothing_tells_of_neither(tmp_path: Pat
         assert word not in summary
 
 
-def test_counts_are_told_in_words_that_fit(tmp_path: Path) -> None:
+def test_counts_have_fitting_nouns(tmp_path: Path) -> None:
     study = fake_study(tmp_path, found=3)
     config = {**study.config, "training": {"epochs": 1}}
     text = page(replace(study, config=config, space_size=90)).text
-    assert "1 epoch at most" in text
+    assert "at most 1 epoch" in text
     assert "(90 assignments)" in text
 
 
@@ -142,7 +142,7 @@ def test_a_disturbed_latency_is_marked(tmp_path: Path) -> None:
     assert "busy machine" in tiles
 
 
-def test_a_failed_reference_is_said(tmp_path: Path) -> None:
+def test_a_failed_reference_is_reported(tmp_path: Path) -> None:
     study = fake_study(tmp_path)
     failed = replace(study.trials[1], state="failed", reason="out of memory", findings=Findings())
     text = page(replace(study, trials=(study.trials[0], failed, *study.trials[2:]))).text
@@ -162,7 +162,7 @@ def test_what_users_write_is_escaped(tmp_path: Path) -> None:
     assert evil in Page(text).text  # shown as it was written
 
 
-def test_without_plots_the_words_stay(tmp_path: Path) -> None:
+def test_without_plots_the_texts_stay(tmp_path: Path) -> None:
     path = write_report(fake_study(tmp_path), plots=False)
     assert path.stat().st_size < 300_000
     assert study_headline(fake_study(tmp_path)).split("`")[0] in path.read_text(encoding="utf-8")
@@ -178,9 +178,9 @@ def test_large_studies_stay_small(tmp_path: Path) -> None:
     assert path.stat().st_size < 8e6
 
 
-def test_strips_show_originals_references_then_front(tmp_path: Path) -> None:
+def test_picture_rows_show_originals_references_then_front(tmp_path: Path) -> None:
     study = fake_study(tmp_path, images=6)
-    rows = strips(study)
+    rows = picture_rows(study)
     assert [row.trial.name if row.trial else None for row in rows[:3]] == [
         None,
         "original",
@@ -195,10 +195,10 @@ def test_missing_and_damaged_pictures_are_left_out(tmp_path: Path) -> None:
     first, second = study.references.values()
     study.reconstructions(first).unlink()
     study.reconstructions(second).write_bytes(b"not an array")
-    assert not any(row.trial.reference for row in strips(study) if row.trial)
+    assert not any(row.trial.reference for row in picture_rows(study) if row.trial)
     np.save(study.samples, np.zeros((2, 2)))
-    assert strips(study) == []
-    assert "No reconstructions were kept." in page(study).text
+    assert picture_rows(study) == []
+    assert "No reconstructions were stored." in page(study).text
 
 
 def test_an_unwritable_place_is_a_user_error(tmp_path: Path) -> None:
@@ -218,7 +218,7 @@ def test_without_a_browser_pngs_say_what_to_install(
 
     monkeypatch.setattr(kaleido, "write_fig_from_object_sync", refuse)
     with pytest.raises(UserError, match="install one"):
-        write_pngs(fake_study(tmp_path), tmp_path / "figures")
+        write_report_pngs(fake_study(tmp_path), tmp_path / "figures")
 
 
 def test_pngs_are_one_per_figure(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -230,7 +230,7 @@ def test_pngs_are_one_per_figure(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
             job["path"].write_bytes(b"png")
 
     monkeypatch.setattr(kaleido, "write_fig_from_object_sync", draw)
-    paths = write_pngs(fake_study(tmp_path), tmp_path / "figures")
+    paths = write_report_pngs(fake_study(tmp_path), tmp_path / "figures")
     assert len(paths) == len(set(paths)) == 13
     assert all(path.exists() for path in paths)
 
@@ -249,7 +249,7 @@ def test_a_large_front_is_listed_in_part_and_says_so(
     listed = [row["trial"] for row in words["front"]["rows"]]
     assert {trial.name for trial in listed if not trial.reference} == set(best)
     text = Page(write_report(study, plots=False).read_text()).text
-    assert f"Listed are the 5 that beat original by most, of {len(members)} found" in text
+    assert f"The table lists the 5 that improve most on original, of {len(members)} found" in text
     assert "nas study export faces-64" in text
 
 

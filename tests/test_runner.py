@@ -313,7 +313,7 @@ def test_resuming_keeps_to_the_storage_it_began_with(tmp_path: Path) -> None:
 def test_a_storage_that_is_gone_is_not_made_anew_by_reading(tmp_path: Path) -> None:
     run(tmp_path, config())
     (tmp_path / "s" / "journal.log").unlink()
-    with pytest.raises(UserError, match="storage is gone"):
+    with pytest.raises(UserError, match="the study's storage does not exist"):
         StudyStore.open(tmp_path, "s").record()
     assert not (tmp_path / "s" / "journal.log").exists()
 

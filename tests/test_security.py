@@ -1,4 +1,4 @@
-"""What others may have written: names, markup, files with code in them."""
+"""Untrusted input: names, markup, files with code in them."""
 
 from __future__ import annotations
 
@@ -44,10 +44,10 @@ def test_a_name_that_is_none_is_refused_in_one_line(
     root = tmp_path / "studies"
     for command in (["run", "quickstart", f"--name={name}"], ["show", "--", name]):
         assert nas("study", command[0], "--root", str(root), *command[1:]) == 2
-        told = capsys.readouterr().err.strip()
-        assert len(told.splitlines()) == 1
-        assert "begin with a letter or digit" in told
-        assert "\x1b" not in told
+        printed = capsys.readouterr().err.strip()
+        assert len(printed.splitlines()) == 1
+        assert "begin with a letter or digit" in printed
+        assert "\x1b" not in printed
     assert list(tmp_path.iterdir()) == []
 
 
@@ -57,7 +57,7 @@ def test_a_digest_from_the_storage_never_becomes_another_path(digest: str) -> No
         TrialRecord(0, "complete", digest, ORIGINAL)
 
 
-def test_whatever_a_study_is_told_is_text_in_its_report(tmp_path: Path) -> None:
+def test_all_input_of_a_study_is_text_in_its_report(tmp_path: Path) -> None:
     study = fake_study(tmp_path)
     config = {**study.config, "space": EVIL, "description": EVIL}
     config["data"] = {"kind": "folder", "path": f"/pictures/{EVIL}", "count": 1}
@@ -109,8 +109,8 @@ def test_code_in_artefacts_is_never_run(
     capsys.readouterr()
     assert nas("study", "report", "s", "--root", str(root)) == 0
     assert nas("study", "best", "s", "--root", str(root), "--out", str(tmp_path / "best")) == 2
-    told = capsys.readouterr().err.strip().splitlines()
-    assert len(told) == 1
-    assert "weights.safetensors: cannot be read" in told[0]
+    printed = capsys.readouterr().err.strip().splitlines()
+    assert len(printed) == 1
+    assert "weights.safetensors: cannot be read" in printed[0]
     assert nas("study", "run", "quickstart", *small[:3], "1", *small[4:]) == 0
     assert not mark.exists()

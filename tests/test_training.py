@@ -433,7 +433,7 @@ def test_files_of_others_are_refused(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"foreign\.safetensors"):
         load_vae(path)
     write_tensors(path, {"a": torch.ones(2)}, {"note": json.dumps(1)})
-    with pytest.raises(UserError, match="holds no architecture"):
+    with pytest.raises(UserError, match="contains no architecture"):
         load_vae(path)
     with pytest.raises(UserError, match="cannot be read"):
         load_vae(tmp_path / "missing")

@@ -16,7 +16,7 @@ DATASETS: dict[str, Callable[[DataConfig, int, Progress | None], ImageDataset]] 
     "celeba": load_celeba,
     "folder": load_folder,
 }
-"""One loader per `DataConfig.kind`."""
+"""The loader of each `DataConfig.kind`."""
 
 __all__ = [
     "DATASETS",
@@ -32,13 +32,13 @@ __all__ = [
 def load_dataset(
     config: DataConfig, image_size: int, progress: Progress | None = None
 ) -> ImageDataset:
-    """Load what `config` describes at `image_size` x `image_size` pixels.
+    """Load the data set of `config` at `image_size` x `image_size` pixels.
 
-    The first load renders or decodes into the cache (`$NAS_CACHE_DIR`, or the user's cache folder)
-    and reports `progress(done, total)`; later loads map the cached file.
+    The first load renders or decodes images into the cache (`$NAS_CACHE_DIR`, or the user's cache
+    folder) and calls `progress(done, total)`; later loads memory-map the cached file.
 
     Raises:
-        UserError: The size or the folder cannot be used; the message says what to do.
+        UserError: the size or the folder cannot be used; the message says what to do.
     """
     if image_size < 8:
         raise UserError(f"image_size: {image_size} is too small for a face; use at least 8")

@@ -1,9 +1,9 @@
-"""A disk cache of images that survives interruption and concurrent use.
+"""A disk cache of images that is safe under interruption and concurrent use.
 
-A finished entry is a pair of plain `.npy` files that readers memory-map. An unfinished one is the
-same pair under another name, plus one flag per row that says whether the row is done: an
-interrupted build goes on where it stopped. One lock per entry lets one process build while others
-wait, and only a rename, which is atomic, makes an entry appear.
+A finished entry is a pair of `.npy` files that readers memory-map. An unfinished entry is the same
+pair under other names, with one flag per row that marks finished rows, so an interrupted build is
+resumed. A lock per entry lets one process build while others wait, and an entry becomes visible
+only by a rename, which is atomic.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from search_spaces.errors import UserError
 Images = NDArray[np.uint8]
 Labels = NDArray[np.bool_]
 Fill = Callable[[int, int], tuple[Images, Labels]]
-"""Rows `start` to `stop` of an entry: `(n, 3, size, size)` uint8 and `(n, labels)` bool."""
+"""Returns rows `start` to `stop`: images uint8 `(n, 3, size, size)`, labels bool `(n, labels)`."""
 
 
 def cache_directory() -> Path:
@@ -43,11 +43,11 @@ def cache_directory() -> Path:
 
 @dataclass(frozen=True)
 class Entry:
-    """One cached set of images, whose rows do not depend on how many rows there are.
+    """One cached set of images, in which a row does not depend on the number of rows.
 
     Attributes:
-        stem: File name stem; must name everything that decides a row.
-        size: Side of the square images in pixels.
+        stem: Stem of the file names; it must identify everything that a row depends on.
+        size: Width and height of the images in pixels.
         labels: Number of boolean labels per image.
     """
 
@@ -64,12 +64,12 @@ class Entry:
         chunk: int,
         progress: Progress | None = None,
     ) -> tuple[Images, Labels]:
-        """Return the first `count` images and labels, memory-mapped, building what is missing.
+        """Return the first `count` images and labels, memory-mapped; build missing rows first.
 
         `fill` is called from `threads` threads for runs of at most `chunk` rows.
 
         Raises:
-            UserError: The cache folder cannot be written or has too little room.
+            UserError: the cache folder cannot be written or has too little space.
         """
         if (found := self._open(count)) is not None:
             return found
@@ -81,7 +81,7 @@ class Entry:
         return found
 
     def companion(self, suffix: str) -> Path:
-        """Return the path of a small file kept next to this entry."""
+        """Return the path of a small file next to this entry."""
         return self._folder / f"{self.stem}.{suffix}"
 
     @contextmanager
@@ -92,7 +92,7 @@ class Entry:
         except OSError as error:
             raise UserError(
                 f"{self._folder}: cannot be written ({error.strerror or error}); set NAS_CACHE_DIR "
-                "to a folder that you may write to"
+                "to a writable folder"
             ) from error
         with file:
             lock(file)
@@ -106,7 +106,7 @@ class Entry:
         return self._folder / f"{self.stem}-{count}.{part}.npy"
 
     def _finished(self) -> list[int]:
-        """Counts of the finished files, smallest first."""
+        """Return the row counts of the finished entries, smallest first."""
         pattern = re.compile(re.escape(self.stem) + r"-(\d+)\.images\.npy")
         if not self._folder.is_dir():
             return []
@@ -141,13 +141,13 @@ class Entry:
         finally:
             pool.shutdown(cancel_futures=True)
         del images, labels, done
-        # Readers look for the images: they appear last.
+        # Readers look for the images file, so it is renamed last.
         for part in ("labels", "images"):
             self._file(count, f"unfinished-{part}").replace(self._file(count, part))
         self._file(count, "unfinished-done").unlink()
 
     def _partial(self, count: int) -> tuple[Images, Labels, Labels]:
-        """Open the unfinished files, or start them anew where they are missing or damaged."""
+        """Open the unfinished files, or create new ones if they are missing or damaged."""
         shapes: dict[str, tuple[tuple[int, ...], type]] = {
             "images": ((count, 3, self.size, self.size), np.uint8),
             "labels": ((count, self.labels), np.bool_),
@@ -164,7 +164,7 @@ class Entry:
         return arrays["images"], arrays["labels"], arrays["done"]
 
     def _require_space(self, count: int) -> None:
-        """Refuse before a full disk does, which would end the process without a word."""
+        """Check the free space first: a full disk would kill the process without a message."""
         needed = count * (3 * self.size**2 + self.labels + 1)
         present = self._file(count, "unfinished-images")
         if present.is_file():
@@ -172,12 +172,13 @@ class Entry:
         free = shutil.disk_usage(self._folder).free
         if needed > free:
             raise UserError(
-                f"{self._folder}: {count} images need {needed / 1e9:.1f} GB, {free / 1e9:.1f} GB "
-                "are free; use fewer or smaller images, or set NAS_CACHE_DIR to a larger disk"
+                f"{self._folder}: {count} images need {needed / 1e9:.1f} GB, but only "
+                f"{free / 1e9:.1f} GB are free; use fewer or smaller images, or set NAS_CACHE_DIR "
+                "to a larger disk"
             )
 
     def _copy(self, finished: int, images: Images, labels: Labels, done: Labels) -> None:
-        """Take over the rows that a smaller finished entry already has."""
+        """Copy the rows of a smaller finished entry."""
         known = self._open(finished)
         assert known is not None
         images[:finished], labels[:finished] = known
@@ -185,7 +186,7 @@ class Entry:
 
 
 def _missing(done: Labels, chunk: int) -> Iterator[tuple[int, int]]:
-    """Yield the runs of rows that are not done, each at most `chunk` long."""
+    """Yield runs of rows that are not done, each at most `chunk` rows long."""
     start: int | None = None
     for row, finished in enumerate([*done.tolist(), True]):
         if start is not None and (finished or row - start == chunk):

@@ -1,4 +1,4 @@
-"""CelebA as its authors and Kaggle publish it: read, and written in the same layout."""
+"""Read CelebA in the layouts of its authors and of Kaggle, and write images in its layout."""
 
 from __future__ import annotations
 
@@ -22,13 +22,13 @@ PAPER_COUNT = 20_000
 def load_celeba(config: DataConfig, image_size: int, progress: Progress | None) -> ImageDataset:
     """Load the paper's selection: the first 20,000 images by file name, or `config.count`.
 
-    `config.path` holds `img_align_celeba/` (also below `Img/`, or nested in itself as Kaggle packs
-    it) and, if attributes are wanted, `list_attr_celeba.csv` or `.txt` (also below `Anno/`). The
-    official partition is not used: the paper splits at random.
+    `config.path` contains `img_align_celeba/` (also below `Img/`, or nested in itself as in the
+    archive of Kaggle) and optionally the attributes, `list_attr_celeba.csv` or `.txt` (also below
+    `Anno/`). The official partition is not used: the paper splits at random.
 
     Raises:
-        UserError: A folder is missing, has too few or too many unreadable images, or the attribute
-            file does not describe an image.
+        UserError: the folder is missing, has too few images or too many unreadable ones, or the
+            attribute file has no row for an image.
     """
     root = existing_folder(config)
     folder = _image_folder(root)
@@ -44,26 +44,26 @@ def export_celeba(dataset: ImageDataset, directory: Path, progress: Progress | N
 
     Images become `img_align_celeba/000001.jpg` and so on (JPEG quality 95, full chroma), the split
     `list_eval_partition.csv` (0 training, 1 validation, 2 test), the attributes, if any,
-    `list_attr_celeba.csv` (1 or -1). They appear in `directory` once all of them are written: after
-    an interruption the same call starts anew.
+    `list_attr_celeba.csv` (1 or -1). They are moved to `directory` after all of them are written:
+    after an interruption the same call starts again.
 
     Raises:
-        UserError: `directory` already holds `img_align_celeba`, or cannot be written.
+        UserError: `directory` already contains `img_align_celeba`, or cannot be written.
     """
     try:
         if (directory / IMAGES).exists():
             found = str(directory / IMAGES)
-            raise UserError(f"directory: {found!r} exists already; give another directory")
+            raise UserError(f"directory: {found!r} already exists; give another directory")
         directory.mkdir(parents=True, exist_ok=True)
         with TemporaryDirectory(dir=directory, prefix=".unfinished-") as scratch:
             _write_images(dataset, Path(scratch) / IMAGES, progress)
             _write_tables(dataset, Path(scratch))
-            for part in sorted(Path(scratch).iterdir(), reverse=True):  # the images come last
+            for part in sorted(Path(scratch).iterdir(), reverse=True):  # the images are moved last
                 part.replace(directory / part.name)
     except OSError as error:
         raise UserError(
             f"directory: {str(directory)!r} cannot be written ({error.strerror or error}); give a "
-            "folder with room that you may write to"
+            "writable folder with enough space"
         ) from error
 
 
@@ -106,15 +106,15 @@ def _image_folder(root: Path) -> Path:
         if folder.is_dir():
             return folder
     raise UserError(
-        f"path: {str(root)!r} holds no folder {IMAGES!r}; give the folder that contains it, or use "
-        "kind 'folder' for images without CelebA's layout"
+        f"path: {str(root)!r} has no folder {IMAGES!r}; give the folder that contains it, or use "
+        "kind 'folder' for images in another layout"
     )
 
 
 def _read_attributes(
     root: Path, wanted: Sequence[str]
 ) -> tuple[tuple[str, ...], NDArray[np.bool_] | None]:
-    """Read the rows of the wanted images; without an attribute file there are no attributes."""
+    """Return attribute names and bool `(images, names)`; empty and None without a file."""
     candidates = (folder / name for folder in (root, root / "Anno") for name in ATTRIBUTES)
     path = next((candidate for candidate in candidates if candidate.is_file()), None)
     if path is None:
@@ -133,7 +133,7 @@ def _read_attributes(
 
 
 def _rows(path: Path) -> Iterator[list[str]]:
-    """Yield the attribute names, then one list per image: file name and values."""
+    """Yield the attribute names, then for each image a list of its file name and values."""
     with path.open(newline="", encoding="utf-8-sig") as file:
         if path.suffix == ".csv":
             reader = csv.reader(file)
@@ -149,8 +149,8 @@ def _check(
 ) -> None:
     if missing:
         raise UserError(
-            f"{path}: no row for {len(missing)} images, first {min(missing)!r}; use the attribute "
-            "file that belongs to these images, or remove it to go without attributes"
+            f"{path}: {len(missing)} images have no row, first {min(missing)!r}; use the attribute "
+            "file of these images, or remove it to load them without attributes"
         )
     for image, values in found.items():
         if len(values) != len(names):

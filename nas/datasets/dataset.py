@@ -1,4 +1,4 @@
-"""The two value objects every data source speaks in: what to load, and what was loaded."""
+"""The configuration of a data set and the loaded data set."""
 
 from __future__ import annotations
 
@@ -18,20 +18,21 @@ from search_spaces.errors import UserError
 Progress = Callable[[int, int], None]
 Indices = NDArray[np.int64]
 Seed = Annotated[int, Field(strict=True, ge=0, lt=2**32)]
-"""What every source of randomness takes; strict, because otherwise `true` would be seed 1."""
+"""Seed of a random generator. It is strict, because otherwise `true` would be seed 1."""
 
-MINIMUM_IMAGES = 10  # below this a 70/15/15 split leaves a part with no image to measure on
+MINIMUM_IMAGES = 10  # with fewer, the 70/15/15 split leaves a part empty
 
 
 class DataConfig(BaseModel):
-    """Which images to load. `kind` is a key of `nas.datasets.DATASETS`.
+    """Configuration of a data set.
 
     Attributes:
-        kind: `faces` is rendered, `celeba` and `folder` are read from `path`.
-        path: The folder that holds the images; only for `celeba` and `folder`.
-        count: Images to use; None means 20,000 for `faces`, at most the first 20,000 by file name
-            for `celeba` and all of them for `folder`.
-        seed: Which population of faces is rendered; other kinds ignore it.
+        kind: Key of `nas.datasets.DATASETS`: `faces` are rendered, `celeba` and `folder` are read
+            from `path`.
+        path: Folder of the images; only for `celeba` and `folder`.
+        count: Number of images; None means 20,000 for `faces`, at most the first 20,000 by file
+            name for `celeba` and all of them for `folder`.
+        seed: Seed of the rendered faces; other kinds ignore it.
         split_seed: Seed of the 70/15/15 split.
     """
 
@@ -47,7 +48,7 @@ class DataConfig(BaseModel):
     def _path_fits_kind(self) -> Self:
         if self.kind == "faces" and self.path is not None:
             raise ValueError(
-                f"path: {str(self.path)!r} given, but kind 'faces' reads no folder; "
+                f"path: {str(self.path)!r} is given, but kind 'faces' reads no folder; "
                 "remove path, or set kind to 'celeba' or 'folder'"
             )
         if self.kind != "faces" and self.path is None:
@@ -57,12 +58,12 @@ class DataConfig(BaseModel):
 
 @dataclass(frozen=True)
 class ImageDataset:
-    """Images in memory-mapped form, with their attributes and their split.
+    """Memory-mapped images with their attributes and their split.
 
     Attributes:
         name: Kind of the data set.
         images: `(count, 3, size, size)` uint8, C-contiguous, memory-mapped.
-        attribute_names: Names of the binary attributes, empty where there are none.
+        attribute_names: Names of the binary attributes; empty if there are none.
         attributes: `(count, len(attribute_names))` bool, or None.
         train: Indices of the training part (70 %).
         validation: Indices of the validation part (15 %).
@@ -89,7 +90,8 @@ def split_indices(count: int, seed: int) -> tuple[Indices, Indices, Indices]:
     """Split `range(count)` at random into 70 % training, 15 % validation and the rest test.
 
     The paper's protocol: `random_split` with its own generator, so that 20,000 images and seed 42
-    give its 14,000 / 3,000 / 3,000. The global random state is left alone.
+    give its 14,000 / 3,000 / 3,000. The global random state is not
+    changed.
     """
     import torch
     from torch.utils.data import random_split
@@ -104,19 +106,19 @@ def split_indices(count: int, seed: int) -> tuple[Indices, Indices, Indices]:
 
 
 def fingerprint_of(**inputs: object) -> str:
-    """Return 16 hexadecimal digits that name these JSON-able inputs."""
+    """Return the first 16 hexadecimal digits of the SHA-256 of inputs that JSON can encode."""
     text = json.dumps(inputs, sort_keys=True)
     return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
 def require_enough(count: int, where: str) -> None:
-    """Refuse fewer images than a split needs.
+    """Check that there are enough images for a split.
 
     Raises:
-        UserError: There are fewer than `MINIMUM_IMAGES`.
+        UserError: there are fewer than `MINIMUM_IMAGES`.
     """
     if count < MINIMUM_IMAGES:
         raise UserError(
-            f"{where}: {count} usable images, at least {MINIMUM_IMAGES} are needed; add images or "
-            "point path at another folder"
+            f"{where}: {count} usable images, but at least {MINIMUM_IMAGES} are needed; add images "
+            "or set path to another folder"
         )

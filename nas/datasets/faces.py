@@ -1,4 +1,4 @@
-"""Rendered faces, the embedded default: no download, any number, the same for the same seed."""
+"""Rendered faces, the default data set: any number, reproducible by seed, without a download."""
 
 from __future__ import annotations
 
@@ -21,11 +21,11 @@ from nas.faces.render import RENDERER_VERSION, render
 from nas.faces.sample import sample_scene
 
 DEFAULT_COUNT = 20_000
-_PROCESS_CHUNK = 500  # a worker process starts in a fraction of a second: give it seconds of work
+_PROCESS_CHUNK = 500  # seconds of work, because a process takes a fraction of a second to start
 
 
 def load_faces(config: DataConfig, image_size: int, progress: Progress | None) -> ImageDataset:
-    """Render `config.count` faces (20,000 unless told), or map them if they are in the cache."""
+    """Return `config.count` faces (default 20,000), rendered or memory-mapped from the cache."""
     count = config.count or DEFAULT_COUNT
     stem = f"faces-v{RENDERER_VERSION}-seed{config.seed}-{image_size}px"
     entry = Entry(stem=stem, size=image_size, labels=len(ATTRIBUTE_NAMES))
@@ -52,7 +52,7 @@ def load_faces(config: DataConfig, image_size: int, progress: Progress | None) -
 
 
 def _cores() -> int:
-    """Cores this process may use, which a container may have limited."""
+    """Return the number of cores that this process may use, which a container can limit."""
     if hasattr(os, "sched_getaffinity"):
         return len(os.sched_getaffinity(0))
     return os.cpu_count() or 1
@@ -64,10 +64,10 @@ def _labels(seed: int, start: int, stop: int) -> Labels:
 
 
 def _render_in_process(seed: int, start: int, stop: int, size: int) -> Images:
-    """Render in a process of its own, which the interpreter lock of this one does not slow down.
+    """Render in a child process, which the interpreter lock of this process does not slow down.
 
-    A plain child process rather than `multiprocessing`: it needs no `__main__` guard in the
-    caller's script and inherits none of its threads.
+    Unlike `multiprocessing`, a plain child process needs no `__main__` guard in the caller's script
+    and inherits none of its threads.
     """
     command = [sys.executable, "-c", "from nas.faces.render import main; main()"]
     arguments = [str(number) for number in (seed, start, stop, size)]

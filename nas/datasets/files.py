@@ -1,4 +1,4 @@
-"""Images read from files: listed, decoded, resized without a crop, and cached."""
+"""Read images from files: list, decode, resize without cropping, and cache them."""
 
 from __future__ import annotations
 
@@ -29,14 +29,21 @@ if TYPE_CHECKING:
 
 SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".webp", ".bmp"})
 DECODER_VERSION = 2
-"""Part of the cache's key: raise it when the same file comes to give other pixels."""
+"""Part of the cache's key: increase it when the same file gives other pixels."""
 UNREADABLE_SHARE = 0.01
-"""Up to this share of files may be unreadable: they are skipped and named. More is refused."""
+"""Maximum share of unreadable files, which are skipped and listed. A larger share is an error."""
 
 
 @dataclass(frozen=True)
 class FileImages:
-    """What was read: images in the order of `names`, which leaves out the skipped files."""
+    """Images read from files.
+
+    Attributes:
+        images: `(count, 3, size, size)` uint8, in the order of `names`.
+        names: Paths of the readable files, relative to the folder.
+        skipped: Paths of the unreadable files.
+        digest: SHA-256 of the images.
+    """
 
     images: Images
     names: tuple[str, ...]
@@ -48,7 +55,7 @@ def load_folder(config: DataConfig, image_size: int, progress: Progress | None) 
     """Load every image below `config.path`, or the first `config.count` by relative path.
 
     Raises:
-        UserError: The folder is missing, holds fewer than 10 images or too many unreadable ones.
+        UserError: the folder is missing, or has fewer than 10 images or too many unreadable ones.
     """
     root = existing_folder(config)
     found = (path for path in root.rglob("*") if path.suffix.lower() in SUFFIXES)
@@ -58,10 +65,10 @@ def load_folder(config: DataConfig, image_size: int, progress: Progress | None) 
 
 
 def existing_folder(config: DataConfig) -> Path:
-    """Return the folder that `config` names.
+    """Return the folder of `config.path`.
 
     Raises:
-        UserError: There is no such folder.
+        UserError: the folder does not exist.
     """
     assert config.path is not None
     root = config.path.expanduser()
@@ -77,7 +84,7 @@ def from_files(
     attribute_names: tuple[str, ...] = (),
     attributes: NDArray[np.bool_] | None = None,
 ) -> ImageDataset:
-    """Join what was read with its split and its fingerprint."""
+    """Return the data set of images read from files, with its split and fingerprint."""
     train, validation, test = split_indices(len(read.images), config.split_seed)
     return ImageDataset(
         name=name,
@@ -97,10 +104,10 @@ def read_images(
 ) -> FileImages:
     """Read `paths` as RGB at `(size, size)`, through the cache.
 
-    The cache knows a file by its path, length and modification time.
+    The cache identifies a file by its path, length and modification time.
 
     Raises:
-        UserError: Fewer than 10 files, or more than 1 % of them unreadable.
+        UserError: there are fewer than 10 files, or more than 1 % of them are unreadable.
     """
     require_enough(len(paths), str(root))
     names = [path.relative_to(root).as_posix() for path in paths]
@@ -125,7 +132,7 @@ def read_images(
 
 
 def _decode(paths: Sequence[Path], size: int) -> tuple[Images, Labels]:
-    """Decode and resize; the label of an image says whether it could be read."""
+    """Decode and resize images; the label of an image is whether it was readable."""
     from PIL import Image, ImageOps
 
     images = np.zeros((len(paths), 3, size, size), np.uint8)
@@ -136,21 +143,21 @@ def _decode(paths: Sequence[Path], size: int) -> tuple[Images, Labels]:
                 upright = _as_rgb(ImageOps.exif_transpose(opened))
             resized = upright.resize((size, size), Image.Resampling.BILINEAR)
         except (OSError, SyntaxError, ValueError, Image.DecompressionBombError):
-            continue  # Pillow raises any of these for a damaged file; the caller counts them
+            continue  # Pillow raises one of these for a damaged file; the caller counts them
         images[row] = np.asarray(resized).transpose(2, 0, 1)
         readable[row] = True
     return images, readable
 
 
 def _as_rgb(image: Image.Image) -> Image.Image:
-    """Return 8-bit RGB: 16-bit greys scaled, transparent parts over white.
+    """Return an image as 8-bit RGB; 16-bit greys are scaled, transparent parts become white.
 
     Raises:
-        ValueError: The pixels have no known range, such as floats.
+        ValueError: the range of the pixels is unknown, as for floats.
     """
     from PIL import Image
 
-    if image.mode.startswith(("I", "F")):  # which Pillow would cut off at 255
+    if image.mode.startswith(("I", "F")):  # Pillow would clip these at 255
         levels = np.asarray(image)
         if image.mode == "F" or levels.min() < 0 or levels.max() > 65535:
             raise ValueError("pixels without a known range")
@@ -168,13 +175,13 @@ def _refuse_many(root: Path, skipped: Sequence[str], count: int) -> None:
         return
     shown = ", ".join(skipped[:5]) + (", ..." if len(skipped) > 5 else "")
     raise UserError(
-        f"{root}: {len(skipped)} of {count} images cannot be read, more than "
+        f"{root}: {len(skipped)} of {count} images cannot be read, which is more than "
         f"{UNREADABLE_SHARE:.0%}; repair or remove {shown}"
     )
 
 
 def _readable_only(entry: Entry, images: Images, labels: Labels) -> tuple[Entry, Images]:
-    """Return a second entry without the unreadable rows, so that its images are contiguous."""
+    """Return a second entry without the unreadable rows, whose images are contiguous."""
     rows = np.flatnonzero(labels[:, 0])
 
     def fill(start: int, stop: int) -> tuple[Images, Labels]:
@@ -185,7 +192,7 @@ def _readable_only(entry: Entry, images: Images, labels: Labels) -> tuple[Entry,
 
 
 def _pixel_digest(entry: Entry, images: Images) -> str:
-    """Hash the pixels once per entry; later loads read the digest back."""
+    """Return the digest of the pixels; it is computed once and stored beside the entry."""
     stored = entry.companion("digest")
     if stored.is_file():
         return stored.read_text()

@@ -1,4 +1,4 @@
-"""A contact sheet: the quickest way to see what a data set holds."""
+"""A contact sheet of a data set's images."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ GAP = 2  # pixels between images
 
 
 def contact_sheet(dataset: ImageDataset, rows: int, columns: int, seed: int = 0) -> Image.Image:
-    """Return `rows` x `columns` images drawn at random without repetition.
+    """Return one picture of `rows` x `columns` images, drawn at random without repetition.
 
-    Cells beyond the size of the data set stay white.
+    Cells are white if the data set has too few images.
     """
     from PIL import Image
 

@@ -1,4 +1,4 @@
-"""The binary attributes of a rendered portrait, in CelebA's vocabulary."""
+"""The binary attributes of a rendered portrait, with CelebA's names."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ def _has_hair(scene: Scene) -> bool:
 
 
 def _fair(scene: Scene) -> bool:
-    """Blond: light hair that is more yellow than grey."""
+    """Return whether the hair is blond: light, and more yellow than grey."""
     return luminance(scene.hair.colour) > 0.2 and scene.hair.colour[0] > 1.7 * scene.hair.colour[2]
 
 
@@ -71,7 +71,7 @@ ATTRIBUTES: dict[str, Callable[[Scene], bool]] = {
     "Wearing_Necktie": lambda s: s.clothes.kind == "suit",
     "Young": lambda s: s.age < 0.5,
 }
-"""CelebA's names, each decided by the scene alone."""
+"""For each of CelebA's names, a function that derives the attribute from the scene."""
 
 ATTRIBUTE_NAMES = tuple(ATTRIBUTES)
 

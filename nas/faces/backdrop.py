@@ -1,4 +1,4 @@
-"""What is behind and below the face: background, neck, shoulders and clothes."""
+"""Paint the background, neck, shoulders, clothes and ears."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from nas.faces.scene import Scene
 
 
 def paint_background(canvas: Canvas, scene: Scene) -> None:
-    """Fill the canvas with what is behind the person, out of focus."""
+    """Fill the canvas with the background, out of focus."""
     back, seed = scene.background, scene.texture_seed
     slope = 0.5 + 0.35 * (canvas.y * math.cos(seed % 6) + canvas.x * math.sin(seed % 6))
     share = clamp(slope + 0.35 * back.detail * clouds(canvas, 3, seed), 0, 1)
@@ -49,7 +49,7 @@ def paint_background(canvas: Canvas, scene: Scene) -> None:
 
 
 def _blobs(canvas: Canvas, scene: Scene) -> None:
-    """Large soft shapes: furniture, people, windows."""
+    """Paint large soft shapes, which suggest furniture, people or windows."""
     back = scene.background
     draws = white()[scene.texture_seed % 500]
     for number in range(5):
@@ -61,7 +61,7 @@ def _blobs(canvas: Canvas, scene: Scene) -> None:
 
 
 def _lights(canvas: Canvas, scene: Scene) -> None:
-    """Out-of-focus lamps: discs with a brighter rim."""
+    """Paint lamps out of focus: discs with a brighter rim."""
     back = scene.background
     draws = np.abs(white()[scene.texture_seed % 500])
     signs = np.sign(white()[scene.texture_seed % 500])
@@ -78,7 +78,7 @@ def _lights(canvas: Canvas, scene: Scene) -> None:
 
 
 def _wall(canvas: Canvas, scene: Scene) -> None:
-    """Boards or blinds, with the grain of plaster."""
+    """Paint boards or blinds with the texture of plaster."""
     back, seed = scene.background, scene.texture_seed
     along = canvas.x if seed % 2 else canvas.y
     period = 0.16 + 0.3 * ((seed >> 4) % 8) / 8
@@ -140,7 +140,7 @@ def _paint_neck(
 
 
 def _neckline(scene: Scene, side: Plane, y: Plane, neck: float) -> Plane:
-    """Signed distance to the clothes from above."""
+    """Return the signed distance to the upper edge of the clothes."""
     clothes = scene.clothes
     line: Plane
     if clothes.kind == "strap":
@@ -220,7 +220,7 @@ def _paint_collar(
 def _paint_suit(
     part: Canvas, scene: Scene, x: Plane, y: Plane, line: Plane, alpha: Plane, level: float
 ) -> None:
-    """White shirt and tie between the lapels."""
+    """Paint a white shirt and a tie between the lapels."""
     side = np.abs(x)
     lapel = side - (1.17 - y) * 0.72
     shirt = np.minimum(part.cover(lapel), alpha)
@@ -233,7 +233,7 @@ def _paint_suit(
 
 
 def paint_ear(face: Face, scene: Scene, side: float) -> None:
-    """Paint one ear; -1 is the left of the image."""
+    """Paint one ear; `side` is -1 for the left of the image, 1 for the right."""
     x, y = place(scene, side * scene.head.width * 0.97, 0.08)
     x += side * 0.018
     part = face.canvas.crop(x, y, 0.12, 0.17)

@@ -1,8 +1,8 @@
 """Drawing primitives: a canvas of linear light, smooth coverage, and noise textures.
 
 Shapes are signed distances (negative inside) and become coverage over one pixel, which gives
-anti-aliased edges without supersampling. All arithmetic is element by element, so a pixel has the
-same value in whatever batch it is drawn.
+anti-aliased edges without supersampling. All arithmetic is element by element, so the value of a
+pixel does not depend on the batch in which it is drawn.
 """
 
 from __future__ import annotations
@@ -17,9 +17,9 @@ from numpy.typing import NDArray
 from nas.faces.scene import Colour
 
 Plane = NDArray[np.floating[Any]]
-"""float32 throughout; the stubs of numpy lose that when a plane meets a Python number."""
+"""An array of float32. NumPy's type stubs lose this type in arithmetic with Python numbers."""
 
-TILE = 512  # side of the repeating textures
+TILE = 512  # width and height of the repeating textures
 STRANDS, ALONG = 1024, 256  # across and along the strands
 
 
@@ -27,7 +27,8 @@ STRANDS, ALONG = 1024, 256  # across and along the strands
 class Canvas:
     """A rectangle of the image: `rgb` `(3, h, w)`, coordinates `x` `(1, w)` and `y` `(h, 1)`.
 
-    Coordinates run from -1 to 1 over the whole image, y down; `pixel` is the side of one pixel.
+    Coordinates range from -1 to 1 over the whole image; y points down. `pixel` is the width of one
+    pixel.
     """
 
     rgb: Plane
@@ -36,7 +37,7 @@ class Canvas:
     pixel: float
 
     def crop(self, x: float, y: float, half_width: float, half_height: float) -> Canvas:
-        """Return the part around `(x, y)`, at least two pixels each way, sharing memory."""
+        """Return the part around `(x, y)`, at least 2 x 2 pixels; it shares the memory."""
         rows, columns = self.window(x, y, half_width, half_height)
         return Canvas(self.rgb[:, rows, columns], self.x[:, columns], self.y[rows], self.pixel)
 
@@ -50,17 +51,17 @@ class Canvas:
         )
 
     def paint(self, alpha: Plane, colour: Colour | Plane) -> None:
-        """Lay a colour, or a `(3, h, w)` picture, over the canvas with opacity `alpha`."""
+        """Blend a colour, or a `(3, h, w)` picture, over the canvas with opacity `alpha`."""
         for plane, channel in zip(self.rgb, colour, strict=True):
             np.add(plane, alpha * (channel - plane), out=plane)
 
     def shade(self, amount: Plane, tint: Colour = (1.0, 1.0, 1.0)) -> None:
-        """Darken by `amount` in [0, 1], each channel times its weight in `tint`."""
+        """Darken by `amount` in [0, 1] times the weight of each channel in `tint`."""
         for plane, weight in zip(self.rgb, tint, strict=True):
             np.multiply(plane, 1 - amount * weight, out=plane)
 
     def cover(self, distance: Plane) -> Plane:
-        """Turn a signed distance into coverage in [0, 1], with an edge one pixel wide."""
+        """Return the coverage in [0, 1] of a signed distance, with an edge one pixel wide."""
         return clamp(0.5 - distance * (1 / self.pixel), 0, 1)
 
 
@@ -79,24 +80,24 @@ def new_canvas(size: int) -> Canvas:
 
 
 def clamp(values: Plane, low: float, high: float) -> Plane:
-    """Limit to `[low, high]`; on small arrays twice as fast as `np.clip`."""
+    """Limit values to `[low, high]`; twice as fast as `np.clip` on small arrays."""
     limited: Plane = np.minimum(np.maximum(values, low), high)
     return limited
 
 
 def smoothstep(values: Plane, low: float, high: float) -> Plane:
-    """Rise smoothly from 0 at `low` to 1 at `high` (or fall, if `high` is below `low`)."""
+    """Interpolate smoothly from 0 at `low` to 1 at `high`; `high` can be below `low`."""
     t = clamp((values - low) * (1 / (high - low)), 0, 1)
     return t * t * (3 - 2 * t)
 
 
 def bell(squared: Plane) -> Plane:
-    """Return `exp(-squared)`: 1 at the centre, soft towards the rim."""
+    """Return `exp(-squared)`: 1 at the centre, falling smoothly to 0."""
     return np.exp(-squared)
 
 
 def grain(texture: Plane, shape: tuple[int, ...], seed: int) -> Plane:
-    """Cut a window of `shape` from a texture at a place that `seed` decides."""
+    """Return a window of `shape` from a texture, at a position derived from `seed`."""
     height, width = shape
     top = (seed * 2654435761 >> 7) % max(texture.shape[0] - height, 1)
     left = (seed * 40503 >> 3) % max(texture.shape[1] - width, 1)
@@ -107,7 +108,10 @@ def grain(texture: Plane, shape: tuple[int, ...], seed: int) -> Plane:
 
 
 def lookup(texture: Plane, row: Plane, column: Plane) -> Plane:
-    """Read a repeating texture (sides are powers of two) at texel coordinates."""
+    """Return the values of a repeating texture at texel coordinates.
+
+    Height and width of the texture are powers of two.
+    """
     rows, columns = texture.shape
     index = (row.astype(np.int32) & (rows - 1)) * columns + (
         column.astype(np.int32) & (columns - 1)
@@ -134,13 +138,13 @@ def _blend(knots: Plane, place: Plane) -> Plane:
 
 @lru_cache(maxsize=1)
 def white() -> Plane:
-    """White noise, standard deviation 1, `(TILE, TILE)`."""
+    """Return white noise of standard deviation 1, `(TILE, TILE)`."""
     return np.random.default_rng(11).standard_normal((TILE, TILE)).astype(np.float32)
 
 
 @lru_cache(maxsize=4)
 def fractal(smoothness: float) -> Plane:
-    """Repeating cloudy noise, amplitude falling with frequency to the power of `smoothness`.
+    """Return repeating noise whose amplitude falls with frequency to the power of `smoothness`.
 
     Standard deviation 1, `(TILE, TILE)`.
     """
@@ -153,7 +157,10 @@ def fractal(smoothness: float) -> Plane:
 
 @lru_cache(maxsize=1)
 def strands() -> Plane:
-    """Repeating noise drawn out along its columns like hair, `(STRANDS, ALONG)`, deviation 1."""
+    """Return repeating noise that is smooth along its rows, like strands of hair.
+
+    Standard deviation 1, `(STRANDS, ALONG)`.
+    """
     noise = np.random.default_rng(12).standard_normal((STRANDS, ALONG))
     fine = _unit(_smooth(noise, 0.8, 24))
     clumps = _unit(_smooth(noise, 5, 40))
@@ -161,7 +168,7 @@ def strands() -> Plane:
 
 
 def _smooth(noise: NDArray[np.float64], across: float, along: float) -> NDArray[np.float64]:
-    """Blur a repeating texture by Gaussians of the given deviations, in texels."""
+    """Blur a repeating texture by Gaussians with the given standard deviations in texels."""
     rows, columns = (np.fft.fftfreq(length) for length in noise.shape)
     window = np.exp(-2 * np.pi**2 * ((rows[:, None] * across) ** 2 + (columns * along) ** 2))
     blurred: NDArray[np.float64] = np.fft.ifft2(np.fft.fft2(noise) * window).real
@@ -174,7 +181,10 @@ def _unit(noise: NDArray[np.float64]) -> Plane:
 
 
 def gaussian_blur(picture: Plane, deviation: float) -> Plane:
-    """Blur `(3, h, w)` by a Gaussian of `deviation` pixels; edges repeat."""
+    """Blur a picture `(3, h, w)` by a Gaussian; the pixels at the edges are repeated outwards.
+
+    `deviation` is the standard deviation in pixels.
+    """
     radius = max(1, int(2.5 * deviation + 0.5))
     weights = np.exp(-0.5 * (np.arange(-radius, radius + 1) / deviation) ** 2)
     weights /= weights.sum()

@@ -1,4 +1,4 @@
-"""Random draws and palettes that scenes are made of."""
+"""Random draws and colour palettes for scenes."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ T = TypeVar("T")
 
 
 class Dice:
-    """Random draws for one image, in a fixed order."""
+    """Random draws for one image; their order is fixed."""
 
     def __init__(self, seed: int, index: int) -> None:
         self._random = np.random.Generator(np.random.PCG64(np.random.SeedSequence([seed, index])))
@@ -25,16 +25,16 @@ class Dice:
         return low + (high - low) * float(self._random.random())
 
     def chance(self, probability: float) -> bool:
-        """Return True with this probability."""
+        """Return True with the given probability."""
         return bool(self._random.random() < probability)
 
     def around(self, mean: float, deviation: float, limit: float = 2.2) -> float:
-        """Draw from a normal distribution, cut off at `limit` deviations."""
+        """Draw from a normal distribution, clipped at `limit` standard deviations."""
         drawn = float(self._random.standard_normal())
         return mean + deviation * min(max(drawn, -limit), limit)
 
     def pick(self, options: Sequence[T], weights: Sequence[float] | None = None) -> T:
-        """Draw one option, with equal or the given weights."""
+        """Draw one option, with equal weights or the given ones."""
         if weights is None:
             return options[int(self._random.random() * len(options))]
         cumulative = list(accumulate(weights))
@@ -42,18 +42,18 @@ class Dice:
 
 
 def rgb(red: int, green: int, blue: int) -> Colour:
-    """Return the linear colour of 8-bit display values, for a display gamma of 2."""
+    """Return the linear colour of 8-bit display values with a display gamma of 2."""
     return (red / 255) ** 2, (green / 255) ** 2, (blue / 255) ** 2
 
 
 def mix(first: Colour, second: Colour, share: float) -> Colour:
-    """Return `first` with `share` of `second`."""
+    """Return `first` mixed with a share of `second`, from 0 to 1."""
     red, green, blue = (a + (b - a) * share for a, b in zip(first, second, strict=True))
     return red, green, blue
 
 
 def scaled(colour: Colour, factor: float) -> Colour:
-    """Return the colour times `factor`, not above 1."""
+    """Return the colour times `factor`, limited to 1."""
     red, green, blue = (min(channel * factor, 1.0) for channel in colour)
     return red, green, blue
 

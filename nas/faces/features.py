@@ -1,4 +1,4 @@
-"""What is drawn on the face: eyes, brows, nostrils, mouth and beard."""
+"""Paint the features of the face: eyes, brows, nostrils, mouth and beard."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def _nostrils(face: Face, scene: Scene) -> None:
     side = np.abs(u)
     hole = ((side - 0.47 * nose.width) * (1 / (0.27 * nose.width))) ** 2
     lift = v - nose.tip - 0.046 + (side - 0.4 * nose.width) * 0.22
-    # Seen from below (looking up) the nostrils open, seen from above they hide.
+    # The nostrils are visible from below (head looking up) and hidden from above.
     open_to = 0.015 - 0.03 * math.sin(scene.pose.pitch)
     dark = bell(hole * hole + (lift * (1 / max(open_to, 0.006))) ** 2)
     part.canvas.shade(0.82 * dark, (0.85, 0.97, 1.0))
@@ -61,9 +61,9 @@ def _eye(face: Face, scene: Scene, side: float) -> None:
 
 
 def _eyeball(scene: Scene, side: float, x: Plane, y: Plane, upper: Plane, pixel: float) -> Plane:
-    """White, iris, pupil and catch light, as a `(3, h, w)` picture."""
+    """Return the white, iris, pupil and reflected light of an eye as a `(3, h, w)` picture."""
     eyes, light = scene.eyes, scene.light
-    # Most people look at the camera, wherever the head points.
+    # Most people look at the camera, whatever the direction of the head.
     gaze_x = side * (0.32 * eyes.gaze[0] - 0.5 * math.sin(scene.pose.yaw)) - 0.03
     gaze_y = 0.25 * eyes.gaze[1] - 0.07
     dx, dy = x - gaze_x, y - gaze_y
@@ -101,7 +101,7 @@ def _eyeshadow(part: Face, scene: Scene, x: Plane, y: Plane, upper: Plane) -> No
 
 
 def _lid(part: Face, scene: Scene, x: Plane, y: Plane, upper: Plane, lower: Plane) -> None:
-    """The crease above the eye, the shade of the socket and the edge of the lower lid."""
+    """Paint the crease above the eye, the shade of the socket and the edge of the lower lid."""
     eyes, canvas = scene.eyes, part.canvas
     fade = clamp(1.25 - x * x, 0, 1)
     height = 0.2 + 0.14 * (1 - eyes.hood)
@@ -192,7 +192,7 @@ def _mouth(face: Face, scene: Scene) -> None:
 def _lip_colour(
     part: Face, scene: Scene, x: Plane, inner_top: Plane, inner_low: Plane, top: Plane, low: Plane
 ) -> Plane:
-    """Lips catch light on the lower one and are darker above; fine vertical lines."""
+    """Return the shading of the lips: light on the lower, darker upper, fine vertical lines."""
     mouth, light, v = scene.mouth, scene.light, part.v
     rise = clamp((inner_top - v) / np.maximum(inner_top - top, 1e-3), 0, 1)
     fall = clamp((v - inner_low) / np.maximum(low - inner_low, 1e-3), 0, 1)
@@ -208,7 +208,7 @@ def _lip_colour(
 
 
 def _inside(part: Face, scene: Scene, x: Plane, inner_top: Plane, inner_low: Plane) -> Plane:
-    """The open mouth: dark, a tongue, and a row of teeth."""
+    """Return the inside of an open mouth: dark, with a tongue and a row of teeth."""
     v, mouth = part.v, scene.mouth
     depth = clamp((v - inner_top) / np.maximum(inner_low - inner_top, 1e-3), 0, 1)
     tongue = smoothstep(depth, 0.6, 1.0) * 0.16
@@ -228,7 +228,7 @@ def _inside(part: Face, scene: Scene, x: Plane, inner_top: Plane, inner_low: Pla
 
 
 def _hairs(part: Face, scene: Scene, across: float, along: float) -> Plane:
-    """Texture of short hairs that grow down and outwards."""
+    """Return the texture of short hairs that grow down and outwards."""
     u, v = part.u, part.v
     row = u * (1 + 0.6 * v) * across + scene.texture_seed % 777
     return lookup(strands(), row, v * along)
@@ -290,6 +290,6 @@ def _moustache(face: Face, scene: Scene) -> None:
 
 
 def lobe(scene: Scene, side: float) -> tuple[float, float]:
-    """Return where in the image the lobe of an ear is."""
+    """Return the position in the image of the lobe of an ear."""
     x, y = place(scene, side * scene.head.width * 0.99, 0.22)
     return x + side * 0.01, y

@@ -1,4 +1,4 @@
-"""Hair: a mass around the skull, an opening for the face, and strands that follow its flow."""
+"""Hair: a volume around the skull, an opening for the face, and strands in its direction."""
 
 from __future__ import annotations
 
@@ -17,9 +17,13 @@ ACROSS, LENGTHWAYS = 150.0, 70.0  # texels of strand texture per half image side
 
 @dataclass(frozen=True)
 class HairMap:
-    """Where hair is: distances to its outline and to the opening for the face, and its look.
+    """The hair on the canvas.
 
-    `outer` and `opening` are negative inside; `texture` has mean 0 and deviation about 1.
+    Attributes:
+        outer: Signed distance to the outline of the hair, negative inside.
+        opening: Signed distance to the opening for the face, negative inside.
+        texture: Texture of the strands, with mean 0 and standard deviation about 1.
+        colour: Colour of each pixel, `(3, h, w)`.
     """
 
     outer: Plane
@@ -29,7 +33,7 @@ class HairMap:
 
 
 def map_hair(face: Face, scene: Scene) -> HairMap | None:
-    """Lay out the hair over the whole canvas; None for a bald head."""
+    """Compute the hair over the whole canvas; None for a bald head."""
     if scene.hair.style == "bald":
         return None
     across = face.across + 0.07 * math.sin(scene.pose.yaw)
@@ -40,7 +44,7 @@ def map_hair(face: Face, scene: Scene) -> HairMap | None:
 
 
 def paint_hair_behind(face: Face, hair: HairMap, scene: Scene) -> None:
-    """Paint what hangs behind the neck, in shade."""
+    """Paint the hair behind the neck, in shade."""
     if scene.hair.style in LOOSE:
         alpha = face.canvas.cover(hair.outer)
         face.canvas.paint(alpha, hair.colour * (0.35 + 0.2 * scene.light.ambient[1]))
@@ -55,7 +59,7 @@ def paint_hair_shadow(face: Face, hair: HairMap, scene: Scene) -> None:
 
 
 def paint_hair_before(face: Face, hair: HairMap, scene: Scene) -> None:
-    """Paint what lies on the head and falls before the shoulders."""
+    """Paint the hair on the head and in front of the shoulders."""
     canvas = face.canvas
     soft = {"buzz": 0.05, "short": 0.024, "swept": 0.03, "updo": 0.03}.get(scene.hair.style, 0.014)
     edge = clamp(0.5 + (hair.opening + soft * 0.5) / max(soft, canvas.pixel), 0, 1)
@@ -80,7 +84,7 @@ def _outer(face: Face, across: Plane, texture: Plane, scene: Scene) -> Plane:
     wide_here = wide * (1 + flare * below * (1.4 - below))
     up = np.minimum(down, 0) * (1 / high)
     nx2, ny2 = ((across + sway) / wide_here) ** 2, up * up
-    # Fuller than an ellipse, as hair stands off the upper sides of the skull.
+    # Wider than an ellipse, because hair stands out from the upper sides of the skull.
     radius = np.sqrt(nx2 + ny2 - 0.36 * np.minimum(nx2, 1) * ny2)
     wisps = 0.003 + 0.005 * hair.wave + (0.004 if hair.style in ("short", "swept") else 0)
     outer = (radius - 1) * (0.9 * wide) + wisps * texture
@@ -102,7 +106,7 @@ def _bun(face: Face, across: Plane, scene: Scene) -> Plane:
 
 
 def _opening(face: Face, texture: Plane, scene: Scene) -> Plane:
-    """Signed distance to the part of the head that hair leaves free."""
+    """Return the signed distance to the part of the head that is free of hair."""
     hair, width = scene.hair, scene.head.width
     u, v = face.u, face.v
     side = np.abs(u)
@@ -129,7 +133,7 @@ def _opening(face: Face, texture: Plane, scene: Scene) -> Plane:
 
 
 def _texture(across: Plane, down: Plane, scene: Scene) -> Plane:
-    """Strand noise along the flow of the hair."""
+    """Return the noise of strands in the direction of the hair."""
     hair, seed = scene.hair, scene.texture_seed
     high = scene.head.height + hair.top
     if hair.curl > 0.3:

@@ -1,9 +1,9 @@
-"""The head: its outline, how it turns, its relief, and how its skin takes the light.
+"""The head: its outline, rotation, relief and lighting.
 
-The head is a sphere stretched to the face's outline. A pixel becomes a direction on that sphere,
-the pose turns it back, and every feature is drawn in the coordinates `u`, `v` of the face seen
-from the front: features turn, shorten and bend with the head. Relief is a height over that
-surface; its slopes tilt the normals that light falls on.
+The head is a sphere stretched to the outline of the face. A pixel is mapped to a direction on the
+sphere, the rotation of the pose is undone, and every feature is drawn in the coordinates `u`, `v`
+of the face seen from the front, so features rotate, shorten and bend with the head. Relief is a
+height over this surface; its slopes tilt the normals used for lighting.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ import numpy as np
 from nas.faces.canvas import Canvas, Plane, bell, clamp, clouds, fractal, grain, smoothstep, white
 from nas.faces.scene import Colour, Head, Light, Pose, Scene
 
-LEAN = 0.16  # how far the jaw stands before the centre of the head
+LEAN = 0.16  # distance of the jaw in front of the centre of the head
 
 
 @dataclass(frozen=True)
@@ -24,9 +24,9 @@ class Face:
     """The head on a canvas; every plane is `(h, w)`.
 
     Attributes:
-        canvas: The part of the image that the head may cover.
-        across: Position in the head's own upright frame, not turned by yaw or pitch.
-        down: The same, vertically; 0 at the height of the eyes.
+        canvas: The part of the image that the head can cover.
+        across: Horizontal position in the upright frame of the head, before yaw and pitch.
+        down: Vertical position in the same frame, 0 at the height of the eyes.
         distance: Signed distance to the outline of the head, negative inside.
         u: Horizontal position on the face seen from the front.
         v: Vertical position on the face seen from the front, 0 at the eyes.
@@ -48,7 +48,7 @@ class Face:
         return self.part(x, y, half_width * scale, half_height * scale)
 
     def part(self, x: float, y: float, half_width: float, half_height: float) -> Face:
-        """Return the part around the place `(x, y)` of the image."""
+        """Return the part around the position `(x, y)` of the image."""
         rows, columns = part = self.canvas.window(x, y, half_width, half_height)
         canvas = self.canvas
         cropped = Canvas(
@@ -60,14 +60,14 @@ class Face:
 
 
 def upright(canvas: Canvas, pose: Pose) -> tuple[Plane, Plane]:
-    """Return the canvas' coordinates in the frame of the head, undoing place, scale and roll."""
+    """Return the coordinates of the canvas in the frame of the head: without shift, scale, roll."""
     cosine, sine = math.cos(pose.roll) / pose.scale, math.sin(pose.roll) / pose.scale
     x, y = canvas.x - pose.x, canvas.y - pose.y
     return x * cosine + y * sine, y * cosine - x * sine
 
 
 def place(scene: Scene, u: float, v: float, depth: float = 0.0) -> tuple[float, float]:
-    """Return where in the image the face point `(u, v)` lies, `depth` above the surface."""
+    """Return the position in the image of the face point `(u, v)`, `depth` above the surface."""
     head, pose = scene.head, scene.pose
     nu, nv = u / head.width, v / head.height
     nz = math.sqrt(max(1 - nu * nu - nv * nv, 0.0)) + depth / head.width
@@ -83,18 +83,18 @@ def place(scene: Scene, u: float, v: float, depth: float = 0.0) -> tuple[float, 
 
 
 def _taper(head: Head, v: float) -> float:
-    """Width of the outline at height `v` (1 at the chin) against that of an ellipse."""
+    """Return the width of the outline at height `v` (1 at the chin), relative to an ellipse."""
     low = min(max(v, 0.0), 1.0)
     return 1 + (0.5 * head.jaw + 0.2 * head.fullness) * low * (1 - low) - head.taper * low**2
 
 
 def _lean(scene: Scene, v: float) -> float:
-    """How far the jaw, which stands before the neck, moves aside when the head turns."""
+    """Return how far the jaw, which is in front of the neck, moves sideways with the yaw."""
     return LEAN * math.sin(scene.pose.yaw) * max(v, 0.0) ** 2
 
 
 def build_face(canvas: Canvas, scene: Scene) -> Face:
-    """Lay the head of `scene` over `canvas`."""
+    """Return the head of `scene` on `canvas`."""
     head, pose = scene.head, scene.pose
     across, down = upright(canvas, pose)
     ny = down * (1 / head.height)
@@ -116,14 +116,14 @@ def build_face(canvas: Canvas, scene: Scene) -> Face:
 
 
 def nose_axis(face: Face, scene: Scene) -> tuple[Plane, Plane]:
-    """Return `u`, `v` relative to the nose, which leans with the head as it stands out."""
+    """Return `u`, `v` relative to the nose, which stands out and so shifts with yaw and pitch."""
     rise = clamp((face.v + 0.05) * (1 / (scene.nose.tip + 0.05)), 0, 1.3)
     lean = 0.075 * scene.nose.relief * rise * rise
     return face.u - lean * math.sin(scene.pose.yaw), face.v - lean * math.sin(scene.pose.pitch)
 
 
 def relief(face: Face, scene: Scene) -> Plane:
-    """Height of the features over the bare head, in units of half the image side."""
+    """Return the height of the features over the bare head, in units of half the image side."""
     nose, mouth, eyes = scene.nose, scene.mouth, scene.eyes
     u, v = nose_axis(face, scene)
     side = np.abs(u)
@@ -148,7 +148,7 @@ def relief(face: Face, scene: Scene) -> Plane:
 
 
 def _folds(side: Plane, v: Plane, scene: Scene) -> Plane:
-    """Depth of the folds: nose to mouth, forehead lines, below the eyes."""
+    """Return the depth of the folds from nose to mouth, on the forehead and below the eyes."""
     lines, mouth = scene.skin.lines, scene.mouth
     depth = 0.006 + 0.014 * max(mouth.smile, 0) + 0.016 * lines
     top = scene.nose.tip
@@ -174,7 +174,7 @@ def towards(normal: tuple[Plane, Plane, Plane], light: Light) -> Plane:
 
 
 def diffuse(cosine: Plane, soft: float) -> Plane:
-    """Return diffuse light in [0, 1]; `soft` lets it reach around the terminator, as in skin."""
+    """Return diffuse light in [0, 1]; `soft` extends it beyond the terminator, as in skin."""
     return clamp((cosine + soft) * (1 / (1 + soft)), 0, 1)
 
 
@@ -189,7 +189,7 @@ def skin_normal(face: Face, height: Plane) -> tuple[Plane, Plane, Plane]:
 
 
 def paint_skin(face: Face, scene: Scene) -> None:
-    """Paint the head with its skin, lit and shadowed."""
+    """Paint the skin of the head with light and shadow."""
     canvas, skin, light = face.canvas, scene.skin, scene.light
     normal = skin_normal(face, relief(face, scene))
     seed = scene.texture_seed
@@ -199,7 +199,7 @@ def paint_skin(face: Face, scene: Scene) -> None:
     red = _redness(face, scene)
     alpha = canvas.cover(face.distance)
     cosine = towards(normal, light)
-    # The half vector lies between the light and the viewer, who looks along z.
+    # The half vector lies between the light and the viewer, whose direction is z.
     half = (cosine + normal[2]) * (1 / math.sqrt(2 + 2 * light.direction[2]))
     gloss = _gloss(half, skin.oil) * shadow
     softness = (0.42, 0.3, 0.26)
@@ -216,7 +216,7 @@ def paint_skin(face: Face, scene: Scene) -> None:
 
 
 def _gloss(half: Plane, oil: float) -> Plane:
-    """Broad sheen and a small sharp highlight."""
+    """Return the specular light: a broad sheen and a small sharp highlight."""
     sheen = np.maximum(half, 0) ** 2
     sheen *= sheen
     sheen *= sheen
@@ -233,7 +233,7 @@ def _rim(face: Face, light: Light) -> Plane:
 
 
 def _redness(face: Face, scene: Scene) -> Plane:
-    """Blood below the skin: cheeks and the tip of the nose; rouge where it is put on."""
+    """Return the redness of cheeks and tip of the nose, with make-up."""
     side, v = np.abs(face.u), face.v
     cheeks = bell(((side - 0.27) * 6.5) ** 2 + ((v - 0.2) * 8) ** 2)
     tip = bell((side * 13) ** 2 + ((v - scene.nose.tip) * 13) ** 2)
@@ -241,7 +241,7 @@ def _redness(face: Face, scene: Scene) -> Plane:
 
 
 def _shadows(face: Face, scene: Scene) -> Plane:
-    """Light that is left after cast shadows and corners: below the nose, lips, brows."""
+    """Return the light that remains after cast shadows and occlusion below nose, lips and brows."""
     lx, ly, _ = scene.light.direction
     side, v = np.abs(face.u), face.v
     u, nv = nose_axis(face, scene)

@@ -1,4 +1,4 @@
-"""Draws the parts of a person: head, skin, features, hair and beard."""
+"""Draw random parameters of a person: head, skin, features, hair and beard."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def draw_head(dice: Dice, male: bool) -> Head:
 
 
 def draw_skin(dice: Dice, male: bool, age: float, tone: float) -> Skin:
-    """Draw colour and surface of the skin; `tone` runs from pale (0) to dark (1)."""
+    """Draw colour and surface of the skin; `tone` ranges from pale (0) to dark (1)."""
     place = tone * (len(SKIN) - 1)
     low = min(int(place), len(SKIN) - 2)
     colour = mix(SKIN[low], SKIN[low + 1], place - low)
@@ -89,7 +89,7 @@ def draw_eyes(dice: Dice, male: bool, age: float, tone: float, makeup: float, mo
 
 
 def draw_brows(dice: Dice, male: bool, age: float, hair: Hair) -> Brows:
-    """Draw the eyebrows, close to the hair in colour."""
+    """Draw the eyebrows, with a colour close to that of the hair."""
     dark = mix(hair.colour, rgb(48, 34, 26), 0.55 if luminance(hair.colour) > 0.1 else 0.25)
     grey = mix(dark, rgb(120, 116, 112), 0.7 * hair.grey * age)
     return Brows(
@@ -157,7 +157,7 @@ def _hair_style(dice: Dice, male: bool, age: float, tone: float) -> HairStyle:
 
 
 def draw_hair(dice: Dice, male: bool, age: float, tone: float, hat: Hat | None) -> Hair:
-    """Draw cut and colour of the hair, flat below a hat."""
+    """Draw cut and colour of the hair, which is flat below a hat."""
     style = _hair_style(dice, male, age, tone)
     low, high = {
         "bald": (0.0, 0.0),

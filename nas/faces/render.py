@@ -1,4 +1,4 @@
-"""Turns scenes into pixels, back to front, and then into a photograph."""
+"""Render scenes: paint from back to front, then simulate the camera."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ from nas.faces.scene import Camera, Scene
 from nas.faces.wear import paint_glasses, paint_hat, paint_jewels
 
 RENDERER_VERSION = 1
-"""Part of the cache's key: raise it with every change that alters a pixel."""
+"""Part of the cache's key: increase it with every change that alters a pixel."""
 
 
 def render(seed: int, start: int, stop: int, size: int) -> NDArray[np.uint8]:
-    """Render images `start` to `stop` of population `seed`: `(stop - start, 3, size, size)`.
+    """Render images `start` to `stop` of population `seed`: uint8 `(stop - start, 3, size, size)`.
 
-    Image `index` is the same whatever the range it is rendered in.
+    An image depends on `seed` and its index, not on the range in which it is rendered.
     """
     images = np.empty((stop - start, 3, size, size), np.uint8)
     for row, index in enumerate(range(start, stop)):
@@ -32,7 +32,7 @@ def render(seed: int, start: int, stop: int, size: int) -> NDArray[np.uint8]:
 
 
 def render_scene(scene: Scene, size: int) -> NDArray[np.uint8]:
-    """Render one scene at `size` x `size` pixels: `(3, size, size)`."""
+    """Render one scene at `size` x `size` pixels: uint8 `(3, size, size)`."""
     canvas = new_canvas(size)
     paint_background(canvas, scene)
     face = build_face(canvas, scene)
@@ -51,7 +51,7 @@ def render_scene(scene: Scene, size: int) -> NDArray[np.uint8]:
 
 
 def _paint_head(face: Face, scene: Scene) -> None:
-    """Paint ears, skin and features; the ear that is turned to the viewer lies over the skin."""
+    """Paint ears, skin and features; the ear on the viewer's side is painted over the skin."""
     bare = scene.hair.style not in LOOSE
     near = -1.0 if scene.pose.yaw > 0 else 1.0
     if bare:
@@ -69,7 +69,7 @@ def _paint_head(face: Face, scene: Scene) -> None:
 
 
 def _photograph(canvas: Canvas, scene: Scene) -> NDArray[np.uint8]:
-    """Expose, blur, develop and add the sensor's noise."""
+    """Apply exposure, blur, colour response and sensor noise."""
     camera, picture = scene.camera, canvas.rgb
     size = picture.shape[1]
     fall = camera.exposure * (1 - camera.vignette * 0.35 * (canvas.x**2 + canvas.y**2))
@@ -86,7 +86,7 @@ def _photograph(canvas: Canvas, scene: Scene) -> NDArray[np.uint8]:
 
 
 def _develop(picture: Plane, camera: Camera) -> Plane:
-    """Display values: gamma 2, a soft shoulder, and a little more contrast."""
+    """Return display values: gamma 2, compressed highlights and slightly more contrast."""
     picture = np.maximum(picture, 0)
     display = np.sqrt(picture * (1.12 / (1 + 0.12 * picture * picture)))
     display = np.minimum(display, 1)

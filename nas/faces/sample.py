@@ -1,7 +1,7 @@
-"""Draws a scene from a seed and an index.
+"""Draw a random scene from a seed and an index.
 
-The frequencies follow CelebA's roughly, with rare things (glasses, hats, bald heads) made a little
-less rare, so that a few thousand images hold enough of each.
+The frequencies roughly follow CelebA. Rare attributes (glasses, hats, bald heads) are slightly more
+frequent, so that a few thousand images contain enough of each.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ from nas.faces.scene import (
 
 
 def sample_scene(seed: int, index: int) -> Scene:
-    """Draw the scene of image `index` of population `seed`; no other index has a part in it."""
+    """Draw the scene of image `index` of population `seed`; it does not depend on other indices."""
     dice = Dice(seed, index)
     male = dice.chance(0.45)
     age = dice.between(0.0, 0.62) if dice.chance(0.75) else dice.between(0.5, 1.0)

@@ -1,7 +1,7 @@
-"""What a rendered portrait shows.
+"""The scene of a rendered portrait.
 
 Lengths are in units of half the image side, y points down, angles are radians, colours are linear
-light in [0, 1]. A scene knows nothing about pixels, so any size shows the same person.
+light in [0, 1]. A scene does not depend on pixels, so images of any size show the same person.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ Colour = tuple[float, float, float]
 
 @dataclass(frozen=True)
 class Pose:
-    """Where the head is and where it looks; yaw > 0 to the right of the image, pitch > 0 down."""
+    """Position and direction of the head; yaw > 0 is to the right of the image, pitch > 0 down."""
 
     x: float
     y: float
@@ -26,7 +26,7 @@ class Pose:
 
 @dataclass(frozen=True)
 class Head:
-    """Half width and half height, how square the jaw is, how narrow the chin, how full the face."""
+    """Shape of the head: half width and height, squareness of jaw, taper of chin, fullness."""
 
     width: float
     height: float
@@ -37,7 +37,7 @@ class Head:
 
 @dataclass(frozen=True)
 class Skin:
-    """Colour and surface; `blush`, `oil`, `freckles`, `lines`, `contour` in [0, 1]."""
+    """Colour and surface of the skin; all values except `colour` are in [0, 1]."""
 
     colour: Colour
     blush: float
@@ -79,7 +79,7 @@ class Brows:
 
 @dataclass(frozen=True)
 class Nose:
-    """Half width of the wings, place of the tip below the eyes, how far it stands out."""
+    """Half width of the wings, position of the tip below the eyes, height of the relief."""
 
     width: float
     tip: float
@@ -88,7 +88,7 @@ class Nose:
 
 @dataclass(frozen=True)
 class Mouth:
-    """Lips and expression; `smile` in [-0.3, 1], `gap` is how far the lips are apart."""
+    """Lips and expression; `smile` is in [-0.3, 1], `gap` is the distance between the lips."""
 
     y: float
     width: float
@@ -106,7 +106,7 @@ HairStyle = Literal["bald", "buzz", "short", "swept", "bob", "long", "updo", "af
 
 @dataclass(frozen=True)
 class Hair:
-    """Cut and colour; `top` and `side` are volume over the skull, `length` the y of the ends."""
+    """Cut and colour; `top` and `side` are volumes over the skull, `length` is the ends' y."""
 
     style: HairStyle
     colour: Colour
@@ -127,7 +127,7 @@ class Hair:
 
 @dataclass(frozen=True)
 class Beard:
-    """Density in [0, 1] of each region, and how rough its edge is."""
+    """Density of each region of the beard in [0, 1], and its colour."""
 
     stubble: float
     moustache: float
@@ -163,7 +163,7 @@ class Hat:
 
 @dataclass(frozen=True)
 class Clothes:
-    """What shows at the bottom of the image."""
+    """Clothes at the bottom of the image."""
 
     kind: Literal["crew", "vneck", "shirt", "suit", "turtle", "strap"]
     colour: Colour
@@ -177,7 +177,7 @@ Surroundings = Literal["studio", "blurred", "lights", "foliage", "wall"]
 
 @dataclass(frozen=True)
 class Background:
-    """What is behind; `detail` scales its contrast."""
+    """The background; `detail` scales its contrast."""
 
     kind: Surroundings
     first: Colour
@@ -188,7 +188,7 @@ class Background:
 
 @dataclass(frozen=True)
 class Light:
-    """A key light (direction towards it, unit length), its colour, and the ambient light."""
+    """A key light (unit vector towards it, colour), the ambient light and the rim light."""
 
     direction: tuple[float, float, float]
     key: Colour
@@ -198,7 +198,7 @@ class Light:
 
 @dataclass(frozen=True)
 class Camera:
-    """`blur` is the standard deviation in units of half the side; `noise` of pixel values."""
+    """Camera settings; `blur` is a standard deviation in half sides, `noise` in pixel values."""
 
     blur: float
     noise: float
@@ -210,7 +210,7 @@ class Camera:
 
 @dataclass(frozen=True)
 class Scene:
-    """Everything that decides the image of one person; `texture_seed` decides the fine grain."""
+    """All parameters of one image; `texture_seed` selects the fine textures."""
 
     male: bool
     age: float

@@ -1,4 +1,4 @@
-"""What people put on: glasses, hats, earrings and necklaces."""
+"""Paint glasses, hats, earrings and necklaces."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ def paint_glasses(face: Face, scene: Scene) -> None:
         return
     part = face.crop(scene, 0.0, 0.02, 0.62, 0.26)
     canvas = part.canvas
-    # They sit in front of the face, and so move further than it when the head turns.
+    # They are in front of the face, so they move further than it when the head turns.
     u = part.u - 0.06 * math.sin(scene.pose.yaw)
     v = part.v - 0.015 - 0.05 * math.sin(scene.pose.pitch)
     lens = _lens(glasses, np.abs(u) - 0.022 - glasses.width, v)
@@ -45,7 +45,7 @@ def paint_glasses(face: Face, scene: Scene) -> None:
 
 
 def _lens(glasses: Glasses, x: Plane, y: Plane) -> Plane:
-    """Signed distance to the lens; `x` counts outwards from its centre."""
+    """Return the signed distance to the lens; `x` points outwards from its centre."""
     wide, high = glasses.width, glasses.height
     if glasses.shape == "round":
         return (np.sqrt((x / wide) ** 2 + (y / (1.12 * high)) ** 2) - 1) * high
@@ -111,7 +111,7 @@ def _cloth(scene: Scene, hat: Hat, nx: Plane, ny: Plane, x: Plane, y: Plane) -> 
 def _fold(
     canvas: Canvas, scene: Scene, hat: Hat, x: Plane, y: Plane, edge: Plane, dome: Plane
 ) -> None:
-    """The turned-up rim of a knitted hat."""
+    """Paint the turned-up rim of a knitted hat."""
     rim = np.maximum(np.maximum(dome - 0.018, y - edge), edge - 0.17 - y)
     ribs = 0.72 + 0.28 * np.sin(x * 85)
     level = (0.8 * scene.light.key[1] + scene.light.ambient[1]) * (
@@ -124,7 +124,7 @@ def _fold(
 def _band_and_brim(
     canvas: Canvas, scene: Scene, hat: Hat, x: Plane, y: Plane, edge: Plane, dome: Plane
 ) -> None:
-    """A ribbon and a flat rim, or the visor of a cap."""
+    """Paint a ribbon and a flat rim, or the visor of a cap."""
     yaw, pitch = math.sin(scene.pose.yaw), math.sin(scene.pose.pitch)
     level = 0.8 * scene.light.key[1] + scene.light.ambient[1]
     if hat.kind == "brim":
@@ -145,7 +145,7 @@ def _band_and_brim(
 
 
 def paint_jewels(face: Face, scene: Scene) -> None:
-    """Paint earrings where the pose shows the lobe, and a necklace."""
+    """Paint earrings if the pose shows the lobe, and a necklace."""
     if scene.earrings != "none":
         for side in (-1.0, 1.0):
             if side * scene.pose.yaw < 0.2:

@@ -1,4 +1,4 @@
-"""`nas bench`: compare ways to search on tables where every answer is known."""
+"""`nas bench`: compare samplers on tables that hold the result of every architecture."""
 
 from __future__ import annotations
 
@@ -19,26 +19,38 @@ def bench() -> None:
 
 
 @bench.command()
-@click.option("--table", "tables", type=click.Choice(_TABLES), multiple=True, help="Default: both.")
-@click.option("--samplers", help="Names separated by commas; default: all but peers.")
-@click.option("--seeds", type=click.IntRange(1), default=20, show_default=True)
+@click.option(
+    "--table",
+    "tables",
+    type=click.Choice(_TABLES),
+    multiple=True,
+    help="Table (repeatable). Default: both.",
+)
+@click.option(
+    "--samplers", help="Names separated by commas. Default: all that need no extra package."
+)
+@click.option(
+    "--seeds", type=click.IntRange(1), default=20, show_default=True,
+    help="Number of searches with each sampler.",
+)  # fmt: skip
 @click.option(
     "--trials", type=click.IntRange(1), default=200, show_default=True,
-    help="Budget of each search, in full trainings.",
+    help="Budget of each search, as a number of full trainings.",
 )  # fmt: skip
 @click.option(
     "--workers", type=click.IntRange(1), default=4, show_default=True,
-    help="Simulated: candidates trained at the same time.",
+    help="Number of simulated workers: candidates trained at the same time.",
 )  # fmt: skip
 @click.option(
     "--processes", type=click.IntRange(1), default=1, show_default=True,
-    help="Real: searches replayed at the same time.",
+    help="Number of processes: searches replayed at the same time.",
 )  # fmt: skip
 @click.option(
     "-o", "--out", type=click.Path(path_type=Path, file_okay=False),
-    default=Path("nas-bench"), show_default=True, help="Folder of results; goes on there.",
+    default=Path("nas-bench"), show_default=True,
+    help="Folder of results; searches that it already holds are not repeated.",
 )  # fmt: skip
-@click.option("--no-figures", is_flag=True, help="Tables only.")
+@click.option("--no-figures", is_flag=True, help="Write tables only.")
 def search(
     tables: tuple[str, ...],
     samplers: str | None,
@@ -49,11 +61,12 @@ def search(
     out: Path,
     no_figures: bool,
 ) -> None:
-    """Replay samplers on recorded tables: hypervolume regret against the exact front.
+    """Replay samplers on recorded tables and measure their regret.
 
-    Trains nothing. Every search has a result file, so an interrupted comparison goes on where it
-    stopped. Writes, for each table, regret curves (CSV, HTML, PNG) over evaluations, epochs and
-    simulated time, and a summary (CSV, Markdown).
+    It is the regret of hypervolume against the exact front. Nothing is trained. Every search has
+    its own result file, so the same command resumes an interrupted comparison. Writes for each
+    table the regret over evaluations, epochs and simulated time (CSV, HTML, PNG), and a summary
+    (CSV, Markdown).
     """
     from studies.bench.contenders import contenders_for
     from studies.bench.runs import Bout, run_all
@@ -77,23 +90,23 @@ def search(
 @click.option("--name", default="vae-table", show_default=True, help="Name of the study.")
 @root_option
 def study(name: str, root: Path) -> None:
-    """Write the table of VAEs down as a study of all its members.
+    """Write the table of VAEs as a study of all its architectures.
 
-    Nothing is trained. `nas study report`, `show`, `effects`, `best` and `export` then tell of the
-    exact front, and of every axis from a full factorial.
+    Nothing is trained. `nas study report`, `show`, `effects`, `best` and `export` then show the
+    exact front, and the effects of all axes from a full factorial design.
     """
     from studies.bench.replay import replay
     from studies.bench.vae import load_vae_table
     from studies.report.report import write_report
 
-    with progress_bar("writing the table down") as progress:
+    with progress_bar("writing the study") as progress:
         record = replay(load_vae_table(), root / name, progress)
     stdout.print(f"{len(record.trials)} trials; report: {write_report(record)}", soft_wrap=True)
 
 
 @bench.command("list")
 def list_() -> None:
-    """Show the tables and the samplers that can be compared."""
+    """List the tables and the samplers that can be compared."""
     from search_spaces.errors import UserError
     from studies.bench.contenders import CONTENDERS
     from studies.bench.shipped import TABLES, load_table

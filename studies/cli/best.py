@@ -1,4 +1,4 @@
-"""`nas study best`: the one model to take out of a study."""
+"""`nas study best`: export the best model of a study within limits."""
 
 from __future__ import annotations
 
@@ -21,7 +21,8 @@ if TYPE_CHECKING:
 def _limit_options(command: Any) -> Any:
     for name, objective in OBJECTIVES.items():
         flag = f"--max-{name.replace('_', '-')}"
-        text = f"Largest {objective.title.lower()}{f' ({objective.unit})' * bool(objective.unit)}."
+        unit = f" ({objective.unit})" if objective.unit else ""
+        text = f"Upper limit of {noun(objective)}{unit}."
         command = click.option(flag, f"max_{name}", type=float, help=text)(command)
     return command
 
@@ -29,11 +30,15 @@ def _limit_options(command: Any) -> Any:
 @click.command()
 @click.argument("name")
 @_limit_options
-@click.option("--by", help="What to minimise; default: the study's first objective.")
-@click.option("-o", "--out", type=click.Path(path_type=Path), help="Folder; default: NAME-best.")
+@click.option("--by", help="Objective to minimise. Default: the study's first objective.")
+@click.option(
+    "-o", "--out", type=click.Path(path_type=Path), help="Folder to write to. Default: NAME-best."
+)
 @root_option
 def best(name: str, by: str | None, out: Path | None, root: Path, **limits: float | None) -> None:
-    """Get *the* model: the best one within limits, with weights and architecture.
+    """Export the best model within limits to a folder.
+
+    The folder gets its weights, architecture and result.
 
     Example: nas study best quickstart --max-latency-ms 5 --max-params 1e6
     """
@@ -58,13 +63,13 @@ def _best(record: StudyRecord, by: str, caps: dict[str, float]) -> TrialRecord:
         raise UserError(f"study {record.name!r} has no complete trial to choose from")
     known = sorted({name for trial in record.complete for name in trial.objectives})
     if by not in known:
-        raise UserError(f"--by {by}: this study knows {', '.join(known)}{nearest(by, known)}")
+        raise UserError(
+            f"--by {by}: the study did not record it{nearest(by, known)}; it has {', '.join(known)}"
+        )
     for cap in caps:
         if cap not in known:
             flag = cap.replace("_", "-")
-            raise UserError(
-                f"--max-{flag}: this study did not record it; it has {', '.join(known)}"
-            )
+            raise UserError(f"--max-{flag}: the study did not record it; it has {', '.join(known)}")
     fitting = [t for t in record.complete if all(t.objectives[n] <= c for n, c in caps.items())]
     if not fitting:
         ranges = ", ".join(
@@ -73,7 +78,7 @@ def _best(record: StudyRecord, by: str, caps: dict[str, float]) -> TrialRecord:
             for n in caps
         )
         raise UserError(
-            f"no model of study {record.name!r} is within these limits; it has {ranges}"
+            f"no model of study {record.name!r} is within these limits; its models have {ranges}"
         )
     return min(fitting, key=lambda trial: trial.objectives[by])
 
@@ -88,7 +93,7 @@ def _take_out(record: StudyRecord, trial: TrialRecord, folder: Path) -> list[Pat
     if weights.exists():
         from nas.checkpoint import load_vae
 
-        load_vae(weights)  # a damaged file is refused, not handed on
+        load_vae(weights)  # refuse to copy a damaged file
     try:
         folder.mkdir(parents=True, exist_ok=True)
         architecture = folder / "architecture.json"

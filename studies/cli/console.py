@@ -1,4 +1,4 @@
-"""Where the commands print: results to standard output, progress to standard error."""
+"""The two consoles: results go to standard output, progress to standard error."""
 
 from rich.console import Console
 

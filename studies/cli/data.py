@@ -1,4 +1,4 @@
-"""`nas data`: look at the images and write them out."""
+"""`nas data`: preview and export images."""
 
 from __future__ import annotations
 
@@ -13,21 +13,36 @@ from studies.cli.options import progress_bar
 
 @click.group(cls=HelpfulGroup)
 def data() -> None:
-    """Preview and export the images."""
+    """Preview and export the images of a data set."""
 
 
 @data.command()
 @click.argument("kind", default="faces")
-@click.option("--path", type=click.Path(path_type=Path), help="Folder, for celeba and folder.")
-@click.option("--size", type=click.IntRange(8, 1024), default=144, show_default=True)
-@click.option("--rows", type=click.IntRange(1, 50), default=6, show_default=True)
-@click.option("--columns", type=click.IntRange(1, 50), default=10, show_default=True)
-@click.option("--seed", type=click.IntRange(0), default=0, show_default=True)
-@click.option("-o", "--out", type=click.Path(path_type=Path), default=Path("preview.png"))
+@click.option(
+    "--path", type=click.Path(path_type=Path), help="Folder of the images; for celeba and folder."
+)
+@click.option(
+    "--size", type=click.IntRange(8, 1024), default=144, show_default=True,
+    help="Width and height of an image in pixels.",
+)  # fmt: skip
+@click.option(
+    "--rows", type=click.IntRange(1, 50), default=6, show_default=True, help="Rows of images."
+)
+@click.option(
+    "--columns", type=click.IntRange(1, 50), default=10, show_default=True,
+    help="Columns of images.",
+)  # fmt: skip
+@click.option(
+    "--seed", type=click.IntRange(0), default=0, show_default=True, help="Seed of the images."
+)
+@click.option(
+    "-o", "--out", type=click.Path(path_type=Path), default=Path("preview.png"), show_default=True,
+    help="PNG file to write.",
+)  # fmt: skip
 def preview(
     kind: str, path: Path | None, size: int, rows: int, columns: int, seed: int, out: Path
 ) -> None:
-    """Write a contact sheet PNG of KIND: faces (default), celeba or folder."""
+    """Write a sheet of images as PNG. KIND is faces (default), celeba or folder."""
     from nas.datasets import contact_sheet
 
     count = rows * columns if kind == "faces" else None
@@ -43,14 +58,26 @@ def preview(
 @data.command("export")
 @click.argument("kind")
 @click.argument("directory", type=click.Path(path_type=Path))
-@click.option("--path", type=click.Path(path_type=Path), help="Folder, for celeba and folder.")
-@click.option("--size", type=click.IntRange(8, 1024), default=144, show_default=True)
-@click.option("--count", type=click.IntRange(10), default=1000, show_default=True)
-@click.option("--seed", type=click.IntRange(0), default=0, show_default=True)
+@click.option(
+    "--path", type=click.Path(path_type=Path), help="Folder of the images; for celeba and folder."
+)
+@click.option(
+    "--size", type=click.IntRange(8, 1024), default=144, show_default=True,
+    help="Width and height of an image in pixels.",
+)  # fmt: skip
+@click.option(
+    "--count", type=click.IntRange(10), default=1000, show_default=True, help="Number of images."
+)
+@click.option(
+    "--seed", type=click.IntRange(0), default=0, show_default=True, help="Seed of the images."
+)
 def export_(
     kind: str, directory: Path, path: Path | None, size: int, count: int, seed: int
 ) -> None:
-    """Write images of KIND to DIRECTORY in CelebA's layout, which the celeba loader reads."""
+    """Write images of KIND to DIRECTORY in the layout of CelebA.
+
+    KIND is faces, celeba or folder. `--celeba DIRECTORY` reads the images.
+    """
     from nas.datasets import export_celeba
 
     dataset = _load(kind, path, size, count, seed)

@@ -1,4 +1,4 @@
-"""`nas profile explain`: why one model is slower than another."""
+"""`nas profile explain`: the causes of the latency gap between two models."""
 
 from __future__ import annotations
 
@@ -24,11 +24,13 @@ if TYPE_CHECKING:
 def _batches(
     context: click.Context, parameter: click.Parameter, values: tuple[str, ...]
 ) -> tuple[int, ...]:
-    """Read `1,8`, or the option given twice, as batch sizes in the order given."""
+    """Parse `1,8`, or the option given twice; return the batch sizes in that order."""
     words = [word for value in values for word in re.split(r"[,\s]+", value.strip())]
     wrong = [word for word in words if not (word.isdigit() and int(word) > 0)]
     if wrong:
-        raise click.BadParameter(f"{wrong[0]!r} is not a batch size: write --batch 1,8")
+        raise click.BadParameter(
+            f"{wrong[0]!r} is not a batch size: give positive integers, as in --batch 1,8"
+        )
     return tuple(dict.fromkeys(int(word) for word in words))
 
 
@@ -44,18 +46,27 @@ def _batches(
     callback=_batches,
     help="Batch sizes, as in --batch 1,8.",
 )
-@click.option("--threads", type=click.IntRange(1, 1024), default=1, show_default=True)
-@click.option("--rounds", type=click.IntRange(2), default=15, show_default=True)
+@click.option(
+    "--threads", type=click.IntRange(1, 1024), default=1, show_default=True,
+    help="Number of CPU threads.",
+)  # fmt: skip
+@click.option(
+    "--rounds", type=click.IntRange(2), default=15, show_default=True,
+    help="Number of rounds in which all variants are timed.",
+)  # fmt: skip
 @click.option(
     "--seconds",
     type=click.FloatRange(0, min_open=True),
     default=90.0,
     show_default=True,
-    help="Stop timing a batch size after this long, warm-up apart.",
+    help="Time limit for each batch size in seconds, without warm-up.",
 )
-@click.option("--device", default="auto", show_default=True, help="auto, cpu or cuda.")
+@click.option("--device", default="auto", show_default=True, help="Device: auto, cpu or cuda.")
 @click.option(
-    "-o", "--out", type=click.Path(path_type=Path), help="Folder; default: one in nas-profiles."
+    "-o",
+    "--out",
+    type=click.Path(path_type=Path),
+    help="Folder to write to. Default: a new one in nas-profiles.",
 )
 @root_option
 def explain(
@@ -69,7 +80,7 @@ def explain(
     out: Path | None,
     root: Path,
 ) -> None:
-    """Say why B is slower than A, by experiments whose results add up to the gap.
+    """Explain why B is slower than A by experiments whose results add up to the gap.
 
     A and B are references (original, modified, original@64), files, or STUDY#TRIAL. Writes
     explain.html, explain.json and causes.csv. Takes one to two minutes for the two references at
@@ -108,7 +119,7 @@ def _print(words: Words) -> None:
         table.add_row(f"{row['title']}{mark}", *(str(row[column]) for column in columns))
     stdout.print(table)
     if any(row["busy"] for row in words.causes):
-        stdout.print("[dim]* the machine was busy while this was measured[/dim]")
+        stdout.print("[dim]* contended: the machine was busy during this measurement[/dim]")
     stdout.print(f"[dim]{100 * found.explained_share:.1f} % of the gap explained[/dim]\n")
 
 

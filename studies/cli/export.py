@@ -29,28 +29,29 @@ _OUTPUTS = ("reconstruction", "latent_mean", "latent_log_variance")
     "path",
     type=click.Path(path_type=Path, dir_okay=False),
     required=True,
-    help="File to write.",
+    help="ONNX file to write.",
 )
 @click.option(
     "--weights",
     type=click.Path(path_type=Path, dir_okay=False),
-    help="Trained weights (.safetensors); default: those of STUDY#TRIAL, else random ones.",
+    help="Trained weights (.safetensors). Default: those of STUDY#TRIAL, otherwise random weights.",
 )
 @click.option(
     "--deterministic/--sampling",
     default=True,
     show_default=True,
-    help="Decode the latent mean; or take the noise as a second input.",
+    help="Decode the latent mean, or a sample whose noise is a second input.",
 )
 @root_option
 def export(
     architecture: str, path: Path, weights: Path | None, deterministic: bool, root: Path
 ) -> None:
-    """Write ARCHITECTURE as one ONNX file, verified against PyTorch.
+    """Write ARCHITECTURE as one ONNX file and verify it against PyTorch.
 
-    ARCHITECTURE: a reference (original, modified, original@64), a JSON or YAML file, STUDY#TRIAL.
-    Input: images (batch, channels, size, size) in [0, 1]. Outputs: reconstruction, latent mean and
-    log-variance. With --sampling, a second input eps (batch, latent) is the noise: draw it N(0, 1).
+    ARCHITECTURE is a reference (original, modified, original@64), a JSON or YAML file, or
+    STUDY#TRIAL. Input: images (batch, channels, size, size) in [0, 1]. Outputs: reconstruction,
+    latent mean and log-variance. With --sampling, a second input `eps` (batch, latent) is the
+    noise: draw it from N(0, 1).
     """
     weights = weights or _stored_weights(architecture, root)
     model = _model(find_architecture(architecture, root), weights)
@@ -61,7 +62,9 @@ def export(
         for name, shape in shapes.items():
             stdout.print(f"  {kind:6}  {name:19}  {' x '.join(map(str, shape))}", style="dim")
     if weights is None:
-        stdout.print("weights are random: give --weights to export a trained model", style="dim")
+        stdout.print(
+            "the weights are random: give --weights to export a trained model", style="dim"
+        )
 
 
 def _stored_weights(text: str, root: Path) -> Path | None:
@@ -79,8 +82,8 @@ def _model(architecture: Architecture, weights: Path | None) -> VAE:
     model = load_vae(weights)
     if model.architecture != architecture:
         raise UserError(
-            f"--weights {weights}: holds another architecture ({model.architecture.summary}); "
-            "export the one it was trained for"
+            f"--weights {weights}: these weights belong to another architecture "
+            f"({model.architecture.summary}); export that one, or give other weights"
         )
     return model
 
@@ -92,7 +95,7 @@ def _exported(model: VAE, path: Path, deterministic: bool) -> OnnxReport:
     from profiling.onnx_export import export_onnx
 
     class OfMean(nn.Module):
-        """The forward pass with the latent mean in place of a sample."""
+        """The model's forward pass with the latent mean instead of a sample."""
 
         def __init__(self) -> None:
             super().__init__()
@@ -112,7 +115,7 @@ def _exported(model: VAE, path: Path, deterministic: bool) -> OnnxReport:
 
 
 def _sentence(report: OnnxReport) -> str:
-    checked = "numbers not checked, since onnxruntime is not installed"
+    checked = "outputs not checked because onnxruntime is not installed"
     if report.max_error is not None:
         checked = f"within {report.max_error:.1g} of PyTorch in ONNX Runtime"
     batch = "any batch" if report.dynamic_batch else "fixed batch"

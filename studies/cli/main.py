@@ -12,7 +12,7 @@ from search_spaces.errors import UserError, nearest
 
 GROUPS: dict[str, tuple[str, str]] = {
     "study": ("studies.cli.study:study", "Run Pareto studies; show, compare and export them."),
-    "paper": ("studies.cli.paper:paper", "Make the paper again: its table, figures and claims."),
+    "paper": ("studies.cli.paper:paper", "Reproduce the paper: its table, figures and claims."),
     "storage": ("studies.cli.storage:storage", "Serve a database of studies to other hosts."),
     "profile": ("studies.cli.profile:profile", "Measure what a model costs, layer by layer."),
     "space": ("studies.cli.space:space", "List, inspect and sample search spaces."),
@@ -20,34 +20,34 @@ GROUPS: dict[str, tuple[str, str]] = {
     "bench": ("studies.cli.bench:bench", "Compare samplers on tables of trained models."),
     "export": ("studies.cli.export:export", "Write a model as ONNX and verify it."),
 }
-"""Sub-commands: where each is defined and its one-line help, known without importing it."""
+"""Each group of commands: the object that defines it, and its one-line help."""
 
 
 class HelpfulGroup(click.Group):
-    """A group that offers the nearest command for a misspelt one."""
+    """A group of commands that suggests the nearest name for a misspelt command."""
 
     def resolve_command(
         self, ctx: click.Context, args: list[str]
     ) -> tuple[str | None, click.Command | None, list[str]]:
-        """Find the command; name the nearest one when there is none."""
+        """Return the command; a usage error names the nearest one when there is none."""
         name = args[0]
         if not name.startswith("-") and self.get_command(ctx, name) is None:
             known = self.list_commands(ctx)
             raise click.UsageError(
-                f"no command {name!r}{nearest(name, known)}; there are {', '.join(known)}", ctx
+                f"no command {name!r}{nearest(name, known)}; commands: {', '.join(known)}", ctx
             )
         return super().resolve_command(ctx, args)
 
 
 class LazyGroup(HelpfulGroup):
-    """The root group: help comes from `GROUPS`, code on first use."""
+    """The root group: its help comes from `GROUPS`; a command is imported on first use."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:
-        """Return the names in the order of the table."""
+        """Return the names of the groups in the order of `GROUPS`."""
         return list(GROUPS)
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
-        """Import and return one command."""
+        """Import and return one group of commands; None for an unknown name."""
         if cmd_name not in GROUPS:
             return None
         module, attribute = GROUPS[cmd_name][0].split(":")
@@ -72,7 +72,7 @@ def nas() -> None:
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Run the command line; user errors end in one line each and exit code 2."""
+    """Run the command line. User errors print one line per fault and exit with code 2."""
     try:
         nas.main(args=arguments, prog_name="nas", standalone_mode=False)
     except click.exceptions.Exit as done:
@@ -86,14 +86,14 @@ def main(arguments: Sequence[str] | None = None) -> None:
     except BrokenPipeError:
         sys.exit(141)
     except ValueError as error:
-        if not _is_users(error):
+        if not _is_user_error(error):
             raise
         for line in str(error).splitlines():
             click.echo(f"nas: {line}", err=True)
         sys.exit(2)
 
 
-def _is_users(error: ValueError) -> bool:
+def _is_user_error(error: ValueError) -> bool:
     if isinstance(error, UserError):
         return True
     from profiling.errors import ProfilingError

@@ -1,4 +1,4 @@
-"""Options and printing that several commands share."""
+"""Options, progress output and look-ups that several commands share."""
 
 from __future__ import annotations
 
@@ -23,13 +23,16 @@ root_option = click.option(
     default=ROOT,
     envvar="NAS_STUDIES",
     show_default=True,
-    help="Folder of the studies (or set NAS_STUDIES).",
+    help="Folder that holds the studies (or set NAS_STUDIES).",
 )
 
 
 @contextmanager
 def progress_bar(label: str) -> Iterator[Callable[[int, int], None]]:
-    """Show a bar on a terminal while a callback is told (done, total); silent elsewhere."""
+    """Show a progress bar on a terminal; print nothing where standard error is no terminal.
+
+    Yields a function that takes the number of steps done and the total number of steps.
+    """
     from rich.progress import (
         BarColumn,
         MofNCompleteColumn,
@@ -49,8 +52,8 @@ def progress_bar(label: str) -> Iterator[Callable[[int, int], None]]:
         yield lambda done, total: bar.update(task, completed=done, total=total)
 
 
-def tell_how_to_resume() -> None:
-    """Say, after an interruption, that the same command goes on."""
+def print_how_to_resume() -> None:
+    """Print, after an interruption, the command that resumes the work."""
     import shlex
     import sys
 
@@ -59,20 +62,20 @@ def tell_how_to_resume() -> None:
 
     again = shlex.join(["nas", *map(masked, sys.argv[1:])])
     stderr.print(
-        f"interrupted; nothing finished is lost. The same command resumes: {again}",
+        f"interrupted; finished work is saved. The same command resumes: {again}",
         soft_wrap=True,
         markup=False,
     )
 
 
 def find_architecture(text: str, root: Path) -> Architecture:
-    """Return the architecture a user names.
+    """Return the architecture that the user names.
 
-    A reference (`original`, `modified`, also `original@64` for another image size), a JSON or YAML
-    file, or a study's trial as `STUDY#TRIAL`.
+    `text` is a reference (`original`, `modified`, also `original@64` for another image size), a
+    JSON or YAML file, or a study's trial as `STUDY#TRIAL`.
 
     Raises:
-        UserError: nothing fits; the nearest reference is offered.
+        UserError: `text` names no architecture; the message suggests the nearest reference.
     """
     from search_spaces.references import REFERENCES
 
@@ -85,13 +88,16 @@ def find_architecture(text: str, root: Path) -> Architecture:
     if "#" in text:
         return _find_trial(text, root)[1].architecture
     raise UserError(
-        f"{text!r} is no architecture: name a reference ({', '.join(REFERENCES)}; original@64 for "
-        f"64 pixels), a JSON or YAML file, or STUDY#TRIAL{nearest(name, REFERENCES)}"
+        f"{text!r} is not an architecture: give a reference ({', '.join(REFERENCES)}; original@64 "
+        f"for 64 pixels), a JSON or YAML file, or STUDY#TRIAL{nearest(name, REFERENCES)}"
     )
 
 
 def find_artefacts(text: str, root: Path) -> Path | None:
-    """Return the folder of what a trial left (`STUDY#TRIAL`: weights, ...); None for the rest."""
+    """Return the folder of artefacts of `STUDY#TRIAL`; None if `text` names no trial.
+
+    Artefacts that stand in the study's artefact store only are copied to the folder first.
+    """
     if "#" not in text or Path(text).suffix in {".json", ".yaml", ".yml"}:
         return None
     from studies.store.store import StudyStore
@@ -110,4 +116,6 @@ def _find_trial(text: str, root: Path) -> tuple[StudyRecord, TrialRecord]:
         if number in (str(trial.number), trial.reference):
             return record, trial
     last = max((trial.number for trial in record.trials), default=0)
-    raise UserError(f"{study}#{number}: study {study!r} has trials 0 to {last} and no {number!r}")
+    raise UserError(
+        f"{study}#{number}: study {study!r} has no trial {number!r}; its trials are 0 to {last}"
+    )

@@ -1,4 +1,4 @@
-"""`nas paper`: the paper's two models trained, measured and shown, as in the paper and beyond."""
+"""`nas paper`: train and measure the paper's two models and reproduce its table and figures."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from rich.markup import escape
 from profiling.openmp import wait_passively
 from search_spaces.errors import UserError
 from studies.cli.console import stderr, stdout
-from studies.cli.options import progress_bar, root_option, tell_how_to_resume
+from studies.cli.options import print_how_to_resume, progress_bar, root_option
 
 if TYPE_CHECKING:
     from studies.paper.redraw import Job
@@ -21,29 +21,43 @@ _PRESET = "paper-table"
 
 
 @click.command()
-@click.option("--name", help=f"Name of the study; its folder in --root.  [default: {_PRESET}]")
-@click.option("--celeba", type=click.Path(path_type=Path), help="Use this CelebA folder.")
-@click.option("--images", type=int, help="Images to use, all parts together.  [default: 20000]")
-@click.option("--epochs", type=int, help="Training epochs, at most.  [default: 10]")
 @click.option(
-    "--size", type=click.IntRange(32, 512), default=144, show_default=True, help="Pixels."
+    "--name", help=f"Name of the study and of its folder in --root.  [default: {_PRESET}]"
 )
-@click.option("--device", help="auto, cpu or cuda.")
-@click.option("--threads", type=int, help="Threads for training.")
+@click.option(
+    "--celeba", type=click.Path(path_type=Path), help="Train on the CelebA images of this folder."
+)
+@click.option("--images", type=int, help="Number of images in the data set.  [default: 20000]")
+@click.option("--epochs", type=int, help="Maximum number of training epochs.  [default: 10]")
+@click.option(
+    "--size",
+    type=click.IntRange(32, 512),
+    default=144,
+    show_default=True,
+    help="Image size in pixels.",
+)
+@click.option("--device", help="Device: auto, cpu or cuda.")
+@click.option("--threads", type=int, help="Number of training threads.")
 @click.option(
     "--dimension",
     "dimensions",
     type=int,
     multiple=True,
-    help="Latent dimension to traverse, from 0; may be repeated.  [default: 20]",
+    help="Latent dimension to traverse, counted from 0 (repeatable).  [default: 20]",
 )
 @click.option(
-    "--attribute", "attributes", multiple=True, help="Attribute to add to faces; may be repeated."
+    "--attribute", "attributes", multiple=True, help="Attribute to add to faces (repeatable)."
 )
-@click.option("--set", "settings", multiple=True, metavar="KEY=VALUE", help="Any other setting.")
+@click.option(
+    "--set",
+    "settings",
+    multiple=True,
+    metavar="KEY=VALUE",
+    help="Any other key of the configuration (repeatable).",
+)
 @click.option("--png", is_flag=True, help="Also write the figures as PNG (needs a Chromium).")
 @click.option(
-    "--estimate", "only_estimate", is_flag=True, help="Say how long it will take, and end."
+    "--estimate", "only_estimate", is_flag=True, help="Print how long it will take, and exit."
 )
 @root_option
 def paper(
@@ -61,10 +75,10 @@ def paper(
     only_estimate: bool,
     root: Path,
 ) -> None:
-    """Make the paper again: train both models, measure them, draw its table and figures.
+    """Reproduce the paper: train and measure both models, draw its table and figures.
 
-    The same command again goes on where it stopped, or only writes the page anew. Without --celeba
-    the images are rendered faces.
+    The same command resumes an interrupted run; after the last step it only writes the page again.
+    Without --celeba the images are rendered faces.
     """
     wait_passively()
     given = {
@@ -78,7 +92,7 @@ def paper(
     if celeba:
         overrides |= {"data.kind": "celeba", "data.path": str(celeba)}
     job = _job(overrides | {"space": f"paper@{size}"}, settings, dimensions, attributes, root)
-    _tell_estimate(job, only_estimate)
+    _print_estimate(job, only_estimate)
     if not only_estimate:
         _write(_redraw(job), png)
 
@@ -92,19 +106,19 @@ def _job(
 ) -> Job:
     from studies.config.loading import load_config, parse_overrides
     from studies.paper.redraw import Job
-    from studies.paper.results import Options
+    from studies.paper.results import PaperOptions
 
     config = load_config(_PRESET, overrides | parse_overrides(settings, "--set"))
-    options = Options(attributes=attributes)
-    return Job(config, root, Options(dimensions, attributes) if dimensions else options)
+    options = PaperOptions(attributes=attributes)
+    return Job(config, root, PaperOptions(dimensions, attributes) if dimensions else options)
 
 
-def _tell_estimate(job: Job, only: bool) -> None:
+def _print_estimate(job: Job, only: bool) -> None:
     from studies.paper.redraw import estimate
 
     text = estimate(job)
     if text is None:
-        text = "both models are trained: what is left takes minutes at most" if only else None
+        text = "both models are trained; the remaining steps take minutes at most" if only else None
     if text:
         (stdout if only else stderr).print(escape(text), soft_wrap=True)
 
@@ -117,17 +131,17 @@ def _redraw(job: Job) -> PaperResults:
     try:
         return redraw(job, display, progress_bar)
     except KeyboardInterrupt:
-        tell_how_to_resume()
+        print_how_to_resume()
         raise
 
 
 def _write(results: PaperResults, png: bool) -> None:
     from studies.paper.claims import claims
-    from studies.paper.page import write_paper, write_pngs
-    from studies.paper.words import headline, tally
+    from studies.paper.page import write_paper, write_paper_pngs
+    from studies.paper.words import paper_headline, tally
 
     found = claims(results)
-    stdout.print(f"\n{escape(headline(found).replace('`', ''))}\n")
+    stdout.print(f"\n{escape(paper_headline(found).replace('`', ''))}\n")
     for one in found:
         statement = escape(one.statement.replace("`", ""))
         stdout.print(
@@ -137,7 +151,7 @@ def _write(results: PaperResults, png: bool) -> None:
     stdout.print(f"\n{tally(found)}\nreport: {page}", soft_wrap=True)
     if png:
         try:
-            written = write_pngs(results)
+            written = write_paper_pngs(results)
         except UserError as error:  # the page itself is there
             stderr.print(f"[yellow]no PNGs: {escape(str(error))}[/yellow]")
             return

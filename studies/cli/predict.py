@@ -22,12 +22,19 @@ if TYPE_CHECKING:
     from nas.predict.accuracy import Accuracy
     from nas.predict.predictor import LatencyPredictor
 
-_threads = click.option("--threads", type=click.IntRange(1, 1024), default=1, show_default=True)
-_batch = click.option("--batch", type=click.IntRange(1), default=1, show_default=True)
-_device = click.option("--device", default="auto", show_default=True, help="auto, cpu or cuda.")
+_threads = click.option(
+    "--threads", type=click.IntRange(1, 1024), default=1, show_default=True,
+    help="Number of CPU threads.",
+)  # fmt: skip
+_batch = click.option(
+    "--batch", type=click.IntRange(1), default=1, show_default=True, help="Batch size."
+)
+_device = click.option(
+    "--device", default="auto", show_default=True, help="Device: auto, cpu or cuda."
+)
 
-_SHOWN = 3  # kinds of operation named beside a prediction
-_FEW = 10  # held out while the machine was quiet: fewer tell nothing
+_SHOWN = 3  # kinds of operation listed beside a prediction
+_FEW = 10  # with fewer quiet measurements, their accuracy is not shown
 
 
 @click.command()
@@ -36,19 +43,19 @@ _FEW = 10  # held out while the machine was quiet: fewer tell nothing
     "space_name",
     default="wide",
     show_default=True,
-    help="Where architectures are drawn from: a named space (wide@64 for 64 pixels) or a file.",
+    help="Search space to draw architectures from: a name (wide@64 for 64 pixels) or a YAML file.",
 )
 @click.option(
     "--architectures",
     type=click.IntRange(50),
     default=300,
     show_default=True,
-    help="How many are measured in all; a third of them is held out.",
+    help="Number of architectures to measure; a third of them is held out.",
 )
 @click.option(
     "--minutes",
     type=click.FloatRange(0, min_open=True),
-    help="Stop measuring after this long; running it again goes on.",
+    help="Time limit of the measurement in minutes; the same command continues it.",
 )
 @_threads
 @_batch
@@ -61,10 +68,11 @@ def calibrate(
     batch: int,
     device: str,
 ) -> None:
-    """Fit a latency predictor to this machine, and check it on architectures held out.
+    """Fit a latency predictor to this machine and check it on held-out architectures.
 
-    Times every operation inside architectures drawn from a space, in turn with `original`. What is
-    measured is kept, so an interrupted calibration goes on. Takes about 3 s per architecture.
+    Every operation is timed inside architectures drawn from a space, in rounds shared with
+    `original`. Measurements are stored, so the same command resumes an interrupted calibration.
+    One architecture takes about 3 s.
     """
     from nas.predict.calibration import Setting
     from nas.predict.predictor import LatencyPredictor
@@ -87,7 +95,10 @@ def calibrate(
 @_threads
 @_batch
 @_device
-@click.option("--format", "kind", type=click.Choice(["table", "csv", "json"]), default="table")
+@click.option(
+    "--format", "kind", type=click.Choice(["table", "csv", "json"]), default="table",
+    show_default=True, help="Format of the output.",
+)  # fmt: skip
 @root_option
 def predict(
     archs: tuple[str, ...], threads: int, batch: int, device: str, kind: str, root: Path
@@ -126,20 +137,21 @@ def _load(device: str, threads: int, batch: int, image_size: int) -> LatencyPred
     from profiling.environment import select_device
 
     place = select_device(device)
-    tune_allocator()  # as calibration does: it is part of the environment
+    tune_allocator()  # as calibration does: the allocator is part of the environment
     if found := LatencyPredictor.load(place, threads, batch, image_size):
         return found
     setting = Setting(str(place), threads, batch, image_size)
     raise UserError(
-        f"no latency predictor for {setting.words}: calibrate this machine first with: "
+        f"no latency predictor for {setting.words}: first calibrate this machine with: "
         f"{setting.remedy}"
     )
 
 
 def print_accuracy(predictor: LatencyPredictor) -> None:
-    """Print the accuracy on what was held out, and on the part of it that nothing disturbed.
+    """Print the accuracy on the held-out architectures, and on those measured undisturbed.
 
-    Where there were disturbances, also by CPU times, which leave waiting for a busy core out.
+    If some measurements were contended, print the accuracy by CPU times as well; they exclude the
+    time spent waiting for a busy core.
     """
     from nas.predict.accuracy import check
 
@@ -153,10 +165,10 @@ def print_accuracy(predictor: LatencyPredictor) -> None:
     )
     stdout.print(_accuracy_table("", check(predictor)))
     if _FEW <= len(quiet) < len(held_out):
-        title = f"The {len(quiet)} of them measured while the machine was quiet"
+        title = f"The {len(quiet)} of them that were measured while the machine was quiet"
         stdout.print(_accuracy_table(title, check(predictor, quiet)))
     if len(quiet) < len(held_out) and any(measurement.cpu_ms for measurement in held_out):
-        title = f"All {len(held_out)} by CPU time: without waiting for a busy core"
+        title = f"All {len(held_out)} by CPU time, which excludes waiting for a busy core"
         stdout.print(_accuracy_table(title, check(predictor, undisturbed=True)))
     stdout.print(f"[dim]{escape(str(predictor.calibration.path))}[/dim]", soft_wrap=True)
 
@@ -178,8 +190,8 @@ def _accuracy_table(title: str, found: Sequence[Accuracy]) -> Table:
 
 
 def _print_table(rows: list[dict[str, Any]]) -> None:
-    names = ["architecture", "predicted", "95 % interval", "over original", "most of it"]
-    table = _table("", *names, left=("architecture", "most of it"))
+    names = ["architecture", "predicted", "95 % interval", "over original", "largest shares"]
+    table = _table("", *names, left=("architecture", "largest shares"))
     for row in rows:
         shares = list(row["shares"].items())[:_SHOWN]
         table.add_row(
@@ -200,7 +212,7 @@ def _print_csv(rows: list[dict[str, Any]]) -> None:
 
 
 def _flat(row: dict[str, Any]) -> dict[str, Any]:
-    """Give each kind of operation a column of its own, the same for every architecture."""
+    """Return the row with one column for each kind of operation."""
     from profiling.kinds import OPERATION_KINDS
 
     shares = {f"share_{kind}": row["shares"].get(kind, 0.0) for kind in OPERATION_KINDS}

@@ -1,4 +1,4 @@
-"""A study's result on the terminal."""
+"""Print the result of a study on the terminal."""
 
 from __future__ import annotations
 
@@ -16,22 +16,22 @@ if TYPE_CHECKING:
     from studies.record.records import StudyRecord, TrialRecord
 
 _ROWS = 40
-"""Architectures, and failures, that are printed at most."""
+"""Maximum number of architectures printed, and of failures."""
 
 
 def conclude(record: StudyRecord, png: bool) -> None:
-    """Print the result and write the report, and with `png` its figures."""
+    """Print the result and write the report; with `png`, also write its figures as PNG."""
     from studies.report.report import write_report
 
     print_study(record)
     report = write_report(record)
     if png:
-        write_figures(record)
+        print_pngs(record)
     stdout.print(f"\nreport: {report}", soft_wrap=True)
 
 
 def print_study(record: StudyRecord) -> None:
-    """Print the headline, the front beside the references, and what failed."""
+    """Print the headline, the references, the front and the failed trials."""
     from studies.record.tables import compared_members, spread, study_headline, study_notes
 
     stdout.print(
@@ -49,18 +49,18 @@ def print_study(record: StudyRecord) -> None:
     shown = [*record.references.values(), *spread(members, _ROWS)]
     front = {trial.number for trial in record.front}
     for trial in shown:
-        told = (*record.objectives, *record.recorded)
-        values = [format_value(o, trial.objectives[o.name]) for o in told]
+        columns = (*record.objectives, *record.recorded)
+        values = [format_value(o, trial.objectives[o.name]) for o in columns]
         mark = "*" if trial.number in front else ""
         style = "cyan" if trial.reference else ""
         table.add_row(trial.name + mark, *values, style=style)
     stdout.print(table)
-    beside = "; in brackets: recorded, no objective" if record.recorded else ""
+    beside = "; in brackets: recorded, but not an objective" if record.recorded else ""
     stdout.print(f"[dim]* on the Pareto front{beside}[/dim]\n")
     if len(members) > _ROWS:
         stdout.print(
-            f"{_ROWS} of {len(members):,} architectures on the front, evenly spread; all of them: "
-            f"nas study export {escape(record.name)}\n"
+            f"{_ROWS} of the front's {len(members):,} architectures, evenly spread; for all of "
+            f"them: nas study export {escape(record.name)}\n"
         )
     for trial in shown:
         stdout.print(f"{trial.name:9}{trial.architecture.summary}", style="dim", soft_wrap=True)
@@ -74,13 +74,13 @@ def _print_failures(failed: Sequence[TrialRecord]) -> None:
         stdout.print(f"[yellow]and {len(failed) - _ROWS:,} more failed[/yellow]")
 
 
-def write_figures(record: StudyRecord) -> None:
-    """Write the figures as PNG into the study's folder; tell where, or why not."""
-    from studies.report.report import write_pngs
+def print_pngs(record: StudyRecord) -> None:
+    """Write the figures as PNG into the study's folder; print the folder or the error."""
+    from studies.report.report import write_report_pngs
 
     try:
-        written = write_pngs(record, record.folder / "figures")
-    except UserError as error:  # the report itself is there
+        written = write_report_pngs(record, record.folder / "figures")
+    except UserError as error:  # the report itself was written
         stderr.print(f"[yellow]no PNGs: {escape(str(error))}[/yellow]")
         return
     stdout.print(f"figures: {record.folder / 'figures'} ({len(written)} PNGs)", soft_wrap=True)

@@ -1,4 +1,4 @@
-"""`nas profile`: what a model costs, layer by layer, and what this machine can do."""
+"""`nas profile`: the costs of a model, layer by layer, and the peaks of this machine."""
 
 from __future__ import annotations
 
@@ -27,22 +27,22 @@ from studies.cli.subjects import (
 FOLDER = Path("nas-profiles")
 
 ELSEWHERE: dict[str, tuple[str, str]] = {
-    "explain": ("studies.cli.explain:explain", "Why one model is slower than another, by cause."),
+    "explain": ("studies.cli.explain:explain", "Explain why one model is slower than another."),
     "calibrate": ("studies.cli.predict:calibrate", "Fit a latency predictor to this machine."),
-    "predict": ("studies.cli.predict:predict", "A model's latency without building it."),
+    "predict": ("studies.cli.predict:predict", "Predict a model's latency without building it."),
 }
-"""Commands of this group in other modules, and their one-line help."""
+"""Commands of this group that other modules define, and their one-line help."""
 
 
 class ProfileGroup(HelpfulGroup):
-    """Imports the commands that stand elsewhere on first use; their help comes from the table."""
+    """A group that imports the commands of `ELSEWHERE` on first use."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:
-        """Return this module's commands, then those of the table."""
+        """Return the names of this module's commands, then those of `ELSEWHERE`."""
         return [*self.commands, *ELSEWHERE]
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
-        """Return a command; import it if it stands elsewhere."""
+        """Return a command; import it if another module defines it."""
         if cmd_name not in ELSEWHERE:
             return super().get_command(ctx, cmd_name)
         module, attribute = ELSEWHERE[cmd_name][0].split(":")
@@ -50,7 +50,7 @@ class ProfileGroup(HelpfulGroup):
         return command
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
-        """List the commands without importing any."""
+        """List the commands without importing them."""
         here = [(name, command.get_short_help_str(70)) for name, command in self.commands.items()]
         with formatter.section("Commands"):
             formatter.write_dl([*here, *((name, text) for name, (_, text) in ELSEWHERE.items())])
@@ -58,43 +58,58 @@ class ProfileGroup(HelpfulGroup):
 
 @click.group(cls=ProfileGroup)
 def profile() -> None:
-    """Measure what a model costs, layer by layer.
+    """Measure the costs of a model, layer by layer.
 
     ARCH is a reference (original, modified, original@64), a JSON or YAML file, or STUDY#TRIAL.
     """
     wait_passively()
 
 
-_batch = click.option("--batch", type=click.IntRange(1), default=1, show_default=True)
+_batch = click.option(
+    "--batch", type=click.IntRange(1), default=1, show_default=True, help="Batch size."
+)
 _threads = click.option(
     "--threads",
     type=click.IntRange(1, 1024),
     default=1,
     show_default=True,
-    help="CPU threads; they sleep while they wait, unless OMP_WAIT_POLICY=ACTIVE is set.",
+    help="Number of CPU threads. Waiting threads sleep, unless OMP_WAIT_POLICY=ACTIVE is set.",
 )
-_device = click.option("--device", default="auto", show_default=True, help="auto, cpu or cuda.")
+_device = click.option(
+    "--device", default="auto", show_default=True, help="Device: auto, cpu or cuda."
+)
 _seconds = click.option(
     "--seconds",
     type=click.FloatRange(0, min_open=True),
     default=20.0,
     show_default=True,
-    help="Stop timing after this long, warm-up apart.",
+    help="Time limit of the measurement in seconds, without warm-up.",
 )
 _out = click.option(
-    "-o", "--out", type=click.Path(path_type=Path), help=f"Folder; default: one in {FOLDER}."
+    "-o",
+    "--out",
+    type=click.Path(path_type=Path),
+    help=f"Folder to write to. Default: a new one in {FOLDER}.",
 )
 
 
-@profile.command(short_help="Every layer of a model: time, arithmetic, traffic, limits.")
+@profile.command(short_help="Profile every layer of a model: time, arithmetic, memory traffic.")
 @click.argument("arch")
 @_batch
 @_threads
 @_device
 @_seconds
-@click.option("--all", "everything", is_flag=True, help="Print every layer, in order.")
-@click.option("--top", type=click.IntRange(1), default=15, show_default=True, help="Layers shown.")
-@click.option("--format", "kind", type=click.Choice(["table", "csv", "json"]), default="table")
+@click.option(
+    "--all", "everything", is_flag=True, help="Print all layers in the order of the model."
+)
+@click.option(
+    "--top", type=click.IntRange(1), default=15, show_default=True,
+    help="Number of slowest layers to print.",
+)  # fmt: skip
+@click.option(
+    "--format", "kind", type=click.Choice(["table", "csv", "json"]), default="table",
+    show_default=True, help="Format of the output.",
+)  # fmt: skip
 @_out
 @root_option
 def model(
@@ -109,10 +124,10 @@ def model(
     out: Path | None,
     root: Path,
 ) -> None:
-    """Time every layer of ARCH beside its arithmetic, traffic and launches.
+    """Time every layer of ARCH, and count its arithmetic, memory traffic and launches.
 
-    Writes profile.html, profile.csv and profile.json; for STUDY#TRIAL into the study, whose report
-    then links to them.
+    Writes profile.html, profile.csv and profile.json. For STUDY#TRIAL they are written into the
+    study's folder, and the study's report then links to them.
     """
     from profiling.layers import profile_layers
     from studies.cli.profile_print import print_profile
@@ -137,9 +152,9 @@ def model(
         (stdout if kind == "table" else stderr).print(f"linked from: {report}", soft_wrap=True)
 
 
-@profile.command(short_help="One layer alone, over batch sizes, widths, threads.")
+@profile.command(short_help="Time one layer alone, over batch sizes, widths, threads.")
 @click.argument("words", nargs=-1, required=True, metavar="LAYER...")
-@click.option("--batch", type=click.IntRange(1), help="Default: 1.")
+@click.option("--batch", type=click.IntRange(1), help="Batch size. Default: 1.")
 @_threads
 @_device
 @_seconds
@@ -148,7 +163,8 @@ def model(
     "sweeps",
     multiple=True,
     metavar="AXIS=N,N,...",
-    help="batch, threads; for a layer in words also width and size. The first is drawn along.",
+    help="Values of an axis (repeatable): batch or threads; width or size for a layer given by its "
+    "kind. The first axis is the figure's horizontal axis.",
 )
 @_out
 @root_option
@@ -165,9 +181,9 @@ def layer(
     """Time one layer alone, over batch sizes, widths, sizes and threads.
 
     \b
-    LAYER is a path inside a model, measured with the input it gets there:
+    LAYER is a model and a path inside it, measured with its input in the model:
         nas profile layer original decoder.stages.2 --sweep batch=1,2,4,8
-    or a layer in words:
+    or a kind of layer with its sizes:
         nas profile layer dsconv in=64 out=128 size=36 --sweep width=32,64,128
     """  # noqa: D301 - click wants the escape itself
     from profiling.environment import select_device
@@ -194,12 +210,12 @@ def layer(
     stdout.print(f"\npage: {page}", soft_wrap=True)
 
 
-@profile.command(short_help="What this machine can do at most.")
+@profile.command(short_help="Measure the peak rates of this machine.")
 @_threads
 @_device
-@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+@click.option("--json", "as_json", is_flag=True, help="Print as JSON.")
 def peaks(threads: int, device: str, as_json: bool) -> None:
-    """Measure what this machine can do at most: arithmetic, copying, launching."""
+    """Measure the peak rates of this machine: arithmetic, copying, launching."""
     from profiling.environment import select_device
     from profiling.roofline import measure_peaks
     from studies.cli.profile_print import print_peaks
@@ -214,13 +230,18 @@ def peaks(threads: int, device: str, as_json: bool) -> None:
         print_peaks(found)
 
 
-@profile.command(short_help="Every operation of a step, for TensorBoard and as a page.")
+@profile.command(short_help="Record every operation of a step, for TensorBoard and as a page.")
 @click.argument("arch")
-@click.option("--training", is_flag=True, help="A training step: forward, backward and update.")
-@click.option("--batch", type=click.IntRange(1), default=8, show_default=True)
+@click.option(
+    "--training", is_flag=True, help="Record training steps: forward, backward and update."
+)
+@click.option("--batch", type=click.IntRange(1), default=8, show_default=True, help="Batch size.")
 @_threads
 @_device
-@click.option("--steps", type=click.IntRange(1, 100), default=3, show_default=True)
+@click.option(
+    "--steps", type=click.IntRange(1, 100), default=3, show_default=True,
+    help="Number of steps to record.",
+)  # fmt: skip
 @_out
 @root_option
 def trace(
@@ -235,7 +256,8 @@ def trace(
 ) -> None:
     """Record every operation of some steps of ARCH, for TensorBoard and as a page.
 
-    Writes a trace and trace.html: a timeline of one step, its memory curve, a table of operators.
+    Writes a trace, and trace.html with the timeline of one step, its memory use over time and a
+    table of operators.
     """
     from profiling.environment import threads as torch_threads
     from profiling.trace import record_trace
@@ -245,7 +267,7 @@ def trace(
     subject = Subject.find(arch, root)
     step = "training" if training else "inference"
     vae, place = subject.build(device)
-    subject.require_room(batch, place, training=training)
+    subject.require_memory(batch, place, training=training)
     folder = writable(out or FOLDER / f"{subject.name}-{step}-batch{batch}")
     images = subject.images(batch, place)
     loss = training_loss(images) if training else None
@@ -257,22 +279,24 @@ def trace(
     page = folder / "trace.html"
     write_trace_html(found, page)
     stdout.print(
-        f"one {step} step takes {format_ms(found.setup.plain_ms)}, {found.inflation:.2f}x as long "
-        f"while recorded; memory peaks at {found.peak_bytes / 1e9:.2f} GB"
+        f"one {step} step takes {format_ms(found.setup.plain_ms)}, and {found.inflation:.2f}x as "
+        f"long while it is recorded; memory peaks at {found.peak_bytes / 1e9:.2f} GB"
     )
     stdout.print(f"page:  {page}", soft_wrap=True)
     stdout.print(f"trace: {found.path}", soft_wrap=True)
     stdout.print(f"view it in TensorBoard: tensorboard --logdir {folder}", soft_wrap=True)
 
 
-@profile.command(short_help="Ways to run a model, compared and checked.")
+@profile.command(short_help="Compare ways to run a model, and check their outputs.")
 @click.argument("arch")
-@click.option("--backends", "names", metavar="NAME,...", help="Default: all.")
+@click.option("--backends", "names", metavar="NAME,...", help="Backends to compare. Default: all.")
 @_batch
 @_threads
 @_device
 @_seconds
-@click.option("-o", "--out", type=click.Path(path_type=Path), help="Also write .csv or .json.")
+@click.option(
+    "-o", "--out", type=click.Path(path_type=Path), help="Also write a .csv or .json file."
+)
 @root_option
 def backends(
     arch: str,
@@ -284,14 +308,17 @@ def backends(
     out: Path | None,
     root: Path,
 ) -> None:
-    """Compare ways to run ARCH: eager, compiled, other engines, each checked against eager."""
+    """Compare ways to run ARCH: eager, compiled and other engines.
+
+    The outputs of each backend are checked against those of eager PyTorch.
+    """
     from profiling.backends import compare_backends
     from studies.cli.profile_print import print_backends
 
     chosen = choose_backends(names, device)
     subject = Subject.find(arch, root)
     vae, place = subject.build(device)
-    subject.require_room(batch, place)
+    subject.require_memory(batch, place)
     example = subject.images(batch), subject.noise(batch)
     with progress_bar("preparing and measuring") as progress:
         rows = compare_backends(

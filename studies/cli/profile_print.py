@@ -1,4 +1,4 @@
-"""Results of `nas profile` on a terminal: the columns that fit, the widest story first."""
+"""Print results of `nas profile` on a terminal; a wider terminal shows more columns."""
 
 from __future__ import annotations
 
@@ -41,13 +41,16 @@ if TYPE_CHECKING:
 
 _WIDE, _WIDER = 118, 166
 _BAR, _LONG_BAR = 6, 16
-_PATH, _REST = 36, 76  # of a path on a narrow terminal; of the other columns on a wide one
+_PATH, _REST = 36, 76  # width of a path on a narrow terminal; of the other columns on a wide one
 
 
 def print_profile(table: LayerTable, name: str, top: int | None) -> None:
-    """Print headline, grouped views and layers: the `top` slowest, or all in order."""
-    told = headline(table, name).replace("`", "")
-    stdout.print(f"\n[bold]{escape(told)}[/bold]")
+    """Print the headline, grouped views and layers.
+
+    Layers are the `top` slowest; None prints all in the order of the model.
+    """
+    text = headline(table, name).replace("`", "")
+    stdout.print(f"\n[bold]{escape(text)}[/bold]")
     stdout.print(escape(account(table)), style="dim")
     for warning in warnings(table):
         stdout.print(f"[yellow]{escape(warning)}[/yellow]")
@@ -69,7 +72,7 @@ def print_profile(table: LayerTable, name: str, top: int | None) -> None:
         share = sum(row["share"] for row in shown)
         stdout.print(
             f"[dim]the {len(shown)} slowest of {len(rows)} layers, {format_percent(share)} of the "
-            "time; --all shows every one[/dim]"
+            "time; --all shows all of them[/dim]"
         )
 
 
@@ -96,11 +99,11 @@ def print_sweep(sweep: pd.DataFrame, title: str, axes: Sequence[str]) -> None:
         )
     stdout.print(table)
     if sweep["contended"].any():
-        stdout.print("[yellow]* the machine was busy while this was measured[/yellow]")
+        stdout.print("[yellow]* contended: the machine was busy during this measurement[/yellow]")
 
 
 def print_peaks(peaks: Peaks) -> None:
-    """Print the machine's peaks and where they were measured."""
+    """Print the machine's peaks and the device on which they were measured."""
     place = peaks.environment
     stdout.print(
         f"[bold]{escape(place.device_name)}[/bold], {place.threads} of {place.cores} cores"
@@ -112,10 +115,10 @@ def print_peaks(peaks: Peaks) -> None:
 
 
 def print_backends(rows: Sequence[BackendRow], name: str, batch: int, threads: int) -> None:
-    """Print each way to run a model: time, speed-up over eager, error; or why it cannot run."""
-    told = f"{name}, batch {batch}, {counted(threads, 'thread')}"
+    """Print each backend's time, speed-up over eager and error, or why it cannot run."""
+    title = f"{name}, batch {batch}, {counted(threads, 'thread')}"
     names = ["backend", "ms", "speed-up", "interval", "max error", "ready in"]
-    table, remarks = _table(told, *names, left=("backend",)), []
+    table, remarks = _table(title, *names, left=("backend",)), []
     for row in sorted(rows, key=lambda row: row.latency.median_ms if row.latency else math.inf):
         if row.reason or row.note:
             remarks.append(f"{row.name}: {row.reason or row.note}")
@@ -135,7 +138,7 @@ def print_backends(rows: Sequence[BackendRow], name: str, batch: int, threads: i
     for remark in remarks:
         stdout.print(f"[dim]{escape(remark)}[/dim]")
     if any(row.latency and row.latency.contended for row in rows):
-        stdout.print("[yellow]* the machine was busy while this was measured[/yellow]")
+        stdout.print("[yellow]* contended: the machine was busy during this measurement[/yellow]")
 
 
 def _view(title: str, rows: Sequence[dict[str, Any]]) -> Table:
@@ -148,7 +151,7 @@ def _view(title: str, rows: Sequence[dict[str, Any]]) -> Table:
         rest += [f"{row['launches']:,}"] if wide else []
         rest += [format_rate(row["gflop_s"]), format_rate(row["gb_s"])]
         bar = "█" * round((_LONG_BAR if wide else _BAR) * row["share"] / longest)
-        cells = rest if row["layers"] else []  # nothing is counted between the layers
+        cells = rest if row["layers"] else []  # operations between the layers have no counts
         table.add_row(
             escape(row["title"]), _bare(row["time_ms"]), format_percent(row["share"]),
             f"[blue]{bar}[/blue]", *cells,
@@ -178,7 +181,7 @@ def _layers(rows: Sequence[dict[str, Any]]) -> Table:
 
 
 def _broken(path: str, width: int) -> str:
-    """Break a long path before a dot, so that it can still be read."""
+    """Break a long path into two lines before a dot."""
     cut = path.rfind(".", 1, width + 1)
     return path if len(path) <= width or cut < 0 else f"{path[:cut]}\n  {path[cut:]}"
 

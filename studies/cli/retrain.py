@@ -1,4 +1,4 @@
-"""`nas study retrain`: the best of a front once more, with several seeds and a larger budget."""
+"""`nas study retrain`: train the best of a front with several seeds and a larger budget."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from rich.markup import escape
 
 from profiling.openmp import wait_passively
 from studies.cli.console import stderr
-from studies.cli.options import progress_bar, root_option, tell_how_to_resume
+from studies.cli.options import print_how_to_resume, progress_bar, root_option
 from studies.cli.print_study import conclude
 
 if TYPE_CHECKING:
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from studies.run.retraining import Budget, Results, Run
 
 _LONGER = 3
-"""Times the epochs of the search that models get unless asked otherwise."""
+"""Default number of epochs, as a multiple of the search's epochs."""
 
 
 @click.command()
@@ -31,42 +31,48 @@ _LONGER = 3
     type=click.IntRange(min=1),
     default=5,
     show_default=True,
-    help="Members of the front that beat the first reference by most.",
+    help="Number of members of the front to retrain: those that improve most on `original`.",
 )
-@click.option("--trial", "numbers", type=int, multiple=True, help="These trials instead.")
+@click.option(
+    "--trial", "numbers", type=int, multiple=True, help="Retrain this trial instead (repeatable)."
+)
 @click.option(
     "--reference",
     "references",
     type=click.Choice(["original", "modified", "none"]),
     multiple=True,
-    help="These references, or none; default: both.",
+    help="Retrain only this reference (repeatable), or none.",
 )
 @click.option(
     "--seeds",
     type=click.IntRange(min=1),
     default=3,
     show_default=True,
-    help="Trainings of each model.",
+    help="Number of trainings of each model.",
 )
 @click.option(
-    "--epochs", type=click.IntRange(min=1), help=f"At most; default: {_LONGER} times the study's."
+    "--epochs",
+    type=click.IntRange(min=1),
+    help=f"Maximum number of epochs. Default: {_LONGER} times the study's.",
 )
 @click.option(
     "--learning-rate",
     "rates",
     type=click.FloatRange(min=0, min_open=True),
     multiple=True,
-    help="Several: each model keeps the one that suits it best with the first seed.",
+    help="Learning rate (repeatable). Each model uses the best one, found with the first seed.",
 )
-@click.option("--images", type=int, help="Images to use; default: the study's.")
-@click.option("--device", default="auto", show_default=True, help="auto, cpu or cuda.")
-@click.option("--threads", type=click.IntRange(min=1), help="Default: one per core.")
+@click.option("--images", type=int, help="Number of images. Default: the study's.")
+@click.option("--device", default="auto", show_default=True, help="Device: auto, cpu or cuda.")
+@click.option(
+    "--threads", type=click.IntRange(min=1), help="Number of threads. Default: one per core."
+)
 @click.option(
     "--set",
     "settings",
     multiple=True,
     metavar="KEY=VALUE",
-    help="Any other setting of data or training.",
+    help="Any other key of `data` or `training` (repeatable).",
 )
 @click.option("--png", is_flag=True, help="Also write the figures as PNG (needs a Chromium).")
 @root_option
@@ -85,12 +91,13 @@ def retrain(
     png: bool,
     root: Path,
 ) -> None:
-    """Train the front's best and the references anew, and judge them on the test images.
+    """Retrain the best models with several seeds and test them.
 
-    All get the same budget, and the same choice of learning rates. What the search found with one
-    short training and the validation images is confirmed here, or not. The result is a report of
-    its own, in the study's folder `retrained`; the same command again goes on where it stopped, or
-    only writes the report anew.
+    The best of the front and the references get the same budget and the same choice of learning
+    rates, and are evaluated on the test images. This confirms or refutes results that the search
+    found with one short training and the validation images. The result is a
+    report in the study's folder `retrained`. The same command resumes an interrupted run; after the
+    last training it only writes the report again.
     """
     wait_passively()
     from studies.report.report import write_report
@@ -103,7 +110,7 @@ def retrain(
     budget = _budget(study, epochs, rates, images, settings)
     results = _run(study, trials, seeds, budget, device, threads or cores())
     conclude(results.record(study), png)
-    write_report(study)  # which now leads there
+    write_report(study)  # with a link to the new report
 
 
 def _budget(
@@ -126,7 +133,7 @@ def _budget(
     further = parse_overrides(settings, "--set")
     for key in further:
         if key.partition(".")[0] not in ("data", "training"):
-            raise UserError(f"--set {key}: only data.* and training.* can be set here")
+            raise UserError(f"--set {key}: only keys of data.* and training.* can be set here")
     resolved = overridden(config, asked | further, f"study {study.name}")
     chosen = tuple(dict.fromkeys(rates)) or (resolved.training.learning_rate,)
     return Budget(resolved.data, resolved.training, chosen)
@@ -158,8 +165,8 @@ def _run(
     with ExitStack() as bars:
 
         def begun(trial: TrialRecord, config: TrainingConfig) -> Callable[[int, int], None]:
-            told = f"{trial.name}, seed {config.seed}, learning rate {config.learning_rate:g}"
-            return bars.enter_context(progress_bar(told))
+            label = f"{trial.name}, seed {config.seed}, learning rate {config.learning_rate:g}"
+            return bars.enter_context(progress_bar(label))
 
         def ended(trial: TrialRecord, run: Run) -> None:
             bars.close()
@@ -177,6 +184,6 @@ def _run(
         try:
             train(results, trials, wanted, dataset, device, thread_count, begun, ended)
         except KeyboardInterrupt:
-            tell_how_to_resume()
+            print_how_to_resume()
             raise
     return results

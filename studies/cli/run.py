@@ -1,4 +1,4 @@
-"""`nas study run`: search, evaluate and report; again to resume."""
+"""`nas study run`: search, evaluate and report. The same command resumes a study."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ import click
 from profiling.openmp import wait_passively
 from search_spaces.errors import UserError
 from studies.cli.console import stderr, stdout
-from studies.cli.options import progress_bar, root_option, tell_how_to_resume
+from studies.cli.options import print_how_to_resume, progress_bar, root_option
 from studies.cli.print_study import conclude
 
 _SHORTCUTS: dict[str, str] = {
@@ -35,50 +35,75 @@ _SHORTCUTS: dict[str, str] = {
     "runner": "runner",
     "address": "ray.address",
 }
-"""Command-line option to configuration key."""
+"""Configuration key of each command-line option."""
 
 
 @click.command()
 @click.argument("config")
-@click.option("--name", help="Name of the study; its folder in --root.")
-@click.option("--space", help="Named space or YAML file.")
-@click.option("--trials", type=int, help="Architectures to search, the two references apart.")
-@click.option("--sampler", help="pareto, tpe, nsga2, nsga3, random, qmc or enumerate.")
+@click.option("--name", help="Name of the study and of its folder in --root.")
+@click.option("--space", help="Search space: a name or a YAML file.")
+@click.option(
+    "--trials", type=int, help="Number of architectures to evaluate, besides the two references."
+)
+@click.option("--sampler", help="Sampler: pareto, tpe, nsga2, nsga3, random, qmc or enumerate.")
 @click.option("--seed", type=int, help="Seed of the search.")
-@click.option("--warm-start", metavar="STUDY", help="Learn from this study first; for pareto.")
+@click.option(
+    "--warm-start",
+    metavar="STUDY",
+    help="Learn from the trials of this study first (sampler pareto only).",
+)
 @click.option(
     "--early-stopping/--no-early-stopping",
     default=None,
-    help="Stop trainings that cannot matter any more.",
+    help="Stop trainings early that are unlikely to reach the Pareto front.",
 )
-@click.option("--epochs", type=int, help="Training epochs per candidate, at most.")
-@click.option("--images", type=int, help="Images to use.")
-@click.option("--objectives", help="At least two, separated by commas.")
-@click.option("--limit", "limits", multiple=True, metavar="NAME=VALUE", help="Hard limit.")
-@click.option("--celeba", type=click.Path(path_type=Path), help="Use this CelebA folder.")
-@click.option("--folder", type=click.Path(path_type=Path), help="Use the images of this folder.")
-@click.option("--device", help="auto, cpu or cuda.")
-@click.option("--workers", type=int, help="Processes that evaluate at once.")
-@click.option("--threads", type=int, help="Threads for training, of each worker.")
-@click.option("--trial-timeout", metavar="TIME", help="Longest time of a trial: 90s, 30m, 2h.")
-@click.option("--trial-memory", metavar="SIZE", help="Most memory of a trial: 4GB, 1500MB.")
+@click.option("--epochs", type=int, help="Maximum number of training epochs of each candidate.")
+@click.option("--images", type=int, help="Number of images in the data set.")
+@click.option("--objectives", help="Names of at least two objectives, separated by commas.")
+@click.option(
+    "--limit",
+    "limits",
+    multiple=True,
+    metavar="NAME=VALUE",
+    help="Reject candidates above this value of an objective (repeatable).",
+)
+@click.option(
+    "--celeba", type=click.Path(path_type=Path), help="Train on the CelebA images of this folder."
+)
+@click.option(
+    "--folder", type=click.Path(path_type=Path), help="Train on the images of this folder."
+)
+@click.option("--device", help="Device: auto, cpu or cuda.")
+@click.option("--workers", type=int, help="Number of worker processes that evaluate candidates.")
+@click.option("--threads", type=int, help="Number of training threads of each worker.")
+@click.option("--trial-timeout", metavar="TIME", help="Time limit of one trial: 90s, 30m, 2h.")
+@click.option("--trial-memory", metavar="SIZE", help="Memory limit of one trial: 4GB, 1500MB.")
 @click.option("--runner", help="Where candidates are evaluated: local or ray.")
-@click.option("--address", help="Ray cluster (HOST:PORT or auto); default: one on this machine.")
-@click.option("--set", "settings", multiple=True, metavar="KEY=VALUE", help="Any other setting.")
+@click.option("--address", help="Ray cluster (HOST:PORT or auto). Default: start one here.")
+@click.option(
+    "--set",
+    "settings",
+    multiple=True,
+    metavar="KEY=VALUE",
+    help="Any other key of the configuration (repeatable).",
+)
 @click.option(
     "--storage",
-    help="journal:PATH, postgresql://USER@HOST/DATABASE or grpc://HOST:PORT; several drivers may "
-    "share the last two. Default: a journal in the folder.",
+    help="journal:PATH, postgresql://USER@HOST/DATABASE or grpc://HOST:PORT. Several drivers can "
+    "share the last two. Default: a journal in the study's folder.",
 )
 @click.option(
-    "--artefacts", metavar="URL", help="Copy artefacts there too (s3://..., file://...), for all."
+    "--artefacts",
+    metavar="URL",
+    help="Also copy artefacts to this store, so that all drivers can read them (s3://..., "
+    "file://...).",
 )
 @click.option("--png", is_flag=True, help="Also write the figures as PNG (needs a Chromium).")
 @click.option(
     "--mix-environments",
     "mix",
     is_flag=True,
-    help="Go on with a study whose latencies were measured elsewhere; the report says so.",
+    help="Resume a study whose latencies were measured in another environment; the report says so.",
 )
 @root_option
 def run(
@@ -96,10 +121,10 @@ def run(
     root: Path,
     **shortcuts: Any,
 ) -> None:
-    """Run the study of CONFIG, a preset's name or a YAML file; run it again to resume.
+    """Run a study, or resume it: CONFIG is a preset or a YAML file.
 
-    Presets: quickstart, paper, wide. The two reference models are evaluated first, then one unseen
-    architecture after another; the report is written at the end.
+    Presets: quickstart, paper, wide. The two reference models are evaluated first, then new
+    architectures; at the end the report is written. The same command resumes an interrupted study.
     """
     wait_passively()
     from studies.config.loading import load_config, parse_overrides
@@ -119,7 +144,7 @@ def run(
     overrides |= parse_overrides(settings, "--set")
     resolved = load_config(config, overrides)
     if shortcuts["address"] and resolved.runner != "ray":
-        raise UserError("--address: names a Ray cluster, so it needs --runner ray")
+        raise UserError("--address names a Ray cluster: add --runner ray")
     display = Display(stderr, resolved.search.trials, resolved.training.epochs)
     with Interruption() as interruption, _one_line_warnings():
         try:
@@ -127,8 +152,8 @@ def run(
                 resolved, root, storage, display, progress_bar, mix, interruption, artefacts
             )
         except KeyboardInterrupt as stopped:
-            tell_how_to_resume()
-            if not isinstance(stopped, Interrupted):  # the second signal: at once
+            print_how_to_resume()
+            if not isinstance(stopped, Interrupted):  # the second signal: stop at once
                 raise
             _conclude_early(root, resolved.name)
             sys.exit(128 + stopped.signum)
@@ -138,7 +163,7 @@ def run(
 
 
 def _conclude_early(root: Path, name: str) -> None:
-    """Report on what there is of an interrupted study, if there is anything."""
+    """Write the report of an interrupted study, if it has complete trials."""
     from studies.report.report import write_report
     from studies.store.store import StudyStore
 
@@ -152,7 +177,7 @@ def _conclude_early(root: Path, name: str) -> None:
 
 @contextmanager
 def _one_line_warnings() -> Iterator[None]:
-    """Show what is warned of as one line, without the code that warned."""
+    """Print each warning as one line, without the source line that raised it."""
 
     def show(message: Warning | str, *_where: Any, **__: Any) -> None:
         stderr.print(str(message), style="yellow", markup=False, soft_wrap=True)
@@ -164,7 +189,7 @@ def _one_line_warnings() -> Iterator[None]:
 
 def _data_overrides(celeba: Path | None, folder: Path | None) -> dict[str, Any]:
     if celeba and folder:
-        raise UserError("--celeba and --folder: give one of them")
+        raise UserError("--celeba and --folder: give only one of them")
     if celeba:
         return {"data.kind": "celeba", "data.path": str(celeba)}
     return {"data.kind": "folder", "data.path": str(folder)} if folder else {}

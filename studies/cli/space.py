@@ -23,7 +23,7 @@ def space() -> None:
 
 @space.command("list")
 def list_() -> None:
-    """Show the named spaces with their sizes."""
+    """List the named spaces with their sizes."""
     table = Table("space", "pixels", "axes", "assignments", "about", box=None, pad_edge=False)
     for name in SPACES:
         found = SearchSpace.load(name)
@@ -40,13 +40,16 @@ def list_() -> None:
 @space.command()
 @click.argument("name")
 def show(name: str) -> None:
-    """Show one space (a name or a YAML file): axes, conditions, rules, sizes, references."""
+    """Show a space's axes, conditions, constraints, size and references.
+
+    NAME is a named space or a YAML file.
+    """
     found = SearchSpace.load(name)
     stdout.print(f"[bold]{escape(found.name)}[/bold]  {escape(found.description)}")
     with progress_bar("counting") as progress:
         distinct = found.distinct(progress=progress)
-    told = f", {distinct:,} distinct architectures" if distinct is not None else ""
-    stdout.print(f"{_count(found.size)} assignments{told}; {found.image_size} pixels\n")
+    unique = f", {distinct:,} distinct architectures" if distinct is not None else ""
+    stdout.print(f"{_count(found.size)} assignments{unique}; {found.image_size} pixels\n")
     table = Table("axis", "choices", "active when", box=None, pad_edge=False)
     for path, axis in found.axes.items():
         choices = ", ".join("none" if choice is None else str(choice) for choice in axis.choices)
@@ -66,11 +69,16 @@ def show(name: str) -> None:
 
 @space.command()
 @click.argument("name")
-@click.option("-n", "--count", type=click.IntRange(1), default=5, show_default=True)
-@click.option("--seed", type=click.IntRange(0), default=0, show_default=True)
-@click.option("--json", "as_json", is_flag=True, help="One JSON architecture per line.")
+@click.option(
+    "-n", "--count", type=click.IntRange(1), default=5, show_default=True,
+    help="Number of architectures.",
+)  # fmt: skip
+@click.option(
+    "--seed", type=click.IntRange(0), default=0, show_default=True, help="Seed of the draw."
+)
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON architecture per line.")
 def sample(name: str, count: int, seed: int, as_json: bool) -> None:
-    """Draw architectures uniformly from a space."""
+    """Draw architectures uniformly from a space, a name or a YAML file."""
     found, rng = SearchSpace.load(name), np.random.default_rng(seed)
     for _ in range(count):
         architecture = found.architecture(found.sample(rng))

@@ -1,4 +1,4 @@
-"""`nas storage`: serve a database to drivers that cannot reach it themselves."""
+"""`nas storage`: serve a database to drivers that cannot connect to it directly."""
 
 from __future__ import annotations
 
@@ -19,13 +19,14 @@ def storage() -> None:
 
 @storage.command()
 @click.argument("address")
-@click.option("--host", default="localhost", show_default=True, help="Where to listen.")
-@click.option("--port", default=13000, show_default=True, help="Where to listen.")
+@click.option("--host", default="localhost", show_default=True, help="Host name to listen on.")
+@click.option("--port", default=13000, show_default=True, help="Port to listen on.")
 def serve(address: str, host: str, port: int) -> None:
     """Serve the database at ADDRESS until interrupted.
 
-    Drivers then use --storage grpc://HOST:PORT, and need no password of the database. The proxy
-    itself asks for none: keep it on loopback, or on a network where everybody may write.
+    Drivers then use --storage grpc://HOST:PORT and do not need the database's password. The proxy
+    itself asks for no password: listen on the loopback address only, or on a network whose users
+    may all change the studies.
     """
     from pathlib import Path
 
@@ -37,13 +38,17 @@ def serve(address: str, host: str, port: int) -> None:
 
     found = absolute(address, Path())
     if not shared(found) or found.startswith("grpc:"):
-        raise UserError(f"{masked(address)}: a proxy serves a database: give a postgresql://...")
+        raise UserError(
+            f"{masked(address)}: the proxy serves a database: give an address postgresql://..."
+        )
     database = open_storage(found)
     if host not in LOOPBACK:
-        stderr.print(f"[yellow]{host}: whoever reaches it can read and change all studies[/yellow]")
+        stderr.print(
+            f"[yellow]{host}: everybody who can reach it can read and change all studies[/yellow]"
+        )
     stderr.print(f"serving {masked(address)} at grpc://{host}:{port}", soft_wrap=True)
     try:
         with quiet_optuna():
             run_grpc_proxy_server(database, host=host, port=port)
-    except RuntimeError as error:  # the port is taken
+    except RuntimeError as error:  # the port is in use
         raise UserError(f"--port {port}: {error}") from None

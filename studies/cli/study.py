@@ -1,4 +1,4 @@
-"""`nas study`: run studies, look at them, and take models out of them."""
+"""`nas study`: run studies, show their results and export their models."""
 
 from __future__ import annotations
 
@@ -9,14 +9,14 @@ import click
 from rich.markup import escape
 from rich.table import Table
 
-# Not torch, nor what imports it: `run` still has to say how its threads wait.
+# Import neither torch nor a module that imports it: `run` has to set OMP_WAIT_POLICY first.
 from nas.objectives import hypervolume
 from search_spaces.errors import UserError
 from studies.cli.best import best
 from studies.cli.console import stderr, stdout
 from studies.cli.main import HelpfulGroup
 from studies.cli.options import root_option
-from studies.cli.print_study import print_study, write_figures
+from studies.cli.print_study import print_pngs, print_study
 from studies.cli.retrain import retrain
 from studies.cli.run import run
 from studies.record.formats import noun
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
 @click.group(cls=HelpfulGroup)
 def study() -> None:
-    """Run Pareto studies; show, compare and export them."""
+    """Run Pareto studies; show, compare and export their results."""
 
 
 for command in (run, retrain, best):
@@ -48,12 +48,12 @@ def _store(root: Path, name: str) -> StudyStore:
 @study.command("list")
 @root_option
 def list_(root: Path) -> None:
-    """List the studies in the root folder."""
+    """List the studies in the root folder with their hypervolumes."""
     from studies.store.store import list_studies
 
     names = list_studies(root)
     if not names:
-        stdout.print(f"no studies in {root}; start one: nas study run quickstart")
+        stdout.print(f"no studies in {root}; start one with: nas study run quickstart")
         return
     table = Table(
         "study", "space", "objectives", "complete", "front", "hypervolume", box=None, pad_edge=False
@@ -80,17 +80,22 @@ def list_(root: Path) -> None:
 @click.argument("name")
 @root_option
 def show(name: str, root: Path) -> None:
-    """Show a study's result: the front beside both references, and what failed."""
+    """Show a study's Pareto front, both references and failed trials."""
     print_study(_open(root, name))
 
 
 @study.command()
 @click.argument("name")
-@click.option("--format", "kind", type=click.Choice(["csv", "parquet", "json"]), default="csv")
-@click.option("-o", "--out", type=click.Path(path_type=Path), help="Default: NAME.FORMAT here.")
+@click.option(
+    "--format", "kind", type=click.Choice(["csv", "parquet", "json"]), default="csv",
+    show_default=True, help="File format.",
+)  # fmt: skip
+@click.option(
+    "-o", "--out", type=click.Path(path_type=Path), help="File to write. Default: NAME.FORMAT."
+)
 @root_option
 def export(name: str, kind: str, out: Path | None, root: Path) -> None:
-    """Write every trial as one row of a table."""
+    """Write a table with one row per trial."""
     from studies.record.tables import trials_table
 
     table = trials_table(_open(root, name))
@@ -109,22 +114,32 @@ def export(name: str, kind: str, out: Path | None, root: Path) -> None:
 
 @study.command()
 @click.argument("name")
-@click.option("--axes", type=click.IntRange(min=1), default=10, show_default=True, help="How many.")
-@click.option("-o", "--out", type=click.Path(path_type=Path), help="Also write all of it as CSV.")
+@click.option(
+    "--axes",
+    type=click.IntRange(min=1),
+    default=10,
+    show_default=True,
+    help="Number of axes to show.",
+)
+@click.option(
+    "-o", "--out", type=click.Path(path_type=Path), help="Also write the whole table as CSV."
+)
 @root_option
 def effects(name: str, axes: int, out: Path | None, root: Path) -> None:
-    """Tell which axes of the space decide each objective, and which way.
+    """Show how each choice of the space's axes changes each objective.
 
-    What a choice makes of an objective is told against the average choice of its axis, in brackets
-    where it may be chance (95 %). A study of random trials tells most: a search favours some
-    choices.
+    The effect of a choice is its difference from the average choice of its axis. Effects that are
+    not significant at 95 % are in brackets. Random trials estimate effects best, because a search
+    prefers some choices.
     """
     from studies.record.axis_effects import effect_table, format_effect
 
     record = _open(root, name)
     table = effect_table(record)
     if table.empty:
-        raise UserError(f"study {name!r}: too few trials, or no axis that matters among them")
+        raise UserError(
+            f"study {name!r}: it has too few trials, or no axis with an effect on an objective"
+        )
     objectives = [one for one in record.objectives if one.name in table]
     shown = Table(box=None, pad_edge=False, header_style="dim")
     shown.add_column("axis, choice", no_wrap=True)
@@ -134,8 +149,8 @@ def effects(name: str, axes: int, out: Path | None, root: Path) -> None:
     for row in table[table["axis"].isin(table["axis"].unique()[:axes])].to_dict("records"):
         if row["axis"] != before:
             shown.add_row(escape(str(row["axis"])), style="bold")
-        told = [format_effect(row, one.name).replace(" %", "%") for one in objectives]
-        shown.add_row(f"  {escape(str(row['choice']))}", str(row["trials"]), *told)
+        cells = [format_effect(row, one.name).replace(" %", "%") for one in objectives]
+        shown.add_row(f"  {escape(str(row['choice']))}", str(row["trials"]), *cells)
         before = row["axis"]
     stdout.print(shown)
     if out:
@@ -151,7 +166,7 @@ def effects(name: str, axes: int, out: Path | None, root: Path) -> None:
 @click.option("--png", is_flag=True, help="Also write the figures as PNG (needs a Chromium).")
 @root_option
 def report(name: str, png: bool, root: Path) -> None:
-    """Write the study's HTML report anew."""
+    """Write the study's HTML report again."""
     from studies.report.report import write_report
 
     store = _store(root, name)
@@ -160,4 +175,4 @@ def report(name: str, png: bool, root: Path) -> None:
     record = store.record()
     stdout.print(str(write_report(record)), soft_wrap=True)
     if png:
-        write_figures(record)
+        print_pngs(record)

@@ -1,4 +1,4 @@
-"""What the commands of `nas profile` are asked to measure, and where results go."""
+"""Arguments of `nas profile`: the model or layer to measure, and the folder of results."""
 
 from __future__ import annotations
 
@@ -26,7 +26,13 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Subject:
-    """The model to measure: what it is called, what it is, and its study's folder if it has one."""
+    """The model to measure.
+
+    Attributes:
+        name: The model's name as the user gave it, or the name of its file without the suffix.
+        architecture: Its architecture.
+        artefacts: Its folder of artefacts, if it is a trial of a study.
+    """
 
     name: str
     architecture: Architecture
@@ -34,20 +40,21 @@ class Subject:
 
     @classmethod
     def find(cls, text: str, root: Path) -> Subject:
-        """Find what a user names, as `find_architecture` does.
+        """Find the model that the user names; see `find_architecture` for the forms of `text`.
 
         Raises:
-            UserError: nothing fits.
+            UserError: `text` names no architecture.
         """
         in_file = Path(text).suffix in {".json", ".yaml", ".yml"}
         name = Path(text).stem if in_file else text
         return cls(name, find_architecture(text, root), find_artefacts(text, root))
 
-    def require_room(self, batch: int, place: torch.device, *, training: bool = False) -> None:
-        """Refuse a step that cannot run or does not fit, before anything is allocated.
+    def require_memory(self, batch: int, place: torch.device, *, training: bool = False) -> None:
+        """Refuse a step that cannot run or does not fit into memory, before anything is allocated.
 
         Raises:
-            UserError, ProfilingError: with the reason.
+            UserError: the model cannot run at this batch size.
+            ProfilingError: the step needs more memory than `place` has.
         """
         import torch
 
@@ -65,7 +72,7 @@ class Subject:
             raise UserError(f"{self.name}, --batch {batch}: {str(error).splitlines()[0]}") from None
 
     def build(self, device: str) -> tuple[VAE, torch.device]:
-        """Build the model for inference on a device, with freed memory kept, as studies do.
+        """Build the model for inference on a device, prepared for measuring as in studies.
 
         Raises:
             UserError, ProfilingError: an unknown device, or a model too large for memory.
@@ -75,13 +82,14 @@ class Subject:
 
         place = select_device(device)
         prepare(place)
-        self.require_room(1, place)
+        self.require_memory(1, place)
         return build_vae(self.architecture, seed=0).to(place).eval(), place
 
     def report(self, root: Path) -> Path | None:
-        """Write the report of the study that the model is from anew, so that it links to this one.
+        """Rewrite the report of the model's study, so that it links to the new profile.
 
-        None where there is no study, or no report yet.
+        Returns:
+            The report's path; None if the model is not from a study, or the study has no report.
         """
         from studies.report.report import write_report
         from studies.store.store import StudyStore
@@ -93,7 +101,10 @@ class Subject:
         return write_report(record) if shown.exists() else None
 
     def images(self, batch: int = 1, device: torch.device | str = "cpu") -> torch.Tensor:
-        """Return random images in [0, 1], the same each time."""
+        """Return random images in [0, 1], the same at each call.
+
+        Shape: (batch, image_channels, image_size, image_size).
+        """
         import torch
 
         found = self.architecture
@@ -101,7 +112,10 @@ class Subject:
         return torch.rand(shape, generator=_generator(device), device=device)
 
     def noise(self, batch: int, device: torch.device | str = "cpu") -> torch.Tensor:
-        """Return the noise of the latent sample, which makes a pass repeatable."""
+        """Return fixed noise for the latent sample, which makes a forward pass repeatable.
+
+        Shape: (batch, latent_size).
+        """
         import torch
 
         shape = (batch, self.architecture.latent_size)
@@ -109,10 +123,10 @@ class Subject:
 
 
 def prepare(device: torch.device) -> None:
-    """Make ready to measure: keep freed memory, as studies do, and have the device alone.
+    """Prepare to measure: keep freed memory, as studies do, and hold the device's lane.
 
-    The environment tells whether the allocator took it. Trainings on this host pause at their next
-    batch until the command ends.
+    The environment records whether the allocator accepted the setting. Trainings on this host
+    pause at their next batch until the command ends.
     """
     from profiling.allocator import tune_allocator
 
@@ -121,7 +135,7 @@ def prepare(device: torch.device) -> None:
 
 
 def hold_lane(device: torch.device) -> None:
-    """Have the measurement lane of a device until the running command ends."""
+    """Hold the measurement lane of a device until the current command ends."""
     from profiling.lane import Lane
 
     click.get_current_context().with_resource(Lane(str(device)).measuring())
@@ -135,7 +149,7 @@ def _generator(device: torch.device | str) -> torch.Generator | None:
 
 
 def latency_config(batch: int, threads: int, seconds: float) -> LatencyConfig:
-    """Return how to measure within about `seconds`."""
+    """Return the configuration of a measurement that takes about `seconds`."""
     from profiling.latency import LatencyConfig
 
     warm_up_s = min(10.0, seconds / 2)
@@ -145,12 +159,15 @@ def latency_config(batch: int, threads: int, seconds: float) -> LatencyConfig:
 def find_layer(
     words: Sequence[str], root: Path, device: str
 ) -> tuple[HandmadeLayer | CapturedLayer, str]:
-    """Read a layer in words, or take the one at a path of a model; return it and its title.
+    """Return the layer to measure and its title.
 
-    A layer of a model is on the device, with its true input.
+    `words` is either a kind of layer with its sizes (`dsconv in=64 out=128 size=36`) or a model and
+    a path inside it (`original decoder.stages.2`). A layer of a model is returned on the device,
+    with the input that it gets inside the model.
 
     Raises:
-        UserError, ProfilingError: neither fits; the nearest kind or path is offered.
+        UserError, ProfilingError: `words` has neither form; the message suggests the nearest kind
+            or path.
     """
     from profiling.environment import select_device
     from profiling.handmade import LAYER_TYPES, parse_layer
@@ -161,7 +178,7 @@ def find_layer(
     if first in LAYER_TYPES or (len(rest) != 1 or "=" in rest[0]):
         if first not in LAYER_TYPES and not rest:
             raise UserError(
-                f"layer {text!r}: name a model and a path inside it (original decoder.stages.2), "
+                f"layer {text!r}: give a model and a path inside it (original decoder.stages.2), "
                 "or a kind with its sizes (dsconv in=64 out=128 size=36); "
                 f"kinds: {', '.join(LAYER_TYPES)}"
             )
@@ -173,29 +190,31 @@ def find_layer(
 
 
 def parse_sweeps(texts: Sequence[str]) -> dict[str, list[int]]:
-    """Read `batch=1,2,4` into numbers by axis.
+    """Parse texts such as `batch=1,2,4`; return the values of each axis.
 
     Raises:
-        UserError: not of that form, or an axis twice.
+        UserError: a text has another form, or an axis is given twice.
     """
     over: dict[str, list[int]] = {}
     for text in texts:
         axis, _, values = text.partition("=")
         numbers = [value.strip() for value in values.split(",")]
         if not all(number.isdecimal() for number in numbers):
-            raise UserError(f"--sweep {text}: write an axis and whole numbers, such as batch=1,2,4")
+            raise UserError(f"--sweep {text}: give an axis and whole numbers, such as batch=1,2,4")
         if axis in over:
-            raise UserError(f"--sweep {text}: {axis} is swept twice; list all its values in one")
+            raise UserError(
+                f"--sweep {text}: {axis} is given twice; list all its values in one --sweep"
+            )
         over[axis] = [int(number) for number in numbers]
     return over
 
 
 def choose_backends(names: str | None, device: str) -> list[str] | None:
-    """Read `--backends`; None means all.
+    """Parse `--backends`; None means all backends.
 
     Raises:
-        ProfilingError: an unknown name.
-        UserError: none of those named can run here; the remedy is told.
+        ProfilingError: a name is unknown.
+        UserError: none of the named backends can run here; the message says what to do.
     """
     from profiling.backends import find_backend
     from profiling.environment import select_device
@@ -206,13 +225,13 @@ def choose_backends(names: str | None, device: str) -> list[str] | None:
     place = select_device(device)
     reasons = {name: find_backend(name).unavailable(place) for name in chosen}
     if reasons and all(reasons.values()):
-        told = "; ".join(f"{name} {reason}" for name, reason in reasons.items())
-        raise UserError(f"--backends {names}: {told}")
+        why = "; ".join(f"{name} {reason}" for name, reason in reasons.items())
+        raise UserError(f"--backends {names}: {why}")
     return chosen
 
 
 def training_loss(images: torch.Tensor) -> Callable[[Any], torch.Tensor]:
-    """Return the loss that training uses, as a function of the model's outputs for `images`."""
+    """Return the training loss as a function of the model's outputs for `images`."""
     from nas.losses import vae_loss
 
     def loss(outputs: Any) -> torch.Tensor:
@@ -223,10 +242,10 @@ def training_loss(images: torch.Tensor) -> Callable[[Any], torch.Tensor]:
 
 
 def writable(folder: Path) -> Path:
-    """Make a folder and check that files can be written there, before anything is measured.
+    """Create a folder and check, before anything is measured, that files can be written there.
 
     Raises:
-        UserError: it cannot be written.
+        UserError: the folder cannot be written.
     """
     probe = folder / ".writable"
     try:
@@ -239,15 +258,15 @@ def writable(folder: Path) -> Path:
 
 
 def file_name(title: str) -> str:
-    """Turn a title into a folder's name: letters, digits, dots and dashes."""
+    """Return `title` as a folder name: other characters than letters, digits, `_.=@` become `-`."""
     return re.sub(r"[^\w.=@-]+", "-", title).strip("-.") or "layer"
 
 
 def save_rows(rows: Sequence[BackendRow], path: Path) -> None:
-    """Write a comparison of backends as CSV or JSON, by the file's suffix.
+    """Write a comparison of backends: as JSON if the suffix is `.json`, otherwise as CSV.
 
     Raises:
-        UserError: another suffix, or it cannot be written.
+        UserError: the file cannot be written.
     """
     import pandas as pd
 

@@ -1,4 +1,4 @@
-"""What every HTML page is made with: templates, figures as safe JSON, one file to hand on."""
+"""Make HTML pages: templates, figures as safe JSON, one self-contained file."""
 
 from __future__ import annotations
 
@@ -32,7 +32,13 @@ _WORDS = (counted, format_bytes, format_count, format_ms, format_percent, format
 
 @dataclass(frozen=True)
 class Panel:
-    """One figure and its file name; `figure` is None where there is too little to draw."""
+    """One figure of a page.
+
+    Attributes:
+        key: Its name in the page, and its file name as PNG without the suffix.
+        figure: None if there is too little data to draw.
+        caption: Text below the figure.
+    """
 
     key: str
     figure: go.Figure | None
@@ -40,7 +46,7 @@ class Panel:
 
 
 def render(template: str, context: Mapping[str, Any], *, plots: bool = True) -> str:
-    """Fill in a template; with `plots` the page carries the script library that draws them."""
+    """Render a template; with `plots`, include the script library that draws figures."""
     import jinja2
 
     environment = jinja2.Environment(
@@ -64,10 +70,15 @@ def render(template: str, context: Mapping[str, Any], *, plots: bool = True) -> 
 
 
 def write_page(path: Path, text: str, what: str = "report") -> Path:
-    """Write a page, with its folder, and return its path.
+    """Write a page, creating its folder, and return its path.
+
+    Args:
+        path: File to write.
+        text: The page.
+        what: Name of the page in the error message.
 
     Raises:
-        UserError: it cannot be written.
+        UserError: the page cannot be written.
     """
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -78,7 +89,10 @@ def write_page(path: Path, text: str, what: str = "report") -> Path:
 
 
 def embedded(panel: Panel) -> dict[str, str]:
-    """Take the title out of the figure (the page sets it) and make the JSON safe in a script."""
+    """Return a panel as template values: title, caption, height and JSON safe in a script.
+
+    The title is removed from the figure, because the page shows it.
+    """
     if panel.figure is None:
         return {"key": panel.key, "title": "", "caption": panel.caption, "json": "", "height": ""}
     figure: go.Figure = panel.figure
@@ -92,12 +106,12 @@ def embedded(panel: Panel) -> dict[str, str]:
 
 
 def safe_json(text: str) -> str:
-    """Make JSON safe inside a script element: no text in it can close the element."""
+    """Escape JSON for a script element, so that no text in it can close the element."""
     return text.replace("<", "\\u003c").replace("&", "\\u0026")
 
 
 def _code(text: str) -> Any:
-    """Escape `text` and set what stands in backticks as code."""
+    """Escape `text` and mark up the parts in backticks as code."""
     from markupsafe import Markup
 
     unbroken = re.sub(r"(?<=\d) (?=%)", "\N{NO-BREAK SPACE}", html.escape(text))

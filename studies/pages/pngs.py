@@ -1,4 +1,4 @@
-"""Figures as PNG files, drawn by a browser."""
+"""Write figures as PNG files; a browser draws them."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ def draw_panels(panels: Sequence[Panel], folder: Path) -> list[Path]:
     """Write panels into `folder` as PNG, 1600 pixels wide, named by their keys; return the paths.
 
     Raises:
-        UserError: No browser was found to draw with, or the folder cannot be written.
+        UserError: no browser was found for drawing, or the folder cannot be written.
     """
     figures = {panel.key: panel.figure for panel in panels if panel.figure is not None}
     return draw_pngs(figures, folder, width=1000, height=620, scale=1.6)
@@ -29,14 +29,14 @@ def draw_pngs(
     """Write figures into `folder` as `NAME.png` and return the paths.
 
     Args:
-        figures: By file name without its ending.
-        folder: Is created where it does not exist.
-        width: Of the layout, in pixels; so is `height`.
-        height: See `width`.
-        scale: Pixels of the picture for each pixel of the layout.
+        figures: Figures by file name without the suffix.
+        folder: Folder to write to; it is created if necessary.
+        width: Width of the layout in pixels.
+        height: Height of the layout in pixels.
+        scale: Pixels of the file for each pixel of the layout.
 
     Raises:
-        UserError: No browser was found to draw with, or the folder cannot be written.
+        UserError: no browser was found for drawing, or the folder cannot be written.
     """
     import kaleido
     from choreographer.browsers import BrowserFailedError, ChromeNotFoundError
@@ -52,11 +52,11 @@ def draw_pngs(
         for figure, path in zip(figures.values(), paths, strict=True)
     ]
     try:
-        # MathJax would be fetched from the internet; no label needs it.
+        # Kaleido would fetch MathJax from the internet; no label needs it.
         kaleido.write_fig_from_object_sync(jobs, kopts={"mathjax": False})
     except (ChromeNotFoundError, BrowserFailedError):
         raise UserError(
             "PNG figures need Chrome or Chromium: install one (on Debian: apt install chromium), "
-            "or run `plotly_get_chrome`; BROWSER_PATH names one elsewhere"
+            "or run `plotly_get_chrome`; set BROWSER_PATH if it is installed elsewhere"
         ) from None
     return paths

@@ -1,8 +1,8 @@
-"""The look that all figures share: colours, symbols, axes, layers.
+"""The common style of all figures: colours, symbols, axes, layers.
 
-Colours are those of Okabe and Ito, which people with any kind of colour vision can tell apart. Blue
-is the front and "better", amber is "worse", grey is dominated; each reference keeps one colour and
-one symbol in every figure, also in three dimensions.
+Colours are those of Okabe and Ito, which people with any kind of colour vision can distinguish.
+Blue is the front and "better", amber is "worse", grey is dominated. Each reference has the same
+colour and symbol in every figure, also in three dimensions.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ FONT = 'system-ui, -apple-system, "Segoe UI", Roboto, "Helvetica Neue", Arial, s
 
 @dataclass(frozen=True)
 class Mark:
-    """How a reference looks in every figure."""
+    """Colour and symbol of a reference in every figure."""
 
     colour: str
     symbol: str
@@ -36,7 +36,7 @@ _OTHERS = (Mark("#009e73", "cross"), Mark("#8c7300", "x"))
 
 
 def reference_marks(names: list[str]) -> dict[str, Mark]:
-    """Return a mark for each reference; the paper's two always have the same."""
+    """Return the mark of each reference; those of the paper's two references are fixed."""
     others = [name for name in names if name not in MARKS]
     spare = {name: _OTHERS[i % len(_OTHERS)] for i, name in enumerate(others)}
     return {name: MARKS.get(name) or spare[name] for name in names}
@@ -66,9 +66,9 @@ def new_figure(title: str) -> go.Figure:
 
 
 def layers(points: pd.DataFrame) -> list[tuple[str, str, pd.DataFrame]]:
-    """Split into (label, kind, rows) in drawing order: dominated below, references on top.
+    """Split points into (label, kind, rows) in drawing order: dominated first, references last.
 
-    Front members whose latency was taken on a busy machine are a layer of their own.
+    Members of the front whose latency was measured on a busy machine are a separate layer.
     """
     layer = {"dominated": 0, "front": 1}
     split = []
@@ -89,7 +89,7 @@ def marks_in(points: pd.DataFrame) -> dict[str, Mark]:
 
 
 def axis(objective: Objective, values: pd.Series[float]) -> dict[str, Any]:
-    """Return the scale and the ticks of an objective's axis."""
+    """Return Plotly's scale and ticks of an objective's axis."""
     if not spans_a_decade(objective, values):
         count = objective.unit != "ms" and objective.cost != "training"
         return {"type": "linear", "tickformat": "~s" if count else "", "nticks": 7}
@@ -99,7 +99,7 @@ def axis(objective: Objective, values: pd.Series[float]) -> dict[str, Any]:
 
 
 def log_ticks(low: float, high: float) -> list[float]:
-    """Return round ticks covering `low` to `high` (both > 0): 1-2-5 steps, or whole decades."""
+    """Return round ticks from `low` to `high` (both > 0): 1-2-5 steps, or whole decades."""
     first, last = math.floor(math.log10(low)), math.ceil(math.log10(high))
     decades = math.log10(high / low)
     steps = (1, 2, 5) if decades <= 2 else (1, 3) if decades <= 3.2 else (1,)
@@ -108,11 +108,11 @@ def log_ticks(low: float, high: float) -> list[float]:
 
 
 def spans_a_decade(objective: Objective, values: pd.Series[float]) -> bool:
-    """Whether the axis of a cost is drawn logarithmically."""
+    """Return whether an objective's axis is logarithmic: a cost whose values span a decade."""
     return objective.cost != "training" and bool(values.max() > 10 * values.min() > 0)
 
 
 def along(objective: Objective, values: pd.Series[float]) -> npt.NDArray[np.float64]:
-    """Return where the values lie on their axis, from 0 (lowest) to 1."""
+    """Return the positions of values on their axis, from 0 (lowest) to 1 (highest)."""
     drawn = np.log(values) if spans_a_decade(objective, values) else values
     return np.asarray((drawn - drawn.min()) / max(float(np.ptp(drawn)), 1e-12), dtype=np.float64)

@@ -1,8 +1,9 @@
 """Directions of labelled attributes in the latent space, and faces moved along them.
 
 A direction is the difference of two class means (Larsen et al. 2016, attribute vectors): strength 1
-moves a face as far as those who have the attribute lie from those who have not. A linear probe,
-trained on the training images, judges whether the decoded face has the attribute.
+moves a face by the distance between the mean of those with the attribute and the mean of those
+without. A linear probe, trained on the training images, classifies whether the decoded face has
+the attribute.
 """
 
 from __future__ import annotations
@@ -21,19 +22,26 @@ from studies.paper.inference import Progress, as_bytes, decode, device_of, encod
 from studies.paper.stored import Array, Arrays
 
 STRENGTHS = (-1.0, 0.0, 1.0, 2.0, 3.0)
-FAVOURITES = ("Eyeglasses", "Blond_Hair", "Black_Hair", "Smiling")
-"""What is manipulated unless told otherwise."""
+DEFAULT_ATTRIBUTES = ("Eyeglasses", "Blond_Hair", "Black_Hair", "Smiling")
+"""Attributes that are manipulated by default."""
 
 FEWEST = 5
-"""Images with and without an attribute that it takes, in training and in test, to judge it."""
+"""Minimum number of images with and without an attribute, in training and in test."""
 
 JUDGED = 32
-"""Test faces that are moved for the share that the probe recognises."""
+"""Number of moved test faces from which the probe's shares are computed."""
 
 
 @dataclass(frozen=True)
-class Labelled:
-    """Latent means with labels: what attributes are learned from and judged on."""
+class LabelledLatents:
+    """Latent means with labels, for training probes and for testing them.
+
+    Attributes:
+        train: Latent means of training images, `(train, latent)`.
+        train_labels: Their labels, bool `(train, attributes)`.
+        test: Latent means of the test images, `(test, latent)`.
+        test_labels: Their labels, bool `(test, attributes)`.
+    """
 
     train: Array
     train_labels: Array
@@ -42,7 +50,7 @@ class Labelled:
 
 
 def judgeable(dataset: ImageDataset, train: Indices, test: Indices) -> list[str]:
-    """Return the attributes that both parts have enough images with and without."""
+    """Return the attributes of which both parts have enough images with and without."""
     if dataset.attributes is None:
         return []
     names = []
@@ -53,16 +61,18 @@ def judgeable(dataset: ImageDataset, train: Indices, test: Indices) -> list[str]
     return names
 
 
-def chosen(asked: Sequence[str], judged: Sequence[str], names: Sequence[str]) -> list[str]:
-    """Return the attributes to manipulate: those asked for, else the favourites there are.
+def chosen_attributes(
+    asked: Sequence[str], judged: Sequence[str], names: Sequence[str]
+) -> list[str]:
+    """Return the attributes to manipulate: those in `asked`, otherwise the defaults in `judged`.
 
     Raises:
-        UserError: one is unknown, or too rare or too common to learn.
+        UserError: an attribute is unknown, or too rare or too common to learn.
     """
     for name in asked:
         if name not in names:
             raise UserError(
-                f"--attribute {name}: the images know {', '.join(names) or 'no attributes'}"
+                f"--attribute {name}: the images have {', '.join(names) or 'no attributes'}"
                 f"{nearest(name, names)}"
             )
         if name not in judged:
@@ -70,7 +80,7 @@ def chosen(asked: Sequence[str], judged: Sequence[str], names: Sequence[str]) ->
                 f"--attribute {name}: fewer than {FEWEST} training or test images have it, or lack "
                 f"it; use more images, or one of {', '.join(judged)}"
             )
-    return list(asked) or [name for name in FAVOURITES if name in judged]
+    return list(asked) or [name for name in DEFAULT_ATTRIBUTES if name in judged]
 
 
 def labels_of(dataset: ImageDataset, indices: Indices, names: Sequence[str]) -> Array:
@@ -82,12 +92,12 @@ def labels_of(dataset: ImageDataset, indices: Indices, names: Sequence[str]) -> 
 
 
 def direction(latents: Array, labels: Array) -> Array:
-    """Return the mean latent with the attribute less the mean without it, `(latent,)`."""
+    """Return the mean latent with the attribute minus the mean without it, `(latent,)`."""
     return np.asarray(latents[labels].mean(axis=0) - latents[~labels].mean(axis=0))
 
 
 class Probe:
-    """Logistic regression on standardised latents, both classes weighing the same."""
+    """Logistic regression on standardised latents, with equal weights of both classes."""
 
     def __init__(self, latents: Array, labels: Array) -> None:
         from sklearn.linear_model import LogisticRegression
@@ -98,7 +108,7 @@ class Probe:
         self._model = make_pipeline(StandardScaler(), regression).fit(latents, labels)
 
     def __call__(self, latents: Array) -> Array:
-        """Return for each latent whether the attribute is seen in it."""
+        """Predict for each latent `(n, latent)` whether it has the attribute: bool `(n,)`."""
         return np.asarray(self._model.predict(latents), bool)
 
 
@@ -109,7 +119,7 @@ def moved(latents: Array, along: Array, strengths: Sequence[float] = STRENGTHS) 
 
 def manipulate(
     model: VAE,
-    latents: Labelled,
+    latents: LabelledLatents,
     column: int,
     faces: int,
     batch_size: int,
@@ -117,9 +127,12 @@ def manipulate(
 ) -> Arrays:
     """Add an attribute to test faces that lack it.
 
-    Returns `images` uint8 `(faces, strengths, channels, height, width)`; `rows` their places in the
-    test set; `share` `(strengths,)`, how often the probe sees the attribute in the image decoded
-    and encoded again; `balanced` `(1,)`, the probe's balanced accuracy on the test set itself.
+    Returns:
+        `images`: The decoded faces, uint8 `(faces, strengths, channels, height, width)`.
+        `rows`: Indices of these faces in the test set.
+        `share`: The share of moved faces, decoded and encoded again, in which the probe finds the
+            attribute, `(strengths,)`.
+        `balanced`: The probe's balanced accuracy on the test set, `(1,)`.
     """
     labels = latents.train_labels[:, column]
     probe = Probe(latents.train, labels)
@@ -139,7 +152,7 @@ def manipulate(
 
 
 def balanced_accuracy(seen: Array, truth: Array) -> float:
-    """Return the mean of the accuracies within each class; 0.5 is what guessing gives."""
+    """Return the mean of the accuracies of both classes; guessing gives 0.5."""
     return float((seen[truth].mean() + (~seen[~truth]).mean()) / 2)
 
 

@@ -1,4 +1,4 @@
-"""What the paper says or shows, held against our numbers."""
+"""The paper's claims, tested against our measurements."""
 
 from __future__ import annotations
 
@@ -17,24 +17,25 @@ from studies.paper.table import PUBLISHED_SIZE, reduction
 from studies.paper.timing import Timing
 
 LEAST_SPAN = 0.3
-"""Where a model's faces differ less than this from each other, as a share of what the photos do,
-it has learned too little for its smoothness to mean anything."""
+"""Minimum span, relative to the photos, at which the smoothness of a model is judged.
+
+A model whose faces differ less from each other has learned too little.
+"""
 
 BUSY_ROOM = 0.3
-"""What is added to both ends of a ratio's interval that was measured on a busy machine, where it
-may be biased by this much."""
+"""Bias of a ratio measured on a busy machine, by which its interval is extended on both sides."""
 
 
 @dataclass(frozen=True)
 class Claim:
-    """A statement about `modified` against `original`, and what became of it here.
+    """A statement of the paper about `modified` against `original`, with our verdict.
 
     Attributes:
         key: Short name.
-        statement: What is tested.
-        published: What the paper gives for it.
-        found: Our numbers.
-        verdict: By the interval: `undecided` where it includes no difference.
+        statement: The statement that is tested.
+        published: The paper's evidence.
+        found: Our measurement.
+        verdict: From the 95 % interval: `undecided` if the interval includes no difference.
     """
 
     key: str
@@ -46,7 +47,14 @@ class Claim:
 
 @dataclass(frozen=True)
 class Compared:
-    """One score of both models over test images or pairs: means, deviations, their difference."""
+    """One score of both models over test images or pairs.
+
+    Attributes:
+        name: Name of the score.
+        original: Mean and standard deviation of `original`.
+        modified: Mean and standard deviation of `modified`.
+        difference: Difference of the means.
+    """
 
     name: str
     original: tuple[float, float]
@@ -55,35 +63,39 @@ class Compared:
 
 
 def claims(results: PaperResults) -> list[Claim]:
-    """Return the statements, each with its verdict from the numbers."""
+    """Return all claims with their verdicts."""
     size = results.study.image_size
-    even = {one.name: one for one in smoothness(results)}
+    even = {one.name: one for one in compare_smoothness(results)}
     found = [
         fewer_parameters(reduction("params"), reduction("params", size), size),
         *(slower(timing) for timing in results.timings),
-        higher_loss(quality(results)[0]),
+        higher_loss(compare_quality(results)[0]),
         smoother(*(even[name] for name in ("step_variation", "span"))),
     ]
-    clusters = clustering(results)
+    clusters = compare_clusters(results)
     return [*found, better_clusters(clusters)] if clusters else found
 
 
-def quality(results: PaperResults) -> list[Compared]:
-    """Return the loss and its terms over the test images."""
+def compare_quality(results: PaperResults) -> list[Compared]:
+    """Compare the loss and its terms over the test images."""
     return [
         _compared(name, *(one.test[name] for one in results.models.values())) for name in QUALITY
     ]
 
 
-def smoothness(results: PaperResults) -> list[Compared]:
-    """Return the measures of evenness over pairs of test images."""
+def compare_smoothness(results: PaperResults) -> list[Compared]:
+    """Compare the measures of smoothness over pairs of test images."""
     return [
-        _compared(name, *(one.ways[name] for one in results.models.values())) for name in MEASURES
+        _compared(name, *(one.interpolation[name] for one in results.models.values()))
+        for name in MEASURES
     ]
 
 
-def clustering(results: PaperResults) -> Compared | None:
-    """Return the balanced accuracy of the neighbours' votes, its deviation over attributes."""
+def compare_clusters(results: PaperResults) -> Compared | None:
+    """Compare the balanced accuracy of the nearest neighbours' votes over attributes.
+
+    Returns None if no attribute has enough images.
+    """
     if not results.judged:
         return None
     first, second = (one.scores["seen"] for one in results.models.values())
@@ -94,7 +106,7 @@ def clustering(results: PaperResults) -> Compared | None:
 
 
 def fewer_parameters(published: float, here: float, size: int) -> Claim:
-    """Judge the reduction of parameters at the paper's image size, where the count is exact."""
+    """Test the reduction of parameters at the paper's image size, by exact counts."""
     found = f"{_share(published)} at {PUBLISHED_SIZE} px, counted exactly"
     if size != PUBLISHED_SIZE:
         found += f"; at {size} px {_share(here)}"
@@ -103,7 +115,7 @@ def fewer_parameters(published: float, here: float, size: int) -> Claim:
 
 
 def slower(timing: Timing) -> Claim:
-    """Judge the paper's slow-down at one batch size by the paired ratio's interval."""
+    """Test the slow-down at one batch size by the interval of the paired ratio."""
     original, modified = (
         one.latency_batch_1_ms[0] if timing.batch == 1 else one.latency_batch_32_ms[0]
         for one in (PUBLISHED["original"], PUBLISHED["modified"])
@@ -123,7 +135,7 @@ def slower(timing: Timing) -> Claim:
 
 
 def higher_loss(total: Compared) -> Claim:
-    """Judge whether `modified` ends with the higher loss, as in the paper's curves."""
+    """Test whether `modified` has the higher loss, as in the paper's curves."""
     original, modified = (one.losses[-1][1] for one in PUBLISHED.values())
     return Claim(
         "quality",
@@ -135,9 +147,9 @@ def higher_loss(total: Compared) -> Claim:
 
 
 def smoother(variation: Compared, span: Compared) -> Claim:
-    """Judge smoothness by how evenly the image changes between two faces.
+    """Test smoothness by how evenly the image changes between two faces.
 
-    Where the images of a model hardly differ from each other there is nothing to judge.
+    The verdict is `undecided` if the images of a model hardly differ from each other.
     """
     narrow = min(span.original[0], span.modified[0])
     found = (
@@ -145,9 +157,9 @@ def smoother(variation: Compared, span: Compared) -> Claim:
         f"{_signed(variation)}"
     )
     if narrow < LEAST_SPAN:
-        little = f"a model's faces differ by {100 * narrow:.0f} % of what the photos do"
+        little = f"a model's faces differ by only {100 * narrow:.0f} % of the photos' difference"
         measured = f"{found}; but " if np.isfinite(variation.difference.value) else ""
-        found = f"{measured}{little}, which is too little to judge"
+        found = f"{measured}{little}, which is too little for a verdict"
     return Claim(
         "smoothness",
         "`modified` has the smoother latent space",
@@ -158,12 +170,12 @@ def smoother(variation: Compared, span: Compared) -> Claim:
 
 
 def better_clusters(votes: Compared) -> Claim:
-    """Judge clusters by how well the neighbours in the latent space tell attributes."""
+    """Test clusters by how well nearest neighbours in the latent space predict attributes."""
     return Claim(
         "clusters",
         "`modified` has latents that cluster better by attribute",
         "t-SNE pictures, no number",
-        f"neighbours right in {votes.modified[0]:.3f} against {votes.original[0]:.3f} (0.5 is "
+        f"accuracy of neighbours {votes.modified[0]:.3f} against {votes.original[0]:.3f} (0.5 is "
         f"chance): {_signed(votes)}",
         verdict_of(votes.difference, 1),
     )
@@ -175,7 +187,7 @@ def _compared(name: str, original: Array, modified: Array) -> Compared:
 
 
 def _mean_and_deviation(values: Array) -> tuple[float, float]:
-    """Leave out what is not finite; where nothing is left, both are NaN."""
+    """Return mean and standard deviation of the finite values; NaN if there are none."""
     finite = values[np.isfinite(values)]
     return (float(finite.mean()), float(finite.std())) if len(finite) else (np.nan, np.nan)
 

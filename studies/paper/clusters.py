@@ -1,4 +1,4 @@
-"""Do faces that share an attribute lie together in the latent space? Scores, not looks."""
+"""Scores of how well faces with a common attribute form clusters in the latent space."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import numpy as np
 
 from nas.datasets import ImageDataset
 from nas.datasets.dataset import Indices
-from studies.paper.attributes import Labelled, balanced_accuracy
+from studies.paper.attributes import LabelledLatents, balanced_accuracy
 from studies.paper.differences import Difference
 from studies.paper.stored import Array, Arrays
 
@@ -15,12 +15,12 @@ _SIDE = 12
 _RESAMPLES = 300
 
 
-def cluster_scores(latents: Labelled) -> Arrays:
-    """Return `seen` bool `(test, attributes)` and `silhouette` `(attributes,)`.
+def cluster_scores(latents: LabelledLatents) -> Arrays:
+    """Return `seen`, bool `(test, attributes)`, and `silhouette`, `(attributes,)`.
 
-    `seen` is the vote of the ten nearest training latents, where both classes count the same: the
-    attribute is seen where its share among them is above its share in training. The silhouette
-    (Rousseeuw 1987) of the test latents is from -1 to 1; 0 means that the classes overlap.
+    `seen` is the vote of the ten nearest training latents with equal weights of both classes: the
+    attribute is predicted if its share among them is above its share in training. The silhouette
+    (Rousseeuw 1987) of the test latents ranges from -1 to 1; 0 means that the classes overlap.
     """
     from sklearn.metrics import pairwise_distances, silhouette_score
 
@@ -47,7 +47,7 @@ def neighbours_see(train: Array, labels: Array, test: Array) -> Array:
 
 
 def small_pixels(dataset: ImageDataset, indices: Indices) -> Array:
-    """Return images of 12 x 12 pixels as vectors: what a latent has to be better than."""
+    """Return images of 12 x 12 pixels as vectors: the baseline for latents."""
     from torch import from_numpy
     from torch.nn.functional import adaptive_avg_pool2d
 
@@ -70,7 +70,8 @@ def accuracy_difference(
     rng = np.random.default_rng(seed)
     weights = rng.multinomial(len(truth), np.full(len(truth), 1 / len(truth)), size=_RESAMPLES)
     have, lack = truth.astype(float), (~truth).astype(float)
-    # By class: the sum of what modified has right and original has not, over the class's size.
+    # For each class: the number of images that only modified has right, minus those that only
+    # original has right, over the size of the class.
     halves = [weights @ (right * part) / np.maximum(weights @ part, 1) for part in (have, lack)]
     means = ((halves[0] + halves[1]) / 2).mean(axis=1)
     low, high = np.quantile(means, (0.025, 0.975))

@@ -1,4 +1,4 @@
-"""Loss curves of both models, over the published ones."""
+"""Loss curves of both models, compared with the published ones."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ if TYPE_CHECKING:
     import plotly.graph_objects as go
 
 
-def curve_table(study: StudyRecord) -> pd.DataFrame:
-    """Return a total loss per model, source (`here`, `published`), part and epoch."""
+def paper_curve_table(study: StudyRecord) -> pd.DataFrame:
+    """Return the total loss of each model, source (`here`, `published`), part and epoch."""
     rows: list[dict[str, Any]] = []
     for model, trial in study.references.items():
         for one in trial.history:
@@ -27,8 +27,8 @@ def curve_table(study: StudyRecord) -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
-def curve_figure(table: pd.DataFrame, device_name: str) -> go.Figure:
-    """Draw the table: here as thick lines, published as thin ones; training dotted."""
+def paper_curve_figure(table: pd.DataFrame, device_name: str) -> go.Figure:
+    """Draw our curves as thick lines and the published ones as thin lines; training is dotted."""
     from studies.pages.style import MARKS, new_figure
 
     figure = new_figure(f"Total loss by epoch, here on {device_name}")

@@ -1,4 +1,4 @@
-"""Two models on the same images: by how much they differ, and how sure that is."""
+"""Paired differences of two models on the same images, with confidence intervals."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ _RESAMPLES, _CHUNK = 1000, 100
 
 
 class Difference(NamedTuple):
-    """`modified` less `original`, with a 95 % interval over the images (or pairs of them)."""
+    """`modified` minus `original`, with a 95 % interval over images or pairs of images."""
 
     value: float
     low: float
@@ -22,14 +22,14 @@ class Difference(NamedTuple):
 
     @property
     def sign(self) -> int:
-        """1 or -1 where the interval lies on one side of zero, else 0."""
+        """1 or -1 if the interval lies on one side of zero, otherwise 0."""
         return int(self.low > 0) - int(self.high < 0)
 
 
 def paired_difference(original: Array, modified: Array, seed: int = 0) -> Difference:
-    """Return the mean difference of paired values `(n,)`; values that are not finite are left out.
+    """Return the mean difference of paired values `(n,)`, ignoring values that are not finite.
 
-    The interval is a percentile bootstrap over the pairs; fewer than two leave it infinite.
+    The interval is a percentile bootstrap over the pairs; with fewer than two it is infinite.
     """
     differences = np.asarray(modified, np.float64) - np.asarray(original, np.float64)
     differences = differences[np.isfinite(differences)]
@@ -48,7 +48,7 @@ def paired_difference(original: Array, modified: Array, seed: int = 0) -> Differ
 
 
 def verdict_of(difference: Difference, claimed_sign: int) -> Verdict:
-    """Judge the statement that `modified` is higher (1) or lower (-1) than `original`."""
+    """Return the verdict on the claim that `modified` is higher (1) or lower (-1)."""
     if difference.sign == 0:
         return "undecided"
     return "holds" if difference.sign == claimed_sign else "does not hold"

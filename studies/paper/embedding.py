@@ -1,4 +1,4 @@
-"""The test set's latent means in two dimensions, as the paper draws them, by t-SNE."""
+"""The latent means of the test set in two dimensions by t-SNE, as in the paper."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ SEED = 0
 
 
 def embed(latents: Array) -> Arrays:
-    """Return `places` float32 `(n, 2)`: scikit-learn's t-SNE, started from the PCA."""
+    """Return `places`, float32 `(n, 2)`: scikit-learn's t-SNE, initialised by PCA."""
     from sklearn.manifold import TSNE
 
     perplexity = min(30.0, (len(latents) - 1) / 3)
@@ -26,15 +26,17 @@ def embed(latents: Array) -> Arrays:
     return {"places": np.asarray(found, np.float32)}
 
 
-def marks(labels: Array) -> str:
-    """Return one letter per point, 1 where it has the attribute: what the page chooses by."""
+def attribute_letters(labels: Array) -> str:
+    """Return one letter per point, 1 if it has the attribute, for the page's script."""
     return "".join("1" if label else "0" for label in labels)
 
 
 def embedding_figure(
     title: str, places: Array, shown: str | None, attribute: str = ""
 ) -> go.Figure:
-    """Draw the points in two colours: those that have `attribute` (`shown`, as `marks`) on top.
+    """Draw the points in two colours, those with `attribute` on top.
+
+    `shown` tells which points have it, as `attribute_letters` returns them.
 
     All points are in the figure's `meta`, for the page's script to colour by another attribute.
     """

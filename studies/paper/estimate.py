@@ -1,4 +1,4 @@
-"""How long the whole will take and what memory it needs, from a few batches of it."""
+"""Estimate the time and memory of `nas paper` from a few batches."""
 
 from __future__ import annotations
 
@@ -19,16 +19,19 @@ from search_spaces.architecture import Architecture
 from studies.record.formats import format_duration
 
 _EXAMINED_IMAGES = 3_500
-"""About as many images pass each model after its training besides the test set: training images
-for the attributes, ways between images, traversals, manipulated faces, halves counted as such."""
+"""Approximate number of images evaluated after training besides the test set.
+
+Training images for the attributes, interpolations, traversals and manipulated faces; encoding or
+decoding alone counts as half an image.
+"""
 
 _TRAINED, _EVALUATED = 3, 2
-"""Batches that are timed; the first also warms up, and of the others the fastest counts."""
+"""Numbers of timed batches. The first one is a warm-up; the fastest of the others counts."""
 
 
 @dataclass(frozen=True)
 class Pace:
-    """Seconds per batch of one model, in training (with its step) and in evaluation."""
+    """Seconds per batch of one model, in training (with the optimiser's step) and in evaluation."""
 
     training_s: float
     evaluation_s: float
@@ -36,7 +39,14 @@ class Pace:
 
 @dataclass(frozen=True)
 class Work:
-    """What is left to do for one model: epochs, and whether its images are examined yet."""
+    """Remaining work for one model.
+
+    Attributes:
+        epochs: Remaining epochs of training.
+        train: Number of training images.
+        validation: Number of validation images.
+        test: Number of test images.
+    """
 
     epochs: int
     train: int
@@ -44,7 +54,7 @@ class Work:
     test: int
 
     def seconds(self, pace: Pace, batch: int) -> float:
-        """Return the time at a pace."""
+        """Return the time that the work takes at a pace."""
         epoch = self.train / batch * pace.training_s + self.validation / batch * pace.evaluation_s
         examined = self.test + min(_EXAMINED_IMAGES, 2 * (self.train + self.test))
         return self.epochs * epoch + examined / batch * pace.evaluation_s
@@ -53,7 +63,7 @@ class Work:
 def measure_pace(
     architecture: Architecture, config: TrainingConfig, device: torch.device, thread_count: int
 ) -> Pace:
-    """Train three batches of grey images and evaluate two, in the lane; the first one warms up."""
+    """Train three batches of grey images and evaluate two, in the lane, and return the pace."""
     taken: list[float] = []
     one_epoch = config.model_copy(update={"epochs": 1})
     lane, begun = Lane(str(device)), time.perf_counter()
@@ -61,7 +71,7 @@ def measure_pace(
     def note(*_: int) -> None:
         nonlocal begun
         taken.append(time.perf_counter() - begun)
-        lane.enter()  # may wait for others, which is none of the model's time
+        lane.enter()  # waits for others' measurements; this is not the model's time
         begun = time.perf_counter()
 
     with lane.training(), threads(thread_count):
@@ -72,18 +82,18 @@ def measure_pace(
 
 
 def memory_bytes(architectures: Mapping[str, Architecture], batch: int) -> int:
-    """Return about what training the larger of the models takes."""
+    """Return the approximate memory for training the larger of the models, in bytes."""
     return max(training_memory_bytes(one, batch) for one in architectures.values())
 
 
 def in_words(seconds: float, needed_bytes: int, device: torch.device) -> str:
-    """Say what is ahead; on a CPU, also whether the memory is there."""
+    """Describe the estimate; on a CPU, warn if there is too little free memory."""
     text = f"this will take about {format_duration(seconds)} and {needed_bytes / 1e9:.1f} GB"
     free = psutil.virtual_memory().available
     if device.type == "cpu" and needed_bytes > free:
         text += (
-            f", but only {free / 1e9:.1f} GB are free: a smaller --size, or "
-            "--set training.batch_size=16, takes less"
+            f", but only {free / 1e9:.1f} GB are free: use a smaller --size or "
+            "--set training.batch_size=16"
         )
     return text
 

@@ -1,4 +1,4 @@
-"""Both trained models are examined once; what was found is kept beside the study."""
+"""Examine both trained models once and store the results in the study's folder."""
 
 from __future__ import annotations
 
@@ -19,32 +19,32 @@ from nas.vae import VAE
 from profiling.lane import Lane
 from search_spaces.errors import UserError
 from studies.paper import attributes, clusters, embedding, inference, smoothness, traversal
-from studies.paper.attributes import Labelled
+from studies.paper.attributes import LabelledLatents
 from studies.paper.inference import Progress, as_bytes, decode
-from studies.paper.results import TRAIN, ModelResults, Options, PaperResults
+from studies.paper.results import TRAIN, ModelResults, PaperOptions, PaperResults
 from studies.paper.stored import Array, Arrays, Stored, file_digest
 from studies.paper.timing import Timing
 from studies.record.records import StudyRecord
 from studies.run.evaluators import ProgressBar
 
 SHOWN = 8
-"""Test images whose reconstructions are shown."""
+"""Number of test images whose reconstructions are shown."""
 
 FACES = 2
-"""Test faces to which attributes are added."""
+"""Number of test faces to which attributes are added."""
 
 BASES = 4
-"""Test faces over which a dimension's effect is averaged."""
+"""Number of test faces over which the effect of a dimension is averaged."""
 
 
 class Examination:
-    """Examines the two models of a finished study; what was found before is read.
+    """The examination of both models of a finished study. Stored results are not computed again.
 
     Args:
-        study: Both references are complete in it.
-        dataset: The images it was trained on.
+        study: A study in which both references are complete.
+        dataset: The images that it was trained on.
         config: Its training protocol.
-        device: Where models run.
+        device: The device that runs the models.
         progress_bar: Makes a progress bar from a label.
     """
 
@@ -60,9 +60,11 @@ class Examination:
         self._bar, self._lane = progress_bar, Lane(str(device))
         self._stored = Stored(study.folder / "paper")
 
-    def results(self, timings: tuple[Timing, ...], options: Options) -> PaperResults:
-        """Examine both models; `check_options` has passed the options."""
-        wanted = attributes.chosen(options.attributes, self.judged, self.dataset.attribute_names)
+    def results(self, timings: tuple[Timing, ...], options: PaperOptions) -> PaperResults:
+        """Examine both models with options that `check_options` has accepted."""
+        wanted = attributes.chosen_attributes(
+            options.attributes, self.judged, self.dataset.attribute_names
+        )
         images, test = self.dataset.images, self.dataset.test
         models = {
             name: _OneModel(self, name).results(options.dimensions, wanted)
@@ -84,12 +86,12 @@ class Examination:
 
     @cached_property
     def train(self) -> Array:
-        """The training images that attributes are learned from."""
+        """Indices of the training images that attributes are learned from."""
         return self.dataset.train[:TRAIN]
 
     @cached_property
     def judged(self) -> list[str]:
-        """Attributes with enough images on both sides."""
+        """Attributes with enough images with and without them."""
         return attributes.judgeable(self.dataset, self.train, self.dataset.test)
 
     @cached_property
@@ -104,11 +106,11 @@ class Examination:
 
     @cached_property
     def pairs(self) -> Array:
-        """Pairs of test images to walk between."""
+        """Pairs of test images to interpolate between."""
         return smoothness.pairs_of(len(self.dataset.test))
 
     def stored(self, name: str, source: Mapping[str, Any], make: Callable[[], Arrays]) -> Arrays:
-        """Return what is kept under a name, or make it in the lane and keep it."""
+        """Return the arrays stored under `name`, or make them in the lane and store them."""
 
         def made() -> Arrays:
             with self._lane.training():
@@ -117,15 +119,15 @@ class Examination:
         return self._stored.arrays(name, {"data": self.dataset.fingerprint, **source}, made)
 
     @contextmanager
-    def telling(self, label: str) -> Iterator[Progress]:
-        """Show a progress bar; at each step, let others measure."""
-        with self._bar(label) as progress:
+    def progress(self, label: str) -> Iterator[Progress]:
+        """Show a progress bar; at each step, wait while others measure."""
+        with self._bar(label) as show:
 
-            def told(done: int, total: int) -> None:
+            def report(done: int, total: int) -> None:
                 self._lane.enter()
-                progress(done, total)
+                show(done, total)
 
-            yield told
+            yield report
 
     def _pixels(self) -> Array:
         def make() -> Arrays:
@@ -141,7 +143,7 @@ class Examination:
 
 
 class _OneModel:
-    """One model of an examination; loaded when something is still to be found out."""
+    """One model of an examination; it is loaded only if a result is missing."""
 
     def __init__(self, parent: Examination, name: str) -> None:
         self._all, self._name = parent, name
@@ -149,15 +151,15 @@ class _OneModel:
         self._weights = parent.study.folder / "artefacts" / digest / WEIGHTS
         if not self._weights.is_file():
             raise UserError(
-                f"{self._weights}: missing, and needed to examine {name}; bring it back, or train "
-                "anew with another --name"
+                f"{self._weights}: missing, but needed to examine {name}; restore the file, or "
+                "train again with another --name"
             )
         self._batch = parent.config.batch_size
         self._id = {"weights": file_digest(self._weights)}
 
     @cached_property
     def model(self) -> VAE:
-        """The trained model on its device, as fast as it gets there."""
+        """The trained model on its device, in the memory format that is fastest there."""
         layout = memory_format(self._all.config, self._all.device)
         model = load_vae(self._weights)
         return model.to(self._all.device, memory_format=layout)  # type: ignore[call-overload,no-any-return]
@@ -173,7 +175,7 @@ class _OneModel:
             effect=effect,
             dimensions=shown,
             traversed=self._traversed(shown),
-            ways=self._kept("ways", {"pairs": len(self._all.pairs)}, self._walk),
+            interpolation=self._kept("ways", {"pairs": len(self._all.pairs)}, self._walk),
             scores=self._kept("clusters", self._judged, self._score) if labelled else {},
             manipulated={name: self._manipulated(name) for name in wanted},
         )
@@ -183,21 +185,21 @@ class _OneModel:
         return {"judged": self._all.judged}
 
     @cached_property
-    def _latents(self) -> Labelled:
+    def _latents(self) -> LabelledLatents:
         train = self._kept("train", {"count": len(self._all.train)}, self._encode)["mean"]
         test = self._test()["mean"]
-        return Labelled(train, self._all.train_labels, test, self._all.test_labels)
+        return LabelledLatents(train, self._all.train_labels, test, self._all.test_labels)
 
     def _kept(self, what: str, source: Mapping[str, Any], make: Callable[[], Arrays]) -> Arrays:
         return self._all.stored(f"{what}-{self._name}", {**self._id, **source}, make)
 
-    def _telling(self, what: str) -> Any:
-        return self._all.telling(f"{self._name}: {what}")
+    def _progress(self, what: str) -> Any:
+        return self._all.progress(f"{self._name}: {what}")
 
     def _test(self) -> Arrays:
         def make() -> Arrays:
             data, config = self._all.dataset, self._all.config
-            with self._telling("test images") as progress:
+            with self._progress("test images") as progress:
                 return inference.examine(self.model, data, data.test, config, progress)
 
         config = self._all.config.model_dump(
@@ -207,7 +209,7 @@ class _OneModel:
 
     def _encode(self) -> Arrays:
         data, config = self._all.dataset, self._all.config
-        with self._telling("training images") as progress:
+        with self._progress("training images") as progress:
             train = self._all.train
             return {"mean": inference.latent_means(self.model, data, train, config, progress)}
 
@@ -217,14 +219,14 @@ class _OneModel:
         return {"images": as_bytes(decode(self.model, inference.encode(self.model, images), SHOWN))}
 
     def _embed(self) -> Arrays:
-        with self._telling("t-SNE"):
+        with self._progress("t-SNE"):
             return embedding.embed(self._test()["mean"])
 
     def _effect(self) -> Array:
         def make() -> Arrays:
             bases = self._test()["mean"][:BASES]
-            with self._telling("latent dimensions") as progress:
-                return traversal.effects(self.model, bases, self._batch, progress)
+            with self._progress("latent dimensions") as progress:
+                return traversal.dimension_effects(self.model, bases, self._batch, progress)
 
         return self._kept("effects", {"bases": BASES}, make)["effect"]
 
@@ -239,19 +241,19 @@ class _OneModel:
         data, pairs = self._all.dataset, self._all.pairs
         photos = np.asarray(data.images[data.test[pairs]])
         window, means = self._all.config.ssim, self._test()["mean"]
-        with self._telling("ways between faces") as progress:
+        with self._progress("interpolations") as progress:
             return smoothness.interpolate(
                 self.model, means, pairs, photos, window, self._batch, progress
             )
 
     def _score(self) -> Arrays:
-        with self._telling("clusters"):
+        with self._progress("clusters"):
             return clusters.cluster_scores(self._latents)
 
     def _manipulated(self, name: str) -> Arrays:
         def make() -> Arrays:
             column = self._all.judged.index(name)
-            with self._telling(name) as progress:
+            with self._progress(name) as progress:
                 return attributes.manipulate(
                     self.model, self._latents, column, FACES, self._batch, progress
                 )

@@ -1,4 +1,4 @@
-"""What the trained models say about images: latents, and the loss image by image."""
+"""Run trained models: latents and reconstructions of images, and the loss of each image."""
 
 from __future__ import annotations
 
@@ -29,14 +29,13 @@ def examine(
     config: TrainingConfig,
     progress: Progress,
 ) -> Arrays:
-    """Return latents `mean`, `log_variance` `(n, latent)` and each of `QUALITY` `(n,)`.
+    """Return latents `mean` and `log_variance`, `(n, latent)`, and each of `QUALITY`, `(n,)`.
 
-    The latent is sampled as in validation, so that the means of the losses are what the paper's
-    curves show.
+    The latent is sampled as in validation, so that the mean losses compare with the paper's curves.
     """
     noise, device = generator_for(config.seed, 0), device_of(model)
     found: dict[str, list[Array]] = {name: [] for name in ("mean", "log_variance", *QUALITY)}
-    for part in _told(batches_of(indices, config.batch_size), progress):
+    for part in _reporting(batches_of(indices, config.batch_size), progress):
         images = load_images(dataset, part, config, device)
         eps = torch.randn(len(images), model.architecture.latent_size, generator=noise).to(device)
         with torch.inference_mode():
@@ -58,13 +57,13 @@ def latent_means(
 ) -> Array:
     """Return the latent mean of each image, float32 `(n, latent)`."""
     means = []
-    for part in _told(batches_of(indices, config.batch_size), progress):
+    for part in _reporting(batches_of(indices, config.batch_size), progress):
         means.append(encode(model, load_images(dataset, part, config, device_of(model))))
     return np.concatenate(means)
 
 
 def encode(model: VAE, images: Tensor) -> Array:
-    """Return the latent means of images `(n, channels, height, width)` in [0, 1]."""
+    """Return the latent means `(n, latent)` of images `(n, channels, height, width)` in [0, 1]."""
     with torch.inference_mode():
         return np.asarray(model.encode(images)[0].float().cpu().numpy())
 
@@ -74,19 +73,19 @@ def decode(model: VAE, latents: Array, batch_size: int, progress: Progress | Non
     parts = [latents[i : i + batch_size] for i in range(0, len(latents), batch_size)]
     images = []
     with torch.inference_mode():
-        for part in _told(parts, progress):
+        for part in _reporting(parts, progress):
             rebuilt = model.decode(torch.from_numpy(np.float32(part)).to(device_of(model)))
             images.append(rebuilt.float().cpu().contiguous().numpy())
     return np.concatenate(images)
 
 
 def as_bytes(images: Array) -> Array:
-    """Turn images in [0, 1] into uint8, to be shown or stored."""
+    """Return images in [0, 1] as uint8."""
     return np.asarray((np.clip(images, 0, 1) * 255).round(), dtype=np.uint8)
 
 
 def device_of(model: VAE) -> torch.device:
-    """Return where a model is."""
+    """Return the device of a model."""
     return next(model.parameters()).device
 
 
@@ -109,7 +108,7 @@ def _losses(
     return np.asarray(torch.stack(rows).cpu().numpy())
 
 
-def _told(parts: list[Array], progress: Progress | None) -> Iterator[Array]:
+def _reporting(parts: list[Array], progress: Progress | None) -> Iterator[Array]:
     for done, part in enumerate(parts):
         if progress:
             progress(done, len(parts))

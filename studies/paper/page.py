@@ -1,4 +1,4 @@
-"""The paper's page: one HTML file that opens anywhere, offline, and its figures as PNG."""
+"""The paper's page: one HTML file that opens without a network, and its figures as PNG."""
 
 from __future__ import annotations
 
@@ -11,15 +11,29 @@ import yaml
 
 from studies.pages.page import embedded, render, safe_json, write_page
 from studies.paper import strips
-from studies.paper.attributes import FAVOURITES, STRENGTHS
-from studies.paper.claims import Claim, Compared, claims, clustering, quality, smoothness
+from studies.paper.attributes import DEFAULT_ATTRIBUTES, STRENGTHS
+from studies.paper.claims import (
+    Claim,
+    Compared,
+    claims,
+    compare_clusters,
+    compare_quality,
+    compare_smoothness,
+)
 from studies.paper.clusters import accuracies
-from studies.paper.curves import curve_figure, curve_table
-from studies.paper.embedding import embedding_figure, marks
+from studies.paper.curves import paper_curve_figure, paper_curve_table
+from studies.paper.embedding import attribute_letters, embedding_figure
 from studies.paper.results import PaperResults
 from studies.paper.smoothness import MEASURES
 from studies.paper.table import table_1
-from studies.paper.words import facts, headline, notes, published_final, tally, tiles
+from studies.paper.words import (
+    paper_facts,
+    paper_headline,
+    paper_notes,
+    paper_tiles,
+    published_final,
+    tally,
+)
 
 if TYPE_CHECKING:
     from studies.pages.page import Panel
@@ -37,17 +51,17 @@ def write_paper(results: PaperResults, path: Path | None = None) -> Path:
     """Write the page and return its path, `<study>/paper.html` by default.
 
     Raises:
-        UserError: it cannot be written.
+        UserError: the page cannot be written.
     """
     found = claims(results)
-    figures = {panel.key: embedded(panel) for panel in panels(results)}
+    figures = {panel.key: embedded(panel) for panel in paper_panels(results)}
     context = {
         "study": results.study,
-        "headline": headline(found),
+        "headline": paper_headline(found),
         "tally": tally(found),
-        "notes": notes(results),
-        "tiles": tiles(results, found),
-        "facts": facts(results),
+        "notes": paper_notes(results),
+        "tiles": paper_tiles(results, found),
+        "facts": paper_facts(results),
         "claims": [_claim_row(one) for one in found],
         "table": table_1(_architectures(results), results.timings),
         "timings": results.timings,
@@ -56,17 +70,17 @@ def write_paper(results: PaperResults, path: Path | None = None) -> Path:
         "colours": safe_json(json.dumps(colours(results))),
         "first_colour": first_colour(results),
         "colour_names": list(colours(results)),
-        "quality": [_quality_row(one) for one in quality(results)],
-        "smoothness": [_smoothness_row(one) for one in smoothness(results)],
-        "votes": clustering(results),
+        "quality": [_quality_row(one) for one in compare_quality(results)],
+        "smoothness": [_smoothness_row(one) for one in compare_smoothness(results)],
+        "votes": compare_clusters(results),
         "clusters": cluster_rows(results),
-        "samples": strips.samples(results),
-        "reconstructions": strips.reconstructions(results),
+        "samples": strips.sample_sheet(results),
+        "reconstructions": strips.reconstruction_sheet(results),
         "traversals": strips.traversal_sheets(results),
         "attributes": strips.attribute_sheets(results),
         "shares": share_rows(results),
         "strengths": [f"{s:+g}" if s else "0" for s in STRENGTHS],
-        "ways": strips.ways_sheet(results),
+        "interpolations": strips.interpolation_sheet(results),
         "published_final": published_final(),
         "config": yaml.safe_dump(dict(results.study.config), sort_keys=False),
         "environment": json.dumps(dict(results.study.environment), indent=1),
@@ -74,26 +88,32 @@ def write_paper(results: PaperResults, path: Path | None = None) -> Path:
     return write_page(path or results.study.folder / "paper.html", render("paper.html", context))
 
 
-def write_pngs(results: PaperResults) -> list[Path]:
+def write_paper_pngs(results: PaperResults) -> list[Path]:
     """Write every figure and sheet of images as PNG beside the page; return the paths.
 
     Raises:
-        UserError: no browser was found to draw with, or the folder cannot be written.
+        UserError: no browser was found for drawing, or the folder cannot be written.
     """
     from studies.pages.pngs import draw_panels
 
     folder = results.study.folder / "paper-figures"
-    sheets = [strips.samples(results), strips.reconstructions(results), strips.ways_sheet(results)]
+    sheets = [
+        strips.sample_sheet(results),
+        strips.reconstruction_sheet(results),
+        strips.interpolation_sheet(results),
+    ]
     sheets += strips.traversal_sheets(results) + strips.attribute_sheets(results)
     written = strips.write_sheets(sheets, folder)
-    return written + draw_panels(panels(results), folder)
+    return written + draw_panels(paper_panels(results), folder)
 
 
-def panels(results: PaperResults) -> list[Panel]:
-    """Return the drawn figures: loss curves, then a t-SNE of each model."""
+def paper_panels(results: PaperResults) -> list[Panel]:
+    """Return the figures: the loss curves, then the t-SNE of each model."""
     from studies.pages.page import Panel
 
-    curves = curve_figure(curve_table(results.study), results.study.environment["device_name"])
+    curves = paper_curve_figure(
+        paper_curve_table(results.study), results.study.environment["device_name"]
+    )
     first = first_colour(results)
     shown = colours(results)[first] if first else None
     clouds = [
@@ -106,19 +126,19 @@ def panels(results: PaperResults) -> list[Panel]:
 
 
 def colours(results: PaperResults) -> dict[str, str]:
-    """Return for each attribute which test images have it, as `embedding.marks`."""
+    """Return for each attribute which test images have it, in the form of `attribute_letters`."""
     columns = zip(results.judged, results.labels.T, strict=True)
-    return {name: marks(labels) for name, labels in columns}
+    return {name: attribute_letters(labels) for name, labels in columns}
 
 
 def first_colour(results: PaperResults) -> str | None:
-    """Return the attribute shown first: one asked for, a favourite, or any."""
-    wanted = [*results.options.attributes, "Male", *FAVOURITES, *results.judged]
+    """Return the attribute shown first: a requested one, a default one, or any."""
+    wanted = [*results.options.attributes, "Male", *DEFAULT_ATTRIBUTES, *results.judged]
     return next((name for name in wanted if name in results.judged), None)
 
 
 def cluster_rows(results: PaperResults) -> list[dict[str, Any]]:
-    """Return by attribute how common it is, how well neighbours tell it, and the silhouettes."""
+    """Return each attribute's share of images, accuracies of neighbours and silhouettes."""
     if not results.judged:
         return []
     votes = {
@@ -138,7 +158,7 @@ def cluster_rows(results: PaperResults) -> list[dict[str, Any]]:
 
 
 def share_rows(results: PaperResults) -> list[dict[str, Any]]:
-    """Return by attribute and model how often the probe sees the attribute, by strength."""
+    """Return for each attribute and model how often the probe finds the attribute, by strength."""
     return [
         {
             "attribute": attribute.replace("_", " "),
@@ -185,6 +205,6 @@ def _compared_row(one: Compared, title: str, meaning: str) -> dict[str, str]:
 
 
 def _mean_and_deviation(values: tuple[float, float], digits: int) -> str:
-    """A dash where nothing could be measured, as between faces that are all alike."""
+    """Return `mean ± deviation`, or a dash if nothing was measured, as between equal faces."""
     mean, deviation = values
     return f"{mean:.{digits}f} ± {deviation:.{digits}f}" if math.isfinite(mean) else "-"

@@ -1,4 +1,4 @@
-"""The one command's work: train both models, measure them, examine them."""
+"""The work of `nas paper`: train both models, measure them, examine them."""
 
 from __future__ import annotations
 
@@ -22,37 +22,43 @@ from studies.launch import run_study
 from studies.paper.estimate import Work, in_words, measure_pace, memory_bytes
 from studies.paper.examination import Examination
 from studies.paper.results import (
-    Options,
+    PaperOptions,
     PaperResults,
     check_options,
     require_both,
 )
-from studies.paper.timing import BATCHES, Timing, config_for, timing
+from studies.paper.timing import BATCHES, Timing, config_for, load_or_measure
 from studies.record.records import StudyRecord
 from studies.run.display import Display
 from studies.run.evaluators import ProgressBar, cores
 
 _DEFAULT_COUNT = 20_000
 _TIMED_PASSES = 80
-"""Passes of each model at batch 32 that measuring both protocols takes, about."""
+"""Approximate number of passes at batch 32 in which both protocols measure one model."""
 
 
 @dataclass(frozen=True)
 class Job:
-    """One run of the whole: a study without a search, and where it lives."""
+    """One run of `nas paper`.
+
+    Attributes:
+        config: A study without a search.
+        root: Folder of the studies.
+        options: Options of the page.
+    """
 
     config: StudyConfig
     root: Path
-    options: Options
+    options: PaperOptions
 
     @property
     def device(self) -> torch.device:
-        """Where models are trained and timed."""
+        """The device on which models are trained and timed."""
         return select_device(self.config.device)
 
     @property
     def thread_count(self) -> int:
-        """Threads that train and examine."""
+        """Number of threads for training and examining."""
         return self.config.threads or cores()
 
     @property
@@ -63,10 +69,10 @@ class Job:
 
 
 def redraw(job: Job, display: Display, progress_bar: ProgressBar) -> PaperResults:
-    """Do what is not done yet, and return all results.
+    """Do the remaining work and return all results.
 
     Raises:
-        UserError, ProfilingError: it cannot be done as asked.
+        UserError, ProfilingError: the work cannot be done as requested.
     """
     dataset = _images(job, progress_bar)
     check_options(job.options, dataset, job.architectures)
@@ -79,7 +85,7 @@ def redraw(job: Job, display: Display, progress_bar: ProgressBar) -> PaperResult
 
 
 def estimate(job: Job) -> str | None:
-    """Say how long the rest will take, from a few batches of both models; None if it is done."""
+    """Estimate the time of the remaining work from a few batches; None if both are trained."""
     left = {name: _left(job, one) for name, one in job.architectures.items()}
     if not any(work.epochs for work in left.values()):
         return None
@@ -103,7 +109,7 @@ def _left(job: Job, architecture: Architecture) -> Work:
 
 
 def _epochs(checkpoint: Path) -> int:
-    """Return how many epochs a checkpoint has behind it; 0 if there is none."""
+    """Return the number of epochs in a checkpoint; 0 if there is none."""
     try:
         return len(json.loads(read_tensors(checkpoint)[1].get("history", "[]")))
     except UserError:
@@ -120,4 +126,4 @@ def _timing(job: Job, study: StudyRecord, batch: int, progress_bar: ProgressBar)
     path = study.folder / "paper" / f"latency-{batch}.json"
     with progress_bar(f"measuring batch {batch}") as progress:
         config = config_for(job.config.latency, batch)
-        return timing(job.architectures, config, job.device, path, progress)
+        return load_or_measure(job.architectures, config, job.device, path, progress)

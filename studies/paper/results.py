@@ -1,4 +1,4 @@
-"""What was found out about both models: all that the page shows."""
+"""Results of both models: all data of the page."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ from studies.paper.timing import Timing
 from studies.record.records import StudyRecord
 
 TRAIN = 3000
-"""Training images, at most, that attributes are learned from: as many as the paper's test set."""
+"""Maximum number of training images to learn attributes from: the size of the paper's test set."""
 
 
 @dataclass(frozen=True)
-class Options:
-    """What a reader may ask for: latent dimensions to traverse, attributes to manipulate."""
+class PaperOptions:
+    """Options of the page: latent dimensions to traverse, attributes to manipulate."""
 
     dimensions: tuple[int, ...] = (traversal.DIMENSION,)
     attributes: tuple[str, ...] = ()
@@ -27,7 +27,19 @@ class Options:
 
 @dataclass(frozen=True)
 class ModelResults:
-    """One trained model. See the functions that make each of these."""
+    """Results of one trained model; the functions named here describe the arrays.
+
+    Attributes:
+        test: Latents and losses of the test images (`inference.examine`).
+        rebuilt: Reconstructions of `PaperResults.photos`, uint8.
+        places: Test images in two dimensions (`embedding.embed`).
+        effect: Effect of each latent dimension (`traversal.dimension_effects`).
+        dimensions: Latent dimensions that are traversed.
+        traversed: Their images (`traversal.traversals`).
+        interpolation: Smoothness between pairs (`smoothness.interpolate`).
+        scores: Cluster scores (`clusters.cluster_scores`); empty without attributes.
+        manipulated: Faces with each attribute added (`attributes.manipulate`).
+    """
 
     test: Arrays
     rebuilt: Array
@@ -35,26 +47,26 @@ class ModelResults:
     effect: Array
     dimensions: tuple[int, ...]
     traversed: Array
-    ways: Arrays
+    interpolation: Arrays
     scores: Arrays
     manipulated: Mapping[str, Arrays]
 
 
 @dataclass(frozen=True)
 class PaperResults:
-    """Both models and what they were examined on.
+    """Results of both models and the data that they were examined on.
 
     Attributes:
         study: The study that trained them.
-        timings: Inference times, by batch size.
-        models: By name.
-        samples: Images uint8 `(n, channels, height, width)`.
+        timings: Inference times, one entry for each batch size.
+        models: Results of each model by name.
+        samples: Training images, uint8 `(n, channels, height, width)`.
         photos: The test images whose reconstructions are shown.
-        judged: Attributes that scores are about, columns of `labels`.
-        labels: Of the test set, bool `(test, judged)`.
-        pixels: What the neighbours in pixels say, as `labels`.
-        pair_photos: The two photos of the ways that are shown.
-        options: What was asked for.
+        judged: Attributes with scores; the columns of `labels`.
+        labels: Labels of the test set, bool `(test, judged)`.
+        pixels: Labels predicted by nearest neighbours in pixels, as `labels`.
+        pair_photos: The two photos of each interpolation shown.
+        options: The requested options.
     """
 
     study: StudyRecord
@@ -66,14 +78,14 @@ class PaperResults:
     labels: Array
     pixels: Array
     pair_photos: Array
-    options: Options = field(default_factory=Options)
+    options: PaperOptions = field(default_factory=PaperOptions)
 
 
 def require_both(study: StudyRecord) -> None:
-    """Refuse to go on where a model could not be trained.
+    """Check that both models were trained.
 
     Raises:
-        UserError: with the reason.
+        UserError: a model was not trained; the message gives the reason.
     """
     for trial in study.trials:
         if trial.reference and trial.state != "complete":
@@ -84,14 +96,14 @@ def require_both(study: StudyRecord) -> None:
 
 
 def check_options(
-    options: Options, dataset: ImageDataset, architectures: Mapping[str, Architecture]
+    options: PaperOptions, dataset: ImageDataset, architectures: Mapping[str, Architecture]
 ) -> None:
-    """Refuse what cannot be shown, before hours are spent.
+    """Check the options before hours of training.
 
     Raises:
-        UserError: an attribute or a dimension does not exist.
+        UserError: an attribute or a dimension does not exist, or an attribute has too few images.
     """
     smallest = min(one.latent_size for one in architectures.values())
     traversal.require_dimensions(options.dimensions, smallest)
     judged = attributes.judgeable(dataset, dataset.train[:TRAIN], dataset.test)
-    attributes.chosen(options.attributes, judged, dataset.attribute_names)
+    attributes.chosen_attributes(options.attributes, judged, dataset.attribute_names)

@@ -1,4 +1,4 @@
-"""Results that took long, kept beside the study with what they were made from."""
+"""Stored results of long computations, each with the settings that it depends on."""
 
 from __future__ import annotations
 
@@ -20,22 +20,22 @@ Array = npt.NDArray[Any]
 Arrays = dict[str, Array]
 
 _FORMAT = 1
-"""Raise it when the same settings come to mean other results."""
+"""Increase it when the same settings give other results."""
 
 
 @dataclass(frozen=True)
 class Stored:
-    """A folder of named results. One that was made from something else is made again."""
+    """A folder of named results. A result whose settings changed is computed again."""
 
     folder: Path
 
     def arrays(self, name: str, source: Mapping[str, Any], make: Callable[[], Arrays]) -> Arrays:
-        """Return what is kept under `name`, or make and keep it.
+        """Return the result stored under `name`, or compute and store it.
 
         Args:
-            name: Of the file.
-            source: All that the result depends on, plain JSON types.
-            make: Makes the result.
+            name: Name of the file, without the suffix.
+            source: All settings that the result depends on, as plain JSON types.
+            make: Computes the result.
         """
         path, key = self.folder / f"{name}.safetensors", _key(source)
         found = _read(path, key)
@@ -48,7 +48,7 @@ class Stored:
 
 
 def file_digest(path: Path) -> str:
-    """Return 16 hexadecimal digits that name a file's content."""
+    """Return the first 16 hexadecimal digits of the SHA-256 of a file."""
     return hashlib.sha256(path.read_bytes()).hexdigest()[:16]
 
 

@@ -1,4 +1,4 @@
-"""The page's pictures: rows of images with a label."""
+"""The page's pictures: sheets of labelled rows of images."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from studies.report.pictures import data_uri, side_by_side
 
 @dataclass(frozen=True)
 class Strip:
-    """A row of images uint8 `(n, channels, height, width)` with what it shows."""
+    """A labelled row of images, uint8 `(n, channels, height, width)`."""
 
     label: str
     images: Array
@@ -32,7 +32,7 @@ class Strip:
 
 @dataclass(frozen=True)
 class Sheet:
-    """Rows that belong together, with titles above the columns; `key` is a file name."""
+    """A group of rows with titles above the columns; `key` is its file name without suffix."""
 
     key: str
     title: str
@@ -41,44 +41,47 @@ class Sheet:
     caption: str = ""
 
 
-def samples(results: PaperResults) -> Sheet:
-    """Return training images, two rows of them."""
+def sample_sheet(results: PaperResults) -> Sheet:
+    """Return two rows of training images."""
     half = len(results.samples) // 2
     rows = [Strip("", part) for part in (results.samples[:half], results.samples[half:])]
     return Sheet("samples", "Training images", [row for row in rows if len(row.images)])
 
 
-def reconstructions(results: PaperResults) -> Sheet:
-    """Return test images over both models' reconstructions of them."""
+def reconstruction_sheet(results: PaperResults) -> Sheet:
+    """Return test images and below them their reconstructions by both models."""
     rows = [Strip("test images", results.photos)]
     for name, one in results.models.items():
         loss, similarity = (float(np.mean(one.test[key])) for key in ("total", "ssim"))
         rows.append(Strip(name, one.rebuilt, f"test loss {loss:.4f}, SSIM {similarity:.3f}"))
     caption = (
-        "Each is decoded from its latent mean: no sampling. The numbers are over the test set."
+        "Each image is decoded from its latent mean, without sampling. The numbers are means "
+        "over the test set."
     )
     return Sheet("reconstructions", "Side by side", rows, caption=caption)
 
 
 def traversal_sheets(results: PaperResults) -> list[Sheet]:
-    """Return one sheet per model: a row for each dimension."""
+    """Return one sheet for each model, with a row for each dimension."""
     return [_traversals(name, one) for name, one in results.models.items()]
 
 
 def attribute_sheets(results: PaperResults) -> list[Sheet]:
-    """Return one sheet per attribute: for each face a row of each model."""
+    """Return one sheet for each attribute, with a row for each face and model."""
     first = next(iter(results.models.values()))
     return [_attribute(results, name) for name in first.manipulated]
 
 
-def ways_sheet(results: PaperResults) -> Sheet:
-    """Return ways between test images, a row of each model for each pair."""
+def interpolation_sheet(results: PaperResults) -> Sheet:
+    """Return interpolations between test images, a row for each pair and model."""
     rows = []
     for index, photos in enumerate(results.pair_photos):
         for name, one in results.models.items():
-            images = np.concatenate([photos[:1], one.ways["images"][index], photos[1:]])
-            variation = one.ways["step_variation"][index]
-            detail = f"step variation {variation:.2f}" if np.isfinite(variation) else "all alike"
+            images = np.concatenate([photos[:1], one.interpolation["images"][index], photos[1:]])
+            variation = one.interpolation["step_variation"][index]
+            detail = (
+                f"step variation {variation:.2f}" if np.isfinite(variation) else "all images equal"
+            )
             rows.append(Strip(name, images, detail))
     count = len(rows[0].images) - 2 if rows else 0
     shares = [f"{100 * share:.0f} %" for share in np.linspace(0, 1, count)] if count else []
@@ -86,7 +89,7 @@ def ways_sheet(results: PaperResults) -> Sheet:
 
 
 def write_sheets(sheets: Sequence[Sheet], folder: Path) -> list[Path]:
-    """Write each sheet as one PNG without labels, rows below one another; return the paths.
+    """Write each sheet as one PNG of its rows, without labels; return the paths.
 
     Raises:
         UserError: the folder cannot be written.

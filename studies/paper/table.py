@@ -1,4 +1,4 @@
-"""Table 1: what the two models cost, here and as published."""
+"""Table 1: the costs of both models, here and as published."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ PUBLISHED_SIZE = 144
 
 
 @dataclass(frozen=True)
-class Row:
-    """One line: each model, their relation, and the same as published (a dash: never told)."""
+class CostRow:
+    """One row: the value of each model, their relation, and the published values (dash: none)."""
 
     what: str
     original: str
@@ -28,8 +28,8 @@ class Row:
     contended: bool = False
 
 
-def table_1(architectures: Mapping[str, Architecture], timings: Sequence[Timing]) -> list[Row]:
-    """Return the rows: exact counts, then times by both protocols at each batch size."""
+def table_1(architectures: Mapping[str, Architecture], timings: Sequence[Timing]) -> list[CostRow]:
+    """Return the rows of table 1: exact counts, then times by both protocols at each batch size."""
     costs = {name: static_costs(one) for name, one in architectures.items()}
     size = architectures["original"].image_size
     return [
@@ -40,15 +40,15 @@ def table_1(architectures: Mapping[str, Architecture], timings: Sequence[Timing]
 
 @cache
 def reduction(name: str, size: int = PUBLISHED_SIZE) -> float:
-    """Return by which share `modified` has less of a counted cost than `original`: exact.
+    """Return the exact relative reduction of a counted cost from `original` to `modified`.
 
-    Below zero it has more.
+    It is negative if `modified` costs more.
     """
     first, second = (static_costs(one.resized(size))[name] for one in REFERENCES.values())
     return 1 - second / first
 
 
-def _counts(costs: Mapping[str, Mapping[str, float]], size: int) -> list[Row]:
+def _counts(costs: Mapping[str, Mapping[str, float]], size: int) -> list[CostRow]:
     original, modified = PUBLISHED["original"], PUBLISHED["modified"]
     params = (original.params, modified.params)
     at = f" at {size} px"
@@ -59,24 +59,24 @@ def _counts(costs: Mapping[str, Mapping[str, float]], size: int) -> list[Row]:
         ("flops", "FLOPs, one image", None),
     ):
         values = [costs[model][name] for model in ("original", "modified")]
-        told = ("-", "-", "-")
+        shown = ("-", "-", "-")
         if published:
-            told = (f"{published[0]:,}", f"{published[1]:,}", _change(*published))
+            shown = (f"{published[0]:,}", f"{published[1]:,}", _change(*published))
         first, second = (f"{int(value):,}" for value in values)
-        rows.append(Row(title + at, first, second, _change(*values), told))
+        rows.append(CostRow(title + at, first, second, _change(*values), shown))
     return rows
 
 
-def _ours(timing: Timing) -> Row:
+def _ours(timing: Timing) -> CostRow:
     middle, low, high = timing.slower
     details = [
         (
             f"{timing.interval_ms[name][0]:.4g} to {timing.interval_ms[name][1]:.4g}",
-            f"quartiles {100 * timing.spread[name]:.0f} % apart",
+            f"interquartile range {100 * timing.spread[name]:.0f} %",
         )
         for name in ("original", "modified")
     ]
-    return Row(
+    return CostRow(
         f"Batch {timing.batch}, our protocol",
         f"{timing.median_ms['original']:.4g} ms",
         f"{timing.median_ms['modified']:.4g} ms",
@@ -86,10 +86,10 @@ def _ours(timing: Timing) -> Row:
     )
 
 
-def _papers(timing: Timing) -> Row:
+def _papers(timing: Timing) -> CostRow:
     means = [timing.papers_ms[name] for name in ("original", "modified")]
     ratio = means[1][0] / means[0][0]
-    return Row(
+    return CostRow(
         f"Batch {timing.batch}, the paper's protocol",
         _mean_and_deviation(*means[0]),
         _mean_and_deviation(*means[1]),
@@ -105,7 +105,7 @@ def _published_times(batch: int) -> tuple[str, str, str]:
         for one in (PUBLISHED["original"], PUBLISHED["modified"])
     ]
     ratio = times[1][0] / times[0][0]
-    # To two digits, as printed there.
+    # With two digits, as printed in the paper.
     first, second = (f"{mean:.2f} ± {deviation:.2f} ms" for mean, deviation in times)
     return first, second, f"{ratio:.1f}x slower"
 

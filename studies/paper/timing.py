@@ -1,4 +1,4 @@
-"""The two models' inference times: by our protocol, and by the paper's own."""
+"""Inference times of both models, by our protocol and by the paper's protocol."""
 
 from __future__ import annotations
 
@@ -23,24 +23,27 @@ from search_spaces.architecture import Architecture
 BATCHES = (1, 32)
 
 PAPERS_RUNS = {1: (1, 100), 32: (0, 5)}
-"""Warm-ups and runs of the paper's notebook, by batch size."""
+"""Numbers of warm-ups and runs in the paper's notebook, by batch size."""
 
 _LARGE_BATCH = 20
-"""How many times as long a batch above 1 may take, where a single pass can last ten seconds."""
+"""Factor of the time limit at batches above 1, where one pass can take ten seconds."""
 
 
 class Timing(BaseModel):
-    """One batch size. Times are ms of a full forward pass of the batch; by model where mappings.
+    """Times at one batch size: ms of a full forward pass of the batch. Mappings are by model.
 
     Attributes:
-        median_ms: Of the rounds that count.
+        batch: Batch size.
+        threads: Number of CPU threads.
+        rounds: Number of measured rounds.
+        median_ms: Median of the rounds that count.
         interval_ms: 95 % interval of the median.
         spread: Interquartile range over the median.
         slower: `modified` over `original`, paired by round: median, low, high of the 95 % interval.
-        contention: Signs that something else disturbed it; none means that it was quiet.
+        contention: Signs of disturbance by other work; empty for a quiet machine.
         papers_ms: Mean and population standard deviation by the paper's protocol.
-        device_name: Where all this was measured.
-        source: What was measured, to know it again.
+        device_name: Device of the measurement.
+        source: Models and settings; a measurement with another `source` is repeated.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -58,16 +61,16 @@ class Timing(BaseModel):
     source: str
 
 
-def timing(
+def load_or_measure(
     architectures: Mapping[str, Architecture],
     latency: LatencyConfig,
     device: torch.device,
     path: Path,
     progress: Callable[[int, int], None],
 ) -> Timing:
-    """Return what is kept at `path`, or measure `original` and `modified` and keep it.
+    """Return the measurement stored at `path`, or measure both models and store the result.
 
-    A measurement that was disturbed is kept too: remove the file to measure again.
+    A contended measurement is stored too: remove the file to measure again.
     """
     source = " ".join(
         [
@@ -86,7 +89,7 @@ def timing(
 
 
 def config_for(latency: LatencyConfig, batch: int) -> LatencyConfig:
-    """Return how a batch size is measured: large batches get longer, and fewer attempts."""
+    """Return the configuration of a batch size: large batches get more time, fewer attempts."""
     if batch == 1:
         return latency.model_copy(update={"batch": 1})
     longer = {"max_s": _LARGE_BATCH * latency.max_s, "attempts": min(latency.attempts, 2)}
@@ -131,13 +134,13 @@ def _summary(
 
 
 class _AsThePaperDid:
-    """Times one model after the other, as the paper's notebook does; lives in a fresh process."""
+    """Times one model after the other, as in the paper's notebook; runs in a fresh process."""
 
     def __init__(self, thread_count: int, device: str) -> None:
         self._threads, self._device, self._lane = thread_count, torch.device(device), Lane(device)
 
     def run(self, architectures: Mapping[str, Architecture], batch: int) -> dict[str, list[float]]:
-        """Return each model's times in ms."""
+        """Return the times of each model in ms."""
         return {name: self._times(described, batch) for name, described in architectures.items()}
 
     def _times(self, architecture: Architecture, batch: int) -> list[float]:

@@ -1,4 +1,4 @@
-"""What the page says in sentences, all of it from the numbers."""
+"""The sentences and key figures of the page, made from the results."""
 
 from __future__ import annotations
 
@@ -20,33 +20,33 @@ _SHORT: dict[str, tuple[str, str]] = {
     "smoothness": ("has the smoother latent space", "has the rougher latent space"),
     "clusters": ("clusters faces better by attribute", "clusters faces worse by attribute"),
 }
-"""What a claim's verdict means in half a sentence: where it holds, and where the opposite does."""
+"""Part of a sentence for each claim: if it holds, and if the opposite holds."""
 
 PAPER_IMAGES, PAPER_EPOCHS = 20_000, 10
 
 
-def headline(claims: Sequence[Claim]) -> str:
-    """Say what was found in one sentence, undecided points apart."""
-    told = [_SHORT[one.key][one.verdict != "holds"] for one in claims if one.verdict != "undecided"]
-    told = _together([*dict.fromkeys(told)])
+def paper_headline(claims: Sequence[Claim]) -> str:
+    """Return one sentence on the decided claims, then the undecided ones."""
+    decided = [one for one in claims if one.verdict != "undecided"]
+    results = _together([*dict.fromkeys(_SHORT[c.key][c.verdict != "holds"] for c in decided)])
     open_points = [_SHORT[one.key][0] for one in claims if one.verdict == "undecided"]
-    text = f"Here `modified` {listed(told)}" if told else "Nothing could be told apart"
+    text = f"Here `modified` {listed(results)}" if results else "No claim is decided"
     if open_points:
         text += f"; whether it {listed(open_points, 'or')} is undecided"
     return f"{text}."
 
 
-def _together(told: list[str]) -> list[str]:
-    """Join the two batch sizes where the same is said of both."""
-    batches = [one for one in told if one.endswith(("at batch 1", "at batch 32"))]
+def _together(results: list[str]) -> list[str]:
+    """Join the results of the two batch sizes if they are the same."""
+    batches = [one for one in results if one.endswith(("at batch 1", "at batch 32"))]
     if len(batches) < 2 or len({one.split(" at ")[0] for one in batches}) > 1:
-        return told
+        return results
     joined = f"{batches[0]} and 32"
-    return [joined if one == batches[0] else one for one in told if one != batches[1]]
+    return [joined if one == batches[0] else one for one in results if one != batches[1]]
 
 
 def tally(claims: Sequence[Claim]) -> str:
-    """Count the verdicts: `4 of 6 statements hold, 1 does not, 1 is undecided`."""
+    """Return the counts of verdicts: `4 of 6 statements hold, 1 does not, 1 is undecided`."""
     counts = {v: sum(one.verdict == v for one in claims) for v in ("holds", "does not hold")}
     hold, fail = counts.values()
     undecided = len(claims) - hold - fail
@@ -59,13 +59,13 @@ def tally(claims: Sequence[Claim]) -> str:
 
 
 def caveats(config: Mapping[str, Any], images: int, size: int, epochs: int) -> list[str]:
-    """Say in what the run falls short of the paper's protocol; an empty list if in nothing.
+    """List how the run differs from the paper's protocol; empty if it does not.
 
     Args:
-        config: The study's.
-        images: Used, all parts together.
-        size: Side of the images in pixels.
-        epochs: At most.
+        config: Configuration of the study.
+        images: Number of images of all parts.
+        size: Width and height of the images in pixels.
+        epochs: Maximum number of epochs.
     """
     found = []
     if config["data"]["kind"] != "celeba":
@@ -84,30 +84,28 @@ def caveats(config: Mapping[str, Any], images: int, size: int, epochs: int) -> l
     return found
 
 
-def notes(results: PaperResults) -> list[str]:
-    """Return the warnings at the top of the page."""
+def paper_notes(results: PaperResults) -> list[str]:
+    """Return the notes at the top of the page."""
     study = results.study
     counts = study.environment["images"]
     images = sum(counts[part] for part in ("train", "validation", "test"))
     short = caveats(study.config, images, study.image_size, study.config["training"]["epochs"])
-    said = []
+    texts = []
     if short:
-        said.append(
-            f"Not the paper's budget: {listed(short)}. Losses and latents do not compare with the "
-            "published ones; the two models still compare with each other."
+        texts.append(
+            f"This is not the paper's protocol: {listed(short)}. Losses and latents cannot be "
+            "compared with the published ones; the two models can be compared with each other."
         )
     busy = [timing for timing in results.timings if timing.contention]
     if busy:
         signs = "; ".join(f"batch {one.batch}: {', '.join(one.contention)}" for one in busy)
-        said.append(f"Timed on a busy machine, which may bias the ratio ({signs}).")
-    said.append(
-        "One training run of each model: the intervals are over test images, not over seeds."
-    )
-    return said
+        texts.append(f"The machine was busy during timing, which may bias the ratio ({signs}).")
+    texts.append("Each model was trained once: the intervals are over test images, not over seeds.")
+    return texts
 
 
-def tiles(results: PaperResults, claims: Sequence[Claim]) -> list[dict[str, str]]:
-    """Return the numbers at the top, `modified` against `original`."""
+def paper_tiles(results: PaperResults, claims: Sequence[Claim]) -> list[dict[str, str]]:
+    """Return the key results at the top: `modified` against `original`."""
     by_key = {one.key: one for one in claims}
     tints = {1: "better3", -1: "worse3", 0: ""}
     rows = [("parameters", f"{by_key['parameters'].found.split(' at ')[0]} parameters", 1)]
@@ -133,8 +131,8 @@ def _time_tile(timing: Timing) -> tuple[str, str, int]:
     return f"slower-{timing.batch}", f"{middle:.2f}x the time at batch {timing.batch}", sign
 
 
-def facts(results: PaperResults) -> list[tuple[str, str]]:
-    """Return where, on what and how this was found."""
+def paper_facts(results: PaperResults) -> list[tuple[str, str]]:
+    """Return devices, images and training settings as (label, value)."""
     study, timing = results.study, results.timings[0]
     counts, training = study.environment["images"], study.config["training"]
     parts = " / ".join(f"{counts[part]:,}" for part in ("train", "validation", "test"))
@@ -146,12 +144,13 @@ def facts(results: PaperResults) -> list[tuple[str, str]]:
         ("Images", f"{study.config['data']['kind']}, {study.image_size} px"),
         ("Train / validation / test", parts),
         ("Epochs", epochs),
-        ("Adam", f"rate {training['learning_rate']:g}, batch {training['batch_size']}"),
+        ("Optimiser", f"Adam, learning rate {training['learning_rate']:g}, "
+         f"batch {training['batch_size']}"),
         ("Loss", f"(1 - SSIM, {training['ssim']}) + {training['l1_weight']:g} L1 + "
          f"{training['kl_weight']:g} KL"),
     ]  # fmt: skip
 
 
 def published_final() -> str:
-    """Return the published validation losses after the last epoch, in words."""
+    """Return the published validation losses after the last epoch as a phrase."""
     return " and ".join(f"{one.losses[-1][1]:.4f} ({name})" for name, one in PUBLISHED.items())

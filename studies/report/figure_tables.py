@@ -1,4 +1,4 @@
-"""The tables behind the figures: pure functions from a study's record to pandas."""
+"""Data of the figures: pure functions from a study's record to pandas tables."""
 
 from __future__ import annotations
 
@@ -18,7 +18,10 @@ from studies.record.tables import spread
 Array = npt.NDArray[np.float64]
 
 POINT_LIMIT = 2000
-"""Points of a plot above which dominated ones are left out: a browser stays quick with these."""
+"""Maximum number of points of a plot, beyond which dominated ones are left out.
+
+Browsers draw this many without delay.
+"""
 
 CURVE_LIMIT = 40
 
@@ -29,8 +32,8 @@ def points_table(study: StudyRecord, limit: int = POINT_LIMIT) -> pd.DataFrame:
     """Return one row per plotted architecture, dominated ones first.
 
     Columns: `name`, `kind` (`dominated`, `front`, or the reference's name), `front`, `contended`,
-    each objective with `<objective>_low` and `_high` (NaN: no interval),
-    and the `SHAPE_AXES`. Above `limit` rows, dominated points are thinned evenly.
+    each objective with `<objective>_low` and `<objective>_high` (NaN: no interval), and the
+    `SHAPE_AXES`. With more than `limit` rows, an even selection of the dominated points is kept.
     """
     front = {trial.number for trial in study.front}
     rows = [_point(study, trial, trial.number in front) for trial in plotted(study, limit)]
@@ -41,10 +44,10 @@ def points_table(study: StudyRecord, limit: int = POINT_LIMIT) -> pd.DataFrame:
 
 
 def plotted(study: StudyRecord, limit: int = POINT_LIMIT) -> list[TrialRecord]:
-    """Return the trials with a point on the plots, dominated ones first.
+    """Return the trials that the plots show, dominated ones first.
 
-    Above `limit`, dominated ones are thinned evenly; the front, the references and the worst in
-    each objective, which give the axes their length, always stay.
+    With more than `limit` trials, an even selection of the dominated ones is kept. The front, the
+    references and the worst trial in each objective, which set the axes' ranges, are always kept.
     """
     always = {trial.number for trial in (*study.front, *study.references.values())}
     kept = [trial for trial in study.complete if trial.number in always]
@@ -59,12 +62,12 @@ def plotted(study: StudyRecord, limit: int = POINT_LIMIT) -> list[TrialRecord]:
 
 
 def drawn_share(study: StudyRecord, limit: int = POINT_LIMIT) -> str:
-    """Say how many architectures have a point, or nothing where all have."""
+    """Return a sentence on how many architectures are drawn; empty if all are."""
     if len(study.complete) <= limit:
         return ""
     return (
         f"{len(plotted(study, limit)):,} of {len(study.complete):,} evaluated architectures are "
-        "drawn: the front, the references and an even selection of the rest."
+        "drawn: the front, the references and an even selection of the others."
     )
 
 
@@ -74,16 +77,17 @@ def hovers(study: StudyRecord, limit: int = POINT_LIMIT) -> dict[str, str]:
 
 
 def staircase(points: pd.DataFrame, x: str, y: str) -> pd.DataFrame:
-    """Return the points no other beats in these two columns alone, from left to right."""
+    """Return the points that are not dominated in columns `x` and `y`, sorted by `x`."""
     best = points[nondominated(points[[x, y]].to_numpy(dtype=np.float64))]
     return best[[x, y]].drop_duplicates().sort_values(x)
 
 
 def hypervolume_table(study: StudyRecord) -> pd.DataFrame:
-    """Return the share of the box below `study.nadir` that is dominated after each trial.
+    """Return the hypervolume after each trial that ended.
 
-    Columns: `trial` (how many trials have ended), `name`, `training_s` (cumulative seconds of
-    training, failed trials included) and `hypervolume` (0 to 1).
+    Columns: `trial` (number of trials that have ended), `name`, `training_s` (cumulative seconds
+    of training, failed trials included) and `hypervolume`, the share of the box below
+    `study.nadir` that is dominated (0 to 1).
     """
     rows, spent, volume = [], 0.0, 0.0
     front = np.empty((0, len(study.objectives)))
@@ -97,23 +101,27 @@ def hypervolume_table(study: StudyRecord) -> pd.DataFrame:
     return pd.DataFrame(rows, columns=["trial", "name", "training_s", "hypervolume"])
 
 
-def steps(table: pd.DataFrame) -> pd.DataFrame:
-    """Return the rows at which the hypervolume changes, and the ends: the same line in steps."""
+def hypervolume_steps(table: pd.DataFrame) -> pd.DataFrame:
+    """Return the rows at which the hypervolume changes, and the last one.
+
+    Drawn as a step function they give the same line as the whole table.
+    """
     changed = table["hypervolume"].diff().ne(0) | (table.index == table.index.max())
     kept: pd.DataFrame = table[changed]
     return kept
 
 
 def reference_hypervolume(study: StudyRecord) -> float | None:
-    """Return the hypervolume of the reference points alone, or None where none finished."""
+    """Return the hypervolume of the reference models alone; None if none is complete."""
     references = list(study.references.values())
     return hypervolume(study.points(references), study.nadir) if references else None
 
 
 def curve_table(study: StudyRecord, limit: int = CURVE_LIMIT) -> pd.DataFrame:
-    """Return the training history of references and front: one row per trial and epoch.
+    """Return the training history of the references and the front, one row per trial and epoch.
 
-    Columns: `name`, `kind` (reference's name or `front`), `epoch`, `train_loss`, `validation_loss`.
+    An even selection of at most `limit` members of the front is included. Columns: `name`, `kind`
+    (the reference's name or `front`), `epoch`, `train_loss`, `validation_loss`.
     """
     members = [trial for trial in study.front if not trial.reference]
     rows = [
@@ -158,7 +166,7 @@ def _point(study: StudyRecord, trial: TrialRecord, on_front: bool) -> dict[str, 
 
 
 def hover(study: StudyRecord, trial: TrialRecord) -> str:
-    """Describe a trial in a plot's tooltip: name, objectives, architecture in short lines."""
+    """Return a trial's tooltip (HTML, escaped): its name, objectives and architecture."""
     lines = [f"<b>{html.escape(trial.name)}</b>"]
     for objective in (*study.objectives, *study.recorded):
         value = format_value(objective, trial.objectives[objective.name])

@@ -1,6 +1,7 @@
-"""From a figure's table to plotly: nothing is computed here that a table could hold.
+"""Draw the report's figures from their tables.
 
-A trace names its points' trials in `meta`; the page looks their tooltips up by it.
+These functions compute nothing that a table could hold. A trace holds the names of its points'
+trials in `meta`; the page looks up the tooltips by these names.
 """
 
 from __future__ import annotations
@@ -27,7 +28,7 @@ from studies.pages.style import (
 )
 from studies.record.axis_effects import format_effect
 from studies.record.formats import axis_title, noun
-from studies.report.figure_tables import staircase, steps
+from studies.report.figure_tables import hypervolume_steps, staircase
 from studies.report.labels import label_places
 
 _FEW_EPOCHS = 10
@@ -40,13 +41,13 @@ _CELLS: dict[str, Any] = {
     "showscale": False,
 }
 _CROWD, _MANY = 60, 1000
-"""Members of the front, and points in all, above which their symbols become smaller."""
+"""Numbers of members of the front and of all points above which symbols become smaller."""
 _NAMED = 8
-"""Members of the front up to which each has its name beside it."""
+"""Largest front whose members are labelled with their names."""
 
 
 def pair_figure(points: pd.DataFrame, x: Objective, y: Objective) -> go.Figure:
-    """Plot two objectives against each other; the lower left is better in both."""
+    """Plot objective `y` against objective `x`; the lower left is better in both."""
     figure = new_figure(f"{y.title} against {noun(x)}")
     stairs = staircase(points, x.name, y.name)
     line = {"color": BLUE, "width": 1, "shape": "hv", "dash": "dot"}
@@ -76,9 +77,15 @@ def pair_figure(points: pd.DataFrame, x: Objective, y: Objective) -> go.Figure:
 
 
 def hypervolume_figure(table: pd.DataFrame, x: str, start: float | None) -> go.Figure:
-    """Plot the hypervolume over `trial` or `training_s`; higher is better."""
+    """Plot the hypervolume over `trial` or `training_s` (higher is better).
+
+    Args:
+        table: As `hypervolume_table` returns it.
+        x: `trial` or `training_s`.
+        start: Hypervolume of the references alone, drawn as a dashed line.
+    """
     over = {"trial": "Trials", "training_s": "Training time"}[x]
-    table = steps(table)
+    table = hypervolume_steps(table)
     values, unit = table[x], ""
     if x == "training_s":
         unit, size = _time_unit(float(values.max()) if len(values) else 0.0)
@@ -101,11 +108,11 @@ def hypervolume_figure(table: pd.DataFrame, x: str, start: float | None) -> go.F
 
 
 def importance_figure(table: pd.DataFrame, objectives: tuple[Objective, ...]) -> go.Figure:
-    """Draw how much of each objective's variance each axis explains, as a heat map."""
+    """Draw the share of each objective's variance that each axis explains, as a heat map."""
     table = table.iloc[:14][::-1]
     titles = {objective.name: objective.title.replace(" ", "<br>") for objective in objectives}
     values = table.to_numpy()
-    figure = new_figure("What decides each objective")
+    figure = new_figure("Importance of each axis")
     figure.add_heatmap(
         z=values.tolist(),
         x=[titles[name] for name in table.columns],
@@ -121,7 +128,7 @@ def importance_figure(table: pd.DataFrame, objectives: tuple[Objective, ...]) ->
 
 
 def effect_figure(table: pd.DataFrame, objectives: tuple[Objective, ...]) -> go.Figure:
-    """Draw what the choices of the most important axes make of each objective, as a heat map."""
+    """Draw the effects of the most important axes' choices on each objective, as a heat map."""
     axes = list(dict.fromkeys(table["axis"]))[:_AXES_WITH_EFFECTS]
     table = table[table["axis"].isin(axes)][::-1]
     shown = [objective for objective in objectives if objective.name in table]
@@ -132,7 +139,7 @@ def effect_figure(table: pd.DataFrame, objectives: tuple[Objective, ...]) -> go.
     ]
     logs = np.log(factors)
     most = max(0.2, float(np.nanmax(np.abs(logs), initial=0.0)))
-    figure = new_figure("What each choice makes of it")
+    figure = new_figure("Effect of each choice")
     figure.add_heatmap(
         z=logs.tolist(),
         x=[objective.title.replace(" ", "<br>") for objective in shown],
@@ -155,7 +162,7 @@ def effect_figure(table: pd.DataFrame, objectives: tuple[Objective, ...]) -> go.
 
 
 def _as_table(figure: go.Figure, rows_height: int) -> go.Figure:
-    """Lay a heat map out as a table: heads above, no lines but between the cells."""
+    """Lay out a heat map as a table: column titles above, lines only between the cells."""
     figure.update_xaxes(side="top", showgrid=False, showline=False, ticks="")
     figure.update_yaxes(showgrid=False, showline=False, ticks="", automargin=True)
     figure.update_layout(margin={"t": 104, "b": 12}, height=90 + rows_height)
@@ -163,10 +170,13 @@ def _as_table(figure: go.Figure, rows_height: int) -> go.Figure:
 
 
 def curve_figure(table: pd.DataFrame) -> go.Figure:
-    """Plot the total loss over the epochs: solid validation, dotted training (references)."""
-    figure = new_figure("Total loss while training")
+    """Plot the total loss over the epochs.
+
+    Solid lines are validation losses, dotted lines the references' training losses.
+    """
+    figure = new_figure("Total loss during training")
     names = list(dict.fromkeys(table.loc[table["kind"] != "front", "kind"]))
-    # A single epoch has no line; of many, the points would hide it.
+    # A single epoch has no line, so draw points; many points would hide the line.
     few = table["epoch"].max() <= _FEW_EPOCHS
     mode = "lines+markers" if few else "lines"
     marks = reference_marks(names)
@@ -196,7 +206,7 @@ def _marker(kind: str, label: str, points: pd.DataFrame) -> dict[str, Any]:
         size = 6 if len(points) <= _MANY else 4
         return {"marker": {"color": GREY, "size": size, "opacity": 0.4}}
     if kind == "front":
-        # A hollow point says that its latency was taken on a busy machine.
+        # A hollow symbol means that the latency was measured on a busy machine.
         fill = BLUE if label == kind else "#ffffff"
         crowd = int(points["front"].sum())
         size, width = (10, 2) if crowd <= _CROWD else (7, 1.5) if crowd <= 4 * _CROWD else (5, 1)
@@ -209,7 +219,7 @@ def _marker(kind: str, label: str, points: pd.DataFrame) -> dict[str, Any]:
 def _names(
     kind: str, rows: pd.DataFrame, points: pd.DataFrame, places: dict[str, str]
 ) -> dict[str, Any]:
-    """Write beside the points of a trace what they are, where `places` says so."""
+    """Return the labels of a trace's points, if `places` holds a position for each of them."""
     names = [str(name) for name in rows["name"]]
     if not places.keys() >= set(names):
         return {"mode": "markers"}
@@ -226,10 +236,10 @@ def _names(
 
 
 def _label_positions(points: pd.DataFrame, x: Objective, y: Objective) -> dict[str, str]:
-    """Place the names of the references, and of a small front, where they cover the least.
+    """Choose the label positions of the references and of a small front, to hide few points.
 
     Returns:
-        Plotly's text position by the name of what is labelled.
+        Plotly's text position for the name of each labelled point.
     """
     drawn = _with_bars(points, x.name, y.name)
     shares = np.column_stack([along(o, drawn[o.name]) for o in (x, y)])
@@ -243,7 +253,7 @@ def _label_positions(points: pd.DataFrame, x: Objective, y: Objective) -> dict[s
 
 
 def _with_bars(points: pd.DataFrame, x: str, y: str) -> pd.DataFrame:
-    """Append points along the error bars that are drawn."""
+    """Append points along the error bars, so that labels avoid the bars too."""
     rows = points[points["kind"] != "dominated"]
     bars = [
         rows.assign(**{name: rows[f"{name}_low"] * (1 - share) + rows[f"{name}_high"] * share})

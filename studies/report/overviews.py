@@ -1,4 +1,4 @@
-"""Figures of all objectives at once: a view in space, and parallel coordinates."""
+"""Figures of all objectives at once: a scatter plot in three dimensions, parallel coordinates."""
 
 from __future__ import annotations
 
@@ -28,16 +28,16 @@ from studies.record.tables import spread
 from studies.report.figure_tables import SHAPE_AXES
 
 SCALE = ((0.0, BLUE), (0.5, "#c9ced4"), (1.0, AMBER))
-"""From the best value to the worst."""
+"""Colours from the best value to the worst."""
 FADED_LINES = 300
-"""Dominated architectures among the parallel coordinates, at most."""
+"""Maximum number of dominated architectures in the parallel coordinates."""
 
 
 def cube_figure(points: pd.DataFrame, objectives: tuple[Objective, ...]) -> go.Figure:
-    """Plot three objectives in space, the last one (of three, the third again) as colour.
+    """Plot three objectives in space; colour shows the fourth, or else the third.
 
-    Every objective's values ride along in `customdata`, in order, and its axis in
-    `layout.meta.axes`, so that a page can swap the axes.
+    `customdata` holds the values of all objectives in order, and `layout.meta.axes` their axes, so
+    that the page can swap the axes.
     """
     x, y, z = objectives[:3]
     colour = objectives[3] if len(objectives) > 3 else z
@@ -141,7 +141,7 @@ def _colour_axis(objective: Objective, values: pd.Series[float]) -> dict[str, An
 
 
 def _lines(label: str, kind: str, points: pd.DataFrame, heights: pd.DataFrame) -> dict[str, Any]:
-    """One trace for all lines of a kind, a gap after each."""
+    """Return one trace with all lines of a kind and a gap after each line."""
     width = len(heights.columns)
     gapped = np.column_stack([heights.to_numpy(), np.full(len(heights), np.nan)])
     mark = marks_in(points).get(kind)
@@ -162,16 +162,16 @@ def _lines(label: str, kind: str, points: pd.DataFrame, heights: pd.DataFrame) -
 
 
 def _clear(lines: int) -> float:
-    """Opacity of the front's lines: the more there are, the more must shine through."""
+    """Return the opacity of the front's lines; it falls with their number."""
     return max(0.2, min(0.65, 40 / max(lines, 1)))
 
 
 def _height(name: str, points: pd.DataFrame, objectives: tuple[Objective, ...]) -> pd.Series[float]:
-    """Where each point crosses an axis, 0 to 1; equal values share a place."""
+    """Return where each point crosses an axis, from 0 to 1; equal values share a place."""
     named = {objective.name: objective for objective in objectives}
     if name in named:
         return pd.Series(along(named[name], points[name]), index=points.index)
-    # Shapes take few values, often doubling: even steps keep them apart.
+    # Shapes take few values, which often double: equal steps keep them apart.
     values = points[name]
     return (values.rank(method="dense") - 1) / (values.nunique() - 1)
 

@@ -1,4 +1,4 @@
-"""The figures of a study's report: which are drawn, in what order, and how to read them."""
+"""The figures of a study's report in their order, with captions."""
 
 from __future__ import annotations
 
@@ -28,8 +28,8 @@ if TYPE_CHECKING:
     import pandas as pd
 
 
-def panels(study: StudyRecord) -> dict[str, list[Panel]]:
-    """Return the figures by section of the report; a section without any has too little to draw."""
+def report_panels(study: StudyRecord) -> dict[str, list[Panel]]:
+    """Return the figures of each section of the report; empty if there is too little data."""
     points = points_table(study)
     return {
         "trade_offs": _pairs(study, points),
@@ -41,30 +41,31 @@ def panels(study: StudyRecord) -> dict[str, list[Panel]]:
 
 
 def _pairs(study: StudyRecord, points: pd.DataFrame) -> list[Panel]:
-    """Every pair once, the quality (first objective) upright wherever it takes part."""
+    """Return one figure for each pair of objectives; the first objective is always vertical."""
     pairs = combinations(study.objectives, 2) if len(points) else ()
     return [Panel(f"{y.name}-over-{x.name}", pair_figure(points, x, y), "") for y, x in pairs]
 
 
 def _overviews(study: StudyRecord, points: pd.DataFrame) -> list[Panel]:
-    """The view in space, which takes three objectives, and the parallel coordinates."""
+    """Return the plot in three dimensions, if there are three objectives, and the parallel plot."""
     if points.empty:
         return []
     caption = (
-        "One line per architecture, references thick. On the objectives' axes lower is better; the "
-        "other axes show which shapes lead there."
+        "One line is one architecture; thick lines are references. On the axes of objectives lower "
+        "is better; the other axes show the shape of the network."
     )
     dominated = len(study.complete) - int((points["kind"] != "dominated").sum())
     if dominated > FADED_LINES:
-        caption += f" {FADED_LINES} of the {dominated:,} dominated ones are drawn."
+        caption += f" {FADED_LINES} of the {dominated:,} dominated architectures are drawn."
     parallel = Panel("parallel", parallel_figure(points, study.objectives), caption)
     if len(study.objectives) < 3:
         return [parallel]
     cube = Panel(
         "space",
         cube_figure(points, study.objectives),
-        "The corner with the smallest values is best. Blue is the best of the colour's objective, "
-        "amber the worst; large points are the front. Drag to turn, scroll to zoom.",
+        "The corner with the smallest values is best. Colour shows one objective, from its best "
+        "value (blue) to its worst (amber); large points are the front. Drag to rotate, scroll to "
+        "zoom.",
     )
     return [cube, parallel]
 
@@ -86,15 +87,15 @@ def _importance(study: StudyRecord) -> list[Panel]:
     if table.empty:
         return []
     caption = (
-        "The share of an objective's variance (of its logarithm) that one axis explains by itself, "
-        "less what chance would explain. Effects of axes acting together are not counted, and a "
-        "search that favours some values blurs the picture: read it as a hint, not as a proof. An "
-        "axis that only some architectures have is judged among those."
+        "The share of the variance of an objective's logarithm that one axis explains by itself, "
+        "minus the share expected by chance. Interactions between axes are not counted, and a "
+        "search that prefers some values biases the shares: they are hints, not proof. The share "
+        "of an axis that only some architectures have is computed among those."
     )
     effects = (
-        "What a choice makes of each objective, against the average choice of its axis: blue is "
-        "less, which is better; in brackets what chance may explain (95 %). "
-        f"The other axes, and how many trials each choice has: nas study effects {study.name}"
+        "The effect of a choice on each objective, relative to the average choice of its axis: "
+        "blue is lower, which is better. Effects in brackets are not significant at 95 %. For the "
+        f"other axes and the number of trials of each choice, run: nas study effects {study.name}"
     )
     return [
         Panel("importance", importance_figure(table, study.objectives), caption),
@@ -107,7 +108,7 @@ def _curves(study: StudyRecord) -> list[Panel]:
     if table.empty:
         return []
     caption = (
-        "Lower is better. Thick lines are the references (dotted: on their training images), thin "
-        "blue ones the front; all are validation losses, with the KL term included."
+        "Lower is better. Thick lines are the references, thin blue lines the front. Solid lines "
+        "are validation losses, dotted lines training losses; both include the KL term."
     )
     return [Panel("curves", curve_figure(table), caption)]

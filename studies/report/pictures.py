@@ -1,4 +1,4 @@
-"""Reconstructions as embedded pictures: one strip of images per model."""
+"""Reconstructions as embedded pictures: one row of images for each model."""
 
 from __future__ import annotations
 
@@ -18,23 +18,29 @@ if TYPE_CHECKING:
     from PIL import Image
 
 _PIXELS = 512
-"""Width budget of a strip: fewer images where they are large, which keeps the file small."""
+"""Maximum width of a row in pixels: large images are fewer, which keeps the file small."""
 _MEMBERS = 8
 
 
 @dataclass(frozen=True)
-class Strip:
-    """A row of images: PNG data URI, with the trial it belongs to (None: the originals)."""
+class PictureRow:
+    """A row of images.
+
+    Attributes:
+        trial: The trial that reconstructed them; None for the original images.
+        uri: The row as a PNG data URI.
+        images: Number of images.
+    """
 
     trial: TrialRecord | None
     uri: str
     images: int
 
 
-def strips(study: StudyRecord) -> list[Strip]:
+def picture_rows(study: StudyRecord) -> list[PictureRow]:
     """Return the originals, the references, then up to eight front members, best quality first.
 
-    Trials without readable pictures are left out; without originals there are no strips at all.
+    Trials without readable reconstructions are left out; without originals there are no rows.
     """
     samples = _load(study.samples)
     if samples is None:
@@ -46,7 +52,8 @@ def strips(study: StudyRecord) -> list[Strip]:
     count = min(len(images) for _, images in [(None, samples), *rows])
     count = min(count, max(4, _PIXELS // samples.shape[-1]))
     return [
-        Strip(trial, data_uri(images[:count]), count) for trial, images in [(None, samples), *rows]
+        PictureRow(trial, data_uri(images[:count]), count)
+        for trial, images in [(None, samples), *rows]
     ]
 
 
@@ -62,7 +69,7 @@ def _load(path: Path) -> npt.NDArray[np.uint8] | None:
 def data_uri(images: npt.NDArray[np.uint8], kind: str = "PNG") -> str:
     """Return images uint8 `(n, channels, height, width)` side by side, as a data URI.
 
-    `PNG` keeps every pixel; `WEBP` takes a tenth of the room for photos.
+    `PNG` is lossless; for photos `WEBP` needs a tenth of the bytes.
     """
     options: dict[str, Any] = {"quality": 90} if kind == "WEBP" else {"optimize": True}
     buffer = io.BytesIO()
@@ -72,7 +79,7 @@ def data_uri(images: npt.NDArray[np.uint8], kind: str = "PNG") -> str:
 
 
 def side_by_side(images: npt.NDArray[np.uint8]) -> Image.Image:
-    """Return images uint8 `(n, channels, height, width)` as one picture, a row."""
+    """Return images uint8 `(n, channels, height, width)` as one picture, side by side."""
     from PIL import Image
 
     pixels = np.concatenate(list(images.transpose(0, 2, 3, 1)), axis=1)

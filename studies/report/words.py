@@ -1,4 +1,4 @@
-"""The words and numbers of the report: plain values that its template only has to place."""
+"""The texts and numbers of the report, as plain values for its template."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ from studies.record.records import StudyRecord, TrialRecord
 
 _SETBACK_ROWS = 200
 _FRONT_ROWS = 200
-"""Members of the front with a row in the tables: more than anybody reads."""
+"""Maximum numbers of rows in the tables of rejected or failed trials and of the front."""
 
 _METRICS = {"psnr": "PSNR", "ssim": "SSIM", "ms_ssim": "MS-SSIM"}
 
 
 def report_words(study: StudyRecord) -> dict[str, Any]:
-    """Return everything the template shows except figures and pictures, by name."""
+    """Return the variables of the template, except figures and pictures, by name."""
     return {
         "study": study,
         "description": str(study.config.get("description") or ""),
@@ -45,7 +45,7 @@ def report_words(study: StudyRecord) -> dict[str, Any]:
 
 
 def _facts(study: StudyRecord) -> list[tuple[str, str]]:
-    """Key facts as (label, value); what the configuration does not tell is left out."""
+    """Return key facts as (label, value); those that the configuration lacks are left out."""
     states = [trial.state for trial in study.trials]
     data, training = _section(study, "data"), _section(study, "training")
     latency, search = _section(study, "latency"), _section(study, "search")
@@ -59,8 +59,8 @@ def _facts(study: StudyRecord) -> list[tuple[str, str]]:
         ("Rejected by limits", f"{states.count('rejected'):,}"),
         ("Stopped early", f"{states.count('stopped'):,}" if "stopped" in states else ""),
         ("Failed", f"{states.count('failed'):,}"),
-        ("Proposed again", f"{tables.repeats(study):,}"),
-        ("Time in trials", format_duration(sum(trial.duration_s for trial in study.trials))),
+        ("Repeated proposals", f"{tables.repeats(study):,}"),
+        ("Total trial time", format_duration(sum(trial.duration_s for trial in study.trials))),
         ("Space", f"{study.config['space']}{space}" if "space" in study.config else ""),
         ("Sampler", str(search.get("sampler") or "")),
         ("Data", _joined(data.get("kind"), _with_unit(data.get("count"), "images"),
@@ -74,20 +74,20 @@ def _facts(study: StudyRecord) -> list[tuple[str, str]]:
                             _with_unit(latency.get("threads"), "threads"),
                             "front measured together" if study.measured_together else "")
                     if timed else ""),
-        ("Waited to be measured", _waiting(study) if timed else ""),
+        ("Waiting for measurements", _waiting(study) if timed else ""),
     ]  # fmt: skip
     return [(label, value) for label, value in facts if value]
 
 
 def _waiting(study: StudyRecord) -> str:
-    """How much of the trials' time went into waiting for other measurements."""
+    """Return the share of the trials' time spent waiting for other trials' measurements."""
     waited_s = sum(trial.findings.timings_s.get("waiting", 0.0) for trial in study.trials)
     total_s = sum(trial.duration_s for trial in study.trials)
-    return f"{waited_s / total_s:.0%} of the time" if total_s and waited_s >= 1 else ""
+    return f"{waited_s / total_s:.0%} of the trial time" if total_s and waited_s >= 1 else ""
 
 
 def _tiles(study: StudyRecord) -> dict[str, Any] | None:
-    """The best architecture against the first reference: one tile per objective."""
+    """Compare the best architecture with the first reference: one tile for each objective."""
     reference = next(iter(study.references.values()), None)
     best = champion(study, reference) if reference else None
     if reference is None or best is None:
@@ -134,7 +134,7 @@ def _comparison(study: StudyRecord) -> list[dict[str, Any]]:
 
 
 def _best_found(study: StudyRecord) -> list[TrialRecord]:
-    """What is compared with the references, those that beat the first by most before others."""
+    """Return the trials to compare, those that improve most on the first reference first."""
     reference = next(iter(study.references.values()), None)
     members = list(tables.compared_members(study))
     return (ranked(study, members, reference) if reference else members)[:_FRONT_ROWS]
@@ -158,7 +158,8 @@ def _front(study: StudyRecord) -> dict[str, Any]:
     metrics = tables.quality_metrics(study)
     heads = [(axis_title(o), o.explanation) for o in study.objectives]
     heads += [
-        (axis_title(o), f"{o.explanation}; recorded, no objective here") for o in study.recorded
+        (axis_title(o), f"{o.explanation}; recorded, but not an objective of this study")
+        for o in study.recorded
     ]
     heads += [(_metric_title(name), "higher is better") for name in metrics]
     best = {trial.number for trial in _best_found(study)}
@@ -171,10 +172,10 @@ def _share_listed(study: StudyRecord, count: int) -> str:
     total = len(tables.compared_members(study))
     if count == total:
         return ""
-    by = f" that beat `{next(iter(study.references))}` by most" if study.references else ""
+    by = f" that improve most on `{next(iter(study.references))}`" if study.references else ""
     return (
-        f"Listed are the {count}{by}, of {total:,} found; `nas study export {study.name}` writes "
-        "them all."
+        f"The table lists the {count}{by}, of {total:,} found; `nas study export {study.name}` "
+        "writes all of them."
     )
 
 
@@ -197,7 +198,7 @@ def _front_row(study: StudyRecord, trial: TrialRecord, metrics: Sequence[str]) -
 
 
 def _profile(study: StudyRecord, trial: TrialRecord) -> str:
-    """Link to the trial's layer profile, relative to the study's folder; empty without one."""
+    """Return the link to the trial's layer profile, relative to the study's folder, or ""."""
     link = f"artefacts/{trial.digest}/profile.html"
     return link if (study.folder / link).exists() else ""
 
@@ -210,7 +211,7 @@ def _interval(objective: Objective, trial: TrialRecord) -> str:
 
 
 def _tint(compared: Comparison, name: str) -> str:
-    """Name the colour class of a factor: better1..3, worse1..3, or even (also where tied)."""
+    """Return the CSS class of a factor: better1 to 3, worse1 to 3, or even (also if tied)."""
     verdict, factor = compared.verdicts[name], compared.factors[name]
     if not verdict:
         return "even"
@@ -230,7 +231,7 @@ def _metric_title(name: str) -> str:
 
 
 def _epochs(count: object) -> str:
-    return "" if count is None else f"{_with_unit(count, 'epochs')} at most"
+    return "" if count is None else f"at most {_with_unit(count, 'epochs')}"
 
 
 def _with_unit(value: object, unit: str, before: str = "") -> str:

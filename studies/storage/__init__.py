@@ -1,1 +1,1 @@
-"""Opening the storage that a study is kept in: a journal file or a database."""
+"""Open the storage of a study: a journal file or a database."""

@@ -1,12 +1,12 @@
-"""Optuna's tables in PostgreSQL or SQLite, without what makes a trial of many parameters slow.
+"""Optuna's tables in PostgreSQL or SQLite, faster for trials with many parameters.
 
-Optuna looks up each new parameter's distribution among all earlier trials, one query after another,
-and decodes every distribution of a trial whenever it reads one. Here neither is needed: a study has
-one space, which is compared once (`studies.store.agreement`), and what is made from a trial is made
-from its attributes. Parameters are still written, for Optuna's own tools.
+Optuna looks up the distribution of each new parameter among all earlier trials, one query after
+another, and decodes all distributions of a trial at each read. Neither is needed here: a study has
+one space, which is compared once (`studies.store.agreement`), and records are made from the
+attributes of a trial. Parameters are still written, for Optuna's own tools.
 
-What is overridden is private to Optuna, whose version `constraints.txt` pins: `tests/test_postgres`
-compares what is written, and what is read, with Optuna's own storage.
+The overridden methods are private to Optuna, whose version `constraints.txt` pins:
+`tests/test_postgres` compares what they write and read with Optuna's own storage.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from sqlalchemy.orm import Session, selectinload
 
 
 class Database(RDBStorage):
-    """Reads trials without their parameters, and writes these without reading any."""
+    """A database storage that reads trials without parameters and writes parameters unchecked."""
 
     def _set_trial_param_without_commit(
         self,

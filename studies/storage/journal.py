@@ -1,4 +1,4 @@
-"""A journal read for the record of a study: quickly, by leaving out what no record is made from."""
+"""Read a journal quickly, without the parameters, which the record of a study does not need."""
 
 from __future__ import annotations
 
@@ -10,14 +10,15 @@ from typing import Any
 from optuna.storages.journal import JournalFileBackend, JournalFileOpenLock
 
 _FROM, _TO = b'"distributions":{', b',"user_attrs":{'
-"""Around a new trial's parameters. Within a JSON string neither could stand: `"` is escaped."""
+"""Bytes before and after a new trial's parameters. They cannot occur in a JSON string, where `"`
+is escaped."""
 
 
 class ReadingJournal(JournalFileBackend):
-    """A journal whose trials have no parameters: a record knows its architectures otherwise.
+    """A journal whose trials have no parameters; records take architectures from attributes.
 
-    Parameters are five sixths of a journal, and Optuna builds each distribution of each trial anew:
-    with them a replay takes three times as long.
+    Parameters are five sixths of a journal, and Optuna creates every distribution of every trial
+    again: with them a replay takes three times as long.
     """
 
     def __init__(self, path: Path) -> None:
@@ -25,9 +26,9 @@ class ReadingJournal(JournalFileBackend):
         self._path, self._position = path, 0
 
     def read_logs(self, log_number_from: int) -> Generator[dict[str, Any], None, None]:
-        """Yield what is new since the last time; `log_number_from` says the same and is not needed.
+        """Yield the logs since the last call; `log_number_from` is the same position and is unused.
 
-        As Optuna does, a last line that is being written is left for later.
+        As in Optuna, an incomplete last line is left for the next call.
         """
         with self._path.open("rb") as file:
             file.seek(self._position)

@@ -1,8 +1,8 @@
-"""Artefacts beyond the study's folder: copied to a store that every driver and reader reaches.
+"""Copy artefacts to a store that every driver and reader can reach.
 
-The folder stays what evaluations write and reports read. A store is anything fsspec knows: a folder
-(`file:///mnt/share/x`), S3 and what speaks it (`s3://bucket/x`), and others by their own packages.
-Its credentials come from where its package looks for them, never from the address.
+Evaluations still write the study's folder, and reports read it. A store is any file system of
+fsspec: a folder (`file:///mnt/share/x`), S3 and compatible servers (`s3://bucket/x`), and others
+through their own packages. Its package finds the credentials; they are never in the address.
 """
 
 from __future__ import annotations
@@ -19,14 +19,14 @@ from studies.storage.addresses import masked
 
 
 class Mirror:
-    """A store beside a study's folder of artefacts.
+    """A store that holds copies of a study's artefacts.
 
     Args:
-        folder: The folder; below it, one folder for each architecture.
-        url: The store's address.
+        folder: The study's folder of artefacts, with one folder for each architecture.
+        url: Address of the store.
 
     Raises:
-        UserError: fsspec does not know such a store, or its package is missing.
+        UserError: fsspec does not know this kind of store, or its package is missing.
     """
 
     def __init__(self, folder: Path, url: str) -> None:
@@ -40,9 +40,10 @@ class Mirror:
         self._pushed: dict[Path, tuple[int, int]] = {}
 
     def push(self, name: str) -> None:
-        """Copy what is new in one architecture's folder, or one file; drop what is gone there.
+        """Copy new files of one architecture's folder, or one file, to the store.
 
-        What cannot be copied now is said, and copied at the next push.
+        Files that were deleted in the folder are deleted in the store. A failure is printed, and
+        the next push copies the files.
         """
         try:
             here = self._files(name)
@@ -56,7 +57,11 @@ class Mirror:
             print(f"{masked(self.url)}: {name} was not copied ({error})", file=sys.stderr)
 
     def pull(self, name: str = "", only: str | None = None) -> None:
-        """Copy what is not here: all below a name, or the files called `only`."""
+        """Copy missing files from the store: all below `name`, or only those named `only`.
+
+        Raises:
+            UserError: the store cannot be read.
+        """
         try:
             for path in self._stored(name):
                 local = self._folder / path.removeprefix(self._root).lstrip("/")
@@ -78,7 +83,7 @@ class Mirror:
 
     def _pull(self, path: str, local: Path) -> None:
         if not local.resolve().is_relative_to(self._folder.resolve()):
-            return  # a store's names are not to be trusted with where files go
+            return  # a name in the store must not lead to a file outside the folder
         local.parent.mkdir(parents=True, exist_ok=True)
         with replacing(local) as partial:
             self._store.get_file(path, str(partial))

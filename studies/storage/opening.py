@@ -1,7 +1,7 @@
-"""Opening the storage that trials are recorded in, and mending what a crash left behind.
+"""Open the storage of trials, and repair it after a crash.
 
-Nothing that is read from a storage is unpickled: a journal, a database and Optuna's gRPC proxy all
-hold JSON. (Optuna's journal can have pickled snapshots, but never has them in a file.)
+No data from a storage is unpickled: a journal, a database and Optuna's gRPC proxy all hold JSON.
+(Optuna's journal supports pickled snapshots, but never for a file.)
 """
 
 from __future__ import annotations
@@ -18,24 +18,24 @@ from nas.search.samplers import quiet_optuna
 from search_spaces.errors import UserError
 from studies.storage.addresses import FORMS, file_of, masked
 from studies.storage.journal import ReadingJournal
-from studies.storage.turns import advisory_lock, free_what_is_held
+from studies.storage.locks import advisory_lock, limit_idle_transactions
 
 CONNECT_S = 10
-"""Seconds after which a server that does not answer is not there."""
+"""Timeout of a connection to a server, in seconds."""
 
 
 def open_storage(address: str, *, reading: bool = False) -> BaseStorage:
     """Open a storage by its absolute address.
 
-    With `reading` nothing is created. Trials come without their parameters, but for those of a
-    journal that is written to.
+    With `reading` nothing is created. Trials have no parameters, except those of a journal that is
+    opened for writing.
 
     Raises:
-        UserError: there is none, it is damaged, or its driver refuses it.
+        UserError: the storage does not exist or is damaged, or its driver reports an error.
     """
     path = file_of(address)
     if reading and path and not path.exists():
-        raise UserError(f"{path}: the study's storage is gone")
+        raise UserError(f"{path}: the study's storage does not exist")
     if address.startswith("journal:"):
         assert path is not None
         return _open_journal(path, reading)
@@ -45,12 +45,12 @@ def open_storage(address: str, *, reading: bool = False) -> BaseStorage:
             return opened(address, reading)
     except ImportError as error:
         raise UserError(_missing(address, error)) from None
-    except Exception as error:  # any driver's own error: the user has to act on the address
+    except Exception as error:  # any driver's own error: the user has to correct the address
         raise UserError(f"--storage {masked(address)}: {reason_of(error)}; {FORMS}") from None
 
 
 def reason_of(error: BaseException) -> str:
-    """Say in one line, without passwords, what a storage's driver complains of."""
+    """Return the error message of a storage's driver in one line, without passwords."""
     cause = getattr(error, "orig", None) or error.__cause__ or error
     cause = getattr(cause, "orig", None) or cause
     details = getattr(cause, "details", None)  # gRPC
@@ -59,10 +59,10 @@ def reason_of(error: BaseException) -> str:
 
 
 def mend_journal(address: str) -> None:
-    """Make a journal that a killed process left behind fit for writing.
+    """Repair a journal after its process was killed.
 
-    Cuts a last line that was not written to its end, which would spoil the next one, and removes
-    Optuna's own lock, on which it would wait for half a minute. Only for the holder of the study.
+    Remove an incomplete last line, which would damage the next one, and Optuna's own lock file, for
+    which Optuna would wait half a minute. Only the process that holds the study may call this.
     """
     path = file_of(address) if address.startswith("journal:") else None
     if path is None or not path.exists():
@@ -78,26 +78,28 @@ def mend_journal(address: str) -> None:
 def _open_database(address: str, reading: bool) -> BaseStorage:
     if reading or not address.startswith("postgresql"):
         return _database(address, reading)
-    with advisory_lock(address, "tables", engine_options()):  # two could not create them at once
+    with advisory_lock(
+        address, "tables", engine_options()
+    ):  # only one process can create the tables
         return _database(address, reading)
 
 
 def _database(address: str, reading: bool) -> BaseStorage:
     from studies.storage.database import (
-        Database,  # brings SQLAlchemy, which a journal does not need
+        Database,  # imports SQLAlchemy, which a journal does not need
     )
 
     options = engine_options() if address.startswith("postgresql") else None
     database = Database(address, options, skip_table_creation=reading)
     if options is not None:
-        free_what_is_held(database.engine)
-        database.engine.dispose()  # the connection that was made before
+        limit_idle_transactions(database.engine)
+        database.engine.dispose()  # close the connection made before this
     weakref.finalize(database, database.engine.dispose)
     return get_storage(database)
 
 
 def engine_options() -> dict[str, Any]:
-    """How connections to PostgreSQL are made: one that broke is replaced before it is used."""
+    """Return SQLAlchemy's options for PostgreSQL. Broken connections are replaced before use."""
     return {"pool_pre_ping": True, "connect_args": {"connect_timeout": CONNECT_S}}
 
 
@@ -109,7 +111,7 @@ def _open_proxy(address: str, reading: bool) -> BaseStorage:
     try:
         proxy.wait_server_ready(timeout=CONNECT_S)
     except ConnectionError:
-        raise ConnectionError("no storage server answers there") from None
+        raise ConnectionError("no storage server answers at this address") from None
     return proxy
 
 

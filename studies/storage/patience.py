@@ -1,4 +1,4 @@
-"""Waiting for a storage that is away for a while, such as a database that is restarted."""
+"""Retry while a storage is unavailable, such as a database during a restart."""
 
 from __future__ import annotations
 
@@ -14,23 +14,23 @@ from search_spaces.errors import UserError
 from studies.storage.opening import reason_of
 
 PATIENCE_S = 300.0
-"""Seconds that a storage may be away before a run ends."""
+"""Seconds that a storage may be unavailable before a run ends."""
 
 FIRST_S, LONGEST_S = 0.25, 10.0
-"""First and longest pause between two attempts."""
+"""First and longest pause between two attempts, in seconds."""
 
 Result = TypeVar("Result")
 
 
 def patiently(action: Callable[[], Result], where: str) -> Result:
-    """Do something with a storage, again and again while it does not answer.
+    """Call an action on a storage and retry it while the storage does not answer.
 
     Args:
-        action: May be done twice: the storage may have done it and could not say so.
+        action: It may take effect twice: a storage can fail after it has done the action.
         where: The storage's address without its password.
 
     Raises:
-        UserError: it did not answer for `PATIENCE_S`.
+        UserError: the storage did not answer for `PATIENCE_S`.
     """
     begun, pause = time.monotonic(), FIRST_S
     while True:
@@ -42,18 +42,18 @@ def patiently(action: Callable[[], Result], where: str) -> Result:
             gone = time.monotonic() - begun
             if gone + pause > PATIENCE_S:
                 raise UserError(
-                    f"{where}: no answer for {gone:.0f} s ({reason_of(error)}); what is finished "
-                    "is recorded, and the same command goes on from there"
+                    f"{where}: no answer for {gone:.0f} s ({reason_of(error)}); finished trials "
+                    "are recorded, and the same command resumes the study"
                 ) from None
             if pause == FIRST_S:
-                said = f"{where} does not answer ({reason_of(error)})"
-                print(f"{said}: trying again for {PATIENCE_S:g} s", file=sys.stderr)
+                text = f"{where} does not answer ({reason_of(error)})"
+                print(f"{text}: retrying for {PATIENCE_S:g} s", file=sys.stderr)
         time.sleep(pause * random.uniform(0.8, 1.2))
         pause = min(2 * pause, LONGEST_S)
 
 
 def is_away(error: BaseException) -> bool:
-    """Whether an error says that a storage is not there now, rather than that it objects."""
+    """Return whether an error means that a storage is unavailable, not that it refused."""
     if isinstance(error, StorageInternalError):
         return error.__cause__ is not None and is_away(error.__cause__)
     module = type(error).__module__
@@ -67,6 +67,6 @@ def is_away(error: BaseException) -> bool:
 
         return isinstance(error, grpc.RpcError) and error.code() in (
             grpc.StatusCode.UNAVAILABLE,
-            grpc.StatusCode.UNKNOWN,  # the proxy's own database is away
+            grpc.StatusCode.UNKNOWN,  # the proxy's own database is unavailable
         )
     return False

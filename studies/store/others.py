@@ -12,8 +12,8 @@ from optuna.storages import BaseStorage
 from optuna.trial import FrozenTrial, TrialState
 
 from studies.record.records import State, TrialRecord
+from studies.storage.locks import DriverLock
 from studies.storage.patience import is_away, patiently
-from studies.storage.turns import Turn
 from studies.store import drivers
 from studies.store.drivers import Drivers
 from studies.store.frozen import OWNER, record_of, state_of
@@ -127,7 +127,7 @@ class InTurn:
         where: The storage's address without its password.
     """
 
-    def __init__(self, turn: Turn, where: str) -> None:
+    def __init__(self, turn: DriverLock, where: str) -> None:
         self._turn, self._where = turn, where
         self._has_turn = False
 
@@ -162,7 +162,7 @@ class OtherDrivers:
     """
 
     def __init__(
-        self, storage: BaseStorage, study_id: int, where: str, turn: Turn = nullcontext
+        self, storage: BaseStorage, study_id: int, where: str, turn: DriverLock = nullcontext
     ) -> None:
         self._storage, self._study_id, self._where = storage, study_id, where
         self._in_turn = InTurn(turn, where)

@@ -2,7 +2,7 @@
 
 Everything a table or figure needs can be rebuilt from the two. A study in a file (a journal,
 SQLite) has one driver at a time, which a lock in its folder sees to. One in a database may have
-several: each trial names its owner, and only who has the turn (`studies.storage.turns`) begins a
+several: each trial names its owner, and only who holds the lock (`studies.storage.locks`) begins a
 trial, takes one over or ends one.
 """
 
@@ -28,10 +28,10 @@ from search_spaces.errors import UserError, nearest
 from search_spaces.space import SearchSpace
 from studies.record.records import NAME, NAME_RULE, FinalLatency, StudyRecord, TrialRecord
 from studies.storage.addresses import masked, portable, shared
+from studies.storage.locks import driver_lock
 from studies.storage.mirror import Mirror
 from studies.storage.opening import engine_options, mend_journal, open_storage, reason_of
 from studies.storage.patience import patiently
-from studies.storage.turns import make_turn
 from studies.store import agreement
 from studies.store.opened import HEAD, OpenedStudy, address_of
 from studies.store.others import InTurn, NoOthers, OtherDrivers, Others
@@ -154,7 +154,7 @@ class StudyStore:
         self.artefacts.mkdir(parents=True, exist_ok=True)
         address, where = self._opened.address, self._opened.where
         storage = open_storage(address)
-        turn = make_turn(address, config.name, storage, engine_options())
+        turn = driver_lock(address, config.name, storage, engine_options())
         in_turn = InTurn(turn, where)  # there is no study yet to meet others in
         in_turn(lambda: self._create(storage, config, space, environment, mix))
         in_turn(lambda: self._settle_mirror(artefacts))

@@ -13,7 +13,7 @@
   }
 
   function themedTrace(original) {
-    const trace = { ...original };  // White stands for the page's surface.
+    const trace = { ...original };  // White means the page's surface colour.
     const surface = (colour) => colour === "#ffffff" ? style("--surface") : colour;
     if (trace.textfont) {
       const halo = `0 0 3px ${style("--surface")}, 0 0 3px ${style("--surface")}`;
@@ -37,7 +37,7 @@
     layout.annotations = layout.annotations?.map((note) => ({ ...note, bgcolor: style("--surface") }));
     if (layout.scene) {
       layout.scene = { ...layout.scene };
-      if (narrow()) {  // Step back, so that the axes' titles stay inside; colours go below.
+      if (narrow()) {  // Move the camera back, so that the axis titles fit; the colour bar goes below.
         const { x, y, z } = layout.scene.camera.eye;
         layout.scene.camera = { ...layout.scene.camera, eye: { x: 1.4 * x, y: 1.4 * y, z: 1.4 * z } };
         const bar = layout.coloraxis.colorbar;
@@ -52,8 +52,8 @@
     if (touch) layout.dragmode = false;
     const data = figure.data.map(themedTrace);
     if (box.classList.contains("pair")) {
-      // The page has one legend for all of these. Where names have no room beside their points,
-      // each plot has one of its own for them.
+      // The page has one legend for all these plots. Where names have no room beside their points,
+      // each plot gets a legend of its own for them.
       const named = data.filter((trace) => trace.mode === "markers+text");
       layout.showlegend = small(box) && named.length > 0;
       layout.margin = { ...layout.margin, t: layout.showlegend ? 34 : 12 };
@@ -76,7 +76,7 @@
   const react = (box) => Plotly.react(box, ...themed(figures.get(box), box));
   const redraw = () => figures.forEach((_, box) => react(box));
 
-  // Figures far below the screen wait until they come near it.
+  // A figure is drawn when it comes near the screen.
   const watcher = new IntersectionObserver((entries) => {
     for (const entry of entries) if (entry.isIntersecting) { watcher.unobserve(entry.target); draw(entry.target); }
   }, { rootMargin: "600px" });
@@ -121,7 +121,7 @@
     scale.colorbar.title.text = short;
   }
 
-  // Points with or without one of several labels: one choice for all plots of a row.
+  // Colour points by one of several attributes: one choice for all plots of a row.
   document.querySelectorAll(".colours").forEach((row) => {
     const boxes = row.dataset.plots.split(" ").map((id) => document.getElementById(id));
     const labels = JSON.parse(row.querySelector("script").textContent);

@@ -22,7 +22,7 @@ from search_spaces.architecture import Architecture
 from search_spaces.space import SearchSpace
 from studies.run.crew import Alone
 from studies.run.runner import Runner
-from studies.storage import turns
+from studies.storage import locks
 from studies.store import drivers
 from studies.store.store import StudyStore
 from tests.fakes.environment import ENVIRONMENT
@@ -109,7 +109,7 @@ def _drive(folder: Path, storage: str, trials: int, step_s: float, machine: str 
     warnings.simplefilter("ignore")
     os.dup2(os.open(folder / "said", os.O_CREAT | os.O_APPEND | os.O_WRONLY), sys.stderr.fileno())
     signal.signal(signal.SIGINT, signal.default_int_handler)  # the server of forks ignores it
-    drivers.BEAT_S, turns.STALE_S = BEAT_S, 5.0
+    drivers.BEAT_S, locks.STALE_S = BEAT_S, 5.0
     if machine:
         drivers._machine = lambda: machine
     asked = config(search={"sampler": "random", "trials": trials})

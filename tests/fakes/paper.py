@@ -132,7 +132,7 @@ def _model(
         effect=np.linspace(0, 1, 128),
         dimensions=(20, 127),
         traversed=images(2, len(STEPS)),
-        ways={**ways, "span": np.full(20, span), "images": images(3, SHOWN_STEPS)},
+        interpolation={**ways, "span": np.full(20, span), "images": images(3, SHOWN_STEPS)},
         scores=scores if labels.shape[1] else {},
         manipulated={"Eyeglasses": moved} if labels.shape[1] else {},
     )

@@ -1,14 +1,14 @@
-"""One driver at a time decides: what to evaluate next, and whose a trial is.
+"""Locks by which one driver at a time decides what to evaluate next and who owns a trial.
 
-Within a turn a driver reads what the others did, decides and writes it down; nobody else decides
-meanwhile. So a network is begun once, a study gets as many trials as it was asked for, and a trial
-of a dead driver is taken over once. Optuna's own means do not suffice: `set_trial_state_values`
-compares before it swaps from WAITING to RUNNING alone, and two drivers that both found a trial's
-owner dead could put it back to WAITING one after the other, and both run it.
+While a driver holds the lock, it reads the other drivers' trials, decides and writes its decision;
+no other driver decides meanwhile. So a network is started once, a study gets the requested number
+of trials, and a trial of a dead driver is taken over once. Optuna's own methods are not enough:
+`set_trial_state_values` compares before it swaps only from WAITING to RUNNING. Two drivers that
+both found a trial's owner dead could set it back to WAITING one after the other, and both run it.
 
-PostgreSQL gives an advisory lock, which it frees when its holder's connection ends. Through
-Optuna's gRPC proxy there is no SQL, but names of studies are unique there too: a study of a certain
-name is the lock, made to take it and deleted to free it.
+PostgreSQL has advisory locks, which it releases when the holder's connection ends. Optuna's gRPC
+proxy offers no SQL, but study names are unique there too: a study with a certain name is the lock,
+created to acquire it and deleted to release it.
 """
 
 from __future__ import annotations
@@ -29,39 +29,43 @@ if TYPE_CHECKING:
     from sqlalchemy import Engine
 
 STALE_S = 30.0
-"""Seconds after which a turn or a transaction is over whose holder does not move; both take
-milliseconds."""
+"""Seconds after which a lock or a transaction of an inactive holder ends.
 
-Turn = Callable[[], AbstractContextManager[None]]
-"""Waits for one's turn, and ends it. Not for a thread that has it already."""
+Both normally take milliseconds.
+"""
+
+DriverLock = Callable[[], AbstractContextManager[None]]
+"""Returns a context manager that acquires and releases the lock. It is not reentrant."""
 
 
-def make_turn(address: str, study: str, storage: BaseStorage, options: Mapping[str, Any]) -> Turn:
-    """Return the turns of a study; nobody is waited for where a file has one driver."""
+def driver_lock(
+    address: str, study: str, storage: BaseStorage, options: Mapping[str, Any]
+) -> DriverLock:
+    """Return the lock of a study. A file has one driver, so its lock does nothing."""
     if address.startswith(("journal:", "sqlite:")):
         return nullcontext
     if address.startswith("postgresql"):
-        return AdvisoryTurn(address, f"study {study}", options)
-    return NamedTurn(storage, f"{study} (turn)")
+        return AdvisoryLock(address, f"study {study}", options)
+    return NameLock(storage, f"{study} (turn)")
 
 
-class AdvisoryTurn:
-    """Turns by an advisory lock of PostgreSQL, on a connection of its own.
+class AdvisoryLock:
+    """An advisory lock of PostgreSQL, on a connection of its own.
 
-    A holder that hangs, or whose host is gone, loses the connection and the lock after `STALE_S`.
+    A holder that hangs, or whose host fails, loses the connection and the lock after `STALE_S`.
     """
 
     def __init__(self, address: str, name: str, options: Mapping[str, Any]) -> None:
         from sqlalchemy import create_engine
 
         self._engine = create_engine(address, pool_size=1, **options)
-        free_what_is_held(self._engine)
+        limit_idle_transactions(self._engine)
         weakref.finalize(self, self._engine.dispose)
         self._key = int.from_bytes(hashlib.sha256(name.encode()).digest()[:8], signed=True)
 
     @contextmanager
     def __call__(self) -> Iterator[None]:
-        """Hold the lock; what ends it early raises SQLAlchemy's `OperationalError`."""
+        """Hold the lock. If the server ends it early, SQLAlchemy's `OperationalError` is raised."""
         from sqlalchemy import text
 
         with self._engine.begin() as connection:
@@ -69,11 +73,11 @@ class AdvisoryTurn:
             yield
 
 
-def free_what_is_held(engine: Engine) -> None:
-    """Let PostgreSQL end a connection of this engine that is still for `STALE_S` in a transaction.
+def limit_idle_transactions(engine: Engine) -> None:
+    """Let PostgreSQL close connections of this engine that are idle in a transaction for `STALE_S`.
 
-    A process may be stopped, or its host put to sleep, between two statements. What its transaction
-    holds, the others would wait for until it moves again.
+    A process can be stopped, or its host suspended, between two statements. Others would wait for
+    the locks of its transaction until it continues.
     """
     from sqlalchemy import event
 
@@ -87,15 +91,16 @@ def free_what_is_held(engine: Engine) -> None:
 
 @contextmanager
 def advisory_lock(address: str, name: str, options: Mapping[str, Any]) -> Iterator[None]:
-    """Hold one advisory lock of a PostgreSQL database once."""
-    with AdvisoryTurn(address, name, options)():
+    """Hold an advisory lock of a PostgreSQL database on a temporary connection."""
+    with AdvisoryLock(address, name, options)():
         yield
 
 
-class NamedTurn:
-    """Turns by a study's unique name. One that outlives its holder is deleted by who watched it.
+class NameLock:
+    """A lock by a study's unique name.
 
-    Deleted is the very one that was watched, by its number: never that of another's later turn.
+    A waiting driver deletes the study if its holder has kept it for `STALE_S`. It deletes exactly
+    the study that it watched, by its number, never the lock of a later holder.
     """
 
     def __init__(self, storage: BaseStorage, name: str) -> None:
@@ -103,7 +108,7 @@ class NamedTurn:
 
     @contextmanager
     def __call__(self) -> Iterator[None]:
-        """Hold the name."""
+        """Hold the lock."""
         number = self._take()
         try:
             yield
@@ -125,9 +130,9 @@ class NamedTurn:
     def _holder(self) -> int | None:
         try:
             return self._storage.get_study_id_from_name(self._name)
-        except KeyError:  # it has just been freed
+        except KeyError:  # it has just been released
             return None
 
     def _delete(self, number: int) -> None:
-        with suppress(KeyError):  # it had been taken for dead
+        with suppress(KeyError):  # another driver considered this holder dead
             self._storage.delete_study(number)
