@@ -15,7 +15,7 @@ from nas.predict.known_costs import known_costs, known_limits
 from nas.search import Proposer, make_proposer, pareto
 from nas.search.candidates import Catalogue
 from nas.search.improvement import Floor
-from nas.search.members import KnownLimits
+from nas.search.interfaces import KnownLimits
 from nas.search.surrogate import SAMPLES, AxisFeatures, fit
 from search_spaces.errors import UserError
 from search_spaces.space import SearchSpace

@@ -9,7 +9,7 @@ import numpy.typing as npt
 
 from nas.predict.operations import exact_costs
 from nas.predict.predictor import LatencyPredictor
-from nas.search.members import KnownLimits, learned
+from nas.search.interfaces import KnownLimits, learned
 from search_spaces.architecture import Architecture
 
 KnownCosts = Callable[[Sequence[Architecture]], npt.NDArray[np.float64]]

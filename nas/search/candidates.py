@@ -8,8 +8,9 @@ from typing import Any
 
 import numpy as np
 
-from nas.search.members import Array, Assignment, Costs, Features, KnownLimits, Space
+from nas.search.interfaces import Array, Costs, Features, KnownLimits, Space
 from nas.search.surrogate import AxisFeatures
+from search_spaces.axes import Assignment
 
 _REMEMBERED = 20_000
 """Assignments whose description is kept, because children of the same front recur."""

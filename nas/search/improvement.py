@@ -14,7 +14,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from nas.search.members import Array
+from nas.search.interfaces import Array
 
 Indices = npt.NDArray[np.intp]
 

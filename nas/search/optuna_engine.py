@@ -9,8 +9,9 @@ import numpy as np
 import optuna
 from optuna.trial import Trial, TrialState
 
-from nas.search.members import Assignment, Space
+from nas.search.interfaces import Space
 from nas.search.samplers import SamplerKind, make_sampler, quiet_optuna
+from search_spaces.axes import Assignment
 
 PATIENCE = 10
 """Repetitions a sampler is granted in a row before it counts as stuck."""

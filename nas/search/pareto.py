@@ -16,15 +16,15 @@ import numpy as np
 
 from nas.search.candidates import Candidates, Catalogue, logarithms
 from nas.search.improvement import Floor
-from nas.search.members import (
+from nas.search.interfaces import (
     Array,
-    Assignment,
     Costs,
     Features,
     KnownLimits,
     Space,
 )
 from nas.search.surrogate import fit
+from search_spaces.axes import Assignment
 
 _PARENTS = 16
 """A front of fewer points lets the next ones have children too."""

@@ -8,10 +8,11 @@ from typing import Any
 
 import numpy as np
 
-from nas.search.members import Assignment, Costs, Engine, KnownLimits, Space, learned
+from nas.search.interfaces import Costs, Engine, KnownLimits, Space, learned
 from nas.search.optuna_engine import PATIENCE, OptunaEngine
 from nas.search.pareto import ParetoEngine
 from nas.search.samplers import SAMPLERS
+from search_spaces.axes import Assignment
 from search_spaces.errors import UserError
 
 ENUMERABLE = 200_000

@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from nas.search.members import Array, Space
+from nas.search.interfaces import Array, Space
 
 Predict = Callable[[Array], Array]
 

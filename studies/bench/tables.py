@@ -16,7 +16,7 @@ from typing import Any, Protocol
 import numpy as np
 import numpy.typing as npt
 
-from nas.search.members import Features, Space
+from nas.search.interfaces import Features, Space
 
 Points = npt.NDArray[np.float64]
 

@@ -9,11 +9,10 @@ from typing import Any, Protocol
 import numpy as np
 import numpy.typing as npt
 
-Array = npt.NDArray[np.float64]
-Assignment = dict[str, Any]
+from search_spaces.axes import Assignment
 
-Member = tuple[Assignment, Any]
-"""An assignment and the architecture it builds, of which only `digest` is used here."""
+Array = npt.NDArray[np.float64]
+Indices = npt.NDArray[np.intp]
 
 Costs = Callable[[Sequence[Any]], Array]
 """Architectures -> (architectures, costs); NaN in columns that cannot be known beforehand."""
