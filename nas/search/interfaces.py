@@ -1,4 +1,4 @@
-"""What a search needs of a space: the words that proposers and engines share."""
+"""What proposers, engines and spaces ask of one another."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from search_spaces.axes import Assignment
 
 Array = npt.NDArray[np.float64]
 Indices = npt.NDArray[np.intp]
+Mask = npt.NDArray[np.bool_]
 
 Costs = Callable[[Sequence[Any]], Array]
 """Architectures -> (architectures, costs); NaN in columns that cannot be known beforehand."""
@@ -27,13 +28,13 @@ class KnownLimits:
 
     Attributes:
         names: Limits, as violations name them.
-        guessed: Those of them that trying may find otherwise.
-        excess: Architectures -> (architectures, names): by how much each misses each limit, as a
-            logarithm; not above 0 where it keeps to it.
+        predicted: Those of them whose value is predicted, so that a measurement may differ.
+        excess: Architectures -> (architectures, names): logarithm of value over limit, at most 0
+            where an architecture keeps to the limit.
     """
 
     names: tuple[str, ...]
-    guessed: frozenset[str]
+    predicted: frozenset[str]
     excess: Callable[[Sequence[Any]], Array]
 
 
