@@ -14,7 +14,7 @@ import pandas as pd
 from nas.search.interfaces import Array
 from search_spaces.axes import Assignment, Axis, Scalar
 from search_spaces.configurations import ConfigurationSpace
-from studies.bench.tables import Row, Table
+from studies.bench.tables import Table, TableEntry
 
 NB201_FILE = Path(__file__).parent / "data" / "nb201_hw.parquet"
 
@@ -90,12 +90,19 @@ def load_nb201() -> Table:
     that connect nothing have the worst error of all, so they dominate no volume.
     """
     frame = pd.read_parquet(NB201_FILE)
-    space, rows = CellSpace(), {}
+    space, entries = CellSpace(), {}
     for record in frame.to_dict("records"):
         cell = Cell(tuple(OPERATIONS[record[edge]] for edge in EDGES))
         costs = (float(record["lat_raspi4_ms"]), float(record["params_c10"]))
         error = 100.0 - float(record["acc12_cifar10_val"])
-        rows[cell.digest] = Row(cell.digest, space.assignment(cell), costs, (error,), (1.0,))
+        entries[cell.digest] = TableEntry(
+            cell.digest, space.assignment(cell), costs, (error,), (1.0,)
+        )
     return Table(
-        "nb201", space, ("error", "latency_ms", "params"), rows, timed=False, features=path_features
+        "nb201",
+        space,
+        ("error", "latency_ms", "params"),
+        entries,
+        timed=False,
+        features=path_features,
     )

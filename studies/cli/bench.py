@@ -20,7 +20,7 @@ def bench() -> None:
 
 @bench.command()
 @click.option("--table", "tables", type=click.Choice(_TABLES), multiple=True, help="Default: both.")
-@click.option("--samplers", help="Names separated by commas; default: all but peers.")
+@click.option("--samplers", help="Names separated by commas; default: all.")
 @click.option("--seeds", type=click.IntRange(1), default=20, show_default=True)
 @click.option(
     "--trials", type=click.IntRange(1), default=200, show_default=True,
@@ -105,7 +105,7 @@ def list_() -> None:
             stdout.print(f"{name}: {error}", markup=False)
             continue
         stdout.print(
-            f"[bold]{name}[/bold]: {len(table.rows)} architectures, {table.epochs} epochs, "
+            f"[bold]{name}[/bold]: {len(table.entries)} architectures, {table.epochs} epochs, "
             f"objectives {', '.join(table.objectives)}"
         )
     for name, contender in CONTENDERS.items():
