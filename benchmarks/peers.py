@@ -53,7 +53,7 @@ class _Config:
 
 
 class _Seeded:
-    """Lends a framework the global random states that it draws from, without leaving a trace."""
+    """Sets the global random states that a framework draws from, and restores them afterwards."""
 
     def __init__(self, seed: int) -> None:
         numpy = np.random.RandomState(seed).get_state()

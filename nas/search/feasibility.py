@@ -27,7 +27,7 @@ class Feasibility:
     """Judges candidates by the limits of a study.
 
     A limit of which something is known beforehand is predicted by `KnownLimits`. One of which
-    nothing is known is learned by a surrogate from the candidates that were told of it.
+    nothing is known is learned by a surrogate from the candidates whose excess was reported.
     """
 
     def __init__(self, history: History, limits: KnownLimits | None) -> None:
@@ -69,19 +69,19 @@ class Feasibility:
         return product
 
     def _learned(self) -> list[str]:
-        """Return the limits that candidates were told of and nothing predicts, in that order."""
+        """Return the limits that were reported and that nothing predicts, in that order."""
         known = self._limits.names if self._limits else ()
-        told = {name: None for one in self._history.own for name in one.violations}
-        return [name for name in told if name not in known]
+        reported = {name: None for one in self._history.own for name in one.violations}
+        return [name for name in reported if name not in known]
 
     def _learned_probability(self, name: str, found: Candidates) -> Array | float:
         """Return the share of predicted quantiles that keep to a limit; 1 before any missed it."""
-        told = [one for one in self._history.own if name in one.violations]
-        excess = np.array([one.violations[name] for one in told])
-        if len(told) < _FEWEST or excess.max() <= 0:
+        reported = [one for one in self._history.own if name in one.violations]
+        excess = np.array([one.violations[name] for one in reported])
+        if len(reported) < _FEWEST or excess.max() <= 0:
             return 1.0
         exact = found.exact
-        predicted = fit(surrogate_inputs(told, exact), 1 + excess).predict(found.inputs(exact))
+        predicted = fit(surrogate_inputs(reported, exact), 1 + excess).predict(found.inputs(exact))
         probability: Array = np.maximum((predicted <= 1).mean(axis=1), _LEAST_PROBABILITY)
         return probability
 

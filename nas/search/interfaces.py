@@ -67,7 +67,7 @@ class Space(Protocol):
         """Return a valid assignment that differs."""
 
     def suggest(self, trial: Any) -> Assignment:
-        """Ask an Optuna trial for the active axes; what comes may still be forbidden."""
+        """Ask an Optuna trial for the active axes; the assignment may still be forbidden."""
 
     def to_optuna(self, assignment: Mapping[str, Any]) -> dict[str, Any]:
         """Return the Optuna parameters of axes, of one alone as well."""
@@ -82,7 +82,7 @@ class Engine(Protocol):
     def propose(
         self, seen: Container[str], rng: np.random.Generator
     ) -> tuple[Assignment, Any, int] | None:
-        """Return assignment, architecture and how often one came that was seen; None if stuck.
+        """Return assignment, architecture and number of repeated proposals; None if stuck.
 
         A candidate that is returned counts as adopted. `rng` follows from the seed and the number
         of candidates seen.
@@ -94,4 +94,4 @@ class Engine(Protocol):
     def tell(
         self, digest: str, values: Sequence[float] | None, violations: Mapping[str, float]
     ) -> None:
-        """Take note of how a candidate ended; of one never adopted nothing is noted."""
+        """Take note of how a candidate ended; one that was never adopted is ignored."""

@@ -70,7 +70,7 @@ class ParetoEngine:
 
     Args:
         space: Where candidates come from.
-        objectives: How many values each candidate is told with.
+        objectives: Number of objectives.
         learned: Position of the objective that only training tells: the loss.
         costs: Architectures -> (architectures, objectives - 1), the others in order; NaN in
             columns it cannot know. Those are learned as well; without `costs`, all are.
