@@ -6,7 +6,8 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TypeGuard
 
-from search_spaces.axes import Axis, Lattice, Rule, Scalar
+from search_spaces.axes import Axis, Rule, Scalar
+from search_spaces.enumeration import Enumeration
 from search_spaces.paths import PARTS, sources, stage_value, value_fault
 
 REQUIRED = ("image_size", "encoder.depth", "decoder.depth", "decoder.seed_width")
@@ -53,7 +54,7 @@ def incomplete(definition: Definition) -> Iterator[str]:
         yield from _check(definition, depth, ["image_size", depth], _too_deep(depth))
         for index in range(_deepest(definition, depth)):
             yield from _stage_faults(definition, part, index)
-    if not Lattice(definition.axes, definition.forbid).size:
+    if not Enumeration(definition.axes, definition.forbid).size:
         yield "forbid: the rules refuse every combination"
 
 
@@ -67,7 +68,7 @@ def _check(
             names[name] = None
     axes = {name: axis for name, axis in definition.axes.items() if name in names}
     rules = [rule for rule in definition.forbid if all(name in names for name in rule)]
-    for assignment in Lattice(axes, rules):
+    for assignment in Enumeration(axes, rules):
         if reason := wrong({**definition.fixed, **assignment}):
             where = ", ".join(f"{name} = {shown(value)}" for name, value in assignment.items())
             yield f"{path}: {reason}" + (f" where {where}" if where else "")

@@ -155,7 +155,7 @@ class _Reader:
 
     def _check_value(self, key: str, axis: str, value: Scalar) -> None:
         choices = self.axes[axis].choices
-        if value not in choices:
+        if choices and value not in choices:  # an axis without choices is a fault of its own
             listed = ", ".join(map(shown, choices))
             hint = nearest(str(value), [str(choice) for choice in choices])
             self._fault(key, f"{value!r} is not a choice of {axis} ({listed}){hint}")

@@ -22,20 +22,15 @@ import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final
+from typing import Any, Final
 
-from search_spaces import moves
 from search_spaces.architecture import Architecture
-from search_spaces.axes import Assignment, Axis, Lattice, Rule, Scalar, matches
+from search_spaces.axes import Assignment, Rule, Scalar, matches
+from search_spaces.configurations import ConfigurationSpace
 from search_spaces.errors import UserError, nearest
-from search_spaces.parameters import Parameter
 from search_spaces.paths import describe, overriders, readings
 from search_spaces.reader import parse
 from search_spaces.yaml_file import read_yaml
-
-if TYPE_CHECKING:
-    import numpy as np
-    from optuna.distributions import BaseDistribution
 
 _HERE = Path(__file__).parent / "spaces"
 
@@ -49,19 +44,18 @@ SPACES: dict[str, Path] = {
 """The named spaces and their files, from small to large."""
 
 
-class SearchSpace:
-    """A set of architectures, described by axes; an assignment says what is chosen on each.
+class SearchSpace(ConfigurationSpace):
+    """A configuration space whose every valid assignment builds an architecture.
 
-    An assignment is a plain dict of JSON scalars with exactly the active axes as keys. Every valid
-    assignment builds an architecture. Two assignments may build the same one, where an axis that
-    has no effect (a growth rate of plain blocks) is not made conditional: `size` counts
-    assignments, `distinct` architectures.
+    Two assignments may build the same architecture, where an axis that has no effect (a growth
+    rate of plain blocks) is not made conditional: `size` counts assignments, `distinct`
+    architectures.
 
     Attributes:
-        name, description: for people; not part of the identity.
-        fixed: path -> value of what all members share.
-        axes: name -> axis in declared order, the axes of single stages spelled out.
-        forbid: combinations that are refused.
+        name, description: For people; not part of the identity.
+        fixed: Path -> value of what all members share.
+        axes: Name -> axis in declared order, the axes of single stages spelled out.
+        forbid: Combinations that are refused.
 
     Raises:
         UserError: one line per fault of the description, all at once, `source` in each.
@@ -69,12 +63,9 @@ class SearchSpace:
 
     def __init__(self, description: Mapping[str, Any], source: str = "search space") -> None:
         definition = parse(description, source)
-        self.name: Final = definition.name
+        super().__init__(definition.name, definition.axes, definition.forbid)
         self.description: Final = definition.description
         self.fixed: Final[Mapping[str, Scalar]] = definition.fixed
-        self.axes: Final[Mapping[str, Axis]] = definition.axes
-        self.forbid: Final[tuple[Rule, ...]] = definition.forbid
-        self._lattice: Final = Lattice(self.axes, self.forbid)
 
     @property
     def image_size(self) -> int:
@@ -156,17 +147,13 @@ class SearchSpace:
 
     # Assignments and architectures
 
-    def problem(self, assignment: Mapping[str, Scalar]) -> str | None:
-        """Say in one line why `assignment` is not valid; None if it is."""
-        return self._lattice.problem(assignment)
-
     def architecture(self, assignment: Mapping[str, Scalar]) -> Architecture:
         """Build the architecture that `assignment` describes.
 
         Raises:
             UserError: naming the axis, if the assignment is not valid.
         """
-        self._require(assignment)
+        self.require(assignment)
         chosen = {
             name: choices[choices.index(value)]  # a numpy 8 becomes the plain 8 declared
             for name, value in assignment.items()
@@ -211,12 +198,7 @@ class SearchSpace:
         rules = [*self.forbid, *(axis.when for axis in self.axes.values())]
         return {name for rule in rules for name in rule}
 
-    # Counting and drawing
-
-    @property
-    def size(self) -> int:
-        """Exact number of valid assignments."""
-        return self._lattice.size
+    # Counting
 
     def distinct(
         self, limit: int = 200_000, progress: Callable[[int, int], None] | None = None
@@ -233,103 +215,6 @@ class SearchSpace:
             if progress:
                 progress(done, self.size)
         return len(digests)
-
-    def enumerate(self) -> Iterator[Assignment]:
-        """Yield every valid assignment, always in the same order."""
-        return iter(self._lattice)
-
-    def sample(self, rng: np.random.Generator) -> Assignment:
-        """Draw one valid assignment, each with the same probability.
-
-        Branches with more assignments are drawn more often: in `wide` nearly all draws are deep.
-        `suggest` with Optuna's RandomSampler is uniform on each axis in turn instead.
-        """
-        return self._lattice.sample(rng)
-
-    def neighbours(self, assignment: Mapping[str, Scalar]) -> Iterator[Assignment]:
-        """Return every valid assignment that one other choice on one axis leads to.
-
-        Axes that become active by it take their first choice; those that become inactive are
-        dropped. Raises `UserError` if `assignment` is not valid.
-        """
-        self._require(assignment)
-        return moves.neighbours(self._lattice, assignment)
-
-    def mutate(self, assignment: Mapping[str, Scalar], rng: np.random.Generator) -> Assignment:
-        """Return a valid assignment that differs: one axis, at random, takes another choice.
-
-        Raises:
-            UserError: if `assignment` is not valid, or the only one there is.
-        """
-        self._require(assignment)
-        if self.size == 1:
-            raise UserError(f"{self.name}: the space has one assignment, so none to mutate to")
-        return moves.mutate(self._lattice, assignment, rng)
-
-    def crossover(
-        self, first: Mapping[str, Scalar], second: Mapping[str, Scalar], rng: np.random.Generator
-    ) -> Assignment:
-        """Return a valid child that takes each axis from either parent, at even odds.
-
-        Raises:
-            UserError: if a parent is not valid.
-        """
-        self._require(first)
-        self._require(second)
-        return moves.crossover(self._lattice, first, second, rng)
-
-    def _require(self, assignment: Mapping[str, Scalar]) -> None:
-        if reason := self.problem(assignment):
-            raise UserError(f"{self.name}: {reason}")
-
-    # Optuna
-
-    @cached_property
-    def _parameters(self) -> dict[str, Parameter]:
-        return {name: Parameter.of(name, axis.choices) for name, axis in self.axes.items()}
-
-    def suggest(self, trial: Any) -> Assignment:
-        """Ask an Optuna trial for the active axes, in declared order.
-
-        Optuna knows nothing of `forbid`: pass the result to `problem` before building it.
-        """
-        known: Assignment = {}
-        for name, axis in self.axes.items():
-            if matches(axis.when, known):
-                known[name] = self._parameters[name].suggest(trial)
-        return known
-
-    def to_optuna(self, assignment: Mapping[str, Scalar]) -> dict[str, Scalar]:
-        """Return the parameters that make `suggest` return `assignment` (`enqueue_trial`)."""
-        parameters = [(self._parameters[name], value) for name, value in assignment.items()]
-        return {parameter.name: parameter.encode(value) for parameter, value in parameters}
-
-    def from_optuna(self, params: Mapping[str, Any]) -> Assignment:
-        """Return the assignment behind a trial's `params`.
-
-        Raises:
-            UserError: naming a parameter that is none of this space.
-        """
-        known = {parameter.name: name for name, parameter in self._parameters.items()}
-        for name in params:
-            if name not in known:
-                raise UserError(f"{self.name}: no such parameter {name!r}{nearest(name, known)}")
-        stored = {known[name]: value for name, value in params.items()}
-        return {
-            name: self._parameters[name].decode(stored[name])
-            for name in self.axes
-            if name in stored
-        }
-
-    def distributions(
-        self, assignment: Mapping[str, Scalar] | None = None
-    ) -> dict[str, BaseDistribution]:
-        """Return parameter name -> Optuna distribution, of one assignment's axes or of all."""
-        chosen = self.axes if assignment is None else assignment
-        return {
-            parameter.name: parameter.distribution()
-            for parameter in (self._parameters[name] for name in chosen)
-        }
 
 
 def _lists(rule: Rule) -> dict[str, list[Scalar]]:

@@ -45,6 +45,29 @@ def test_what_cannot_be_is_refused_by_name(arguments: dict[str, object], named: 
         EarlyStopping(**arguments)  # type: ignore[arg-type]
 
 
+def test_a_training_of_one_epoch_has_no_rungs() -> None:
+    with pytest.raises(ValueError, match=r"rungs \[1\]: a training of one epoch can have none"):
+        EarlyStopping(1, rungs=[1])
+
+
+def test_the_lowest_loss_up_to_a_rung_counts_not_the_last() -> None:
+    stopping = EarlyStopping(9, rungs=[2])
+    for number in range(9):
+        reported(stopping, f"old{number}", 100, 0.9, 0.8 - 0.01 * number)
+    assert reported(stopping, "rose", 100, 0.5, 0.95)
+
+
+def test_candidates_cost_about_as_much_only_if_every_cost_does() -> None:
+    def goes_on(second: float) -> bool:
+        stopping = EarlyStopping(9, rungs=[1])
+        for number, (first, loss) in enumerate([(100, 0.9), (107, 0.7), (113, 0.5)]):
+            stopping.report(f"old{number}", 1, [first, 100], [loss])
+        return stopping.report("new", 1, [120, second], [0.91])
+
+    assert not goes_on(99)  # two of four on the front contribute more
+    assert goes_on(10)  # the only one at its second cost, and not dominated
+
+
 def test_the_first_candidates_go_on_because_there_is_nothing_to_compare_them_with() -> None:
     stopping = EarlyStopping(9)
     assert reported(stopping, "a", 100, 0.5)
@@ -125,6 +148,8 @@ def test_extrapolation_spares_what_may_still_reach_the_front() -> None:
     assert not reported(stopping(), "flat", 10, 1.0, 0.99, 0.985)
     # Falling by 0.21 from epoch 2 to 3, at most 0.57 more are to come: 0.72 - 0.57 < 0.45.
     assert reported(stopping(), "steep", 10, 1.2, 0.93, 0.72)
+    # Of its last two steps the first was steep, so it may fall as steeply again.
+    assert reported(stopping(), "uneven", 10, 1.2, 0.7, 0.69)
     assert reported(stopping(), "cheaper", 9, 1.0, 0.99, 0.985)
     assert reported(stopping(), "young", 10, 1.0, 0.99)
 
@@ -156,7 +181,7 @@ def test_extrapolation_takes_the_best_loss_so_far_of_both_trainings() -> None:
     assert reported(stopping, "better", 10, 0.4, 0.9, 0.95)
 
 
-def test_candidates_cost_about_as_much_only_if_every_cost_does() -> None:
+def test_rivals_are_those_of_about_the_same_costs_all_of_them() -> None:
     stopping = EarlyStopping(9, rungs=[1])
     for number in range(3):
         stopping.report(f"rival{number}", 1, [100, 100], [0.5])

@@ -47,7 +47,7 @@ def test_limits_on_counts_are_decided_beforehand() -> None:
     params = np.array([static_costs(architecture)["params"] for architecture in architectures])
     limits = known_limits({"params": float(np.median(params)), "latency_ms": 1.0})
     assert limits is not None
-    assert (limits.names, limits.guessed) == (("params",), frozenset())
+    assert (limits.names, limits.predicted) == (("params",), frozenset())
     assert (limits.excess(architectures)[:, 0] <= 0).tolist() == (
         params <= np.median(params)
     ).tolist()
@@ -55,7 +55,7 @@ def test_limits_on_counts_are_decided_beforehand() -> None:
 
 
 @pytest.mark.parametrize(
-    ("limits", "kept", "guessed"),
+    ("limits", "kept", "predicted"),
     [
         ({"latency_ms": 21.1}, True, {"latency_ms"}),
         ({"latency_ms": 20.9}, False, {"latency_ms"}),
@@ -64,13 +64,13 @@ def test_limits_on_counts_are_decided_beforehand() -> None:
     ],
 )
 def test_a_latency_is_aimed_at_where_it_is_predicted(
-    limits: dict[str, float], kept: bool, guessed: set[str]
+    limits: dict[str, float], kept: bool, predicted: set[str]
 ) -> None:
     space = SearchSpace.load("tiny")
     architectures = [space.architecture(space.sample(np.random.default_rng(0)))]
     known = known_limits(limits, cast("LatencyPredictor", Triples()), 7.0)
     assert known is not None
-    assert known.guessed == guessed
+    assert known.predicted == predicted
     assert (known.excess(architectures) <= 0).tolist() == [[kept]]
 
 

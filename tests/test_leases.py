@@ -238,4 +238,4 @@ def test_optuna_takes_our_trial_as_one_of_its_own() -> None:
     study = optuna.create_study(directions=["minimize"] * 2)
     study.add_trial(new_trial(space.architecture(assignment), assignment, space, None, 0, "me"))
     (trial,) = study.trials
-    assert space.architecture(space.from_optuna(trial.params)) == space.architecture(assignment)
+    assert space.suggest(optuna.trial.FixedTrial(trial.params)) == assignment

@@ -12,11 +12,12 @@ import numpy.typing as npt
 import pytest
 
 from nas.predict.known_costs import known_costs, known_limits
-from nas.search import Proposer, make_proposer, pareto
+from nas.search import Proposer, history, make_proposer, pareto
+from nas.search.acquisition import BoxDecomposition
+from nas.search.axis_features import AxisFeatures
 from nas.search.candidates import Catalogue
-from nas.search.improvement import Floor
-from nas.search.members import KnownLimits
-from nas.search.surrogate import SAMPLES, AxisFeatures, fit
+from nas.search.interfaces import KnownLimits
+from nas.search.surrogate import QUANTILES, fit
 from search_spaces.errors import UserError
 from search_spaces.space import SearchSpace
 
@@ -53,13 +54,13 @@ def searched(proposer: Proposer, count: int) -> list[Any]:
     return found
 
 
-def test_a_floor_of_one_point_improves_by_hand_derived_volumes() -> None:
-    floor = Floor.of(np.array([[1.0, 1.0]]), np.array([0.5]), np.array([2.0, 2.0, 1.0]))
+def test_improvement_on_one_point_has_hand_derived_volumes() -> None:
+    boxes = BoxDecomposition.of(np.array([[1.0, 1.0]]), np.array([0.5]), np.array([2.0, 2.0, 1.0]))
     candidates = np.array([[1.0, 1.0], [0.0, 1.0], [1.5, 1.5], [3.0, 0.0]])
     losses = np.array([[0.25, 0.75], [0.25, 0.75], [0.25, 0.25], [0.0, 0.0]])
-    # Second: one square at the level 0.5, one at 1: (0.25 + 0 + 0.75 + 0.25) / 2.
+    # Second: one square with attained loss 0.5, one with 1: (0.25 + 0 + 0.75 + 0.25) / 2.
     np.testing.assert_allclose(
-        floor.improvement(candidates, losses), [0.125, 0.625, 0.0625, 0.0], atol=1e-12
+        boxes.expected_improvement(candidates, losses), [0.125, 0.625, 0.0625, 0.0], atol=1e-12
     )
 
 
@@ -67,37 +68,39 @@ def test_a_floor_of_one_point_improves_by_hand_derived_volumes() -> None:
 def test_improvement_is_the_difference_of_hypervolumes(axes: int) -> None:
     rng = np.random.default_rng(axes)
     points, reference = rng.random((30, axes + 1)), np.full(axes + 1, 1.1)
-    floor = Floor.of(points[:, :-1], points[:, -1], reference)
+    boxes = BoxDecomposition.of(points[:, :-1], points[:, -1], reference)
     candidates, losses = rng.random((20, axes)), rng.random((20, 3))
     before = moocore.hypervolume(points, ref=reference)
     expected = [
         np.mean([moocore.hypervolume([*points, [*c, x]], ref=reference) - before for x in row])
         for c, row in zip(candidates, losses, strict=True)
     ]
-    np.testing.assert_allclose(floor.improvement(candidates, losses), expected, atol=1e-12)
+    np.testing.assert_allclose(boxes.expected_improvement(candidates, losses), expected, atol=1e-12)
 
 
 def test_the_bounded_choice_is_the_best_of_all() -> None:
     rng = np.random.default_rng(0)
     points, reference = rng.random((40, 4)), np.full(4, 1.1)
-    floor = Floor.of(points[:, :-1], points[:, -1], reference)
+    boxes = BoxDecomposition.of(points[:, :-1], points[:, -1], reference)
     candidates, losses, weights = rng.random((600, 3)), rng.random((600, 4)), rng.random(600)
-    scores = floor.improvement(candidates, losses) * weights
-    best = floor.best(candidates[None], losses, weights, 5)
+    scores = boxes.expected_improvement(candidates, losses) * weights
+    best = boxes.best(candidates[None], losses, weights, 5)
     np.testing.assert_array_equal(best, np.argsort(-scores)[:5])
 
 
-def test_nothing_found_yet_is_a_floor_at_the_reference() -> None:
-    floor = Floor.of(np.zeros((0, 1)), np.zeros(0), np.array([2.0, 1.0]))
-    np.testing.assert_allclose(floor.improvement(np.array([[1.5]]), np.array([[0.5]])), [0.25])
+def test_without_points_the_improvement_is_the_volume_up_to_the_reference() -> None:
+    boxes = BoxDecomposition.of(np.zeros((0, 1)), np.zeros(0), np.array([2.0, 1.0]))
+    np.testing.assert_allclose(
+        boxes.expected_improvement(np.array([[1.5]]), np.array([[0.5]])), [0.25]
+    )
 
 
 def test_a_power_law_is_learned_with_a_width_that_covers_it() -> None:
     rng = np.random.default_rng(0)
     features = rng.normal(size=(80, 4))
     truth = np.exp(0.5 * features[:, 0] - 0.2 * features[:, 1] + 0.05 * np.sin(features[:, 2]))
-    samples = fit(features[:60], truth[:60])(features[60:])
-    assert samples.shape == (20, SAMPLES)
+    samples = fit(features[:60], truth[:60]).predict(features[60:])
+    assert samples.shape == (20, QUANTILES)
     assert (np.diff(samples, axis=1) >= 0).all()
     middle = np.median(samples, axis=1)
     assert np.corrcoef(middle, truth[60:])[0, 1] > 0.98
@@ -105,7 +108,7 @@ def test_a_power_law_is_learned_with_a_width_that_covers_it() -> None:
 
 def test_one_value_for_all_is_predicted_as_it_is() -> None:
     features = np.arange(12.0).reshape(6, 2)
-    np.testing.assert_allclose(fit(features, np.full(6, 3.0))(features), 3.0, rtol=1e-3)
+    np.testing.assert_allclose(fit(features, np.full(6, 3.0)).predict(features), 3.0, rtol=1e-3)
 
 
 def test_features_tell_all_architectures_of_a_space_apart() -> None:
@@ -148,7 +151,7 @@ def test_of_very_many_candidates_the_later_and_an_even_choice_teach(
         taught.append(known)
         return fit(features, known)
 
-    monkeypatch.setattr(pareto, "_TAUGHT", 20)
+    monkeypatch.setattr(history, "_MOST_POINTS", 20)
     monkeypatch.setattr(pareto, "fit", noted)
     found = searched(make_proposer(SPACE, "pareto", NAMES, 0, costs, screen=50), 30)
     told = [loss(architecture) for architecture in found]
@@ -206,10 +209,10 @@ def test_a_stopped_training_teaches_but_its_loss_is_no_point_of_the_front() -> N
     proposer.observe(stopped.architecture.digest, 1, 3.0)
     proposer.tell(stopped.architecture.digest, None)
     engine: Any = proposer._engine
-    lessons, losses = engine._lessons()
+    lessons, losses = engine._history.training_data()
     assert len(lessons) == 11
     assert losses[-1] == pytest.approx(1.5)
-    assert engine._known[stopped.architecture.digest].loss is None
+    assert engine._history.own[-1].loss is None
     assert proposer.propose() is not None
 
 
@@ -255,7 +258,7 @@ def test_a_guess_at_a_limit_that_is_too_low_is_corrected_by_what_was_told() -> N
     limit, wrong = 10_000_000, 1.3
     guess = known_limits({"macs": limit * wrong})
     assert guess is not None
-    guess = replace(guess, guessed=frozenset({"macs"}))
+    guess = replace(guess, predicted=frozenset({"macs"}))
     proposer = make_proposer(space, "pareto", names, 0, known, guess)
     over = []
     for _ in range(12):

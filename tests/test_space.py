@@ -18,7 +18,9 @@ from hypothesis import strategies as st
 
 from nas.vae import build_vae
 from search_spaces.architecture import Architecture
-from search_spaces.axes import Assignment, Scalar
+from search_spaces.axes import Assignment, Axis, Scalar
+from search_spaces.configurations import ConfigurationSpace
+from search_spaces.enumeration import Enumeration
 from search_spaces.errors import UserError
 from search_spaces.references import MODIFIED, ORIGINAL, REFERENCES
 from search_spaces.space import SPACES, SearchSpace
@@ -135,20 +137,14 @@ def test_an_assignment_comes_back_from_its_architecture(space: SearchSpace, seed
 
 @given(spaces(), st.integers(0, 2**32 - 1))
 @settings(max_examples=100, deadline=None)
-def test_steps_stay_in_the_space(space: SearchSpace, seed: int) -> None:
+def test_mutation_differs_and_stays_in_the_space(space: SearchSpace, seed: int) -> None:
     rng = np.random.default_rng(seed)
-    first, second = space.sample(rng), space.sample(rng)
+    first = space.sample(rng)
     before = dict(first)
-    assert space.problem(space.crossover(first, second, rng)) is None
-    assert space.crossover(first, first, rng) == first
     if space.size > 1:
         mutant = space.mutate(first, rng)
         assert mutant != first
         assert space.problem(mutant) is None
-    for neighbour in space.neighbours(first):
-        assert space.problem(neighbour) is None
-        changed = [name for name in first if name in neighbour and neighbour[name] != first[name]]
-        assert len(changed) == 1
     assert first == before
 
 
@@ -197,19 +193,38 @@ def test_samples_of_a_huge_space_reach_every_choice() -> None:
     assert 0.74 < dense < 0.86
 
 
-def test_neighbours_of_a_point_by_hand() -> None:
-    space = SearchSpace(SMALL)
+def test_mutation_changes_one_axis_where_the_rules_allow_it() -> None:
+    space, rng = SearchSpace(SMALL), np.random.default_rng(0)
     point: Assignment = {"latent_size": 4, "encoder.block": "plain", "encoder.layers": 2}
-    assert list(space.neighbours(point)) == [
-        {**point, "latent_size": 8},
-        {
-            "latent_size": 4,
-            "encoder.block": "dense",
-            "encoder.growth_rate": 4,
-            "encoder.layers": 2,
-        },
-        {**point, "encoder.layers": 1},
-    ]
+    dense: Assignment = {
+        "latent_size": 4, "encoder.block": "dense", "encoder.growth_rate": 4, "encoder.layers": 2,
+    }  # fmt: skip
+    steps = [{**point, "latent_size": 8}, dense, {**point, "encoder.layers": 1}]
+    mutants = [space.mutate(point, rng) for _ in range(100)]
+    assert all(mutant in steps for mutant in mutants)
+    assert all(step in mutants for step in steps)
+
+
+def test_assignments_are_numbered_from_0_to_size() -> None:
+    axes = {"a": Axis((1, 2)), "b": Axis(("x", "y", "z"), when={"a": (2,)})}
+    counted = Enumeration(axes, [{"a": (2,), "b": ("y",)}])
+    assert [counted.nth(index) for index in range(counted.size)] == [
+        {"a": 1}, {"a": 2, "b": "x"}, {"a": 2, "b": "z"},
+    ]  # fmt: skip
+    for index in (-1, 3):
+        with pytest.raises(IndexError, match=f"assignment {index} of 3"):
+            counted.nth(index)
+
+
+def test_a_space_of_axes_needs_no_architectures() -> None:
+    axes = {"kind": Axis((None, "dense")), "growth": Axis((4, 8, 16), when={"kind": ("dense",)})}
+    space, rng = ConfigurationSpace("cells", axes), np.random.default_rng(0)
+    dense: list[Assignment] = [{"kind": "dense", "growth": growth} for growth in (4, 8, 16)]
+    assert list(space.enumerate()) == [{"kind": None}, *dense]
+    assert space.to_optuna(dense[1]) == {"kind": "dense", "log2(growth)": 3}
+    assert space.mutate({"kind": None}, rng) in dense
+    with pytest.raises(UserError, match="cells: growth: missing"):
+        space.require({"kind": "dense"})
 
 
 def test_mutation_leaves_a_point_that_rules_isolate() -> None:
@@ -355,7 +370,6 @@ def test_fixed_trials_return_the_assignment_they_were_made_from(name: str) -> No
         params = space.to_optuna(assignment)
         trial = optuna.trial.FixedTrial(params)
         assert space.suggest(trial) == assignment
-        assert space.from_optuna(params) == assignment
         assert set(space.distributions(assignment)) == set(params)
 
 
@@ -370,18 +384,13 @@ def test_a_real_sampler_covers_the_space_and_stays_in_it() -> None:
         trial = study.ask()
         assignment = space.suggest(trial)
         assert trial.distributions == space.distributions(assignment)
-        assert space.from_optuna(trial.params) == assignment
+        assert space.to_optuna(assignment) == trial.params
         seen.append(assignment)
     assert seen[0] == first
     valid = [assignment for assignment in seen if space.problem(assignment) is None]
     assert {json.dumps(a) for a in valid} == {json.dumps(a) for a in space.enumerate()}
     refused = [space.problem(assignment) for assignment in seen if assignment not in valid]
     assert set(refused) == {"encoder.growth_rate = 8, encoder.layers = 2: forbidden"}
-
-
-def test_parameters_of_another_space_are_refused() -> None:
-    with pytest.raises(UserError, match=r"no such parameter 'log2\(latent_sizes\)'"):
-        SearchSpace.load("paper").from_optuna({"log2(latent_sizes)": 3})
 
 
 def test_importing_and_sampling_need_neither_optuna_nor_torch() -> None:
@@ -452,7 +461,9 @@ def test_the_references_are_where_one_would_look_for_them() -> None:
 def test_members_are_printed_alike_exactly_when_digests_agree(name: str) -> None:
     space, rng = SearchSpace.load(name), np.random.default_rng(0)
     architectures = [space.architecture(space.sample(rng)) for _ in range(25)]
-    for assignment in itertools.islice(space.neighbours(space.sample(rng)), 25):
+    assignment = space.sample(rng)
+    for _ in range(25):
+        assignment = space.mutate(assignment, rng)
         architectures.append(space.architecture(assignment))
     with torch.device("meta"):
         printed = {a.digest: str(build_vae(a)) for a in architectures}
@@ -568,6 +579,13 @@ def test_a_fault_in_the_axes_is_named_with_its_remedy(axes: dict[str, Any], expe
     lines = _axes_faults(axes)
     assert all(line.startswith("s.yaml: ") for line in lines)
     assert any(expected in line for line in lines)
+
+
+def test_a_condition_on_an_axis_without_choices_is_not_a_second_fault() -> None:
+    growth = {"choices": [4], "when": {"encoder.block": "dense"}}
+    assert _axes_faults({"encoder.block": [], "encoder.growth_rate": growth}) == [
+        "s.yaml: axes.encoder.block: expected a list of at least one choice, got []"
+    ]
 
 
 def test_what_an_architecture_needs_is_asked_when_the_space_is_read() -> None:

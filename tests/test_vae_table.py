@@ -114,7 +114,7 @@ def test_diverged_training_is_a_row_with_a_reason(
     architecture = next(m.architecture for m in members(table.space) if m.digest == file.stem)
     with pytest.raises(CandidateFailed, match="nan"):
         list(evaluate(architecture))
-    assert not table.table().rows
+    assert not table.table().entries
 
 
 def test_built_table_replays_what_was_recorded(
@@ -126,8 +126,8 @@ def test_built_table_replays_what_was_recorded(
     assert table.about["protocol"] == protocol.model_dump(mode="json")
     found = table.table()
     assert found.objectives == ("reconstruction_loss", "params", "macs", "latency_ms")
-    assert sorted(row.assignment["latent_size"] for row in found.rows.values()) == [2, 4]
-    for digest, row in found.rows.items():
+    assert sorted(row.assignment["latent_size"] for row in found.entries.values()) == [2, 4]
+    for digest, row in found.entries.items():
         recorded = json.loads((run / "training" / f"{digest}.json").read_text())
         measured = json.loads((run / "latency" / f"{digest}.json").read_text())
         assert row.costs[:2] == (recorded["params"], recorded["macs"])
@@ -196,7 +196,7 @@ def test_whole_study_runs_from_the_table(
         record = Runner(config, table.space, store, Alone(evaluate)).run()
     assert [trial.reference for trial in record.trials] == ["original", "modified", None, None]
     assert {trial.state for trial in record.trials} == {"complete"}
-    losses = {digest: row.losses[-1] for digest, row in table.table().rows.items()}
+    losses = {digest: row.losses[-1] for digest, row in table.table().entries.items()}
     found = {trial.digest: trial.objectives["reconstruction_loss"] for trial in record.trials[2:]}
     assert found == losses
 
@@ -207,7 +207,7 @@ def test_a_table_becomes_a_study_of_all_its_members(
     build(run, protocol, tmp_path / "t.parquet")
     table, told = load_vae_table(tmp_path / "t.parquet"), list[tuple[int, int]]()
     record = replay(table, tmp_path / "s", lambda done, total: told.append((done, total)))
-    rows = table.table().rows
+    rows = table.table().entries
     found = {t.digest: [t.objectives[n] for n in record.objective_names] for t in record.trials}
     assert {digest: row.values for digest, row in rows.items()}.items() <= found.items()
     assert told[-1] == (len(rows), len(rows))

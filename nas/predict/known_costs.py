@@ -9,7 +9,7 @@ import numpy.typing as npt
 
 from nas.predict.operations import exact_costs
 from nas.predict.predictor import LatencyPredictor
-from nas.search.members import KnownLimits, learned
+from nas.search.interfaces import KnownLimits, learned
 from search_spaces.architecture import Architecture
 
 KnownCosts = Callable[[Sequence[Architecture]], npt.NDArray[np.float64]]
@@ -49,8 +49,8 @@ def known_limits(
 ) -> KnownLimits | None:
     """Return what is known of `limits` without building anything; None if nothing is.
 
-    Parameters, MACs and a predicted latency are certain. With a predictor a measured latency is
-    guessed.
+    Parameters, MACs and a predicted latency are exact. With a predictor a measured latency is
+    predicted.
     """
     timed = [name for name in limits if "latency" in name] if predictor else []
     names = tuple(name for name in limits if name in (*_COUNTED, *timed))

@@ -1,4 +1,4 @@
-"""Unseen candidates by the thousand, with everything about them that needs no training."""
+"""Unseen candidates by the thousand, with all that is known of them without training."""
 
 from __future__ import annotations
 
@@ -8,11 +8,12 @@ from typing import Any
 
 import numpy as np
 
-from nas.search.members import Array, Assignment, Costs, Features, KnownLimits, Space
-from nas.search.surrogate import AxisFeatures
+from nas.search.axis_features import AxisFeatures
+from nas.search.interfaces import Array, Costs, Features, KnownLimits, Mask, Space
+from search_spaces.axes import Assignment
 
 _REMEMBERED = 20_000
-"""Assignments whose description is kept, because children of the same front recur."""
+"""Most assignments whose description is kept: mutations of the same front recur."""
 
 _TINY = 1e-12
 
@@ -35,9 +36,21 @@ class Candidates:
     def __len__(self) -> int:
         return len(self.assignments)
 
+    @property
+    def exact(self) -> Mask:
+        """Which costs are known of all, (costs,)."""
+        return np.asarray(~np.isnan(self.costs).any(axis=0))
+
+    def inputs(self, exact: Mask) -> Array:
+        """Return what a surrogate sees, as `nas.search.history.surrogate_inputs` does.
+
+        The last column is 0: they are of this study, not of an earlier one.
+        """
+        return np.column_stack([self.features, self.costs[:, exact], np.zeros(len(self))])
+
 
 class Catalogue:
-    """Describes assignments of a space.
+    """Describes assignments of a space, and remembers the descriptions.
 
     Args:
         space: What they are assignments of.
@@ -114,7 +127,7 @@ class Catalogue:
 
 
 def logarithms(values: Array) -> Array:
-    """Return them; of nothing, that of very little."""
+    """Return the logarithms; of a value that is 0, that of 1e-12."""
     found: Array = np.log(np.maximum(values, _TINY))
     return found
 

@@ -1,11 +1,12 @@
-"""Stop trainings that cannot matter any more, with several objectives of which one is learned.
+"""Early stopping with several objectives, of which one is learned and the others are exact costs.
 
-Asynchronous successive halving (Li et al. 2020): a candidate that reaches a rung is compared at
-once with all that reached it before. The order at a rung is that of non-dominated sorting and, in
-one front, of hypervolume contribution, over the exact costs and the loss at that rung. Whether a
-candidate is among the best `1 / eta` is asked of those that cost about as much: it is not stopped
-for being cheap, nor spared because there are many bad ones elsewhere. One that is alone at its
-costs goes on unless another is better in everything.
+Asynchronous successive halving (ASHA, Li et al. 2020): a candidate that reaches a rung is compared
+at once with all that reached it before. Candidates at a rung are ranked by non-dominated sorting
+(Deb et al. 2002) and, within one front, by hypervolume contribution, over the exact costs and the
+lowest loss up to that rung. A candidate goes on if it is among the best `1 / eta` of those that
+cost about as much: it is neither stopped for the high loss of a cheap model nor spared because
+there are many bad candidates at other costs. Where fewer than `eta` cost about as much, it goes on
+if no candidate at all dominates it.
 """
 
 from __future__ import annotations
@@ -14,16 +15,14 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
-import numpy.typing as npt
 
-Array = npt.NDArray[np.float64]
-Indices = npt.NDArray[np.intp]
+from nas.search.interfaces import Array, Indices
 
 _TINY = 1e-12
 
 
 @dataclass(frozen=True)
-class _Curve:
+class _LearningCurve:
     """A training as far as it was reported; costs as logarithms."""
 
     costs: tuple[float, ...]
@@ -34,21 +33,22 @@ class _Curve:
 class EarlyStopping:
     """Decides, rung by rung, which trainings go on.
 
-    Decisions follow from the reports so far alone. Losses at a rung are compared with each other
-    and never with those of finished trainings; they are no points of a front.
+    Decisions follow from the reports so far alone. Losses at a rung are compared only with losses
+    at that rung, never with those of finished trainings.
 
     Args:
         epochs: Epochs of a full training.
-        eta: One in `eta` goes on where a cost region is crowded.
-        rungs: Epochs after which is decided; by default `grace * eta ** i`, below `epochs`.
-        grace: Epochs that every training gets; by default a third of all, after which losses tell
-            the order at the end (rank correlation 0.9 on `docs/search.md`'s table, 0.7 after one).
+        eta: Reduction factor: one in `eta` of the candidates of about the same costs goes on.
+        rungs: Epochs at whose end is decided; by default `grace * eta ** i`, below `epochs`.
+        grace: Epochs that every training gets; by default a third of all, after which the order of
+            losses is close to that at the end (rank correlation 0.9 on the table of
+            `docs/search.md`, 0.7 after one epoch).
         region: Candidates cost about as much if no cost differs by more than this factor.
-        extrapolate: Also stop, at any epoch from the third on, what stays dominated however well
-            its loss goes on falling; rungs may then be empty.
+        extrapolate: Also stop, at any epoch from the third on, a candidate that stays dominated by
+            the most optimistic extrapolation of its loss; rungs may then be empty.
 
     Raises:
-        ValueError: naming the argument that cannot be.
+        ValueError: naming the argument that is out of range.
     """
 
     def __init__(
@@ -70,9 +70,11 @@ class EarlyStopping:
         self.rungs = _powers(grace, eta, epochs) if rungs is None else tuple(sorted(set(rungs)))
         if region < 1:
             raise ValueError(f"region {region} must be at least 1: a factor between costs")
+        if self.rungs and epochs == 1:
+            raise ValueError(f"rungs {list(self.rungs)}: a training of one epoch can have none")
         if any(not 1 <= rung < epochs for rung in self.rungs):
             raise ValueError(f"rungs {list(self.rungs)} must lie between 1 and {epochs - 1}")
-        self._curves: dict[str, _Curve] = {}
+        self._curves: dict[str, _LearningCurve] = {}
         self._protected: set[str] = set()
         self._final: dict[str, tuple[float, ...] | None] = {}
 
@@ -91,7 +93,7 @@ class EarlyStopping:
             costs: The exact objectives, positive.
             losses: Of the epochs so far, lower is better.
         """
-        curve = _Curve(tuple(_log(costs)), tuple(map(float, losses[:epoch])))
+        curve = _LearningCurve(tuple(_log(costs)), tuple(map(float, losses[:epoch])))
         self._curves[digest] = curve
         if digest in self._protected or epoch >= self.epochs:
             return True
@@ -109,23 +111,25 @@ class EarlyStopping:
     ) -> None:
         """Take over a training of an earlier session as it was decided then."""
         stopped_at = len(losses) if stopped else None
-        self._curves[digest] = _Curve(tuple(_log(costs)), tuple(map(float, losses)), stopped_at)
+        self._curves[digest] = _LearningCurve(
+            tuple(_log(costs)), tuple(map(float, losses)), stopped_at
+        )
 
     def resumable(self) -> list[str]:
         """Return the stopped candidates that would go on now, in the order they were reported.
 
-        The front has moved towards them: candidates that were ahead of them at their rung have
-        failed, or were finished and are dominated.
+        Candidates that were ahead of them at their rung have failed since, or were trained in full
+        and turned out to be dominated, so they no longer count.
         """
-        aside = self._beaten()
+        excluded = self._failed_or_dominated()
         return [
             digest
             for digest, curve in self._curves.items()
-            if curve.stopped_at is not None and self._goes_on(digest, curve.stopped_at, aside)
+            if curve.stopped_at is not None and self._goes_on(digest, curve.stopped_at, excluded)
         ]
 
-    def _beaten(self) -> frozenset[str]:
-        """Finished candidates that turned out not to matter."""
+    def _failed_or_dominated(self) -> frozenset[str]:
+        """Return the ended candidates that failed, or that another ended one dominates."""
         done = {digest: values for digest, values in self._final.items() if values is not None}
         failed = frozenset(self._final) - frozenset(done)
         if not done:
@@ -135,21 +139,23 @@ class EarlyStopping:
         kept = moocore.is_nondominated(np.array(list(done.values())), keep_weakly=True)
         return failed | {digest for digest, stays in zip(done, kept, strict=True) if not stays}
 
-    def _goes_on(self, digest: str, epoch: int, aside: frozenset[str]) -> bool:
-        if epoch in self.rungs and not self._promoted(digest, epoch, aside):
+    def _goes_on(self, digest: str, epoch: int, excluded: frozenset[str]) -> bool:
+        if epoch in self.rungs and not self._promoted(digest, epoch, excluded):
             return False
-        return not (self.extrapolate and self._hopeless(digest))
+        return not (self.extrapolate and self._stays_dominated(digest))
 
-    def _promoted(self, digest: str, rung: int, aside: frozenset[str]) -> bool:
+    def _promoted(self, digest: str, rung: int, excluded: frozenset[str]) -> bool:
         from moocore import pareto_rank
 
         reached = [name for name, curve in self._curves.items() if len(curve.losses) >= rung]
         if len(reached) < self.eta:
             return True
-        names = [name for name in reached if name == digest or name not in aside]
+        names = [name for name in reached if name == digest or name not in excluded]
         curves = [self._curves[name] for name in names]
+        # The lowest loss so far: the weights of that epoch are the ones that are kept.
         points = np.array([[*curve.costs, min(curve.losses[:rung])] for curve in curves])
         place, rank = names.index(digest), pareto_rank(points)
+        # Costs are logarithms, so a factor is a difference; no cost may differ by more.
         apart = np.abs(points[:, :-1] - points[place, :-1]).max(axis=1)
         near = np.flatnonzero(apart <= np.log(self.region))
         if len(near) < self.eta:
@@ -158,11 +164,12 @@ class EarlyStopping:
         ahead += _larger_contributions(points, near[rank[near] == rank[place]], near, place)
         return bool(ahead < -(-len(near) // self.eta))
 
-    def _hopeless(self, digest: str) -> bool:
-        """Whether others that cost no more are ahead of the best a training may still come to.
+    def _stays_dominated(self, digest: str) -> bool:
+        """Whether a candidate that costs no more is ahead of the best loss that can be expected.
 
-        The slowest of all power laws, a fall by as much at each doubling of the epochs, is the most
-        optimistic; it starts from the steeper of the last two steps.
+        The loss is extrapolated linearly in the logarithm of the epoch, a fall by the same amount
+        at each doubling, with the steeper of the last two steps: the limit of power laws that
+        slows down least, so the most optimistic of them.
         """
         curve = self._curves[digest]
         losses = np.array(curve.losses)
@@ -179,7 +186,11 @@ class EarlyStopping:
 
 
 def _larger_contributions(points: Array, front: Indices, near: Indices, place: int) -> int:
-    """Count those of one front that contribute more hypervolume to it, in this region, than one."""
+    """Count the points of one front with a larger hypervolume contribution than that at `place`.
+
+    Axes are scaled to [0, 1] over the points `near`; the reference point is 1.1 on every axis, so
+    that the extreme points of the front contribute as well.
+    """
     from moocore import hv_contributions
 
     low, high = points[near].min(axis=0), points[near].max(axis=0)

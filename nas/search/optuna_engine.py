@@ -9,18 +9,19 @@ import numpy as np
 import optuna
 from optuna.trial import Trial, TrialState
 
-from nas.search.members import Assignment, Space
+from nas.search.interfaces import Space
 from nas.search.samplers import SamplerKind, make_sampler, quiet_optuna
+from search_spaces.axes import Assignment
 
 PATIENCE = 10
-"""Repetitions a sampler is granted in a row before it counts as stuck."""
+"""Most repetitions in a row that a sampler may propose before it counts as stuck."""
 
 
 class OptunaEngine:
-    """Works on a study of its own in memory.
+    """An Optuna sampler on an Optuna study of its own in memory.
 
-    There repeated proposals fail unheard, and inactive axes may have values; the study that people
-    look at holds neither.
+    That study has repeated proposals, as failed trials, and values of inactive axes; the stored
+    study has neither.
     """
 
     def __init__(self, space: Space, kind: SamplerKind, objectives: int, seed: int) -> None:
@@ -37,7 +38,8 @@ class OptunaEngine:
         """Ask until something unseen comes, `PATIENCE` times at most."""
         for repeats in range(PATIENCE):
             if self._kind.reseeded:
-                # By what was seen, so that a resumed search goes the way it would have gone.
+                # Seeded by the number of networks seen, so that a resumed search goes on as if it
+                # had not been interrupted.
                 self._study.sampler = make_sampler(self._kind, int(rng.integers(2**32)))
             trial = self._study.ask(self._space.distributions() if self._kind.all_axes else None)
             assignment = self._space.suggest(trial)

@@ -1,4 +1,4 @@
-"""Proposals without repetition: an engine, the space, and what has been tried."""
+"""Proposals that repeat no network: an engine, a space, and what was tried before."""
 
 from __future__ import annotations
 
@@ -8,14 +8,15 @@ from typing import Any
 
 import numpy as np
 
-from nas.search.members import Assignment, Costs, Engine, KnownLimits, Space, learned
+from nas.search.interfaces import Costs, Engine, KnownLimits, Space, learned
 from nas.search.optuna_engine import PATIENCE, OptunaEngine
 from nas.search.pareto import ParetoEngine
 from nas.search.samplers import SAMPLERS
+from search_spaces.axes import Assignment
 from search_spaces.errors import UserError
 
 ENUMERABLE = 200_000
-"""Spaces up to this many assignments are walked to the last architecture when draws run dry."""
+"""Largest space that is enumerated to its last architecture when draws bring nothing new."""
 
 _DRAWS = 200
 
@@ -32,14 +33,14 @@ class Proposal:
 class Proposer:
     """Propose architectures of a space, each network at most once.
 
-    Several proposals may be open at once. What is proposed depends on the seed and on what was
-    told, not on when a search was interrupted. All objectives are minimised.
+    Several proposals may be pending at once. What is proposed depends on the seed and on the
+    reported results, not on when a search was interrupted. All objectives are minimised.
 
     Args:
         space: Where architectures come from.
         sampler: One of `SAMPLERS`.
-        objectives: How many values a candidate is told with.
-        seed: Of everything that is drawn.
+        objectives: Number of objectives.
+        seed: Seed of all random draws.
         options: For `pareto`, the arguments of `ParetoEngine`.
     """
 
@@ -70,7 +71,7 @@ class Proposer:
     def register(self, assignment: Assignment | None, architecture: Any) -> None:
         """Count an architecture chosen elsewhere (a reference, an earlier session) as seen.
 
-        Without an assignment (not a member of the space) the sampler never hears of it.
+        The sampler learns nothing of one without an assignment, which is no member of the space.
         """
         if architecture.digest in self._seen:
             return
@@ -86,8 +87,9 @@ class Proposer:
     ) -> None:
         """Report the objectives of a proposed architecture; None if it has none.
 
-        `violations` holds by how much it misses each hard limit: relative, above zero is a miss. In
-        a study with limits every candidate reports them, or the sampler takes it for infeasible.
+        `violations` has the excess over each hard limit, relative to the limit: above 0 where the
+        limit is missed. In a study with limits every candidate needs them: Optuna's samplers take
+        one without for infeasible.
         """
         if self._engine is not None:
             self._engine.tell(digest, values, violations or {})
@@ -161,8 +163,8 @@ def make_proposer(
     Args:
         space: Where architectures come from.
         sampler: One of `SAMPLERS`.
-        objectives: Names, in the order candidates are told.
-        seed: Of everything that is drawn.
+        objectives: Names, in the order in which values are reported.
+        seed: Seed of all random draws.
         costs: Architectures -> all objectives but the learned one, in order; NaN in columns that
             it cannot know. Optuna's samplers make no use of it.
         limits: Hard limits that are known before a candidate is tried; Optuna's samplers have to

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
@@ -12,9 +12,8 @@ import numpy.typing as npt
 from nas.search import EarlyStopping, make_proposer
 from nas.search.samplers import quiet_optuna
 from search_spaces.errors import UserError, nearest
-from studies.bench.peers import NepsMoAsha, SyneTuneMoAsha
 from studies.bench.simulation import Asker, Stopping
-from studies.bench.tables import Member, Table
+from studies.bench.tables import Network, Table
 
 if TYPE_CHECKING:
     import optuna
@@ -27,7 +26,7 @@ class Contender:
     Attributes:
         title: For tables and figures.
         family: `ours` and `ablation` (ours, with a part changed) never train a network twice;
-            `optuna` and `peer` train whatever is proposed.
+            `optuna` and `peer` (`benchmarks.peers`) train whatever is proposed.
         asker: Makes it, given a table and a seed.
         stopping: Makes its rule for stopping early, if it has one, given table and asker.
         epochs_needed: Needs a table of several epochs.
@@ -51,13 +50,11 @@ def contender(name: str) -> Contender:
 
 
 def contenders_for(table: Table) -> list[str]:
-    """Return the names of all that can search this table with our dependencies alone."""
+    """Return the names of all that can search this table."""
     return [
         name
         for name, one in CONTENDERS.items()
-        if one.family != "peer"
-        and (table.epochs > 1 or not one.epochs_needed)
-        and one.only in (None, table.name)
+        if (table.epochs > 1 or not one.epochs_needed) and one.only in (None, table.name)
     ]
 
 
@@ -68,12 +65,12 @@ def _deduplicated(sampler: str) -> Callable[[Table, int], Asker]:
     return make
 
 
-COUNTED = ("params", "macs")
-"""Objectives that follow from an architecture exactly, without building or measuring anything."""
+EXACT_COSTS = ("params", "macs")
+"""Costs that follow from an architecture exactly, without building or measuring anything."""
 
 
 def _pareto(
-    known: Collection[str] = COUNTED, structure: bool = True, **options: Any
+    known: Collection[str] = EXACT_COSTS, structure: bool = True, **options: Any
 ) -> Callable[[Table, int], Asker]:
     """Make our own sampler: with the costs in `known` exact and the others learned.
 
@@ -84,8 +81,8 @@ def _pareto(
         names = table.objectives[1:]
         unknown = [index for index, name in enumerate(names) if name not in known]
 
-        def costs(members: Sequence[Member]) -> npt.NDArray[np.float64]:
-            rows = np.asarray([table.rows[member.digest].costs for member in members])
+        def costs(members: Sequence[Network]) -> npt.NDArray[np.float64]:
+            rows = np.asarray([table.entries[member.digest].costs for member in members])
             rows[:, unknown] = np.nan
             return rows
 
@@ -106,7 +103,7 @@ def _pareto(
 
 @dataclass(frozen=True)
 class _Proposal:
-    architecture: Member
+    architecture: Network
 
 
 class RawOptuna:
@@ -175,11 +172,6 @@ def _stopping_by_extrapolation(table: Table, asker: Asker) -> Stopping:
     return EarlyStopping(table.epochs, rungs=(), extrapolate=True)
 
 
-def _own_rule(table: Table, asker: Asker) -> Stopping:
-    """Return the asker itself: it decides both."""
-    return cast("Stopping", asker)
-
-
 CONTENDERS: dict[str, Contender] = {
     "pareto": Contender("pareto", "ours", _pareto()),
     "pareto-stopping": Contender("pareto, early stopping", "ours", _pareto(), _stopping, True),
@@ -194,7 +186,7 @@ CONTENDERS: dict[str, Contender] = {
         True,
     ),
     "pareto-all-known": Contender(
-        "pareto, latency known as well", "ablation", _pareto((*COUNTED, "latency_ms"))
+        "pareto, latency known as well", "ablation", _pareto((*EXACT_COSTS, "latency_ms"))
     ),
     "pareto-no-costs": Contender("pareto without exact costs", "ablation", _pareto(())),
     "pareto-axes-only": Contender(
@@ -235,7 +227,5 @@ CONTENDERS: dict[str, Contender] = {
         "optuna",
         _raw("QMCSampler", scramble=True, warn_independent_sampling=False),
     ),
-    "syne-tune-moasha": Contender("Syne Tune MO-ASHA", "peer", SyneTuneMoAsha, _own_rule, True),
-    "neps-moasha": Contender("NePS MO-ASHA", "peer", NepsMoAsha, _own_rule, True),
 }
 """Names on the command line. Optuna's samplers have their own defaults."""

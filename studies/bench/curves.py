@@ -74,9 +74,11 @@ def markdown(table: pd.DataFrame, titles: Mapping[str, str], timed: bool = True)
     heads += ["seeds there", "regret at the end (quartiles)", "repeated trainings", "ask"]
     lines = [_line(heads), _line(["---"] * len(heads))]
     for row in table.to_dict("records"):
-        epochs = [count(row["to_99_epochs"]), minutes(row["to_99_s"])] if timed else []
+        epochs = (
+            [format_count(row["to_99_epochs"]), format_minutes(row["to_99_s"])] if timed else []
+        )
         regret = f"{row['regret_median']:.4f} ({row['regret_low']:.4f} to {row['regret_high']:.4f})"
-        cells = [titles.get(row["sampler"], row["sampler"]), count(row["to_99_evaluations"])]
+        cells = [titles.get(row["sampler"], row["sampler"]), format_count(row["to_99_evaluations"])]
         cells += [*epochs, f"{row['reached']}/{row['seeds']}", regret]
         cells += [f"{row['duplicates']:.1f}", f"{row['ask_ms']:.1f} ms"]
         lines.append(_line(cells))
@@ -110,11 +112,11 @@ def _median(values: Sequence[float]) -> float:
     return ordered[len(ordered) // 2]
 
 
-def count(value: float) -> str:
+def format_count(value: float) -> str:
     """Write a whole number, or that it was not reached."""
     return f"{value:.0f}" if np.isfinite(value) else "not reached"
 
 
-def minutes(seconds: float) -> str:
+def format_minutes(seconds: float) -> str:
     """Write minutes, or that they were not enough."""
     return f"{seconds / 60:.1f} min" if np.isfinite(seconds) else "not reached"

@@ -73,8 +73,7 @@ def regret_figure(curves: pd.DataFrame, over: str, title: str) -> go.Figure:
 
 def grouped(curves: pd.DataFrame) -> dict[str, pd.DataFrame]:
     """Split into what is drawn together: all contenders, and our own with its ablations."""
-    family = curves["sampler"].map(lambda name: CONTENDERS[name].family)
-    ablations = family == "ablation"
+    ablations = curves["sampler"].map(lambda name: _family(name) == "ablation").astype(bool)
     groups = {"": curves[~ablations]}
     if ablations.any():
         groups["-ablation"] = curves[ablations | (curves["sampler"] == "pareto")]
@@ -97,6 +96,11 @@ def write_figures(figures: Mapping[str, go.Figure], folder: Path) -> list[Path]:
         raise UserError(f"{folder}: the pages are written; {error}") from None
 
 
+def _family(sampler: str) -> str:
+    """Return the family of a sampler; a result of one that is no contender is a peer's."""
+    return CONTENDERS[sampler].family if sampler in CONTENDERS else "peer"
+
+
 def _title(sampler: str) -> str:
     return CONTENDERS[sampler].title if sampler in CONTENDERS else sampler
 
@@ -104,7 +108,7 @@ def _title(sampler: str) -> str:
 def _dash(sampler: str) -> str:
     if sampler.endswith(("-stopping", "-at-once", "-extrapolating")):
         return "longdashdot"
-    return DASHES[CONTENDERS[sampler].family] if sampler in CONTENDERS else DASHES["peer"]
+    return DASHES[_family(sampler)]
 
 
 def _colour(sampler: str) -> str:

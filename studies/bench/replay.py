@@ -33,7 +33,7 @@ def replay(table: VaeTable, folder: Path, progress: Callable[[int, int], None]) 
     if folder.exists():
         raise UserError(f"{folder}: exists already; remove it, or choose another --name")
     protocol, tabulated = table.about["protocol"], table.table()
-    members = len(tabulated.rows)
+    members = len(tabulated.entries)
     config = StudyConfig.model_validate(
         {
             "name": folder.name,

@@ -13,7 +13,7 @@ from typing import Any
 
 from nas.artefacts import write_whole
 from search_spaces.errors import UserError
-from studies.bench.contenders import contender
+from studies.bench.contenders import Contender, contender
 from studies.bench.shipped import load_table
 from studies.bench.simulation import as_records, simulate
 from studies.bench.tables import Table
@@ -54,13 +54,24 @@ def run_all(
     for bout in bouts:
         if contender(bout.sampler).epochs_needed and _table(bout.table).epochs == 1:
             raise UserError(f"{bout.sampler}: stops early, but table {bout.table} has one epoch")
-    missing = [bout for bout in bouts if not _valid(bout.file(folder), bout)]
+    missing = missing_of(bouts, folder)
     done = len(bouts) - len(missing)
     for _ in _run(missing, folder, processes):
         done += 1
         if progress:
             progress(done, len(bouts))
     return [_read(bout.file(folder)) for bout in bouts]
+
+
+def missing_of(bouts: Sequence[Bout], folder: Path) -> list[Bout]:
+    """Return the bouts that have no result, or one of the table as it was before."""
+    return [bout for bout in bouts if not _valid(bout.file(folder), bout.table)]
+
+
+def stored_results(bout: Bout, folder: Path) -> list[dict[str, Any]]:
+    """Return every valid result in the setting of `bout`: of all samplers and seeds."""
+    files = sorted(bout.file(folder).parent.glob("*.json"))
+    return [_read(file) for file in files if _valid(file, bout.table)]
 
 
 def _run(missing: Sequence[Bout], folder: Path, processes: int) -> Iterator[None]:
@@ -76,19 +87,24 @@ def _run(missing: Sequence[Bout], folder: Path, processes: int) -> Iterator[None
 
 def run_one(bout: Bout, folder: Path) -> None:
     """Run one search and write its result as a whole."""
-    table, chosen = _table(bout.table), contender(bout.sampler)
+    run_contender(bout, contender(bout.sampler), folder)
+
+
+def run_contender(bout: Bout, chosen: Contender, folder: Path) -> None:
+    """Run one search of a contender that need not be among `CONTENDERS`, and write its result."""
+    table = _table(bout.table)
     asker = chosen.asker(table, bout.seed)
     stopping = chosen.stopping(table, asker) if chosen.stopping else None
-    run = simulate(table, asker, bout.trials, bout.workers, stopping)
+    search = simulate(table, asker, bout.trials, bout.workers, stopping)
     file = bout.file(folder)
     file.parent.mkdir(parents=True, exist_ok=True)
-    result = {**asdict(bout), "fingerprint": table.fingerprint, **as_records(run)}
+    result = {**asdict(bout), "fingerprint": table.fingerprint, **as_records(search)}
     write_whole(file, json.dumps(result).encode())
 
 
-def _valid(file: Path, bout: Bout) -> bool:
+def _valid(file: Path, table: str) -> bool:
     """Whether there is a result, of the table as it is now."""
-    return file.exists() and _read(file)["fingerprint"] == _table(bout.table).fingerprint
+    return file.exists() and _read(file)["fingerprint"] == _table(table).fingerprint
 
 
 def _read(file: Path) -> dict[str, Any]:

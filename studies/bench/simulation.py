@@ -9,12 +9,12 @@ from __future__ import annotations
 
 import heapq
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from statistics import median
 from typing import Any, Protocol, runtime_checkable
 
-from studies.bench.tables import Archive, Member, Row, Table
+from studies.bench.tables import Archive, Network, Table, TableEntry
 
 _NOTHING_LEFT = 1e-9
 """Regret at which the exact front is complete: a search ends there, rounding errors apart."""
@@ -23,13 +23,14 @@ _NOTHING_LEFT = 1e-9
 class Proposed(Protocol):
     """What a sampler proposes.
 
-    With an attribute `key` the sampler is told by that, otherwise by the digest: who may propose a
-    network twice, and stop one of the two, has to tell them apart.
+    A sampler that may propose a network twice, and stop one of the two trainings, has to
+    distinguish them: it gives its proposals an attribute `key`, by which results are reported
+    instead of by the digest.
     """
 
     @property
-    def architecture(self) -> Member:
-        """A member of the space."""
+    def architecture(self) -> Network:
+        """What the space builds from the proposed assignment."""
 
 
 class Asker(Protocol):
@@ -55,8 +56,8 @@ class Observer(Protocol):
 class Stopping(Protocol):
     """A rule that may stop a candidate after an epoch, and take it up again.
 
-    A stopped candidate stays open for the sampler: it may be resumed, and its loss so far is none
-    of a full training.
+    A stopped candidate is not reported to the sampler: it may be resumed, and its loss so far is
+    not that of a full training.
     """
 
     def report(
@@ -72,7 +73,7 @@ class Stopping(Protocol):
 
 
 @dataclass(frozen=True)
-class Event:
+class EpochEnd:
     """The end of an epoch.
 
     Attributes:
@@ -89,17 +90,17 @@ class Event:
 
 
 @dataclass(frozen=True)
-class Run:
+class SimulatedSearch:
     """What one search did.
 
     Attributes:
-        events: One per epoch, in the order of the clock.
-        duplicates: Full trainings of what had been trained or was being trained before.
+        events: The ends of all epochs, in the order of the simulated clock.
+        duplicates: Proposals of networks that had been proposed before.
         distinct: Different architectures that were trained for an epoch or more.
         ask_ms: Median processor time of one proposal and its report.
     """
 
-    events: tuple[Event, ...]
+    events: tuple[EpochEnd, ...]
     duplicates: int
     distinct: int
     ask_ms: float
@@ -111,8 +112,7 @@ def simulate(
     trials: int,
     workers: int = 1,
     stopping: Stopping | None = None,
-    progress: Callable[[int, int], None] | None = None,
-) -> Run:
+) -> SimulatedSearch:
     """Search a table.
 
     Args:
@@ -122,14 +122,13 @@ def simulate(
             however many candidates they were spent on, or once it has found the exact front.
         workers: Candidates trained at the same time.
         stopping: May stop candidates early; None trains all in full.
-        progress: Called with (epochs done, epochs of the budget).
     """
-    return _Simulation(table, asker, trials, workers, stopping).run(progress)
+    return _Simulation(table, asker, trials, workers, stopping).run()
 
 
 @dataclass
 class _Job:
-    row: Row
+    entry: TableEntry
     key: str
     epoch: int = 0
 
@@ -149,9 +148,9 @@ class _Simulation:
     _jobs: dict[str, _Job] = field(default_factory=dict)
     _seen: set[str] = field(default_factory=set)
     _asked_s: list[float] = field(default_factory=list)
-    _events: list[Event] = field(default_factory=list)
+    _events: list[EpochEnd] = field(default_factory=list)
 
-    def run(self, progress: Callable[[int, int], None] | None) -> Run:
+    def run(self) -> SimulatedSearch:
         budget, archive = self.trials * self.table.epochs, Archive(self.table.volume)
         self._start_idle(budget)
         while self._queue and archive.regret > _NOTHING_LEFT:
@@ -159,16 +158,14 @@ class _Simulation:
             job.epoch += 1
             done = len(self._events) + 1
             goes_on = self._after_epoch(job)
-            if job.epoch == len(job.row.losses):
-                archive.add(job.row.values)
-            self._events.append(Event(self._now_s, done, self._ended, archive.regret))
+            if job.epoch == len(job.entry.losses):
+                archive.add(job.entry.values)
+            self._events.append(EpochEnd(self._now_s, done, self._ended, archive.regret))
             if goes_on and self._begun < budget:
                 self._start_epoch(job)
             self._start_idle(budget)
-            if progress:
-                progress(done, budget)
         asked_ms = 1000 * median(self._asked_s) if self._asked_s else 0.0
-        return Run(tuple(self._events), self._duplicates, len(self._seen), asked_ms)
+        return SimulatedSearch(tuple(self._events), self._duplicates, len(self._seen), asked_ms)
 
     def _start_idle(self, budget: int) -> None:
         while len(self._queue) < self.workers and self._begun < budget:
@@ -178,7 +175,7 @@ class _Simulation:
             self._start_epoch(job)
 
     def _start_epoch(self, job: _Job) -> None:
-        ends_s = self._now_s + job.row.epoch_s[job.epoch]
+        ends_s = self._now_s + job.entry.epoch_s[job.epoch]
         heapq.heappush(self._queue, (ends_s, self._begun, job))
         self._begun += 1
 
@@ -186,7 +183,7 @@ class _Simulation:
         running = {job.key for _, _, job in self._queue}
         for key in self.stopping.resumable() if self.stopping else ():
             job = self._jobs[key]
-            if key not in running and job.epoch < len(job.row.losses):
+            if key not in running and job.epoch < len(job.entry.losses):
                 self._ended -= 1
                 return job
         return None
@@ -201,39 +198,41 @@ class _Simulation:
         self._duplicates += digest in self._seen
         self._seen.add(digest)
         key = getattr(proposal, "key", digest)
-        self._jobs[key] = _Job(self.table.rows[digest], key)
+        self._jobs[key] = _Job(self.table.entries[digest], key)
         return self._jobs[key]
 
     def _after_epoch(self, job: _Job) -> bool:
         """Return whether the candidate goes on; tell the sampler once it is trained in full."""
-        row, losses = job.row, job.row.losses[: job.epoch]
+        entry, losses = job.entry, job.entry.losses[: job.epoch]
         start_s = time.thread_time()
         if isinstance(self.asker, Observer):
             self.asker.observe(job.key, job.epoch, losses[-1])
-        finished = job.epoch == len(row.losses)
+        finished = job.epoch == len(entry.losses)
         if finished:
-            self.asker.tell(job.key, row.values, None)
+            self.asker.tell(job.key, entry.values, None)
         self._asked_s[-1] += time.thread_time() - start_s
-        kept = self.stopping is None or self.stopping.report(job.key, job.epoch, row.costs, losses)
+        kept = self.stopping is None or self.stopping.report(
+            job.key, job.epoch, entry.costs, losses
+        )
         if finished and self.stopping is not None:
-            self.stopping.finished(job.key, row.values)
+            self.stopping.finished(job.key, entry.values)
         self._ended += finished or not kept
         return kept and not finished
 
 
-def as_records(run: Run) -> dict[str, Any]:
-    """Return a run as plain JSON types; of the events only those that change the regret."""
+def as_records(search: SimulatedSearch) -> dict[str, Any]:
+    """Return a search as plain JSON types; of the events only those that change the regret."""
     changes = [
         event
-        for before, event in zip((None, *run.events), run.events, strict=False)
+        for before, event in zip((None, *search.events), search.events, strict=False)
         if before is None or event.regret != before.regret
     ]
-    last = run.events[-1:]
+    last = search.events[-1:]
     kept = [*changes, *(event for event in last if event is not changes[-1])]
     return {
-        "duplicates": run.duplicates,
-        "distinct": run.distinct,
-        "ask_ms": run.ask_ms,
+        "duplicates": search.duplicates,
+        "distinct": search.distinct,
+        "ask_ms": search.ask_ms,
         "time_s": [event.time_s for event in kept],
         "epochs": [event.epochs for event in kept],
         "evaluations": [event.evaluations for event in kept],

@@ -14,23 +14,20 @@ from functools import cached_property
 from typing import Any, Protocol
 
 import numpy as np
-import numpy.typing as npt
 
-from nas.search.members import Features, Space
-
-Points = npt.NDArray[np.float64]
+from nas.search.interfaces import Array, Features, Space
 
 
-class Member(Protocol):
-    """What a space builds from an assignment: anything that is identified by a digest."""
+class Network(Protocol):
+    """What a space builds from an assignment: anything that a digest identifies."""
 
     @property
     def digest(self) -> str:
-        """Equal exactly for equal members."""
+        """Equal exactly for equal networks."""
 
 
 @dataclass(frozen=True)
-class Row:
+class TableEntry:
     """What is known of one architecture.
 
     Attributes:
@@ -60,9 +57,9 @@ class Table:
 
     Attributes:
         name: For people.
-        space: Where the rows' assignments come from.
+        space: Where the entries' assignments come from.
         objectives: Names, the learnt one first.
-        rows: By digest.
+        entries: By digest.
         timed: Whether `epoch_s` was measured; otherwise an epoch counts as one second.
         features: What is known of the structure beyond the axes: assignments -> (n, features).
     """
@@ -70,50 +67,50 @@ class Table:
     name: str
     space: Space
     objectives: tuple[str, ...]
-    rows: Mapping[str, Row]
+    entries: Mapping[str, TableEntry]
     timed: bool = True
     features: Features | None = None
 
     @cached_property
     def epochs(self) -> int:
         """Epochs of a full evaluation."""
-        return max(len(row.losses) for row in self.rows.values())
+        return max(len(one.losses) for one in self.entries.values())
 
     @cached_property
     def fingerprint(self) -> str:
         """Hexadecimal digits that change with any value of the table."""
-        rows = [(row.digest, row.costs, row.losses, row.epoch_s) for row in self.rows.values()]
+        rows = [(one.digest, one.costs, one.losses, one.epoch_s) for one in self.entries.values()]
         return hashlib.sha256(json.dumps([self.objectives, rows]).encode()).hexdigest()[:12]
 
     @cached_property
     def volume(self) -> Volume:
         """Hypervolume as a share of what the whole table dominates."""
-        return Volume(np.asarray([row.values for row in self.rows.values()], dtype=np.float64))
+        return Volume(np.asarray([one.values for one in self.entries.values()], dtype=np.float64))
 
 
 class Volume:
     """Exact hypervolume against a fixed reference point: the worst value on each axis.
 
     The first axis (the loss, the error) is linear, the others (costs) are logarithms; each is then
-    brought to 0 (best) to 1 (worst) over the whole table. A point that is worst on an axis earns
-    nothing. The share does not depend on the bringing to 0 to 1, only on the logarithms.
+    scaled to 0 (best) to 1 (worst) over the whole table. A point that is worst on an axis dominates
+    no volume. The share does not depend on the scaling, only on the logarithms.
     """
 
-    def __init__(self, points: Points) -> None:
+    def __init__(self, points: Array) -> None:
         scaled = _scaled(points)
         self._low, self._high = scaled.min(axis=0), scaled.max(axis=0)
-        self.full = self._of(self.normalised(points))
+        self.full = self._hypervolume(self.normalised(points))
 
-    def normalised(self, points: Points) -> Points:
+    def normalised(self, points: Array) -> Array:
         """Return the points on the axes on which volume is taken."""
         return np.asarray((_scaled(points) - self._low) / (self._high - self._low))
 
-    def regret(self, points: Points) -> float:
+    def regret(self, points: Array) -> float:
         """Return the share of the table's hypervolume that `points` lack: 0 is the exact front."""
-        return max(0.0, 1.0 - self._of(self.normalised(points)) / self.full)
+        return max(0.0, 1.0 - self._hypervolume(self.normalised(points)) / self.full)
 
     @staticmethod
-    def _of(points: Points) -> float:
+    def _hypervolume(points: Array) -> float:
         import moocore
 
         inside = points[(points < 1).all(axis=1)]
@@ -123,7 +120,7 @@ class Volume:
         return float(moocore.hypervolume(front, ref=np.ones(front.shape[1])))
 
 
-def _scaled(points: Points) -> Points:
+def _scaled(points: Array) -> Array:
     return np.column_stack([points[:, 0], np.log(points[:, 1:])])
 
 

@@ -15,9 +15,9 @@ from nas.findings import Findings
 from search_spaces.architecture import Architecture
 from search_spaces.errors import UserError
 from search_spaces.space import SearchSpace
-from studies.bench.tables import Row, Table
+from studies.bench.tables import Table, TableEntry
 
-DATA = Path(__file__).parent / "data" / "vae_table.parquet"
+VAE_TABLE_FILE = Path(__file__).parent / "data" / "vae_table.parquet"
 
 QUALITY = ("total_loss", "l1", "kl", "ssim", "ms_ssim", "psnr_db")
 STATIC = ("params", "macs", "peak_memory_bytes")
@@ -41,7 +41,10 @@ class VaeTable:
 
     @cached_property
     def anchor_ms(self) -> float | None:
-        """Median latency of `original`, which ratios are told in; None where none was measured."""
+        """Median latency of `original`, by which ratios are multiplied to get milliseconds.
+
+        None where no latency was measured.
+        """
         times = [one["original_ms"] for one in self.records.values()]
         return None if any(time is None for time in times) else median(times)
 
@@ -52,7 +55,7 @@ class VaeTable:
     def table(self) -> Table:
         """Return the members as a table for samplers, failed ones and references left out."""
         names = ["params", "macs", *(["latency_ms"] if self.anchor_ms else [])]
-        rows = {}
+        entries = {}
         for digest, record in self.records.items():
             if record["reference"] or record["failure"]:
                 continue
@@ -62,10 +65,10 @@ class VaeTable:
             assert assignment is not None
             losses = tuple(record["reconstruction_loss"][i] for i in best_epochs(record))
             costs = tuple(float(known[name]) for name in names)
-            rows[digest] = Row(
+            entries[digest] = TableEntry(
                 digest, assignment, costs, losses, tuple(record["epoch_processor_s"])
             )
-        return Table("vae", self.space, ("reconstruction_loss", *names), rows)
+        return Table("vae", self.space, ("reconstruction_loss", *names), entries)
 
 
 def best_epochs(record: Record) -> list[int]:
@@ -74,7 +77,7 @@ def best_epochs(record: Record) -> list[int]:
     return [min(range(end), key=totals.__getitem__) for end in range(1, len(totals) + 1)]
 
 
-def load_vae_table(path: Path = DATA) -> VaeTable:
+def load_vae_table(path: Path = VAE_TABLE_FILE) -> VaeTable:
     """Read a table that `python -m benchmarks.vae_table build` wrote.
 
     Raises:

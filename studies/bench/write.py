@@ -12,7 +12,7 @@ from rich.console import Console
 from rich.table import Table
 
 from studies.bench.contenders import CONTENDERS
-from studies.bench.curves import OVER, count, curves, markdown, minutes, summary
+from studies.bench.curves import OVER, curves, format_count, format_minutes, markdown, summary
 from studies.bench.figures import grouped, regret_figure, write_figures
 from studies.bench.shipped import load_table
 
@@ -62,10 +62,12 @@ def _text(name: str, told: pd.DataFrame, timed: bool) -> str:
     heads = ["sampler", "evaluations", *(["epochs", "time"] if timed else [])]
     shown = Table(*heads, "seeds", "regret", "repeats", "ask", box=None, pad_edge=False)
     for row in told.to_dict("records"):
-        epochs = [count(row["to_99_epochs"]), minutes(row["to_99_s"])] if timed else []
+        epochs = (
+            [format_count(row["to_99_epochs"]), format_minutes(row["to_99_s"])] if timed else []
+        )
         shown.add_row(
             row["sampler"],
-            count(row["to_99_evaluations"]),
+            format_count(row["to_99_evaluations"]),
             *epochs,
             f"{row['reached']}/{row['seeds']}",
             f"{row['regret_median']:.4f}",

@@ -26,9 +26,7 @@ def bench() -> None:
     multiple=True,
     help="Table (repeatable). Default: both.",
 )
-@click.option(
-    "--samplers", help="Names separated by commas. Default: all that need no extra package."
-)
+@click.option("--samplers", help="Names separated by commas. Default: all.")
 @click.option(
     "--seeds", type=click.IntRange(1), default=20, show_default=True,
     help="Number of searches with each sampler.",
@@ -118,7 +116,7 @@ def list_() -> None:
             stdout.print(f"{name}: {error}", markup=False)
             continue
         stdout.print(
-            f"[bold]{name}[/bold]: {len(table.rows)} architectures, {table.epochs} epochs, "
+            f"[bold]{name}[/bold]: {len(table.entries)} architectures, {table.epochs} epochs, "
             f"objectives {', '.join(table.objectives)}"
         )
     for name, contender in CONTENDERS.items():

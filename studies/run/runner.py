@@ -14,7 +14,7 @@ from nas.artefacts import CHECKPOINT
 from nas.findings import Findings
 from nas.predict.known_costs import KnownCosts
 from nas.search import Proposal, Proposer, make_proposer
-from nas.search.members import KnownLimits
+from nas.search.interfaces import KnownLimits
 from search_spaces.architecture import Architecture
 from search_spaces.errors import UserError
 from search_spaces.references import REFERENCES

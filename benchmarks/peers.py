@@ -1,32 +1,41 @@
-"""Other frameworks' multi-objective searches with early stopping, driven by their own interfaces.
+"""Other frameworks' multi-objective searches with early stopping, on the tables of `nas bench`.
 
-Both decide by themselves what to train and for how long; an adapter is asker and stopping rule at
-once. They know of no inactive axes and train again what they draw again. Their packages are not
-among ours: `pip install syne-tune` (the extra `peers`); NePS wants a pandas below 3, so it has to
-live in an environment of its own.
+Run `python -m benchmarks.peers syne-tune-moasha`: writes results beside those of `nas bench search`
+with the same `--out`, `--trials` and `--workers`, and draws the comparison of all of them again.
+
+Both frameworks decide by themselves what to train and for how long, so an adapter of their own
+interfaces is asker and stopping rule at once. They know of no inactive axes and train again what
+they draw again. Their packages are not among ours: `pip install -e ".[peers]"` brings Syne Tune;
+NePS needs pandas below 3, so it needs an environment of its own.
 """
 
 from __future__ import annotations
 
+import argparse
 import random
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import Any
+from pathlib import Path
+from typing import Any, cast
 
 import numpy as np
 import torch
 
 from search_spaces.errors import UserError
-from studies.bench.tables import Member, Table
+from studies.bench.contenders import Contender
+from studies.bench.runs import Bout, missing_of, run_contender, stored_results
+from studies.bench.simulation import Asker, Stopping
+from studies.bench.tables import Network, Table
+from studies.bench.write import write_comparison
 
 
 @dataclass(frozen=True)
 class Keyed:
     """A proposal under the number its framework knows it by: one network may have several."""
 
-    architecture: Member
+    architecture: Network
     key: str
 
 
@@ -44,7 +53,7 @@ class _Config:
 
 
 class _Seeded:
-    """Lends a framework the global random states that it draws from, without leaving a trace."""
+    """Sets the global random states that a framework draws from, and restores them afterwards."""
 
     def __init__(self, seed: int) -> None:
         numpy = np.random.RandomState(seed).get_state()
@@ -207,8 +216,8 @@ def _distributions(table: Table) -> Mapping[str, Any]:
     return table.space.distributions()
 
 
-def _member(table: Table, config: Mapping[str, Any]) -> Member:
-    member: Member = table.space.architecture(table.space.suggest(_Config(config)))
+def _member(table: Table, config: Mapping[str, Any]) -> Network:
+    member: Network = table.space.architecture(table.space.suggest(_Config(config)))
     return member
 
 
@@ -219,3 +228,43 @@ def _imported(module: str, package: str) -> Any:
         return importlib.import_module(module)
     except ImportError as error:
         raise UserError(f"{package} cannot be imported ({error}): pip install {package}") from None
+
+
+def _own_rule(table: Table, asker: Asker) -> Stopping:
+    """Return the asker itself: it decides both."""
+    return cast("Stopping", asker)
+
+
+PEERS: dict[str, Contender] = {
+    "syne-tune-moasha": Contender("Syne Tune MO-ASHA", "peer", SyneTuneMoAsha, _own_rule, True),
+    "neps-moasha": Contender("NePS MO-ASHA", "peer", NepsMoAsha, _own_rule, True),
+}
+"""Frameworks by name. They stop early, so they need the table of several epochs: `vae`."""
+
+
+def compare(names: Sequence[str], seeds: int, trials: int, workers: int, out: Path) -> str:
+    """Run what has no result in `out` yet; write the comparison and return it as text."""
+    bouts = [Bout("vae", name, seed, trials, workers) for name in names for seed in range(seeds)]
+    for bout in missing_of(bouts, out):
+        run_contender(bout, PEERS[bout.sampler], out)
+    return write_comparison(stored_results(bouts[0], out), out).text
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the comparison; return the exit code."""
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.peers", description=__doc__)
+    parser.add_argument("names", nargs="+", choices=PEERS, metavar="NAME", help=", ".join(PEERS))
+    parser.add_argument("--seeds", type=int, default=20)
+    parser.add_argument("--trials", type=int, default=100, help="budget, in full trainings")
+    parser.add_argument("--workers", type=int, default=4, help="simulated workers")
+    parser.add_argument("--out", type=Path, default=Path("nas-bench"), help="folder of results")
+    chosen = parser.parse_args(arguments)
+    try:
+        print(compare(chosen.names, chosen.seeds, chosen.trials, chosen.workers, chosen.out))
+    except UserError as error:
+        parser.exit(2, f"{error}\n")
+    return 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

@@ -1,4 +1,4 @@
-"""What a search needs of a space: the words that proposers and engines share."""
+"""What proposers, engines and spaces ask of one another."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ from typing import Any, Protocol
 import numpy as np
 import numpy.typing as npt
 
-Array = npt.NDArray[np.float64]
-Assignment = dict[str, Any]
+from search_spaces.axes import Assignment
 
-Member = tuple[Assignment, Any]
-"""An assignment and the architecture it builds, of which only `digest` is used here."""
+Array = npt.NDArray[np.float64]
+Indices = npt.NDArray[np.intp]
+Mask = npt.NDArray[np.bool_]
 
 Costs = Callable[[Sequence[Any]], Array]
 """Architectures -> (architectures, costs); NaN in columns that cannot be known beforehand."""
@@ -28,13 +28,13 @@ class KnownLimits:
 
     Attributes:
         names: Limits, as violations name them.
-        guessed: Those of them that trying may find otherwise.
-        excess: Architectures -> (architectures, names): by how much each misses each limit, as a
-            logarithm; not above 0 where it keeps to it.
+        predicted: Those of them whose value is predicted, so that a measurement may differ.
+        excess: Architectures -> (architectures, names): logarithm of value over limit, at most 0
+            where an architecture keeps to the limit.
     """
 
     names: tuple[str, ...]
-    guessed: frozenset[str]
+    predicted: frozenset[str]
     excess: Callable[[Sequence[Any]], Array]
 
 
@@ -67,7 +67,7 @@ class Space(Protocol):
         """Return a valid assignment that differs."""
 
     def suggest(self, trial: Any) -> Assignment:
-        """Ask an Optuna trial for the active axes; what comes may still be forbidden."""
+        """Ask an Optuna trial for the active axes; the assignment may still be forbidden."""
 
     def to_optuna(self, assignment: Mapping[str, Any]) -> dict[str, Any]:
         """Return the Optuna parameters of axes, of one alone as well."""
@@ -82,7 +82,7 @@ class Engine(Protocol):
     def propose(
         self, seen: Container[str], rng: np.random.Generator
     ) -> tuple[Assignment, Any, int] | None:
-        """Return assignment, architecture and how often one came that was seen; None if stuck.
+        """Return assignment, architecture and number of repeated proposals; None if stuck.
 
         A candidate that is returned counts as adopted. `rng` follows from the seed and the number
         of candidates seen.
@@ -94,4 +94,4 @@ class Engine(Protocol):
     def tell(
         self, digest: str, values: Sequence[float] | None, violations: Mapping[str, float]
     ) -> None:
-        """Take note of how a candidate ended; of one never adopted nothing is noted."""
+        """Take note of how a candidate ended; one that was never adopted is ignored."""

@@ -1,0 +1,61 @@
+"""Assignments as numbers, for a surrogate."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from nas.search.interfaces import Array, Space
+
+
+class AxisFeatures:
+    """Encodes assignments of a space as vectors, each axis by its Optuna distribution.
+
+    A range of integers has its value and whether the axis is active; where it is not, the value is
+    the middle of the range. Other positive numbers have their logarithm instead of the value.
+    Anything else is one-hot: a column per choice, all 0 where the axis is not active.
+    """
+
+    def __init__(self, space: Space) -> None:
+        self._space = space
+        self._columns: dict[str, slice] = {}
+        self._defaults: list[float] = []
+        self._rows: dict[tuple[str, Any], tuple[slice, Array]] = {}
+        self._orders: dict[str, Callable[[Any], Array]] = {}
+        for name, distribution in space.distributions().items():
+            encode, default = _encoding(distribution)
+            start = len(self._defaults)
+            self._columns[name] = slice(start, start + len(default))
+            self._defaults += default
+            self._orders[name] = encode
+
+    def __call__(self, assignments: Sequence[Mapping[str, Any]]) -> Array:
+        """Return (assignments, features)."""
+        table = np.tile(np.array(self._defaults, dtype=np.float64), (len(assignments), 1))
+        for row, assignment in zip(table, assignments, strict=True):
+            for name, value in assignment.items():
+                where, numbers = self._row(name, value)
+                row[where] = numbers
+        return table
+
+    def _row(self, name: str, value: Any) -> tuple[slice, Array]:
+        key = (name, value)
+        if key not in self._rows:
+            ((parameter, stored),) = self._space.to_optuna({name: value}).items()
+            self._rows[key] = (self._columns[parameter], self._orders[parameter](stored))
+        return self._rows[key]
+
+
+def _encoding(distribution: Any) -> tuple[Callable[[Any], Array], list[float]]:
+    """Return how one axis becomes numbers, and the numbers where it is not active."""
+    choices = getattr(distribution, "choices", None)
+    if choices is None:
+        low, high = float(distribution.low), float(distribution.high)
+        return lambda value: np.array([float(value), 1.0]), [(low + high) / 2, 0.0]
+    if all(type(choice) in (int, float) and choice > 0 for choice in choices):
+        middle = float(np.mean(np.log(choices)))
+        return lambda value: np.array([float(np.log(value)), 1.0]), [middle, 0.0]
+    places = {choice: place for place, choice in enumerate(choices)}
+    return lambda value: np.eye(len(places))[places[value]], [0.0] * len(places)

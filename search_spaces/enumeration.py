@@ -1,0 +1,112 @@
+"""The exact set of assignments that axes and rules allow, counted without listing them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+
+from search_spaces.axes import Assignment, Axis, Rule, Scalar, matches
+
+
+class Enumeration:
+    """The valid assignments of `axes`: counted exactly, numbered from 0, never listed in memory.
+
+    `axes` are ordered, conditions naming only earlier ones; an assignment that matches a rule of
+    `forbid` is not valid. Counting is dynamic programming over the axes: the number of ways to
+    complete an assignment depends only on the *live* axes, those that a later condition or rule
+    still names, and is kept for every combination of their values. So spaces of 10^50 assignments
+    are counted in milliseconds.
+    """
+
+    def __init__(self, axes: Mapping[str, Axis], forbid: Sequence[Rule]) -> None:
+        self._axes = axes
+        self._order = _dependent_together(axes, forbid)
+        place = {name: position for position, name in enumerate(self._order)}
+        # A rule is asked as soon as the last axis that it names has its value.
+        self._closing: dict[str, list[Rule]] = {name: [] for name in axes}
+        last_use = dict(place)
+        for name, axis in axes.items():
+            for parent in axis.when:
+                last_use[parent] = max(last_use[parent], place[name])
+        for rule in forbid:
+            last = max(rule, key=place.__getitem__)
+            self._closing[last].append(rule)
+            for name in rule:
+                last_use[name] = max(last_use[name], place[last])
+        self._live = [
+            [name for name in self._order[:position] if last_use[name] >= position]
+            for position in range(len(axes) + 1)
+        ]
+        self._counts: dict[tuple[int, tuple[tuple[str, Scalar], ...]], int] = {}
+
+    @property
+    def size(self) -> int:
+        """Exact number of valid assignments."""
+        return self._count(0, {})
+
+    def __iter__(self) -> Iterator[Assignment]:
+        return (self.nth(index) for index in range(self.size))
+
+    def nth(self, index: int) -> Assignment:
+        """Return valid assignment number `index`, in the order of the axes.
+
+        Raises:
+            IndexError: if `index` is not in [0, size).
+        """
+        if not 0 <= index < self.size:
+            raise IndexError(f"assignment {index} of {self.size}")
+        known: Assignment = {}
+        for position in range(len(self._order)):
+            for _ in self._extend(position, known):
+                count = self._count(position + 1, known)
+                if index < count:
+                    break
+                index -= count
+        return {name: known[name] for name in self._axes if name in known}
+
+    def _extend(self, position: int, known: Assignment) -> Iterator[None]:
+        """Set the next axis in `known`, if it is active, to each choice that is allowed."""
+        name = self._order[position]
+        axis, closing = self._axes[name], self._closing[name]
+        if not matches(axis.when, known):
+            yield
+            return
+        for choice in axis.choices:
+            known[name] = choice
+            if not closing or not any(matches(rule, known) for rule in closing):
+                yield
+
+    def _count(self, position: int, known: Assignment) -> int:
+        """Count the ways to complete `known`, which has the axes before `position`."""
+        if position == len(self._order):
+            return 1
+        live = tuple([(name, known[name]) for name in self._live[position] if name in known])
+        key = (position, live)
+        if key not in self._counts:
+            extended = dict(live)
+            self._counts[key] = sum(
+                self._count(position + 1, extended) for _ in self._extend(position, extended)
+            )
+        return self._counts[key]
+
+
+def _dependent_together(axes: Mapping[str, Axis], forbid: Sequence[Rule]) -> list[str]:
+    """Order axes so that those which depend on one another are close: few stay live at once."""
+    links: dict[str, dict[str, None]] = {name: {} for name in axes}
+    for name, axis in axes.items():
+        for parent in axis.when:
+            links[parent][name] = None
+    for rule in forbid:
+        for name in rule:
+            links[name].update(dict.fromkeys(rule))
+    placed: dict[str, None] = {}
+
+    def place(name: str) -> None:
+        placed[name] = None
+        for other in links[name]:
+            if other not in placed and all(parent in placed for parent in axes[other].when):
+                place(other)
+
+    for name in axes:
+        if name not in placed:
+            place(name)
+    return list(placed)
