@@ -358,6 +358,12 @@ def test_a_trial_that_no_node_has_room_for_is_refused(tmp_path: Path, nodes: Any
         run_on_ray(tmp_path, asked(), RayMaker(tmp_path), cpus=64)
 
 
+def test_a_cluster_whose_nodes_are_all_gone_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("studies.on_ray.cluster._nodes", list)
+    with pytest.raises(UserError, match=r"^ray: the cluster has no node that is alive; start one$"):
+        Cluster({"CPU": 1})
+
+
 def test_a_part_of_a_gpu_makes_room_for_several(nodes: Any) -> None:
     assert Cluster({"CPU": 0.5, "GPU": 0.5}).room == 2
     assert Cluster({"CPU": 0.25, "GPU": 0.4}).room == 2  # never across two GPUs

@@ -14,6 +14,7 @@ from optuna.storages.journal import JournalFileBackend
 from nas.search import SAMPLERS
 from search_spaces.errors import UserError
 from search_spaces.space import SearchSpace
+from studies.cli.options import find_architecture
 from studies.config.study import StudyConfig
 from studies.record.records import StudyRecord
 from studies.run import limits, runner
@@ -243,6 +244,13 @@ def test_opening_an_unknown_study_offers_the_nearest(tmp_path: Path) -> None:
     assert list_studies(tmp_path) == ["faces64"]
     with pytest.raises(UserError, match="did you mean 'faces64'"):
         StudyStore.open(tmp_path, "faces46")
+
+
+def test_a_trial_of_a_study_without_trials_is_refused(tmp_path: Path) -> None:
+    asked = config()
+    StudyStore(tmp_path / "s").create(asked, SearchSpace.load(asked.space), ENVIRONMENT)
+    with pytest.raises(UserError, match=r"^s#5: study 's' has no trials yet$"):
+        find_architecture("s#5", tmp_path)
 
 
 def test_optuna_sees_the_parameters_and_values_of_every_trial(tmp_path: Path) -> None:

@@ -109,5 +109,7 @@ def _find_trial(text: str, root: Path) -> tuple[StudyRecord, TrialRecord]:
     for trial in record.trials:
         if number in (str(trial.number), trial.reference):
             return record, trial
-    last = max((trial.number for trial in record.trials), default=0)
+    if not record.trials:
+        raise UserError(f"{study}#{number}: study {study!r} has no trials yet")
+    last = max(trial.number for trial in record.trials)
     raise UserError(f"{study}#{number}: study {study!r} has trials 0 to {last} and no {number!r}")

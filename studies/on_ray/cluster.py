@@ -59,12 +59,15 @@ class Cluster:
         self._seen: tuple[float, int] = (0.0, 0)
         if not self.room:
             asked = ", ".join(_amount(name, amount) for name, amount in self.need.items())
-            nodes = "; ".join(
+            nodes = [
                 ", ".join(_amount(name, node.get(name, 0)) for name in self.need)
                 for node in _nodes()
-            )
+            ]
+            if not nodes:
+                raise UserError("ray: the cluster has no node that is alive; start one")
             raise UserError(
-                f"ray: no node has room for a trial, which takes {asked}; the nodes have {nodes}: "
+                f"ray: no node has room for a trial, which takes {asked}; the nodes have "
+                f"{'; '.join(nodes)}: "
                 "lower ray.cpus_per_trial, ray.gpus_per_trial or ray.memory_gb_per_trial"
             )
 

@@ -68,7 +68,7 @@ def chosen(asked: Sequence[str], judged: Sequence[str], names: Sequence[str]) ->
         if name not in judged:
             raise UserError(
                 f"--attribute {name}: fewer than {FEWEST} training or test images have it, or lack "
-                f"it; use more images, or one of {', '.join(judged)}"
+                f"it; use more images{', or one of ' if judged else ''}{', '.join(judged)}"
             )
     return list(asked) or [name for name in FAVOURITES if name in judged]
 
