@@ -23,6 +23,7 @@ from nas.artefacts import CHECKPOINT, WEIGHTS, full_disk_refused, write_whole
 from nas.checkpoint import save_weights
 from nas.datasets import ImageDataset
 from nas.latency import Meter, latency_metrics, one_image
+from nas.objectives import TRAINED_OBJECTIVE
 from nas.predict.predictor import LatencyPredictor
 from nas.training import (
     CandidateFailed,
@@ -45,7 +46,7 @@ __all__ = ["CandidateFailed", "Evaluator", "Findings"]
 
 Step = Literal["static", "device", "training", "done"]
 
-STATIC: dict[str, Callable[[VAE, torch.Tensor, Complexity], float]] = {
+STATIC_COSTS: dict[str, Callable[[VAE, torch.Tensor, Complexity], float]] = {
     "params": lambda model, image, counts: counts.params,
     "macs": lambda model, image, counts: counts.macs,
     "flops": lambda model, image, counts: counts.flops,
@@ -57,7 +58,7 @@ meta device, and what one pass counts there."""
 MEASURERS = 3
 """Measuring processes that may end while they measure a candidate until it has failed."""
 
-SHOWN = 8
+SHOWN_IMAGES = 8
 """Validation images that every candidate reconstructs for the report."""
 
 
@@ -141,7 +142,7 @@ class Evaluator:
             if "latency_ms" in self.wanted and "latency_ms" not in findings.objectives:
                 findings = self._measured(architecture, findings)
                 yield findings
-            if "reconstruction_loss" in self.wanted:
+            if TRAINED_OBJECTIVE in self.wanted:
                 for trained in self._trained(architecture, findings):
                     findings = trained
                     yield findings
@@ -235,7 +236,7 @@ class Evaluator:
         return replace(
             known,
             step="training",
-            objectives={**known.objectives, "reconstruction_loss": loss},
+            objectives={**known.objectives, TRAINED_OBJECTIVE: loss},
             metrics={**known.metrics, **metrics},
             history=[history_row(result) for result in trainer.history],
             timings_s={**known.timings_s, **spent_s},
@@ -252,11 +253,11 @@ def _removed_after_failure(checkpoint: Path) -> Iterator[None]:
 
 
 def static_costs(architecture: Architecture) -> dict[str, float]:
-    """Return what is exact without running anything: every objective named in `STATIC`."""
+    """Return what is exact without running anything: every objective named in `STATIC_COSTS`."""
     with torch.device("meta"):
         model, image = build_vae(architecture), one_image(architecture)
         counts = complexity(model, image)
-        return {name: float(cost(model, image, counts)) for name, cost in STATIC.items()}
+        return {name: float(cost(model, image, counts)) for name, cost in STATIC_COSTS.items()}
 
 
 def training_memory_bytes(architecture: Architecture, batch_size: int) -> int:
@@ -273,7 +274,7 @@ def training_memory_bytes(architecture: Architecture, batch_size: int) -> int:
 
 def shown_images(dataset: ImageDataset) -> npt.NDArray[np.uint8]:
     """Return the validation images that every candidate reconstructs for the report."""
-    return dataset.images[dataset.validation[:SHOWN]]
+    return dataset.images[dataset.validation[:SHOWN_IMAGES]]
 
 
 def reconstructions(model: VAE, dataset: ImageDataset) -> npt.NDArray[np.uint8]:
@@ -300,6 +301,6 @@ def history_row(result: EpochResult) -> dict[str, float]:
         "epoch": result.epoch,
         "train_loss": result.train_loss,
         "validation_loss": result.validation.total,
-        "reconstruction_loss": result.validation.reconstruction,
+        TRAINED_OBJECTIVE: result.validation.reconstruction,
         "duration_s": result.duration_s,
     }

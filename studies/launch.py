@@ -14,7 +14,7 @@ import torch
 from nas.artefacts import full_disk_refused, swept, write_whole
 from nas.datasets import ImageDataset
 from nas.evaluate import (
-    STATIC,
+    STATIC_COSTS,
     npy,
     shown_images,
     static_costs,
@@ -39,7 +39,7 @@ from studies.run.evaluators import (
 from studies.run.final_latency import measure_front
 from studies.run.interruption import Interruption
 from studies.run.runner import Runner
-from studies.run.site import Here, Prepared, Site
+from studies.run.site import Here, PreparedStudy, Site
 from studies.store.store import StudyStore
 
 _PROBES = 30
@@ -105,7 +105,7 @@ def run_study(
             costs = known_costs(config.objectives, predictor=predictor, anchor_ms=anchor_ms)
             limits = known_limits(config.limits, predictor, anchor_ms)
             record, gave_up = site.run(
-                Prepared(
+                PreparedStudy(
                     config, store, make, dataset, predictor, facts, display, mix, interruption
                 ),
                 lambda crew: Runner(config, space, store, crew, display, costs, earlier, limits),
@@ -173,7 +173,7 @@ def check_limits(
         UserError: naming, for each limit, the smallest value that was found.
     """
     limits, smallest = config.limits, dict.fromkeys(config.limits, math.inf)
-    if not limits.keys() & STATIC.keys():
+    if not limits.keys() & STATIC_COSTS.keys():
         return
     rng = np.random.default_rng(0)
     for probe in range(_PROBES):

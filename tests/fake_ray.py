@@ -12,6 +12,7 @@ from pathlib import Path
 import ray
 
 from nas.evaluate import CandidateFailed, Findings
+from nas.protocol import OnBatch
 from search_spaces.architecture import Architecture
 from search_spaces.errors import UserError
 from search_spaces.space import SearchSpace
@@ -21,7 +22,7 @@ from studies.on_ray.cluster import Cluster, ray_session
 from studies.on_ray.crew import TuneCrew
 from studies.on_ray.folder import TuneFolder
 from studies.record.records import StudyRecord
-from studies.run.crew import Alone, Evaluate, OnBatch
+from studies.run.crew import Alone, Evaluate
 from studies.run.runner import Runner
 from studies.store.store import StudyStore
 from tests.test_runner import ENVIRONMENT

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from nas.checkpoint import load_vae, read_tensors, save_weights, write_tensors
 from nas.datasets import ImageDataset
-from nas.protocol import forward, generator_for, load_images
+from nas.protocol import forward, generator_for, load_batch
 from nas.training import (
     CandidateFailed,
     EpochResult,
@@ -166,7 +166,7 @@ def test_layout_and_working_in_place_change_no_result(activation: str) -> None:
     trained = Trainer(architecture, data, config)
     next(trained.epochs())
     expected = build_vae(architecture, config.seed)
-    images = load_images(data, data.train[_order(config, 4)], config, trained.device)
+    images = load_batch(data, data.train[_order(config, 4)], config, trained.device)
     noise = generator_for(config.seed, 1)
     torch.randperm(4, generator=noise)
     forward(expected, images.contiguous(), config, noise)[0].total.backward()  # type: ignore[no-untyped-call]
@@ -267,9 +267,9 @@ def test_every_image_is_used_and_no_batch_has_one(monkeypatch: pytest.MonkeyPatc
 
     def recording(data: ImageDataset, indices: np.ndarray, *rest: object) -> Tensor:
         seen.append(torch.from_numpy(indices))
-        return load_images(data, indices, *rest)  # type: ignore[arg-type]
+        return load_batch(data, indices, *rest)  # type: ignore[arg-type]
 
-    monkeypatch.setattr("nas.training.load_images", recording)
+    monkeypatch.setattr("nas.training.load_batch", recording)
     told: list[tuple[int, int]] = []
     stream = trainer(data=dataset(train=9)).epochs(on_batch=lambda *batch: told.append(batch))
     next(stream)

@@ -11,6 +11,7 @@ from rich.markup import escape
 from search_spaces.architecture import Architecture
 from search_spaces.errors import UserError
 from studies.cli.console import stderr, stdout
+from studies.cli.help import TableHelp
 from studies.cli.options import find_architecture, find_artefacts, root_option
 
 if TYPE_CHECKING:
@@ -21,7 +22,7 @@ if TYPE_CHECKING:
 _OUTPUTS = ("reconstruction", "latent_mean", "latent_log_variance")
 
 
-@click.command()
+@click.command(cls=TableHelp)
 @click.argument("architecture")
 @click.option(
     "--onnx",
@@ -47,7 +48,7 @@ def export(
 ) -> None:
     """Write ARCHITECTURE as one ONNX file, verified against PyTorch.
 
-    ARCHITECTURE: a reference (original, modified, original@64), a JSON or YAML file, STUDY#TRIAL.
+    ARCHITECTURE: a reference ({references}, original@64), a JSON or YAML file, STUDY#TRIAL.
     Input: images (batch, channels, size, size) in [0, 1]. Outputs: reconstruction, latent mean and
     log-variance. With --sampling, a second input eps (batch, latent) is the noise: draw it N(0, 1).
     """
@@ -64,8 +65,10 @@ def export(
 
 
 def _stored_weights(text: str, root: Path) -> Path | None:
+    from nas.artefacts import WEIGHTS
+
     folder = find_artefacts(text, root)
-    stored = folder / "weights.safetensors" if folder else None
+    stored = folder / WEIGHTS if folder else None
     return stored if stored and stored.exists() else None
 
 

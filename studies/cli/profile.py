@@ -60,7 +60,7 @@ class ProfileGroup(HelpfulGroup):
 def profile() -> None:
     """Measure what a model costs, layer by layer.
 
-    ARCH is a reference (original, modified, original@64), a JSON or YAML file, or STUDY#TRIAL.
+    ARCH is a reference ({references}, original@64), a JSON or YAML file, or STUDY#TRIAL.
     """
     # As studies do: threads that spin while they wait for a busy core can take 100 times as long.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")

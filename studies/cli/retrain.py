@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import click
 from rich.markup import escape
 
+from search_spaces.references import REFERENCES
 from studies.cli.console import stderr
 from studies.cli.options import progress_bar, root_option, tell_how_to_resume
 from studies.cli.print_study import conclude
@@ -17,7 +18,7 @@ from studies.cli.print_study import conclude
 if TYPE_CHECKING:
     from nas.protocol import TrainingConfig
     from studies.record.records import StudyRecord, TrialRecord
-    from studies.run.retraining import Budget, Results, Run
+    from studies.run.retraining import Budget, Results, TrainingRun
 
 _LONGER = 3
 """Times the epochs of the search that models get unless asked otherwise."""
@@ -36,7 +37,7 @@ _LONGER = 3
 @click.option(
     "--reference",
     "references",
-    type=click.Choice(["original", "modified", "none"]),
+    type=click.Choice([*REFERENCES, "none"]),
     multiple=True,
     help="These references, or none; default: both.",
 )
@@ -162,7 +163,7 @@ def _run(
             told = f"{trial.name}, seed {config.seed}, learning rate {config.learning_rate:g}"
             return bars.enter_context(progress_bar(told))
 
-        def ended(trial: TrialRecord, run: Run) -> None:
+        def ended(trial: TrialRecord, run: TrainingRun) -> None:
             bars.close()
             asked = {t.digest for t in trials}
             done = sum(r.digest in asked and r.seed in wanted for r in results.runs)

@@ -15,6 +15,7 @@ import click
 # Not torch, nor what imports it: `run` still has to say how its threads wait.
 from search_spaces.errors import UserError
 from studies.cli.console import stderr, stdout
+from studies.cli.help import TableHelp
 from studies.cli.options import progress_bar, root_option, tell_how_to_resume
 from studies.cli.print_study import conclude
 
@@ -38,12 +39,12 @@ _SHORTCUTS: dict[str, str] = {
 """Command-line option to configuration key."""
 
 
-@click.command()
+@click.command(cls=TableHelp)
 @click.argument("config")
 @click.option("--name", help="Name of the study; its folder in --root.")
 @click.option("--space", help="Named space or YAML file.")
 @click.option("--trials", type=int, help="Architectures to search, the two references apart.")
-@click.option("--sampler", help="pareto, tpe, nsga2, nsga3, random, qmc or enumerate.")
+@click.option("--sampler", help="One of {samplers}.")
 @click.option("--seed", type=int, help="Seed of the search.")
 @click.option("--warm-start", metavar="STUDY", help="Learn from this study first; for pareto.")
 @click.option(
@@ -98,7 +99,7 @@ def run(
 ) -> None:
     """Run the study of CONFIG, a preset's name or a YAML file; run it again to resume.
 
-    Presets: quickstart, paper, wide. The two reference models are evaluated first, then one unseen
+    Presets: {presets}. The two reference models are evaluated first, then one unseen
     architecture after another; the report is written at the end.
     """
     _wait_passively()

@@ -19,7 +19,13 @@ from pydantic import (
 )
 
 from nas.datasets import DataConfig
-from nas.objectives import DEFAULT_OBJECTIVES, OBJECTIVES, Objective, select_objectives
+from nas.objectives import (
+    DEFAULT_OBJECTIVES,
+    OBJECTIVES,
+    TRAINED_OBJECTIVE,
+    Objective,
+    select_objectives,
+)
 from nas.search.early_stopping import EarlyStopping
 from nas.search.samplers import SAMPLERS
 from nas.training import TrainingConfig
@@ -246,7 +252,7 @@ class StudyConfig(_Config):
     def stopping_rule(self) -> EarlyStopping | None:
         """Return a fresh rule, or None where every candidate is trained to the end."""
         asked = self.search.early_stopping
-        if asked is None or "reconstruction_loss" not in self.objectives:
+        if asked is None or TRAINED_OBJECTIVE not in self.objectives:
             return None
         return EarlyStopping(self.training.epochs, **asked.model_dump())
 

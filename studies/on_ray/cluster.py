@@ -23,7 +23,7 @@ _GB = 1_000_000_000
 
 _FOLDER = "nas-ray-"
 
-_PATIENCE_S = 3.0
+_SHUTDOWN_S = 3.0
 """Seconds in which what a local Ray started may end by itself."""
 
 _LOOK_AGAIN_S = 2.0
@@ -167,7 +167,7 @@ def _started(config: RayConfig) -> Iterator[None]:
     finally:
         started = _started_in(folder)
         ray.shutdown()
-        for process in psutil.wait_procs(started, timeout=_PATIENCE_S)[1]:
+        for process in psutil.wait_procs(started, timeout=_SHUTDOWN_S)[1]:
             with suppress(psutil.Error):
                 process.kill()
         shutil.rmtree(folder, ignore_errors=True)

@@ -22,6 +22,7 @@ from ray.tune.experiment import Trial
 from ray.tune.schedulers import FIFOScheduler, TrialScheduler
 from ray.tune.search import Searcher
 
+from nas.artefacts import CHECKPOINT
 from nas.evaluate import Findings
 from search_spaces.architecture import Architecture
 from search_spaces.errors import UserError
@@ -31,11 +32,9 @@ from studies.on_ray.cluster import Cluster
 from studies.on_ray.folder import TuneFolder, remove_trial
 from studies.on_ray.trial import TOLD, Evaluation, Make, Start, Told
 from studies.record.records import StudyRecord
-from studies.run.crew import Event
+from studies.run.crew import TrialEvent
 from studies.run.interruption import Interruption
 from studies.run.runner import Runner
-
-_CHECKPOINT = "checkpoint.safetensors"
 
 _READ_S = 0.5
 """Seconds between two looks at how far the workers' epochs are."""
@@ -84,7 +83,7 @@ class TuneCrew:
 
     def start(self, number: int, architecture: Architecture, known: Findings | None = None) -> None:
         """Have it evaluated from where an earlier evaluation left its checkpoint."""
-        path = self._artefacts / architecture.digest / _CHECKPOINT
+        path = self._artefacts / architecture.digest / CHECKPOINT
         checkpoint = self._folder.hand_over(path) if path.exists() else None
         self._asked.append(Start(number, architecture, known, checkpoint))
 
@@ -157,12 +156,12 @@ class TuneCrew:
             received = list(Path(checkpoint.to_directory(arriving)).iterdir())
             for path in received:
                 path.replace(folder / path.name)
-        if _CHECKPOINT not in {path.name for path in received}:  # its training is over
+        if CHECKPOINT not in {path.name for path in received}:  # its training is over
             self.forget(digest)
 
     def forget(self, digest: str) -> None:
         """Remove the checkpoint of a training that needs none any more."""
-        (self._artefacts / digest / _CHECKPOINT).unlink(missing_ok=True)
+        (self._artefacts / digest / CHECKPOINT).unlink(missing_ok=True)
 
 
 class _Callbacks:
@@ -208,7 +207,7 @@ class _Callbacks:
         self._crew.elsewhere(told.elsewhere)
         if told.findings is None:
             return TrialScheduler.STOP
-        self._handle(Event(start.number, "found", findings=told.findings))
+        self._handle(TrialEvent(start.number, "found", findings=told.findings))
         over = told.findings.step == "done" or self._error or not self._crew.goes_on()
         return TrialScheduler.STOP if over else TrialScheduler.CONTINUE
 
@@ -230,16 +229,16 @@ class _Callbacks:
             self._crew.forget(start.architecture.digest)
         self._running.discard(start.number)
         kind: Literal["failed", "ended"] = "failed" if told.kind == "failed" else "ended"
-        self._handle(Event(start.number, kind, reason=told.reason))
+        self._handle(TrialEvent(start.number, kind, reason=told.reason))
 
     def died(self, start: Start) -> None:
         """Tell the runner that a worker is gone; unless a limit is why, its trial begins again."""
         self._running.discard(start.number)
         if reason := self._excess(start.number):
             self._crew.forget(start.architecture.digest)
-            self._handle(Event(start.number, "failed", reason=reason))
+            self._handle(TrialEvent(start.number, "failed", reason=reason))
         else:
-            self._handle(Event(start.number, "died", reason="its process is gone"))
+            self._handle(TrialEvent(start.number, "died", reason="its process is gone"))
 
     def _excess(self, number: int) -> str | None:
         if self._crew.limits:
@@ -263,10 +262,10 @@ class _Callbacks:
             with suppress(RayActorError):  # its process was killed; it starts anew
                 for number, batches in ray.get(self._reading).items():
                     if number in self._running:
-                        self._handle(Event(number, "batch", batches=batches))
+                        self._handle(TrialEvent(number, "batch", batches=batches))
             self._reading = None
 
-    def _handle(self, event: Event) -> None:
+    def _handle(self, event: TrialEvent) -> None:
         if self._error:
             return
         if event.kind != "batch":

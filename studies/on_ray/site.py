@@ -19,7 +19,7 @@ from studies.run.runner import Runner
 if TYPE_CHECKING:
     from studies.config.study import StudyConfig
     from studies.run.evaluators import ProgressBar
-    from studies.run.site import Prepared
+    from studies.run.site import PreparedStudy
 
 _GB = 1_000_000_000
 
@@ -66,7 +66,7 @@ class RaySite:
         return turns
 
     def run(
-        self, prepared: Prepared, make_runner: Callable[[Any], Runner[Any]]
+        self, prepared: PreparedStudy, make_runner: Callable[[Any], Runner[Any]]
     ) -> tuple[StudyRecord, str | None]:
         """Run the study; return its record, and why the search was given up, if it was."""
         from studies.on_ray.crew import TuneCrew

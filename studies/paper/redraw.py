@@ -8,8 +8,10 @@ from pathlib import Path
 
 import torch
 
+from nas.artefacts import CHECKPOINT, WEIGHTS
 from nas.checkpoint import read_tensors
 from nas.datasets import ImageDataset, load_dataset
+from nas.datasets.dataset import split_lengths
 from profiling.allocator import tune_allocator
 from profiling.environment import select_device, threads
 from profiling.lane import Lane
@@ -92,15 +94,12 @@ def estimate(job: Job) -> str | None:
 
 def _left(job: Job, architecture: Architecture) -> Work:
     count = job.config.data.count or _DEFAULT_COUNT
-    train, validation = count * 70 // 100, count * 15 // 100
     folder = job.root / job.config.name / "artefacts" / architecture.digest
     done = (
-        job.config.training.epochs
-        if (folder / "weights.safetensors").is_file()
-        else _epochs(folder / "checkpoint.safetensors")
+        job.config.training.epochs if (folder / WEIGHTS).is_file() else _epochs(folder / CHECKPOINT)
     )
     left = max(0, job.config.training.epochs - done)
-    return Work(left, train, validation, count - train - validation)
+    return Work(left, *split_lengths(count))
 
 
 def _epochs(checkpoint: Path) -> int:

@@ -20,7 +20,7 @@ DIMENSION = 20
 USED_NATS = 0.01
 """A dimension whose divergence from the prior is below this carries nothing (Burda et al. 2016)."""
 
-SHOWN = 4
+SHOWN_DIMENSIONS = 4
 
 
 def require_dimensions(dimensions: Sequence[int], latent_size: int) -> None:
@@ -76,8 +76,8 @@ def divergence(mean: Array, log_variance: Array) -> Array:
 def shown_dimensions(asked: Sequence[int], effect: Array) -> list[int]:
     """Return the dimensions asked for, then those of largest effect."""
     ranked = [int(d) for d in np.argsort(-effect, kind="stable")]
-    return [*asked, *(d for d in ranked[: SHOWN + len(asked)] if d not in asked)][
-        : SHOWN + len(asked)
+    return [*asked, *(d for d in ranked[: SHOWN_DIMENSIONS + len(asked)] if d not in asked)][
+        : SHOWN_DIMENSIONS + len(asked)
     ]
 
 

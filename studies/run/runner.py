@@ -12,6 +12,7 @@ import numpy as np
 
 from nas.artefacts import CHECKPOINT
 from nas.evaluate import Findings
+from nas.objectives import TRAINED_OBJECTIVE
 from nas.predict.known_costs import KnownCosts
 from nas.search import Proposal, Proposer, make_proposer
 from nas.search.members import KnownLimits
@@ -21,9 +22,9 @@ from search_spaces.references import REFERENCES
 from search_spaces.space import SearchSpace
 from studies.config.study import StudyConfig
 from studies.record.records import State, StudyRecord, TrialRecord
-from studies.run.crew import Crew, Event, Hands, Interrupted
+from studies.run.crew import Crew, Hands, Interrupted, TrialEvent
 from studies.run.limits import Limits
-from studies.run.stopping import LEARNED, Stopper
+from studies.run.stopping import Stopper
 from studies.store.store import StudyStore
 
 MAX_STARTS = 3
@@ -283,7 +284,7 @@ class Runner(Generic[H_co]):
             self.store.fetch(trial.digest)
             self.crew.start(number, trial.architecture, known)
 
-    def handle(self, event: Event) -> None:
+    def handle(self, event: TrialEvent) -> None:
         """Take note of what happened, tell and record it; after a finding, answer."""
         number, reason = event.number, event.reason
         if event.kind == "batch":
@@ -307,7 +308,7 @@ class Runner(Generic[H_co]):
         else:
             self._finish(number, *self._verdict(self._findings[number]))
 
-    def _forget(self, number: int, event: Event) -> None:
+    def _forget(self, number: int, event: TrialEvent) -> None:
         """End an evaluation without a word: its trial is another driver's by now."""
         if event.kind == "found":
             self.crew.answer(number, False)
@@ -334,7 +335,7 @@ class Runner(Generic[H_co]):
         elif findings.step == "training":
             if self.store.note_progress(number, len(findings.history)):
                 del self._deaths[number]
-            loss = findings.objectives[LEARNED]
+            loss = findings.objectives[TRAINED_OBJECTIVE]
             self._proposer.observe(trial.digest, len(findings.history), loss)
             stop = self._stopper.reason_to_stop(trial, findings)
         over = self._limits.missed(findings)
@@ -392,7 +393,7 @@ def _known(trial: TrialRecord) -> Findings | None:
     return replace(
         _findings(trial),
         step="device",
-        objectives={k: v for k, v in trial.objectives.items() if k != LEARNED},
+        objectives={k: v for k, v in trial.objectives.items() if k != TRAINED_OBJECTIVE},
         history=(),
     )
 

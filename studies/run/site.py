@@ -21,7 +21,7 @@ from studies.store.store import StudyStore
 
 
 @dataclass(frozen=True)
-class Prepared:
+class PreparedStudy:
     """A study that is ready to run."""
 
     config: StudyConfig
@@ -46,7 +46,7 @@ class Site(Protocol):
         """Measures architectures together, there; None where that is this machine."""
 
     def run(
-        self, prepared: Prepared, make_runner: Callable[[Any], Runner[Any]]
+        self, prepared: PreparedStudy, make_runner: Callable[[Any], Runner[Any]]
     ) -> tuple[StudyRecord, str | None]:
         """Run the study; return its record, and why the search was given up, if it was."""
 
@@ -61,7 +61,7 @@ class Here:
         return function(*args)
 
     def run(
-        self, prepared: Prepared, make_runner: Callable[[Any], Runner[Any]]
+        self, prepared: PreparedStudy, make_runner: Callable[[Any], Runner[Any]]
     ) -> tuple[StudyRecord, str | None]:
         """Run the study in this process, or in several beside it."""
         interruption = prepared.interruption
@@ -72,7 +72,7 @@ class Here:
 
 
 @contextmanager
-def _crew(prepared: Prepared) -> Iterator[Crew]:
+def _crew(prepared: PreparedStudy) -> Iterator[Crew]:
     make = prepared.make
     limits = make.config.trial_limits
     # A limit is kept by ending the process that exceeds it: it cannot be this one.

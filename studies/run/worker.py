@@ -15,16 +15,15 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from nas.evaluate import CandidateFailed, Findings
+from nas.protocol import OnBatch
 from profiling.errors import ProfilingError
 from profiling.fresh_process import end_with_parent
 from search_spaces.architecture import Architecture
 from search_spaces.errors import UserError
 from studies.config.trial_limits import TrialLimits, own_memory_bytes
 
-BATCH_S = 0.25
+PROGRESS_EVERY_S = 0.25
 """Seconds between two reports of a worker's progress within an epoch."""
-
-OnBatch = Callable[[int, int], None]
 
 
 class Evaluate(Protocol):
@@ -169,6 +168,6 @@ class _Reporter:
 
     def __call__(self, done: int, total: int) -> None:
         now = time.monotonic()
-        if now - self._told >= BATCH_S:
+        if now - self._told >= PROGRESS_EVERY_S:
             self._told = now
             self._pipe.send(("batch", (done, total)))
