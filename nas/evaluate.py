@@ -199,23 +199,31 @@ class Evaluator:
         folder = self.artefacts / architecture.digest
         folder.mkdir(parents=True, exist_ok=True)
         checkpoint = folder / CHECKPOINT
-        with (
-            _removed_after_failure(checkpoint),
-            self.lane.training(),
-            threads(self.thread_count or torch.get_num_threads()),
-        ):
-            trainer = Trainer(architecture, self.dataset, self.training, self.device)
-            training_s, waited_s = 0.0, self.lane.waited_s
-            for result in trainer.epochs(checkpoint, on_batch=self._at_batch):
+        with _removed_after_failure(checkpoint):
+            with self._working():
+                trainer = Trainer(architecture, self.dataset, self.training, self.device)
+                training_s, waited_s = 0.0, self.lane.waited_s
+            epochs = trainer.epochs(checkpoint, on_batch=self._at_batch)
+            while (result := self._next(epochs)) is not None:
                 training_s += result.duration_s
                 waiting_s = known.timings_s.get("waiting", 0.0) + self.lane.waited_s - waited_s
                 spent = {"training": training_s, "waiting": waiting_s}
-                self.lane.leave()  # whoever reads this may take its time, or never come back
                 yield self._with_training(known, trainer, spent)
-                self.lane.enter()
-            model = trainer.best_model()
-            save_weights(model, folder / WEIGHTS)
-            write_whole(folder / "reconstructions.npy", npy(reconstructions(model, self.dataset)))
+            with self._working():
+                _write(trainer, folder)
+
+    @contextmanager
+    def _working(self) -> Iterator[None]:
+        """Have the lane and the threads of training for the body, which must not yield findings.
+
+        Whoever reads them may take its time, or never come back.
+        """
+        with self.lane.training(), threads(self.thread_count or torch.get_num_threads()):
+            yield
+
+    def _next(self, epochs: Iterator[EpochResult]) -> EpochResult | None:
+        with self._working():
+            return next(epochs, None)
 
     def _at_batch(self, done: int, total: int) -> None:
         self.lane.enter()
@@ -241,6 +249,13 @@ class Evaluator:
             history=[history_row(result) for result in trainer.history],
             timings_s={**known.timings_s, **spent_s},
         )
+
+
+def _write(trainer: Trainer, folder: Path) -> None:
+    """Write the weights of the best epoch, and what they make of the shown images."""
+    model = trainer.best_model()
+    save_weights(model, folder / WEIGHTS)
+    write_whole(folder / "reconstructions.npy", npy(reconstructions(model, trainer.dataset)))
 
 
 @contextmanager
