@@ -125,7 +125,14 @@ def run(
     with Interruption() as interruption, _one_line_warnings():
         try:
             record, gave_up = run_study(
-                resolved, root, storage, display, progress_bar, mix, interruption, artefacts
+                resolved,
+                root,
+                storage=storage,
+                artefacts=artefacts,
+                mix=mix,
+                display=display,
+                progress_bar=progress_bar,
+                interruption=interruption,
             )
         except KeyboardInterrupt as stopped:
             tell_how_to_resume()

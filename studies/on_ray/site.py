@@ -14,7 +14,6 @@ from profiling.paired import Turns
 from search_spaces.architecture import Architecture
 from studies.on_ray.cluster import Cluster, largest_memory_bytes, ray_session
 from studies.record.records import StudyRecord
-from studies.run.runner import Runner
 
 if TYPE_CHECKING:
     from studies.config.study import StudyConfig
@@ -65,9 +64,7 @@ class RaySite:
         turns: Turns = self.call(measure_together, dict(architectures), base, latency, device)
         return turns
 
-    def run(
-        self, prepared: PreparedStudy, make_runner: Callable[[Any], Runner[Any]]
-    ) -> tuple[StudyRecord, str | None]:
+    def run(self, prepared: PreparedStudy) -> tuple[StudyRecord, str | None]:
         """Run the study; return its record, and why the search was given up, if it was."""
         from studies.on_ray.crew import TuneCrew
         from studies.on_ray.folder import TuneFolder
@@ -87,7 +84,7 @@ class RaySite:
             config.trial_limits,
         )
         with prepared.display:
-            runner = make_runner(crew)
+            runner = prepared.runner(crew)
             return crew.run(runner, prepared.interruption), runner.gave_up
 
 

@@ -71,7 +71,7 @@ def redraw(job: Job, display: Display, progress_bar: ProgressBar) -> PaperResult
     """
     dataset = _images(job, progress_bar)
     check_options(job.options, dataset, job.architectures)
-    study, _ = run_study(job.config, job.root, None, display, progress_bar)
+    study, _ = run_study(job.config, job.root, display=display, progress_bar=progress_bar)
     require_both(study)
     times = tuple(_timing(job, study, batch, progress_bar) for batch in BATCHES)
     with threads(job.thread_count):
