@@ -17,7 +17,7 @@ from search_spaces.space import SearchSpace
 from studies.cli.options import find_architecture
 from studies.config.study import StudyConfig
 from studies.record.records import StudyRecord
-from studies.run import limits, runner
+from studies.run import deaths, limits
 from studies.run.crew import Alone
 from studies.run.runner import Runner
 from studies.store.store import StudyStore, list_studies
@@ -276,7 +276,7 @@ def test_an_interruption_does_not_change_the_search(tmp_path: Path) -> None:
 
 
 def test_a_trial_that_kills_its_process_again_and_again_fails(tmp_path: Path) -> None:
-    for _ in range(runner.MAX_STARTS):
+    for _ in range(deaths.MAX_STARTS):
         with pytest.raises(KeyboardInterrupt):
             run(tmp_path, config(), FakeEvaluator(interrupt_on=1))
     record = run(tmp_path, config())
