@@ -30,11 +30,14 @@ from studies.config.trial_limits import UNLIMITED, TrialLimits
 from studies.on_ray.board import BOARD_S, Board
 from studies.on_ray.cluster import Cluster
 from studies.on_ray.folder import TuneFolder, remove_trial
+from studies.on_ray.lost_workers import lost_workers_as_dead
 from studies.on_ray.trial import TOLD, Evaluation, Make, Start, Told
 from studies.record.records import StudyRecord
 from studies.run.crew import TrialEvent
 from studies.run.interruption import Interruption
 from studies.run.runner import Runner
+
+_GONE = "its process is gone"
 
 _READ_S = 0.5
 """Seconds between two looks at how far the workers' epochs are."""
@@ -101,8 +104,9 @@ class TuneCrew:
         """
         interruption = interruption or Interruption()
         self._folder.take(runner.store.others)
-        with runner.blameless(), interruption.held():
-            self._tuner(_Callbacks(self, runner, interruption)).fit()
+        callbacks = _Callbacks(self, runner, interruption)
+        with runner.blameless(), interruption.held(), lost_workers_as_dead(callbacks.lost):
+            self._tuner(callbacks).fit()
         return runner.close()
 
     def _tuner(self, callbacks: _Callbacks) -> tune.Tuner:
@@ -177,6 +181,7 @@ class _Callbacks:
         self._crew, self._runner, self._interruption = crew, runner, interruption
         self._running: set[int] = set()
         self._error: Exception | None = None
+        self._loss = _GONE
         self._feed_at = 0.0
         self._board = Board.beside_the_driver()
         self._reading: Any = None
@@ -231,14 +236,19 @@ class _Callbacks:
         kind: Literal["failed", "ended"] = "failed" if told.kind == "failed" else "ended"
         self._handle(TrialEvent(start.number, kind, reason=told.reason))
 
+    def lost(self, reason: str) -> None:
+        """Keep why a worker is gone, for the call of `died` that follows."""
+        self._loss = reason
+
     def died(self, start: Start) -> None:
         """Tell the runner that a worker is gone; unless a limit is why, its trial begins again."""
         self._running.discard(start.number)
+        loss, self._loss = self._loss, _GONE
         if reason := self._excess(start.number):
             self._crew.forget(start.architecture.digest)
             self._handle(TrialEvent(start.number, "failed", reason=reason))
         else:
-            self._handle(TrialEvent(start.number, "died", reason="its process is gone"))
+            self._handle(TrialEvent(start.number, "died", reason=loss))
 
     def _excess(self, number: int) -> str | None:
         if self._crew.limits:
