@@ -38,6 +38,8 @@ import torch
 from nas.datasets import DataConfig, load_dataset
 from nas.evaluate import Evaluator
 from nas.latency import measure_pair, one_image
+from nas.objectives import TRAINED_OBJECTIVE
+from nas.protocol import OnBatch
 from nas.search.samplers import quiet_optuna
 from nas.training import TrainingConfig
 from nas.vae import build_vae
@@ -51,7 +53,7 @@ from profiling.quiet import QuietSpeed
 from search_spaces.architecture import Architecture
 from search_spaces.references import MODIFIED, ORIGINAL
 from search_spaces.space import SearchSpace
-from studies.run.crew import Evaluate, OnBatch, Workers
+from studies.run.crew import Evaluate, Workers
 
 Row = dict[str, Any]
 
@@ -118,7 +120,7 @@ class Maker:
             training=TrainingConfig(epochs=EPOCHS, batch_size=16),
             latency=CONFIG,
             device=torch.device("cpu"),
-            wanted=("latency_ms", "reconstruction_loss"),
+            wanted=("latency_ms", TRAINED_OBJECTIVE),
             artefacts=self.artefacts,
             thread_count=1,
             on_batch=on_batch,

@@ -35,9 +35,10 @@ from search_spaces.errors import UserError
 from search_spaces.space import SearchSpace
 from studies.config.study import StudyConfig
 from studies.record.records import StudyRecord, TrialRecord
-from studies.run import runner
+from studies.run import search as searching
 from studies.run.display import Display
-from studies.run.runner import Runner, Watcher
+from studies.run.runner import Runner
+from studies.run.watcher import Watcher
 from studies.store.store import StudyStore
 
 PARTS = ("ask", "tell", "record", "display")
@@ -181,13 +182,13 @@ class Run:
         with self.store.writing():
             self.store.create(config, space, ENVIRONMENT)
             try:
-                setattr(runner, "make_proposer", self._timed_proposer)  # noqa: B010 - typed as imported
+                setattr(searching, "make_proposer", self._timed_proposer)  # noqa: B010 - typed as imported
                 costs, limits = known_costs(config.objectives), known_limits(config.limits)
                 driver = Runner(
                     *(config, space, self._timed_store(), self.crew, watcher, costs), limits=limits
                 )  # with what `nas study run` knows beforehand
             finally:
-                setattr(runner, "make_proposer", make_proposer)  # noqa: B010
+                setattr(searching, "make_proposer", make_proposer)  # noqa: B010
             self.watch.spent_s.clear()
             print(f"ready after {time.perf_counter() - begun:.1f} s", flush=True)
             return driver.run()

@@ -15,8 +15,9 @@ from typing import Any
 
 from nas.evaluate import CandidateFailed
 from nas.findings import Findings
+from nas.objectives import TRAINED_OBJECTIVE
 from search_spaces.architecture import Architecture
-from studies.run.crew import Evaluate, Event
+from studies.run.crew import Evaluate, TrialEvent
 
 FAILING = 41
 """One evaluation in so many fails, so that reports have something to tell."""
@@ -82,16 +83,16 @@ class Simulated:
         self._streams[number] = self._evaluate(architecture, known)
         self._work(number)
 
-    def next(self) -> Event:
+    def next(self) -> TrialEvent:
         """Skip to the moment at which a worker has something to tell."""
         due, number = heapq.heappop(self._due)
         self._skipped_s += max(0.0, due - self.now())
         try:
-            return Event(number, "found", next(self._streams[number]))
+            return TrialEvent(number, "found", next(self._streams[number]))
         except StopIteration:
-            return Event(number, "ended")
+            return TrialEvent(number, "ended")
         except CandidateFailed as failure:
-            return Event(number, "failed", reason=str(failure))
+            return TrialEvent(number, "failed", reason=str(failure))
 
     def answer(self, number: int, go_on: bool) -> None:
         """Let a worker go on, from now."""
@@ -180,7 +181,7 @@ def _trained(found: Findings, epoch: int, loss: float) -> Findings:
         "epoch": float(epoch),
         "train_loss": loss + 0.02,
         "validation_loss": loss + 0.03,
-        "reconstruction_loss": loss,
+        TRAINED_OBJECTIVE: loss,
         "duration_s": found.objectives["macs"] / 2e7,
     }
     quality = {"total_loss": loss + 0.03, "l1": loss / 4, "kl": 0.03}
@@ -189,7 +190,7 @@ def _trained(found: Findings, epoch: int, loss: float) -> Findings:
     return replace(
         found,
         step="training",
-        objectives={**found.objectives, "reconstruction_loss": loss},
+        objectives={**found.objectives, TRAINED_OBJECTIVE: loss},
         metrics={**found.metrics, **quality},
         history=[*found.history, told],
         timings_s={**found.timings_s, "training": spent_s},

@@ -24,6 +24,7 @@ from nas.checkpoint import save_weights
 from nas.datasets import ImageDataset
 from nas.findings import Findings
 from nas.latency import Meter, latency_metrics, one_image
+from nas.objectives import TRAINED_OBJECTIVE
 from nas.predict.predictor import LatencyPredictor
 from nas.training import (
     CandidateFailed,
@@ -44,7 +45,7 @@ from search_spaces.architecture import Architecture
 
 __all__ = ["CandidateFailed", "Evaluator"]
 
-STATIC: dict[str, Callable[[VAE, torch.Tensor, Complexity], float]] = {
+STATIC_COSTS: dict[str, Callable[[VAE, torch.Tensor, Complexity], float]] = {
     "params": lambda model, image, counts: counts.params,
     "macs": lambda model, image, counts: counts.macs,
     "flops": lambda model, image, counts: counts.flops,
@@ -56,7 +57,7 @@ meta device, and what one pass counts there."""
 MEASURERS = 3
 """Measuring processes that may end while they measure a candidate until it has failed."""
 
-SHOWN = 8
+SHOWN_IMAGES = 8
 """Validation images that every candidate reconstructs for the report."""
 
 
@@ -115,7 +116,7 @@ class Evaluator:
             if "latency_ms" in self.wanted and "latency_ms" not in findings.objectives:
                 findings = self._measured(architecture, findings)
                 yield findings
-            if "reconstruction_loss" in self.wanted:
+            if TRAINED_OBJECTIVE in self.wanted:
                 for trained in self._trained(architecture, findings):
                     findings = trained
                     yield findings
@@ -172,23 +173,31 @@ class Evaluator:
         folder = self.artefacts / architecture.digest
         folder.mkdir(parents=True, exist_ok=True)
         checkpoint = folder / CHECKPOINT
-        with (
-            _removed_after_failure(checkpoint),
-            self.lane.training(),
-            threads(self.thread_count or torch.get_num_threads()),
-        ):
-            trainer = Trainer(architecture, self.dataset, self.training, self.device)
-            training_s, waited_s = 0.0, self.lane.waited_s
-            for result in trainer.epochs(checkpoint, on_batch=self._at_batch):
+        with _removed_after_failure(checkpoint):
+            with self._working():
+                trainer = Trainer(architecture, self.dataset, self.training, self.device)
+                training_s, waited_s = 0.0, self.lane.waited_s
+            epochs = trainer.epochs(checkpoint, on_batch=self._at_batch)
+            while (result := self._next(epochs)) is not None:
                 training_s += result.duration_s
                 waiting_s = known.timings_s.get("waiting", 0.0) + self.lane.waited_s - waited_s
                 spent = {"training": training_s, "waiting": waiting_s}
-                self.lane.leave()  # whoever reads this may take its time, or never come back
                 yield self._with_training(known, trainer, spent)
-                self.lane.enter()
-            model = trainer.best_model()
-            save_weights(model, folder / WEIGHTS)
-            write_whole(folder / "reconstructions.npy", npy(reconstructions(model, self.dataset)))
+            with self._working():
+                _write(trainer, folder)
+
+    @contextmanager
+    def _working(self) -> Iterator[None]:
+        """Have the lane and the threads of training for the body, which must not yield findings.
+
+        Whoever reads them may take its time, or never come back.
+        """
+        with self.lane.training(), threads(self.thread_count or torch.get_num_threads()):
+            yield
+
+    def _next(self, epochs: Iterator[EpochResult]) -> EpochResult | None:
+        with self._working():
+            return next(epochs, None)
 
     def _at_batch(self, done: int, total: int) -> None:
         self.lane.enter()
@@ -209,11 +218,18 @@ class Evaluator:
         return replace(
             known,
             step="training",
-            objectives={**known.objectives, "reconstruction_loss": loss},
+            objectives={**known.objectives, TRAINED_OBJECTIVE: loss},
             metrics={**known.metrics, **metrics},
             history=[history_row(result) for result in trainer.history],
             timings_s={**known.timings_s, **spent_s},
         )
+
+
+def _write(trainer: Trainer, folder: Path) -> None:
+    """Write the weights of the best epoch, and what they make of the shown images."""
+    model = trainer.best_model()
+    save_weights(model, folder / WEIGHTS)
+    write_whole(folder / "reconstructions.npy", npy(reconstructions(model, trainer.dataset)))
 
 
 @contextmanager
@@ -226,11 +242,11 @@ def _removed_after_failure(checkpoint: Path) -> Iterator[None]:
 
 
 def static_costs(architecture: Architecture) -> dict[str, float]:
-    """Return what is exact without running anything: every objective named in `STATIC`."""
+    """Return what is exact without running anything: every objective named in `STATIC_COSTS`."""
     with torch.device("meta"):
         model, image = build_vae(architecture), one_image(architecture)
         counts = complexity(model, image)
-        return {name: float(cost(model, image, counts)) for name, cost in STATIC.items()}
+        return {name: float(cost(model, image, counts)) for name, cost in STATIC_COSTS.items()}
 
 
 def training_memory_bytes(architecture: Architecture, batch_size: int) -> int:
@@ -247,7 +263,7 @@ def training_memory_bytes(architecture: Architecture, batch_size: int) -> int:
 
 def shown_images(dataset: ImageDataset) -> npt.NDArray[np.uint8]:
     """Return the validation images that every candidate reconstructs for the report."""
-    return dataset.images[dataset.validation[:SHOWN]]
+    return dataset.images[dataset.validation[:SHOWN_IMAGES]]
 
 
 def reconstructions(model: VAE, dataset: ImageDataset) -> npt.NDArray[np.uint8]:
@@ -274,6 +290,6 @@ def history_row(result: EpochResult) -> dict[str, float]:
         "epoch": result.epoch,
         "train_loss": result.train_loss,
         "validation_loss": result.validation.total,
-        "reconstruction_loss": result.validation.reconstruction,
+        TRAINED_OBJECTIVE: result.validation.reconstruction,
         "duration_s": result.duration_s,
     }

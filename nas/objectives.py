@@ -26,11 +26,14 @@ class Objective:
     explanation: str
 
 
+TRAINED_OBJECTIVE = "reconstruction_loss"
+"""The objective that training finds, and the key of its value per epoch in a trial's history."""
+
 OBJECTIVES: dict[str, Objective] = {
     objective.name: objective
     for objective in (
         Objective(
-            "reconstruction_loss",
+            TRAINED_OBJECTIVE,
             "Reconstruction loss",
             "",
             "training",
@@ -70,7 +73,7 @@ OBJECTIVES: dict[str, Objective] = {
     )
 }
 
-DEFAULT_OBJECTIVES = ("reconstruction_loss", "params", "macs", "latency_ms")
+DEFAULT_OBJECTIVES = (TRAINED_OBJECTIVE, "params", "macs", "latency_ms")
 
 
 def select_objectives(names: Sequence[str]) -> tuple[Objective, ...]:

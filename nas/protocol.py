@@ -97,7 +97,7 @@ def evaluate(
     model.eval()
     with torch.inference_mode():
         for done, part in enumerate(batches, start=1):
-            images = load_images(dataset, part, config, device)
+            images = load_batch(dataset, part, config, device)
             terms, rebuilt = forward(model, images, config, noise)
             means = torch.stack([*terms, psnr(rebuilt, images), ms_ssim(rebuilt, images)])
             sums += means.cpu() * len(part)
@@ -107,7 +107,7 @@ def evaluate(
     return Quality(*(sums / len(indices)).tolist())
 
 
-def load_images(
+def load_batch(
     dataset: ImageDataset, indices: Indices, config: TrainingConfig, device: torch.device
 ) -> Tensor:
     """Return images in [0, 1] on the device; they travel as bytes."""

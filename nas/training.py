@@ -25,7 +25,7 @@ from nas.protocol import (
     evaluate,
     forward,
     generator_for,
-    load_images,
+    load_batch,
     memory_format,
     require_fit,
 )
@@ -210,7 +210,7 @@ class Trainer:
         return EpochResult(epoch, loss, quality, watch.seconds, len(order) / train_s)
 
     def _step(self, indices: Indices, noise: Generator) -> float:
-        images = load_images(self.dataset, indices, self.config, self.device)
+        images = load_batch(self.dataset, indices, self.config, self.device)
         loss = forward(self.model, images, self.config, noise)[0].total
         loss.backward()  # type: ignore[no-untyped-call]
         self._adam.step()

@@ -6,16 +6,13 @@ processes. The calling process keeps its own.
 
 from __future__ import annotations
 
-import multiprocessing
-import os
-import signal
-import threading
 from collections.abc import Callable
 from multiprocessing.connection import Connection
 from multiprocessing.util import Finalize
 from typing import Any, Self
 
 from profiling.allocator import tune_allocator
+from profiling.child_process import ChildProcess
 from profiling.errors import ProfilingError
 from profiling.progress import Progress
 
@@ -34,14 +31,8 @@ class FreshProcess:
     """
 
     def __init__(self, factory: Callable[..., Any], *args: Any, tuned: bool = False) -> None:
-        # Spawned, not forked: a fork would inherit this process's allocator and threads.
-        context = multiprocessing.get_context("spawn")
-        self._connection, theirs = context.Pipe()
-        self._process = context.Process(
-            target=_serve, args=(theirs, factory, args, tuned), daemon=True
-        )
-        self._process.start()
-        theirs.close()
+        child = ChildProcess(_serve, factory, args, tuned, name="nas-fresh", daemon=True)
+        self._connection, self._process = child.pipe, child.process
         # Before multiprocessing asks it to terminate at this process's end, which it does not heed.
         Finalize(self, self._process.kill, exitpriority=1)
 
@@ -77,28 +68,10 @@ class FreshProcess:
             ) from None
 
 
-def end_with_parent() -> None:
-    """From now on this process ends as soon as the one that started it has, whatever it is doing.
-
-    A measurement that nobody waits for would hold the lane, a training the processor.
-    """
-    parent = multiprocessing.parent_process()
-    assert parent is not None, "this process was not started by multiprocessing"
-
-    def watch() -> None:
-        parent.join()
-        os._exit(1)
-
-    threading.Thread(target=watch, name="end-with-parent", daemon=True).start()
-
-
 def _serve(
     connection: Connection, factory: Callable[..., Any], args: tuple[Any, ...], tuned: bool
 ) -> None:
     """Answer calls until the other side hangs up."""
-    end_with_parent()
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent decides what an interruption means
-    signal.signal(signal.SIGTERM, signal.SIG_IGN)
     if tuned:
         tune_allocator()
 

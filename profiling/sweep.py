@@ -53,8 +53,9 @@ def capture_input(model: nn.Module, path: str, example: Example) -> CapturedLaye
     modules = dict(model.named_modules())
     if path not in modules:
         near = difflib.get_close_matches(path, modules, n=3, cutoff=0.4)
-        hint = f": did you mean {', '.join(near)}?" if near else f": try {', '.join(_top(modules))}"
-        raise ProfilingError(f"path: no module {path!r} in {type(model).__name__}{hint}")
+        raise ProfilingError(
+            f"path: no module {path!r} in {type(model).__name__}: {_hint(near, _top(modules))}"
+        )
     seen: list[tuple[Any, ...]] = []
 
     def keep(module: nn.Module, args: tuple[Any, ...]) -> None:
@@ -190,6 +191,12 @@ def _line(point: _Point, peaks: Peaks, device: torch.device) -> dict[str, Any]:
         "bound": bound,
         "attained": limit_ms / latency.median_ms,
     }
+
+
+def _hint(near: Sequence[str], top: Sequence[str]) -> str:
+    if near:
+        return f"did you mean {', '.join(near)}?"
+    return f"try {', '.join(top)}" if top else "it has no modules inside"
 
 
 def _top(modules: Mapping[str, nn.Module]) -> list[str]:

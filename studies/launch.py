@@ -1,26 +1,23 @@
-"""Set a study up from its configuration and run it: device, data, store, evaluator."""
+"""Run a study from its configuration: prepare it, search, conclude it."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
+from rich.console import Console
 
 from nas.artefacts import full_disk_refused, write_whole
 from nas.datasets import ImageDataset
-from nas.evaluate import (
-    STATIC,
-    npy,
-    shown_images,
-    static_costs,
-)
+from nas.evaluate import STATIC_COSTS, npy, shown_images, static_costs
 from nas.latency import measure_anchor
-from nas.predict.known_costs import known_costs, known_limits
+from nas.predict.predictor import LatencyPredictor
 from profiling.allocator import tune_allocator
 from profiling.environment import fingerprint, select_device
 from profiling.files import swept
@@ -39,87 +36,171 @@ from studies.run.evaluators import (
 )
 from studies.run.final_latency import measure_front
 from studies.run.interruption import Interruption
-from studies.run.runner import Runner
-from studies.run.site import Here, Prepared, Site
+from studies.run.site import Here, PreparedStudy, Site
 from studies.store.store import StudyStore
 
 _PROBES = 30
 
 
+@contextmanager
+def _no_bar(_label: str) -> Iterator[Callable[[int, int], None]]:
+    yield lambda done, total: None
+
+
+@dataclass(frozen=True)
+class _Asked:
+    """What `run_study` was asked for, completed."""
+
+    config: StudyConfig
+    root: Path
+    space: SearchSpace
+    store: StudyStore
+    artefacts: str | None
+    mix: bool
+    display: Display
+    progress_bar: ProgressBar
+    interruption: Interruption
+
+
 def run_study(
     config: StudyConfig,
     root: Path,
-    storage: str | None,
-    display: Display,
-    progress_bar: ProgressBar,
-    mix: bool = False,
-    interruption: Interruption | None = None,
+    *,
+    storage: str | None = None,
     artefacts: str | None = None,
+    mix: bool = False,
+    display: Display | None = None,
+    progress_bar: ProgressBar = _no_bar,
+    interruption: Interruption | None = None,
 ) -> tuple[StudyRecord, str | None]:
     """Run or resume a study; what is finished is in the storage at every moment.
 
-    Returns the record, and why the search was given up, if it was. `mix` goes on with a study whose
-    latencies were measured in another environment. With an `interruption`, signals stop the study
-    between two writes to its storage. `artefacts` is a store that artefacts are copied to, where
-    drivers on several hosts share the study.
+    Args:
+        config: The question.
+        root: Folder of the studies; the study has the folder of its name in there.
+        storage: Where the record is kept, as for `StudyStore`.
+        artefacts: URL of a store that artefacts are copied to, where drivers on several hosts share
+            the study.
+        mix: Whether to go on with a study whose latencies were measured in another environment.
+        display: What shows the running study; None shows nothing.
+        progress_bar: Makes the progress bars of what is prepared and measured.
+        interruption: Lets signals stop the study between two writes to its storage.
+
+    Returns:
+        The record, and why the search was given up, if it was.
 
     Raises:
         Interrupted: a signal came; what runs can be resumed.
         UserError, ProfilingError: it cannot run as configured; nothing was spent.
     """
     space, store = config.load_space(), StudyStore(root / config.name, storage)
+    display = display or Display(Console(quiet=True), config.search.trials, config.training.epochs)
+    interruption = interruption or Interruption()
+    asked = _Asked(config, root, space, store, artefacts, mix, display, progress_bar, interruption)
     _require_colour(space)
     with (
         # Around the site: it kills what still evaluates, be it while that writes.
         swept(store.folder, store.artefacts),
         _site(config, space.image_size, progress_bar) as site,
     ):
-        device = site.call(select_device, config.device)
-        with progress_bar("checking limits") as progress:
-            check_limits(config, space, progress)
-        # Before the first large tensor: activations would be page-faulted anew at every pass.
-        tune_allocator()
-        interruption = interruption or Interruption()
+        device = _checked_device(asked, site)
         with full_disk_refused(store.folder), store.writing():
-            dataset = _load(config, space.image_size, progress_bar)
-            predictor = load_predictor(config, device, space.image_size)
-            facts = {**site.call(_environment, device), **data_facts(dataset)}
-            if predictor and "predicted_latency_ms" in config.wanted:
-                facts["latency_predictor"] = predictor.calibration.digest
-            earlier = _earlier(config, root, space, facts["data_fingerprint"])
-            measures = "latency_ms" in config.wanted
-            anchor_ms = store.anchor_ms
-            if measures and anchor_ms is None:
-                anchor_ms = site.call(measure_anchor, space.image_size, config.latency, device)
-            facts["original_latency_ms"] = anchor_ms
-            store.create(config, space, facts, mix, artefacts)
-            if measures:  # where another driver came first, it is told in its
-                anchor_ms = store.anchor_ms
-            if dataset is not None:
-                write_whole(store.artefacts / "samples.npy", npy(shown_images(dataset)))
-                if store.mirror:
-                    store.mirror.push("samples.npy")
-            distinct = store.space_distinct
-            if distinct is not None and distinct <= config.search.trials:
-                display.note(f"{config.space}: all {distinct} architectures will be tried")
-            make = EvaluatorMaker(config, space.image_size, str(device), store.artefacts, anchor_ms)
-            costs = known_costs(config.objectives, predictor=predictor, anchor_ms=anchor_ms)
-            limits = known_limits(config.limits, predictor, anchor_ms)
-            record, gave_up = site.run(
-                Prepared(
-                    config, store, make, dataset, predictor, facts, display, mix, interruption
-                ),
-                lambda crew: Runner(config, space, store, crew, display, costs, earlier, limits),
-            )
+            record, gave_up = site.run(_prepared(asked, site, device))
             interruption.check()
-            if measures:
-                with (
-                    store.others.claimed("measuring the front"),
-                    progress_bar("measuring the front again") as progress,
-                ):
-                    record = measure_front(store, config.latency, device, progress, site.together)
-            store.fetch(only="reconstructions.npy")
-        return record, gave_up
+            return _concluded(asked, site, device, record), gave_up
+
+
+def _checked_device(asked: _Asked, site: Site) -> torch.device:
+    """Return the device of the study, when its limits have proved to leave candidates."""
+    device: torch.device = site.call(select_device, asked.config.device)
+    with asked.progress_bar("checking limits") as progress:
+        check_limits(asked.config, asked.space, progress)
+    return device
+
+
+def _prepared(asked: _Asked, site: Site, device: torch.device) -> PreparedStudy:
+    """Load and measure what the study needs, and record what it is.
+
+    The study's storage must be open for writing.
+    """
+    # Before the first large tensor: activations would be page-faulted anew at every pass.
+    tune_allocator()
+    config, space, store = asked.config, asked.space, asked.store
+    dataset = _load(config, space.image_size, asked.progress_bar)
+    predictor = load_predictor(config, device, space.image_size)
+    facts = _facts(site, device, config, dataset, predictor)
+    earlier = _earlier(config, asked.root, space, facts["data_fingerprint"])
+    facts["original_latency_ms"] = _anchor_ms(asked, site, device)
+    store.create(config, space, facts, asked.mix, asked.artefacts)
+    _write_samples(store, dataset)
+    _note_small_space(asked)
+    # Read again: another driver may have been the first to record its own.
+    anchor_ms = store.anchor_ms
+    make = EvaluatorMaker(config, space.image_size, str(device), store.artefacts, anchor_ms)
+    return PreparedStudy(
+        config=config,
+        space=space,
+        store=store,
+        make=make,
+        dataset=dataset,
+        predictor=predictor,
+        environment=facts,
+        earlier=earlier,
+        display=asked.display,
+        mix=asked.mix,
+        interruption=asked.interruption,
+    )
+
+
+def _concluded(asked: _Asked, site: Site, device: torch.device, record: StudyRecord) -> StudyRecord:
+    """Measure the front once more, where latency is wanted, and fetch what the report shows."""
+    config, store = asked.config, asked.store
+    if "latency_ms" in config.wanted:
+        with (
+            store.others.claimed("measuring the front"),
+            asked.progress_bar("measuring the front again") as progress,
+        ):
+            record = measure_front(store, config.latency, device, progress, site.together)
+    store.fetch(only="reconstructions.npy")
+    return record
+
+
+def _facts(
+    site: Site,
+    device: torch.device,
+    config: StudyConfig,
+    dataset: ImageDataset | None,
+    predictor: LatencyPredictor | None,
+) -> dict[str, Any]:
+    """Return what is recorded of the environment, the images and the predictor."""
+    facts = {**site.call(_environment, device), **data_facts(dataset)}
+    if predictor and "predicted_latency_ms" in config.wanted:
+        facts["latency_predictor"] = predictor.calibration.digest
+    return facts
+
+
+def _anchor_ms(asked: _Asked, site: Site, device: torch.device) -> float | None:
+    """Return the latency of `original` that the study has, or measure it where one is wanted."""
+    known = asked.store.anchor_ms
+    if known is not None or "latency_ms" not in asked.config.wanted:
+        return known
+    size, latency = asked.space.image_size, asked.config.latency
+    measured: float = site.call(measure_anchor, size, latency, device)
+    return measured
+
+
+def _write_samples(store: StudyStore, dataset: ImageDataset | None) -> None:
+    if dataset is None:
+        return
+    write_whole(store.artefacts / "samples.npy", npy(shown_images(dataset)))
+    if store.mirror:
+        store.mirror.push("samples.npy")
+
+
+def _note_small_space(asked: _Asked) -> None:
+    distinct = asked.store.space_distinct
+    if distinct is not None and distinct <= asked.config.search.trials:
+        asked.display.note(f"{asked.config.space}: all {distinct} architectures will be tried")
 
 
 def _site(
@@ -174,7 +255,7 @@ def check_limits(
         UserError: naming, for each limit, the smallest value that was found.
     """
     limits, smallest = config.limits, dict.fromkeys(config.limits, math.inf)
-    if not limits.keys() & STATIC.keys():
+    if not limits.keys() & STATIC_COSTS.keys():
         return
     rng = np.random.default_rng(0)
     for probe in range(_PROBES):

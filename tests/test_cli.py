@@ -15,9 +15,12 @@ import torch
 from PIL import Image
 
 from nas.checkpoint import load_vae
+from nas.search import SAMPLERS
 from search_spaces.architecture import Architecture
-from search_spaces.references import MODIFIED
+from search_spaces.references import MODIFIED, REFERENCES
+from studies.bench.shipped import TABLES
 from studies.cli.main import GROUPS
+from studies.config.presets import presets
 from studies.store.store import StudyStore
 from tests.command import nas
 
@@ -62,6 +65,22 @@ def test_help_imports_nothing_heavy() -> None:
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     assert all(name in done.stdout for name in GROUPS)
+
+
+def test_help_names_what_the_tables_hold(capsys: pytest.CaptureFixture[str]) -> None:
+    for command, names in {
+        ("study", "run"): [*SAMPLERS, *presets(), f"Presets: {', '.join(presets())}."],
+        ("study", "retrain"): [*REFERENCES, "none"],
+        ("bench", "search"): list(TABLES),
+        ("profile",): list(REFERENCES),
+        ("profile", "explain"): list(REFERENCES),
+        ("profile", "predict"): list(REFERENCES),
+        ("export",): list(REFERENCES),
+    }.items():
+        assert nas(*command, "--help") == 0
+        said = " ".join(capsys.readouterr().out.split())
+        assert [name for name in names if name not in said] == []
+        assert "{" not in said
 
 
 def test_study_commands_leave_the_choice_of_threads_open() -> None:

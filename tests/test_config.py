@@ -8,7 +8,8 @@ import pytest
 
 from search_spaces.errors import UserError
 from search_spaces.references import REFERENCES
-from studies.config.loading import load_config, parse_overrides, presets
+from studies.config.loading import load_config, parse_overrides
+from studies.config.presets import presets
 from studies.config.study import StudyConfig
 
 

@@ -20,9 +20,10 @@ from search_spaces.space import SearchSpace
 from studies.config.study import StudyConfig
 from studies.config.trial_limits import TrialLimits
 from studies.record.records import StudyRecord
-from studies.run import evaluators, runner, worker
+from studies.run import deaths, evaluators, worker
 from studies.run.crew import Crew, Workers
-from studies.run.runner import Runner, Watcher
+from studies.run.runner import Runner
+from studies.run.watcher import Watcher
 from studies.store.store import StudyStore
 from tests.fakes.crew import Mischief, TurnTaking
 from tests.fakes.environment import ENVIRONMENT
@@ -87,22 +88,22 @@ def test_a_candidate_that_kills_every_worker_fails(tmp_path: Path) -> None:
     with Workers(1, Mischief(tmp_path)) as crew:
         record = run(tmp_path, asked, crew)
     assert record.trials[0].state == "failed"
-    assert f"{runner.MAX_STARTS} times" in (record.trials[0].reason or "")
+    assert f"{deaths.MAX_STARTS} times" in (record.trials[0].reason or "")
     assert [trial.state for trial in record.trials[1:]] == ["complete"] * 2
 
 
 @pytest.mark.parametrize(
-    ("deaths", "state"),
-    [(runner.MAX_STARTS_APART - 1, "complete"), (runner.MAX_STARTS_APART, "failed")],
+    ("times", "state"),
+    [(deaths.MAX_STARTS_APART - 1, "complete"), (deaths.MAX_STARTS_APART, "failed")],
 )
 def test_a_driver_that_dies_is_hardly_the_fault_of_a_candidate_evaluated_elsewhere(
-    tmp_path: Path, deaths: int, state: str
+    tmp_path: Path, times: int, state: str
 ) -> None:
     class Apart(TurnTaking):
         apart = True
 
     asked = config(search={"sampler": "random", "trials": 1})
-    for _ in range(deaths):
+    for _ in range(times):
         with pytest.raises(KeyboardInterrupt):
             run(tmp_path, asked, Apart(1, FakeEvaluator(interrupt_on=1)))
     record = run(tmp_path, asked, Apart(1, FakeEvaluator()))

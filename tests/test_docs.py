@@ -165,7 +165,7 @@ def test_studies_shown_are_studies(
     write_files()
     seen: list[object] = []
 
-    def run_study(config: object, *_: object) -> None:
+    def run_study(config: object, *_: object, **__: object) -> None:
         seen.append(config)
         raise KeyboardInterrupt
 

@@ -159,8 +159,10 @@ def test_attributes_need_images_with_and_without() -> None:
     ]
     with pytest.raises(UserError, match=r"--attribute Halff: .*did you mean 'Half'"):
         attributes.chosen_attributes(("Halff",), ["Half"], data.attribute_names)
-    with pytest.raises(UserError, match=r"--attribute Rare: fewer than 5"):
+    with pytest.raises(UserError, match=r"--attribute Rare: fewer than 5.* or one of Half$"):
         attributes.chosen_attributes(("Rare",), ["Half"], data.attribute_names)
+    with pytest.raises(UserError, match=r"--attribute Rare: fewer than 5.*; use more images$"):
+        attributes.chosen_attributes(("Rare",), [], data.attribute_names)
 
 
 def test_the_dimension_of_largest_effect_comes_after_the_one_asked_for() -> None:

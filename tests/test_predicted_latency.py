@@ -18,7 +18,6 @@ from search_spaces.references import ORIGINAL
 from studies.config.loading import load_config
 from studies.config.study import StudyConfig
 from studies.launch import run_study
-from studies.run.display import Display
 
 
 class Doubles:
@@ -61,18 +60,7 @@ def test_without_a_calibration_the_remedy_is_told(
     monkeypatch.setenv("NAS_CACHE_DIR", str(tmp_path))
     asked = load_config("quickstart", {"objectives": ["params", "predicted_latency_ms"]})
     with pytest.raises(UserError, match=r"no latency predictor for cpu.*64 pixels.*calibrate"):
-        run_study(asked, tmp_path, None, cast("Display", None), cast("Any", _no_progress))
-
-
-class _no_progress:  # noqa: N801 - stands in for a function that makes a context
-    def __init__(self, label: str) -> None:
-        self.label = label
-
-    def __enter__(self) -> Any:
-        return lambda done, total: None
-
-    def __exit__(self, *_: object) -> None:
-        pass
+        run_study(asked, tmp_path)
 
 
 def test_it_stands_in_for_latency_not_beside_it() -> None:

@@ -172,6 +172,8 @@ def test_unknown_paths_offer_the_nearest() -> None:
         capture_input(model, "stage.1", torch.rand(1, 2))
     with pytest.raises(ProfilingError, match="try stages"):
         capture_input(model, "x", torch.rand(1, 2))
+    with pytest.raises(ProfilingError, match=r"no module 'x' in ELU: it has no modules inside$"):
+        capture_input(nn.ELU(), "x", torch.rand(1, 2))
 
 
 def test_a_module_that_the_pass_does_not_call_is_refused() -> None:

@@ -12,8 +12,8 @@ import tempfile
 import threading
 import time
 from collections import Counter
-from collections.abc import Iterator
-from contextlib import suppress
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
@@ -23,7 +23,7 @@ import pyarrow.fs
 import pytest
 import ray
 from ray.cluster_utils import Cluster as Nodes
-from ray.exceptions import RayActorError
+from ray.exceptions import OutOfMemoryError, RayActorError
 from ray.tune.experiment import Trial
 
 from nas.checkpoint import load_vae
@@ -39,9 +39,9 @@ from studies.on_ray.cluster import Cluster, _remove_left_behind, _sigterm_kept
 from studies.on_ray.folder import TuneFolder, remove_trial
 from studies.on_ray.trial import RemoteMaker
 from studies.record.records import StudyRecord
-from studies.run import runner
+from studies.run import deaths
 from studies.run.evaluators import EvaluatorMaker
-from studies.run.runner import Watcher
+from studies.run.watcher import Watcher
 from studies.storage.mirror import Mirror
 from studies.store.others import NoOthers
 from studies.store.store import StudyStore
@@ -145,12 +145,53 @@ def test_every_checkpoint_goes_to_the_store_of_artefacts_as_it_arrives(
         assert names == ["weights.safetensors"]
 
 
+@contextmanager
+def low_on_memory(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Let every worker that dies look as if Ray had ended it because its node is low on memory."""
+    get = ray.get
+
+    def get_or_low(*args: Any, **options: Any) -> Any:
+        try:
+            return get(*args, **options)
+        except RayActorError:
+            low: Callable[[str], Exception] = OutOfMemoryError
+            raise low("killed due to the node running low on memory") from None
+
+    with monkeypatch.context() as patch:
+        patch.setattr(ray, "get", get_or_low)
+        yield
+
+
+def test_a_trial_whose_node_runs_low_on_memory_begins_again(
+    tmp_path: Path, nodes: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    maker = RayMaker(tmp_path)
+    (tmp_path / "killed").write_text("1")
+    with low_on_memory(monkeypatch):
+        record = run_on_ray(tmp_path, stopping_config(search=search(1)), maker, most=1)
+    assert [trial.state for trial in record.trials] == ["complete"] * 3
+    assert (tmp_path / "killed").read_text() == "0"
+    assert max(trained(maker).values()) == 1
+    check_whole(tmp_path, record, 1)
+
+
+def test_a_trial_that_exhausts_the_memory_of_its_node_too_often_fails_with_that_reason(
+    tmp_path: Path, nodes: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(deaths, "MAX_STARTS", 1)
+    (tmp_path / "killed").write_text("1")
+    with low_on_memory(monkeypatch):
+        record = run_on_ray(tmp_path, stopping_config(search=search(0)), RayMaker(tmp_path), most=1)
+    assert [trial.state for trial in record.trials] == ["failed", "complete"]
+    assert "because the memory of its node ran low" in (record.trials[0].reason or "")
+
+
 def test_what_kills_every_worker_fails(tmp_path: Path, nodes: Any) -> None:
     maker = RayMaker(tmp_path)
-    (tmp_path / "killed").write_text(str(runner.MAX_STARTS + 1))
+    (tmp_path / "killed").write_text(str(deaths.MAX_STARTS + 1))
     record = run_on_ray(tmp_path, stopping_config(search=search(1)), maker, most=1)
     assert [trial.state for trial in record.trials] == ["failed", "complete", "complete"]
-    assert f"{runner.MAX_STARTS} times" in (record.trials[0].reason or "")
+    assert f"{deaths.MAX_STARTS} times" in (record.trials[0].reason or "")
 
 
 @pytest.mark.parametrize(
@@ -357,6 +398,12 @@ def test_sigterm_keeps_its_meaning_also_while_ray_starts() -> None:
 def test_a_trial_that_no_node_has_room_for_is_refused(tmp_path: Path, nodes: Any) -> None:
     with pytest.raises(UserError, match=r"no node has room .* 64 CPU; the nodes have 2 CPU"):
         run_on_ray(tmp_path, stopping_config(), RayMaker(tmp_path), cpus=64)
+
+
+def test_a_cluster_whose_nodes_are_all_gone_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("studies.on_ray.cluster._nodes", list)
+    with pytest.raises(UserError, match=r"^ray: the cluster has no node that is alive; start one$"):
+        Cluster({"CPU": 1})
 
 
 def test_a_part_of_a_gpu_makes_room_for_several(nodes: Any) -> None:

@@ -121,7 +121,7 @@ def test_another_budget_is_refused(root: Path, capsys: pytest.CaptureFixture[str
     ("options", "message"),
     [
         (["--trial", "99"], "has no complete trial 99"),
-        (["--set", "search.trials=3"], "only data.* and training.*"),
+        (["--set", "search.trials=3"], "only keys of data.* and training.*"),
         (["--set", "training.epochs=none"], "training.epochs"),
     ],
 )

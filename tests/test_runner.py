@@ -14,7 +14,8 @@ from optuna.storages.journal import JournalFileBackend
 from nas.search import SAMPLERS
 from search_spaces.errors import UserError
 from search_spaces.space import SearchSpace
-from studies.run import limits, runner
+from studies.cli.options import find_architecture
+from studies.run import deaths, limits
 from studies.run.crew import Alone
 from studies.run.runner import Runner
 from studies.store.store import StudyStore, list_studies
@@ -233,6 +234,13 @@ def test_opening_an_unknown_study_offers_the_nearest(tmp_path: Path) -> None:
         StudyStore.open(tmp_path, "faces46")
 
 
+def test_a_trial_of_a_study_without_trials_is_refused(tmp_path: Path) -> None:
+    asked = config()
+    StudyStore(tmp_path / "s").create(asked, SearchSpace.load(asked.space), ENVIRONMENT)
+    with pytest.raises(UserError, match=r"^s#5: study 's' has no trials yet$"):
+        find_architecture("s#5", tmp_path)
+
+
 def test_optuna_sees_the_parameters_and_values_of_every_trial(tmp_path: Path) -> None:
     record = run(tmp_path, config())
     journal = JournalStorage(JournalFileBackend(str(tmp_path / "s" / "journal.log")))
@@ -257,7 +265,7 @@ def test_an_interruption_does_not_change_the_search(tmp_path: Path) -> None:
 
 
 def test_a_trial_that_kills_its_process_again_and_again_fails(tmp_path: Path) -> None:
-    for _ in range(runner.MAX_STARTS):
+    for _ in range(deaths.MAX_STARTS):
         with pytest.raises(KeyboardInterrupt):
             run(tmp_path, config(), FakeEvaluator(interrupt_on=1))
     record = run(tmp_path, config())

@@ -1,6 +1,7 @@
 import itertools
 import json
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 
@@ -13,7 +14,8 @@ from torch import Tensor
 
 from nas.checkpoint import load_vae, read_tensors, save_weights, write_tensors
 from nas.datasets import ImageDataset
-from nas.protocol import forward, generator_for, load_images
+from nas.evaluate import Evaluator
+from nas.protocol import forward, generator_for, load_batch
 from nas.training import (
     CandidateFailed,
     EpochResult,
@@ -26,6 +28,8 @@ from nas.training import (
     out_of_memory_as_failure,
 )
 from nas.vae import VAE, build_vae
+from profiling.lane import Lane
+from profiling.latency import LatencyConfig
 from search_spaces.architecture import CHOICES, Architecture
 from search_spaces.errors import UserError
 
@@ -166,7 +170,7 @@ def test_layout_and_working_in_place_change_no_result(activation: str) -> None:
     trained = Trainer(architecture, data, config)
     next(trained.epochs())
     expected = build_vae(architecture, config.seed)
-    images = load_images(data, data.train[_order(config, 4)], config, trained.device)
+    images = load_batch(data, data.train[_order(config, 4)], config, trained.device)
     noise = generator_for(config.seed, 1)
     torch.randperm(4, generator=noise)
     forward(expected, images.contiguous(), config, noise)[0].total.backward()  # type: ignore[no-untyped-call]
@@ -267,9 +271,9 @@ def test_every_image_is_used_and_no_batch_has_one(monkeypatch: pytest.MonkeyPatc
 
     def recording(data: ImageDataset, indices: np.ndarray, *rest: object) -> Tensor:
         seen.append(torch.from_numpy(indices))
-        return load_images(data, indices, *rest)  # type: ignore[arg-type]
+        return load_batch(data, indices, *rest)  # type: ignore[arg-type]
 
-    monkeypatch.setattr("nas.training.load_images", recording)
+    monkeypatch.setattr("nas.training.load_batch", recording)
     told: list[tuple[int, int]] = []
     stream = trainer(data=dataset(train=9)).epochs(on_batch=lambda *batch: told.append(batch))
     next(stream)
@@ -479,3 +483,69 @@ def _damage(path: Path, damage: str) -> None:
     middle = len(content) // 2
     flipped = content[:middle] + bytes([content[middle] ^ 1]) + content[middle + 1 :]
     path.write_bytes({"truncated": content[:middle], "flipped": flipped, "empty": b""}[damage])
+
+
+class _WatchedLane(Lane):
+    """Knows whether its training room is held."""
+
+    held = False
+
+    @contextmanager
+    def training(self) -> Iterator[None]:
+        with super().training():
+            self.held = True
+            try:
+                yield
+            finally:
+                self.held = False
+
+
+def _evaluator(folder: Path, on_batch: Callable[[int, int], None] | None = None) -> Evaluator:
+    """Return an evaluator that only trains, with two threads, in a lane that is watched."""
+    evaluator = Evaluator(
+        dataset(),
+        FAST,
+        LatencyConfig(),
+        torch.device("cpu"),
+        ["reconstruction_loss"],
+        folder,
+        thread_count=2,
+        on_batch=on_batch,
+    )
+    evaluator.lane = _WatchedLane("cpu", folder / "lanes")
+    return evaluator
+
+
+def _held(evaluator: Evaluator) -> tuple[int, bool]:
+    """Return torch's number of threads, and whether the lane is held."""
+    assert isinstance(evaluator.lane, _WatchedLane)
+    return torch.get_num_threads(), evaluator.lane.held
+
+
+def test_an_evaluation_holds_threads_and_lane_only_while_it_trains(tmp_path: Path) -> None:
+    at_batch: set[tuple[int, bool]] = set()
+    evaluator = _evaluator(tmp_path, lambda done, total: at_batch.add(_held(evaluator)))
+    between = {_held(evaluator) for _ in evaluator(ARCHITECTURE)}
+    assert at_batch == {(2, True)}
+    assert between == {(1, False)}
+    assert _held(evaluator) == (1, False)
+
+
+def test_an_evaluation_that_is_closed_early_puts_threads_and_lane_back(tmp_path: Path) -> None:
+    evaluator = _evaluator(tmp_path)
+    stream = evaluator(ARCHITECTURE)
+    assert next(found.step for found in stream if found.step == "training")
+    stream.close()  # type: ignore[attr-defined]
+    assert _held(evaluator) == (1, False)
+
+
+def test_an_evaluation_that_fails_within_an_epoch_puts_threads_and_lane_back(
+    tmp_path: Path,
+) -> None:
+    def fail(done: int, total: int) -> None:
+        raise CandidateFailed(f"at batch {done} of {total}")
+
+    evaluator = _evaluator(tmp_path, fail)
+    with pytest.raises(CandidateFailed, match="at batch 1"):
+        list(evaluator(ARCHITECTURE))
+    assert _held(evaluator) == (1, False)

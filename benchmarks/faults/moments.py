@@ -13,6 +13,8 @@ from pathlib import Path
 import psutil
 from sqlalchemy import Engine, text
 
+from nas.artefacts import CHECKPOINT
+
 Sign = Callable[[], bool]
 
 
@@ -83,7 +85,7 @@ _ANYWHERE: dict[str, tuple[str, float]] = {
     "any time": ("", 6.0),
     "begin": ("artefacts/*", 0.3),
     "measuring": ("artefacts/*/latency.json", 0.2),
-    "training": ("artefacts/*/checkpoint.safetensors", 0.3),
+    "training": (f"artefacts/*/{CHECKPOINT}", 0.3),
     "telling": ("artefacts/*/reconstructions.npy", 0.1),
     "report": (".report.html.*.part", 0.0),
 }

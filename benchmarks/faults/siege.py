@@ -21,6 +21,8 @@ from sqlalchemy import Engine, create_engine
 
 from benchmarks.faults.moments import Scene, family, gone, moments, running, wait_for
 from benchmarks.postgres import Server
+from nas.artefacts import CHECKPOINT
+from nas.objectives import TRAINED_OBJECTIVE
 from search_spaces.errors import UserError
 from studies.record.records import StudyRecord, TrialRecord
 from studies.storage.addresses import absolute, masked
@@ -63,7 +65,7 @@ class Plan:
 
     def command(self, root: Path) -> list[str]:
         """Return the command that runs and resumes the study."""
-        names = ["reconstruction_loss", "params", *["latency_ms"] * self.measure]
+        names = [TRAINED_OBJECTIVE, "params", *["latency_ms"] * self.measure]
         options = {
             "name": self.name,
             "root": root,
@@ -227,7 +229,7 @@ class Siege:
 
     def _damage_a_checkpoint(self) -> None:
         """Leave half of a checkpoint, as a file system may that loses power."""
-        for path in sorted(self.folder.glob("artefacts/*/checkpoint.safetensors")):
+        for path in sorted(self.folder.glob(f"artefacts/*/{CHECKPOINT}")):
             os.truncate(path, self._rng.randrange(path.stat().st_size))
             self.outcome.damaged_checkpoints += 1
             return
@@ -281,7 +283,7 @@ class Siege:
         self.outcome.failed = [t.reason or "" for t in record.trials if t.state == "failed"]
         assert all("the process ended" in reason for reason in self.outcome.failed)
         for trial in record.complete:
-            loss = trial.objectives["reconstruction_loss"]
+            loss = trial.objectives[TRAINED_OBJECTIVE]
             assert loss == self.golden[trial.digest], f"{trial.name}: {loss} after resuming"
             self.outcome.compared += 1
         assert not running(self._bereaved, agents=True), f"{self.plan.name}: processes are left"
@@ -300,7 +302,7 @@ def undisturbed(plan: Plan, root: Path) -> dict[str, float]:
             plan.command(root), check=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
         )
         record = plan.store(root).record()
-        losses = {t.digest: t.objectives["reconstruction_loss"] for t in record.complete}
+        losses = {t.digest: t.objectives[TRAINED_OBJECTIVE] for t in record.complete}
         path.write_text(json.dumps(losses))
     found: dict[str, float] = json.loads(path.read_text())
     return found

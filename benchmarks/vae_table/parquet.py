@@ -36,7 +36,7 @@ MEASURED = (
     "contended",
     "measuring_s",
 )
-STATIC = ("params", "macs", "peak_memory_bytes")
+COSTS = ("params", "macs", "peak_memory_bytes")
 
 
 def build(folder: Path, protocol: TableProtocol, to: Path, partial: bool = False) -> int:
@@ -81,7 +81,7 @@ def _row(
         "digest": member.digest,
         "reference": member.reference,
         **{axis: choices.get(axis) for axis in axes},
-        **{name: int(trained[name]) for name in STATIC},
+        **{name: int(trained[name]) for name in COSTS},
         **{name: found.get(name) for name in MEASURED},
         "failure": trained["failure"],
         **{name: [one[key] for one in trained["epochs"]] for key, name in CURVES.items()},

@@ -86,6 +86,12 @@ class ImageDataset:
         return len(self.images)
 
 
+def split_lengths(count: int) -> tuple[int, int, int]:
+    """Return how many of `count` images are for training (70 %), validation (15 %) and test."""
+    train, validation = count * 70 // 100, count * 15 // 100
+    return train, validation, count - train - validation
+
+
 def split_indices(count: int, seed: int) -> tuple[Indices, Indices, Indices]:
     """Split `range(count)` at random into 70 % training, 15 % validation and the rest test.
 
@@ -96,8 +102,7 @@ def split_indices(count: int, seed: int) -> tuple[Indices, Indices, Indices]:
     import torch
     from torch.utils.data import random_split
 
-    train, validation = count * 70 // 100, count * 15 // 100
-    lengths = [train, validation, count - train - validation]
+    lengths = split_lengths(count)
     generator = torch.Generator().manual_seed(seed)
     rows: Any = range(count)  # a sequence is all that random_split needs
     parts: list[Any] = random_split(rows, lengths, generator=generator)

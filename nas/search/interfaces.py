@@ -9,6 +9,7 @@ from typing import Any, Protocol
 import numpy as np
 import numpy.typing as npt
 
+from nas.objectives import TRAINED_OBJECTIVE
 from search_spaces.axes import Assignment
 
 Array = npt.NDArray[np.float64]
@@ -40,8 +41,7 @@ class KnownLimits:
 
 def learned(objectives: Sequence[str]) -> str:
     """Return the objective that a search has to learn: the loss, or the first if there is none."""
-    loss = "reconstruction_loss"
-    return loss if loss in objectives else objectives[0]
+    return TRAINED_OBJECTIVE if TRAINED_OBJECTIVE in objectives else objectives[0]
 
 
 class Space(Protocol):

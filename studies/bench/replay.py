@@ -12,7 +12,8 @@ from studies.bench.vae import TabularEvaluator, VaeTable
 from studies.config.study import StudyConfig
 from studies.record.records import NAME, NAME_RULE, StudyRecord
 from studies.run.crew import Alone
-from studies.run.runner import Runner, Watcher
+from studies.run.runner import Runner
+from studies.run.watcher import Watcher
 from studies.store.store import StudyStore
 
 

@@ -12,6 +12,7 @@ from typing import Any
 
 from nas.evaluate import CandidateFailed
 from nas.findings import Findings
+from nas.objectives import TRAINED_OBJECTIVE
 from search_spaces.architecture import Architecture
 from search_spaces.errors import UserError
 from search_spaces.space import SearchSpace
@@ -19,8 +20,11 @@ from studies.bench.tables import Table, TableEntry
 
 VAE_TABLE_FILE = Path(__file__).parent / "data" / "vae_table.parquet"
 
+LOSS = "reconstruction_loss"
+"""Column of the trained objective."""
+
 QUALITY = ("total_loss", "l1", "kl", "ssim", "ms_ssim", "psnr_db")
-STATIC = ("params", "macs", "peak_memory_bytes")
+COSTS = ("params", "macs", "peak_memory_bytes")
 
 Record = Mapping[str, Any]
 
@@ -63,12 +67,12 @@ class VaeTable:
             architecture = Architecture.from_dict(json.loads(record["architecture"]))
             assignment = self.space.assignment(architecture)
             assert assignment is not None
-            losses = tuple(record["reconstruction_loss"][i] for i in best_epochs(record))
+            losses = tuple(record[LOSS][i] for i in best_epochs(record))
             costs = tuple(float(known[name]) for name in names)
             entries[digest] = TableEntry(
                 digest, assignment, costs, losses, tuple(record["epoch_processor_s"])
             )
-        return Table("vae", self.space, ("reconstruction_loss", *names), entries)
+        return Table("vae", self.space, (TRAINED_OBJECTIVE, *names), entries)
 
 
 def best_epochs(record: Record) -> list[int]:
@@ -120,13 +124,13 @@ class TabularEvaluator:
         record = self.table.records.get(architecture.digest)
         if record is None:
             raise UserError(f"{architecture.digest}: not in the table ({architecture.summary})")
-        costs = {name: float(record[name]) for name in STATIC}
+        costs = {name: float(record[name]) for name in COSTS}
         findings = Findings("static", {**costs, "flops": 2 * costs["macs"]})
         yield findings
         if "latency_ms" in self.wanted:
             findings = self._measured(record, findings)
             yield findings
-        if "reconstruction_loss" in self.wanted:
+        if TRAINED_OBJECTIVE in self.wanted:
             for epoch in range(1, len(record["total_loss"]) + 1):
                 findings = _trained(record, findings, epoch)
                 yield findings
@@ -160,7 +164,7 @@ def _trained(record: Record, known: Findings, epoch: int) -> Findings:
         {
             "epoch": number + 1,
             "train_loss": record["train_loss"][number],
-            "reconstruction_loss": record["reconstruction_loss"][number],
+            TRAINED_OBJECTIVE: record[LOSS][number],
             "validation_loss": record["total_loss"][number],
             "duration_s": record["epoch_processor_s"][number],
         }
@@ -170,7 +174,7 @@ def _trained(record: Record, known: Findings, epoch: int) -> Findings:
     return replace(
         known,
         step="training",
-        objectives={**known.objectives, "reconstruction_loss": record["reconstruction_loss"][best]},
+        objectives={**known.objectives, TRAINED_OBJECTIVE: record[LOSS][best]},
         metrics={**known.metrics, **quality, "best_epoch": best + 1},
         history=history,
         timings_s={**known.timings_s, "training": sum(one["duration_s"] for one in history)},

@@ -6,11 +6,10 @@ from pathlib import Path
 
 import click
 
+from studies.bench.shipped import TABLES, load_table
 from studies.cli.console import stdout
 from studies.cli.main import HelpfulGroup
 from studies.cli.options import progress_bar, root_option
-
-_TABLES = ("vae", "nb201")
 
 
 @click.group(cls=HelpfulGroup)
@@ -22,9 +21,9 @@ def bench() -> None:
 @click.option(
     "--table",
     "tables",
-    type=click.Choice(_TABLES),
+    type=click.Choice(list(TABLES)),
     multiple=True,
-    help="Table (repeatable). Default: both.",
+    help="Table (repeatable). Default: all.",
 )
 @click.option("--samplers", help="Names separated by commas. Default: all.")
 @click.option(
@@ -68,10 +67,9 @@ def search(
     """
     from studies.bench.contenders import contenders_for
     from studies.bench.runs import Bout, run_all
-    from studies.bench.shipped import load_table
     from studies.bench.write import write_comparison
 
-    for table in tables or _TABLES:
+    for table in tables or TABLES:
         names = samplers.split(",") if samplers else contenders_for(load_table(table))
         bouts = [
             Bout(table, name, seed, trials, workers) for name in names for seed in range(seeds)
@@ -107,7 +105,6 @@ def list_() -> None:
     """List the tables and the samplers that can be compared."""
     from search_spaces.errors import UserError
     from studies.bench.contenders import CONTENDERS
-    from studies.bench.shipped import TABLES, load_table
 
     for name in TABLES:
         try:

@@ -13,6 +13,7 @@ from rich.table import Table
 
 from search_spaces.errors import UserError
 from studies.cli.console import stdout
+from studies.cli.help import TableHelp
 from studies.cli.options import progress_bar, root_option
 from studies.cli.subjects import Subject, file_name, hold_lane, writable
 
@@ -34,7 +35,7 @@ def _batches(
     return tuple(dict.fromkeys(int(word) for word in words))
 
 
-@click.command()
+@click.command(cls=TableHelp)
 @click.argument("a")
 @click.argument("b")
 @click.option(
@@ -82,7 +83,7 @@ def explain(
 ) -> None:
     """Explain why B is slower than A by experiments whose results add up to the gap.
 
-    A and B are references (original, modified, original@64), files, or STUDY#TRIAL. Writes
+    A and B are references ({references}, original@64), files, or STUDY#TRIAL. Writes
     explain.html, explain.json and causes.csv. Takes one to two minutes for the two references at
     batch 1, more at larger batches.
     """

@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING
 import click
 from rich.markup import escape
 
-from nas.artefacts import WEIGHTS
 from search_spaces.architecture import Architecture
 from search_spaces.errors import UserError
 from studies.cli.console import stderr, stdout
+from studies.cli.help import TableHelp
 from studies.cli.options import find_architecture, find_artefacts, root_option
 
 if TYPE_CHECKING:
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 _OUTPUTS = ("reconstruction", "latent_mean", "latent_log_variance")
 
 
-@click.command()
+@click.command(cls=TableHelp)
 @click.argument("architecture")
 @click.option(
     "--onnx",
@@ -48,7 +48,7 @@ def export(
 ) -> None:
     """Write ARCHITECTURE as one ONNX file and verify it against PyTorch.
 
-    ARCHITECTURE is a reference (original, modified, original@64), a JSON or YAML file, or
+    ARCHITECTURE is a reference ({references}, original@64), a JSON or YAML file, or
     STUDY#TRIAL. Input: images (batch, channels, size, size) in [0, 1]. Outputs: reconstruction,
     latent mean and log-variance. With --sampling, a second input `eps` (batch, latent) is the
     noise: draw it from N(0, 1).
@@ -68,6 +68,8 @@ def export(
 
 
 def _stored_weights(text: str, root: Path) -> Path | None:
+    from nas.artefacts import WEIGHTS
+
     folder = find_artefacts(text, root)
     stored = folder / WEIGHTS if folder else None
     return stored if stored and stored.exists() else None

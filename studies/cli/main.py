@@ -9,6 +9,7 @@ from collections.abc import Sequence
 import click
 
 from search_spaces.errors import UserError, nearest
+from studies.cli.help import TableHelp
 
 GROUPS: dict[str, tuple[str, str]] = {
     "study": ("studies.cli.study:study", "Run Pareto studies; show, compare and export them."),
@@ -23,8 +24,10 @@ GROUPS: dict[str, tuple[str, str]] = {
 """Each group of commands: the object that defines it, and its one-line help."""
 
 
-class HelpfulGroup(click.Group):
+class HelpfulGroup(TableHelp, click.Group):
     """A group of commands that suggests the nearest name for a misspelt command."""
+
+    command_class = TableHelp
 
     def resolve_command(
         self, ctx: click.Context, args: list[str]

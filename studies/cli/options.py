@@ -115,7 +115,7 @@ def _find_trial(text: str, root: Path) -> tuple[StudyRecord, TrialRecord]:
     for trial in record.trials:
         if number in (str(trial.number), trial.reference):
             return record, trial
-    last = max((trial.number for trial in record.trials), default=0)
-    raise UserError(
-        f"{study}#{number}: study {study!r} has no trial {number!r}; its trials are 0 to {last}"
-    )
+    if not record.trials:
+        raise UserError(f"{study}#{number}: study {study!r} has no trials yet")
+    last = max(trial.number for trial in record.trials)
+    raise UserError(f"{study}#{number}: study {study!r} has trials 0 to {last} and no {number!r}")

@@ -14,6 +14,7 @@ from rich.table import Table
 
 from search_spaces.errors import UserError
 from studies.cli.console import stdout
+from studies.cli.help import TableHelp
 from studies.cli.options import find_architecture, progress_bar, root_option
 
 if TYPE_CHECKING:
@@ -37,7 +38,7 @@ _SHOWN = 3  # kinds of operation listed beside a prediction
 _FEW = 10  # with fewer quiet measurements, their accuracy is not shown
 
 
-@click.command()
+@click.command(cls=TableHelp)
 @click.option(
     "--space",
     "space_name",
@@ -90,7 +91,7 @@ def calibrate(
     print_accuracy(predictor)
 
 
-@click.command()
+@click.command(cls=TableHelp)
 @click.argument("archs", nargs=-1, required=True, metavar="ARCH...")
 @_threads
 @_batch
@@ -105,7 +106,7 @@ def predict(
 ) -> None:
     """Predict the latency of each ARCH from this machine's calibration; nothing is built or run.
 
-    ARCH is a reference (original, modified, original@64), a JSON or YAML file, or STUDY#TRIAL.
+    ARCH is a reference ({references}, original@64), a JSON or YAML file, or STUDY#TRIAL.
     """
     predictors: dict[int, LatencyPredictor] = {}
     rows = []

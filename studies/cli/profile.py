@@ -60,7 +60,7 @@ class ProfileGroup(HelpfulGroup):
 def profile() -> None:
     """Measure the costs of a model, layer by layer.
 
-    ARCH is a reference (original, modified, original@64), a JSON or YAML file, or STUDY#TRIAL.
+    ARCH is a reference ({references}, original@64), a JSON or YAML file, or STUDY#TRIAL.
     """
     wait_passively()
 

@@ -11,6 +11,7 @@ import click
 from rich.markup import escape
 
 from profiling.openmp import wait_passively
+from search_spaces.references import REFERENCES
 from studies.cli.console import stderr
 from studies.cli.options import print_how_to_resume, progress_bar, root_option
 from studies.cli.print_study import conclude
@@ -18,7 +19,7 @@ from studies.cli.print_study import conclude
 if TYPE_CHECKING:
     from nas.protocol import TrainingConfig
     from studies.record.records import StudyRecord, TrialRecord
-    from studies.run.retraining import Budget, Results, Run
+    from studies.run.retraining import Budget, Results, TrainingRun
 
 _LONGER = 3
 """Default number of epochs, as a multiple of the search's epochs."""
@@ -39,7 +40,7 @@ _LONGER = 3
 @click.option(
     "--reference",
     "references",
-    type=click.Choice(["original", "modified", "none"]),
+    type=click.Choice([*REFERENCES, "none"]),
     multiple=True,
     help="Retrain only this reference (repeatable), or none.",
 )
@@ -168,7 +169,7 @@ def _run(
             label = f"{trial.name}, seed {config.seed}, learning rate {config.learning_rate:g}"
             return bars.enter_context(progress_bar(label))
 
-        def ended(trial: TrialRecord, run: Run) -> None:
+        def ended(trial: TrialRecord, run: TrainingRun) -> None:
             bars.close()
             asked = {t.digest for t in trials}
             done = sum(r.digest in asked and r.seed in wanted for r in results.runs)

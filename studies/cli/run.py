@@ -15,6 +15,7 @@ import click
 from profiling.openmp import wait_passively
 from search_spaces.errors import UserError
 from studies.cli.console import stderr, stdout
+from studies.cli.help import TableHelp
 from studies.cli.options import print_how_to_resume, progress_bar, root_option
 from studies.cli.print_study import conclude
 
@@ -38,14 +39,14 @@ _SHORTCUTS: dict[str, str] = {
 """Configuration key of each command-line option."""
 
 
-@click.command()
+@click.command(cls=TableHelp)
 @click.argument("config")
 @click.option("--name", help="Name of the study and of its folder in --root.")
 @click.option("--space", help="Search space: a name or a YAML file.")
 @click.option(
     "--trials", type=int, help="Number of architectures to evaluate, besides the two references."
 )
-@click.option("--sampler", help="Sampler: pareto, tpe, nsga2, nsga3, random, qmc or enumerate.")
+@click.option("--sampler", help="Sampler, one of {samplers}.")
 @click.option("--seed", type=int, help="Seed of the search.")
 @click.option(
     "--warm-start",
@@ -123,7 +124,7 @@ def run(
 ) -> None:
     """Run a study, or resume it: CONFIG is a preset or a YAML file.
 
-    Presets: quickstart, paper, wide. The two reference models are evaluated first, then new
+    Presets: {presets}. The two reference models are evaluated first, then new
     architectures; at the end the report is written. The same command resumes an interrupted study.
     """
     wait_passively()
@@ -149,7 +150,14 @@ def run(
     with Interruption() as interruption, _one_line_warnings():
         try:
             record, gave_up = run_study(
-                resolved, root, storage, display, progress_bar, mix, interruption, artefacts
+                resolved,
+                root,
+                storage=storage,
+                artefacts=artefacts,
+                mix=mix,
+                display=display,
+                progress_bar=progress_bar,
+                interruption=interruption,
             )
         except KeyboardInterrupt as stopped:
             print_how_to_resume()

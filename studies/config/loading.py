@@ -10,17 +10,10 @@ from pydantic import ValidationError
 
 from search_spaces.errors import UserError, nearest, refusal
 from search_spaces.yaml_file import parse_yaml, read_yaml
+from studies.config.presets import presets
 from studies.config.study import StudyConfig
 
-PRESETS = Path(__file__).parents[1] / "presets"
-
-
 _SECTIONS = ("data", "limits", "training", "latency", "search", "ray")
-
-
-def presets() -> dict[str, Path]:
-    """Return the shipped configurations by name."""
-    return {path.stem: path for path in sorted(PRESETS.glob("*.yaml"))}
 
 
 def load_config(source: str, overrides: Mapping[str, Any] | None = None) -> StudyConfig:

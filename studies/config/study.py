@@ -19,7 +19,13 @@ from pydantic import (
 )
 
 from nas.datasets import DataConfig
-from nas.objectives import DEFAULT_OBJECTIVES, OBJECTIVES, Objective, select_objectives
+from nas.objectives import (
+    DEFAULT_OBJECTIVES,
+    OBJECTIVES,
+    TRAINED_OBJECTIVE,
+    Objective,
+    select_objectives,
+)
 from nas.search.early_stopping import EarlyStopping
 from nas.search.samplers import SAMPLERS
 from nas.training import TrainingConfig
@@ -94,13 +100,13 @@ class SearchConfig(_Config):
 
     @field_validator("sampler")
     @classmethod
-    def _known(cls, name: str) -> str:
+    def _known_sampler(cls, name: str) -> str:
         if name not in SAMPLERS:
             raise ValueError(f"not one of {', '.join(SAMPLERS)}{nearest(name, SAMPLERS)}")
         return name
 
     @model_validator(mode="after")
-    def _can_learn_from_another_study(self) -> Self:
+    def _warm_start_needs_pareto(self) -> Self:
         if self.warm_start and self.sampler != "pareto":
             raise ValueError(
                 f"warm_start: the sampler {self.sampler} cannot use an earlier study; "
@@ -127,7 +133,7 @@ class RayConfig(_Config):
 
     @field_validator("address")
     @classmethod
-    def _is_no_client_s(cls, address: str | None) -> str | None:
+    def _refuse_ray_client(cls, address: str | None) -> str | None:
         if address is not None and address.startswith("ray://"):
             raise ValueError(
                 "a Ray client cannot drive a search; run the command on a node of the cluster and "
@@ -137,14 +143,14 @@ class RayConfig(_Config):
 
     @field_validator("cpus_per_trial", "gpus_per_trial")
     @classmethod
-    def _part_or_whole(cls, count: float) -> float:
+    def _whole_number_above_one(cls, count: float) -> float:
         if count > 1 and count != int(count):
             raise ValueError("above 1, only whole numbers can be given out")
         return count
 
     @field_validator("storage_path")
     @classmethod
-    def _means_the_same_everywhere(cls, path: str | None) -> str | None:
+    def _absolute_path_or_uri(cls, path: str | None) -> str | None:
         if path is not None and "://" not in path and not Path(path).is_absolute():
             raise ValueError("write an absolute path or a URI: every node has to find it")
         return path
@@ -181,7 +187,7 @@ class StudyConfig(_Config):
 
     @field_validator("space")
     @classmethod
-    def _exists(cls, space: str) -> str:
+    def _known_space(cls, space: str) -> str:
         try:
             SearchSpace.load(space)
         except UserError as error:
@@ -190,7 +196,7 @@ class StudyConfig(_Config):
 
     @field_validator("objectives")
     @classmethod
-    def _form_a_study(cls, names: tuple[str, ...]) -> tuple[str, ...]:
+    def _known_objectives(cls, names: tuple[str, ...]) -> tuple[str, ...]:
         try:
             select_objectives(names)
         except UserError as error:
@@ -210,7 +216,7 @@ class StudyConfig(_Config):
         return limits
 
     @model_validator(mode="after")
-    def _rungs_lie_within_the_training(self) -> Self:
+    def _rungs_within_epochs(self) -> Self:
         try:
             self.stopping_rule()
         except ValueError as error:
@@ -218,7 +224,7 @@ class StudyConfig(_Config):
         return self
 
     @model_validator(mode="after")
-    def _ray_gives_the_device(self) -> Self:
+    def _cuda_on_ray_needs_gpus(self) -> Self:
         if self.runner == "ray" and self.device == "cuda" and not self.ray.gpus_per_trial:
             raise ValueError("device: cuda on Ray needs ray.gpus_per_trial above 0")
         return self
@@ -246,7 +252,7 @@ class StudyConfig(_Config):
     def stopping_rule(self) -> EarlyStopping | None:
         """Return a fresh rule, or None where every candidate is trained to the end."""
         asked = self.search.early_stopping
-        if asked is None or "reconstruction_loss" not in self.objectives:
+        if asked is None or TRAINED_OBJECTIVE not in self.objectives:
             return None
         return EarlyStopping(self.training.epochs, **asked.model_dump())
 

@@ -24,7 +24,7 @@ _GB = 1_000_000_000
 
 _FOLDER = "nas-ray-"
 
-_PATIENCE_S = 3.0
+_SHUTDOWN_S = 3.0
 """Seconds in which what a local Ray started may end by itself."""
 
 _LOOK_AGAIN_S = 2.0
@@ -60,12 +60,15 @@ class Cluster:
         self._seen: tuple[float, int] = (0.0, 0)
         if not self.room:
             asked = ", ".join(_amount(name, amount) for name, amount in self.need.items())
-            nodes = "; ".join(
+            nodes = [
                 ", ".join(_amount(name, node.get(name, 0)) for name in self.need)
                 for node in _nodes()
-            )
+            ]
+            if not nodes:
+                raise UserError("ray: the cluster has no node that is alive; start one")
             raise UserError(
-                f"ray: no node has room for a trial, which takes {asked}; the nodes have {nodes}: "
+                f"ray: no node has room for a trial, which takes {asked}; the nodes have "
+                f"{'; '.join(nodes)}: "
                 "lower ray.cpus_per_trial, ray.gpus_per_trial or ray.memory_gb_per_trial"
             )
 
@@ -165,7 +168,7 @@ def _started(config: RayConfig) -> Iterator[None]:
     finally:
         started = _started_in(folder)
         ray.shutdown()
-        for process in psutil.wait_procs(started, timeout=_PATIENCE_S)[1]:
+        for process in psutil.wait_procs(started, timeout=_SHUTDOWN_S)[1]:
             with suppress(psutil.Error):
                 process.kill()
         shutil.rmtree(folder, ignore_errors=True)

@@ -31,11 +31,14 @@ from studies.config.trial_limits import UNLIMITED, TrialLimits
 from studies.on_ray.board import BOARD_S, Board
 from studies.on_ray.cluster import Cluster
 from studies.on_ray.folder import TuneFolder, remove_trial
+from studies.on_ray.lost_workers import lost_workers_as_dead
 from studies.on_ray.trial import TOLD, Evaluation, Make, Start, Told
 from studies.record.records import StudyRecord
-from studies.run.crew import Event
+from studies.run.crew import TrialEvent
 from studies.run.interruption import Interruption
 from studies.run.runner import Runner
+
+_GONE = "its process is gone"
 
 _READ_S = 0.5
 """Seconds between two looks at how far the workers' epochs are."""
@@ -102,8 +105,9 @@ class TuneCrew:
         """
         interruption = interruption or Interruption()
         self._folder.take(runner.store.others)
-        with runner.blameless(), interruption.held():
-            self._tuner(_Callbacks(self, runner, interruption)).fit()
+        callbacks = _Callbacks(self, runner, interruption)
+        with runner.blameless(), interruption.held(), lost_workers_as_dead(callbacks.lost):
+            self._tuner(callbacks).fit()
         return runner.close()
 
     def _tuner(self, callbacks: _Callbacks) -> tune.Tuner:
@@ -179,6 +183,7 @@ class _Callbacks:
         self._crew, self._runner, self._interruption = crew, runner, interruption
         self._running: set[int] = set()
         self._error: Exception | None = None
+        self._loss = _GONE
         self._feed_at = 0.0
         self._board = Board.beside_the_driver()
         self._reading: Any = None
@@ -209,7 +214,7 @@ class _Callbacks:
         self._crew.elsewhere(told.elsewhere)
         if told.findings is None:
             return TrialScheduler.STOP
-        self._handle(Event(start.number, "found", findings=told.findings))
+        self._handle(TrialEvent(start.number, "found", findings=told.findings))
         over = told.findings.step == "done" or self._error or not self._crew.goes_on()
         return TrialScheduler.STOP if over else TrialScheduler.CONTINUE
 
@@ -231,16 +236,21 @@ class _Callbacks:
             self._crew.forget(start.architecture.digest)
         self._running.discard(start.number)
         kind: Literal["failed", "ended"] = "failed" if told.kind == "failed" else "ended"
-        self._handle(Event(start.number, kind, reason=told.reason))
+        self._handle(TrialEvent(start.number, kind, reason=told.reason))
+
+    def lost(self, reason: str) -> None:
+        """Keep why a worker is gone, for the call of `died` that follows."""
+        self._loss = reason
 
     def died(self, start: Start) -> None:
         """Tell the runner that a worker is gone; unless a limit is why, its trial begins again."""
         self._running.discard(start.number)
+        loss, self._loss = self._loss, _GONE
         if reason := self._excess(start.number):
             self._crew.forget(start.architecture.digest)
-            self._handle(Event(start.number, "failed", reason=reason))
+            self._handle(TrialEvent(start.number, "failed", reason=reason))
         else:
-            self._handle(Event(start.number, "died", reason="its process is gone"))
+            self._handle(TrialEvent(start.number, "died", reason=loss))
 
     def _excess(self, number: int) -> str | None:
         if self._crew.limits:
@@ -264,10 +274,10 @@ class _Callbacks:
             with suppress(RayActorError):  # its process was killed; it starts anew
                 for number, batches in ray.get(self._reading).items():
                     if number in self._running:
-                        self._handle(Event(number, "batch", batches=batches))
+                        self._handle(TrialEvent(number, "batch", batches=batches))
             self._reading = None
 
-    def _handle(self, event: Event) -> None:
+    def _handle(self, event: TrialEvent) -> None:
         if self._error:
             return
         if event.kind != "batch":

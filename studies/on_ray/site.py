@@ -14,12 +14,11 @@ from profiling.paired import InterleavedLatencies
 from search_spaces.architecture import Architecture
 from studies.on_ray.cluster import Cluster, largest_memory_bytes, ray_session
 from studies.record.records import StudyRecord
-from studies.run.runner import Runner
 
 if TYPE_CHECKING:
     from studies.config.study import StudyConfig
     from studies.run.evaluators import ProgressBar
-    from studies.run.site import Prepared
+    from studies.run.site import PreparedStudy
 
 _GB = 1_000_000_000
 
@@ -67,9 +66,7 @@ class RaySite:
         )
         return turns
 
-    def run(
-        self, prepared: Prepared, make_runner: Callable[[Any], Runner[Any]]
-    ) -> tuple[StudyRecord, str | None]:
+    def run(self, prepared: PreparedStudy) -> tuple[StudyRecord, str | None]:
         """Run the study; return its record, and why the search was given up, if it was."""
         from studies.on_ray.crew import TuneCrew
         from studies.on_ray.folder import TuneFolder
@@ -89,7 +86,7 @@ class RaySite:
             config.trial_limits,
         )
         with prepared.display:
-            runner = make_runner(crew)
+            runner = prepared.runner(crew)
             return crew.run(runner, prepared.interruption), runner.gave_up
 
 

@@ -17,19 +17,20 @@ from ray.util import get_node_ip_address
 
 from nas.evaluate import CandidateFailed, Evaluator
 from nas.findings import Findings
+from nas.protocol import OnBatch
 from profiling.environment import fingerprint
 from profiling.errors import ProfilingError
 from search_spaces.architecture import Architecture
 from search_spaces.errors import UserError
 from studies.config.trial_limits import UNLIMITED, TrialLimits
 from studies.on_ray.board import Guard
-from studies.run.crew import Evaluate, OnBatch
+from studies.run.crew import Evaluate
 from studies.store.agreement import differing_places
 
 if TYPE_CHECKING:
     from studies.run.evaluators import EvaluatorMaker
 
-BATCH_S = 1.0
+NOTE_EVERY_S = 1.0
 """Seconds between two reports of a worker's progress within an epoch."""
 
 TOLD = "told"
@@ -160,7 +161,7 @@ class Evaluation(Trainable):
 
     def _on_batch(self, done: int, total: int) -> None:
         now = time.monotonic()
-        if self._board is not None and now - self._reported >= BATCH_S:
+        if self._board is not None and now - self._reported >= NOTE_EVERY_S:
             self._reported = now
             self._board.note.remote(self._start.number, done, total)
 

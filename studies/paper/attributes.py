@@ -78,7 +78,7 @@ def chosen_attributes(
         if name not in judged:
             raise UserError(
                 f"--attribute {name}: fewer than {FEWEST} training or test images have it, or lack "
-                f"it; use more images, or one of {', '.join(judged)}"
+                f"it; use more images{', or one of ' if judged else ''}{', '.join(judged)}"
             )
     return list(asked) or [name for name in DEFAULT_ATTRIBUTES if name in judged]
 

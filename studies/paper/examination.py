@@ -13,7 +13,7 @@ import torch
 from nas.artefacts import WEIGHTS
 from nas.checkpoint import load_vae
 from nas.datasets import ImageDataset
-from nas.protocol import load_images, memory_format
+from nas.protocol import load_batch, memory_format
 from nas.training import TrainingConfig
 from nas.vae import VAE
 from profiling.lane import Lane
@@ -27,8 +27,8 @@ from studies.paper.timing import Timing
 from studies.record.records import StudyRecord
 from studies.run.evaluators import ProgressBar
 
-SHOWN = 8
-"""Number of test images whose reconstructions are shown."""
+SHOWN_PHOTOS = 8
+"""Test images whose reconstructions are shown."""
 
 FACES = 2
 """Number of test faces to which attributes are added."""
@@ -70,13 +70,13 @@ class Examination:
             name: _OneModel(self, name).results(options.dimensions, wanted)
             for name in self.study.references
         }
-        shown = self.pairs[: smoothness.SHOWN]
+        shown = self.pairs[: smoothness.SHOWN_PAIRS]
         return PaperResults(
             study=self.study,
             timings=timings,
             models=models,
-            samples=np.asarray(images[self.dataset.train[: 2 * SHOWN]]),
-            photos=np.asarray(images[test[:SHOWN]]),
+            samples=np.asarray(images[self.dataset.train[: 2 * SHOWN_PHOTOS]]),
+            photos=np.asarray(images[test[:SHOWN_PHOTOS]]),
             judged=tuple(self.judged),
             labels=self.test_labels,
             pixels=self._pixels(),
@@ -170,7 +170,7 @@ class _OneModel:
         labelled = bool(self._all.judged)
         return ModelResults(
             test=test,
-            rebuilt=self._kept("rebuilt", {"count": SHOWN}, self._rebuild)["images"],
+            rebuilt=self._kept("rebuilt", {"count": SHOWN_PHOTOS}, self._rebuild)["images"],
             places=self._kept("tsne", {"seed": embedding.SEED}, self._embed)["places"],
             effect=effect,
             dimensions=shown,
@@ -214,9 +214,13 @@ class _OneModel:
             return {"mean": inference.latent_means(self.model, data, train, config, progress)}
 
     def _rebuild(self) -> Arrays:
-        test = self._all.dataset.test[:SHOWN]
-        images = load_images(self._all.dataset, test, self._all.config, self._all.device)
-        return {"images": as_bytes(decode(self.model, inference.encode(self.model, images), SHOWN))}
+        test = self._all.dataset.test[:SHOWN_PHOTOS]
+        images = load_batch(self._all.dataset, test, self._all.config, self._all.device)
+        return {
+            "images": as_bytes(
+                decode(self.model, inference.encode(self.model, images), SHOWN_PHOTOS)
+            )
+        }
 
     def _embed(self) -> Arrays:
         with self._progress("t-SNE"):

@@ -11,7 +11,7 @@ from torch import Tensor
 from nas.datasets import ImageDataset
 from nas.datasets.dataset import Indices
 from nas.losses import vae_loss
-from nas.protocol import batches_of, generator_for, load_images
+from nas.protocol import batches_of, generator_for, load_batch
 from nas.training import TrainingConfig
 from nas.vae import VAE
 from studies.paper.stored import Array, Arrays
@@ -36,7 +36,7 @@ def examine(
     noise, device = generator_for(config.seed, 0), device_of(model)
     found: dict[str, list[Array]] = {name: [] for name in ("mean", "log_variance", *QUALITY)}
     for part in _reporting(batches_of(indices, config.batch_size), progress):
-        images = load_images(dataset, part, config, device)
+        images = load_batch(dataset, part, config, device)
         eps = torch.randn(len(images), model.architecture.latent_size, generator=noise).to(device)
         with torch.inference_mode():
             rebuilt, mean, log_variance = model(images, eps)
@@ -58,7 +58,7 @@ def latent_means(
     """Return the latent mean of each image, float32 `(n, latent)`."""
     means = []
     for part in _reporting(batches_of(indices, config.batch_size), progress):
-        means.append(encode(model, load_images(dataset, part, config, device_of(model))))
+        means.append(encode(model, load_batch(dataset, part, config, device_of(model))))
     return np.concatenate(means)
 
 

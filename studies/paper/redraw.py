@@ -11,6 +11,7 @@ import torch
 from nas.artefacts import CHECKPOINT, WEIGHTS
 from nas.checkpoint import read_tensors
 from nas.datasets import ImageDataset, load_dataset
+from nas.datasets.dataset import split_lengths
 from profiling.allocator import tune_allocator
 from profiling.environment import select_device, threads
 from profiling.lane import Lane
@@ -76,7 +77,7 @@ def redraw(job: Job, display: Display, progress_bar: ProgressBar) -> PaperResult
     """
     dataset = _images(job, progress_bar)
     check_options(job.options, dataset, job.architectures)
-    study, _ = run_study(job.config, job.root, None, display, progress_bar)
+    study, _ = run_study(job.config, job.root, display=display, progress_bar=progress_bar)
     require_both(study)
     times = tuple(_timing(job, study, batch, progress_bar) for batch in BATCHES)
     with threads(job.thread_count):
@@ -99,13 +100,12 @@ def estimate(job: Job) -> str | None:
 
 def _left(job: Job, architecture: Architecture) -> Work:
     count = job.config.data.count or _DEFAULT_COUNT
-    train, validation = count * 70 // 100, count * 15 // 100
     folder = job.root / job.config.name / "artefacts" / architecture.digest
     done = (
         job.config.training.epochs if (folder / WEIGHTS).is_file() else _epochs(folder / CHECKPOINT)
     )
     left = max(0, job.config.training.epochs - done)
-    return Work(left, train, validation, count - train - validation)
+    return Work(left, *split_lengths(count))
 
 
 def _epochs(checkpoint: Path) -> int:

@@ -10,7 +10,7 @@ from nas.vae import VAE
 from studies.paper.inference import Progress, as_bytes, decode
 from studies.paper.stored import Array, Arrays
 
-PAIRS, STEPS, SHOWN, SHOWN_STEPS = 64, 10, 3, 6
+PAIRS, STEPS, SHOWN_PAIRS, SHOWN_STEPS = 64, 10, 3, 6
 
 _ROUNDING = 1e-5
 """Rounding error of an SSIM in float32."""
@@ -77,7 +77,7 @@ def interpolate(
     measures = {name: np.array([one[name] for one in found]) for name in found[0]}
     apart = np.abs(photos[:, 0] / 255.0 - photos[:, 1] / 255.0).mean(axis=(1, 2, 3))
     measures["span"] = measures.pop("ends") / np.maximum(apart, 1e-9)
-    return {**measures, "images": as_bytes(images[:SHOWN][:, shown])}
+    return {**measures, "images": as_bytes(images[:SHOWN_PAIRS][:, shown])}
 
 
 def path_measures(path: Array, window: Window) -> dict[str, float]:

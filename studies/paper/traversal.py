@@ -20,7 +20,7 @@ DIMENSION = 20
 USED_NATS = 0.01
 """Minimum KL divergence from the prior of a dimension in use (cf. Burda et al. 2016)."""
 
-SHOWN = 4
+SHOWN_DIMENSIONS = 4
 
 
 def require_dimensions(dimensions: Sequence[int], latent_size: int) -> None:
@@ -76,8 +76,8 @@ def divergence(mean: Array, log_variance: Array) -> Array:
 def shown_dimensions(asked: Sequence[int], effect: Array) -> list[int]:
     """Return the dimensions in `asked`, then those with the largest effects."""
     ranked = [int(d) for d in np.argsort(-effect, kind="stable")]
-    return [*asked, *(d for d in ranked[: SHOWN + len(asked)] if d not in asked)][
-        : SHOWN + len(asked)
+    return [*asked, *(d for d in ranked[: SHOWN_DIMENSIONS + len(asked)] if d not in asked)][
+        : SHOWN_DIMENSIONS + len(asked)
     ]
 
 

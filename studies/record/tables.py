@@ -11,7 +11,7 @@ from collections import Counter
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, TypeVar
 
-from nas.objectives import OBJECTIVES, Cost, Objective
+from nas.objectives import OBJECTIVES, TRAINED_OBJECTIVE, Cost, Objective
 from search_spaces.references import REFERENCES
 from studies.record.comparison import Comparison, champion, compare, dominators, found
 from studies.record.formats import (
@@ -131,7 +131,7 @@ def _astray(study: StudyRecord) -> list[str]:
     shown = {trial.name: trial for trial in (*study.references.values(), *study.front)}
     found = []
     for trial in shown.values():
-        loss, total = trial.objectives.get("reconstruction_loss"), trial.metrics.get("total_loss")
+        loss, total = trial.objectives.get(TRAINED_OBJECTIVE), trial.metrics.get("total_loss")
         if loss and total and total > _ASTRAY * loss:
             found.append(
                 f"The training of `{trial.name}` went astray: its total loss is {total:,.3g}, of "

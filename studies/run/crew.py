@@ -16,19 +16,20 @@ from typing import Literal, Protocol, Self
 
 from nas.evaluate import CandidateFailed
 from nas.findings import Findings
+from nas.protocol import OnBatch
 from search_spaces.architecture import Architecture
 from search_spaces.errors import UserError
 from studies.config.trial_limits import LOOK_S, UNLIMITED, TrialLimits
-from studies.run.worker import Evaluate, OnBatch, Worker
+from studies.run.worker import Evaluate, Worker
 
-__all__ = ["Alone", "Crew", "Evaluate", "Event", "Interrupted", "OnBatch", "Workers"]
+__all__ = ["Alone", "Crew", "Evaluate", "Interrupted", "TrialEvent", "Workers"]
 
-PATIENCE_S = 2.0
+LEAVE_S = 2.0
 """Seconds in which busy workers may reach a batch boundary when they are asked to leave."""
 
 
 @dataclass(frozen=True)
-class Event:
+class TrialEvent:
     """Something that happened to the evaluation of a trial.
 
     Attributes:
@@ -79,7 +80,7 @@ class Hands(Protocol):
 class Crew(Hands, Protocol):
     """Hands that can be waited for."""
 
-    def next(self) -> Event:
+    def next(self) -> TrialEvent:
         """Wait for the next event of any evaluation.
 
         Raises:
@@ -101,14 +102,14 @@ class Alone:
         """Begin to evaluate."""
         self._number, self._findings = number, self._evaluate(architecture, known)
 
-    def next(self) -> Event:
+    def next(self) -> TrialEvent:
         """Evaluate up to the next finding."""
         try:
-            return Event(self._number, "found", next(self._findings))
+            return TrialEvent(self._number, "found", next(self._findings))
         except StopIteration:
-            return Event(self._number, "ended")
+            return TrialEvent(self._number, "ended")
         except CandidateFailed as failure:
-            return Event(self._number, "failed", reason=str(failure))
+            return TrialEvent(self._number, "failed", reason=str(failure))
 
     def answer(self, number: int, go_on: bool) -> None:
         """Go on at the next call of `next`, or not."""
@@ -137,7 +138,7 @@ class Workers:
         self.size, self._make, self._limits = size, make, limits
         self._idle: list[Worker] = []
         self._busy: dict[int, Worker] = {}
-        self._late: list[Event] = []
+        self._late: list[TrialEvent] = []
         self._look_at = 0.0
 
     def __enter__(self) -> Self:
@@ -148,7 +149,7 @@ class Workers:
         for worker in busy:
             worker.pipe.close()  # which it learns at its next batch boundary
         orderly = kind is None or issubclass(kind, Interrupted)
-        deadline = time.monotonic() + (PATIENCE_S if orderly else 0.0)
+        deadline = time.monotonic() + (LEAVE_S if orderly else 0.0)
         try:
             for worker in busy:
                 worker.process.join(max(0.0, deadline - time.monotonic()))
@@ -163,7 +164,7 @@ class Workers:
         self._busy[number] = worker
         worker.give(architecture, known)
 
-    def next(self) -> Event:
+    def next(self) -> TrialEvent:
         """Wait for any process to report."""
         while not self._late:
             pipes = {worker.pipe: number for number, worker in self._busy.items()}
@@ -191,11 +192,11 @@ class Workers:
         if kind == "begun":
             self._busy[number].begun()
         elif kind == "found":
-            self._late.append(Event(number, "found", findings=content))
+            self._late.append(TrialEvent(number, "found", findings=content))
         elif kind == "batch":
-            self._late.append(Event(number, "batch", batches=content))
+            self._late.append(TrialEvent(number, "batch", batches=content))
         else:
-            self._late.append(Event(number, kind, reason=content))
+            self._late.append(TrialEvent(number, kind, reason=content))
             if kind in ("ended", "failed"):
                 self._rest(self._busy.pop(number))
 
@@ -216,4 +217,4 @@ class Workers:
             if (reason := worker.excess(self._limits)) is not None:
                 del self._busy[number]
                 worker.end(patience_s=0.0)
-                self._late.append(Event(number, "failed", reason=reason))
+                self._late.append(TrialEvent(number, "failed", reason=reason))

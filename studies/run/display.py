@@ -18,7 +18,7 @@ from nas.objectives import hypervolume
 from studies.record.formats import format_duration, format_value, noun
 from studies.record.records import StudyRecord, TrialRecord
 from studies.record.tables import needs
-from studies.run.runner import Watcher
+from studies.run.watcher import Watcher
 
 _ROWS = 12
 

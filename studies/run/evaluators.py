@@ -19,12 +19,12 @@ from nas.evaluate import (
 )
 from nas.predict.calibration import Setting
 from nas.predict.predictor import LatencyPredictor
+from nas.protocol import OnBatch
 from profiling.allocator import tune_allocator
 from profiling.lane import Lane
 from search_spaces.errors import UserError
 from search_spaces.references import REFERENCES
 from studies.config.study import LEAST_MEMORY_BYTES, StudyConfig
-from studies.run.crew import OnBatch
 
 ProgressBar = Callable[[str], AbstractContextManager[Callable[[int, int], None]]]
 """Makes a progress bar from a label; its callback is told (done, total)."""

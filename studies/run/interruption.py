@@ -16,7 +16,7 @@ from typing import Any, Self
 
 from nas.findings import Findings
 from search_spaces.architecture import Architecture
-from studies.run.crew import Crew, Event, Interrupted
+from studies.run.crew import Crew, Interrupted, TrialEvent
 
 _SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
@@ -82,7 +82,7 @@ class Interruptible:
         """Begin to evaluate."""
         self._crew.start(number, architecture, known)
 
-    def next(self) -> Event:
+    def next(self) -> TrialEvent:
         """Wait for the next event; raise `Interrupted` when a signal came or comes."""
         with self._interruption.allowed():
             return self._crew.next()

@@ -24,12 +24,11 @@ class Limits:
     def violations(
         self, objectives: Mapping[str, float], metrics: Mapping[str, float]
     ) -> dict[str, float]:
-        """By how much each limit is missed, relative; above zero is a miss.
+        """Return by how much each limit is missed, relative to it; above zero is a miss.
 
-        A latency that was not measured counts as what it is predicted to be at least.
+        A latency that was not measured counts as the lowest value that is predicted for it.
         """
-        known = {k: v for k, v in (("latency_ms", metrics.get("latency_ms_at_least")),) if v}
-        known |= objectives
+        known = _known(objectives, metrics)
         limits = self._largest.items()
         return {name: known[name] / limit - 1 for name, limit in limits if name in known}
 
@@ -59,13 +58,28 @@ class Limits:
         measured = sum("latency_ms" in t.objectives for t in row)
         if len(row) < MAX_REJECTIONS and measured < MAX_MEASURED_REJECTIONS:
             return None
-        smallest = ", ".join(
-            f"{name} {min(t.objectives[name] for t in row if name in t.objectives):.4g}"
-            for name in self._largest
-            if any(name in t.objectives for t in row)
-        )
         limits = ", ".join(f"{name} {limit:g}" for name, limit in self._largest.items())
         return (
             f"limits: the last {len(row)} candidates were all over {limits}; the smallest values "
-            f"among them are {smallest}: raise the limits or choose another space"
+            f"among them are {self._smallest()}: raise the limits or choose another space"
         )
+
+    def _smallest(self) -> str:
+        """Write the smallest value of each limited objective among the rejected candidates.
+
+        Every one of them missed a limit by a known value, so at least one objective is written.
+        """
+        known = [(trial, _known(trial.objectives, trial.metrics)) for trial in self._rejected]
+        parts = []
+        for name in self._largest:
+            values = [(there[name], name in t.objectives) for t, there in known if name in there]
+            if values:
+                value, found = min(values)
+                parts.append(f"{name} {value:.4g}{'' if found else ' (predicted)'}")
+        return ", ".join(parts)
+
+
+def _known(objectives: Mapping[str, float], metrics: Mapping[str, float]) -> dict[str, float]:
+    """Return objectives, with the predicted lower bound of a latency that was not measured."""
+    least = metrics.get("latency_ms_at_least")
+    return {**({"latency_ms": least} if least else {}), **objectives}

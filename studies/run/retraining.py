@@ -17,10 +17,11 @@ from typing import Any
 
 import torch
 
-from nas.artefacts import full_disk_refused, write_whole
+from nas.artefacts import CHECKPOINT, full_disk_refused, write_whole
 from nas.checkpoint import save_weights
 from nas.datasets import DataConfig, ImageDataset
 from nas.evaluate import history_row, npy, reconstructions, shown_images
+from nas.objectives import TRAINED_OBJECTIVE
 from nas.protocol import TrainingConfig, evaluate
 from nas.training import CandidateFailed, Trainer
 from profiling.environment import threads
@@ -32,7 +33,6 @@ from studies.record.records import StudyRecord, TrialRecord
 from studies.record.tables import front_found
 
 FOLDER = "retrained"
-_LOSS = "reconstruction_loss"
 
 
 @dataclass(frozen=True)
@@ -56,7 +56,7 @@ class Budget:
 
 
 @dataclass(frozen=True)
-class Run:
+class TrainingRun:
     """One training of one model.
 
     Attributes:
@@ -96,11 +96,11 @@ class Results:
         self.budget, self.folder = budget, study.folder / FOLDER
         self._path = self.folder / "results.json"
         self._made_with = {**budget.to_dict(), **facts}
-        self.runs: list[Run] = []
+        self.runs: list[TrainingRun] = []
         if self._path.exists():
             self._read()
 
-    def find(self, digest: str, seed: int, rate: float) -> Run | None:
+    def find(self, digest: str, seed: int, rate: float) -> TrainingRun | None:
         """Return a run that is finished."""
         asked = digest, seed, rate
         return next((r for r in self.runs if (r.digest, r.seed, r.learning_rate) == asked), None)
@@ -134,19 +134,19 @@ class Results:
         first = seed == self.budget.training.seed
         return self.budget.rates if first else (self.best_rate(digest),)
 
-    def leads(self, run: Run) -> bool:
+    def leads(self, run: TrainingRun) -> bool:
         """Whether this one is the best so far of those with the first seed."""
         tried = [r for r in self.runs if (r.digest, r.seed) == (run.digest, run.seed)]
         first = run.seed == self.budget.training.seed
         return first and all(run.validation_loss <= other.validation_loss for other in tried)
 
-    def judged(self, digest: str) -> list[Run]:
+    def judged(self, digest: str) -> list[TrainingRun]:
         """Return a model's runs at its best learning rate."""
         runs = [run for run in self.runs if run.digest == digest]
         rate = self.best_rate(digest) if runs else None
         return [run for run in runs if run.learning_rate == rate]
 
-    def add(self, run: Run) -> None:
+    def add(self, run: TrainingRun) -> None:
         """Keep a run."""
         self.runs.append(run)
         content = {**self._made_with, "runs": [asdict(one) for one in self.runs]}
@@ -177,7 +177,7 @@ class Results:
     def _read(self) -> None:
         try:
             content = json.loads(self._path.read_text(encoding="utf-8"))
-            runs = [Run(**run) for run in content.pop("runs")]
+            runs = [TrainingRun(**run) for run in content.pop("runs")]
         except (ValueError, TypeError, KeyError, AttributeError):
             raise UserError(f"{self._path}: is damaged; remove it to retrain anew") from None
         differing = _differing(content, self._made_with)
@@ -199,9 +199,10 @@ def chosen(
     Raises:
         UserError: there is no such trial, or it was not trained to the end.
     """
-    if _LOSS not in study.objective_names:
+    if TRAINED_OBJECTIVE not in study.objective_names:
         raise UserError(
-            f"study {study.name!r} has no {_LOSS} among its objectives: nothing to train"
+            f"study {study.name!r} has no {TRAINED_OBJECTIVE} among its objectives: nothing to "
+            "train"
         )
     yardsticks = list(study.references.values())
     references = [one for name, one in study.references.items() if not names or name in names]
@@ -226,7 +227,7 @@ def retrain(
     device: torch.device,
     thread_count: int,
     begun: Callable[[TrialRecord, TrainingConfig], Callable[[int, int], None]],
-    ended: Callable[[TrialRecord, Run], None],
+    ended: Callable[[TrialRecord, TrainingRun], None],
 ) -> None:
     """Train what is not trained yet; an interrupted training goes on from its last epoch.
 
@@ -279,7 +280,7 @@ class _Training:
     results: Results
     lane: Lane
 
-    def run(self, tell: Callable[[int, int], None]) -> Run:
+    def run(self, tell: Callable[[int, int], None]) -> TrainingRun:
         """Train, judge, and keep the weights; of the best with the first seed also its pictures."""
         home = self.results.folder
         trainer = Trainer(self.trial.architecture, self.dataset, self.config, self.device)
@@ -297,17 +298,17 @@ class _Training:
         folder.mkdir(parents=True, exist_ok=True)
         save_weights(model, folder / f"weights-{seed}-{rate:g}.safetensors")
         history = [history_row(result) for result in trainer.history]
-        run = Run(self.trial.digest, seed, rate, trainer.best.epoch, asdict(test), history)
+        run = TrainingRun(self.trial.digest, seed, rate, trainer.best.epoch, asdict(test), history)
         if self.results.leads(run):
             write_whole(folder / "reconstructions.npy", npy(reconstructions(model, self.dataset)))
         return run
 
 
 def _checkpoint(trial: TrialRecord, config: TrainingConfig) -> str:
-    return f"{trial.digest}-{config.seed}-{config.learning_rate:g}.checkpoint.safetensors"
+    return f"{trial.digest}-{config.seed}-{config.learning_rate:g}.{CHECKPOINT}"
 
 
-def _retrained(trial: TrialRecord, runs: Sequence[Run]) -> TrialRecord | None:
+def _retrained(trial: TrialRecord, runs: Sequence[TrainingRun]) -> TrialRecord | None:
     if not runs:
         return None
     means = {name: fmean(run.test[name] for run in runs) for name in runs[0].test}
@@ -315,8 +316,8 @@ def _retrained(trial: TrialRecord, runs: Sequence[Run]) -> TrialRecord | None:
     quality, rate = {"total_loss": means.pop("total"), **means}, runs[0].learning_rate
     findings = replace(
         trial.findings,
-        objectives={**trial.objectives, _LOSS: quality.pop("reconstruction")},
-        intervals={**trial.intervals, _LOSS: (min(losses), max(losses))},
+        objectives={**trial.objectives, TRAINED_OBJECTIVE: quality.pop("reconstruction")},
+        intervals={**trial.intervals, TRAINED_OBJECTIVE: (min(losses), max(losses))},
         metrics={**trial.metrics, **quality, "seeds": len(runs), "learning_rate": rate},
         history=runs[0].history,
         timings_s={"training": sum(run.duration_s for run in runs)},

@@ -2,55 +2,31 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import replace
 from typing import Generic, TypeVar
 
-import numpy as np
-
 from nas.artefacts import CHECKPOINT
 from nas.findings import Findings
+from nas.objectives import TRAINED_OBJECTIVE
 from nas.predict.known_costs import KnownCosts
-from nas.search import Proposal, Proposer, make_proposer
 from nas.search.interfaces import KnownLimits
-from search_spaces.architecture import Architecture
 from search_spaces.errors import UserError
 from search_spaces.references import REFERENCES
 from search_spaces.space import SearchSpace
 from studies.config.study import StudyConfig
 from studies.record.records import State, StudyRecord, TrialRecord
-from studies.run.crew import Crew, Event, Hands, Interrupted
+from studies.run.backlog import Backlog
+from studies.run.crew import Crew, Hands, Interrupted, TrialEvent
+from studies.run.deaths import Deaths
+from studies.run.elsewhere import Elsewhere
+from studies.run.evaluation import Evaluation, known_of
 from studies.run.limits import Limits
-from studies.run.stopping import LEARNED, Stopper
+from studies.run.search import Search
+from studies.run.stopping import Stopper
+from studies.run.watcher import Watcher
 from studies.store.store import StudyStore
-
-MAX_STARTS = 3
-"""Deaths of the process that evaluated a trial, without an epoch of progress, that fail it."""
-
-MAX_STARTS_APART = 10
-"""The same for deaths of the driver, where it does not evaluate: hardly the candidate's fault."""
-
-
-class Watcher:
-    """What a display may want to know. Does nothing by itself."""
-
-    def started(self, trial: TrialRecord, study: StudyRecord) -> None:
-        """A candidate is about to be evaluated."""
-
-    def found(self, number: int, findings: Findings) -> None:
-        """More is known of a candidate."""
-
-    def batch(self, done: int, total: int, number: int | None = None) -> None:
-        """A training got on; without a number it is the only one that runs."""
-
-    def warned(self, number: int, text: str) -> None:
-        """Something befell a candidate's evaluation, which goes on."""
-
-    def ended(self, number: int, study: StudyRecord) -> None:
-        """A candidate was told."""
-
 
 H_co = TypeVar("H_co", bound=Hands, covariant=True)
 
@@ -83,31 +59,19 @@ class Runner(Generic[H_co]):
         earlier: Sequence[TrialRecord] = (),
         limits: KnownLimits | None = None,
     ) -> None:
-        self.config, self.space, self.store = config, space, store
-        self.crew = crew
+        self.config, self.space, self.store, self.crew = config, space, store, crew
         self.watcher = watcher or Watcher()
         self.gave_up: str | None = None
-        self._record, self._earlier = store.record(), earlier
-        self._costs, self._known_limits = costs, limits
+        self._record = store.record()
         self._limits = Limits(config.limits)
         self._stopper = Stopper(config.stopping_rule(), config.objectives, config.training.epochs)
-        unfinished = store.trials.unfinished()
-        self._left = [trial for trial in unfinished if trial.state == "running"]
-        self._paused = {trial.digest: trial for trial in unfinished if trial.state == "stopped"}
-        self._known: dict[int, State] = {t.number: t.state for t in self._record.trials}
-        running = [
-            t.number for t in self._record.trials if t.state == "running" and not t.reference
-        ]
-        self._elsewhere = set(running if store.others.me else ())  # else they were left behind
-        self._taken: set[str] = set()
-        self._held: Proposal | None = None
-        self._lost: set[int] = set()
-        self._proposer = self._restore()
-        self._references = {trial.reference for trial in self._record.trials}
-        self._running: dict[int, TrialRecord] = {}
-        self._findings: dict[int, Findings] = {}
-        self._stopped: dict[int, tuple[State, str]] = {}
-        self._deaths: Counter[int] = Counter()
+        self._backlog = Backlog(store.trials.unfinished(), self._record.trials)
+        self._elsewhere = Elsewhere(self._record.trials, shared=bool(store.others.me))
+        self._running: dict[int, Evaluation] = {}
+        self._deaths = Deaths()
+        self._search = Search(config, space, self._limits, costs, limits)
+        self._search.warm(earlier)
+        self._restore()
 
     def run(self: Runner[Crew]) -> StudyRecord:
         """Finish what was left unfinished, then run until the study has its trials.
@@ -125,7 +89,7 @@ class Runner(Generic[H_co]):
 
     @contextmanager
     def blameless(self) -> Iterator[None]:
-        """Blame no candidate that runs for an end by the user, or because of the machine."""
+        """Do not count this start against running candidates if user or machine stop the run."""
         try:
             yield
         except (Interrupted, UserError):
@@ -142,7 +106,7 @@ class Runner(Generic[H_co]):
 
     def close(self) -> StudyRecord:
         """End what was stopped early, when nothing brings it back any more; return the study."""
-        for trial in list(self._paused.values()):
+        for trial in list(self._backlog.paused.values()):
             self._finish(trial.number, "stopped", trial.reason)
         return self._record
 
@@ -156,9 +120,7 @@ class Runner(Generic[H_co]):
             return trial
         while self._has_room():
             self.gave_up = self._limits.hopeless()
-            if not self.gave_up and self._held is None:
-                self._held = self._proposer.propose()
-            if self.gave_up or self._held is None:
+            if self.gave_up or self._search.propose() is None:
                 return None
             if (number := self.store.others.in_turn(self._begin_held)) is not None:
                 return self.store.trial(number)
@@ -167,202 +129,167 @@ class Runner(Generic[H_co]):
     def _due(self) -> TrialRecord | None:
         """Return what comes before any proposal."""
         self._listen()
-        if self._left:
-            return self._left.pop(0)
-        for name, architecture in REFERENCES.items():
-            if name not in self._references:
-                return self._begin_reference(name, architecture.resized(self.space.image_size))
-        if digest := self._stopper.resumable(self._paused):
-            return self._paused.pop(digest)
+        if self._backlog.left:
+            return self._backlog.left.pop(0)
+        if name := self._backlog.missing_reference():
+            return self._begin_reference(name)
+        if digest := self._stopper.resumable(self._backlog.paused):
+            return self._backlog.paused.pop(digest)
         return None
 
     def _has_room(self) -> bool:
         """Whether the study may still want a candidate, all that runs anywhere counted in."""
-        here = [*self._running.values(), *self._left]
-        pending = sum(not trial.reference for trial in here) + len(self._elsewhere)
-        return not self.gave_up and self.searched + pending < self.config.search.trials
+        here = [*(one.trial for one in self._running.values()), *self._backlog.left]
+        pending = sum(not trial.reference for trial in here) + len(self._elsewhere.running)
+        return not self.gave_up and self._record.searched + pending < self.config.search.trials
 
     def _begin_held(self) -> int | None:
         """Begin the proposal at hand; it stays at hand if the study has filled up meanwhile."""
         self._listen()
-        proposal = self._held
+        proposal = self._search.proposal
         assert proposal is not None
-        if proposal.architecture.digest in self._taken:
-            self._held = None
+        if proposal.architecture.digest in self._elsewhere.taken:
+            self._search.proposal = None
         elif self._has_room():
             number = self.store.trials.begin(
                 proposal.architecture, proposal.assignment, self.space, repeats=proposal.repeats
             )
-            self._held = None
+            self._search.proposal = None
             return number
         return None
 
     def _listen(self) -> None:
         """Learn what other drivers began and ended; adopt what those left that are gone."""
-        news, orphans = self.store.others.hear(self._known)
+        news, orphans = self.store.others.hear(self._elsewhere.states)
         for trial in news:
             self._learn(trial)
         for trial in orphans:
-            self._elsewhere.discard(trial.number)
-            if trial.state == "stopped":
-                self._paused[trial.digest] = trial
-            else:
-                self._left.append(trial)
+            self._elsewhere.running.discard(trial.number)
+            self._backlog.add(trial)
 
     def _learn(self, trial: TrialRecord) -> None:
-        self._known[trial.number] = trial.state
-        self._taken.add(trial.digest)
-        self._proposer.register(self.space.assignment(trial.architecture), trial.architecture)
-        self._references.add(trial.reference)
-        self._elsewhere.discard(trial.number)
-        self._paused.pop(trial.digest, None)
+        self._elsewhere.hear(trial)
+        self._search.register(self.space.assignment(trial.architecture), trial.architecture)
+        self._backlog.add_reference(trial.reference)
+        self._backlog.paused.pop(trial.digest, None)
         if trial.number in self._running:
-            self._lost.add(trial.number)
+            self._running[trial.number].lost = True
         if trial.state == "running":
-            if not trial.reference:
-                self._elsewhere.add(trial.number)
             return
         if trial.state != "stopped":  # which its driver may yet go on with
-            self._tell(self._proposer, trial)
+            self._search.tell(trial)
         self._stopper.restore(trial)
         self._put(trial)
 
-    @property
-    def searched(self) -> int:
-        """Number of candidates evaluated so far, references and rejections apart."""
-        return self._record.searched
-
-    def _restore(self) -> Proposer:
-        search = self.config.search
-        names = self.config.objectives
-        proposer = make_proposer(
-            self.space, search.sampler, names, search.seed, self._costs, self._known_limits
-        )
-        members = [(self.space.assignment(t.architecture), t) for t in self._earlier]
-        known = [(assignment, t) for assignment, t in members if assignment is not None]
-        if known:
-            proposer.warm(
-                [assignment for assignment, _ in known],
-                [trial.architecture for _, trial in known],
-                [[t.objectives[name] for name in self.config.objectives] for _, t in known],
-            )
+    def _restore(self) -> None:
+        """Tell the search and the rule of early stopping what the record holds."""
+        paused = self._backlog.paused
         for trial in self._record.trials:
             # Finding the assignment anew takes longer than all the rest.
-            known_as = dict(trial.assignment) or self.space.assignment(trial.architecture)
-            proposer.register(known_as, trial.architecture)
-            paused = trial.digest in self._paused or (
-                self.store.others.me and trial.state == "stopped"
-            )
-            if trial.state != "running" and not paused:
-                self._tell(proposer, trial)
+            known_as = trial.assignment or self.space.assignment(trial.architecture)
+            self._search.register(known_as, trial.architecture)
+            open_elsewhere = self.store.others.me and trial.state == "stopped"
+            if trial.state != "running" and trial.digest not in paused and not open_elsewhere:
+                self._search.tell(trial)
             self._stopper.restore(trial)
-        return proposer
 
-    def _begin_reference(self, name: str, architecture: Architecture) -> TrialRecord:
+    def _begin_reference(self, name: str) -> TrialRecord:
+        architecture = REFERENCES[name].resized(self.space.image_size)
         assignment = self.space.assignment(architecture)
-        self._proposer.register(assignment, architecture)
+        self._search.register(assignment, architecture)
         number = self.store.trials.begin(architecture, assignment, self.space, reference=name)
-        self._references.add(name)
+        self._backlog.add_reference(name)
         return self.store.trial(number)
 
     def _start(self, trial: TrialRecord, died: str | None = None) -> None:
-        number = trial.number
-        known = _known(trial)
-        self._running[number], self._findings[number] = trial, known or Findings("static")
+        number, known = trial.number, known_of(trial)
+        self._running[number] = Evaluation(trial, known or Findings("static"))
         if trial.state == "stopped":
-            self.store.trials.keep(number, self._findings[number])
+            self.store.trials.keep(number, self._running[number].findings)
             self._record = self._record.with_trial(replace(trial, state="running"))
         self.watcher.started(trial, self._record)
-        most = MAX_STARTS_APART if self.crew.apart else MAX_STARTS
         starts = self.store.trials.count_start(number) - 1
-        if self._deaths[number] >= MAX_STARTS or starts >= most:
-            times = max(starts, self._deaths[number])
-            told = f"the process ended {times} times while evaluating it"
+        if told := self._deaths.too_many(number, starts, self.crew.apart):
             self._finish(number, "failed", f"{told}: {died}" if died else told)
         else:
             self.store.fetch(trial.digest)
             self.crew.start(number, trial.architecture, known)
 
-    def handle(self, event: Event) -> None:
+    def handle(self, event: TrialEvent) -> None:
         """Take note of what happened, tell and record it; after a finding, answer."""
         number, reason = event.number, event.reason
         if event.kind == "batch":
             self.watcher.batch(*event.batches, number)
-        elif number in self._lost:
+        elif event.kind == "warned":
+            self.watcher.warned(number, reason or "")
+        elif (evaluation := self._running[number]).lost:
             self._forget(number, event)
         elif event.kind == "found":
             assert event.findings is not None
             self._found(number, event.findings)
-        elif event.kind == "died" and number not in self._stopped:
-            del self._running[number]
-            self._deaths[number] += 1
+        elif event.kind == "died" and evaluation.ending is None:
+            self._deaths.add(number)
             self._start(self.store.trial(number), reason)
-        elif event.kind == "warned":
-            self.watcher.warned(number, reason or "")
         elif event.kind == "failed":
             self._finish(number, "failed", reason)
-        elif number in self._stopped:
-            state, reason = self._stopped.pop(number)
-            (self._pause if state == "stopped" else self._finish)(number, state, reason)
         else:
-            self._finish(number, *self._verdict(self._findings[number]))
+            state, reason = evaluation.verdict(self.config.objectives)
+            (self._pause if state == "stopped" else self._finish)(number, state, reason)
 
-    def _forget(self, number: int, event: Event) -> None:
+    def _forget(self, number: int, event: TrialEvent) -> None:
         """End an evaluation without a word: its trial is another driver's by now."""
         if event.kind == "found":
             self.crew.answer(number, False)
             return
-        self._lost.remove(number)
-        del self._running[number], self._findings[number]
-        self._stopped.pop(number, None)
+        del self._running[number]
         self._let_go(number)
 
     def _let_go(self, number: int) -> None:
-        self._known.pop(number, None)  # what becomes of it is news again
+        self._elsewhere.forget(number)
         self.watcher.ended(number, self._record)
 
     def _found(self, number: int, findings: Findings) -> None:
+        evaluation = self._running[number]
         if not self.store.trials.owns(number):
-            self._lost.add(number)
+            evaluation.lost = True
             self.crew.answer(number, False)
             return
-        self._findings[number] = findings
         self.watcher.found(number, findings)
-        trial, stop = self._running[number], None
+        evaluation.findings, trial, stop = findings, evaluation.trial, None
         if findings.step == "device":
             self.store.trials.keep(number, findings)  # what was measured need not be measured again
         elif findings.step == "training":
             if self.store.trials.note_progress(number, len(findings.history)):
-                del self._deaths[number]
-            loss = findings.objectives[LEARNED]
-            self._proposer.observe(trial.digest, len(findings.history), loss)
+                self._deaths.forget(number)
+            loss = findings.objectives[TRAINED_OBJECTIVE]
+            self._search.observe(trial.digest, len(findings.history), loss)
             stop = self._stopper.reason_to_stop(trial, findings)
         over = self._limits.missed(findings)
         if over and not trial.reference:
-            self._stopped[number] = "rejected", over
+            evaluation.ending = "rejected", over
         elif stop:
-            self._stopped[number] = "stopped", stop
-        self.crew.answer(number, number not in self._stopped)
+            evaluation.ending = "stopped", stop
+        self.crew.answer(number, evaluation.ending is None)
 
-    def _pause(self, number: int, state: State, reason: str) -> None:
+    def _pause(self, number: int, state: State, reason: str | None) -> None:
         """End a training for the time; the study may come back to it until it ends."""
-        del self._running[number]
-        self.store.trials.keep(number, self._findings.pop(number), stopped=True)
+        self.store.trials.keep(number, self._running.pop(number).findings, stopped=True)
         trial = replace(self.store.trial(number), state=state, reason=reason)
-        self._paused[trial.digest] = trial
+        self._backlog.paused[trial.digest] = trial
         self._put(trial)
 
     def _finish(self, number: int, state: State, reason: str | None) -> None:
-        trial = self._running.pop(number, None) or self._record.trial(number)
-        self._paused.pop(trial.digest, None)
-        findings = self._findings.pop(number, None) or trial.findings
+        evaluation = self._running.pop(number, None)
+        trial = evaluation.trial if evaluation else self._record.trial(number)
+        self._backlog.paused.pop(trial.digest, None)
+        findings = evaluation.findings if evaluation else trial.findings
         violations = self._limits.violations(findings.objectives, findings.metrics)
         if not self.store.trials.finish(number, state, findings, reason, violations):
             self._let_go(number)
             return
         (self.store.artefacts / trial.digest / CHECKPOINT).unlink(missing_ok=True)
         ended = self.store.trial(number)
-        self._tell(self._proposer, ended)
+        self._search.tell(ended)
         self._stopper.ended(ended)
         self._put(ended)
 
@@ -370,28 +297,3 @@ class Runner(Generic[H_co]):
         self._limits.count(trial)
         self._record = self._record.with_trial(trial)
         self.watcher.ended(trial.number, self._record)
-
-    def _verdict(self, findings: Findings) -> tuple[State, str | None]:
-        for name in self.config.objectives:
-            value = findings.objectives.get(name)
-            if value is None or not np.isfinite(value):
-                return "failed", f"{name} is {value}"
-        return "complete", None
-
-    def _tell(self, proposer: Proposer, trial: TrialRecord) -> None:
-        complete = trial.state == "complete"
-        values = [trial.objectives[n] for n in self.config.objectives] if complete else None
-        violations = self._limits.violations(trial.objectives, trial.metrics)
-        proposer.tell(trial.digest, values, violations)
-
-
-def _known(trial: TrialRecord) -> Findings | None:
-    """Return what an evaluation that ended before its time had found, but for its training."""
-    if not trial.objectives:
-        return None
-    return replace(
-        trial.findings,
-        step="device",
-        objectives={k: v for k, v in trial.objectives.items() if k != LEARNED},
-        history=(),
-    )

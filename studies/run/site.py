@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeVar
 
 from nas.datasets import ImageDataset
+from nas.predict.known_costs import known_costs, known_limits
 from nas.predict.predictor import LatencyPredictor
+from search_spaces.space import SearchSpace
 from studies.config.study import StudyConfig
-from studies.record.records import StudyRecord
-from studies.run.crew import Alone, Crew, Workers
+from studies.record.records import StudyRecord, TrialRecord
+from studies.run.crew import Alone, Crew, Hands, Workers
 from studies.run.display import Display
 from studies.run.evaluators import EvaluatorMaker
 from studies.run.final_latency import Together
@@ -19,20 +21,47 @@ from studies.run.interruption import Interruptible, Interruption
 from studies.run.runner import Runner
 from studies.store.store import StudyStore
 
+H = TypeVar("H", bound=Hands)
+
 
 @dataclass(frozen=True)
-class Prepared:
-    """A study that is ready to run."""
+class PreparedStudy:
+    """A study that is ready to run.
+
+    Attributes:
+        make: Makes the evaluators.
+        dataset: The images; None where nothing is trained.
+        predictor: Predicts latencies; None where there is none or no use for one.
+        environment: What was recorded of machine and images.
+        earlier: Complete trials of another study, for the sampler to learn from.
+        mix: Whether workers in other environments are allowed, and marked.
+    """
 
     config: StudyConfig
+    space: SearchSpace
     store: StudyStore
     make: EvaluatorMaker
     dataset: ImageDataset | None
     predictor: LatencyPredictor | None
     environment: Mapping[str, Any]
+    earlier: Sequence[TrialRecord]
     display: Display
     mix: bool
     interruption: Interruption
+
+    def runner(self, crew: H) -> Runner[H]:
+        """Return the runner of this study, whose candidates `crew` evaluates."""
+        config, predictor, anchor_ms = self.config, self.predictor, self.make.anchor_ms
+        return Runner(
+            config,
+            self.space,
+            self.store,
+            crew,
+            self.display,
+            known_costs(config.objectives, predictor=predictor, anchor_ms=anchor_ms),
+            self.earlier,
+            known_limits(config.limits, predictor, anchor_ms),
+        )
 
 
 class Site(Protocol):
@@ -45,9 +74,7 @@ class Site(Protocol):
     def together(self) -> Together | None:
         """Measures architectures together, there; None where that is this machine."""
 
-    def run(
-        self, prepared: Prepared, make_runner: Callable[[Any], Runner[Any]]
-    ) -> tuple[StudyRecord, str | None]:
+    def run(self, prepared: PreparedStudy) -> tuple[StudyRecord, str | None]:
         """Run the study; return its record, and why the search was given up, if it was."""
 
 
@@ -60,19 +87,17 @@ class Here:
         """Call a function in this process."""
         return function(*args)
 
-    def run(
-        self, prepared: Prepared, make_runner: Callable[[Any], Runner[Any]]
-    ) -> tuple[StudyRecord, str | None]:
+    def run(self, prepared: PreparedStudy) -> tuple[StudyRecord, str | None]:
         """Run the study in this process, or in several beside it."""
         interruption = prepared.interruption
         with _crew(prepared) as crew, prepared.display:
-            runner = make_runner(Interruptible(crew, interruption))
+            runner = prepared.runner(Interruptible(crew, interruption))
             with interruption.held():
                 return runner.run(), runner.gave_up
 
 
 @contextmanager
-def _crew(prepared: Prepared) -> Iterator[Crew]:
+def _crew(prepared: PreparedStudy) -> Iterator[Crew]:
     make = prepared.make
     limits = make.config.trial_limits
     # A limit is kept by ending the process that exceeds it: it cannot be this one.

@@ -5,11 +5,9 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping, Sequence
 
 from nas.findings import Findings
+from nas.objectives import TRAINED_OBJECTIVE
 from nas.search.early_stopping import EarlyStopping
 from studies.record.records import TrialRecord
-
-LEARNED = "reconstruction_loss"
-"""What training tells; all else is known before it begins."""
 
 
 class Stopper:
@@ -23,7 +21,7 @@ class Stopper:
 
     def __init__(self, rule: EarlyStopping | None, objectives: Sequence[str], epochs: int) -> None:
         self._rule, self._objectives, self._epochs = rule, objectives, epochs
-        self._costs = [name for name in objectives if name != LEARNED]
+        self._costs = [name for name in objectives if name != TRAINED_OBJECTIVE]
         self._decided: dict[str, int] = {}
 
     def restore(self, trial: TrialRecord) -> None:
@@ -49,7 +47,7 @@ class Stopper:
         costs = self._costs_of(findings.objectives)
         if self._rule.report(trial.digest, epoch, costs, _losses(findings.history)):
             return None
-        loss = findings.objectives[LEARNED]
+        loss = findings.objectives[TRAINED_OBJECTIVE]
         return (
             f"stopped after epoch {epoch} of {self._epochs}: a loss of {loss:.4g} by then is too "
             "high for what it costs"
@@ -72,4 +70,4 @@ class Stopper:
 
 
 def _losses(history: Sequence[Mapping[str, float]]) -> list[float]:
-    return [epoch[LEARNED] for epoch in history]
+    return [epoch[TRAINED_OBJECTIVE] for epoch in history]

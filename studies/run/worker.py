@@ -3,29 +3,26 @@
 from __future__ import annotations
 
 import contextlib
-import multiprocessing
 import signal
 import time
 import traceback
 import warnings
 from collections.abc import Callable, Iterator
 from multiprocessing.connection import Connection
-from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import Any, Protocol
 
 from nas.evaluate import CandidateFailed
 from nas.findings import Findings
+from nas.protocol import OnBatch
+from profiling.child_process import ChildProcess
 from profiling.errors import ProfilingError
-from profiling.fresh_process import end_with_parent
 from search_spaces.architecture import Architecture
 from search_spaces.errors import UserError
 from studies.config.trial_limits import TrialLimits, own_memory_bytes
 
-BATCH_S = 0.25
+PROGRESS_EVERY_S = 0.25
 """Seconds between two reports of a worker's progress within an epoch."""
-
-OnBatch = Callable[[int, int], None]
 
 
 class Evaluate(Protocol):
@@ -47,16 +44,9 @@ class Worker:
     """One process and the pipe to it."""
 
     def __init__(self, make: Callable[[OnBatch], Evaluate]) -> None:
-        context = multiprocessing.get_context("spawn")
-        self.pipe, theirs = context.Pipe()
-        self.process: BaseProcess = context.Process(
-            # Not a daemon: it has a process of its own, which measures.
-            target=_work,
-            args=(theirs, make),
-            name="nas-worker",
-        )
-        self.process.start()
-        theirs.close()
+        # Not a daemon: it has a process of its own, which measures.
+        child = ChildProcess(_work, make, name="nas-worker", daemon=False)
+        self.pipe, self.process = child.pipe, child.process
         self._begun: float | None = None
         self._struck = _oom_kills()
 
@@ -111,10 +101,6 @@ def _oom_kills(table: Path = Path("/proc/vmstat")) -> int:
 
 def _work(pipe: Connection, make: Callable[[OnBatch], Evaluate]) -> None:
     """Evaluate what comes through the pipe until it closes."""
-    end_with_parent()
-    # They go to every process of a terminal or a job; the driver alone decides what they mean.
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    signal.signal(signal.SIGTERM, signal.SIG_IGN)
     try:
         with _warnings_sent(pipe):
             _serve(pipe, make(_Reporter(pipe)))
@@ -170,6 +156,6 @@ class _Reporter:
 
     def __call__(self, done: int, total: int) -> None:
         now = time.monotonic()
-        if now - self._told >= BATCH_S:
+        if now - self._told >= PROGRESS_EVERY_S:
             self._told = now
             self._pipe.send(("batch", (done, total)))

@@ -11,9 +11,10 @@ from pathlib import Path
 
 from nas.evaluate import CandidateFailed
 from nas.findings import Findings
+from nas.protocol import OnBatch
 from search_spaces.architecture import Architecture
 from search_spaces.errors import UserError
-from studies.run.crew import Evaluate, Event, OnBatch
+from studies.run.crew import Evaluate, TrialEvent
 from tests.fakes.evaluator import FakeEvaluator
 
 
@@ -31,15 +32,15 @@ class TurnTaking:
         self._running[number] = self._evaluate(architecture, known)
         self.most = max(self.most, len(self._running))
 
-    def next(self) -> Event:
+    def next(self) -> TrialEvent:
         number = next(iter(self._running))
         findings = self._running.pop(number)
         try:
-            event = Event(number, "found", next(findings))
+            event = TrialEvent(number, "found", next(findings))
         except StopIteration:
-            return Event(number, "ended")
+            return TrialEvent(number, "ended")
         except CandidateFailed as failure:
-            return Event(number, "failed", reason=str(failure))
+            return TrialEvent(number, "failed", reason=str(failure))
         self._running[number] = findings
         return event
 

@@ -13,6 +13,7 @@ import ray
 
 from nas.evaluate import CandidateFailed
 from nas.findings import Findings
+from nas.protocol import OnBatch
 from search_spaces.architecture import Architecture
 from search_spaces.errors import UserError
 from search_spaces.space import SearchSpace
@@ -22,7 +23,7 @@ from studies.on_ray.cluster import Cluster, ray_session
 from studies.on_ray.crew import TuneCrew
 from studies.on_ray.folder import TuneFolder
 from studies.record.records import StudyRecord
-from studies.run.crew import Alone, Evaluate, OnBatch
+from studies.run.crew import Alone, Evaluate
 from studies.run.runner import Runner
 from studies.store.store import StudyStore
 from tests.fakes.environment import ENVIRONMENT

@@ -1,0 +1,102 @@
+"""Hard limits: when a study gives up on them, and what it says."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from nas.findings import Findings
+from search_spaces.architecture import Architecture
+from search_spaces.space import SearchSpace
+from studies.config.study import StudyConfig
+from studies.run import limits
+from studies.run.crew import Alone
+from studies.run.runner import Runner
+from studies.store.store import StudyStore
+from tests.fakes.evaluator import FakeEvaluator
+
+ENVIRONMENT = {"data_fingerprint": "0" * 12, "device": "cpu", "torch_version": "2.13.0"}
+
+
+class Costly(FakeEvaluator):
+    """Changes what is known of each candidate by the number of candidates so far."""
+
+    def __init__(self, change: Callable[[int, Findings], Findings]) -> None:
+        super().__init__()
+        self._change = change
+
+    def __call__(
+        self, architecture: Architecture, known: Findings | None = None
+    ) -> Iterator[Findings]:
+        for findings in super().__call__(architecture, known):
+            yield self._change(self.calls, findings)
+
+
+def driven(root: Path, limit: dict[str, float], trials: int, evaluator: Costly) -> Runner[Alone]:
+    """Run a study with these limits; return its runner."""
+    asked = StudyConfig.model_validate(
+        {
+            "name": "s",
+            "space": "quickstart",
+            "objectives": ["reconstruction_loss", "params"],
+            "limits": limit,
+            "search": {"sampler": "random", "trials": trials},
+        }
+    )
+    space, store = SearchSpace.load(asked.space), StudyStore(root / "s")
+    with store.writing():
+        store.create(asked, space, ENVIRONMENT)
+        runner = Runner(asked, space, store, Alone(evaluator))
+        runner.run()
+    return runner
+
+
+def test_candidates_rejected_by_prediction_alone_are_told_by_what_was_predicted(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def predicted(calls: int, findings: Findings) -> Findings:
+        return replace(findings, metrics={"latency_ms_at_least": 20.0 + calls})
+
+    monkeypatch.setattr(limits, "MAX_REJECTIONS", 5)
+    runner = driven(tmp_path, {"latency_ms": 11, "params": 1e9}, 6, Costly(predicted))
+    smallest = min(
+        trial.objectives["params"] for trial in runner.store.record().trials[2:]
+    )  # the two references come first: they are calls 1 and 2
+    assert runner.gave_up == (
+        "limits: the last 5 candidates were all over latency_ms 11, params 1e+09; the smallest "
+        f"values among them are latency_ms 23 (predicted), params {smallest:.4g}: raise the limits "
+        "or choose another space"
+    )
+
+
+def test_a_measured_value_is_told_without_a_word_about_predictions(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def measured(calls: int, findings: Findings) -> Findings:
+        return replace(
+            findings,
+            objectives={**findings.objectives, "latency_ms": 20.0 + calls},
+            metrics={"latency_ms_at_least": 5.0},
+        )
+
+    monkeypatch.setattr(limits, "MAX_MEASURED_REJECTIONS", 4)
+    runner = driven(tmp_path, {"latency_ms": 11}, 6, Costly(measured))
+    assert "the last 4 candidates" in (runner.gave_up or "")
+    assert "the smallest values among them are latency_ms 23: raise" in (runner.gave_up or "")
+
+
+def test_only_rejections_in_a_row_end_a_study(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def every_third(calls: int, findings: Findings) -> Findings:
+        params = 1.0 if calls % 3 == 0 else 100.0
+        return replace(findings, objectives={**findings.objectives, "params": params})
+
+    monkeypatch.setattr(limits, "MAX_REJECTIONS", 3)
+    runner = driven(tmp_path, {"params": 50}, 4, Costly(every_third))
+    states = [trial.state for trial in runner.store.record().trials if not trial.reference]
+    assert states == ["complete", *["rejected", "rejected", "complete"] * 3]
+    assert runner.gave_up is None
