@@ -17,8 +17,8 @@ import tempfile
 import time
 from collections.abc import Sequence
 from multiprocessing.connection import Connection
+from multiprocessing.process import BaseProcess
 from pathlib import Path
-from types import TracebackType
 from typing import Self
 
 import pytest
@@ -33,7 +33,7 @@ _QUICK = "not printed_alike and not describe_no_network_twice"
 _NEVER_COPIED = shutil.ignore_patterns("__pycache__", "results", ".git", ".*_cache", ".hypothesis")
 
 
-class Bed:
+class Sandbox:
     """A private copy of the tree in which `module` is replaced and `tests` are run.
 
     Raises:
@@ -43,52 +43,50 @@ class Bed:
     def __init__(self, module: str, tests: Sequence[str]) -> None:
         self._tests = list(tests)
         self._tree = Path(tempfile.mkdtemp(prefix="mutation-"))
-        shutil.copytree(Path.cwd(), self._tree, ignore=_NEVER_COPIED, dirs_exist_ok=True)
         self._module = self._tree / module
         self._limit_s = 600.0
 
     def __enter__(self) -> Self:
+        shutil.copytree(Path.cwd(), self._tree, ignore=_NEVER_COPIED, dirs_exist_ok=True)
         _prepare(self._tree)
         began = time.monotonic()
-        if self._tests:
-            outcome, by = self.outcome(self._module.read_text())
-            if outcome != "survived":
-                self.__exit__(None, None, None)
-                raise RuntimeError(f"{self._module.name}: {outcome} without a fault: {by}")
+        outcome, failed = self.outcome(self._module.read_text())
+        if outcome != "survived":
+            self.__exit__()
+            raise RuntimeError(f"{self._module.name}: {outcome} without a fault: {failed}")
         seconds = time.monotonic() - began
         self._limit_s = 30 + 4 * seconds  # wide: other programs may take turns on the processor
         print(f"{self._module.name}: its tests take {seconds:.1f} s", flush=True)
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         shutil.rmtree(self._tree, ignore_errors=True)
 
     def outcome(self, source: str) -> tuple[str, str]:
         """Return `killed`, `survived` or `timeout` for this source, and the test that failed."""
-        if not self._tests:
-            return "survived", ""
         self._module.write_text(source)
         fork = multiprocessing.get_context("fork")
         receiver, sender = fork.Pipe(duplex=False)
         process = fork.Process(target=_test, args=(self._tree, self._tests, sender))
         process.start()
         sender.close()
-        answered = receiver.poll(self._limit_s)
-        outcome = ("timeout", "")
-        if answered:
-            with contextlib.suppress(EOFError):
-                outcome = ("killed", "the process ended")
-                outcome = receiver.recv()
-            process.join(10)
-        with contextlib.suppress(ProcessLookupError):
-            os.killpg(process.pid or 0, signal.SIGKILL)
-        process.join()
-        return outcome
+        try:
+            if not receiver.poll(self._limit_s):
+                return "timeout", ""
+            outcome, failed = receiver.recv()
+            return outcome, failed
+        except EOFError:
+            return "killed", "the process ended"
+        finally:
+            _end(process)
+
+
+def _end(process: BaseProcess) -> None:
+    """End a process that leads a group of its own, and the group."""
+    process.kill()
+    with contextlib.suppress(ProcessLookupError):
+        os.killpg(process.pid or 0, signal.SIGKILL)
+    process.join()
 
 
 def _prepare(tree: Path) -> None:
@@ -120,7 +118,7 @@ def _test(tree: Path, tests: Sequence[str], sender: Connection) -> None:
 
 
 class _Failures:
-    """Remembers the first test or file that failed."""
+    """A pytest plugin that remembers the first test or file that failed."""
 
     first = ""
 
