@@ -124,6 +124,8 @@ def test_blocks_of_neighbours_are_drawn_around_the_end() -> None:
     assert np.bincount(drawn[:, 0], minlength=10).min() > 50  # every start is drawn
     assert np.bincount(drawn[:, 3]).size == 10
     assert not ((drawn[:, 3] + 1) % 10 == drawn[:, 4]).all()
+    starts = np.random.default_rng(0).integers(10, size=(1000, 3))  # no more than are needed
+    assert (drawn[:, [0, 4, 8]] == starts).all()
 
 
 def test_single_draws_do_not_depend_on_each_other() -> None:

@@ -19,36 +19,17 @@ from benchmarks.mutation.operators import Mutant, mutants
 from benchmarks.mutation.sandbox import Sandbox
 
 TESTS: dict[str, tuple[str, ...]] = {
-    "nas/objectives.py": (
-        "objectives",
-        "comparison",
-        "config::test_all_faults_are_told_at_once",
-        "config::test_a_study_needs_two_objectives",
-        "known_costs::test_static_objectives_are_counted",
-    ),
+    "nas/objectives.py": ("objectives", "comparison"),
     "studies/record/comparison.py": ("comparison",),
-    "profiling/intervals.py": (
-        "intervals",
-        "profiling_paired::test_intervals_exclude_what_is_clear_of_them",
-        "profiling_paired::test_blocks_are_drawn_only_where_neighbours_resemble_each_other",
-        "profiling_paired::test_intervals_cover_the_true_median",
-        "profiling_latency::test_a_wide_spread_is_contention",
-        "profiling_latency::test_intervals_surround_the_median_and_narrow_with_samples",
-    ),
+    "profiling/intervals.py": ("intervals",),
     "nas/search/early_stopping.py": ("early_stopping",),
-    "studies/run/limits.py": (
-        "limits",
-        "runner::test_limits_reject_before_training_but_never_a_reference",
-        "runner::test_what_is_predicted_to_be_too_slow_is_not_measured",
-        "runner::test_limits_nothing_meets_end_the_study",
-        "runner::test_limits_that_need_measuring_are_given_up_sooner",
-    ),
+    "studies/run/limits.py": ("limits",),
     "nas/losses.py": ("losses",),
     "profiling/complexity.py": ("profiling_complexity",),
     "search_spaces/space.py": ("space",),
     "search_spaces/axes.py": ("space",),
 }
-"""Module -> its test files in `tests/`, or single tests, the likeliest to notice a fault first."""
+"""Module -> its test files in `tests/`, the likeliest to notice a fault first."""
 
 SAMPLE = 25
 COLUMNS = ("module", "function", "line", "mutation", "outcome", "killed_by")
@@ -64,12 +45,6 @@ def sample(module: str, size: int) -> list[Mutant]:
     return sorted(drawn, key=lambda mutant: mutant.line)
 
 
-def tests_of(module: str) -> list[str]:
-    """Return what pytest is to run for a module."""
-    named = [name.partition("::") for name in TESTS[module]]
-    return [f"tests/test_{name}.py{mark}{test}" for name, mark, test in named]
-
-
 def tried(out: Path) -> Iterator[dict[str, str]]:
     """Yield the rows of an earlier run."""
     if out.is_file():
@@ -79,7 +54,8 @@ def tried(out: Path) -> Iterator[dict[str, str]]:
 
 def run(module: str, faults: list[Mutant], out: Path) -> None:
     """Try the faults of one module and append a row for each to `out`."""
-    with Sandbox(module, tests_of(module)) as sandbox:
+    tests = [f"tests/test_{name}.py" for name in TESTS[module]]
+    with Sandbox(module, tests) as sandbox:
         for number, fault in enumerate(faults, start=1):
             outcome, killed_by = sandbox.outcome(fault.source)
             row = (module, fault.function, fault.line, fault.mutation, outcome, killed_by)

@@ -65,6 +65,9 @@ class Sandbox:
     def outcome(self, source: str) -> tuple[str, str]:
         """Return `killed`, `survived` or `timeout` for this source, and the test that failed."""
         self._module.write_text(source)
+        # Two faults of equal length within a second would share one compiled file.
+        for compiled in self._module.parent.glob(f"__pycache__/{self._module.stem}.*"):
+            compiled.unlink()
         fork = multiprocessing.get_context("fork")
         receiver, sender = fork.Pipe(duplex=False)
         process = fork.Process(target=_test, args=(self._tree, self._tests, sender))
@@ -94,9 +97,6 @@ def _prepare(tree: Path) -> None:
     scratch = tree / "scratch"
     scratch.mkdir()
     os.environ |= {"TMPDIR": str(scratch), "PYTHONPATH": str(tree), "OMP_NUM_THREADS": "1"}
-    # Two faults of equal length within a second would share one compiled file.
-    os.environ["PYTHONDONTWRITEBYTECODE"] = "1"
-    sys.dont_write_bytecode = True
     for name in _LIBRARIES:
         importlib.import_module(name)
 
@@ -121,6 +121,14 @@ class _Failures:
     """A pytest plugin that remembers the first test or file that failed."""
 
     first = ""
+
+    def pytest_configure(self) -> None:
+        import hypothesis  # not before pytest loads it as a plugin of its own
+
+        # One failing example is enough: looking for the smallest takes most of the time.
+        phases = (hypothesis.Phase.explicit, hypothesis.Phase.generate)
+        hypothesis.settings.register_profile("first failure", phases=phases)
+        hypothesis.settings.load_profile("first failure")
 
     def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
         if report.failed:
