@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from nas.search.early_stopping import EarlyStopping
+from nas.search.early_stopping import EarlyStopping, _larger_contributions
 
 
 def reported(stopping: EarlyStopping, digest: str, cost: float, *losses: float) -> bool:
@@ -215,3 +215,111 @@ def test_decisions_are_the_same_for_the_same_reports_and_after_a_restart() -> No
     assert decided(None) == decided(None) == decided(31)
     assert 1 in decided(None)
     assert 9 in decided(None)
+
+
+def test_the_smallest_arguments_are_accepted_and_what_is_below_is_named() -> None:
+    assert EarlyStopping(1, eta=2, grace=1, region=1.0).rungs == ()
+    assert EarlyStopping(9, rungs=[8, 1, 8]).rungs == (1, 8)
+    with pytest.raises(ValueError, match="grace 0 must be at least 1"):
+        EarlyStopping(9, grace=0)
+    with pytest.raises(ValueError, match=r"rungs \[0\] must lie between 1 and 8"):
+        EarlyStopping(9, rungs=[0])
+
+
+@pytest.mark.parametrize(
+    ("others", "loss", "goes_on"),
+    [
+        ((0.1,), 0.9, True),  # fewer than eta in all
+        ((0.1, 0.3), 0.2, False),  # the best one of three
+        ((0.1, 0.3), 0.05, True),
+        ((0.1, 0.3, 0.4), 0.2, True),  # the best two of four: rounded up
+        ((0.1, 0.3, 0.4), 0.35, False),
+    ],
+)
+def test_one_in_eta_of_equal_costs_goes_on_rounded_up(
+    others: tuple[float, ...], loss: float, goes_on: bool
+) -> None:
+    stopping = EarlyStopping(9, rungs=[1])
+    for number, other in enumerate(others):
+        stopping.report(str(number), 1, [100], [other])
+    assert stopping.report("new", 1, [100], [loss]) is goes_on
+
+
+@pytest.mark.parametrize(
+    ("region", "cost", "goes_on"),
+    [(2.0, 100 / 1.99, False), (2.0, 100 / 2.01, True), (3.0, 100 / 2.01, False)],
+)
+def test_candidates_compete_up_to_a_factor_of_region_between_costs(
+    region: float, cost: float, goes_on: bool
+) -> None:
+    # All three are on the front. The new one adds little to it, but is alone with one rival where
+    # the costly one is too far away.
+    stopping = EarlyStopping(9, rungs=[1], region=region)
+    stopping.report("costly", 1, [100], [0.1])
+    stopping.report("middle", 1, [60], [0.2])
+    assert stopping.report("new", 1, [cost], [0.9]) is goes_on
+
+
+def test_a_rung_compares_the_best_losses_up_to_it_and_no_later_ones() -> None:
+    stopping = EarlyStopping(9, rungs=[2])
+    stopping.report("a", 2, [100], [0.3, 0.9])
+    stopping.report("b", 3, [100], [0.9, 0.8, 0.01])
+    assert stopping.report("best before", 2, [100], [0.2, 0.95])
+    assert stopping.report("second", 2, [100], [0.95, 0.25])
+    assert not stopping.report("fourth", 2, [100], [0.95, 0.35])
+
+
+def test_a_restored_training_is_resumable_only_if_it_was_stopped() -> None:
+    for stopped in (True, False):
+        stopping = EarlyStopping(9, rungs=[1])
+        stopping.restore("a", [100], [0.5], stopped=False)
+        stopping.restore("b", [100], [0.6], stopped=False)
+        stopping.restore("c", [100], [0.4], stopped=stopped)
+        assert stopping.resumable() == (["c"] if stopped else [])
+
+
+def extrapolated(losses: list[float], **others: tuple[float, float]) -> bool:
+    """Whether a training of cost 10 goes on beside others, given as (cost, loss) of four epochs."""
+    stopping = EarlyStopping(9, rungs=[], extrapolate=True)
+    for name, (cost, loss) in others.items():
+        stopping.report(name, 4, [cost], [loss + 0.5, loss, loss + 0.1, loss + 0.2])
+    return stopping.report("new", len(losses), [10], losses)
+
+
+def test_extrapolation_ends_what_one_candidate_that_costs_no_more_stays_ahead_of() -> None:
+    flat = [1.0, 0.9, 0.9]
+    assert not extrapolated(flat, same=(10, 0.1))
+    assert not extrapolated(flat, same=(10, 0.1), worse=(10, 2.0), costly=(20, 0.1))
+    assert extrapolated(flat, worse=(10, 2.0), costly=(10.1, 0.1))
+    assert extrapolated(flat)
+
+
+@pytest.mark.parametrize(
+    ("losses", "least"),
+    [
+        # 0.21 from epoch 2 to 3 is 0.5179 per unit of the logarithm; log(9 / 3) = 1.0986 are left.
+        ([1.2, 0.93, 0.72], 0.72 - 0.5179 * 1.0986),
+        # The first of the two steps is steeper: 0.5 / log(2) = 0.7213.
+        ([1.3, 0.8, 0.79], 0.79 - 0.7213 * 1.0986),
+        ([0.5, 0.6, 0.7], 0.5),  # one that rises is taken at its best so far
+        ([0.9, 0.9, 0.9], 0.9),
+        # Only the last two steps of a longer training count: 0.01 / log(4 / 3).
+        ([3.0, 0.92, 0.91, 0.90], 0.90 - 0.03476 * 0.81093),
+    ],
+)
+def test_what_a_training_may_still_reach(losses: list[float], least: float) -> None:
+    assert extrapolated(losses, other=(10, least + 0.001))
+    assert not extrapolated(losses, other=(10, least - 0.001))
+
+
+def test_an_equal_loss_is_not_ahead() -> None:
+    assert extrapolated([0.5, 0.5, 0.5], other=(10, 0.5))
+
+
+def test_contributions_are_counted_in_the_box_of_the_region() -> None:
+    # In the unit square with its corner at 1.1 they are 0.5 x 0.1, 0.5 x 0.8 and 0.1 x 0.2.
+    unit = np.array([[0.0, 1.0], [0.5, 0.2], [1.0, 0.0]])
+    rows = np.arange(3)
+    for points in (unit, unit * [10, 1000] + [5, 7]):
+        larger = [_larger_contributions(points, rows, rows, place) for place in range(3)]
+        assert larger == [1, 0, 2]

@@ -148,3 +148,38 @@ def test_filters_made_in_inference_mode_serve_training() -> None:
     second.requires_grad_()
     ssim(first, second).backward()  # type: ignore[no-untyped-call]
     assert second.grad is not None
+
+
+def test_dark_images_show_the_constants_of_ssim() -> None:
+    first, second = torch.full((1, 1, 12, 12), 0.01), torch.full((1, 1, 12, 12), 0.02)
+    # Only the luminance is left: (2 x 0.01 x 0.02 + 0.0001) / (0.0001 + 0.0004 + 0.0001).
+    for window in ("gaussian", "uniform"):
+        assert ssim(first, second, window).item() == pytest.approx(5 / 6, abs=1e-4)
+    faint, other = (0.05 * image for image in pair(33))
+    expected = published_ssim(faint.double(), other.double()).item()
+    assert ssim(faint, other, "uniform").item() == pytest.approx(expected, abs=1e-4)
+
+
+@pytest.mark.parametrize(("height", "width"), [(8, 20), (20, 8), (33, 48)])
+def test_oblong_images(height: int, width: int) -> None:
+    first, second = (image[:, :, :height, :width] for image in pair(48))
+    fits = min(11, height - 1 + height % 2, width - 1 + width % 2)
+    expected = pytorch_msssim.ssim(first, second, data_range=1.0, win_size=fits)
+    assert ssim(first, second).item() == pytest.approx(expected.item(), abs=1e-5)
+    expected = published_ssim(first.double(), second.double())
+    assert ssim(first, second, "uniform").item() == pytest.approx(expected.item(), abs=1e-5)
+
+
+@pytest.mark.parametrize(("height", "width"), [(200, 200), (97, 120), (120, 97)])
+def test_ms_ssim_has_five_scales_at_most_and_asks_the_shorter_side(height: int, width: int) -> None:
+    first, second = (image[:1, :1, :height, :width] for image in pair(200))
+    second = second / 2  # so that luminance, which the last scale alone tells, differs
+    expected = pytorch_msssim.ms_ssim(first, second, data_range=1.0, win_size=7)
+    assert ms_ssim(first, second).item() == pytest.approx(expected.item(), abs=1e-5)
+
+
+@pytest.mark.parametrize(("size", "share"), [(7, 1), (14, 0.2856 / 0.3304), (28, 0.3001 / 0.6305)])
+def test_the_last_of_fewer_scales_weighs_its_share_of_them(size: int, share: float) -> None:
+    # Constant images agree in contrast, so what is left is the luminance at the last scale.
+    first, second = torch.full((1, 1, size, size), 0.01), torch.full((1, 1, size, size), 0.02)
+    assert ms_ssim(first, second).item() == pytest.approx((5 / 6) ** (1.0001 * share), abs=1e-4)

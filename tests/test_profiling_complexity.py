@@ -217,3 +217,86 @@ def test_training_peak_adds_gradients_and_optimiser_state() -> None:
     assert without == weights + gradients + FLOAT * 50 + scalars
     assert peak_memory_bytes(layer, example, training=True) == without + 2 * weights
     assert layer.weight.grad is None
+
+
+def test_what_moves_nothing_has_no_intensity_and_is_of_no_kind() -> None:
+    (row,) = complexity(nn.Flatten(), torch.rand(1, 2, 3, 3)).rows
+    assert (row.bytes_moved, row.intensity, row.kind) == (0, 0.0, "other")
+    assert (row.launches, row.calls, row.input_shape, row.output_shape) == (
+        *(0, 1),
+        *((1, 2, 3, 3), (1, 18)),
+    )
+
+
+def test_totals_add_up_the_rows() -> None:
+    result = complexity(nn.Sequential(nn.Linear(4, 3), nn.ReLU()), torch.rand(2, 4))
+    assert (result.params, result.macs, result.launches) == (15, 24, 2)
+    assert result.activations == 2 * 3 + 2 * 3
+    assert result.bytes_read == FLOAT * (2 * 4 + 4 * 3 + 3 + 2 * 3)
+    assert result.bytes_written == FLOAT * (2 * 3 + 2 * 3)
+    assert [row.bytes_moved for row in result.rows] == [FLOAT * 29, FLOAT * 12]
+
+
+def test_rows_under_a_path_are_those_of_the_module_and_of_what_is_inside_it() -> None:
+    model = nn.Sequential(DenseBlock(), nn.ELU())
+    model.add_module("00", nn.ReLU())
+    result = complexity(model, torch.rand(1, 4, 5, 5))
+    inside = ["0.first", "0.join_first", "0.second", "0.join_second"]
+    assert [row.path for row in result.under("0")] == inside
+    assert [row.path for row in result.under("00")] == ["00"]
+    assert result.under("0.fir") == ()
+
+
+def test_containers_have_no_row_and_leaves_have_one_even_if_they_launch_nothing() -> None:
+    model = nn.Sequential(nn.Sequential(nn.Identity()), nn.ReLU())
+    assert [row.path for row in complexity(model, torch.rand(2, 3)).rows] == ["0.0", "1"]
+
+
+def test_shapes_are_those_of_the_first_call() -> None:
+    class Twice(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.conv = nn.Conv2d(2, 2, 3, bias=False)
+
+        def forward(self, x: Tensor) -> Tensor:
+            out: Tensor = self.conv(self.conv(x))
+            return out
+
+    (row,) = complexity(Twice(), torch.rand(1, 2, 7, 7)).rows
+    assert (row.input_shape, row.output_shape) == ((1, 2, 7, 7), (1, 2, 5, 5))
+    assert (row.calls, row.launches, row.macs) == (2, 2, (25 + 9) * 9 * 2 * 2)
+
+
+def test_a_row_is_of_the_kind_of_its_heaviest_operation() -> None:
+    class Mixed(nn.Module):
+        def forward(self, x: Tensor) -> Tensor:
+            return torch.relu(x @ x.T).sum()
+
+    class Added(nn.Module):
+        def forward(self, x: Tensor, y: Tensor) -> Tensor:
+            return torch.relu(x) + y  # the sum has no MACs either, but reads twice as much
+
+    (row,) = complexity(Mixed(), torch.rand(4, 4)).rows
+    assert (row.kind, row.macs, row.launches) == ("linear", 64, 3)
+    (row,) = complexity(Added(), (torch.rand(9), torch.rand(9))).rows
+    assert (row.kind, row.launches) == ("other", 2)
+
+
+def test_an_operation_gets_its_named_arguments() -> None:
+    class Double(nn.Module):
+        def forward(self, x: Tensor) -> Tensor:
+            return x.sum(0, dtype=torch.float64)
+
+    (row,) = complexity(Double(), torch.rand(5, 3)).rows
+    assert (row.bytes_read, row.bytes_written) == (FLOAT * 15, 8 * 3)
+
+
+def test_an_expanded_dimension_is_read_once() -> None:
+    class Expanded(nn.Module):
+        def forward(self, x: Tensor) -> Tensor:
+            return x.expand(5, 3) * 2
+
+    (row,) = complexity(Expanded(), torch.rand(1, 3)).rows
+    assert (row.bytes_read, row.bytes_written) == (FLOAT * 3, FLOAT * 15)
+    (row,) = complexity(Expanded(), torch.rand(5, 3)).rows
+    assert (row.bytes_read, row.bytes_written) == (FLOAT * 15, FLOAT * 15)

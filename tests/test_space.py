@@ -19,7 +19,7 @@ from hypothesis import strategies as st
 from nas.vae import build_vae
 from search_spaces.architecture import Architecture
 from search_spaces.axes import Assignment, Axis, Scalar
-from search_spaces.configurations import ConfigurationSpace
+from search_spaces.configurations import ConfigurationSpace, _below
 from search_spaces.enumeration import Enumeration
 from search_spaces.errors import UserError
 from search_spaces.references import MODIFIED, ORIGINAL, REFERENCES
@@ -652,3 +652,105 @@ def test_a_choice_given_as_a_numpy_number_becomes_a_plain_one() -> None:
     space = _space({"latent_size": [4, 8]})
     value: Scalar = np.int64(8)  # type: ignore[assignment]
     assert type(space.architecture({"latent_size": value}).latent_size) is int
+
+
+# Numbering and drawing
+
+
+def test_assignments_are_numbered_from_zero_to_below_the_size() -> None:
+    space = SearchSpace(SMALL)
+    enumeration = Enumeration(space.axes, space.forbid)
+    assert [enumeration.nth(index) for index in range(enumeration.size)] == list(space.enumerate())
+    assert enumeration.nth(0) == {"latent_size": 4, "encoder.block": "plain", "encoder.layers": 1}
+    for index in (-1, enumeration.size):
+        with pytest.raises(IndexError, match=f"assignment {index} of 10"):
+            enumeration.nth(index)
+
+
+def test_numbers_below_a_bound_come_from_the_leading_bits_of_whole_bytes() -> None:
+    first, second, third = np.random.default_rng(0).bytes(3)
+    assert _below(np.random.default_rng(0), 1) == 0
+    assert _below(np.random.default_rng(0), 256) == first
+    assert _below(np.random.default_rng(0), 8) == first >> 5
+    assert _below(np.random.default_rng(0), 2**24) == (first << 16) + (second << 8) + third
+    rng = np.random.default_rng(0)
+    assert {_below(rng, 5) for _ in range(200)} == {0, 1, 2, 3, 4}
+    rng = np.random.default_rng(0)
+    drawn = [_below(rng, 2**70 - 1) for _ in range(50)]
+    assert 2**68 < max(drawn) < 2**70 - 1
+    assert min(drawn) < 2**68
+
+
+def test_what_depends_on_one_another_is_counted_together() -> None:
+    # Ten conditions, each on an axis declared ten places before: in declared order there would be
+    # 2^10 combinations to remember at once.
+    parents = {f"parent{i}": Axis((0, 1)) for i in range(10)}
+    children = {f"child{i}": Axis((0, 1), {f"parent{i}": (1,)}) for i in range(10)}
+    enumeration = Enumeration(parents | children, [])
+    assert enumeration.size == 3**10
+    assert len(enumeration._counts) < 50
+    ruled = Enumeration(
+        {name: Axis((0, 1)) for name in parents | children},
+        [{f"parent{i}": (1,), f"child{i}": (1,)} for i in range(10)],
+    )
+    assert ruled.size == 3**10
+    assert len(ruled._counts) < 50
+
+
+# The space itself
+
+
+def test_a_space_equals_spaces_of_the_same_description_only() -> None:
+    space, same = SearchSpace(SMALL), SearchSpace(SMALL)
+    assert space == same
+    assert len({space, same}) == 1
+    assert space != SearchSpace({**SMALL, "name": "other"})
+    assert space != "small"
+    assert repr(space) == "SearchSpace('small', 4 axes, 10 assignments)"
+
+
+def test_digests_of_named_spaces_stay_what_studies_have_stored() -> None:
+    assert {name: SearchSpace.load(name).digest for name in ("tiny", "paper")} == {
+        "tiny": "0bbd7cedb7cd",
+        "paper": "11288fa4c7e5",
+    }
+
+
+def test_a_space_keeps_its_name_unless_the_image_size_changes() -> None:
+    paper = SearchSpace.load("paper")
+    assert paper.with_fixed(image_size=144).name == "paper"
+    assert paper.with_fixed(latent_size=128).name == "paper"
+    small = paper.with_fixed(image_size=64, latent_size=128)
+    assert (small.name, small.fixed["latent_size"]) == ("paper@64", 128)
+    assert small.with_fixed(image_size=96).name == "paper@96"
+
+
+def test_a_study_needs_one_image_size() -> None:
+    space = _space({"image_size": [16, 32], "latent_size": [4, 8]})
+    with pytest.raises(UserError, match="made: image_size varies; fix it"):
+        _ = space.image_size
+    assert space.with_fixed(image_size=32).image_size == 32
+
+
+def test_steps_from_what_is_not_valid_are_refused() -> None:
+    space, rng = SearchSpace(SMALL), np.random.default_rng(0)
+    broken = {"latent_size": 4}
+    refused = pytest.raises(UserError, match=r"small: encoder\.block: missing")
+    for step in (
+        lambda: space.mutate(broken, rng),
+        lambda: space.architecture(broken),
+    ):
+        with refused:
+            step()
+
+
+def test_there_is_no_way_on_from_an_only_assignment() -> None:
+    space = _space({"latent_size": [4]})
+    with pytest.raises(UserError, match="made: the space has one assignment"):
+        space.mutate({"latent_size": 4}, np.random.default_rng(0))
+
+
+def test_spaces_are_counted_by_building_up_to_the_limit() -> None:
+    space = SearchSpace(SMALL)
+    assert space.distinct(limit=10) == 10
+    assert space.distinct(limit=9) is None

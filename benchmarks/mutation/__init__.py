@@ -1,0 +1,1 @@
+"""Mutation test: whether the tests notice small faults planted in the modules that decide."""

@@ -1,0 +1,103 @@
+"""Run the mutation test: plant each fault in a copy of the tree and run the module's tests.
+
+    nice -n 10 python -m benchmarks.mutation --out benchmarks/results/mutation/after.csv
+
+Of every module a fixed sample of faults is tried, one after another. What the file already holds
+is not tried again, so that an interrupted run is continued by the same command.
+"""
+
+from __future__ import annotations
+
+import argparse
+import csv
+import hashlib
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+
+from benchmarks.mutation.operators import Mutant, mutants
+from benchmarks.mutation.sandbox import Sandbox
+
+TESTS: dict[str, tuple[str, ...]] = {
+    "nas/objectives.py": ("objectives", "comparison"),
+    "studies/record/comparison.py": ("comparison",),
+    "profiling/intervals.py": ("intervals",),
+    "nas/search/early_stopping.py": ("early_stopping",),
+    "studies/run/limits.py": ("limits",),
+    "nas/losses.py": ("losses",),
+    "profiling/complexity.py": ("profiling_complexity",),
+    "search_spaces/space.py": ("space",),
+    "search_spaces/configurations.py": ("axes", "space"),
+    "search_spaces/enumeration.py": ("space",),
+}
+"""Module -> its test files in `tests/`, the likeliest to notice a fault first."""
+
+SAMPLE = 25
+COLUMNS = ("module", "function", "line", "mutation", "outcome", "killed_by")
+
+
+def sample(module: str, size: int) -> list[Mutant]:
+    """Draw `size` faults of a module; a change to one function leaves the others' draw as it is."""
+
+    def draw(mutant: Mutant) -> str:
+        return hashlib.sha256(f"{mutant.function}: {mutant.mutation}".encode()).hexdigest()
+
+    drawn = sorted(mutants(Path(module).read_text()), key=draw)[:size]
+    return sorted(drawn, key=lambda mutant: mutant.line)
+
+
+def tried(out: Path) -> Iterator[dict[str, str]]:
+    """Yield the rows of an earlier run."""
+    if out.is_file():
+        with out.open(newline="") as file:
+            yield from csv.DictReader(file)
+
+
+def run(module: str, faults: list[Mutant], out: Path) -> None:
+    """Try the faults of one module and append a row for each to `out`."""
+    tests = [f"tests/test_{name}.py" for name in TESTS[module]]
+    with Sandbox(module, tests) as sandbox:
+        for number, fault in enumerate(faults, start=1):
+            outcome, killed_by = sandbox.outcome(fault.source)
+            row = (module, fault.function, fault.line, fault.mutation, outcome, killed_by)
+            with out.open("a", newline="") as file:
+                csv.writer(file).writerow(row)
+            print(f"{module} {number}/{len(faults)} {outcome} {killed_by}", flush=True)
+            if outcome == "survived":
+                print(f"  line {fault.line}, {fault.function}: {fault.mutation}", flush=True)
+
+
+def summary(out: Path) -> Iterator[str]:
+    """Tell for every module how many faults were noticed, and name the others."""
+    rows = list(tried(out))
+    for module in TESTS:
+        counts = Counter(row["outcome"] for row in rows if row["module"] == module)
+        if total := counts.total():
+            yield f"{module}: {total - counts['survived']} of {total} killed"
+    for row in rows:
+        if row["outcome"] == "survived":
+            yield f"survived: {row['module']}:{row['line']} {row['function']}: {row['mutation']}"
+
+
+def main() -> None:
+    """Try what was not tried yet, and tell what survived."""
+    parser = argparse.ArgumentParser(description="Mutation test of the modules that decide.")
+    parser.add_argument("--out", type=Path, required=True, help="CSV file to write or continue")
+    parser.add_argument("--module", choices=TESTS, action="append", help="default: all")
+    parser.add_argument("--sample", type=int, default=SAMPLE, help="faults per module")
+    options = parser.parse_args()
+    out: Path = options.out
+    out.parent.mkdir(parents=True, exist_ok=True)
+    if not out.is_file():
+        out.write_text(",".join(COLUMNS) + "\n")
+    done = {(row["module"], row["function"], row["mutation"]) for row in tried(out)}
+    for module in options.module or TESTS:
+        faults = sample(module, options.sample)
+        new = [fault for fault in faults if (module, fault.function, fault.mutation) not in done]
+        if new:
+            run(module, new, out)
+    print("\n".join(summary(out)))
+
+
+if __name__ == "__main__":
+    main()
