@@ -1,10 +1,24 @@
-"""One thread per test process, and a measurement lane that no other program waits in."""
+"""One thread per test process, shared servers, and an order that keeps every core busy."""
+
+from __future__ import annotations
 
 import atexit
 import os
 import shutil
 import signal
 import tempfile
+from collections.abc import Iterator
+from contextlib import suppress
+from typing import TYPE_CHECKING
+
+import psutil
+import pytest
+
+from tests.postgres import Server, running_server
+from tests.processes import descendants, mark_descendants
+
+if TYPE_CHECKING:
+    from studies.bench.tables import Table
 
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     # A shell that starts tests in the background has it ignored, and every process below too.
@@ -12,3 +26,51 @@ if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # the tests share the cores among themselves
 os.environ["TMPDIR"] = tempfile.tempdir = tempfile.mkdtemp(prefix="nas-tests-")
 atexit.register(shutil.rmtree, tempfile.tempdir, ignore_errors=True)
+mark_descendants()
+
+END_S = 30.0
+"""Seconds in which processes may end after the last test."""
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Keep each file in one process unless it names groups, and begin with what takes longest."""
+    for item in items:
+        if not item.get_closest_marker("xdist_group"):
+            item.add_marker(pytest.mark.xdist_group(item.path.stem))
+    slow = {_group(item) for item in items if item.get_closest_marker("slow")}
+    ray = {_group(item) for item in items if item.get_closest_marker("ray")}
+    items.sort(key=lambda item: (_group(item) not in ray, _group(item) not in slow))
+
+
+def _group(item: pytest.Item) -> str:
+    marker = item.get_closest_marker("xdist_group")
+    assert marker is not None
+    return str(marker.args[0])
+
+
+@pytest.fixture(scope="session", autouse=True)
+def no_process_outlives_the_tests() -> Iterator[None]:
+    """Fail when a process that a test has started is left at the end, and end it."""
+    yield
+    left = psutil.wait_procs(descendants(), timeout=END_S)[1]
+    told = [str(process) for process in left]
+    for process in left:
+        with suppress(psutil.Error):
+            process.kill()
+    assert told == []
+
+
+@pytest.fixture(scope="session")
+def server() -> Iterator[Server]:
+    """A PostgreSQL server that all tests of this process share; who stops it starts it again."""
+    with running_server() as running:
+        yield running
+
+
+@pytest.fixture(scope="session")
+def curves_table() -> Table:
+    """A table of learning curves."""
+    from tests.curves import made_up_curves
+
+    return made_up_curves()

@@ -26,7 +26,7 @@ from studies.storage import turns
 from studies.store import drivers
 from studies.store.store import StudyStore
 from tests.fake_evaluator import FakeEvaluator
-from tests.test_runner import ENVIRONMENT, config
+from tests.small_studies import ENVIRONMENT, config
 
 BEAT_S = 0.1
 

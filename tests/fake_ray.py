@@ -24,8 +24,8 @@ from studies.record.records import StudyRecord
 from studies.run.crew import Alone, Evaluate, OnBatch
 from studies.run.runner import Runner
 from studies.store.store import StudyStore
-from tests.test_runner import ENVIRONMENT
-from tests.test_stopping import Learner, asked
+from tests.learner import Learner, asked
+from tests.small_studies import ENVIRONMENT
 
 
 @dataclass(frozen=True)

@@ -13,7 +13,7 @@ from studies.record.axis_effects import effect_table, format_effect, importance_
 from studies.record.formats import format_change
 from studies.report.figures import effect_figure
 from tests.command import nas
-from tests.test_figures import NAMES, study, trial
+from tests.small_records import NAMES, study, trial
 
 
 def test_importance_finds_the_axis_that_decides() -> None:

@@ -11,7 +11,6 @@ import pandas as pd
 import pytest
 
 from search_spaces.errors import UserError
-from search_spaces.space import SearchSpace
 from studies.bench import runs
 from studies.bench.contenders import CONTENDERS, RawOptuna, contenders_for
 from studies.bench.curves import curves, markdown, summary
@@ -242,18 +241,6 @@ def test_nb201_space_answers_like_a_search_space() -> None:
 
 
 # Contenders
-
-
-@pytest.fixture(scope="module")
-def curves_table() -> Table:
-    """Nine epochs of a made-up loss for each member of a space."""
-    space, rows = SearchSpace.load("table"), {}
-    for assignment in space.enumerate():
-        digest = space.architecture(assignment).digest
-        level, cost = (1 + int(digest[at : at + 4], 16) / 65536 for at in (0, 4))
-        losses = tuple(level + 2.0 / epoch for epoch in range(1, 10))
-        rows[digest] = Row(digest, assignment, (cost,), losses, (cost,) * 9)
-    return Table("made up", space, ("loss", "cost"), rows)
 
 
 @pytest.mark.parametrize("name", [n for n, one in CONTENDERS.items() if one.family != "peer"])

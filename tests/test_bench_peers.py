@@ -7,9 +7,6 @@ import pytest
 from studies.bench.contenders import CONTENDERS
 from studies.bench.simulation import simulate
 from studies.bench.tables import Table
-from tests.test_bench import curves_table
-
-__all__ = ["curves_table"]
 
 NEEDS = {"syne-tune-moasha": "syne_tune", "neps-moasha": "neps"}
 

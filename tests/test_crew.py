@@ -26,7 +26,7 @@ from studies.run.runner import Runner, Watcher
 from studies.store.store import StudyStore
 from tests.fake_crew import Mischief, TurnTaking
 from tests.fake_evaluator import FakeEvaluator
-from tests.test_runner import ENVIRONMENT, config
+from tests.small_studies import ENVIRONMENT, config
 
 
 def run(root: Path, asked: StudyConfig, crew: Crew) -> StudyRecord:

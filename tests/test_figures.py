@@ -3,18 +3,15 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
 from dataclasses import replace
 from itertools import combinations
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pandas as pd
 import pytest
 
-from nas.objectives import OBJECTIVES, hypervolume, select_objectives
-from search_spaces.references import REFERENCES
+from nas.objectives import OBJECTIVES, hypervolume
 from studies.pages.style import log_ticks, marks_in, reference_marks
 from studies.record.comparison import champion
 from studies.record.formats import (
@@ -25,7 +22,7 @@ from studies.record.formats import (
     format_value,
     reason_kind,
 )
-from studies.record.records import State, StudyRecord, TrialRecord
+from studies.record.records import TrialRecord
 from studies.record.tables import (
     comparison_table,
     dominance_table,
@@ -51,37 +48,7 @@ from studies.report.figures import curve_figure, hypervolume_figure, pair_figure
 from studies.report.labels import label_places
 from studies.report.overviews import cube_figure, parallel_figure
 from tests.fake_study import fake_study
-
-NAMES = ("reconstruction_loss", "params")
-ARCHITECTURE = REFERENCES["original"]
-
-
-def trial(
-    number: int,
-    loss: float | None,
-    params: float,
-    reference: str | None = None,
-    state: State = "complete",
-    assignment: Mapping[str, Any] | None = None,
-    duration_s: float = 0.0,
-) -> TrialRecord:
-    values = {"params": params} | ({} if loss is None else {"reconstruction_loss": loss})
-    history = [{"epoch": 1.0, "train_loss": 1.0, "validation_loss": 1.0, "duration_s": duration_s}]
-    return TrialRecord(
-        number=number,
-        state=state,
-        digest=f"{number:012d}",
-        architecture=ARCHITECTURE,
-        reference=reference,
-        objectives=values,
-        assignment=assignment or {},
-        history=history if duration_s else (),
-    )
-
-
-def study(*trials: TrialRecord) -> StudyRecord:
-    return StudyRecord("s", select_objectives(NAMES), trials, {}, {}, Path("nowhere"))
-
+from tests.small_records import study, trial
 
 SMALL = study(
     trial(0, 0.4, 1000, "original"),
@@ -295,8 +262,8 @@ def test_steps_are_the_trials_that_change_the_hypervolume() -> None:
 def test_dominated_trials_leave_the_hypervolume_as_it_is(tmp_path: Path) -> None:
     record = fake_study(tmp_path, found=60)
     table, ended = hypervolume_table(record), []
-    for volume, trial in zip(table["hypervolume"], record.trials, strict=True):
-        ended += [trial] if trial.state == "complete" else []
+    for volume, one in zip(table["hypervolume"], record.trials, strict=True):
+        ended += [one] if one.state == "complete" else []
         assert volume == pytest.approx(hypervolume(record.points(ended), record.nadir))
 
 

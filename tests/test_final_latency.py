@@ -26,7 +26,7 @@ from studies.run.final_latency import measure_front
 from studies.run.runner import Runner
 from studies.store.store import StudyStore
 from tests.fake_evaluator import FakeEvaluator
-from tests.test_runner import ENVIRONMENT, config
+from tests.small_studies import ENVIRONMENT, config
 
 ASKED = config(objectives=["reconstruction_loss", "latency_ms"])
 ANCHOR_MS = 10.0

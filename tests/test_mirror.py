@@ -18,7 +18,7 @@ from studies.run.runner import Runner
 from studies.storage.mirror import Mirror
 from studies.store.store import StudyStore
 from tests.fake_evaluator import FakeEvaluator
-from tests.test_runner import ENVIRONMENT, config
+from tests.small_studies import ENVIRONMENT, config
 
 
 @pytest.fixture(params=["file", "memory"])

@@ -20,7 +20,7 @@ from profiling.complexity import Row, complexity
 from search_spaces.architecture import CHOICES, Architecture
 from search_spaces.references import REFERENCES
 from search_spaces.space import SearchSpace
-from tests.test_vae import ENTRIES, described
+from tests.small_networks import ENTRIES, described
 
 COUNTED_AS = {
     "transposed": "convolution",

@@ -33,16 +33,10 @@ from studies.store.store import StudyStore
 from tests.command import nas
 from tests.fake_driver import start, trained, until
 from tests.fake_evaluator import FakeEvaluator
-from tests.postgres import Server, free_port, running_server
-from tests.test_runner import ENVIRONMENT, config, run
+from tests.postgres import Server, free_port
+from tests.small_studies import ENVIRONMENT, config, run
 
-pytest.importorskip("psycopg", reason="psycopg is not installed: pip install '.[postgres]'")
-
-
-@pytest.fixture(scope="module")
-def server() -> Iterator[Server]:
-    with running_server() as running:
-        yield running
+pytestmark = pytest.mark.postgres
 
 
 def whole(folder: Path, storage: str, trials: int) -> StudyRecord:

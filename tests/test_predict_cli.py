@@ -14,7 +14,7 @@ from nas.predict.calibration import Calibration, Measurement, Setting
 from profiling.allocator import tune_allocator
 from search_spaces.references import MODIFIED, ORIGINAL
 from tests.command import nas
-from tests.test_predictor import fake
+from tests.made_up_machine import fake
 
 
 class FakeBench:

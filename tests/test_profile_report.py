@@ -37,7 +37,7 @@ from studies.profiles.layers_words import (
 )
 from studies.report.report import write_report
 from tests.fake_study import fake_study
-from tests.test_report import Page
+from tests.report_page import Page
 
 PEAKS = Peaks(
     gemm_gflop_s=100,

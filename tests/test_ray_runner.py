@@ -48,7 +48,7 @@ from studies.store.store import StudyStore
 from tests.command import nas
 from tests.fake_driver import until
 from tests.fake_ray import RayMaker, run_here, run_on_ray
-from tests.test_stopping import EPOCHS, asked
+from tests.learner import EPOCHS, asked
 
 SMALL = ["--space", "tiny", "--epochs", "1", "--images", "30", "--runner", "ray"]
 QUICK = ["--set", "latency.max_rounds=2", "--set", "latency.attempts=1"]

@@ -14,38 +14,12 @@ from optuna.storages.journal import JournalFileBackend
 from nas.search import SAMPLERS
 from search_spaces.errors import UserError
 from search_spaces.space import SearchSpace
-from studies.config.study import StudyConfig
-from studies.record.records import StudyRecord
 from studies.run import limits, runner
 from studies.run.crew import Alone
 from studies.run.runner import Runner
 from studies.store.store import StudyStore, list_studies
 from tests.fake_evaluator import FakeEvaluator
-
-ENVIRONMENT = {"data_fingerprint": "0" * 12, "device": "cpu", "torch_version": "2.13.0"}
-
-
-def config(**changes: Any) -> StudyConfig:
-    base: dict[str, Any] = {
-        "name": "s",
-        "space": "quickstart",
-        "objectives": ["reconstruction_loss", "params"],
-        "search": {"sampler": "random", "trials": 6},
-    }
-    return StudyConfig.model_validate({**base, **changes})
-
-
-def run(
-    root: Path,
-    asked: StudyConfig,
-    evaluator: FakeEvaluator | None = None,
-    storage: str | None = None,
-) -> StudyRecord:
-    space = SearchSpace.load(asked.space)
-    store = StudyStore(root / asked.name, storage)
-    with store.writing():
-        store.create(asked, space, ENVIRONMENT)
-        return Runner(asked, space, store, Alone(evaluator or FakeEvaluator())).run()
+from tests.small_studies import ENVIRONMENT, config, run
 
 
 @pytest.mark.parametrize("sampler", SAMPLERS)

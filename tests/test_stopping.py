@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,60 +10,16 @@ import optuna
 import pytest
 from pydantic import ValidationError
 
-from nas.evaluate import Findings
 from nas.search.early_stopping import EarlyStopping
 from search_spaces.architecture import Architecture
 from search_spaces.space import SearchSpace
-from studies.config.study import StudyConfig
 from studies.record.records import StudyRecord
 from studies.run.crew import Alone
 from studies.run.runner import Runner
 from studies.store.store import StudyStore
 from tests.fake_crew import TurnTaking
-from tests.fake_evaluator import FakeEvaluator
-from tests.test_runner import ENVIRONMENT, config
-
-EPOCHS = 9
-
-
-class Learner(FakeEvaluator):
-    """Trains for nine epochs; the loss falls towards a value made up from the digest.
-
-    `checkpoints` remembers the epochs done by digest, as files would; `interrupt_at` is the number
-    of epochs in all after which the process ends.
-    """
-
-    def __init__(self, checkpoints: dict[str, int], interrupt_at: int | None = None) -> None:
-        super().__init__()
-        self.checkpoints, self.interrupt_at = checkpoints, interrupt_at
-        self.measured: list[str] = []
-
-    def __call__(
-        self, architecture: Architecture, known: Findings | None = None
-    ) -> Iterator[Findings]:
-        digest = architecture.digest
-        first, *_ = super().__call__(architecture)
-        yield known or first
-        if known is None:
-            self.measured.append(digest)
-            yield replace(first, step="device")
-        history: list[dict[str, float]] = []
-        final = 0.1 + int(digest, 16) % 9949 / 9949
-        for epoch in range(1, EPOCHS + 1):
-            loss = final * (1 + 1 / epoch)
-            history = [*history, {"epoch": epoch, "reconstruction_loss": loss, "duration_s": 1.0}]
-            if epoch > self.checkpoints.get(digest, 0):
-                if sum(self.checkpoints.values()) == self.interrupt_at:
-                    raise KeyboardInterrupt
-                self.checkpoints[digest] = epoch
-            known_now = {**first.objectives, "reconstruction_loss": loss}
-            yield Findings("training", known_now, history=history)
-        yield Findings("done", known_now, history=history)
-
-
-def asked(**changes: Any) -> StudyConfig:
-    search = {"sampler": "random", "trials": 20, "early_stopping": {}}
-    return config(**{"search": search, "training": {"epochs": EPOCHS}, **changes})
+from tests.learner import EPOCHS, Learner, asked
+from tests.small_studies import ENVIRONMENT
 
 
 def run(root: Path, learner: Learner, workers: int = 1, **changes: Any) -> StudyRecord:

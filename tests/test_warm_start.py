@@ -16,7 +16,7 @@ from studies.run.crew import Alone
 from studies.run.runner import Runner
 from studies.store.store import StudyStore
 from tests.fake_evaluator import FakeEvaluator
-from tests.test_runner import ENVIRONMENT, config
+from tests.small_studies import ENVIRONMENT, config
 
 
 def run(root: Path, earlier: tuple[TrialRecord, ...] = (), **changes: Any) -> StudyRecord:
