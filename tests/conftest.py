@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 import psutil
 import pytest
 
+from tests.forks import forked_instead_of_spawned
 from tests.postgres import Server, running_server
 from tests.processes import descendants, mark_descendants
 
@@ -28,6 +29,9 @@ os.environ["TMPDIR"] = tempfile.tempdir = tempfile.mkdtemp(prefix="nas-tests-")
 atexit.register(shutil.rmtree, tempfile.tempdir, ignore_errors=True)
 mark_descendants()
 
+NEEDS = {"nodes": ("ray", "slow"), "server": ("postgres",)}
+"""Markers of tests that use a fixture."""
+
 END_S = 30.0
 """Seconds in which processes may end after the last test."""
 
@@ -36,6 +40,9 @@ END_S = 30.0
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Keep each file in one process unless it names groups, and begin with what takes longest."""
     for item in items:
+        for name in NEEDS.keys() & set(getattr(item, "fixturenames", ())):
+            for marker in NEEDS[name]:
+                item.add_marker(marker)
         if not item.get_closest_marker("xdist_group"):
             item.add_marker(pytest.mark.xdist_group(item.path.stem))
     slow = {_group(item) for item in items if item.get_closest_marker("slow")}
@@ -49,6 +56,11 @@ def _group(item: pytest.Item) -> str:
     return str(marker.args[0])
 
 
+def pytest_xdist_auto_num_workers() -> int:
+    """Return what `-n auto` means: one more than cores, since many tests wait for processes."""
+    return (os.cpu_count() or 1) + 1
+
+
 @pytest.fixture(scope="session", autouse=True)
 def no_process_outlives_the_tests() -> Iterator[None]:
     """Fail when a process that a test has started is left at the end, and end it."""
@@ -59,6 +71,13 @@ def no_process_outlives_the_tests() -> Iterator[None]:
         with suppress(psutil.Error):
             process.kill()
     assert told == []
+
+
+@pytest.fixture(scope="session", autouse=True)
+def processes_start_at_once() -> Iterator[None]:
+    """Spare each process that a test starts in Python the seconds of its imports."""
+    with forked_instead_of_spawned():
+        yield
 
 
 @pytest.fixture(scope="session")

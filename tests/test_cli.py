@@ -132,6 +132,7 @@ def test_best_within_impossible_limits(study: Path, capsys: pytest.CaptureFixtur
     assert "no model of study 's' is within these limits; it has" in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_two_workers_find_what_one_finds(study: Path) -> None:
     arguments = ["--name", "two", *SMALL, "--workers", "2", *QUICK]
     assert nas("study", "run", "quickstart", *arguments) == 0

@@ -221,6 +221,7 @@ def test_yaml_shown_is_yaml_and_spaces_are_spaces(block: Block, tmp_path: Path) 
         assert load_config(str(path), {}).name == data["name"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "page",
     [
@@ -284,6 +285,7 @@ CONTRACTS = [
 ADDED = "preactivated or launches or export or classes or cover or same_kinds"
 
 
+@pytest.mark.slow
 def test_extensions_shown_fit_the_code_and_pass_its_contracts(tmp_path: Path) -> None:
     for name in (*PACKAGES, "tests"):
         ignored = shutil.ignore_patterns("__pycache__")

@@ -12,8 +12,6 @@ from tests.postgres import Server
 
 SMALL: dict[str, Any] = {"trials": 1, "epochs": 2, "measure": False, "patience_s": 2.0}
 
-RUNNERS = ["local", pytest.param("ray", marks=pytest.mark.ray)]
-
 pytestmark = pytest.mark.slow
 
 
@@ -26,19 +24,20 @@ def golden(tmp_path_factory: pytest.TempPathFactory) -> dict[str, float]:
         return undisturbed(Plan("undisturbed", 0, 0, workers=1, **SMALL), root)
 
 
-@pytest.mark.parametrize("runner", RUNNERS)
+@pytest.mark.parametrize(
+    ("runner", "workers"), [("local", 2), pytest.param("ray", 1, marks=pytest.mark.ray)]
+)
 def test_nothing_is_lost_whatever_is_killed(
-    tmp_path: Path, golden: dict[str, float], runner: str
+    tmp_path: Path, golden: dict[str, float], runner: str, workers: int
 ) -> None:
-    besiege(Plan("s", 3, 4, "journal", runner, **SMALL), tmp_path, golden)
+    besiege(Plan("s", 3, 4, "journal", runner, workers, **SMALL), tmp_path, golden)
 
 
-@pytest.mark.postgres
-@pytest.mark.parametrize("runner", RUNNERS)
+@pytest.mark.parametrize("runner", ["local", pytest.param("ray", marks=pytest.mark.ray)])
 def test_nothing_in_postgresql_is_lost_whatever_is_killed(
     tmp_path: Path, golden: dict[str, float], server: Server, runner: str
 ) -> None:
-    plan = Plan("s", 3, 4, server.database(), runner, drivers=2, **SMALL)
+    plan = Plan("s", 3, 4, server.database(), runner, workers=1, drivers=2, **SMALL)
     besiege(plan, tmp_path, golden, server)
 
 

@@ -18,6 +18,8 @@ TINY += ["--device", "cpu", "--name", "p", "--attribute", "Brown_Hair"]
 for _setting in ("max_rounds=2", "min_rounds=2", "attempts=1", "max_warmup=2", "warmup_window=1"):
     TINY += ["--set", f"latency.{_setting}"]
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture(scope="module")
 def made(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:

@@ -36,8 +36,6 @@ from tests.fake_evaluator import FakeEvaluator
 from tests.postgres import Server, free_port
 from tests.small_studies import ENVIRONMENT, config, run
 
-pytestmark = pytest.mark.postgres
-
 
 def whole(folder: Path, storage: str, trials: int) -> StudyRecord:
     """Return a study after checking that it has its trials, each once, and none is left running."""
@@ -93,6 +91,7 @@ def test_trials_are_read_as_optuna_reads_them_but_for_their_parameters(
     assert storage.get_all_trials(study_id, states=(TrialState.FAIL,)) == []
 
 
+@pytest.mark.slow
 def test_three_drivers_one_killed_evaluate_each_architecture_once(
     server: Server, tmp_path: Path
 ) -> None:
@@ -107,6 +106,7 @@ def test_three_drivers_one_killed_evaluate_each_architecture_once(
     assert len(again) <= 1  # what the killed one had trained and not told
 
 
+@pytest.mark.slow
 def test_a_driver_of_another_machine_is_taken_for_gone_when_it_does_not_move(
     server: Server, tmp_path: Path
 ) -> None:
@@ -257,6 +257,7 @@ def test_a_second_driver_elsewhere_is_told_in_the_firsts_latency(
     first.create(asked, space, here)
 
 
+@pytest.mark.slow
 def test_drivers_through_the_proxy_share_a_study(server: Server, tmp_path: Path) -> None:
     pytest.importorskip("grpc")
     storage = server.database()

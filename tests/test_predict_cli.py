@@ -42,6 +42,7 @@ def test_without_a_calibration_the_remedy_is_one_line(capsys: pytest.CaptureFixt
     assert error.count("\n") == 1
 
 
+@pytest.mark.slow
 def test_calibrate_then_predict(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
     asked = ("--space", "wide@64", "--device", "cpu", "--architectures", "60")
     assert nas("profile", "calibrate", *asked, "--minutes", "0.0001") == 2

@@ -29,6 +29,8 @@ RUN = ["study", "run", "quickstart", "--space", "tiny", "--trials", "2", "--epoc
 RUN += ["--images", "60", "--objectives", "reconstruction_loss,params", "--name", "s"]
 AGAIN = ["study", "retrain", "s", "--epochs", "2", "--threads", "1"]
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture(scope="module")
 def root(tmp_path_factory: pytest.TempPathFactory) -> Path:

@@ -83,6 +83,7 @@ class _Mark:
         return Path.touch, (self.path,)  # type: ignore[return-value]
 
 
+@pytest.mark.slow
 def test_code_in_artefacts_is_never_run(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -102,8 +102,12 @@ class TuneCrew:
         """
         interruption = interruption or Interruption()
         self._folder.take(runner.store.others)
-        with runner.blameless(), interruption.held():
-            self._tuner(_Callbacks(self, runner, interruption)).fit()
+        callbacks = _Callbacks(self, runner, interruption)
+        try:
+            with runner.blameless(), interruption.held():
+                self._tuner(callbacks).fit()
+        finally:
+            callbacks.close()
         return runner.close()
 
     def _tuner(self, callbacks: _Callbacks) -> tune.Tuner:
@@ -187,6 +191,11 @@ class _Callbacks:
     def board(self) -> Any:
         """Where workers write how far they are."""
         return self._board
+
+    def close(self) -> None:
+        """End the board: the connection to Ray, and with it all actors, may go on."""
+        with suppress(RayError):
+            ray.kill(self._board)
 
     def suggest(self) -> dict[str, Start] | str | None:
         """Return what to evaluate next, None while there is nothing, `FINISHED` at the end."""
