@@ -25,6 +25,7 @@ if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     # A shell that starts tests in the background has it ignored, and every process below too.
     signal.signal(signal.SIGINT, signal.default_int_handler)
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # the tests share the cores among themselves
+os.environ.setdefault("RAY_worker_niceness", "0")  # or Ray's workers wait for all other tests
 os.environ["TMPDIR"] = tempfile.tempdir = tempfile.mkdtemp(prefix="nas-tests-")
 atexit.register(shutil.rmtree, tempfile.tempdir, ignore_errors=True)
 mark_descendants()

@@ -18,7 +18,7 @@ from tests.made_up_machine import fake
 
 
 class FakeBench:
-    """Measures by the known law of `tests.test_predictor`, in no time."""
+    """Measures by the known law of `tests.made_up_machine`, in no time."""
 
     def __init__(self, setting: Setting) -> None:
         tune_allocator()
