@@ -119,6 +119,7 @@ def test_refusals_come_before_any_training(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("NAS_CACHE_DIR", str(made / "cache"))
+    monkeypatch.setattr("studies.cli.paper._tell_estimate", lambda *_: None)  # it takes seconds
     assert nas(*TINY, *options) == 2
     told = capsys.readouterr().err
     assert all(part in told for part in parts), told
