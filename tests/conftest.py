@@ -39,22 +39,14 @@ END_S = 30.0
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Keep each file in one process unless it names groups, and begin with what takes longest."""
+    """Mark what needs a server, and begin with the files that take longest."""
     for item in items:
         for name in NEEDS.keys() & set(getattr(item, "fixturenames", ())):
             for marker in NEEDS[name]:
                 item.add_marker(marker)
-        if not item.get_closest_marker("xdist_group"):
-            item.add_marker(pytest.mark.xdist_group(item.path.stem))
-    slow = {_group(item) for item in items if item.get_closest_marker("slow")}
-    ray = {_group(item) for item in items if item.get_closest_marker("ray")}
-    items.sort(key=lambda item: (_group(item) not in ray, _group(item) not in slow))
-
-
-def _group(item: pytest.Item) -> str:
-    marker = item.get_closest_marker("xdist_group")
-    assert marker is not None
-    return str(marker.args[0])
+    slow = {item.path for item in items if item.get_closest_marker("slow")}
+    ray = {item.path for item in items if item.get_closest_marker("ray")}
+    items.sort(key=lambda item: (item.path not in ray, item.path not in slow))
 
 
 def pytest_xdist_auto_num_workers() -> int:
