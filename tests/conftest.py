@@ -1,14 +1,76 @@
-"""One thread per test process, and a measurement lane that no other program waits in."""
+"""One thread per test process, shared servers, and an order that keeps every core busy."""
+
+from __future__ import annotations
 
 import atexit
 import os
 import shutil
 import signal
 import tempfile
+from collections.abc import Iterator
+from contextlib import suppress
+
+import psutil
+import pytest
+
+from tests.helpers.forks import forked_instead_of_spawned
+from tests.helpers.postgres import Server, running_server
+from tests.helpers.processes import descendants, mark_descendants
 
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     # A shell that starts tests in the background has it ignored, and every process below too.
     signal.signal(signal.SIGINT, signal.default_int_handler)
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # the tests share the cores among themselves
+os.environ.setdefault("RAY_worker_niceness", "0")  # or Ray's workers wait for all other tests
 os.environ["TMPDIR"] = tempfile.tempdir = tempfile.mkdtemp(prefix="nas-tests-")
 atexit.register(shutil.rmtree, tempfile.tempdir, ignore_errors=True)
+mark_descendants()
+
+NEEDS = {"nodes": ("ray", "slow"), "server": ("postgres",)}
+"""Markers of tests that use a fixture."""
+
+END_S = 30.0
+"""Seconds in which processes may end after the last test."""
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Mark what needs a server, and begin with the files that take longest."""
+    for item in items:
+        for name in NEEDS.keys() & set(getattr(item, "fixturenames", ())):
+            for marker in NEEDS[name]:
+                item.add_marker(marker)
+    slow = {item.path for item in items if item.get_closest_marker("slow")}
+    ray = {item.path for item in items if item.get_closest_marker("ray")}
+    items.sort(key=lambda item: (item.path not in ray, item.path not in slow))
+
+
+def pytest_xdist_auto_num_workers() -> int:
+    """Return what `-n auto` means: one more than cores, since many tests wait for processes."""
+    return (os.cpu_count() or 1) + 1
+
+
+@pytest.fixture(scope="session", autouse=True)
+def no_process_outlives_the_tests() -> Iterator[None]:
+    """Fail when a process that a test has started is left at the end, and end it."""
+    yield
+    left = psutil.wait_procs(descendants(), timeout=END_S)[1]
+    told = [str(process) for process in left]
+    for process in left:
+        with suppress(psutil.Error):
+            process.kill()
+    assert told == []
+
+
+@pytest.fixture(scope="session", autouse=True)
+def processes_start_at_once() -> Iterator[None]:
+    """Spare each process that a test starts in Python the seconds of its imports."""
+    with forked_instead_of_spawned():
+        yield
+
+
+@pytest.fixture(scope="session")
+def server() -> Iterator[Server]:
+    """A PostgreSQL server that all tests of this process share; who stops it starts it again."""
+    with running_server() as running:
+        yield running

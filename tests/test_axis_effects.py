@@ -12,8 +12,8 @@ from nas.objectives import select_objectives
 from studies.record.axis_effects import effect_table, format_effect, importance_table
 from studies.record.formats import format_change
 from studies.report.figures import effect_figure
-from tests.command import nas
 from tests.fakes.records import NAMES, study, trial
+from tests.helpers.command import nas
 
 
 def test_importance_finds_the_axis_that_decides() -> None:

@@ -23,7 +23,7 @@ from studies.bench.simulation import EpochEnd, SimulatedSearch, as_records, simu
 from studies.bench.tables import Archive, Table, TableEntry, Volume
 from studies.bench.write import write_comparison
 from studies.cli.main import main
-from tests.made_table import made_table
+from tests.helpers.made_table import made_table
 
 
 @dataclass(frozen=True)

@@ -22,7 +22,7 @@ from studies.bench.shipped import TABLES
 from studies.cli.main import GROUPS
 from studies.config.presets import presets
 from studies.store.store import StudyStore
-from tests.command import nas
+from tests.helpers.command import nas
 
 SMALL = ["--space", "tiny", "--trials", "2", "--epochs", "1", "--images", "30", "--threads", "1"]
 ALONE = ["--workers", "1"]
@@ -153,6 +153,7 @@ def test_best_within_impossible_limits(study: Path, capsys: pytest.CaptureFixtur
     )
 
 
+@pytest.mark.slow
 def test_two_workers_find_what_one_finds(study: Path) -> None:
     arguments = ["--name", "two", *SMALL, "--workers", "2", *QUICK]
     assert nas("study", "run", "quickstart", *arguments) == 0

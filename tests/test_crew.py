@@ -185,6 +185,7 @@ def test_the_reason_of_a_death_says_whether_memory_may_have_run_out(
     assert ("lack of memory" in reason) is struck
 
 
+@pytest.mark.slow
 def test_a_worker_does_not_outlive_a_driver_that_was_killed(tmp_path: Path) -> None:
     (tmp_path / "hung").write_text("1")
     code = (

@@ -27,7 +27,7 @@ import yaml
 from search_spaces.space import SearchSpace
 from studies.cli.main import nas as root_command
 from studies.config.loading import load_config
-from tests.command import nas
+from tests.helpers.command import nas
 
 ROOT = Path(__file__).parent.parent
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
@@ -221,6 +221,7 @@ def test_yaml_shown_is_yaml_and_spaces_are_spaces(block: Block, tmp_path: Path) 
         assert load_config(str(path), {}).name == data["name"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "page",
     [
@@ -284,6 +285,7 @@ CONTRACTS = [
 ADDED = "preactivated or launches or export or classes or cover or same_kinds"
 
 
+@pytest.mark.slow
 def test_extensions_shown_fit_the_code_and_pass_its_contracts(tmp_path: Path) -> None:
     for name in (*PACKAGES, "tests"):
         ignored = shutil.ignore_patterns("__pycache__")

@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from benchmarks.faults.siege import Plan, Siege, undisturbed
-from tests.postgres import running_server
+from tests.helpers.postgres import Server
 
 SMALL: dict[str, Any] = {"trials": 1, "epochs": 2, "measure": False, "patience_s": 2.0}
+
+pytestmark = pytest.mark.slow
 
 
 @pytest.fixture(scope="module")
@@ -24,16 +25,23 @@ def golden(tmp_path_factory: pytest.TempPathFactory) -> dict[str, float]:
 
 
 @pytest.mark.parametrize(
-    ("storage", "runner"),
-    [("journal", "local"), ("postgres", "local"), ("journal", "ray"), ("postgres", "ray")],
+    ("runner", "workers"), [("local", 2), pytest.param("ray", 1, marks=pytest.mark.ray)]
 )
 def test_nothing_is_lost_whatever_is_killed(
-    tmp_path: Path, golden: dict[str, float], storage: str, runner: str
+    tmp_path: Path, golden: dict[str, float], runner: str, workers: int
 ) -> None:
-    with ExitStack() as stack:
-        server = stack.enter_context(running_server()) if storage == "postgres" else None
-        address = server.database() if server else storage
-        plan = Plan("s", 3, 4, address, runner, drivers=2 if server else 1, **SMALL)
-        outcome = Siege(plan, tmp_path, golden, server).run()
+    besiege(Plan("s", 3, 4, "journal", runner, workers, **SMALL), tmp_path, golden)
+
+
+@pytest.mark.parametrize("runner", ["local", pytest.param("ray", marks=pytest.mark.ray)])
+def test_nothing_in_postgresql_is_lost_whatever_is_killed(
+    tmp_path: Path, golden: dict[str, float], server: Server, runner: str
+) -> None:
+    plan = Plan("s", 3, 4, server.database(), runner, workers=1, drivers=2, **SMALL)
+    besiege(plan, tmp_path, golden, server)
+
+
+def besiege(plan: Plan, root: Path, golden: dict[str, float], server: Server | None = None) -> None:
+    outcome = Siege(plan, root, golden, server).run()
     assert outcome.kills
     assert outcome.compared + len(outcome.failed) == plan.trials + 2

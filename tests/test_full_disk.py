@@ -14,7 +14,7 @@ from profiling import files
 from profiling.files import sweep
 from search_spaces.errors import UserError
 from studies.store.store import StudyStore
-from tests.command import nas
+from tests.helpers.command import nas
 
 SMALL = ["study", "run", "quickstart", "--space", "tiny", "--name", "s", "--trials", "1"]
 SMALL += ["--objectives", "reconstruction_loss,params", "--images", "30", "--threads", "1"]
@@ -33,6 +33,7 @@ def fill(monkeypatch: pytest.MonkeyPatch, when: Callable[[str], bool]) -> None:
     monkeypatch.setattr(os, "fsync", refused)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("full", ["checkpoint", "weights", "reconstructions", "journal"])
 def test_a_full_disk_ends_the_study_in_one_line_and_it_resumes(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, full: str

@@ -54,13 +54,14 @@ def test_a_signal_ends_a_wait_and_a_second_one_everything() -> None:
     assert signal.getsignal(signal.SIGINT) is before
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("workers", "runner", "signum", "times", "code"),
     [
         ("1", "local", signal.SIGINT, 1, 130),
         ("2", "local", signal.SIGTERM, 1, 143),
         ("2", "local", signal.SIGINT, 2, 130),
-        ("2", "ray", signal.SIGTERM, 1, 143),
+        pytest.param("2", "ray", signal.SIGTERM, 1, 143, marks=pytest.mark.ray),
     ],
 )
 def test_an_interrupted_study_ends_soon_and_resumes_from_its_checkpoint(

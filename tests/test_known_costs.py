@@ -43,7 +43,7 @@ def test_a_latency_is_predicted_where_there_is_a_predictor(name: str) -> None:
 
 def test_limits_on_counts_are_decided_beforehand() -> None:
     space, rng = SearchSpace.load("quickstart"), np.random.default_rng(0)
-    architectures = [space.architecture(space.sample(rng)) for _ in range(40)]
+    architectures = [space.architecture(space.sample(rng)) for _ in range(12)]
     params = np.array([static_costs(architecture)["params"] for architecture in architectures])
     limits = known_limits({"params": float(np.median(params)), "latency_ms": 1.0})
     assert limits is not None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import re
 from collections.abc import Mapping
 from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
@@ -112,6 +113,22 @@ def test_every_room_of_studies_has_its_level() -> None:
 
 def test_no_import_runs_up_between_the_rooms_of_studies() -> None:
     assert rising(graph(ROOT)) == []
+
+
+def borrowing(path: Path) -> set[str]:
+    """Return the test modules that a file of the tests imports from."""
+    return {name for name in imports(path) if re.fullmatch(r"tests\.(\w+\.)*test_\w+", name)}
+
+
+@pytest.mark.parametrize("path", sorted(ROOT.glob("tests/**/*.py")), ids=lambda path: path.stem)
+def test_nothing_is_imported_from_a_test_module(path: Path) -> None:
+    assert borrowing(path) == set()
+
+
+def test_an_import_from_a_test_module_is_found(tmp_path: Path) -> None:
+    path = tmp_path / "test_a.py"
+    path.write_text("def late():\n    from tests.test_b import thing\n")
+    assert borrowing(path) == {"tests.test_b"}
 
 
 def _planted(root: Path, **files: str) -> Path:

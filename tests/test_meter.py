@@ -19,6 +19,8 @@ SMALL = ORIGINAL.resized(16)
 ONCE = LatencyConfig(min_rounds=2, max_rounds=2, attempts=1, warmup_window=1, max_warmup=2)
 CPU = torch.device("cpu")
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture(autouse=True)
 def speeds(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

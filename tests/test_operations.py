@@ -19,7 +19,7 @@ from profiling.kinds import GROUP_OF, OPERATION_KINDS
 from search_spaces.architecture import CHOICES, Architecture
 from search_spaces.references import REFERENCES
 from search_spaces.space import SearchSpace
-from tests.test_vae import ENTRIES, described
+from tests.helpers.small_networks import ENTRIES, described
 
 
 def counted(architecture: Architecture, batch: int = 1) -> list[ModuleCost]:

@@ -11,12 +11,14 @@ from search_spaces.references import REFERENCES
 from studies.paper import examination, timing
 from studies.paper.timing import Timing
 from studies.store.store import StudyStore
-from tests.command import nas
+from tests.helpers.command import nas
 
 TINY = ["paper", "--size", "32", "--images", "100", "--epochs", "1", "--threads", "1"]
 TINY += ["--device", "cpu", "--name", "p", "--attribute", "Brown_Hair"]
 for _setting in ("max_rounds=2", "min_rounds=2", "attempts=1", "max_warmup=2", "warmup_window=1"):
     TINY += ["--set", f"latency.{_setting}"]
+
+pytestmark = pytest.mark.slow
 
 
 @pytest.fixture(scope="module")
@@ -119,6 +121,7 @@ def test_refusals_come_before_any_training(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("NAS_CACHE_DIR", str(made / "cache"))
+    monkeypatch.setattr("studies.cli.paper._tell_estimate", lambda *_: None)  # it takes seconds
     assert nas(*TINY, *options) == 2
     printed = capsys.readouterr().err
     assert all(part in printed for part in parts), printed

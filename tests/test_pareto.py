@@ -252,6 +252,7 @@ def test_limits_that_hardly_a_draw_keeps_to_are_reached_by_mutation() -> None:
         assert limits.excess([proposal.architecture]).max() <= 0
 
 
+@pytest.mark.slow
 def test_a_guess_at_a_limit_that_is_too_low_is_corrected_by_what_was_told() -> None:
     space, names = SearchSpace.load("wide"), ("reconstruction_loss", "macs")
     known = known_costs(names)

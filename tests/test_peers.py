@@ -15,7 +15,7 @@ from benchmarks.peers import PEERS
 from studies.bench.contenders import CONTENDERS
 from studies.bench.runs import Bout, run_all
 from studies.bench.simulation import simulate
-from tests.made_table import made_table
+from tests.helpers.made_table import made_table
 
 NEEDS = {"syne-tune-moasha": "syne_tune", "neps-moasha": "neps"}
 

@@ -30,12 +30,12 @@ from studies.storage.opening import open_storage
 from studies.store import drivers
 from studies.store.frozen import OWNER
 from studies.store.store import StudyStore
-from tests.command import nas
 from tests.fakes.driver import start, trained, until
 from tests.fakes.environment import ENVIRONMENT
 from tests.fakes.evaluator import FakeEvaluator
 from tests.fakes.runs import config, run
-from tests.postgres import Server, free_port, running_server
+from tests.helpers.command import nas
+from tests.helpers.postgres import Server, free_port, running_server
 
 pytest.importorskip("psycopg", reason="psycopg is not installed: pip install '.[postgres]'")
 
@@ -100,6 +100,7 @@ def test_trials_are_read_as_optuna_reads_them_but_for_their_parameters(
     assert storage.get_all_trials(study_id, states=(TrialState.FAIL,)) == []
 
 
+@pytest.mark.slow
 def test_three_drivers_one_killed_evaluate_each_architecture_once(
     server: Server, tmp_path: Path
 ) -> None:
@@ -114,6 +115,7 @@ def test_three_drivers_one_killed_evaluate_each_architecture_once(
     assert len(again) <= 1  # what the killed one had trained and not recorded
 
 
+@pytest.mark.slow
 def test_a_driver_of_another_machine_is_taken_for_gone_when_it_does_not_move(
     server: Server, tmp_path: Path
 ) -> None:
@@ -266,6 +268,7 @@ def test_a_second_driver_elsewhere_is_told_in_the_firsts_latency(
     first.create(asked, space, here)
 
 
+@pytest.mark.slow
 def test_drivers_through_the_proxy_share_a_study(server: Server, tmp_path: Path) -> None:
     pytest.importorskip("grpc")
     storage = server.database()

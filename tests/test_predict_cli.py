@@ -13,12 +13,12 @@ from nas.predict import timed as operation_bench
 from nas.predict.calibration import Calibration, Measurement, Setting
 from profiling.allocator import tune_allocator
 from search_spaces.references import MODIFIED, ORIGINAL
-from tests.command import nas
-from tests.test_predictor import fake
+from tests.helpers.command import nas
+from tests.helpers.made_up_machine import fake
 
 
 class FakeBench:
-    """Measures by the known law of `tests.test_predictor`, in no time."""
+    """Measures by the known law of `tests.helpers.made_up_machine`, in no time."""
 
     def __init__(self, setting: Setting) -> None:
         tune_allocator()
@@ -42,6 +42,7 @@ def test_without_a_calibration_the_remedy_is_one_line(capsys: pytest.CaptureFixt
     assert error.count("\n") == 1
 
 
+@pytest.mark.slow
 def test_calibrate_then_predict(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
     asked = ("--space", "wide@64", "--device", "cpu", "--architectures", "60")
     assert nas("profile", "calibrate", *asked, "--minutes", "0.0001") == 2

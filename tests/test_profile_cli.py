@@ -16,8 +16,8 @@ from profiling.engines import as_it_is
 from profiling.environment import fingerprint
 from profiling.roofline import Peaks
 from search_spaces.references import MODIFIED, ORIGINAL
-from tests.command import nas
 from tests.fakes.study import fake_study
+from tests.helpers.command import nas
 
 QUICK = ("--seconds", "0.01")
 

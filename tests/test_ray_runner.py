@@ -14,6 +14,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
@@ -45,11 +46,11 @@ from studies.run.watcher import Watcher
 from studies.storage.mirror import Mirror
 from studies.store.others import NoOthers
 from studies.store.store import StudyStore
-from tests.command import nas
 from tests.fakes.driver import until
 from tests.fakes.evaluator import EPOCHS
-from tests.fakes.ray import RayMaker, run_here, run_on_ray
+from tests.fakes.ray import KILLED, RayMaker, run_here, run_on_ray
 from tests.fakes.runs import stopping_config
+from tests.helpers.command import nas
 
 SMALL = ["--space", "tiny", "--epochs", "1", "--images", "30", "--runner", "ray"]
 QUICK = ["--set", "latency.max_rounds=2", "--set", "latency.attempts=1"]
@@ -64,7 +65,8 @@ def nodes(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
         patch.setenv("NAS_CACHE_DIR", str(tmp_path_factory.mktemp("cache")))
         folder = tempfile.mkdtemp(prefix="ray-", dir="/tmp")  # its sockets allow no long path
         patch.setenv("RAY_TMPDIR", folder)
-        cluster = Nodes(initialize_head=True, head_node_args={"num_cpus": 2, "num_gpus": 1})
+        head = {"num_cpus": 2, "num_gpus": 1, "include_dashboard": False}
+        cluster = Nodes(initialize_head=True, head_node_args=head)
         ray.init(address=cluster.address, log_to_driver=False, logging_level=logging.CRITICAL)
         yield cluster
         ray.shutdown()
@@ -124,9 +126,18 @@ def test_two_at_a_time_with_whatever_befalls_them(tmp_path: Path, nodes: Any) ->
     check_whole(tmp_path, record, 8)
 
 
-def test_every_checkpoint_goes_to_the_store_of_artefacts_as_it_arrives(
-    tmp_path: Path, nodes: Any, monkeypatch: pytest.MonkeyPatch
-) -> None:
+@dataclass(frozen=True)
+class Limited:
+    """A study with a limit, and what its driver copied to the store of artefacts, in turn."""
+
+    record: StudyRecord
+    maker: RayMaker
+    store: Path
+    pushed: list[str]
+
+
+@pytest.fixture(scope="module")
+def limited(tmp_path_factory: pytest.TempPathFactory, nodes: Any) -> Limited:
     pushed: list[str] = []
     push = Mirror._push
 
@@ -134,14 +145,21 @@ def test_every_checkpoint_goes_to_the_store_of_artefacts_as_it_arrives(
         pushed.append(path.read_text())
         push(mirror, path)
 
-    monkeypatch.setattr(Mirror, "_push", noted)
-    there = tmp_path / "there"
-    wanted = stopping_config(search=search(1))
-    record = run_on_ray(tmp_path, wanted, RayMaker(tmp_path), most=1, artefacts=there.as_uri())
+    root = tmp_path_factory.mktemp("limited")
+    maker, there = RayMaker(root), root / "there"
+    wanted = stopping_config(limits={"params": 6000}, search=search(4))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Mirror, "_push", noted)
+        record = run_on_ray(root, wanted, maker, most=1, artefacts=there.as_uri())
+    return Limited(record, maker, there, pushed)
+
+
+def test_every_checkpoint_goes_to_the_store_of_artefacts_as_it_arrives(limited: Limited) -> None:
+    assert len(limited.record.complete) >= 3
     for epoch in range(1, EPOCHS):  # the file of the last one is replaced by the weights
-        assert pushed.count(str(epoch)) >= 3
-    for trial in record.complete:
-        names = [path.name for path in (there / trial.digest).iterdir()]
+        assert limited.pushed.count(str(epoch)) >= len(limited.record.complete)
+    for trial in limited.record.complete:
+        names = [path.name for path in (limited.store / trial.digest).iterdir()]
         assert names == ["weights.safetensors"]
 
 
@@ -186,12 +204,23 @@ def test_a_trial_that_exhausts_the_memory_of_its_node_too_often_fails_with_that_
     assert "because the memory of its node ran low" in (record.trials[0].reason or "")
 
 
-def test_what_kills_every_worker_fails(tmp_path: Path, nodes: Any) -> None:
+def test_limits_reject_in_the_same_worker(limited: Limited) -> None:
+    trials, log = limited.record.trials, limited.maker.log
+    rejected = {trial.digest for trial in trials if trial.state == "rejected"}
+    assert rejected
+    assert not rejected & {digest for digest, *_ in log}
+    assert len({process for *_, process, _ in log}) == 1
+
+
+def test_what_kills_every_worker_fails(
+    tmp_path: Path, nodes: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(deaths, "MAX_STARTS", 2)
     maker = RayMaker(tmp_path)
-    (tmp_path / "killed").write_text(str(deaths.MAX_STARTS + 1))
+    (tmp_path / "killed").write_text("3")
     record = run_on_ray(tmp_path, stopping_config(search=search(1)), maker, most=1)
     assert [trial.state for trial in record.trials] == ["failed", "complete", "complete"]
-    assert f"{deaths.MAX_STARTS} times" in (record.trials[0].reason or "")
+    assert "2 times" in (record.trials[0].reason or "")
 
 
 @pytest.mark.parametrize(
@@ -230,18 +259,8 @@ def test_faults_that_are_no_candidate_s_end_the_study(
     assert [trial.state for trial in left.trials] == ["running"]
 
 
-def test_limits_reject_in_the_same_worker(tmp_path: Path, nodes: Any) -> None:
-    maker = RayMaker(tmp_path)
-    wanted = stopping_config(limits={"params": 6000}, search=search(4))
-    record = run_on_ray(tmp_path, wanted, maker, most=1)
-    rejected = {trial.digest for trial in record.trials if trial.state == "rejected"}
-    assert rejected
-    assert not rejected & {digest for digest, *_ in maker.log}
-    assert len({process for *_, process, _ in maker.log}) == 1
-
-
 def test_a_node_that_dies_gives_its_trials_to_the_other(tmp_path: Path, nodes: Any) -> None:
-    maker = RayMaker(tmp_path, epoch_s=0.4)
+    maker = RayMaker(tmp_path, epoch_s=0.2)
     doomed = nodes.add_node(num_cpus=2)
     nodes.wait_for_nodes()
     killer = threading.Thread(target=_kill_when_it_trains, args=(maker, nodes, doomed))
@@ -266,7 +285,7 @@ def _kill_when_it_trains(maker: RayMaker, nodes: Any, doomed: Any) -> None:
     nodes.remove_node(doomed, allow_graceful=False)
 
 
-@pytest.mark.parametrize("after", [4, 40])
+@pytest.mark.parametrize("after", [4, 25])
 def test_a_killed_driver_loses_nothing_and_repeats_nothing(
     tmp_path: Path, nodes: Any, after: int
 ) -> None:
@@ -281,8 +300,8 @@ def test_a_killed_driver_loses_nothing_and_repeats_nothing(
     driver.wait()
     before = StudyStore.open(tmp_path, "s").record()
     assert "running" in {trial.state for trial in before.trials}
-    record = run_on_ray(tmp_path, stopping_config(), maker, most=2)
-    check_whole(tmp_path, record, 20)
+    record = run_on_ray(tmp_path, KILLED, maker, most=2)
+    check_whole(tmp_path, record, 4)
     kept = [trial for trial in before.trials if trial.state == "complete"]
     assert [record.trial(trial.number) for trial in kept] == kept
     assert sum(times - 1 for times in trained(maker).values()) <= 4  # two were being trained
@@ -431,23 +450,28 @@ class _Held(Watcher):
         self.held.__exit__(None, None, None)
 
 
+@pytest.fixture(scope="module")
+def real(tmp_path_factory: pytest.TempPathFactory, nodes: Any) -> tuple[_Held, StudyRecord]:
+    """A real study that is measured while somebody else holds the lane at first."""
+    watcher, root = _Held(), tmp_path_factory.mktemp("real")
+    options = ["--trials", "1", *QUICK, "--root", str(root)]
+    with pytest.MonkeyPatch.context() as patch:
+        found = "studies.run.display.Display.found"
+        patch.setattr(found, lambda _, *seen: watcher.found(*seen))
+        assert nas("study", "run", "quickstart", *SMALL, *options) == 0
+    return watcher, StudyStore.open(root, "quickstart").record()
+
+
 def test_real_trials_wait_for_whoever_measures_on_their_host(
-    tmp_path: Path, nodes: Any, monkeypatch: pytest.MonkeyPatch
+    real: tuple[_Held, StudyRecord],
 ) -> None:
-    watcher = _Held()
-    monkeypatch.setattr(
-        "studies.run.display.Display.found", lambda _, *found: watcher.found(*found)
-    )
-    options = ["--objectives", "reconstruction_loss,params", "--trials", "0"]
-    assert nas("study", "run", "quickstart", *SMALL, *options, "--root", str(tmp_path)) == 0
+    watcher, _ = real
     assert set(watcher.while_held) == {"static"}
-    assert watcher.steps.count("training") == 2
+    assert watcher.steps.count("training") == 3
 
 
-def test_a_real_study_measures_trains_and_reports(tmp_path: Path, nodes: Any) -> None:
-    options = ["--trials", "1", *QUICK, "--root", str(tmp_path)]
-    assert nas("study", "run", "quickstart", *SMALL, *options) == 0
-    record = StudyStore.open(tmp_path, "quickstart").record()
+def test_a_real_study_measures_trains_and_reports(real: tuple[_Held, StudyRecord]) -> None:
+    _, record = real
     assert [trial.state for trial in record.trials] == ["complete"] * 3
     assert record.measured_together
     for trial in record.trials:

@@ -22,13 +22,15 @@ from profiling.locks import try_lock
 from studies.record.comparison import compare
 from studies.run import retraining
 from studies.store.store import StudyStore
-from tests.command import nas
 from tests.fakes.records import with_findings
 from tests.fakes.study import fake_study
+from tests.helpers.command import nas
 
 RUN = ["study", "run", "quickstart", "--space", "tiny", "--trials", "2", "--epochs", "1"]
 RUN += ["--images", "60", "--objectives", "reconstruction_loss,params", "--name", "s"]
 AGAIN = ["study", "retrain", "s", "--epochs", "2", "--threads", "1"]
+
+pytestmark = pytest.mark.slow
 
 
 @pytest.fixture(scope="module")

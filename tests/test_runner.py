@@ -252,6 +252,7 @@ def test_optuna_sees_the_parameters_and_values_of_every_trial(tmp_path: Path) ->
         assert space.architecture(found) == trial.architecture
 
 
+@pytest.mark.slow
 def test_an_interruption_does_not_change_the_search(tmp_path: Path) -> None:
     for sampler in SAMPLERS:
         trials = 9 if sampler == "pareto" else 14  # a second each, once it screens

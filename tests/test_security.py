@@ -16,8 +16,8 @@ from search_spaces.references import ORIGINAL
 from studies.record.records import TrialRecord
 from studies.report.report import write_report
 from studies.store.store import StudyStore
-from tests.command import nas
 from tests.fakes.study import fake_study
+from tests.helpers.command import nas
 
 EVIL = "<script>alert('x')</script>"
 NAMES = [
@@ -83,6 +83,7 @@ class _Mark:
         return Path.touch, (self.path,)  # type: ignore[return-value]
 
 
+@pytest.mark.slow
 def test_code_in_artefacts_is_never_run(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -60,11 +60,15 @@ def test_optuna_is_told_of_them_as_pruned_without_values(tmp_path: Path) -> None
     assert StudyStore.open(tmp_path, "s").record().trials == record.trials
 
 
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory: pytest.TempPathFactory) -> StudyRecord:
+    return run(tmp_path_factory.mktemp("whole"), Learner({}))
+
+
 @pytest.mark.parametrize("interrupt_at", [5, 25, 40, 60])
 def test_an_interruption_changes_nothing_and_measures_nothing_twice(
-    tmp_path: Path, interrupt_at: int
+    tmp_path: Path, whole: StudyRecord, interrupt_at: int
 ) -> None:
-    whole = run(tmp_path / "whole", Learner({}))
     epochs: dict[str, int] = {}
     first = Learner(epochs, interrupt_at)
     with pytest.raises(KeyboardInterrupt):

@@ -11,55 +11,16 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.hooks import RemovableHandle
 
 from nas.blocks import BLOCKS
-from nas.heads import HEADS
-from nas.layers import ACTIVATIONS, CONVOLUTIONS, DOWNSAMPLING, OPERATORS, UPSAMPLING
+from nas.layers import DOWNSAMPLING, UPSAMPLING
 from nas.vae import VAE, build_vae
 from search_spaces.architecture import CHOICES, Architecture
 from search_spaces.references import PUBLISHED, REFERENCES
+from tests.helpers.small_networks import ENTRIES, TABLES, described
 
 # What the authors' published implementation computes, for parameters filled by `_fill`.
 EXPECTED = json.loads((Path(__file__).parent / "data/reference_outputs.json").read_text())
 SAMPLED = [(0, 0, 0, 0), (0, 1, 72, 72), (1, 2, 143, 143), (1, 0, 10, 100)]
 WEIGHTED = (nn.Conv2d, nn.ConvTranspose2d, nn.Linear)
-
-TABLES: dict[str, dict[str, Any]] = {
-    "block": BLOCKS,
-    "convolution": CONVOLUTIONS,
-    "downsampling": DOWNSAMPLING,
-    "upsampling": UPSAMPLING,
-    "head": HEADS,
-    "operator": OPERATORS,
-    "activation": ACTIVATIONS,
-}
-ENTRIES = [(field, value) for field, table in TABLES.items() for value in table]
-
-
-def described(size: int = 12, **choices: str) -> Architecture:
-    """Return two stages each way, with these choices wherever they apply."""
-
-    def pick(*fields: str) -> dict[str, str]:
-        return {field: choices[field] for field in fields if field in choices}
-
-    shared = {"layers": 2, "growth_rate": 3, **pick("block", "convolution")}
-    down, up = {**shared, **pick("downsampling")}, {**shared, **pick("upsampling")}
-    return Architecture.from_dict(
-        {
-            "image_size": size,
-            "latent_size": 4,
-            **pick("activation"),
-            "encoder": {
-                "stem_width": 4,
-                "stages": [{**down, "width": 5}, {**down, "width": 6}],
-                "head_width": 2,
-                **pick("head"),
-            },
-            "decoder": {
-                "seed_width": 6,
-                "stages": [{**up, "width": 5}, {**up, "width": 4}],
-                **pick("operator"),
-            },
-        }
-    )
 
 
 def image(architecture: Architecture, batch: int = 2) -> Tensor:

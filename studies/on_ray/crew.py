@@ -106,8 +106,12 @@ class TuneCrew:
         interruption = interruption or Interruption()
         self._folder.take(runner.store.others)
         callbacks = _Callbacks(self, runner, interruption)
-        with runner.blameless(), interruption.held(), lost_workers_as_dead(callbacks.lost):
-            self._tuner(callbacks).fit()
+        try:
+            lost = lost_workers_as_dead(callbacks.lost)
+            with runner.blameless(), interruption.held(), lost:
+                self._tuner(callbacks).fit()
+        finally:
+            callbacks.close()
         return runner.close()
 
     def _tuner(self, callbacks: _Callbacks) -> tune.Tuner:
@@ -193,6 +197,11 @@ class _Callbacks:
     def board(self) -> Any:
         """Where workers write how far they are."""
         return self._board
+
+    def close(self) -> None:
+        """End the board: the connection to Ray, and with it all actors, may go on."""
+        with suppress(RayError):
+            ray.kill(self._board)
 
     def suggest(self) -> dict[str, Start] | str | None:
         """Return what to evaluate next, None while there is nothing, `FINISHED` at the end."""

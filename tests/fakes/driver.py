@@ -84,7 +84,6 @@ def start(
     own = folder / name
     own.mkdir(exist_ok=True)
     context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["tests.fakes.driver"])
     process = context.Process(target=_drive, args=(own, storage, trials, step_s, machine))
     process.start()
     return Driver(own, process)

@@ -150,7 +150,11 @@ def run_here(root: Path, wanted: StudyConfig, maker: RayMaker) -> StudyRecord:
         return Runner(wanted, space, store, Alone(learner)).run()
 
 
+KILLED = stopping_config(search={"sampler": "random", "trials": 4})
+"""What a driver is asked for that is to be killed."""
+
+
 def drive(folder: str, address: str) -> None:
     """Be a driver that is to be killed."""
     root = Path(folder)
-    run_on_ray(root, stopping_config(), RayMaker(root, epoch_s=0.05), most=2, address=address)
+    run_on_ray(root, KILLED, RayMaker(root, epoch_s=0.05), most=2, address=address)

@@ -14,7 +14,8 @@ __all__ = ["Server", "free_port", "running_server"]
 
 @contextmanager
 def running_server() -> Iterator[Server]:
-    """Yield a fresh server; skip the test where PostgreSQL is not installed."""
+    """Yield a fresh server; skip the test where PostgreSQL or its driver is not installed."""
+    pytest.importorskip("psycopg", reason="psycopg is not installed: pip install '.[postgres]'")
     if programs() is None:
         pytest.skip(MISSING)
     with private_server() as server:
