@@ -31,6 +31,12 @@ from tests.helpers.command import nas
 
 ROOT = Path(__file__).parent.parent
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+WRITTEN = [
+    *PAGES,
+    *(ROOT / name for name in ("CONTRIBUTING.md", "SECURITY.md", "CHANGELOG.md")),
+    *(ROOT / "benchmarks").rglob("*.md"),
+    *(ROOT / "studies").rglob("*.md"),
+]
 SHELL = ("", "bash", "console")
 PACKAGES = ("nas", "profiling", "search_spaces", "studies")
 
@@ -121,6 +127,28 @@ def anchors(page: Path) -> list[str]:
 def test_every_page_is_reached_from_the_readme() -> None:
     readme = (ROOT / "README.md").read_text(encoding="utf-8")
     assert [page.name for page in PAGES[1:] if f"docs/{page.name}" not in readme] == []
+
+
+# What the pages name and how they are written
+
+
+def test_architecture_names_every_file() -> None:
+    text = prose(ROOT / "docs" / "architecture.md")
+    named: dict[str, set[str]] = {}
+    for folder, item in re.findall(r"^- `([\w/]+)/` (.*?)(?=^- |^$)", text, flags=re.M | re.S):
+        named.setdefault(folder, set()).update(re.findall(r"`(\w+\.py)`", item))
+    files = [path.relative_to(ROOT) for name in PACKAGES for path in (ROOT / name).rglob("*.py")]
+    there: dict[str, set[str]] = {}
+    for file in files:
+        if file.name != "__init__.py":
+            there.setdefault(file.parent.as_posix(), set()).add(file.name)
+    assert {folder: names for folder, names in named.items() if names} == there
+
+
+@pytest.mark.parametrize("page", WRITTEN, ids=lambda page: str(page.relative_to(ROOT)))
+def test_prose_is_at_most_100_columns_wide(page: Path) -> None:
+    lines = [line for line in prose(page).splitlines() if not line.startswith(("|", "!["))]
+    assert [line for line in lines if len(line) > 100 and len(line.split(" ")) > 2] == []
 
 
 # Commands, parsed
