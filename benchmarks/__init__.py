@@ -1,1 +1,1 @@
-"""Benchmarks: every speed figure in the documentation comes from a command here."""
+"""Benchmarks: the programs that measured the speed figures of the documentation."""

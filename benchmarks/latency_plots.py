@@ -1,6 +1,6 @@
-"""Draw what `benchmarks.latency_trust` and `benchmarks.predictor` measured.
+"""Draw the results of `benchmarks.latency_trust` and `benchmarks.predictor`.
 
-Run `python -m benchmarks.latency_plots DIR IMAGES`: reads the CSV files in DIR and writes PNGs.
+`python -m benchmarks.latency_plots DIR IMAGES` reads the CSV files in DIR and writes PNGs.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ RED = "#d55e00"
 
 
 def beside_training(quiet: pd.DataFrame, lane: pd.DataFrame, without: pd.DataFrame) -> go.Figure:
-    """Error of each architecture's ratio inside a study against the quiet measurement."""
+    """Plot the error of each architecture's ratio inside a study, relative to a quiet machine."""
     figure = new_figure("Latency measured while another worker trains, against a quiet machine")
     truth = quiet[quiet["sweep"] == 1].set_index("digest")["ratio"]
     again = quiet[quiet["sweep"] == 2]
@@ -42,7 +42,7 @@ def beside_training(quiet: pd.DataFrame, lane: pd.DataFrame, without: pd.DataFra
 
 
 def coverage(itself: pd.DataFrame) -> go.Figure:
-    """Intervals of a model's ratio to itself, sorted."""
+    """Plot the intervals of a model's ratio to itself, sorted."""
     figure = new_figure("A model against a copy of itself: 95 % intervals of the ratio")
     table = itself.sort_values("ratio").reset_index(drop=True)
     covers = (table["low"] <= 1) & (table["high"] >= 1)
@@ -68,7 +68,7 @@ def coverage(itself: pd.DataFrame) -> go.Figure:
 
 
 def alarms(itself: pd.DataFrame, loops: pd.DataFrame) -> go.Figure:
-    """Ratios of a model to itself with nothing, one and two busy loops beside."""
+    """Plot ratios of a model to itself with no, one and two busy loops running."""
     figure = new_figure("Busy loops beside a measurement: what they do, and what is noticed")
     table = pd.concat([itself, loops], ignore_index=True)
     noticed = table["contention"].fillna("") != ""
@@ -90,7 +90,7 @@ def alarms(itself: pd.DataFrame, loops: pd.DataFrame) -> go.Figure:
 
 
 def between(sessions: pd.DataFrame) -> go.Figure:
-    """Each process's ratio over the median of all processes."""
+    """Plot each process's ratio divided by the median of all processes."""
     figure = new_figure("The same ratio from separate processes")
     for number, (digest, part) in enumerate(sessions.groupby("digest", sort=False), start=1):
         middle = part["ratio"].median()
@@ -114,7 +114,7 @@ def between(sessions: pd.DataFrame) -> go.Figure:
 
 
 def predictions(table: pd.DataFrame, columns: dict[str, str]) -> go.Figure:
-    """Share of held-out architectures whose prediction is within an error, by method."""
+    """Plot the share of held-out architectures whose prediction is within an error, by method."""
     figure = new_figure("Predicted latency of architectures it was not fitted to")
     for (column, name), colour in zip(columns.items(), (BLUE, RED, GREY), strict=True):
         errors = np.sort(np.abs(table[column] / table["measured"] - 1))
@@ -139,7 +139,7 @@ def predictions(table: pd.DataFrame, columns: dict[str, str]) -> go.Figure:
 
 
 def main() -> None:
-    """Write one PNG per figure whose data are there."""
+    """Write one PNG per figure whose data exist."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else "")
     parser.add_argument("data", type=Path)
     parser.add_argument("images", type=Path)

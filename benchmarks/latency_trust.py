@@ -1,15 +1,15 @@
-"""Can the latencies be trusted? Run `python -m benchmarks.latency_trust --out DIR`.
+"""Accuracy of the latency measurement: `python -m benchmarks.latency_trust --out DIR`.
 
-Measures, on a machine that is otherwise quiet, and writes one CSV per question:
+Measures on an otherwise quiet machine and writes one CSV per question:
 
-    quiet     architectures of a space, twice, with nothing beside
+    quiet     architectures of a space, twice, without other work
     lane      the same inside a study of two workers that train, with the measurement lane
-    no-lane   the same without it, for contrast
-    itself    a model against itself: how often the interval covers 1, how often it is flagged
-    loops     one and two busy loops beside it: how often they are noticed
+    no-lane   the same without the lane, for comparison
+    itself    a model against itself: how often the interval includes 1, how often it is flagged
+    loops     the same with one and two busy loops running: how often they are detected
     sessions  the same ratios from separate processes
 
-A file that exists is kept: remove it to measure again. `--only NAME` measures one. The summary is
+An existing file is kept: remove it to measure again. `--only NAME` makes one file. The summary is
 printed and written to summary.csv; `python -m benchmarks.latency_plots DIR` draws it.
 """
 
@@ -61,7 +61,7 @@ CONFIG = LatencyConfig(max_s=3.0, attempts=2)
 ONCE = CONFIG.model_copy(update={"attempts": 1})
 IMAGES, EPOCHS = 150, 1
 SPEEDS: dict[str, QuietSpeed] = {}
-"""What each model that is compared with itself has been found to take at best."""
+"""Quiet speed of each model that is compared with itself, by digest."""
 
 
 def architectures(count: int, space: str = "quickstart") -> list[Architecture]:
@@ -76,7 +76,7 @@ def architectures(count: int, space: str = "quickstart") -> list[Architecture]:
 
 
 def row(pair: PairedLatency, **more: Any) -> Row:
-    """What is kept of a measurement."""
+    """Return the columns of a measurement, and `more`."""
     load = pair.interleaved.taken["twin"].load
     return {
         **more,
@@ -105,7 +105,7 @@ def quiet(count: int) -> Iterator[Row]:
 
 @dataclass(frozen=True)
 class Maker:
-    """Makes a worker's evaluator; `lanes` apart means that nobody waits for anybody."""
+    """Makes a worker's evaluator; with `apart` each worker has its own lane, so that none waits."""
 
     artefacts: Path
     apart: bool
@@ -113,7 +113,7 @@ class Maker:
     def __call__(self, on_batch: OnBatch) -> Evaluate:
         """Return the evaluator of one worker."""
         tune_allocator()
-        if self.apart:  # lanes are files there, also for the process that measures
+        if self.apart:  # the lane is a file in this folder, also for the measuring process
             tempfile.tempdir = os.environ["TMPDIR"] = tempfile.mkdtemp(dir=self.artefacts)
         return Evaluator(
             dataset=load_dataset(DataConfig(kind="faces", count=IMAGES), 64),
@@ -160,7 +160,7 @@ def in_a_study(count: int, *, apart: bool) -> Iterator[Row]:
 
 
 def against_itself(count: int) -> Iterator[Row]:
-    """Compare each of five models with a copy of itself, again and again."""
+    """Compare five models in turn with copies of themselves, `count` times in all."""
     models = [ORIGINAL.resized(64), MODIFIED.resized(64), *architectures(3)]
     for number in range(count):
         yield itself(models[number % len(models)], beside="nothing")
@@ -185,7 +185,7 @@ LOOP = "while True: pass"
 
 @contextmanager
 def busy_loops(count: int) -> Iterator[None]:
-    """Keep `count` processes busy beside the body."""
+    """Keep `count` processes busy while the body runs."""
     loops = [subprocess.Popen([sys.executable, "-c", LOOP]) for _ in range(count)]
     time.sleep(0.5)
     try:
@@ -197,7 +197,7 @@ def busy_loops(count: int) -> Iterator[None]:
 
 
 def beside_loops(count: int) -> Iterator[Row]:
-    """Compare models with themselves beside one busy loop and beside two."""
+    """Compare models with themselves while one busy loop runs, then two."""
     models = [ORIGINAL.resized(64), MODIFIED.resized(64), *architectures(3)]
     for loops in (1, 2):
         with busy_loops(loops):
@@ -222,7 +222,7 @@ def one_session() -> None:
 
 
 def save(path: Path, rows: Iterator[Row], total: int) -> None:
-    """Write rows as they come, to a file that gets its name once it is whole."""
+    """Write rows as they come, to a file that gets its name when it is complete."""
     unfinished, start, written = path.with_suffix(".part"), time.monotonic(), list[Row]()
     for done, one in enumerate(rows, start=1):
         written.append(one)
@@ -242,7 +242,7 @@ def _rounded(one: Row) -> Row:
 
 
 def summary(folder: Path) -> list[tuple[str, str, str]]:
-    """Return (what, figure, goal) for every file that is there."""
+    """Return (what, figure, goal) for every existing file."""
     data = {path.stem: read(path) for path in folder.glob("*.csv") if path.stem in PLANS}
     lines: list[tuple[str, str, str]] = []
     if "quiet" in data:
@@ -285,7 +285,7 @@ def _against_itself(rows: Sequence[Row]) -> list[tuple[str, str, str]]:
         ),
         (
             "flagged with nothing beside",
-            f"{len(slow) / len(rows):.1%} since the machine was slow, {others / len(rows):.1%} "
+            f"{len(slow) / len(rows):.1%} because the machine was slow, {others / len(rows):.1%} "
             "for another sign",
             "at most 5 %",
         ),
@@ -338,7 +338,7 @@ PLANS: dict[str, tuple[Callable[[int], Iterator[Row]], int, Callable[[int], int]
 
 
 def main() -> None:
-    """Measure what is missing, then print the summary."""
+    """Make the files that are missing, then print the summary."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else "")
     parser.add_argument("--out", type=Path, default=Path("latency-trust"))
     parser.add_argument("--only", choices=list(PLANS), action="append")

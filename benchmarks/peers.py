@@ -1,12 +1,12 @@
 """Other frameworks' multi-objective searches with early stopping, on the tables of `nas bench`.
 
-Run `python -m benchmarks.peers syne-tune-moasha`: writes results beside those of `nas bench search`
-with the same `--out`, `--trials` and `--workers`, and draws the comparison of all of them again.
+`python -m benchmarks.peers syne-tune-moasha` writes results beside those of `nas bench search`
+with the same `--out`, `--trials` and `--workers`, and writes the comparison of all of them again.
 
-Both frameworks decide by themselves what to train and for how long, so an adapter of their own
-interfaces is asker and stopping rule at once. They know of no inactive axes and train again what
-they draw again. Their packages are not among ours: `pip install -e ".[peers]"` brings Syne Tune;
-NePS needs pandas below 3, so it needs an environment of its own.
+Both frameworks decide themselves what to train and for how long, so an adapter of their interfaces
+is both the asker and the stopping rule. They have no inactive axes, and train a network again
+when they draw it again. They are not among our requirements: `pip install -e ".[peers]"` installs
+Syne Tune; NePS needs pandas below 3 and therefore a separate environment.
 """
 
 from __future__ import annotations
@@ -33,14 +33,14 @@ from studies.bench.write import write_comparison
 
 @dataclass(frozen=True)
 class Keyed:
-    """A proposal under the number its framework knows it by: one network may have several."""
+    """A proposal with its number in the framework; one network may have several numbers."""
 
     architecture: Network
     key: str
 
 
 class _Config:
-    """A configuration of all axes, asked like an Optuna trial: inactive axes drop out."""
+    """A configuration of all axes with the interface of an Optuna trial; inactive axes drop out."""
 
     def __init__(self, config: Mapping[str, Any]) -> None:
         self._config = config
@@ -102,7 +102,7 @@ class SyneTuneMoAsha:
         )
 
     def propose(self) -> Keyed:
-        """Return what the scheduler suggests."""
+        """Return the scheduler's suggestion."""
         with self._seeded():
             config = self._scheduler.suggest().config
             number = len(self._trials)
@@ -114,20 +114,20 @@ class SyneTuneMoAsha:
     def tell(
         self, key: str, values: Sequence[float] | None, violations: Mapping[str, float] | None
     ) -> None:
-        """Do nothing: `report` tells the scheduler all."""
+        """Do nothing: `report` passes all results to the scheduler."""
 
     def finished(self, key: str, values: Sequence[float] | None) -> None:
-        """Do nothing: `report` tells the scheduler all."""
+        """Do nothing: `report` passes all results to the scheduler."""
 
     def report(self, key: str, epoch: int, costs: Sequence[float], losses: Sequence[float]) -> bool:
-        """Pass an epoch on; return what the scheduler decides."""
+        """Report an epoch to the scheduler; return whether it continues the trial."""
         names, values = self._table.objectives, [losses[-1], *costs]
         result = {**dict(zip(names, values, strict=True)), "epoch": epoch}
         with self._seeded():
             return str(self._scheduler.on_trial_result(self._trials[key], result)) == "CONTINUE"
 
     def resumable(self) -> list[str]:
-        """Return nothing: what this scheduler stops it never takes up again."""
+        """Return nothing: this scheduler never resumes a stopped trial."""
         return []
 
     def _axis(self, distribution: Any) -> Any:
@@ -138,9 +138,9 @@ class SyneTuneMoAsha:
 
 
 class NepsMoAsha:
-    """MO-ASHA of NePS with its default selection (epsilon net): draws, and promotions of them.
+    """MO-ASHA of NePS with its default selection (epsilon net): random draws and promotions.
 
-    A promoted candidate goes on from the epoch it was paused at.
+    A promoted candidate continues from the epoch at which it was paused.
     """
 
     def __init__(self, table: Table, seed: int) -> None:
@@ -156,7 +156,7 @@ class NepsMoAsha:
         self._next: Any = None
 
     def propose(self) -> Keyed:
-        """Return the new candidate that `resumable` found to be next."""
+        """Return the new candidate that `resumable` has kept, or ask for one."""
         trial = self._next or self._ask()
         self._next = None
         config = {name: value for name, value in trial.config.items() if name != "epochs"}
@@ -165,13 +165,13 @@ class NepsMoAsha:
     def tell(
         self, key: str, values: Sequence[float] | None, violations: Mapping[str, float] | None
     ) -> None:
-        """Do nothing: `report` tells the optimiser all."""
+        """Do nothing: `report` passes all results to the optimiser."""
 
     def finished(self, key: str, values: Sequence[float] | None) -> None:
-        """Do nothing: `report` tells the optimiser all."""
+        """Do nothing: `report` passes all results to the optimiser."""
 
     def report(self, key: str, epoch: int, costs: Sequence[float], losses: Sequence[float]) -> bool:
-        """Go on up to the epoch that was asked for; then report and pause."""
+        """Continue to the requested epoch; then report the result and pause."""
         trial = self._trials[key]
         if epoch < trial.config["epochs"]:
             return True
@@ -181,7 +181,7 @@ class NepsMoAsha:
         return False
 
     def resumable(self) -> list[str]:
-        """Ask what is next; return it where it is a promotion, else keep it for `propose`."""
+        """Ask for the next trial; return it if it is a promotion, else keep it for `propose`."""
         if self._next is None:
             trial = self._ask()
             if trial.metadata.id.split("_")[0] in self._trials:
@@ -193,7 +193,7 @@ class NepsMoAsha:
         with self._seeded():
             try:
                 return self._asked.ask()
-            except ValueError as error:  # from its selection, where nothing has ended yet
+            except ValueError as error:  # from its selection, when no trial has ended yet
                 raise UserError(
                     f"neps-moasha: NePS cannot be asked while three candidates run and none has "
                     f"ended ({error}): --workers 3 at most"
@@ -231,7 +231,7 @@ def _imported(module: str, package: str) -> Any:
 
 
 def _own_rule(table: Table, asker: Asker) -> Stopping:
-    """Return the asker itself: it decides both."""
+    """Return the asker itself, which is also the stopping rule."""
     return cast("Stopping", asker)
 
 
@@ -239,11 +239,11 @@ PEERS: dict[str, Contender] = {
     "syne-tune-moasha": Contender("Syne Tune MO-ASHA", "peer", SyneTuneMoAsha, _own_rule, True),
     "neps-moasha": Contender("NePS MO-ASHA", "peer", NepsMoAsha, _own_rule, True),
 }
-"""Frameworks by name. They stop early, so they need the table of several epochs: `vae`."""
+"""Frameworks by name. They stop early, so they need a table of several epochs: `vae`."""
 
 
 def compare(names: Sequence[str], seeds: int, trials: int, workers: int, out: Path) -> str:
-    """Run what has no result in `out` yet; write the comparison and return it as text."""
+    """Run the searches without a result in `out`; write the comparison and return it as text."""
     bouts = [Bout("vae", name, seed, trials, workers) for name in names for seed in range(seeds)]
     for bout in missing_of(bouts, out):
         run_contender(bout, PEERS[bout.sampler], out)

@@ -1,4 +1,4 @@
-"""A private PostgreSQL server, from whatever PostgreSQL is installed."""
+"""A private PostgreSQL server, started from the installed PostgreSQL programs."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ class Server:
     Args:
         programs: Folder of `initdb` and `pg_ctl`.
         folder: An empty folder that an unprivileged user can reach: PostgreSQL refuses root.
-        fsync: Write to disk as PostgreSQL does by default; tests do not wait for that.
+        fsync: Whether to synchronise writes to disk, as PostgreSQL does by default; tests do not.
     """
 
     user = "nas"
@@ -44,24 +44,24 @@ class Server:
             self._as = {"user": nobody.pw_uid, "group": nobody.pw_gid, "extra_groups": []}
 
     def create(self) -> None:
-        """Make the data folder; connections need the password."""
+        """Create the data folder; connections need the password."""
         secret = self._folder / "password"
         secret.write_text(self.password)
         asked = ["--auth=scram-sha-256", f"--pwfile={secret}", f"--username={self.user}"]
         self._call("initdb", *asked, "--encoding=UTF8", "--locale=C", "--no-sync")
 
     def start(self) -> None:
-        """Start, and return when it answers."""
+        """Start the server and wait until it answers."""
         options = f"-p {self.port} -k {self._folder} -c listen_addresses=127.0.0.1"
         options += f" -c fsync={self._fsync}"
         self._call("pg_ctl", "start", "-w", "-l", str(self._folder / "log"), "-o", options)
 
     def stop(self, mode: str = "fast") -> None:
-        """Stop: `fast` ends every connection, `immediate` is a crash."""
+        """Stop the server: `fast` ends every connection, `immediate` is a crash."""
         self._call("pg_ctl", "stop", "-w", "-m", mode)
 
     def address(self, database: str = "postgres", password: str | None = None) -> str:
-        """Return a database's address, with the password."""
+        """Return the address of a database, with the password."""
         login = f"{self.user}:{password or self.password}"
         return f"postgresql://{login}@127.0.0.1:{self.port}/{database}"
 
@@ -88,7 +88,7 @@ class Server:
 
 @contextmanager
 def private_server(fsync: bool = False) -> Iterator[Server]:
-    """Yield a fresh server, which is gone with its data afterwards.
+    """Yield a new server; stop it and remove its data afterwards.
 
     Raises:
         UserError: PostgreSQL is not installed.
@@ -111,9 +111,9 @@ def private_server(fsync: bool = False) -> Iterator[Server]:
 
 @contextmanager
 def private_postgres() -> Iterator[str]:
-    """Yield the address of an empty database that writes to disk as PostgreSQL does by default.
+    """Yield the address of an empty database that synchronises its writes to disk.
 
-    Commands started meanwhile find the password in their environment.
+    The password is in the environment of commands that are started meanwhile.
 
     Raises:
         UserError: PostgreSQL is not installed.
@@ -130,14 +130,14 @@ def private_postgres() -> Iterator[str]:
 
 
 def programs() -> Path | None:
-    """Return the folder of `initdb` and `pg_ctl`, the newest; None where there is none."""
+    """Return the folder of the newest `initdb` and `pg_ctl`, or None if there is none."""
     known = [Path(found).resolve().parent for found in [shutil.which("pg_ctl")] if found]
     known += sorted(Path("/usr/lib/postgresql").glob("*/bin"), reverse=True)
     return next((path for path in known if (path / "initdb").exists()), None)
 
 
 def free_port() -> int:
-    """Return a port of 127.0.0.1 that nothing listens at."""
+    """Return a free port of 127.0.0.1."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port: int = probe.getsockname()[1]

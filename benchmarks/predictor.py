@@ -1,8 +1,8 @@
-"""How well latencies are predicted on this machine, and how fast.
+"""Accuracy and speed of the latency predictor on this machine.
 
-Run `python -m benchmarks.predictor`: measures 200 architectures of `wide` to fit to and 120 others
-to check on, in about twenty minutes, and goes on where an earlier run (or `nas profile calibrate`)
-was interrupted. `--csv PATH` writes every architecture held out beside its predictions.
+`python -m benchmarks.predictor` measures 200 architectures of `wide` for the fit and 120 others as
+a check, in about twenty minutes. It continues where an earlier run (or `nas profile calibrate`)
+was interrupted. `--csv PATH` writes every held-out architecture with its predictions.
 """
 
 from __future__ import annotations
@@ -32,10 +32,10 @@ T = TypeVar("T")
 
 
 def main() -> None:
-    """Calibrate where that is missing; print accuracy and speed."""
+    """Calibrate the predictor if necessary; print its accuracy and speed."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
-    parser.add_argument("--calibration", type=int, default=200, help="architectures fitted to")
-    parser.add_argument("--held-out", type=int, default=120, help="architectures checked on")
+    parser.add_argument("--calibration", type=int, default=200, help="architectures for the fit")
+    parser.add_argument("--held-out", type=int, default=120, help="held-out architectures")
     parser.add_argument("--space", default="wide")
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--threads", type=int, default=1)
@@ -62,7 +62,7 @@ def main() -> None:
 
 
 def print_verdict(predictor: LatencyPredictor) -> None:
-    """Say whether the goal is reached, and the margin that limits may be applied with."""
+    """Print whether the goal is reached, and the safety margin for limits."""
     ours = check(predictor)[0]
     reached = ours.within_10 >= WITHIN_10 and ours.spearman >= SPEARMAN
     print(
@@ -72,10 +72,12 @@ def print_verdict(predictor: LatencyPredictor) -> None:
 
 
 def print_speed(predictor: LatencyPredictor, space: SearchSpace) -> None:
-    """Time scoring, and turning architectures into arrays, at first sight and the second time."""
+    """Time scoring and vectorising, for new architectures and for known ones."""
     architectures = list(itertools.islice(drawn(space, seed=2), _SCORED))
     arrays, first = timed(lambda: predictor.vectorise(architectures))
-    _, learnt = timed(lambda: predictor.predict_ratio(arrays))  # with operations met first here
+    _, learnt = timed(
+        lambda: predictor.predict_ratio(arrays)
+    )  # includes operations that are new here
     _, again = timed(lambda: predictor.vectorise(architectures))
     _, scored = timed(lambda: predictor.predict_ratio(arrays))
     verdict = "reached" if _SCORED / scored >= PER_SECOND else "NOT reached"
@@ -87,13 +89,13 @@ def print_speed(predictor: LatencyPredictor, space: SearchSpace) -> None:
 
 
 def timed(run: Callable[[], T]) -> tuple[T, float]:
-    """Return what `run` returns and how many seconds it took."""
+    """Return the result of `run` and its duration in seconds."""
     start = time.perf_counter()
     return run(), time.perf_counter() - start
 
 
 def write_csv(predictor: LatencyPredictor, path: Path) -> None:
-    """Write one line per architecture held out."""
+    """Write one line per held-out architecture."""
     held_out = predictor.calibration.of("held_out")
     architectures = [measurement.architecture for measurement in held_out]
     named = {"predictor": predictor.predict_ratio, **baselines(predictor)}

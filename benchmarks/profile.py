@@ -1,7 +1,7 @@
-"""How far a layer profile can be trusted: what it explains, what it costs, whether peaks repeat.
+"""Accuracy of a layer profile: the share it explains, its cost, the repeatability of the peaks.
 
-Run `python -m benchmarks.profile`: both reference models at batch 1 and 8 on one thread, in about
-four minutes. `--seconds 5` is quicker and noisier.
+`python -m benchmarks.profile` measures both reference models at batch 1 and 8 on one thread, in
+about four minutes. `--seconds 5` is faster and noisier.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ REPEATS_WITHIN, EXPLAINS_WITHIN, COMPLETES_S = 0.05, 0.10, 60.0
 def main() -> None:
     """Measure and print one table each for the profiles and the peaks."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
-    parser.add_argument("--seconds", type=float, default=20.0, help="timing of each profile")
+    parser.add_argument("--seconds", type=float, default=20.0, help="time spent on each profile")
     parser.add_argument("--threads", type=int, default=1)
     options = parser.parse_args()
     tune_allocator()
@@ -41,8 +41,8 @@ def main() -> None:
     )
     for batch in BATCHES:
         for name in REFERENCES:
-            told = _told(profiled(name, batch, options.threads, options.seconds, first))
-            print(f"{name:10}{batch:6}{told}", flush=True)
+            table = profiled(name, batch, options.threads, options.seconds, first)
+            print(f"{name:10}{batch:6}{_cells(table)}", flush=True)
     print_peaks(first, second)
     start = time.perf_counter()
     table = profiled("modified", 1, options.threads, options.seconds, None)
@@ -78,7 +78,7 @@ def print_peaks(first: Peaks, second: Peaks) -> None:
         print(f"{what:26}{a:9.2f}{b:9.2f}{apart:8.1%}{verdict}")
 
 
-def _told(table: LayerTable) -> str:
+def _cells(table: LayerTable) -> str:
     left = abs(table.explained_share + table.outside_share - 1)
     busy = f"  busy: {'; '.join(table.latency.contention)}" if table.latency.contended else ""
     verdict = "" if left <= EXPLAINS_WITHIN else f"  {left:.0%} unexplained"

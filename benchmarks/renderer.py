@@ -1,4 +1,4 @@
-"""How many faces one thread renders per second: `python -m benchmarks.renderer`."""
+"""Number of faces that one thread renders per second: `python -m benchmarks.renderer`."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ RUNS = 7
 
 
 def images_per_second(size: int, images: int) -> tuple[list[float], list[float]]:
-    """Return rates by the clock and by processor time, one of each per run.
+    """Return rates in wall-clock time and in processor time, one of each per run.
 
-    All runs draw the same images, after one that builds the shared textures. The two rates differ
-    where other processes hold the core.
+    All runs draw the same images, after a first run that builds the shared textures. The two rates
+    differ where other processes use the core.
     """
     render(0, 0, 4, size)
     clock, processor = [], []

@@ -1,13 +1,13 @@
-"""How far one driver goes: a study of made-up evaluations, run, read and reported for real.
+"""How many trials one driver can handle: a real study of made-up evaluations.
 
     python -m benchmarks.scale grow --trials 10000      time of ask, tell, record, display; memory
     python -m benchmarks.scale read                     the report and the commands at that size
     python -m benchmarks.scale saturate                 workers x length of a trial
     python -m benchmarks.scale grow read --storage postgres
 
-`grow` goes on where it was interrupted; `--storage` takes any address that `nas study run` takes,
-or `postgres` for a server of its own, which goes with all its data when the last part is done.
-The results stand in `docs/scale.md`.
+`grow` continues where it was interrupted. `--storage` takes any address that `nas study run` takes,
+or `postgres` for a private server, which is removed with all its data after the last part.
+The results are in `docs/scale.md`.
 """
 
 from __future__ import annotations
@@ -44,18 +44,18 @@ from studies.store.store import StudyStore
 PARTS = ("ask", "tell", "record", "display")
 MARKS = (100, 300, 1000, 3000, 5000, 10_000, 20_000)
 WINDOW = 100
-"""Trials before a mark over which times are averaged."""
+"""Number of trials before each of `MARKS` over which times are averaged."""
 
 WORKERS, LENGTHS_S = (1, 4, 16, 64), (0.1, 1.0, 10.0)
 STAGE = 100
-"""Candidates for each number of workers and each length of a trial."""
+"""Number of candidates for each number of workers and each length of a trial."""
 
 ENVIRONMENT = {"data_fingerprint": "0" * 12, "original_latency_ms": ANCHOR_MS, "device": "cpu"}
 
 
 @dataclass
 class Setting:
-    """What is run: where, how much of it, and for whom."""
+    """The options of a study that is measured."""
 
     root: Path
     storage: str | None
@@ -69,7 +69,7 @@ class Setting:
 
     @property
     def config(self) -> StudyConfig:
-        """The question of the study."""
+        """Configuration of the study."""
         search = {"sampler": self.sampler, "trials": self.trials}
         if self.early_stopping:
             search["early_stopping"] = {}
@@ -85,7 +85,7 @@ class Setting:
 
 
 class Timed(Watcher):
-    """Passes everything on to a display, timed."""
+    """A watcher that passes everything on to a display and times it."""
 
     def __init__(self, display: Display, watch: Stopwatch) -> None:
         self._display: Display = watch.timing("display", display)
@@ -99,16 +99,16 @@ class Timed(Watcher):
         self._display.found(number, findings)
 
     def ended(self, number: int, study: StudyRecord) -> None:
-        """Pass it on, and look how far the study has come."""
+        """Pass it on, then call `reached` with the study so far."""
         self._display.ended(number, study)
         self.reached(study)
 
     def reached(self, study: StudyRecord) -> None:
-        """Is told after every trial."""
+        """Do nothing; subclasses measure here, after every trial."""
 
 
 class Marks(Timed):
-    """Takes the time and the memory at some numbers of trials."""
+    """A watcher that records time and memory at the numbers of trials in `MARKS`."""
 
     def __init__(self, display: Display, watch: Stopwatch) -> None:
         super().__init__(display, watch)
@@ -116,7 +116,7 @@ class Marks(Timed):
         self.taken: dict[int, dict[str, float]] = {}
 
     def reached(self, study: StudyRecord) -> None:
-        """Take them where there is a mark, and a window before it."""
+        """Record time and memory at each mark and at the start of the window before it."""
         count = len(study.trials)
         if count in MARKS or count + WINDOW in MARKS:
             rss = psutil.Process().memory_info().rss
@@ -127,9 +127,9 @@ class Marks(Timed):
 
 
 class Stages(Timed):
-    """Changes the workers and the length of trials, and takes the times of each such stage.
+    """A watcher that changes the number of workers and the length of trials, stage by stage.
 
-    Before times are taken, trials of the stage before have come to their end.
+    A stage is timed only after the trials of the previous stage have ended.
     """
 
     def __init__(self, display: Display, watch: Stopwatch, crew: Simulated, first: int) -> None:
@@ -140,7 +140,7 @@ class Stages(Timed):
         self._begun: tuple[float, float, float] | None = None
 
     def reached(self, study: StudyRecord) -> None:
-        """Go on to the next part where one ends: a stage is warmed up first, then timed."""
+        """Start the next part when one ends: each stage is warmed up first, then timed."""
         if study.searched < self._next:
             return
         self._next = study.searched + STAGE
@@ -163,7 +163,7 @@ def _stage_row(workers: int, trial_s: float, clock_s: float, real_s: float, busy
 
 @dataclass
 class Run:
-    """A study being run, with a stopwatch on everything the driver does."""
+    """A running study whose driver is timed."""
 
     setting: Setting
     watch: Stopwatch = field(default_factory=Stopwatch)
@@ -176,7 +176,7 @@ class Run:
         self.store = StudyStore(setting.root / setting.name, setting.storage)
 
     def __call__(self, watcher: Watcher) -> StudyRecord:
-        """Run to the end."""
+        """Run the study to its end and return its record."""
         config, space = self.setting.config, SearchSpace.load("wide")
         begun = time.perf_counter()
         with self.store.writing():
@@ -186,7 +186,7 @@ class Run:
                 costs, limits = known_costs(config.objectives), known_limits(config.limits)
                 driver = Runner(
                     *(config, space, self._timed_store(), self.crew, watcher, costs), limits=limits
-                )  # with what `nas study run` knows beforehand
+                )  # with the costs and limits that `nas study run` knows in advance
             finally:
                 setattr(searching, "make_proposer", make_proposer)  # noqa: B010
             self.watch.spent_s.clear()
@@ -204,7 +204,7 @@ class Run:
 
 
 def main() -> None:
-    """Do what is asked for."""
+    """Run the parts named on the command line."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("what", nargs="+", choices=["grow", "read", "saturate"])
     parser.add_argument("--root", type=Path, default=Path("scale-studies"))
@@ -228,9 +228,9 @@ def main() -> None:
 
 
 def grow(setting: Setting) -> None:
-    """Run a study; print what a trial costs at some sizes, in ms, and the driver's memory.
+    """Run a study; print the driver's time per trial in ms, and its memory, at each of `MARKS`.
 
-    On a machine that others use too, `cpu` is what the driver's process would take alone.
+    `cpu` is the processor time of the driver; on a shared machine it excludes other processes.
     """
     begun = time.perf_counter()
     run = Run(setting)
@@ -241,14 +241,14 @@ def grow(setting: Setting) -> None:
 
 
 def _row(count: int, before: dict[str, float], after: dict[str, float]) -> str:
-    told = (*PARTS, "all", "cpu")
-    *parts, total, cpu = [1000 * (after.get(p, 0) - before.get(p, 0)) / WINDOW for p in told]
+    names = (*PARTS, "all", "cpu")
+    *parts, total, cpu = [1000 * (after.get(p, 0) - before.get(p, 0)) / WINDOW for p in names]
     cells = "".join(f"{ms:9.2f}" for ms in (*parts, total - sum(parts), total, cpu))
     return f"{count:8}{cells} {after['mb']:7.0f}"
 
 
 def read(setting: Setting) -> None:
-    """Print how long the commands take that read the study, in processes of their own."""
+    """Print the time of each command that reads the study, run in a fresh process."""
     name, out = setting.name, str(setting.root / "out")
     commands = {
         "list": ["list"],
@@ -271,7 +271,7 @@ def _seconds(arguments: Sequence[str]) -> float:
 
 
 def saturate(setting: Setting) -> None:
-    """Grow a study to `trials`; from there, print how busy workers are kept, stage by stage."""
+    """Grow a study to `trials`; then print the share of time that workers evaluate, by stage."""
     parts = 2 * len(LENGTHS_S) * len(WORKERS) + 1
     run = Run(replace(setting, trials=setting.trials + parts * (STAGE + 1)))
     print(f"after {setting.trials} trials, {STAGE} trials each")

@@ -1,6 +1,6 @@
-"""Parts of `benchmarks.scale`: an evaluator, workers and a clock that are made up, and a stopwatch.
+"""Parts of `benchmarks.scale`: a made-up evaluator, workers and clock, and a stopwatch.
 
-Only the driver's own work takes real time: what evaluations would take is added to the clock.
+Only the driver's own work takes real time: the time of evaluations is added to the clock.
 """
 
 from __future__ import annotations
@@ -20,14 +20,14 @@ from search_spaces.architecture import Architecture
 from studies.run.crew import Evaluate, TrialEvent
 
 FAILING = 41
-"""One evaluation in so many fails, so that reports have something to tell."""
+"""One evaluation in this many fails, so that reports have failures to list."""
 
 ANCHOR_MS = 40.0
 """The made-up latency of `original`."""
 
 
 class MadeUp:
-    """Evaluates at once: costs by rough formulas, a loss that falls with them, and some noise.
+    """An evaluator that takes no time: costs by rough formulas, a loss that falls with them, noise.
 
     The findings are as many and as large as those of a real evaluation.
     """
@@ -38,7 +38,7 @@ class MadeUp:
     def __call__(
         self, architecture: Architecture, known: Findings | None = None
     ) -> Iterator[Findings]:
-        """Yield what a real evaluator would."""
+        """Yield findings as a real evaluator does."""
         dice = int(architecture.digest, 16)
         found = Findings("static", _costs(architecture), timings_s={"counting": 0.01})
         yield found
@@ -56,9 +56,9 @@ class MadeUp:
 class Simulated:
     """A crew of workers that evaluate in simulated time, each trial taking `trial_s`.
 
-    A trial has as many `steps` as there are findings, and the end. The driver's time is real, and
-    goes on while workers are busy. `busy_s` adds up what all workers spent evaluating; the rest of
-    `size` x the time gone they waited for the driver.
+    A trial has one step per findings and one for its end (`steps`). The driver's time is real and
+    passes while workers are busy. `busy_s` is the total time that all workers spent evaluating;
+    during the rest of `size` x elapsed time they waited for the driver.
     """
 
     apart = True
@@ -79,12 +79,12 @@ class Simulated:
         return time.perf_counter() + self._skipped_s
 
     def start(self, number: int, architecture: Architecture, known: Findings | None = None) -> None:
-        """Begin to evaluate."""
+        """Start an evaluation."""
         self._streams[number] = self._evaluate(architecture, known)
         self._work(number)
 
     def next(self) -> TrialEvent:
-        """Skip to the moment at which a worker has something to tell."""
+        """Advance the clock to the next event of a worker, and return the event."""
         due, number = heapq.heappop(self._due)
         self._skipped_s += max(0.0, due - self.now())
         try:
@@ -95,7 +95,7 @@ class Simulated:
             return TrialEvent(number, "failed", reason=str(failure))
 
     def answer(self, number: int, go_on: bool) -> None:
-        """Let a worker go on, from now."""
+        """Continue or end a worker's trial, from now."""
         if go_on:
             self._work(number)
         else:
@@ -108,7 +108,7 @@ class Simulated:
 
 
 class Stopwatch:
-    """Adds up the seconds spent in the methods of objects, by a label."""
+    """A stopwatch that adds up the seconds spent in the methods of objects, by label."""
 
     def __init__(self) -> None:
         self.spent_s: dict[str, float] = defaultdict(float)
@@ -118,7 +118,7 @@ class Stopwatch:
         return _Timed(self, label, inner, labels)
 
     def timed(self, label: str, function: Callable[..., Any]) -> Callable[..., Any]:
-        """Return the function, timed."""
+        """Return the function with its time added to `label`."""
 
         def call(*arguments: Any, **named: Any) -> Any:
             start = time.perf_counter()

@@ -1,6 +1,6 @@
-"""How soon `nas` answers: `python -m benchmarks.startup`.
+"""Start-up time of `nas`: `python -m benchmarks.startup`.
 
-Each command runs in fresh processes, taking turns, so that a slow moment of the machine hits all.
+Each command runs in fresh processes, interleaved, so that a slow phase of the machine affects all.
 `python -c pass` is the interpreter alone. Prints the median and the range in seconds.
 """
 
@@ -34,7 +34,7 @@ def main() -> None:
         for round_ in range(rounds + 1):
             for name, command in COMMANDS.items():
                 seconds = _time([*command, *(["--root", folder] if "list (" in name else [])])
-                if round_:  # the first one reads the files from disk
+                if round_:  # the first round reads the files from disk
                     times[name].append(seconds)
     for name, samples in times.items():
         low, high = min(samples), max(samples)

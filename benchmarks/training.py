@@ -1,11 +1,11 @@
-"""Images per second and peak memory of our training loop against a straightforward one.
+"""Images per second and peak memory of our training loop, compared with a straightforward one.
 
 `python -m benchmarks.training [--model original|modified] [--batches N] [--rounds N]`, on the CPU.
-The straightforward loop is written as the paper's code is: SSIM image by image with average
-pooling, Adam as it comes, contiguous tensors, the allocator as it comes. Ours is `Trainer`. Both
-compute the same loss, uniform window, at batch 32 and 144x144. Each run is a fresh process, the
-sides take turns, and the first step of each run does not count. On a busy machine trust processor
-time, with `OMP_WAIT_POLICY=passive`, rather than the clock. `modified` needs 14 GB of free memory.
+The straightforward loop is written like the paper's code: SSIM image by image with average
+pooling, default Adam, contiguous tensors, the default allocator. Ours is `Trainer`. Both compute
+the same loss, uniform window, at batch 32 and 144x144. Each run is a fresh process, the two loops
+alternate, and the first step of each run does not count. On a busy machine rely on processor time,
+with `OMP_WAIT_POLICY=passive`, not on wall-clock time. `modified` needs 14 GB of free memory.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
     parser.add_argument("--model", choices=REFERENCES, default="original")
     parser.add_argument("--batches", type=int, default=3, help="timed steps of each run")
-    parser.add_argument("--rounds", type=int, default=2, help="runs of each side")
+    parser.add_argument("--rounds", type=int, default=2, help="runs of each loop")
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--side", choices=SIDES, help=argparse.SUPPRESS)
     options = parser.parse_args()
@@ -53,7 +53,7 @@ def main() -> None:
 
 
 def compare(options: argparse.Namespace) -> None:
-    """Let the sides take turns in fresh processes; print medians."""
+    """Run both loops alternately in fresh processes; print medians."""
     records: dict[str, list[dict[str, Any]]] = {side: [] for side in SIDES}
     print(f"{options.model}, batch {BATCH}, {SIZE}x{SIZE}, {options.threads} threads, ", end="")
     print(f"torch {torch.__version__}, {platform.machine()}, {os.cpu_count()} cores")
@@ -63,13 +63,16 @@ def compare(options: argparse.Namespace) -> None:
             print(f"round {number}, {side}: {_describe(kept[-1:])}", flush=True)
     for side, kept in records.items():
         print(f"median, {side}: {_describe(kept)}")
-    for key, meaning in {"steps_s": "by the clock", "processor_s": "in processor time"}.items():
+    for key, meaning in {
+        "steps_s": "in wall-clock time",
+        "processor_s": "in processor time",
+    }.items():
         theirs, own = (_median_s(kept, key) for kept in records.values())
         print(f"ours is {theirs / own:.2f} times as fast {meaning}")
 
 
 def run_side(side: str, model: str, batches: int) -> dict[str, Any]:
-    """Return the seconds of each timed step, the last loss, and the process's peak memory."""
+    """Return the seconds of each timed step, the mean loss, and the process's peak memory."""
     rng = np.random.default_rng(0)
     coarse = torch.from_numpy(rng.random(((batches + 1) * BATCH, 3, 9, 9), dtype=np.float32))
     images = F.interpolate(coarse, SIZE, mode="bilinear").mul(255).byte()
@@ -83,7 +86,7 @@ def run_side(side: str, model: str, batches: int) -> dict[str, Any]:
 
 
 def ours(name: str, images: Tensor, tick: Callable[[], None]) -> float:
-    """Train one epoch with `Trainer`; `tick` after each step. Return the mean training loss."""
+    """Train one epoch with `Trainer`, calling `tick` after each step; return the mean loss."""
     tune_allocator()
     count = len(images)
     dataset = ImageDataset(
@@ -103,7 +106,7 @@ def ours(name: str, images: Tensor, tick: Callable[[], None]) -> float:
 
 
 def straightforward(name: str, images: Tensor, tick: Callable[[], None]) -> float:
-    """Train one epoch as the paper's code does; `tick` after each step. Return the mean loss."""
+    """Train one epoch like the paper's code, with `tick` after each step; return the mean loss."""
     model = build_vae(REFERENCES[name], seed=0)
     optimiser = torch.optim.Adam(model.parameters(), lr=1e-4)
     loader = torch.utils.data.DataLoader(images / 255, batch_size=BATCH, shuffle=True)  # type: ignore[arg-type,var-annotated]
@@ -148,7 +151,7 @@ def _plain_ssim(first: Tensor, second: Tensor) -> Tensor:
 
 
 def _in_fresh_process(side: str, options: argparse.Namespace) -> dict[str, Any]:
-    """Run one side where no earlier run has shaped the allocator, and no variable does."""
+    """Run one loop in a fresh process, without environment variables that change the allocator."""
     environment = {key: value for key, value in os.environ.items() if "MALLOC" not in key}
     command = [sys.executable, "-m", "benchmarks.training", "--side", side]
     for key in ("model", "batches", "threads"):

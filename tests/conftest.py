@@ -1,4 +1,4 @@
-"""One thread per test process, shared servers, and an order that keeps every core busy."""
+"""Settings of all tests: one thread per process, shared servers, slow files first."""
 
 from __future__ import annotations
 

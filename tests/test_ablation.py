@@ -1,4 +1,4 @@
-"""Copies without a kind of operation: the right modules go, all else stays as it was."""
+"""Copies without a kind of operation: only the modules of that kind change."""
 
 from __future__ import annotations
 

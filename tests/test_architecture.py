@@ -1,4 +1,4 @@
-"""Architectures: equal digests exactly for equal networks, bad descriptions refused in full."""
+"""Architectures: equal digests for equal networks only, and complete lists of faults."""
 
 from __future__ import annotations
 

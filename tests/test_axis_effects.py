@@ -1,4 +1,4 @@
-"""Importance and effects of axes, checked by hand-derived numbers."""
+"""Importance and effects of axes, compared with numbers derived by hand."""
 
 from __future__ import annotations
 

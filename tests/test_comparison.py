@@ -1,4 +1,4 @@
-"""How a trial compares with a reference: paired latencies, ties, domination."""
+"""Comparison of a trial with a reference model: paired latencies, ties, domination."""
 
 from __future__ import annotations
 

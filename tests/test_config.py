@@ -1,4 +1,4 @@
-"""Configurations: presets, overrides, and every fault told at once."""
+"""Configurations: presets, overrides, and all faults reported at once."""
 
 from __future__ import annotations
 

@@ -1,3 +1,5 @@
+"""Rendered faces as a data set: the same pixels everywhere, attributes, and the cache."""
+
 from __future__ import annotations
 
 import hashlib

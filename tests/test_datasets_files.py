@@ -1,3 +1,5 @@
+"""Data sets of image files: folders of images, CelebA and its export."""
+
 from __future__ import annotations
 
 import csv

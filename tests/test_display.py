@@ -1,4 +1,4 @@
-"""What a running study shows: the step it is at, and every number whole on any terminal."""
+"""The display of a running study: its current step, and complete numbers on any terminal."""
 
 from __future__ import annotations
 

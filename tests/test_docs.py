@@ -1,8 +1,8 @@
-"""What README and docs say is so: links lead somewhere, commands parse, what is marked runs.
+"""The documentation is correct: links resolve, commands parse, marked blocks run.
 
-A fenced block is marked by its info string, which no renderer shows: `test` runs it, `fails`
-expects exit code 2, `file=NAME` writes it beside the commands that follow, `output` is what the
-commands before printed. The blocks of a page run in order, in one folder.
+A fenced block is marked by its info string, which no renderer shows: `test` runs the block, `fails`
+expects exit code 2, `file=NAME` writes the block to a file for the following commands, `output` is
+the output of the commands before. The blocks of a page run in order, in one folder.
 """
 
 from __future__ import annotations
@@ -72,7 +72,7 @@ def prose(page: Path) -> str:
 
 
 def commands(block: Block) -> Iterator[str]:
-    """Yield the commands of a block, continued lines joined, the parts of a line apart."""
+    """Yield the commands of a block: continued lines are joined, lines are split at `&&`."""
     for line in block.text.replace("\\\n", " ").splitlines():
         for part in line.removeprefix("$ ").split("&&"):
             words = shlex.split(part, comments=True)
@@ -119,7 +119,7 @@ def leads_somewhere(page: Path, target: str) -> bool:
 
 
 def anchors(page: Path) -> list[str]:
-    """Return what GitHub makes of the headings."""
+    """Return the anchors that GitHub derives from the headings."""
     titles = re.findall(r"^#+ (.+)$", prose(page), flags=re.M)
     return [re.sub(r"[^\w -]", "", title.lower()).replace(" ", "-") for title in titles]
 
@@ -171,7 +171,7 @@ def test_commands_mentioned_are_commands(command: str) -> None:
 
 
 def parse(command: click.Command, words: list[str], whole: bool = True) -> None:
-    """Parse as the command line would, without running anything."""
+    """Parse a command line without running it."""
     context: click.Context | None = None
     while True:
         try:
@@ -179,7 +179,7 @@ def parse(command: click.Command, words: list[str], whole: bool = True) -> None:
         except (click.MissingParameter, click.exceptions.NoArgsIsHelpError):
             assert not whole, f"incomplete: {command.name} {words}"
             return
-        except click.exceptions.Exit:  # --help has said all there is
+        except click.exceptions.Exit:  # --help ends the parsing
             return
         if not isinstance(command, click.Group):
             return
@@ -193,7 +193,7 @@ def parse(command: click.Command, words: list[str], whole: bool = True) -> None:
 def test_studies_shown_are_studies(
     command: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    """Presets, samplers, objectives, limits and settings are checked as before a real run."""
+    """Presets, samplers, objectives, limits and settings are checked as in a real run."""
     monkeypatch.chdir(tmp_path)
     write_files()
     seen: list[object] = []
@@ -205,7 +205,7 @@ def test_studies_shown_are_studies(
     monkeypatch.setattr("studies.launch.run_study", run_study)
     words = shlex.split(command)[1:]
     if needs_an_extension(words):
-        pytest.skip("names what docs/extending.md adds")
+        pytest.skip("uses an addition of docs/extending.md")
     assert nas(*words) == 130
     assert seen
 
@@ -294,10 +294,10 @@ def test_marked_blocks_run(
                 assert code == (2 if "fails" in block.marks else 0), f"{command}\n{said}"
 
 
-def missing(told: str, said: str) -> list[str]:
-    """Return the lines told that were not said, in whatever columns; `...` leaves lines out."""
+def missing(shown: str, said: str) -> list[str]:
+    """Return the shown lines that were not printed; columns are ignored, `...` is any lines."""
     known = {" ".join(line.split()) for line in said.splitlines()}
-    lines = (" ".join(line.split()) for line in told.splitlines())
+    lines = (" ".join(line.split()) for line in shown.splitlines())
     return [line for line in lines if line and line != "..." and line not in known]
 
 
@@ -341,7 +341,7 @@ def test_extensions_shown_fit_the_code_and_pass_its_contracts(tmp_path: Path) ->
 
 
 def apply(diff: str, folder: Path) -> None:
-    """Change the files that a unified diff names; its context has to be there once."""
+    """Apply a unified diff to the files that it names; each context must occur once."""
     for part in re.split(r"^--- .+\n", diff, flags=re.M)[1:]:
         head, *hunks = re.split(r"^@@ .+ @@\n", part, flags=re.M)
         path = folder / head.strip().removeprefix("+++ b/")

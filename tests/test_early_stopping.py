@@ -1,4 +1,4 @@
-"""Early stopping: what may still matter goes on, what cannot is stopped, all from reports alone."""
+"""Early stopping: candidates that may reach the front continue, others are stopped."""
 
 import numpy as np
 import pytest

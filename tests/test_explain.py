@@ -1,4 +1,4 @@
-"""The causes add up to the gap and are what their formulas say; words and page follow them."""
+"""The causes of a gap add up to it and follow their formulas; texts and page agree."""
 
 from __future__ import annotations
 
@@ -250,19 +250,19 @@ def test_the_verdict_is_told_from_the_numbers() -> None:
     )
 
 
-def test_a_faster_model_and_equal_models_are_told_as_such() -> None:
+def test_the_verdict_names_faster_and_equal_models() -> None:
     faster = words(default=(200.0, 100.0)).verdict
     assert "fewer parameters and is 2.0x faster at batch 1" in faster
     equal = words(default=(100.0, 100.0)).verdict
-    assert equal.startswith("`modified` and `original` cannot be told apart at batch 1")
+    assert equal.startswith("`modified` and `original` cannot be distinguished at batch 1")
 
 
 def test_the_checks_are_summed_up() -> None:
     # In order and alone: 20 + 15 + 4 + 5 + 47. By layers: B's eight kinds at a tenth of 116 ms less
     # their 100 launches; A's at zero less its 10, and so a rate of zero for its convolutions.
     assert words().order_check == (
-        "Taken away in order, the kinds of operation account for 91.0 ms of the gap; each alone, "
-        "for 91.0 ms (100 %); in the layer tables, for 91.9 ms (101 %)."
+        "Removed in order, the kinds of operation account for 91.0 ms of the gap; each removed "
+        "alone, for 91.0 ms (100 %); in the layer tables, for 91.9 ms (101 %)."
     )
 
 

@@ -1,4 +1,4 @@
-"""Tables of a study, checked by hand-derived numbers; figures, checked by their axes."""
+"""Tables and figures of a study, compared with numbers derived by hand."""
 
 from __future__ import annotations
 

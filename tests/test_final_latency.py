@@ -1,4 +1,4 @@
-"""The front measured once more, together: what is measured, and what the record makes of it."""
+"""The final measurement of the front: which models are measured, and how it is recorded."""
 
 from __future__ import annotations
 

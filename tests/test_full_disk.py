@@ -1,4 +1,4 @@
-"""A disk that is full, and files that are not what they should be."""
+"""A full disk, and damaged files."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a contributor is told, and what a forge and an editor are, agrees with the project."""
+"""Files for contributors, forges and editors agree with the project."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Intervals of medians against hand-worked values and the sources they follow."""
+"""Intervals of medians, compared with values worked out by hand and with their sources."""
 
 from __future__ import annotations
 

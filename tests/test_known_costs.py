@@ -1,4 +1,4 @@
-"""Costs of many architectures at once agree with those of each one alone."""
+"""Costs of many architectures computed together agree with those computed one by one."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Imports only run downwards: between the four packages, and between the rooms of `studies`."""
+"""Imports only run downwards: between the four packages and the folders of `studies`."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Whose a trial is: drivers with a heartbeat, silent ones, and ones that left, and their trials."""
+"""Ownership of trials: drivers with a heartbeat, silent drivers, drivers that signed off."""
 
 from __future__ import annotations
 

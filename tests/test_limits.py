@@ -1,4 +1,4 @@
-"""Hard limits: which candidates miss them, by how much, and when a study gives up on them."""
+"""Hard limits: which candidates violate them, by how much, and when a study gives up."""
 
 from __future__ import annotations
 

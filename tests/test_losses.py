@@ -1,3 +1,5 @@
+"""The paper's loss, its terms, and the measures of image quality."""
+
 import math
 
 import pytest

@@ -1,4 +1,4 @@
-"""The faults that the mutation test plants."""
+"""The mutants that the mutation test makes."""
 
 from __future__ import annotations
 

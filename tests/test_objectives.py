@@ -1,4 +1,4 @@
-"""Objectives: what may be asked for, who dominates whom, and how much a front dominates."""
+"""Objectives: valid selections, domination and hypervolume."""
 
 import numpy as np
 import pytest

@@ -1,4 +1,4 @@
-"""Operations told from the architecture against what the built network launches."""
+"""Operations derived from an architecture agree with those of the built network."""
 
 from __future__ import annotations
 

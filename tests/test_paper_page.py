@@ -1,4 +1,4 @@
-"""The paper's page: tables, verdicts and sentences follow from the results, both ways."""
+"""The paper's page: tables, verdicts and sentences follow from the results."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The Pareto sampler: exact improvement, prediction, and a search that makes use of both."""
+"""The Pareto sampler: exact improvement, prediction, and a search that uses both."""
 
 import itertools
 import math

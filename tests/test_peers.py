@@ -1,4 +1,4 @@
-"""Other frameworks in the harness; each is skipped where it is not installed."""
+"""Other frameworks in a search comparison; a framework that is not installed is skipped."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Predicted latency in a study: as an objective, and to spare measuring what is too slow."""
+"""Predicted latency in a study: as an objective, and to reject slow candidates unmeasured."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What the tests do with processes: whose they are, what is found of them, how they start."""
+"""How the tests find and start processes."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Every way to run a model computes the same, leaves the model alone, and says why it cannot."""
+"""Each backend computes the same result, changes no model, and says why it is unavailable."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Counts against formulas worked out by hand."""
+"""Counted costs, compared with formulas worked out by hand."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The environment describes this process and puts back what it changes."""
+"""The environment describes this process; settings are restored after use."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The logic of measuring, on a clock that the test winds."""
+"""Latency measurement with a clock that the test advances."""
 
 from __future__ import annotations
 

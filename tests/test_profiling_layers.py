@@ -1,4 +1,4 @@
-"""The layer table adds up, and leaves the model it looks at alone."""
+"""The layer table adds up, and the profiled model is unchanged."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Measuring beside a reference and its twin, on a clock that the test winds."""
+"""Measurement beside a reference and its twin, with a clock that the test advances."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Peaks and bounds on a machine whose numbers are round."""
+"""Peaks and bounds on a made-up machine with round numbers."""
 
 from __future__ import annotations
 

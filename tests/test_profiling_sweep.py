@@ -1,4 +1,4 @@
-"""One layer alone: written by hand or captured in a model, at many sizes."""
+"""Sweeps of one layer, specified by hand or taken from a model."""
 
 from __future__ import annotations
 

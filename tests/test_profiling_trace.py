@@ -1,4 +1,4 @@
-"""Traces: what is recorded, how spans nest, and the page that shows them."""
+"""Traces: the recorded operations, the nesting of spans, and the page."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A study's record grows trial by trial into what it would be if it were read at once."""
+"""A study's record that grows trial by trial equals the record read at once."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The report as a reader sees it: complete, self-contained, safe, and open about gaps."""
+"""The report's content: complete, self-contained, safe, with missing values marked."""
 
 from __future__ import annotations
 

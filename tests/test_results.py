@@ -1,4 +1,4 @@
-"""What the committed studies say is so: costs counted again, claims made again from their data."""
+"""The committed studies are correct: costs and claims are computed again."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The benchmark of scale: its clock, its stopwatch, and studies that run through it."""
+"""The benchmark of scale: its clock, its stopwatch, and the studies that it runs."""
 
 from __future__ import annotations
 

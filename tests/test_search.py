@@ -1,4 +1,4 @@
-"""Proposals: every sampler, no repetition, exhaustion, learning from what it is told."""
+"""Proposals: every sampler, no repetition, used-up spaces, learning from results."""
 
 from collections.abc import Mapping
 

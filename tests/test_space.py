@@ -1,4 +1,4 @@
-"""Search spaces: counts against brute force, both parametrisations, every fault at once."""
+"""Search spaces: counts compared with enumeration, both parametrisations, all faults at once."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Early stopping in a study: what ends early, what that means for the record, what comes back."""
+"""Early stopping in a study: what is stopped, how it is recorded, what is resumed."""
 
 from __future__ import annotations
 

@@ -1,3 +1,5 @@
+"""Training: the same results from the same seed, checkpoints, resuming and failures."""
+
 import itertools
 import json
 from collections.abc import Callable, Iterator

@@ -1,3 +1,5 @@
+"""The built networks: every choice of every table, shapes, parameters and paths."""
+
 import json
 import math
 from collections import Counter

@@ -1,1 +1,1 @@
-"""Studies under fire: processes are killed at chosen and at random moments, then all is checked."""
+"""A test by faults: processes of studies are killed, and then the studies are checked."""

@@ -1,10 +1,10 @@
-"""Kill a study's processes, again and again, and count what is lost.
+"""Kill processes of studies at chosen and random moments, and check that nothing is lost.
 
     python -m benchmarks.faults --kills 50 --storage journal --runner local --out faults
 
-`--storage postgres` starts a server of its own, which is restarted now and then; the address of
-another database works too. Every study leaves a JSON file in `--out`; a run that was stopped goes
-on with the next one.
+`--storage postgres` starts a private server, which is restarted at random; the address of another
+database works too. Every study leaves a JSON file in `--out`; an interrupted run continues with the
+next study.
 """
 
 from __future__ import annotations
@@ -28,19 +28,21 @@ from studies.storage.addresses import absolute
 
 @click.command(help=__doc__)
 @click.option("--kills", default=50, show_default=True)
-@click.option("--each", default=8, show_default=True, help="Most kills of one study.")
+@click.option("--each", default=8, show_default=True, help="Maximum number of kills of one study.")
 @click.option("--trials", default=6, show_default=True)
 @click.option("--seed", default=0, show_default=True)
-@click.option("--storage", default="journal", show_default=True, help="Or postgres, or an address.")
+@click.option(
+    "--storage", default="journal", show_default=True, help="journal, postgres, or an address."
+)
 @click.option("--runner", default="local", show_default=True)
 @click.option("--out", type=click.Path(path_type=Path), default=Path("faults"), show_default=True)
 def main(
     kills: int, each: int, trials: int, seed: int, storage: str, runner: str, out: Path
 ) -> None:
-    """Attack studies until there were `kills` kills.
+    """Kill processes of one study after another until there were `kills` kills.
 
-    One and two workers take turns, and in a database one and two drivers; every third study
-    measures latency.
+    Studies have one and two workers alternately, and in a database one and two drivers; every third
+    study measures latency.
     """
     out = out.absolute()
     out.mkdir(parents=True, exist_ok=True)
@@ -73,7 +75,7 @@ def main(
 
 @contextmanager
 def _served(storage: str) -> Iterator[tuple[str, Server | None]]:
-    """Yield the storage's address, and its server if that is ours."""
+    """Yield the storage's address, and its server if it is a private one."""
     if storage != "postgres":
         yield storage, None
         return
@@ -82,7 +84,7 @@ def _served(storage: str) -> Iterator[tuple[str, Server | None]]:
 
 
 def _clear(out: Path, plan: Plan) -> None:
-    """Remove what a siege that was itself stopped had left of its study."""
+    """Remove what is left of a study whose test was interrupted."""
     shutil.rmtree(out / plan.name, ignore_errors=True)
     (out / f"{plan.name}.log").unlink(missing_ok=True)
     if not plan.journal:

@@ -1,6 +1,6 @@
-"""The `nas` command on a disk that takes its time: kills then hit writes that are half done.
+"""The `nas` command with a slow disk, so that kills fall into the middle of writes.
 
-Started workers import this module too, so their disk is as slow.
+Workers that it starts import this module too, so their disk is slow as well.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""When to strike and whom: signs of what a study is doing, seen from outside."""
+"""When to kill which process: signs of a study's progress, observed from outside."""
 
 from __future__ import annotations
 
@@ -20,14 +20,14 @@ Sign = Callable[[], bool]
 
 @dataclass(frozen=True)
 class Scene:
-    """A running study: its drivers, its folder, and who its workers are.
+    """A running study: its drivers, its folder and its workers.
 
     Attributes:
-        drivers: Those that have not been seen to end.
-        folder: The study's.
+        drivers: The drivers whose end has not been noticed yet.
+        folder: The study's folder.
         runner: `local` or `ray`.
-        workers: Processes that evaluate, for each driver; 1 evaluates in the driver, but on Ray.
-        database: Where the trials are, if that is a database.
+        workers: Processes that evaluate, per driver; with 1 the driver evaluates, except on Ray.
+        database: The database of the trials, or None for a journal.
     """
 
     drivers: Sequence[subprocess.Popen[bytes]]
@@ -38,11 +38,11 @@ class Scene:
 
     @property
     def over(self) -> bool:
-        """Whether no driver runs any more."""
+        """Whether all drivers have ended."""
         return all(driver.poll() is not None for driver in self.drivers)
 
     def victims(self, kind: str) -> list[psutil.Process]:
-        """The processes of a kind: `driver`, `worker` or `measurer`."""
+        """Return the running processes of a kind: `driver`, `worker` or `measurer`."""
         alive = [driver.pid for driver in self.drivers if driver.poll() is None]
         if kind == "driver":
             return [psutil.Process(pid) for pid in alive]
@@ -53,16 +53,16 @@ class Scene:
             workers = [one for one in workers if not _is_agent(_command(one))]
             return spawned if kind == "measurer" else workers
         direct = [one for one in spawned if _parent(one) in alive]
-        # With one worker the driver evaluates, and what it has started measures for it.
+        # With one worker the driver evaluates, and the process that it has started measures.
         if self.workers == 1:
             return direct if kind == "measurer" else []
         return direct if kind == "worker" else [one for one in spawned if one not in direct]
 
     def sign(self, moment: str) -> Sign:
-        """Return a sign that a moment has come, from now on."""
+        """Return a function that says whether a moment has come since this call."""
         if moment == DECIDING:
             assert self.database is not None
-            return partial(_has_turn, self.database)
+            return partial(_is_deciding, self.database)
         pattern, _ = moments(self.runner, self.database is None)[moment]
         if not pattern:
             return lambda: True
@@ -102,7 +102,7 @@ _DATABASE = {DECIDING: ("", 0.0)}
 
 
 def moments(runner: str, journal: bool) -> dict[str, tuple[str, float]]:
-    """Moment to what appears or changes then in the study's folder, and the longest wait after."""
+    """Return for each moment the files that appear or change then, and the longest wait in s."""
     files = _RAY if runner == "ray" else _LOCAL
     return _ANYWHERE | files | (_JOURNAL if journal else _DATABASE)
 
@@ -110,8 +110,8 @@ def moments(runner: str, journal: bool) -> dict[str, tuple[str, float]]:
 def wait_for(
     scene: Scene, moment: str, delay_s: float, rng: random.Random, patience_s: float
 ) -> bool:
-    """Wait for a moment; False if the study ended before. After the patience any moment will do."""
-    time.sleep(rng.uniform(0, patience_s / 3))  # not always the first one
+    """Wait for a moment, at most `patience_s`; return False if the study ended before it."""
+    time.sleep(rng.uniform(0, patience_s / 3))  # so that it is not always the first such moment
     shown = scene.sign(moment)
     deadline = time.monotonic() + patience_s * (4 if moment == "report" else 1)
     while not shown() and time.monotonic() < deadline:
@@ -123,7 +123,7 @@ def wait_for(
 
 
 def family(pid: int) -> list[psutil.Process]:
-    """Return every process that came from this one, itself apart."""
+    """Return all descendants of a process."""
     try:
         return psutil.Process(pid).children(recursive=True)
     except psutil.NoSuchProcess:
@@ -137,11 +137,11 @@ _AGENTS = (
     "dashboard/agent.py",
     "default_worker.py",
 )
-"""Ray's agents and its workers that still start: they outlive a driver; the next one ends them."""
+"""Ray's agents and starting workers: they outlive a driver, and the next driver ends them."""
 
 
 def gone(processes: list[psutil.Process], patience_s: float) -> float | None:
-    """Return after how many seconds all have ended; None if some outlive the patience."""
+    """Return the seconds until all processes have ended, or None if that exceeds `patience_s`."""
     begun = time.monotonic()
     while time.monotonic() - begun < patience_s:
         if not running(processes):
@@ -151,7 +151,7 @@ def gone(processes: list[psutil.Process], patience_s: float) -> float | None:
 
 
 def running(processes: list[psutil.Process], agents: bool = False) -> list[str]:
-    """Return the commands of those that have not ended, Ray's agents apart unless asked for."""
+    """Return the commands of processes that have not ended; Ray's agents only with `agents`."""
     commands = [_command(one) for one in processes if _alive(one)]
     return [command for command in commands if command and (agents or not _is_agent(command))]
 
@@ -160,8 +160,8 @@ def _is_agent(command: str) -> bool:
     return any(mark in command for mark in _AGENTS)
 
 
-def _has_turn(database: Engine) -> bool:
-    """Whether any driver has its turn."""
+def _is_deciding(database: Engine) -> bool:
+    """Whether any driver holds the lock to decide."""
     asked = "SELECT EXISTS (SELECT FROM pg_locks WHERE locktype = 'advisory' AND granted)"
     with database.connect() as connection:
         return bool(connection.execute(text(asked)).scalar())

@@ -1,4 +1,4 @@
-"""One study under fire, and what must hold after every kill and in the end."""
+"""One study whose processes are killed, and the checks after every kill and at the end."""
 
 from __future__ import annotations
 
@@ -34,21 +34,21 @@ ORPHANS_S = 20.0
 RESUME_S = 300.0
 
 _WEIGHTS = {"driver": 10, "worker": 8, "measurer": 2, "server": 3}
-"""How often each kind is struck; where there is none of a kind, a driver is."""
+"""How often each kind is chosen; where there is no process of a kind, a driver is killed."""
 
 
 @dataclass(frozen=True)
 class Plan:
-    """A study and how it is attacked.
+    """A study, and how its processes are killed.
 
     Attributes:
-        name: Of the study.
+        name: Name of the study.
         storage: `journal`, or the address of another storage.
         runner: `local` or `ray`.
-        workers: Processes that evaluate; 1 evaluates in the driver, but on Ray.
+        workers: Processes that evaluate; with 1 the driver evaluates, except on Ray.
         drivers: Processes that run the study at the same time; several need a database.
         measure: Whether latency is an objective.
-        patience_s: Longest wait for a moment to strike; the report is waited for four times longer.
+        patience_s: Longest wait for a moment; for the report it is four times longer.
     """
 
     name: str
@@ -88,7 +88,7 @@ class Plan:
         return command + [word for one in fast for word in ("--set", f"latency.{one}")]
 
     def store(self, root: Path) -> StudyStore:
-        """Return the study, to be looked at."""
+        """Return the study's store, for reading."""
         return StudyStore(root / self.name, None if self.journal else self.storage)
 
     @property
@@ -99,7 +99,7 @@ class Plan:
 
 @dataclass
 class Outcome:
-    """What happened to a study, and what was checked."""
+    """What happened to a study, and the results of the checks."""
 
     plan: Plan
     hits: list[tuple[str, str]] = field(default_factory=list)
@@ -112,7 +112,7 @@ class Outcome:
 
     @property
     def kills(self) -> int:
-        """Number of processes killed; a server that was restarted is none."""
+        """Number of processes killed; a restart of the server does not count."""
         return sum(kind != "server" for kind, _ in self.hits)
 
     def to_dict(self) -> dict[str, Any]:
@@ -122,13 +122,13 @@ class Outcome:
 
 
 class Siege:
-    """Attacks one study below `root` until its kills are spent or it has ended.
+    """A test that kills processes of one study until its kills are used up or it has ended.
 
     Args:
-        plan: What is attacked, and how.
-        root: Holds the study's folder.
+        plan: The study, and how its processes are killed.
+        root: The folder that contains the study's folder.
         golden: Losses of the undisturbed study, by digest.
-        server: The database's, if it may be restarted.
+        server: The server of the database, if it may be restarted.
     """
 
     def __init__(
@@ -144,7 +144,7 @@ class Siege:
         self._bereaved: list[psutil.Process] = []
 
     def run(self) -> Outcome:
-        """Attack, resume, and check; raise `AssertionError` naming what was lost."""
+        """Kill, resume and check; raise `AssertionError` that names what was lost."""
         try:
             self._reinforce()
             while self.outcome.kills < self.plan.kills and self._strike():
@@ -152,7 +152,7 @@ class Siege:
                 self._reinforce()
             finished = self._resume()
             assert finished == self._resume(), f"{self.plan.name}: resuming changed what was over"
-        finally:  # what a failed check leaves running
+        finally:  # a failed check leaves drivers running
             for driver in self._drivers:
                 driver.kill()
         self._check_the_end(finished)
@@ -163,7 +163,7 @@ class Siege:
             return subprocess.Popen(self.plan.command(self.root), stdout=log, stderr=log)
 
     def _reinforce(self) -> None:
-        """Start drivers where some have ended: all, or now and then one of several later."""
+        """Replace drivers that have ended, sometimes one of several only later."""
         for driver in self._drivers:
             code = driver.poll()
             assert code in {None, *self._allowed}, f"{self.plan.name}: a driver ended with {code}"
@@ -176,13 +176,13 @@ class Siege:
 
     @property
     def _allowed(self) -> set[int]:
-        """Exit codes that the last strike explains."""
+        """Exit codes that the last kill or restart explains."""
         last = self.outcome.hits[-1][0] if self.outcome.hits else ""
-        # Whose own measurer was hit says so and ends, and so does who starts without a server.
+        # A driver whose own measurer was killed ends with a message; so does one without a server.
         return {0, -signal.SIGKILL} | ({2} if last in ("measurer", "server") else set())
 
     def _strike(self) -> bool:
-        """Strike once; return False when the study had ended."""
+        """Kill or restart once; return False if the study had ended."""
         plan = self.plan
         scene = Scene(self._drivers, self.folder, plan.runner, plan.workers, self._database)
         kinds = [kind for kind in _WEIGHTS if kind != "server" or self._server]
@@ -199,7 +199,7 @@ class Siege:
         return True
 
     def _kill(self, scene: Scene, kind: str) -> str:
-        """Kill a process of a kind, or a driver where there is none; return what it was."""
+        """Kill a process of a kind, or a driver if there is none; return the kind killed."""
         victims = scene.victims(kind)
         if not victims:
             kind, victims = "driver", scene.victims("driver")
@@ -228,14 +228,14 @@ class Siege:
         self._server.start()
 
     def _damage_a_checkpoint(self) -> None:
-        """Leave half of a checkpoint, as a file system may that loses power."""
+        """Truncate a checkpoint, as may happen in a power failure."""
         for path in sorted(self.folder.glob(f"artefacts/*/{CHECKPOINT}")):
             os.truncate(path, self._rng.randrange(path.stat().st_size))
             self.outcome.damaged_checkpoints += 1
             return
 
     def _tear_the_journal(self) -> None:
-        """Leave the beginning of a line that was being written."""
+        """Append the beginning of a line, as if a write had been interrupted."""
         journal = self.folder / "journal.log"
         if journal.is_file() and (lines := journal.read_bytes().splitlines()):
             with journal.open("ab") as file:
@@ -243,7 +243,7 @@ class Siege:
             self.outcome.torn_lines += 1
 
     def _resume(self) -> StudyRecord:
-        """Let the drivers that run end the study, or else one more."""
+        """Let the running drivers, or else a new one, finish the study."""
         self._drivers = self._drivers or [self._start()]
         codes = {driver.wait(RESUME_S) for driver in self._drivers}
         if 2 in codes & self._allowed:
@@ -255,13 +255,13 @@ class Siege:
 
     @cached_property
     def _database(self) -> Engine | None:
-        """The database, to be asked who decides."""
+        """The database, to find out whether a driver is deciding."""
         if self.plan.journal:
             return None
         return create_engine(absolute(self.plan.storage, self.folder), pool_pre_ping=True)
 
     def _check_now(self) -> None:
-        """Assert that nothing finished is lost or changed, and nothing is there twice."""
+        """Assert that no finished trial is lost or changed, and none exists twice."""
         try:
             record = self.plan.store(self.root).record()
         except (UserError, KeyError):  # it was killed before it had been created
@@ -309,6 +309,6 @@ def undisturbed(plan: Plan, root: Path) -> dict[str, float]:
 
 
 def _essence(trial: TrialRecord) -> tuple[Any, ...]:
-    """What must never change; a latency is measured once more when a study ends."""
+    """Return what must never change; a latency is measured again when a study ends."""
     exact = {name: v for name, v in trial.objectives.items() if name != "latency_ms"}
     return trial.state, trial.digest, exact, trial.history

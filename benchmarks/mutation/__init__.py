@@ -1,1 +1,1 @@
-"""Mutation test: whether the tests notice small faults planted in the modules that decide."""
+"""Mutation test: whether the tests detect small changes (mutants) of the deciding modules."""

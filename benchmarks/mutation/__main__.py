@@ -1,9 +1,9 @@
-"""Run the mutation test: plant each fault in a copy of the tree and run the module's tests.
+"""Run the mutation test: apply each mutant to a copy of the tree and run the module's tests.
 
     nice -n 10 python -m benchmarks.mutation --out benchmarks/results/mutation/after.csv
 
-Of every module a fixed sample of faults is tried, one after another. What the file already holds
-is not tried again, so that an interrupted run is continued by the same command.
+A fixed sample of each module's mutants is run, one after another. Mutants that the file already
+holds are not run again, so the same command continues an interrupted run.
 """
 
 from __future__ import annotations
@@ -30,14 +30,14 @@ TESTS: dict[str, tuple[str, ...]] = {
     "search_spaces/configurations.py": ("axes", "space"),
     "search_spaces/enumeration.py": ("space",),
 }
-"""Module -> its test files in `tests/`, the likeliest to notice a fault first."""
+"""Module -> its test files in `tests/`, those most likely to detect a mutant first."""
 
 SAMPLE = 25
 COLUMNS = ("module", "function", "line", "mutation", "outcome", "killed_by")
 
 
 def sample(module: str, size: int) -> list[Mutant]:
-    """Draw `size` faults of a module; a change to one function leaves the others' draw as it is."""
+    """Draw `size` mutants of a module; an edit of one function does not change the others' draw."""
 
     def draw(mutant: Mutant) -> str:
         return hashlib.sha256(f"{mutant.function}: {mutant.mutation}".encode()).hexdigest()
@@ -53,22 +53,22 @@ def tried(out: Path) -> Iterator[dict[str, str]]:
             yield from csv.DictReader(file)
 
 
-def run(module: str, faults: list[Mutant], out: Path) -> None:
-    """Try the faults of one module and append a row for each to `out`."""
+def run(module: str, chosen: list[Mutant], out: Path) -> None:
+    """Run the mutants of one module and append a row for each to `out`."""
     tests = [f"tests/test_{name}.py" for name in TESTS[module]]
     with Sandbox(module, tests) as sandbox:
-        for number, fault in enumerate(faults, start=1):
-            outcome, killed_by = sandbox.outcome(fault.source)
-            row = (module, fault.function, fault.line, fault.mutation, outcome, killed_by)
+        for number, mutant in enumerate(chosen, start=1):
+            outcome, killed_by = sandbox.outcome(mutant.source)
+            row = (module, mutant.function, mutant.line, mutant.mutation, outcome, killed_by)
             with out.open("a", newline="") as file:
                 csv.writer(file).writerow(row)
-            print(f"{module} {number}/{len(faults)} {outcome} {killed_by}", flush=True)
+            print(f"{module} {number}/{len(chosen)} {outcome} {killed_by}", flush=True)
             if outcome == "survived":
-                print(f"  line {fault.line}, {fault.function}: {fault.mutation}", flush=True)
+                print(f"  line {mutant.line}, {mutant.function}: {mutant.mutation}", flush=True)
 
 
 def summary(out: Path) -> Iterator[str]:
-    """Tell for every module how many faults were noticed, and name the others."""
+    """Yield for each module the number of mutants killed, then a line for each survivor."""
     rows = list(tried(out))
     for module in TESTS:
         counts = Counter(row["outcome"] for row in rows if row["module"] == module)
@@ -80,11 +80,11 @@ def summary(out: Path) -> Iterator[str]:
 
 
 def main() -> None:
-    """Try what was not tried yet, and tell what survived."""
-    parser = argparse.ArgumentParser(description="Mutation test of the modules that decide.")
+    """Run the mutants that were not run yet, and print the summary."""
+    parser = argparse.ArgumentParser(description="Mutation test of the deciding modules.")
     parser.add_argument("--out", type=Path, required=True, help="CSV file to write or continue")
     parser.add_argument("--module", choices=TESTS, action="append", help="default: all")
-    parser.add_argument("--sample", type=int, default=SAMPLE, help="faults per module")
+    parser.add_argument("--sample", type=int, default=SAMPLE, help="mutants per module")
     options = parser.parse_args()
     out: Path = options.out
     out.parent.mkdir(parents=True, exist_ok=True)
@@ -92,8 +92,10 @@ def main() -> None:
         out.write_text(",".join(COLUMNS) + "\n")
     done = {(row["module"], row["function"], row["mutation"]) for row in tried(out)}
     for module in options.module or TESTS:
-        faults = sample(module, options.sample)
-        new = [fault for fault in faults if (module, fault.function, fault.mutation) not in done]
+        chosen = sample(module, options.sample)
+        new = [
+            mutant for mutant in chosen if (module, mutant.function, mutant.mutation) not in done
+        ]
         if new:
             run(module, new, out)
     print("\n".join(summary(out)))

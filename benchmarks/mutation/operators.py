@@ -1,6 +1,6 @@
-"""The small faults that may be planted in a module, found by parsing its source.
+"""The mutants of a module, found by parsing its source.
 
-Text inside f-strings, docstrings, annotations and decorators is left alone.
+Text inside f-strings, docstrings, annotations and decorators is not changed.
 """
 
 from __future__ import annotations
@@ -38,19 +38,19 @@ _ARITHMETIC: dict[type[ast.operator], type[ast.operator]] = {
 _OPPOSITES = {"min": "max", "max": "min", "all": "any", "any": "all"}
 _LEAVES = (ast.Return, ast.Raise, ast.Continue, ast.Break)
 _BARE = (ast.Constant, ast.Name, ast.Attribute, ast.Subscript, ast.GeneratorExp)
-"""Expressions that may stand anywhere without parentheses, or bring their own."""
+"""Expressions that need no parentheses anywhere, or have their own."""
 _WORD = re.compile(r"[a-z_]+")
 
 
 @dataclass(frozen=True)
 class Mutant:
-    """One fault: what it is, where it is, and the whole module with it.
+    """One small change of a module.
 
     Attributes:
-        function: Qualified name of the function or class it is in; empty at module level.
+        function: Qualified name of the function or class that is changed; empty at module level.
         line: First line of the replaced text, from 1.
         mutation: The replaced text, an arrow and its replacement; numbered where it repeats.
-        source: The module's source with the fault.
+        source: The module's source with the change.
     """
 
     function: str
@@ -66,12 +66,12 @@ def mutants(source: str) -> list[Mutant]:
     for function, node in _places(ast.parse(source), ""):
         for replacement in _replacements(node):
             old = ast.get_source_segment(source, node) or ""
-            told = f"{_one_line(old)} -> {_one_line(replacement)}"
-            seen[function, told] += 1
-            if (times := seen[function, told]) > 1:
-                told += f" (number {times})"
+            mutation = f"{_one_line(old)} -> {_one_line(replacement)}"
+            seen[function, mutation] += 1
+            if (times := seen[function, mutation]) > 1:
+                mutation += f" (number {times})"
             changed = _replaced(source, node, replacement)
-            found.append(Mutant(function, node.lineno, told, changed))
+            found.append(Mutant(function, node.lineno, mutation, changed))
     return found
 
 
@@ -198,7 +198,7 @@ def _unfiltered(
 
 
 def _replaced(source: str, node: ast.expr | ast.stmt, replacement: str) -> str:
-    """Put `replacement` where `node` stands; columns count UTF-8 bytes."""
+    """Return the source with `node` replaced; columns count UTF-8 bytes."""
     assert node.end_lineno is not None
     assert node.end_col_offset is not None
     lines = source.encode().splitlines(keepends=True)

@@ -1,7 +1,7 @@
-"""Runs the tests of one module on faulty copies of it, each in a process of its own.
+"""Run the tests of one module on its mutants, each in a separate process.
 
-The process is forked from one that has imported the large libraries already, which saves seconds
-for every fault; the project itself is imported anew from a private copy of the tree.
+The process is forked from one that has already imported the large libraries, which saves seconds
+for every mutant; the project itself is imported again from a private copy of the tree.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ _LIBRARIES = (
     *("torch", "torch.utils.flop_counter", "fvcore.nn", "pytorch_msssim", "numpy", "scipy.special"),
     *("scipy.stats", "pandas", "moocore", "optuna", "pydantic", "sqlalchemy", "yaml", "psutil"),
 )
-# Left out to save time: they build networks, which are not what the faults are planted in.
+# Left out to save time: they build networks, and the mutants are in other modules.
 _QUICK = "not printed_alike and not describe_no_network_twice"
 _NEVER_COPIED = shutil.ignore_patterns("__pycache__", "results", ".git", ".*_cache", ".hypothesis")
 
@@ -37,7 +37,7 @@ class Sandbox:
     """A private copy of the tree in which `module` is replaced and `tests` are run.
 
     Raises:
-        RuntimeError: the tests fail on the module as it is.
+        RuntimeError: The tests fail on the unchanged module.
     """
 
     def __init__(self, module: str, tests: Sequence[str]) -> None:
@@ -53,9 +53,9 @@ class Sandbox:
         outcome, failed = self.outcome(self._module.read_text())
         if outcome != "survived":
             self.__exit__()
-            raise RuntimeError(f"{self._module.name}: {outcome} without a fault: {failed}")
+            raise RuntimeError(f"{self._module.name}: {outcome} without a change: {failed}")
         seconds = time.monotonic() - began
-        self._limit_s = 30 + 4 * seconds  # wide: other programs may take turns on the processor
+        self._limit_s = 30 + 4 * seconds  # generous: other programs may use the processor too
         print(f"{self._module.name}: its tests take {seconds:.1f} s", flush=True)
         return self
 
@@ -85,7 +85,7 @@ class Sandbox:
 
 
 def _end(process: BaseProcess) -> None:
-    """End a process that leads a group of its own, and the group."""
+    """End a process that leads its own process group, and the group."""
     process.kill()
     with contextlib.suppress(ProcessLookupError):
         os.killpg(process.pid or 0, signal.SIGKILL)
@@ -93,7 +93,7 @@ def _end(process: BaseProcess) -> None:
 
 
 def _prepare(tree: Path) -> None:
-    """Import what faults cannot touch, and have every process write its files into `tree`."""
+    """Import the libraries, and let every process write its files into `tree`."""
     scratch = tree / "scratch"
     scratch.mkdir()
     os.environ |= {"TMPDIR": str(scratch), "PYTHONPATH": str(tree), "OMP_NUM_THREADS": "1"}
@@ -118,14 +118,14 @@ def _test(tree: Path, tests: Sequence[str], sender: Connection) -> None:
 
 
 class _Failures:
-    """A pytest plugin that remembers the first test or file that failed."""
+    """A pytest plugin that records the first test or file that failed."""
 
     first = ""
 
     def pytest_configure(self) -> None:
-        import hypothesis  # not before pytest loads it as a plugin of its own
+        import hypothesis  # only after pytest has loaded it as a plugin
 
-        # One failing example is enough: looking for the smallest takes most of the time.
+        # One failing example is enough: the search for the smallest takes most of the time.
         phases = (hypothesis.Phase.explicit, hypothesis.Phase.generate)
         hypothesis.settings.register_profile("first failure", phases=phases)
         hypothesis.settings.load_profile("first failure")

@@ -1,1 +1,1 @@
-"""The table of trained VAEs: every architecture of the space `table`, epoch by epoch."""
+"""Programs that make the table of trained VAEs: each architecture of the space `table`."""

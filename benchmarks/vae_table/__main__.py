@@ -1,4 +1,4 @@
-"""Make the table of trained VAEs; each step goes on where it stopped.
+"""Make the table of trained VAEs; each step continues where it was interrupted.
 
 python -m benchmarks.vae_table train --out FOLDER     about 70 minutes on one quiet core
 python -m benchmarks.vae_table latency --out FOLDER   about ten minutes on a quiet machine
@@ -30,11 +30,11 @@ def main() -> int:
     )
     parser.add_argument("step", choices=("train", "latency", "build"))
     parser.add_argument("--out", type=Path, required=True, help="folder of the records")
-    parser.add_argument("--seed", type=int, default=0, help="of weights, order and noise")
+    parser.add_argument("--seed", type=int, default=0, help="seed of weights, order and noise")
     parser.add_argument("--workers", type=int, default=1, help="train: processes of one thread")
-    parser.add_argument("--limit", type=int, help="train, latency: only so many architectures")
+    parser.add_argument("--limit", type=int, help="train, latency: number of architectures")
     parser.add_argument("--to", type=Path, default=TABLE, help="build: the file (%(default)s)")
-    parser.add_argument("--partial", action="store_true", help="build: without what is missing")
+    parser.add_argument("--partial", action="store_true", help="build: leave out what is missing")
     options = parser.parse_args()
     try:
         print(_run(options))
@@ -49,25 +49,25 @@ def _run(options: argparse.Namespace) -> str:
     training = standard.training.model_copy(update={"seed": options.seed})
     protocol = standard.model_copy(update={"training": training})
     if options.step == "train":
-        told = TimeLeft("trained")
-        count = train_all(options.out, protocol, options.workers, options.limit, told)
+        progress = TimeLeft("trained")
+        count = train_all(options.out, protocol, options.workers, options.limit, progress)
         return f"{count} trained"
     if options.step == "latency":
-        told = TimeLeft("measured")
-        contended = measure_all(options.out, protocol, limit=options.limit, progress=told)
+        progress = TimeLeft("measured")
+        contended = measure_all(options.out, protocol, limit=options.limit, progress=progress)
         return f"{contended} are contended; run again on a quiet machine to replace them"
     rows = build(options.out, protocol, options.to, options.partial)
     return f"{options.to}: {rows} rows, {options.to.stat().st_size / 1e6:.2f} MB"
 
 
 class TimeLeft:
-    """Prints a line per step with the time left, judged by the steps of this run."""
+    """A callback that prints a line per step with the time left, estimated from this run."""
 
     def __init__(self, word: str) -> None:
         self._word, self._start_s, self._before = word, time.monotonic(), -1
 
     def __call__(self, done: int, total: int) -> None:
-        """Tell (done, total)."""
+        """Print the progress."""
         if self._before < 0:
             self._before = done - 1
         step_s = (time.monotonic() - self._start_s) / (done - self._before)

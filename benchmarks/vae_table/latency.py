@@ -1,4 +1,4 @@
-"""Measure every architecture of the space against `original`, taking turns, one at a time."""
+"""Measure every architecture of the space beside `original`, in interleaved rounds."""
 
 from __future__ import annotations
 
@@ -27,10 +27,10 @@ def measure_all(
     limit: int | None = None,
     progress: Progress | None = None,
 ) -> int:
-    """Measure what the folder lacks, and once more what was measured on a busy machine.
+    """Measure what the folder lacks, and repeat what was measured on a busy machine.
 
     Returns:
-        How many measurements of all are contended.
+        The number of contended measurements.
     """
     tune_allocator()
     run = RunFolder(folder, protocol)
@@ -47,7 +47,7 @@ def measure_all(
 
 
 def measure_one(member: Member, config: LatencyConfig, lane: Lane) -> Record:
-    """Time one architecture in turn with `original` at the same image size, as a study does."""
+    """Time one architecture beside `original` at the same image size, as a study does."""
     start_s = time.monotonic()
     pair = measure_pair(member.architecture, config, torch.device("cpu"), lane)
     return {

@@ -1,4 +1,4 @@
-"""From the records of a run to one Parquet file."""
+"""Write the records of a run as one Parquet file."""
 
 from __future__ import annotations
 
@@ -43,16 +43,16 @@ def build(folder: Path, protocol: TableProtocol, to: Path, partial: bool = False
     """Write one row per architecture, references last; the protocol goes into the metadata.
 
     Args:
-        folder: Of the records.
-        protocol: As in training.
+        folder: The folder of the records.
+        protocol: The protocol of the training.
         to: The Parquet file.
-        partial: Leave out what is not trained yet rather than refuse.
+        partial: Leave out architectures that are not trained yet instead of refusing.
 
     Returns:
         Number of rows.
 
     Raises:
-        UserError: records are missing.
+        UserError: Records are missing.
     """
     run = RunFolder(folder, protocol)
     wanted = members(run.space)

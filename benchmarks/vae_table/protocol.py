@@ -1,4 +1,4 @@
-"""What every row of the table has in common, and where a run keeps its records."""
+"""The protocol of all rows of the table, and the folder of a run's records."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ Record = dict[str, Any]
 
 @dataclass(frozen=True)
 class Member:
-    """One row of the table: a member of the space, or a reference at its image size."""
+    """One row of the table: a member of the space, or a reference model at its image size."""
 
     architecture: Architecture
     assignment: Assignment | None = None
@@ -41,9 +41,9 @@ class Member:
 class TableProtocol(BaseModel):
     """How the members of a space are trained for the table.
 
-    610 training images in batches of 16 at a learning rate of 1e-3 are what lets small VAEs learn
-    something within nine epochs that take a second each: the loss of two seeds then differs by
-    about 0.005, that of two members by up to 0.1. Patience never runs out.
+    With 610 training images in batches of 16 at a learning rate of 1e-3 small VAEs learn something
+    within nine epochs of a second each: the losses of two seeds then differ by about 0.005, those
+    of two members by up to 0.1. The patience is the number of epochs, so it never ends a training.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -57,9 +57,9 @@ class TableProtocol(BaseModel):
 
 
 def members(space: SearchSpace) -> list[Member]:
-    """Return every distinct architecture once, shuffled but always alike, then the references.
+    """Return every distinct architecture once, in a fixed random order, then the references.
 
-    In shuffled order the time left can be told after a few.
+    In random order the first few are enough to estimate the time left.
     """
     built = ((space.architecture(one), one) for one in space.enumerate())
     distinct = {architecture.digest: Member(architecture, one) for architecture, one in built}
@@ -74,10 +74,10 @@ def members(space: SearchSpace) -> list[Member]:
 
 
 class RunFolder:
-    """A folder of records, one JSON file per architecture and kind, each written as a whole.
+    """A folder of records, one JSON file per architecture and kind, each written atomically.
 
     Raises:
-        UserError: the folder belongs to a run with another protocol.
+        UserError: The folder belongs to a run with another protocol.
     """
 
     def __init__(self, path: Path, protocol: TableProtocol) -> None:
@@ -91,13 +91,13 @@ class RunFolder:
         return self._file(kind, digest).exists()
 
     def write(self, kind: str, digest: str, record: Mapping[str, Any]) -> None:
-        """Write a record so that it is there as a whole or not at all."""
+        """Write a record atomically."""
         file = self._file(kind, digest)
         file.parent.mkdir(exist_ok=True)
         _write_whole(file, record)
 
     def get(self, kind: str, digest: str) -> Record | None:
-        """Return one record, or None where there is none yet."""
+        """Return one record, or None if it does not exist yet."""
         if not self.has(kind, digest):
             return None
         record: Record = json.loads(self._file(kind, digest).read_text())

@@ -1,4 +1,4 @@
-"""Train every architecture of the space, one record each; what is there already is not redone."""
+"""Train every architecture of the space that has no record yet, and write its record."""
 
 from __future__ import annotations
 
@@ -33,17 +33,17 @@ def train_all(
     limit: int | None = None,
     progress: Progress | None = None,
 ) -> int:
-    """Train what the folder lacks.
+    """Train the architectures that have no record in the folder.
 
     Args:
-        folder: Where the records go; a killed run loses the architecture in training alone.
-        protocol: How; the same at every run into one folder.
+        folder: Folder of the records; a killed run loses only the architectures in training.
+        protocol: The protocol; it must be the same in every run into one folder.
         workers: Processes, each with `protocol.threads` threads.
-        limit: Only the first so many (a second seed needs but a few).
-        progress: Called with (done, total), those found done included.
+        limit: Train only the first `limit` architectures (a second seed needs only a few).
+        progress: Called with (done, total); existing records are included.
 
     Returns:
-        How many were trained now.
+        The number of architectures trained in this call.
     """
     tune_allocator()
     with threads(protocol.threads):
@@ -98,7 +98,7 @@ def _epochs(architecture: Architecture, protocol: TableProtocol) -> Iterator[Rec
     with lane.training():
         start_s = time.process_time()
         for result in trainer.epochs(on_batch=lambda _done, _total: lane.enter()):
-            # The clock counts what others on the machine do, processor time hardly.
+            # Other work on the machine affects wall-clock time, but hardly processor time.
             end_s = time.process_time()
             yield _row(result, end_s - start_s)
             start_s = end_s

@@ -1,4 +1,4 @@
-"""Who takes part: our samplers, and Optuna's as they come."""
+"""The contenders of a search comparison: our samplers, and Optuna's with their defaults."""
 
 from __future__ import annotations
 
@@ -24,13 +24,13 @@ class Contender:
     """One way to search.
 
     Attributes:
-        title: For tables and figures.
+        title: Name in tables and figures.
         family: `ours` and `ablation` (ours, with a part changed) never train a network twice;
             `optuna` and `peer` (`benchmarks.peers`) train whatever is proposed.
-        asker: Makes it, given a table and a seed.
-        stopping: Makes its rule for stopping early, if it has one, given table and asker.
-        epochs_needed: Needs a table of several epochs.
-        only: The one table where it differs from the others.
+        asker: Makes the sampler for a table and a seed.
+        stopping: Makes the rule for early stopping for a table and an asker, if there is a rule.
+        epochs_needed: Whether it needs a table of several epochs.
+        only: The only table on which it differs from another contender, or None for all tables.
     """
 
     title: str
@@ -50,7 +50,7 @@ def contender(name: str) -> Contender:
 
 
 def contenders_for(table: Table) -> list[str]:
-    """Return the names of all that can search this table."""
+    """Return the names of all contenders that can search this table."""
     return [
         name
         for name, one in CONTENDERS.items()
@@ -72,9 +72,9 @@ EXACT_COSTS = ("params", "macs")
 def _pareto(
     known: Collection[str] = EXACT_COSTS, structure: bool = True, **options: Any
 ) -> Callable[[Table, int], Asker]:
-    """Make our own sampler: with the costs in `known` exact and the others learned.
+    """Return a maker of our own sampler, with exact costs for `known` and the others learned.
 
-    Without `structure` it sees the axes alone, also where more is known of a space's members.
+    Without `structure` it uses only the axes, even where a table has more features of its members.
     """
 
     def make(table: Table, seed: int) -> Asker:
@@ -107,10 +107,10 @@ class _Proposal:
 
 
 class RawOptuna:
-    """Optuna's ask and tell as its documentation has it: repetitions are proposals like others.
+    """Optuna's ask and tell as in its documentation: repetitions are ordinary proposals.
 
-    Inactive axes are not asked for, and nothing is done about proposals that the space forbids but
-    to fail them and ask again.
+    Inactive axes are not suggested. A proposal that the space forbids is reported as failed, and
+    Optuna is asked again.
     """
 
     def __init__(self, table: Table, sampler: optuna.samplers.BaseSampler) -> None:
@@ -124,7 +124,7 @@ class RawOptuna:
         self._open: dict[str, list[Any]] = {}
 
     def propose(self) -> _Proposal:
-        """Return what Optuna proposes."""
+        """Return Optuna's next valid proposal."""
         import optuna
 
         with quiet_optuna():
@@ -228,4 +228,4 @@ CONTENDERS: dict[str, Contender] = {
         _raw("QMCSampler", scramble=True, warn_independent_sampling=False),
     ),
 }
-"""Names on the command line. Optuna's samplers have their own defaults."""
+"""Contenders by their names on the command line. Optuna's samplers have Optuna's defaults."""

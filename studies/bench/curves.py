@@ -1,4 +1,4 @@
-"""From the results of many seeds to curves with quantile bands and one table."""
+"""Turn the results of many seeds into curves with quantile bands and one table."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ import pandas as pd
 Result = Mapping[str, Any]
 
 OVER = ("evaluations", "epochs", "time_s")
-"""What regret is drawn over: candidates that ended, epochs trained, simulated seconds."""
+"""Horizontal axes of regret: candidates that ended, epochs trained, simulated seconds."""
 
 NEAR = 0.01
-"""Regret at which a search counts as having found the front: 99 % of its hypervolume."""
+"""Regret from which the front counts as found: 99 % of its hypervolume."""
 
 QUANTILES = {"low": 0.25, "median": 0.5, "high": 0.75}
 _POINTS = 200
@@ -24,9 +24,9 @@ _POINTS = 200
 def curves(results: Sequence[Result], over: str) -> pd.DataFrame:
     """Return one row per sampler and point of a common grid.
 
-    Columns: `sampler`, `over` (named as asked), `low`, `median`, `high` (quartiles of the seeds'
-    regret) and `seeds`. Before its first result a search has the regret 1; after its last one it
-    keeps what it has.
+    Columns: `sampler`, the axis named by `over`, `low`, `median`, `high` (quartiles of the seeds'
+    regret) and `seeds`. Before its first result a search has the regret 1; after its last one its
+    regret stays constant.
     """
     frames = []
     for sampler, found in _by_sampler(results).items():
@@ -40,11 +40,11 @@ def curves(results: Sequence[Result], over: str) -> pd.DataFrame:
 
 
 def summary(results: Sequence[Result]) -> pd.DataFrame:
-    """Return one row per sampler: what it took to come near the front, and what it cost.
+    """Return one row per sampler: its costs until regret falls to `NEAR`, and its final regret.
 
     `to_99_evaluations`, `to_99_epochs`, `to_99_s`: medians over all seeds, infinite where half of
-    them never came that near; `reached`: how many did; `regret_*`: quartiles at the end;
-    `duplicates`: mean number of repeated trainings; `ask_ms`: median of the seeds' medians.
+    the seeds never reach `NEAR`; `reached`: the number of seeds that do; `regret_*`: quartiles at
+    the end; `duplicates`: mean number of repeated trainings; `ask_ms`: median of seeds' medians.
     """
     rows = []
     for sampler, found in _by_sampler(results).items():
@@ -75,10 +75,13 @@ def markdown(table: pd.DataFrame, titles: Mapping[str, str], timed: bool = True)
     lines = [_line(heads), _line(["---"] * len(heads))]
     for row in table.to_dict("records"):
         epochs = (
-            [format_count(row["to_99_epochs"]), format_minutes(row["to_99_s"])] if timed else []
+            [number_reached(row["to_99_epochs"]), minutes_reached(row["to_99_s"])] if timed else []
         )
         regret = f"{row['regret_median']:.4f} ({row['regret_low']:.4f} to {row['regret_high']:.4f})"
-        cells = [titles.get(row["sampler"], row["sampler"]), format_count(row["to_99_evaluations"])]
+        cells = [
+            titles.get(row["sampler"], row["sampler"]),
+            number_reached(row["to_99_evaluations"]),
+        ]
         cells += [*epochs, f"{row['reached']}/{row['seeds']}", regret]
         cells += [f"{row['duplicates']:.1f}", f"{row['ask_ms']:.1f} ms"]
         lines.append(_line(cells))
@@ -107,16 +110,16 @@ def _first_near(result: Result, over: str) -> float:
 
 
 def _median(values: Sequence[float]) -> float:
-    """Return the median, infinite where half or more of the values are."""
+    """Return the upper median: infinite if at least half of the values are infinite."""
     ordered = sorted(values)
     return ordered[len(ordered) // 2]
 
 
-def format_count(value: float) -> str:
-    """Write a whole number, or that it was not reached."""
+def number_reached(value: float) -> str:
+    """Return a whole number as text, or `not reached` for infinity."""
     return f"{value:.0f}" if np.isfinite(value) else "not reached"
 
 
-def format_minutes(seconds: float) -> str:
-    """Write minutes, or that they were not enough."""
+def minutes_reached(seconds: float) -> str:
+    """Return a time in minutes as text, or `not reached` for infinity."""
     return f"{seconds / 60:.1f} min" if np.isfinite(seconds) else "not reached"

@@ -1,4 +1,4 @@
-"""Regret curves with bands, as an HTML page per figure and a PNG."""
+"""Regret curves with quantile bands: one HTML page and one PNG per figure."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ OVER_TITLES = {
     "time_s": "Simulated time (s)",
 }
 
-COLOURS = {
+ALGORITHM_COLOURS = {
     "random": GREY,
     "syne-tune-moasha": INK,
     "neps-moasha": "#56b4e9",
@@ -35,7 +35,7 @@ COLOURS = {
     "pareto-stopping-at-once": "#8c7300",
     "pareto-extrapolating": "#56b4e9",
 }
-"""One colour per algorithm, whoever runs it; what is not named here is ours: blue."""
+"""One colour per algorithm, ours or Optuna's; algorithms that are not listed are blue."""
 
 DASHES = {"ours": "solid", "ablation": "solid", "optuna": "dot", "peer": "dash"}
 
@@ -72,7 +72,7 @@ def regret_figure(curves: pd.DataFrame, over: str, title: str) -> go.Figure:
 
 
 def grouped(curves: pd.DataFrame) -> dict[str, pd.DataFrame]:
-    """Split into what is drawn together: all contenders, and our own with its ablations."""
+    """Group the curves by figure: all contenders, and `pareto` with its ablations."""
     ablations = curves["sampler"].map(lambda name: _family(name) == "ablation").astype(bool)
     groups = {"": curves[~ablations]}
     if ablations.any():
@@ -84,7 +84,7 @@ def write_figures(figures: Mapping[str, go.Figure], folder: Path) -> list[Path]:
     """Write `NAME.html` and `NAME.png` for each figure; return the paths.
 
     Raises:
-        UserError: no browser was found to draw the PNGs with; the pages are there.
+        UserError: No browser was found to draw the PNGs; the pages are written all the same.
     """
     folder.mkdir(parents=True, exist_ok=True)
     pages = [folder / f"{name}.html" for name in figures]
@@ -97,7 +97,7 @@ def write_figures(figures: Mapping[str, go.Figure], folder: Path) -> list[Path]:
 
 
 def _family(sampler: str) -> str:
-    """Return the family of a sampler; a result of one that is no contender is a peer's."""
+    """Return the family of a sampler; one that is not in `CONTENDERS` is a peer."""
     return CONTENDERS[sampler].family if sampler in CONTENDERS else "peer"
 
 
@@ -113,4 +113,4 @@ def _dash(sampler: str) -> str:
 
 def _colour(sampler: str) -> str:
     algorithm = sampler.removeprefix("optuna-").removesuffix("-group").removesuffix("-stopping")
-    return COLOURS.get(sampler) or COLOURS.get(algorithm, BLUE)
+    return ALGORITHM_COLOURS.get(sampler) or ALGORITHM_COLOURS.get(algorithm, BLUE)

@@ -19,7 +19,7 @@ from studies.bench.tables import Table, TableEntry
 NB201_FILE = Path(__file__).parent / "data" / "nb201_hw.parquet"
 
 OPERATIONS = ("none", "skip_connect", "nor_conv_1x1", "nor_conv_3x3", "avg_pool_3x3")
-"""In the order of the data's codes 0 to 4."""
+"""Operations in the order of their codes 0 to 4 in the data."""
 
 EDGES = ("op_0_1", "op_0_2", "op_1_2", "op_0_3", "op_1_3", "op_2_3")
 
@@ -35,7 +35,7 @@ class Cell:
 
     @cached_property
     def digest(self) -> str:
-        """The operations' codes, one digit an edge: different for every cell."""
+        """The operations' codes, one digit per edge: different for every cell."""
         return "".join(str(OPERATIONS.index(operation)) for operation in self.operations)
 
 
@@ -86,8 +86,8 @@ class CellSpace(ConfigurationSpace):
 def load_nb201() -> Table:
     """Return error (%), latency on a Raspberry Pi 4 (ms) and parameters of every cell.
 
-    One fidelity: validation accuracy on CIFAR-10 after twelve epochs of training. The 341 cells
-    that connect nothing have the worst error of all, so they dominate no volume.
+    There is one fidelity: validation accuracy on CIFAR-10 after twelve epochs of training. The 341
+    cells that connect nothing have the worst error of all, so they dominate no volume.
     """
     frame = pd.read_parquet(NB201_FILE)
     space, entries = CellSpace(), {}

@@ -1,4 +1,4 @@
-"""The table of trained VAEs written down as a study, for everything that reads studies."""
+"""Write the table of trained VAEs as a study, for the commands that read studies."""
 
 from __future__ import annotations
 
@@ -18,15 +18,15 @@ from studies.store.store import StudyStore
 
 
 def replay(table: VaeTable, folder: Path, progress: Callable[[int, int], None]) -> StudyRecord:
-    """Make a study of every member, as if it had just been evaluated, and return it.
+    """Create a study of all members, as if they had been evaluated, and return its record.
 
     Args:
-        table: Where the findings come from.
-        folder: The study's; its name is the study's name.
+        table: The source of the findings.
+        folder: Folder of the new study; its name is the study's name.
         progress: Called with (evaluated, all).
 
     Raises:
-        UserError: the name cannot be a study's, there is something already, or the folder cannot be
+        UserError: The name is not valid for a study, the folder exists already, or it cannot be
             written.
     """
     if not re.fullmatch(NAME, folder.name):
@@ -56,13 +56,15 @@ def replay(table: VaeTable, folder: Path, progress: Callable[[int, int], None]) 
     store = StudyStore(folder)
     with store.writing():
         store.create(config, table.space, environment)
-        watcher = _Told(lambda study: progress(study.searched, members))
+        watcher = _Counter(lambda study: progress(study.searched, members))
         return Runner(config, table.space, store, Alone(evaluate), watcher).run()
 
 
-class _Told(Watcher):
-    def __init__(self, tell: Callable[[StudyRecord], None]) -> None:
-        self._tell = tell
+class _Counter(Watcher):
+    """Calls a function with the study after every trial."""
+
+    def __init__(self, call: Callable[[StudyRecord], None]) -> None:
+        self._call = call
 
     def ended(self, number: int, study: StudyRecord) -> None:
-        self._tell(study)
+        self._call(study)

@@ -1,4 +1,4 @@
-"""Every (table, contender, seed) once: one file each, made in any order, by several processes."""
+"""Run each (table, contender, seed) once; each has a result file, and several may run at once."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ Progress = Callable[[int, int], None]
 
 @dataclass(frozen=True)
 class Bout:
-    """One search: which contender, on which table, from which seed, with how much."""
+    """One search: a table, a contender, a seed, a budget in trainings and a number of workers."""
 
     table: str
     sampler: str
@@ -32,7 +32,7 @@ class Bout:
     workers: int
 
     def file(self, folder: Path) -> Path:
-        """Return where its result is kept."""
+        """Return the path of its result."""
         setting = f"{self.table}-{self.trials}x{self.workers}"
         return folder / "runs" / setting / f"{self.sampler}-{self.seed}.json"
 
@@ -40,16 +40,16 @@ class Bout:
 def run_all(
     bouts: Sequence[Bout], folder: Path, processes: int = 1, progress: Progress | None = None
 ) -> list[dict[str, Any]]:
-    """Run what has no result yet; return all results in the order of `bouts`.
+    """Run the searches without a result; return all results in the order of `bouts`.
 
     Args:
-        bouts: What to run.
-        folder: Where the results are kept; an interrupted comparison goes on there.
-        processes: How many run at the same time.
-        progress: Called with (done, total), those found done included.
+        bouts: The searches.
+        folder: Folder of the results; an interrupted comparison continues there.
+        processes: Number of searches that run at the same time.
+        progress: Called with (done, total); existing results are included.
 
     Raises:
-        UserError: a table or a contender that there is none of.
+        UserError: A table or a contender does not exist, or a contender needs several epochs.
     """
     for bout in bouts:
         if contender(bout.sampler).epochs_needed and _table(bout.table).epochs == 1:
@@ -64,12 +64,12 @@ def run_all(
 
 
 def missing_of(bouts: Sequence[Bout], folder: Path) -> list[Bout]:
-    """Return the bouts that have no result, or one of the table as it was before."""
+    """Return the searches without a result, or with one of an earlier version of the table."""
     return [bout for bout in bouts if not _valid(bout.file(folder), bout.table)]
 
 
 def stored_results(bout: Bout, folder: Path) -> list[dict[str, Any]]:
-    """Return every valid result in the setting of `bout`: of all samplers and seeds."""
+    """Return every valid result with the setting of `bout`, of all samplers and seeds."""
     files = sorted(bout.file(folder).parent.glob("*.json"))
     return [_read(file) for file in files if _valid(file, bout.table)]
 
@@ -86,12 +86,12 @@ def _run(missing: Sequence[Bout], folder: Path, processes: int) -> Iterator[None
 
 
 def run_one(bout: Bout, folder: Path) -> None:
-    """Run one search and write its result as a whole."""
+    """Run one search and write its result atomically."""
     run_contender(bout, contender(bout.sampler), folder)
 
 
 def run_contender(bout: Bout, chosen: Contender, folder: Path) -> None:
-    """Run one search of a contender that need not be among `CONTENDERS`, and write its result."""
+    """Run one search of a contender, in `CONTENDERS` or not, and write its result."""
     table = _table(bout.table)
     asker = chosen.asker(table, bout.seed)
     stopping = chosen.stopping(table, asker) if chosen.stopping else None
@@ -103,7 +103,7 @@ def run_contender(bout: Bout, chosen: Contender, folder: Path) -> None:
 
 
 def _valid(file: Path, table: str) -> bool:
-    """Whether there is a result, of the table as it is now."""
+    """Whether there is a result of the current version of the table."""
     return file.exists() and _read(file)["fingerprint"] == _table(table).fingerprint
 
 

@@ -12,7 +12,7 @@ def load_table(name: str) -> Table:
     """Return a shipped table by name.
 
     Raises:
-        UserError: there is none of this name.
+        UserError: There is no table of this name.
     """
     if name not in TABLES:
         raise UserError(f"table {name!r}: none of {', '.join(TABLES)}{nearest(name, TABLES)}")
@@ -32,4 +32,4 @@ def _nb201() -> Table:
 
 
 TABLES: dict[str, Callable[[], Table]] = {"vae": _vae, "nb201": _nb201}
-"""Shipped tables; `studies/bench/data/README.md` says where each comes from."""
+"""Shipped tables by name; `studies/bench/data/README.md` gives their origins."""

@@ -1,8 +1,8 @@
 """A search replayed from a table: simulated workers, a simulated clock, real samplers.
 
-A discrete-event loop: each worker trains one candidate, an epoch takes its recorded time, and the
-clock jumps from one end of an epoch to the next. Asking a sampler takes no simulated time (what it
-really takes is kept apart), and neither does measuring costs.
+A discrete-event simulation: each worker trains one candidate, an epoch takes its recorded time, and
+the clock advances from one end of an epoch to the next. Asking a sampler takes no simulated time
+(its real time is recorded separately), and neither does measuring costs.
 """
 
 from __future__ import annotations
@@ -17,11 +17,11 @@ from typing import Any, Protocol, runtime_checkable
 from studies.bench.tables import Archive, Network, Table, TableEntry
 
 _NOTHING_LEFT = 1e-9
-"""Regret at which the exact front is complete: a search ends there, rounding errors apart."""
+"""Regret below which the exact front is complete, up to rounding errors, and a search ends."""
 
 
 class Proposed(Protocol):
-    """What a sampler proposes.
+    """A sampler's proposal.
 
     A sampler that may propose a network twice, and stop one of the two trainings, has to
     distinguish them: it gives its proposals an attribute `key`, by which results are reported
@@ -30,31 +30,31 @@ class Proposed(Protocol):
 
     @property
     def architecture(self) -> Network:
-        """What the space builds from the proposed assignment."""
+        """The member of the space that is proposed."""
 
 
 class Asker(Protocol):
-    """Anything that proposes members of a space and learns from what they turned out to be."""
+    """A sampler: it proposes members of a space and learns from their objective values."""
 
     def propose(self) -> Proposed | None:
-        """Return what to evaluate next, or None when there is nothing left."""
+        """Return the next proposal, or None when the space is used up."""
 
     def tell(
         self, digest: str, values: Sequence[float] | None, violations: Mapping[str, float] | None
     ) -> None:
-        """Report the objectives of what was proposed."""
+        """Report the objective values of a proposal, or its failure as None."""
 
 
 @runtime_checkable
 class Observer(Protocol):
-    """An asker that also learns from trainings under way."""
+    """An asker that also learns from trainings that are still running."""
 
     def observe(self, digest: str, epoch: int, loss: float) -> None:
-        """Take in the learnt objective after an epoch."""
+        """Observe the learned objective after an epoch."""
 
 
 class Stopping(Protocol):
-    """A rule that may stop a candidate after an epoch, and take it up again.
+    """A rule that may stop a candidate after an epoch, and resume it later.
 
     A stopped candidate is not reported to the sampler: it may be resumed, and its loss so far is
     not that of a full training.
@@ -63,13 +63,13 @@ class Stopping(Protocol):
     def report(
         self, digest: str, epoch: int, costs: Sequence[float], losses: Sequence[float]
     ) -> bool:
-        """Say whether a candidate goes on after this epoch, given the losses of all its epochs."""
+        """Return whether a candidate continues after this epoch, given the losses of its epochs."""
 
     def finished(self, digest: str, values: Sequence[float] | None) -> None:
-        """Say how a full training ended."""
+        """Report the objective values of a full training."""
 
     def resumable(self) -> list[str]:
-        """Return stopped candidates that deserve to go on now."""
+        """Return the stopped candidates that should be resumed now."""
 
 
 @dataclass(frozen=True)
@@ -77,10 +77,10 @@ class EpochEnd:
     """The end of an epoch.
 
     Attributes:
-        time_s: On the simulated clock.
-        epochs: Trained so far, by all workers, running ones' finished epochs included.
-        evaluations: Candidates that ended so far: trained in full, or stopped.
-        regret: Share of the exact front's hypervolume that what is trained in full lacks.
+        time_s: Simulated time in seconds.
+        epochs: Epochs trained so far by all workers, including those of running candidates.
+        evaluations: Candidates that ended so far: fully trained or stopped.
+        regret: Share of the exact front's hypervolume that the fully trained candidates lack.
     """
 
     time_s: float
@@ -91,12 +91,12 @@ class EpochEnd:
 
 @dataclass(frozen=True)
 class SimulatedSearch:
-    """What one search did.
+    """The result of one simulated search.
 
     Attributes:
-        events: The ends of all epochs, in the order of the simulated clock.
-        duplicates: Proposals of networks that had been proposed before.
-        distinct: Different architectures that were trained for an epoch or more.
+        events: The ends of all epochs, in the order of simulated time.
+        duplicates: Number of proposals of networks that had been proposed before.
+        distinct: Number of different architectures that were proposed.
         ask_ms: Median processor time of one proposal and its report.
     """
 
@@ -113,15 +113,15 @@ def simulate(
     workers: int = 1,
     stopping: Stopping | None = None,
 ) -> SimulatedSearch:
-    """Search a table.
+    """Search a table and return what happened.
 
     Args:
-        table: Answers every evaluation.
-        asker: Proposes; several proposals are open at once where there are several workers.
-        trials: Budget in full trainings: the search ends with `trials` x `table.epochs` epochs,
-            however many candidates they were spent on, or once it has found the exact front.
-        workers: Candidates trained at the same time.
-        stopping: May stop candidates early; None trains all in full.
+        table: The results of all evaluations.
+        asker: The sampler; with several workers several of its proposals are open at once.
+        trials: Budget in full trainings: the search ends after `trials` x `table.epochs` epochs,
+            for any number of candidates, or once it has found the exact front.
+        workers: Number of candidates that are trained at the same time.
+        stopping: The rule for early stopping; None trains every candidate in full.
     """
     return _Simulation(table, asker, trials, workers, stopping).run()
 
@@ -202,7 +202,7 @@ class _Simulation:
         return self._jobs[key]
 
     def _after_epoch(self, job: _Job) -> bool:
-        """Return whether the candidate goes on; tell the sampler once it is trained in full."""
+        """Report the epoch, and after the last all objectives; return whether it continues."""
         entry, losses = job.entry, job.entry.losses[: job.epoch]
         start_s = time.thread_time()
         if isinstance(self.asker, Observer):
@@ -221,7 +221,7 @@ class _Simulation:
 
 
 def as_records(search: SimulatedSearch) -> dict[str, Any]:
-    """Return a search as plain JSON types; of the events only those that change the regret."""
+    """Return a search as plain JSON types, with the events that change the regret and the last."""
     changes = [
         event
         for before, event in zip((None, *search.events), search.events, strict=False)

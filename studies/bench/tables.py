@@ -1,7 +1,7 @@
-"""Tables of architectures whose objectives are all known, and how well a set of them does.
+"""Tables of architectures whose objective values are all known, and the regret of a subset.
 
-A table answers in microseconds what an evaluation would have found, so a sampler can be run from
-many seeds, and the exact front, hence the exact regret, is known.
+Reading a table takes microseconds instead of an evaluation, so a sampler can be run with many
+seeds. The exact front is known, and therefore the exact regret.
 """
 
 from __future__ import annotations
@@ -19,24 +19,24 @@ from nas.search.interfaces import Array, Features, Space
 
 
 class Network(Protocol):
-    """What a space builds from an assignment: anything that a digest identifies."""
+    """A member of a space: anything that a digest identifies."""
 
     @property
     def digest(self) -> str:
-        """Equal exactly for equal networks."""
+        """Identity: equal for equal networks and only for them."""
 
 
 @dataclass(frozen=True)
 class TableEntry:
-    """What is known of one architecture.
+    """The recorded results of one architecture.
 
     Attributes:
         digest: Its identity.
         assignment: Its choices in the space.
-        costs: Objectives known before training, in the table's order.
-        losses: The learnt objective after each epoch, of the weights kept by then; the last is
-            what a full training gives.
-        epoch_s: Seconds that each epoch took.
+        costs: Values of the objectives that are known before training, in the table's order.
+        losses: The learned objective after each epoch, of the best weights so far; the last is
+            the result of a full training.
+        epoch_s: Duration of each epoch in seconds.
     """
 
     digest: str
@@ -47,7 +47,7 @@ class TableEntry:
 
     @property
     def values(self) -> list[float]:
-        """All objectives after the last epoch, the learnt one first."""
+        """All objective values after the last epoch, the learned one first."""
         return [self.losses[-1], *self.costs]
 
 
@@ -56,12 +56,13 @@ class Table:
     """A space whose every member has been evaluated. All objectives are minimised.
 
     Attributes:
-        name: For people.
-        space: Where the entries' assignments come from.
-        objectives: Names, the learnt one first.
-        entries: By digest.
+        name: Name of the table.
+        space: The space of the entries' assignments.
+        objectives: Names of the objectives, the learned one first.
+        entries: Digest -> results.
         timed: Whether `epoch_s` was measured; otherwise an epoch counts as one second.
-        features: What is known of the structure beyond the axes: assignments -> (n, features).
+        features: Function from n assignments to an (n, features) array that describes their
+            structure beyond the axes, or None.
     """
 
     name: str
@@ -73,7 +74,7 @@ class Table:
 
     @cached_property
     def epochs(self) -> int:
-        """Epochs of a full evaluation."""
+        """Number of epochs of a full training."""
         return max(len(one.losses) for one in self.entries.values())
 
     @cached_property
@@ -84,16 +85,16 @@ class Table:
 
     @cached_property
     def volume(self) -> Volume:
-        """Hypervolume as a share of what the whole table dominates."""
+        """Hypervolume of points, relative to that of the whole table."""
         return Volume(np.asarray([one.values for one in self.entries.values()], dtype=np.float64))
 
 
 class Volume:
-    """Exact hypervolume against a fixed reference point: the worst value on each axis.
+    """Exact hypervolume with a fixed reference point: the worst value on each axis.
 
-    The first axis (the loss, the error) is linear, the others (costs) are logarithms; each is then
-    scaled to 0 (best) to 1 (worst) over the whole table. A point that is worst on an axis dominates
-    no volume. The share does not depend on the scaling, only on the logarithms.
+    The first axis (the loss or error) is linear, the others (costs) are logarithmic; each is then
+    scaled to [0, 1] from the best to the worst value of the table. A point that is worst on an axis
+    dominates no volume. The regret does not depend on the scaling, only on the logarithms.
     """
 
     def __init__(self, points: Array) -> None:
@@ -102,11 +103,11 @@ class Volume:
         self.full = self._hypervolume(self.normalised(points))
 
     def normalised(self, points: Array) -> Array:
-        """Return the points on the axes on which volume is taken."""
+        """Return (n, objectives) points on the scaled axes, on which the volume is computed."""
         return np.asarray((_scaled(points) - self._low) / (self._high - self._low))
 
     def regret(self, points: Array) -> float:
-        """Return the share of the table's hypervolume that `points` lack: 0 is the exact front."""
+        """Return the share of the table's hypervolume that `points` lack; 0 for the exact front."""
         return max(0.0, 1.0 - self._hypervolume(self.normalised(points)) / self.full)
 
     @staticmethod
@@ -125,14 +126,14 @@ def _scaled(points: Array) -> Array:
 
 
 class Archive:
-    """The non-dominated points met so far, and the regret they leave."""
+    """The non-dominated points so far, and their regret."""
 
     def __init__(self, volume: Volume) -> None:
         self._volume, self._front = volume, np.empty((0, 0))
         self.regret = 1.0
 
     def add(self, values: list[float]) -> float:
-        """Take in one point and return the regret."""
+        """Add one point and return the new regret."""
         point = np.asarray([values], dtype=np.float64)
         if self._front.size and bool((self._front <= point).all(axis=1).any()):
             return self.regret

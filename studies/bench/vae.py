@@ -31,11 +31,11 @@ Record = Mapping[str, Any]
 
 @dataclass(frozen=True)
 class VaeTable:
-    """Every member of a space and both references, trained: one record each, by digest.
+    """The records of all trained members of a space and of both reference models.
 
     Attributes:
-        space: Whose members they are.
-        about: The protocol they were trained by and the machine it was done on.
+        space: The space of the members.
+        about: The protocol of the training and the machine that was used.
         records: digest -> columns; lists hold one entry per epoch.
     """
 
@@ -47,7 +47,7 @@ class VaeTable:
     def anchor_ms(self) -> float | None:
         """Median latency of `original`, by which ratios are multiplied to get milliseconds.
 
-        None where no latency was measured.
+        None if a record has no latency.
         """
         times = [one["original_ms"] for one in self.records.values()]
         return None if any(time is None for time in times) else median(times)
@@ -57,7 +57,7 @@ class VaeTable:
         return self.anchor_ms and record["latency_over_original"] * self.anchor_ms
 
     def table(self) -> Table:
-        """Return the members as a table for samplers, failed ones and references left out."""
+        """Return the members as a table for samplers, without failed members and references."""
         names = ["params", "macs", *(["latency_ms"] if self.anchor_ms else [])]
         entries = {}
         for digest, record in self.records.items():
@@ -76,7 +76,7 @@ class VaeTable:
 
 
 def best_epochs(record: Record) -> list[int]:
-    """Return for each epoch the index of the one with the lowest total loss by then."""
+    """Return for each epoch the index of the epoch with the lowest total loss so far."""
     totals: Sequence[float] = record["total_loss"]
     return [min(range(end), key=totals.__getitem__) for end in range(1, len(totals) + 1)]
 
@@ -85,7 +85,7 @@ def load_vae_table(path: Path = VAE_TABLE_FILE) -> VaeTable:
     """Read a table that `python -m benchmarks.vae_table build` wrote.
 
     Raises:
-        UserError: there is no such file.
+        UserError: The file does not exist.
     """
     import pyarrow.parquet as pq
 
@@ -99,11 +99,11 @@ def load_vae_table(path: Path = VAE_TABLE_FILE) -> VaeTable:
 
 
 class TabularEvaluator:
-    """An `Evaluator` that replays a table: the same findings, no waiting.
+    """An evaluator that yields the findings of a table at once.
 
     Args:
-        table: Where the findings come from.
-        wanted: Names of the objectives and limits to find, as for `nas.evaluate.Evaluator`.
+        table: The source of the findings.
+        wanted: Names of the required objectives and limits, as for `nas.evaluate.Evaluator`.
     """
 
     def __init__(self, table: VaeTable, wanted: Sequence[str]) -> None:
@@ -112,13 +112,13 @@ class TabularEvaluator:
     def __call__(
         self, architecture: Architecture, known: Findings | None = None
     ) -> Iterator[Findings]:
-        """Yield what was recorded after each step and epoch; the last findings are "done".
+        """Yield the findings recorded after each step and epoch; the last have the step "done".
 
-        Reading takes no time, so what is `known` already is read once more.
+        Reading takes no time, so `known` findings are read again.
 
         Raises:
-            CandidateFailed: its recorded training failed.
-            UserError: the architecture is not in the table, or latency is wanted of a table that
+            CandidateFailed: The recorded training failed.
+            UserError: The architecture is not in the table, or latency is required and the table
                 has none.
         """
         record = self.table.records.get(architecture.digest)

@@ -1,4 +1,4 @@
-"""What a comparison leaves: curves and a summary per table, as data, text and figures."""
+"""Write a comparison: curves and a summary per table, as data, text and figures."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ from rich.console import Console
 from rich.table import Table
 
 from studies.bench.contenders import CONTENDERS
-from studies.bench.curves import OVER, curves, format_count, format_minutes, markdown, summary
+from studies.bench.curves import OVER, curves, markdown, minutes_reached, number_reached, summary
 from studies.bench.figures import grouped, regret_figure, write_figures
 from studies.bench.shipped import load_table
 
 
 @dataclass(frozen=True)
 class Written:
-    """The summary for a terminal, and the files."""
+    """The summary for a terminal, and the paths of the files."""
 
     text: str
     paths: tuple[Path, ...]
@@ -28,7 +28,7 @@ class Written:
 def write_comparison(
     results: Sequence[Mapping[str, Any]], folder: Path, figures: bool = True
 ) -> Written:
-    """Write curves and summary of the results, all of one table and one budget.
+    """Write curves and summary of results of one table and one budget.
 
     Files: `TABLE-curves.csv`, `TABLE-summary.csv` and `.md`, and with `figures` one HTML page and
     one PNG per horizontal axis, ablations of our own sampler on pages of their own.
@@ -37,16 +37,16 @@ def write_comparison(
     timed = load_table(name).timed
     axes = OVER if timed else OVER[:1]
     drawn = {over: curves(results, over) for over in axes}
-    told = summary(results)
+    summarised = summary(results)
     folder.mkdir(parents=True, exist_ok=True)
     paths = [folder / f"{name}-{kind}" for kind in ("curves.csv", "summary.csv", "summary.md")]
     stacked = [
         frame.rename(columns={over: "at"}).assign(over=over) for over, frame in drawn.items()
     ]
     pd.concat(stacked, ignore_index=True).to_csv(paths[0], index=False, float_format="%.6g")
-    told.to_csv(paths[1], index=False, float_format="%.6g")
+    summarised.to_csv(paths[1], index=False, float_format="%.6g")
     titles = {key: contender.title for key, contender in CONTENDERS.items()}
-    paths[2].write_text(markdown(told, titles, timed) + "\n", encoding="utf-8")
+    paths[2].write_text(markdown(summarised, titles, timed) + "\n", encoding="utf-8")
     if figures:
         title = f"Regret on {name}: median and quartiles of {seeds} seeds"
         made = {
@@ -55,19 +55,19 @@ def write_comparison(
             for group, rows in grouped(drawn[over]).items()
         }
         paths += write_figures(made, folder)
-    return Written(_text(name, told, timed), tuple(paths))
+    return Written(_text(name, summarised, timed), tuple(paths))
 
 
-def _text(name: str, told: pd.DataFrame, timed: bool) -> str:
+def _text(name: str, summarised: pd.DataFrame, timed: bool) -> str:
     heads = ["sampler", "evaluations", *(["epochs", "time"] if timed else [])]
     shown = Table(*heads, "seeds", "regret", "repeats", "ask", box=None, pad_edge=False)
-    for row in told.to_dict("records"):
+    for row in summarised.to_dict("records"):
         epochs = (
-            [format_count(row["to_99_epochs"]), format_minutes(row["to_99_s"])] if timed else []
+            [number_reached(row["to_99_epochs"]), minutes_reached(row["to_99_s"])] if timed else []
         )
         shown.add_row(
             row["sampler"],
-            format_count(row["to_99_evaluations"]),
+            number_reached(row["to_99_evaluations"]),
             *epochs,
             f"{row['reached']}/{row['seeds']}",
             f"{row['regret_median']:.4f}",

@@ -1,4 +1,4 @@
-"""The page of an explanation: one HTML file that opens anywhere, offline."""
+"""The page of an explanation: one HTML file that opens offline."""
 
 from __future__ import annotations
 
@@ -95,7 +95,7 @@ def waterfall(words: Words) -> go.Figure:
 
 
 def _range(rows: list[dict[str, Any]]) -> list[float]:
-    """Return the axis from zero (or where a bar goes below it) to past the longest amount."""
+    """Return the axis range: from zero, or a lower bar, to beyond the longest bar."""
     starts = [row["start"] + min(0.0, row["length"]) - row["below"] for row in rows]
     return [min(0.0, *starts), 1.12 * max(_right(row) for row in rows)]
 
@@ -105,7 +105,7 @@ def _right(row: dict[str, Any]) -> float:
 
 
 def _label(row: dict[str, Any]) -> dict[str, Any]:
-    """Write the amount at the right of the bar and its whisker, where nothing hides it."""
+    """Return an annotation with the amount, to the right of the bar and its whisker."""
     return {
         "x": _right(row),
         "y": row["label"],

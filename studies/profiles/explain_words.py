@@ -17,8 +17,8 @@ from nas.explain.explanation import (
 from nas.objectives import OBJECTIVES
 from studies.record.formats import describe_change, format_factor, format_value, listed
 
-_TOLD_SHARE = 0.05
-_TOLD_CAUSES = 4
+_NAMED_SHARE = 0.05  # causes with a smaller share of the gap are not named in the verdict
+_NAMED_CAUSES = 4
 
 MODIFICATIONS = {
     "concatenation": "concatenation",
@@ -30,25 +30,25 @@ MODIFICATIONS = {
     "depthwise": "depthwise convolutions",
     "convolution": "full convolutions",
 }
-"""What the steps take away, in words."""
+"""The kind of operation that each step removes, in words."""
 
 
 @dataclass(frozen=True)
 class Words:
-    """One explanation's comparison, in words and rows of text."""
+    """The texts of an explanation's comparison at one batch size."""
 
     explanation: Explanation
     comparison: LatencyGap
 
     @property
     def verdict(self) -> str:
-        """One or two sentences: how much slower, why, and what the arithmetic alone would do."""
+        """One or two sentences: the slow-down, its causes, the effect of the arithmetic alone."""
         a, b = f"`{self.explanation.a_name}`", f"`{self.explanation.b_name}`"
         found, ratio = self.comparison, self.comparison.ratio
         times = f"({self._time(found.b.ms)} against {self._time(found.a.ms)})"
         if ratio.low <= 1 <= ratio.high:
             return (
-                f"{b} and {a} cannot be told apart at batch {found.batch} {times}: "
+                f"{b} and {a} cannot be distinguished at batch {found.batch} {times}: "
                 f"the ratio's 95 % interval is {ratio.low:.2f} to {ratio.high:.2f}."
             )
         lead = f"{b} has {self._parameters()} is {_pace(ratio.value)} at batch {found.batch}"
@@ -56,10 +56,10 @@ class Words:
 
     @property
     def notes(self) -> list[str]:
-        """What a reader has to know before trusting the numbers; empty after a quiet run."""
+        """Warnings about the accuracy of the numbers; empty after a quiet run."""
         signs = [f"`{name}`: {side.contention[0]}" for name, side in self._sides if side.contention]
-        told = f"Batch {self.comparison.batch}: the machine was busy during the measurement"
-        return [f"{told} ({'; '.join(signs)})."] if signs else []
+        busy = f"Batch {self.comparison.batch}: the machine was busy during the measurement"
+        return [f"{busy} ({'; '.join(signs)})."] if signs else []
 
     @property
     def causes(self) -> list[dict[str, object]]:
@@ -70,7 +70,7 @@ class Words:
 
     @property
     def counts(self) -> list[tuple[str, str, str, str]]:
-        """(what, A, B, B / A) of everything counted and measured."""
+        """Rows (quantity, A, B, B / A) of all quantities counted and measured."""
         found, a, b = self.comparison, self.comparison.a, self.comparison.b
         rows = [
             _row("Parameters", a.counts.params, b.counts.params, "params"),
@@ -88,17 +88,17 @@ class Words:
         return [row for row in rows if (row[1], row[2]) != ("0", "0")]
 
     def steps(self, side: Side) -> list[dict[str, object]]:
-        """One row per step: what was taken away, what was left, what that saved, what alone."""
+        """Return one row per step: the kind removed, the time left, the time saved, and alone."""
         intact = {"kind": "as it is, freed memory kept", "left": self._with_interval(side.kept_ms)}
         return [intact | {"saved": "", "alone": "", "busy": False}, *map(self._step, side.steps)]
 
     def variants(self, side: Side) -> list[dict[str, object]]:
-        """One row per other way to build the model."""
+        """Return one row per other way to build the model."""
         return [self._variant(entry) for entry in side.variants]
 
     @property
     def order_check(self) -> str:
-        """What the two checks say about the split, in a sentence."""
+        """The results of the two checks of the split, in a sentence."""
         checked = [c for c in self.comparison.causes if c.alone_ms and c.layers_ms is not None]
         steps, alone, layers = (
             sum(c.gap_ms.value for c in checked),
@@ -107,13 +107,13 @@ class Words:
         )
         shares = [f" ({_percent(part / steps)})" if steps else "" for part in (alone, layers)]
         return (
-            f"Taken away in order, the kinds of operation account for {self.ms(steps)} ms of the "
-            f"gap; each alone, for {self.ms(alone)} ms{shares[0]}; in the layer tables, for "
-            f"{self.ms(layers)} ms{shares[1]}."
+            f"Removed in order, the kinds of operation account for {self.ms(steps)} ms of the "
+            f"gap; each removed alone, for {self.ms(alone)} ms{shares[0]}; in the layer tables, "
+            f"for {self.ms(layers)} ms{shares[1]}."
         )
 
     def ms(self, value: float) -> str:
-        """Write a time with decimals that suit the gap: one for 20 to 200 ms, none above."""
+        """Return a time with decimals that suit the gap: one for 20 to 200 ms, none above."""
         size = max(abs(self.comparison.gap_ms.value), 1e-3)
         text = f"{value:,.{max(0, 2 - math.floor(math.log10(size / 2)))}f}"
         return text.removeprefix("-") if not text.strip("-0.") else text
@@ -124,20 +124,20 @@ class Words:
         return list(zip(names, (self.comparison.a, self.comparison.b), strict=True))
 
     def _parameters(self) -> str:
-        """Tell the change in parameters and join it to what follows by `and` or `but`."""
+        """Return the change in parameters, followed by `and` or `but`."""
         a, b = self.comparison.a.counts.params, self.comparison.b.counts.params
         against = (b < a) == (self.comparison.ratio.value > 1) and a != b
         change = describe_change(OBJECTIVES["params"], b, a)
         return f"{change} {'but' if against else 'and'}"
 
     def _reasons(self) -> str:
-        told = [c for c in self.comparison.causes if c.gap_ms.clear and c.share >= _TOLD_SHARE]
-        if not told:
-            return "no single cause stands out of the noise"
-        first, *others = told[:_TOLD_CAUSES]
+        named = [c for c in self.comparison.causes if c.gap_ms.clear and c.share >= _NAMED_SHARE]
+        if not named:
+            return "no single cause is larger than the noise"
+        first, *others = named[:_NAMED_CAUSES]
         words = [f"{_percent(first.share)} of the gap is {first.title}"]
         words += [f"{_percent(cause.share)} {cause.title}" for cause in others]
-        opposed = [c for c in self.comparison.causes if c.gap_ms.clear and c.share <= -_TOLD_SHARE]
+        opposed = [c for c in self.comparison.causes if c.gap_ms.clear and c.share <= -_NAMED_SHARE]
         text = listed(words)
         if opposed:
             back = listed([f"{c.title} ({_percent(-c.share)})" for c in opposed])

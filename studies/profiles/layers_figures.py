@@ -1,6 +1,6 @@
-"""Figures of a profile: where the time goes, the roofline, the traffic, and time against size.
+"""Figures of a profile: time by stage, the roofline, the traffic, and time against size.
 
-Each takes a table of points. Those of the scatter plots have one line per layer: `series` (its
+Each takes a table of points. Those of the scatter plots have one row per layer: `series` (its
 colour and legend), `intensity` (FLOPs per byte), `gflop_s`, `gb_s`, `chunk_bytes` (bytes moved per
 launch), `time_ms` and `hover` (HTML).
 """
@@ -23,7 +23,7 @@ from studies.pages.style import AMBER, BLUE, GREY, log_ticks, new_figure
 from studies.profiles.layers_words import KIND_TITLES, records
 from studies.record.formats import counted, format_bytes, format_ms, format_rate, format_shape
 
-COLOURS: dict[str, str] = {
+KIND_COLOURS: dict[str, str] = {
     "convolution": BLUE,
     "depthwise": "#56b4e9",
     "pointwise": "#009e73",
@@ -34,7 +34,7 @@ COLOURS: dict[str, str] = {
     "resampling": GREY,
     "other": "#5f6b78",
 }
-"""Kind of operation to its colour: cool ones do arithmetic, warm ones move data."""
+"""Kind of operation -> colour: cool colours for arithmetic, warm ones for moving data."""
 
 _SERIES = (BLUE, AMBER, "#009e73", "#b0438b", "#56b4e9", "#d55e00", "#8c7300", GREY)
 _DASHES = ("solid", "dash", "dot")
@@ -42,7 +42,7 @@ _MOST_PIXELS = 26
 
 
 def layer_points(table: LayerTable) -> pd.DataFrame:
-    """Return the points of a layer table, one per layer that launches anything."""
+    """Return the points of a layer table, one per layer that launches an operation."""
     return pd.DataFrame(
         [
             {
@@ -68,7 +68,7 @@ def layer_points(table: LayerTable) -> pd.DataFrame:
 
 
 def sweep_points(sweep: pd.DataFrame, by: Sequence[str]) -> pd.DataFrame:
-    """Return the points of a sweep; a series for each combination of the axes in `by`."""
+    """Return the points of a sweep, with a series for each combination of the axes in `by`."""
     points = sweep.assign(chunk_bytes=sweep["bytes_moved"] / sweep["launches"].clip(lower=1))
     names = [series_name(row, by) for row in records(sweep)]
     hovers = [
@@ -89,7 +89,7 @@ def _speed(time_ms: float, gflop_s: float, gb_s: float) -> str:
 
 
 def series_name(row: Mapping[str, Any], by: Sequence[str]) -> str:
-    """Name a line of a sweep by the axes it is not drawn over: `width 64, 2 threads`."""
+    """Return the name of a sweep's line from its values on the axes `by`: `width 64, 2 threads`."""
     parts = [counted(row[a], "thread") if a == "threads" else f"{a} {row[a]}" for a in by]
     return ", ".join(parts) or "measured"
 
@@ -104,7 +104,7 @@ def stage_figure(points: pd.DataFrame) -> go.Figure:
         times = sums[kind].dropna()
         figure.add_bar(
             x=times.tolist(), y=times.index.tolist(), orientation="h", name=KIND_TITLES[kind],
-            marker={"color": COLOURS[kind], "line": {"width": 0}},
+            marker={"color": KIND_COLOURS[kind], "line": {"width": 0}},
             hovertext=[
                 _hover(str(at), f"{KIND_TITLES[kind]}: {format_ms(t)}") for at, t in times.items()
             ],
@@ -121,7 +121,7 @@ def stage_figure(points: pd.DataFrame) -> go.Figure:
 def roofline_figure(points: pd.DataFrame, peaks: Mapping[str, Peaks]) -> go.Figure:
     """Plot achieved arithmetic against intensity under the measured roofs, one per key of `peaks`.
 
-    Layers without arithmetic have no place on this plot; at least one has to do some.
+    Layers without arithmetic are not drawn; at least one layer must have some.
     """
     figure = new_figure("Roofline: arithmetic reached")
     working = points[points["gflop_s"] > 0]
@@ -131,8 +131,8 @@ def roofline_figure(points: pd.DataFrame, peaks: Mapping[str, Peaks]) -> go.Figu
     for dash, (name, peak) in zip(_DASHES * len(peaks), peaks.items(), strict=False):
         fastest = max(speed for _, speed in peak.copy_gb_s)
         for speed, what in ((peak.memory_gb_s, "memory"), (fastest, "cache")):
-            told = f"{format_rate(peak.gemm_gflop_s)} GFLOP/s, {what} {format_rate(speed)} GB/s"
-            _roof(figure, x, np.minimum(peak.gemm_gflop_s, speed * x), dash, f"{name}: {told}")
+            rates = f"{format_rate(peak.gemm_gflop_s)} GFLOP/s, {what} {format_rate(speed)} GB/s"
+            _roof(figure, x, np.minimum(peak.gemm_gflop_s, speed * x), dash, f"{name}: {rates}")
             lowest = min(lowest, speed * x[0])
             if len(peaks) == 1:
                 _label(figure, x[0], speed * x[0], f"{what} {format_rate(speed)} GB/s", "left")
@@ -155,10 +155,9 @@ def traffic_figure(points: pd.DataFrame, peaks: Mapping[str, Peaks]) -> go.Figur
     for dash, (name, peak) in zip(_DASHES * len(peaks), peaks.items(), strict=False):
         copies = np.array([peak.copy_rate_gb_s(int(moved)) for moved in x])
         launch = x / peak.launch_us / 1e3
-        told = f"{name}: copying {format_rate(copies.max())} to {format_rate(copies.min())} GB/s"
-        _roof(
-            figure, x, np.minimum(copies, launch), dash, f"{told}, {peak.launch_us:.2g} us a launch"
-        )
+        rates = f"{name}: copying {format_rate(copies.max())} to {format_rate(copies.min())} GB/s"
+        hover = f"{rates}, {peak.launch_us:.2g} us per launch"
+        _roof(figure, x, np.minimum(copies, launch), dash, hover)
     _scatter(figure, moving, "chunk_bytes", "gb_s")
     ticks = log_ticks(x[0], x[-1])
     figure.update_xaxes(
@@ -172,7 +171,7 @@ def traffic_figure(points: pd.DataFrame, peaks: Mapping[str, Peaks]) -> go.Figur
 
 
 def sweep_figure(points: pd.DataFrame, x: str) -> go.Figure:
-    """Plot time against one axis of a sweep, a line per series, with 95 % intervals."""
+    """Plot time against one axis of a sweep: a line per series, with 95 % intervals."""
     figure = new_figure(f"Time against {x}")
     lines = points.sort_values(x, kind="stable").groupby("series", sort=False)
     for colour, (name, rows) in zip(_palette(points), lines, strict=True):
@@ -207,7 +206,7 @@ def _scatter(figure: go.Figure, points: pd.DataFrame, x: str, y: str) -> None:
             x=rows[x].tolist(), y=rows[y].tolist(),
             name=KIND_TITLES.get(name, name), mode="markers",
             marker={
-                "color": COLOURS.get(name, palette[name]), "opacity": 0.72,
+                "color": KIND_COLOURS.get(name, palette[name]), "opacity": 0.72,
                 "size": rows["time_ms"].tolist(), "sizemode": "area", "sizemin": 3,
                 "sizeref": 2 * largest / _MOST_PIXELS**2,
                 "line": {"width": 0.6, "color": "#ffffff"},
@@ -222,23 +221,23 @@ def _palette(points: pd.DataFrame) -> list[str]:
 
 
 def _roof(
-    figure: go.Figure, x: npt.NDArray[np.float64], y: npt.NDArray[np.float64], dash: str, told: str
+    figure: go.Figure, x: npt.NDArray[np.float64], y: npt.NDArray[np.float64], dash: str, hover: str
 ) -> None:
     figure.add_scatter(
         x=x.tolist(), y=y.tolist(), mode="lines", showlegend=False, name="roof",
-        line={"color": GREY, "width": 1.6, "dash": dash}, hovertext=told, hoverinfo="text",
+        line={"color": GREY, "width": 1.6, "dash": dash}, hovertext=hover, hoverinfo="text",
     )  # fmt: skip
 
 
 def _label(figure: go.Figure, x: float, y: float, text: str, side: str = "right") -> None:
-    """Name a roof near one of its ends; places on logarithmic axes are given as exponents."""
-    inside = 1.02 if side == "left" else 1 / 1.02  # at the very end it may count as outside
+    """Label a roof near one of its ends; positions on logarithmic axes are exponents."""
+    inside = 1.02 if side == "left" else 1 / 1.02  # exactly at the end a label may count as outside
     place = {"x": math.log10(x * inside), "y": math.log10(y), "xanchor": side, "yanchor": "bottom"}
     figure.add_annotation(text=text, showarrow=False, font={"size": 11}, **place)
 
 
 def _along(values: Sequence[float]) -> npt.NDArray[np.float64]:
-    """Return enough places on a logarithmic axis around `values` to draw a bent line."""
+    """Return enough positions on a logarithmic axis around `values` to draw a bent line."""
     return np.geomspace(min(values) / 1.6, max(values) * 1.6, 120)
 
 
@@ -254,12 +253,12 @@ def _legend_above(figure: go.Figure) -> go.Figure:
 
 
 def _without_legend(figure: go.Figure) -> go.Figure:
-    """The page has one legend for all figures coloured by kind: it suits a phone better."""
+    """Hide the legend: the page has one for all figures coloured by kind, which fits a phone."""
     return figure.update_layout(showlegend=False, margin={"t": 52})
 
 
 def _short_size(nbytes: float) -> str:
-    """Write a round number of bytes: `100 kB`."""
+    """Return a round number of bytes as text: `100 kB`."""
     value, unit = format_bytes(nbytes).split()
     return f"{float(value):g} {unit}"
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from studies.pages.page import Panel, embedded, render, write_page
 from studies.profiles.layers_figures import (
-    COLOURS,
+    KIND_COLOURS,
     layer_points,
     roofline_figure,
     stage_figure,
@@ -39,25 +39,25 @@ if TYPE_CHECKING:
     from profiling.roofline import Peaks
 
 _TRAFFIC_CAPTION = (
-    "The line is how fast this machine copies as many bytes, less the start of an operation: above "
-    "it, data still lay in a cache; far below it, the work was not moving data but arithmetic, "
-    "exponentials or the start of small kernels."
+    "The line is the speed at which this machine copies as many bytes, including the start of an "
+    "operation. Above the line, the data were still in a cache; far below it, the time went to "
+    "arithmetic, exponentials or the start of small kernels."
 )
 _SWEEP_CAPTION = "Medians with 95 % intervals, both axes logarithmic."
-_KINDS = {"kinds": KIND_TITLES, "colours": COLOURS}
+_KINDS = {"kinds": KIND_TITLES, "colours": KIND_COLOURS}
 
 
 def write_profile(table: LayerTable, name: str, path: Path, summary: str = "") -> Path:
     """Write a model's layer table as one self-contained page and return its path.
 
     Args:
-        table: what was measured.
-        name: of the model.
-        path: where to write; folders are created.
-        summary: the model in a line.
+        table: The measurements.
+        name: Name of the model.
+        path: Path of the page; its folders are created.
+        summary: A description of the model in one line.
 
     Raises:
-        UserError: the file cannot be written.
+        UserError: The file cannot be written.
     """
     points, peaks = layer_points(table), {table.latency.subject.threads: table.peaks}
     panels = _scatter_panels(points, peaks) | {"stages": Panel("stages", stage_figure(points), "")}
@@ -88,14 +88,14 @@ def write_sweep(
     """Write a layer's sweep as one self-contained page and return its path.
 
     Args:
-        sweep: from `profiling.sweep.layer_sweep`.
-        title: what was measured.
-        axes: those swept over, the one to draw along first; none for a single measurement.
-        peaks: of this machine by number of threads, for each number in the sweep.
-        path: where to write; folders are created.
+        sweep: The table that `profiling.sweep.layer_sweep` returns.
+        title: Description of the layer.
+        axes: The axes of the sweep, the horizontal axis first; none for a single measurement.
+        peaks: Number of threads -> peaks of this machine, for each number in the sweep.
+        path: Path of the page; its folders are created.
 
     Raises:
-        UserError: the file cannot be written.
+        UserError: The file cannot be written.
     """
     points = sweep_points(sweep, axes[1:])
     panels = _scatter_panels(points, peaks)
@@ -126,13 +126,13 @@ def _scatter_panels(points: pd.DataFrame, peaks: Mapping[int, Peaks]) -> dict[st
 def _roofline_caption(points: pd.DataFrame) -> str:
     idle = points[points["gflop_s"] == 0]
     if len(idle) == len(points):
-        return "Nothing here does arithmetic that counts: see the traffic."
+        return "No layer does arithmetic that is counted: see the traffic."
     left = ""
     if len(idle):
         share = idle["time_ms"].sum() / points["time_ms"].sum()
         left = (
             f" The {counted(len(idle), 'layer')} without arithmetic, {format_percent(share)} of "
-            "the time, have no place here: see the traffic."
+            "the time, are not drawn here: see the traffic."
         )
     return "A point's area is its time; the lines are the peaks measured on this machine." + left
 

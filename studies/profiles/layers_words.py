@@ -1,4 +1,4 @@
-"""What a layer profile says: its headline, its key facts, and its tables in words and bars."""
+"""The texts of a layer profile: its headline, its key facts and its tables."""
 
 from __future__ import annotations
 
@@ -33,18 +33,18 @@ KIND_TITLES: dict[str, str] = {
     "resampling": "resampling",
     "other": "other operation",
 }
-"""Kinds of operation and what one of them is called."""
+"""Kinds of operation and their names in the singular."""
 
 _TITLES = {**KIND_TITLES, OUTSIDE: "between the layers"}
 
 VIEWS: dict[str, str] = {"kind": "By kind", "part": "Encoder and decoder", "stage": "By stage"}
-"""Grouped views of the layer table and their titles."""
+"""Columns by which the layer table is grouped, and the titles of these views."""
 
 _WORTH_NAMING = 0.02  # kinds that take a smaller share of the time stay out of the headline
 
 
 def headline(table: LayerTable, name: str) -> str:
-    """Say in a sentence where most of the time goes, and how much arithmetic is done there."""
+    """Return a sentence: where most of the time is spent, and the share of arithmetic there."""
     kinds = _measured(table.grouped("kind"))
     latency = format_ms(table.latency.median_ms)
     idle = kinds[kinds["macs"] == 0]
@@ -65,36 +65,36 @@ def headline(table: LayerTable, name: str) -> str:
 
 
 def account(table: LayerTable) -> str:
-    """Say how much of the latency the rows explain, and what measuring them cost."""
+    """Return the share of the latency that the layers explain, and the cost of timing them."""
     low, high = table.latency.interval_ms
     return (
         f"The layers below account for {format_percent(table.explained_share)} of the "
         f"{format_ms(table.latency.median_ms)} "
-        f"({format_ms(low).removesuffix(' ms')} to {format_ms(high)}) that a pass of the untouched "
+        f"({format_ms(low).removesuffix(' ms')} to {format_ms(high)}) that a pass of the unchanged "
         f"model takes, work between them for {format_percent(table.outside_share)}. "
         f"Timing the layers made a pass {format_factor(table.inflation.median)} as long."
     )
 
 
 def warnings(table: LayerTable) -> list[str]:
-    """Say what makes the numbers less certain; nothing when all is well."""
-    told = []
+    """Return warnings about the accuracy of the numbers; an empty list if there are none."""
+    found = []
     if table.latency.contended:
         signs = "; ".join(table.latency.contention)
-        told.append(
-            f"The machine was busy while this was measured: {signs}. Run it again to be sure."
+        found.append(
+            f"The machine was busy during the measurement: {signs}. Run it again to be sure."
         )
     explained = table.explained_share + table.outside_share
     if abs(explained - 1) > 0.1:
-        told.append(
-            f"The rows and what is between them add up to {format_percent(explained)} of the "
-            "latency: single times may be off by as much."
+        found.append(
+            f"The layers and the work between them add up to {format_percent(explained)} of the "
+            "latency: the error of a single time may be as large as the difference."
         )
-    return told
+    return found
 
 
 def facts(table: LayerTable) -> list[tuple[str, str]]:
-    """Key figures of the whole pass as (label, value)."""
+    """Return key figures of the whole pass as (label, value)."""
     cost, latency = table.complexity, table.latency
     moved = _moved(table)
     return [
@@ -128,13 +128,13 @@ def peak_facts(peaks: Peaks) -> list[tuple[str, str]]:
 
 
 def environment_facts(environment: Environment) -> list[tuple[str, str]]:
-    """Return where it was measured as (field, value); fields that say nothing are left out."""
+    """Return the environment of the measurement as (field, value), without empty fields."""
     found = environment.model_dump().items()
     return [(key.replace("_", " "), str(value)) for key, value in found if value is not None]
 
 
 def sweep_headline(sweep: pd.DataFrame, title: str, axes: Sequence[str]) -> str:
-    """Say how the time of a layer changes along the first axis, the others at their first value."""
+    """Return how a layer's time changes along the first axis, at the first value of the others."""
     first = sweep.iloc[0]
     if not axes:
         return (
@@ -157,7 +157,7 @@ def sweep_headline(sweep: pd.DataFrame, title: str, axes: Sequence[str]) -> str:
 def view(table: LayerTable, by: str) -> list[dict[str, Any]]:
     """Return the rows of a grouped view with their shares of time, arithmetic and traffic.
 
-    Kinds come by falling time, parts and stages in the order they run; what is outside comes last.
+    Kinds are sorted by decreasing time, parts and stages by execution; work outside layers is last.
     """
     groups = records(table.grouped(by))
     if by == "kind":
@@ -175,7 +175,7 @@ def view(table: LayerTable, by: str) -> list[dict[str, Any]]:
 
 
 def layer_rows(table: LayerTable) -> list[dict[str, Any]]:
-    """Return the lines of the layer table in order of execution, what is outside left out."""
+    """Return the rows of the layer table in order of execution, without work outside layers."""
     frame = table.frame()
     lines = records(frame[frame["path"] != OUTSIDE])
     slowest = max((line["share"] for line in lines), default=1.0)
@@ -191,7 +191,7 @@ def layer_rows(table: LayerTable) -> list[dict[str, Any]]:
 
 
 def records(frame: pd.DataFrame) -> list[dict[str, Any]]:
-    """Return a table's lines, values by column name."""
+    """Return a table's rows as dictionaries by column name."""
     return [{str(key): value for key, value in row.items()} for row in frame.to_dict("records")]
 
 
@@ -205,7 +205,7 @@ def _moved(table: LayerTable) -> int:
 
 
 def _named(kinds: pd.DataFrame) -> str:
-    """Name kinds with how many layers each has: `36 concatenations and 71 activations`."""
+    """List kinds with their numbers of layers: `36 concatenations and 71 activations`."""
     return listed(
         [counted(int(row["layers"]), KIND_TITLES[row["group"]]) for row in records(kinds)]
     )

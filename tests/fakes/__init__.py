@@ -1,1 +1,1 @@
-"""Stand-ins for what is slow or needs hardware, built from the real models."""
+"""Stand-ins for what is slow or needs hardware, made from the real models."""

@@ -1,4 +1,4 @@
-"""Where a fake study runs: every field that a real one records."""
+"""The environment of a fake study, with every field that a real study records."""
 
 from __future__ import annotations
 

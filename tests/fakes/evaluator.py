@@ -1,4 +1,4 @@
-"""Evaluators that need no time: objectives are made up from the architecture's digest."""
+"""Evaluators that take no time: objectives are derived from the architecture's digest."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What training finds, in the form in which an evaluation reports it."""
+"""Findings of a made-up training, as an evaluation reports them."""
 
 from __future__ import annotations
 

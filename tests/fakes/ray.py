@@ -1,4 +1,4 @@
-"""Evaluators for Ray workers that need no time, keep checkpoints in files, and get into trouble."""
+"""Evaluators for Ray workers that take no time, keep checkpoints in files, and may fail."""
 
 from __future__ import annotations
 

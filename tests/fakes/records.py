@@ -1,4 +1,4 @@
-"""Records written by hand, of two objectives, with numbers from which others can be derived."""
+"""Records of two objectives written by hand, from which other numbers are derived."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Studies that are run for real, with evaluators that need no time."""
+"""Studies that really run, with evaluators that take no time."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A seeded, made-up study with every kind of trial: what tables, figures and reports are tested on.
+"""A seeded, made-up study with every kind of trial, for tests of tables, figures and reports.
 
 Nothing is trained. Costs follow from the architecture by rough formulas, the loss falls with the
 logarithm of the cost, so that the trade-off has the shape of a real one.

@@ -1,4 +1,4 @@
-"""A table of made-up losses, for whatever searches tables."""
+"""A table of made-up losses, for tests of searches."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A page as a browser reads it."""
+"""An HTML page, parsed as a browser does."""
 
 from __future__ import annotations
 

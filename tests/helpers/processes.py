@@ -1,4 +1,4 @@
-"""Processes that this test process has started, and those that they have started."""
+"""Processes that this test process has started, and their descendants."""
 
 from __future__ import annotations
 

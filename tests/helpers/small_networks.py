@@ -1,4 +1,4 @@
-"""Networks of two stages each way, for every choice of every table."""
+"""Networks of two encoder and two decoder stages, for every choice of every table."""
 
 from __future__ import annotations
 
