@@ -177,7 +177,7 @@ def _measured(found: Findings, speed: float) -> Findings:
 
 
 def _trained(found: Findings, epoch: int, loss: float) -> Findings:
-    told = {
+    epoch_record = {
         "epoch": float(epoch),
         "train_loss": loss + 0.02,
         "validation_loss": loss + 0.03,
@@ -186,13 +186,13 @@ def _trained(found: Findings, epoch: int, loss: float) -> Findings:
     }
     quality = {"total_loss": loss + 0.03, "l1": loss / 4, "kl": 0.03}
     quality |= {"ssim": 1 - 0.8 * loss, "ms_ssim": 1 - 0.6 * loss, "psnr_db": 30 - 26 * loss}
-    spent_s = found.timings_s.get("training", 0.0) + told["duration_s"]
+    spent_s = found.timings_s.get("training", 0.0) + epoch_record["duration_s"]
     return replace(
         found,
         step="training",
         objectives={**found.objectives, TRAINED_OBJECTIVE: loss},
         metrics={**found.metrics, **quality},
-        history=[*found.history, told],
+        history=[*found.history, epoch_record],
         timings_s={**found.timings_s, "training": spent_s},
     )
 
