@@ -320,8 +320,8 @@ ADDED = "preactivated or launches or export or classes or cover or same_kinds"
 
 @pytest.mark.slow
 def test_extensions_shown_fit_the_code_and_pass_its_contracts(tmp_path: Path) -> None:
-    for name in (*PACKAGES, "tests"):
-        ignored = shutil.ignore_patterns("__pycache__")
+    for name in (*PACKAGES, "benchmarks", "tests"):
+        ignored = shutil.ignore_patterns("__pycache__", "results")
         shutil.copytree(ROOT / name, tmp_path / name, ignore=ignored)
     shutil.copy(ROOT / "pyproject.toml", tmp_path)
     for block in DIFFS:
