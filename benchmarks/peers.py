@@ -25,7 +25,7 @@ import torch
 
 from search_spaces.errors import UserError
 from studies.bench.contenders import Contender
-from studies.bench.runs import Bout, missing_of, run_contender, stored_results
+from studies.bench.runs import PlannedSearch, missing_of, run_contender, stored_results
 from studies.bench.simulation import Asker, Stopping
 from studies.bench.tables import Network, Table
 from studies.bench.write import write_comparison
@@ -244,10 +244,12 @@ PEERS: dict[str, Contender] = {
 
 def compare(names: Sequence[str], seeds: int, trials: int, workers: int, out: Path) -> str:
     """Run the searches without a result in `out`; write the comparison and return it as text."""
-    bouts = [Bout("vae", name, seed, trials, workers) for name in names for seed in range(seeds)]
-    for bout in missing_of(bouts, out):
-        run_contender(bout, PEERS[bout.sampler], out)
-    return write_comparison(stored_results(bouts[0], out), out).text
+    searches = [
+        PlannedSearch("vae", name, seed, trials, workers) for name in names for seed in range(seeds)
+    ]
+    for planned in missing_of(searches, out):
+        run_contender(planned, PEERS[planned.sampler], out)
+    return write_comparison(stored_results(searches[0], out), out).text
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -17,7 +17,7 @@ from studies.bench.contenders import CONTENDERS, RawOptuna, contenders_for
 from studies.bench.curves import curves, markdown, summary
 from studies.bench.figures import grouped, regret_figure
 from studies.bench.nb201 import EDGES, OPERATIONS, Cell, CellSpace, load_nb201
-from studies.bench.runs import Bout, run_all
+from studies.bench.runs import PlannedSearch, run_all
 from studies.bench.shipped import load_table
 from studies.bench.simulation import EpochEnd, SimulatedSearch, as_records, simulate
 from studies.bench.tables import Archive, Table, TableEntry, Volume
@@ -269,7 +269,7 @@ def test_contenders_for_a_table_of_one_epoch_do_not_stop_early(nb201: Table) -> 
     assert "random" in names
     assert "random-stopping" not in names
     with pytest.raises(UserError, match="one epoch"):
-        run_all([Bout("nb201", "random-stopping", 0, 5, 1)], Path("unused"))
+        run_all([PlannedSearch("nb201", "random-stopping", 0, 5, 1)], Path("unused"))
 
 
 def test_raw_optuna_is_told_of_both_of_two_equal_proposals(nb201: Table) -> None:
@@ -356,45 +356,45 @@ def test_ablations_are_drawn_beside_our_own_sampler_alone() -> None:
 def test_comparison_goes_on_where_it_stopped(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    bouts = [Bout("nb201", "random", seed, 5, 1) for seed in range(3)]
+    searches = [PlannedSearch("nb201", "random", seed, 5, 1) for seed in range(3)]
     ran: list[int] = []
     real = runs.run_one
 
-    def interrupted(bout: Bout, folder: Path) -> None:
+    def interrupted(planned: PlannedSearch, folder: Path) -> None:
         if len(ran) == 2:
             raise KeyboardInterrupt
-        ran.append(bout.seed)
-        real(bout, folder)
+        ran.append(planned.seed)
+        real(planned, folder)
 
     monkeypatch.setattr(runs, "run_one", interrupted)
     with pytest.raises(KeyboardInterrupt):
-        run_all(bouts, tmp_path)
+        run_all(searches, tmp_path)
     monkeypatch.setattr(runs, "run_one", real)
     told: list[tuple[int, int]] = []
-    results = run_all(bouts, tmp_path, progress=lambda *at: told.append(at))
+    results = run_all(searches, tmp_path, progress=lambda *at: told.append(at))
     assert ran == [0, 1]
     assert told == [(3, 3)]
     assert [result["seed"] for result in results] == [0, 1, 2]
 
 
 def test_result_of_another_table_is_not_kept(tmp_path: Path) -> None:
-    bout = Bout("nb201", "random", 0, 5, 1)
-    (found,) = run_all([bout], tmp_path)
-    file = bout.file(tmp_path)
+    planned = PlannedSearch("nb201", "random", 0, 5, 1)
+    (found,) = run_all([planned], tmp_path)
+    file = planned.file(tmp_path)
     file.write_text(json.dumps({**found, "fingerprint": "another"}))
-    assert run_all([bout], tmp_path)[0]["fingerprint"] == found["fingerprint"]
+    assert run_all([planned], tmp_path)[0]["fingerprint"] == found["fingerprint"]
 
 
 def test_unknown_names_are_refused_with_the_nearest(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="nsga2"):
-        run_all([Bout("nb201", "nsga", 0, 5, 1)], tmp_path)
+        run_all([PlannedSearch("nb201", "nsga", 0, 5, 1)], tmp_path)
     with pytest.raises(UserError, match="nb201"):
         load_table("nb20")
 
 
 def test_comparison_is_written_as_data_and_text(tmp_path: Path) -> None:
-    bouts = [Bout("nb201", name, 0, 5, 1) for name in ("random", "qmc")]
-    written = write_comparison(run_all(bouts, tmp_path), tmp_path, figures=False)
+    searches = [PlannedSearch("nb201", name, 0, 5, 1) for name in ("random", "qmc")]
+    written = write_comparison(run_all(searches, tmp_path), tmp_path, figures=False)
     assert [path.name for path in written.paths] == [
         "nb201-curves.csv", "nb201-summary.csv", "nb201-summary.md",
     ]  # fmt: skip

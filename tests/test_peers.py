@@ -13,7 +13,7 @@ import pytest
 from benchmarks import peers
 from benchmarks.peers import PEERS
 from studies.bench.contenders import CONTENDERS
-from studies.bench.runs import Bout, run_all
+from studies.bench.runs import PlannedSearch, run_all
 from studies.bench.simulation import simulate
 from tests.helpers.made_table import made_table
 
@@ -54,7 +54,7 @@ def test_peers_join_the_comparison_of_our_samplers(
 ) -> None:
     monkeypatch.setitem(peers.PEERS, "neps-moasha", replace(CONTENDERS["random"], family="peer"))
     monkeypatch.setattr("studies.bench.write.write_figures", lambda figures, folder: [])
-    run_all([Bout("vae", "qmc", seed, 3, 2) for seed in (0, 1)], tmp_path)
+    run_all([PlannedSearch("vae", "qmc", seed, 3, 2) for seed in (0, 1)], tmp_path)
     asked = ["neps-moasha", "--seeds", "2", "--trials", "3", "--workers", "2"]
     assert peers.main([*asked, "--out", str(tmp_path)]) == 0
     assert "neps-moasha" in capsys.readouterr().out

@@ -22,7 +22,7 @@ Progress = Callable[[int, int], None]
 
 
 @dataclass(frozen=True)
-class Bout:
+class PlannedSearch:
     """One search: a table, a contender, a seed, a budget in trainings and a number of workers."""
 
     table: str
@@ -38,12 +38,15 @@ class Bout:
 
 
 def run_all(
-    bouts: Sequence[Bout], folder: Path, processes: int = 1, progress: Progress | None = None
+    searches: Sequence[PlannedSearch],
+    folder: Path,
+    processes: int = 1,
+    progress: Progress | None = None,
 ) -> list[dict[str, Any]]:
-    """Run the searches without a result; return all results in the order of `bouts`.
+    """Run the searches without a result; return all results in the order of `searches`.
 
     Args:
-        bouts: The searches.
+        searches: The searches, each with its own result file.
         folder: Folder of the results; an interrupted comparison continues there.
         processes: Number of searches that run at the same time.
         progress: Called with (done, total); existing results are included.
@@ -51,54 +54,56 @@ def run_all(
     Raises:
         UserError: A table or a contender does not exist, or a contender needs several epochs.
     """
-    for bout in bouts:
-        if contender(bout.sampler).epochs_needed and _table(bout.table).epochs == 1:
-            raise UserError(f"{bout.sampler}: stops early, but table {bout.table} has one epoch")
-    missing = missing_of(bouts, folder)
-    done = len(bouts) - len(missing)
+    for planned in searches:
+        if contender(planned.sampler).epochs_needed and _table(planned.table).epochs == 1:
+            raise UserError(
+                f"{planned.sampler}: stops early, but table {planned.table} has one epoch"
+            )
+    missing = missing_of(searches, folder)
+    done = len(searches) - len(missing)
     for _ in _run(missing, folder, processes):
         done += 1
         if progress:
-            progress(done, len(bouts))
-    return [_read(bout.file(folder)) for bout in bouts]
+            progress(done, len(searches))
+    return [_read(planned.file(folder)) for planned in searches]
 
 
-def missing_of(bouts: Sequence[Bout], folder: Path) -> list[Bout]:
+def missing_of(searches: Sequence[PlannedSearch], folder: Path) -> list[PlannedSearch]:
     """Return the searches without a result, or with one of an earlier version of the table."""
-    return [bout for bout in bouts if not _valid(bout.file(folder), bout.table)]
+    return [planned for planned in searches if not _valid(planned.file(folder), planned.table)]
 
 
-def stored_results(bout: Bout, folder: Path) -> list[dict[str, Any]]:
-    """Return every valid result with the setting of `bout`, of all samplers and seeds."""
-    files = sorted(bout.file(folder).parent.glob("*.json"))
-    return [_read(file) for file in files if _valid(file, bout.table)]
+def stored_results(planned: PlannedSearch, folder: Path) -> list[dict[str, Any]]:
+    """Return every valid result with the setting of `planned`, of all samplers and seeds."""
+    files = sorted(planned.file(folder).parent.glob("*.json"))
+    return [_read(file) for file in files if _valid(file, planned.table)]
 
 
-def _run(missing: Sequence[Bout], folder: Path, processes: int) -> Iterator[None]:
+def _run(missing: Sequence[PlannedSearch], folder: Path, processes: int) -> Iterator[None]:
     if processes == 1 or len(missing) < 2:
-        for bout in missing:
-            run_one(bout, folder)
+        for planned in missing:
+            run_one(planned, folder)
             yield
         return
     with ProcessPoolExecutor(processes, mp_context=get_context("spawn")) as pool:
-        for job in as_completed([pool.submit(run_one, bout, folder) for bout in missing]):
+        for job in as_completed([pool.submit(run_one, planned, folder) for planned in missing]):
             yield job.result()
 
 
-def run_one(bout: Bout, folder: Path) -> None:
+def run_one(planned: PlannedSearch, folder: Path) -> None:
     """Run one search and write its result atomically."""
-    run_contender(bout, contender(bout.sampler), folder)
+    run_contender(planned, contender(planned.sampler), folder)
 
 
-def run_contender(bout: Bout, chosen: Contender, folder: Path) -> None:
+def run_contender(planned: PlannedSearch, chosen: Contender, folder: Path) -> None:
     """Run one search of a contender, in `CONTENDERS` or not, and write its result."""
-    table = _table(bout.table)
-    asker = chosen.asker(table, bout.seed)
+    table = _table(planned.table)
+    asker = chosen.asker(table, planned.seed)
     stopping = chosen.stopping(table, asker) if chosen.stopping else None
-    search = simulate(table, asker, bout.trials, bout.workers, stopping)
-    file = bout.file(folder)
+    search = simulate(table, asker, planned.trials, planned.workers, stopping)
+    file = planned.file(folder)
     file.parent.mkdir(parents=True, exist_ok=True)
-    result = {**asdict(bout), "fingerprint": table.fingerprint, **as_records(search)}
+    result = {**asdict(planned), "fingerprint": table.fingerprint, **as_records(search)}
     write_whole(file, json.dumps(result).encode())
 
 

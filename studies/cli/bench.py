@@ -66,16 +66,18 @@ def search(
     (CSV, Markdown).
     """
     from studies.bench.contenders import contenders_for
-    from studies.bench.runs import Bout, run_all
+    from studies.bench.runs import PlannedSearch, run_all
     from studies.bench.write import write_comparison
 
     for table in tables or TABLES:
         names = samplers.split(",") if samplers else contenders_for(load_table(table))
-        bouts = [
-            Bout(table, name, seed, trials, workers) for name in names for seed in range(seeds)
+        searches = [
+            PlannedSearch(table, name, seed, trials, workers)
+            for name in names
+            for seed in range(seeds)
         ]
         with progress_bar(f"searching {table}") as progress:
-            results = run_all(bouts, out, processes, progress)
+            results = run_all(searches, out, processes, progress)
         written = write_comparison(results, out, figures=not no_figures)
         stdout.print(written.text, markup=False)
         for path in written.paths:
