@@ -121,7 +121,7 @@ def test_refusals_come_before_any_training(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("NAS_CACHE_DIR", str(made / "cache"))
-    monkeypatch.setattr("studies.cli.paper._tell_estimate", lambda *_: None)  # it takes seconds
+    monkeypatch.setattr("studies.cli.paper._print_estimate", lambda *_: None)  # it takes seconds
     assert nas(*TINY, *options) == 2
     printed = capsys.readouterr().err
     assert all(part in printed for part in parts), printed

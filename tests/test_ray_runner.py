@@ -511,7 +511,7 @@ def test_a_worker_in_another_environment_is_refused_or_marked(tmp_path: Path) ->
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        (["--address", "auto"], "needs --runner ray"),
+        (["--address", "auto"], "names a Ray cluster: add --runner ray"),
         (["--runner", "ray", "--address", "ray://h:1"], "run the command on a node"),
         (["--runner", "ray", "--set", "ray.cpu_per_trial=2"], "cpus_per_trial"),
         (["--runner", "slurm"], "is not one of local, ray"),
