@@ -19,7 +19,8 @@ from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from profiling.errors import ProfilingError
-from profiling.operations import FREE, MACS, KindGroup, kind_group
+from profiling.kinds import KindGroup
+from profiling.operations import FREE, MACS, kind_group
 from profiling.symbolic import (
     Example,
     as_args,

@@ -4,22 +4,12 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from typing import Any, Literal
+from typing import Any
 
 from fvcore.nn.jit_handles import conv_flop_count
 from torch import Tensor
 
-KindGroup = Literal[
-    "convolution",
-    "depthwise",
-    "pointwise",
-    "linear",
-    "batch_norm",
-    "activation",
-    "concatenation",
-    "resampling",
-    "other",
-]
+from profiling.kinds import KindGroup
 
 
 def _convolution_macs(args: Any, output: Tensor) -> int:
