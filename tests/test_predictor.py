@@ -183,7 +183,8 @@ def test_time_that_runs_out_leaves_a_share_of_each() -> None:
     calibration = Calibration.here(SETTING)
     extend(calibration, SPACE, 60, 30, seconds=0.0, measure=fake)
     assert len(calibration.measurements) <= 1
-    with pytest.raises(UserError, match="30 are needed; continue with: nas profile calibrate"):
+    refused = "at least 30 are needed; continue with: nas profile calibrate"
+    with pytest.raises(UserError, match=refused):
         LatencyPredictor(calibration)
 
 

@@ -145,6 +145,7 @@ class ParetoEngine:
 
     def _chosen(self, seen: Container[str], rng: np.random.Generator) -> Assignment | None:
         observed = self._history.all
+        # Rejected, stopped and failed candidates do not count: a surrogate needs losses.
         tried = sum(one.pending or one.loss is not None for one in observed)
         valued = [one for one in observed if one.loss is not None]
         if tried < self._options.start or len(valued) < 2:
