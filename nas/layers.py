@@ -91,7 +91,7 @@ class Resize:
 
 @dataclass(frozen=True, eq=False)
 class Resampling:
-    """How a stage changes size: in its last convolution, in a module after it, or in both.
+    """The change of size of a stage: in its last convolution, in a module after it, or in both.
 
     Attributes:
         layer: Replaces the last convolution of a plain stage, or the 1x1 transition of a dense one.

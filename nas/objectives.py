@@ -12,7 +12,7 @@ import numpy.typing as npt
 from search_spaces.errors import UserError, nearest
 
 Cost = Literal["static", "device", "training"]
-"""How a value is found: from the architecture alone, by measurement, or by training."""
+"""The source of a value: the architecture alone, a measurement, or training."""
 
 
 @dataclass(frozen=True)

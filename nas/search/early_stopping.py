@@ -66,7 +66,7 @@ class EarlyStopping:
         if epochs < 1 or grace < 1:
             raise ValueError(f"epochs {epochs} and grace {grace} must be at least 1")
         if eta < 2:
-            raise ValueError(f"eta {eta} must be at least 2: one in eta goes on")
+            raise ValueError(f"eta {eta} must be at least 2: one in eta continues")
         self.epochs, self.eta, self.extrapolate = epochs, eta, extrapolate
         self.region = region
         self.rungs = _powers(grace, eta, epochs) if rungs is None else tuple(sorted(set(rungs)))
@@ -100,10 +100,10 @@ class EarlyStopping:
         self._curves[digest] = curve
         if digest in self._protected or epoch >= self.epochs:
             return True
-        goes_on = self._goes_on(digest, epoch, frozenset())
-        if not goes_on:
+        continues = self._continues(digest, epoch, frozenset())
+        if not continues:
             self._curves[digest] = replace(curve, stopped_at=epoch)
-        return goes_on
+        return continues
 
     def finished(self, digest: str, values: Sequence[float] | None) -> None:
         """Report the objective values after a full training; None if it failed.
@@ -131,7 +131,7 @@ class EarlyStopping:
         return [
             digest
             for digest, curve in self._curves.items()
-            if curve.stopped_at is not None and self._goes_on(digest, curve.stopped_at, excluded)
+            if curve.stopped_at is not None and self._continues(digest, curve.stopped_at, excluded)
         ]
 
     def _failed_or_dominated(self) -> frozenset[str]:
@@ -145,7 +145,7 @@ class EarlyStopping:
         kept = moocore.is_nondominated(np.array(list(done.values())), keep_weakly=True)
         return failed | {digest for digest, stays in zip(done, kept, strict=True) if not stays}
 
-    def _goes_on(self, digest: str, epoch: int, excluded: frozenset[str]) -> bool:
+    def _continues(self, digest: str, epoch: int, excluded: frozenset[str]) -> bool:
         if epoch in self.rungs and not self._promoted(digest, epoch, excluded):
             return False
         return not (self.extrapolate and self._stays_dominated(digest))

@@ -24,7 +24,7 @@ GENERATION = 16
 
 @dataclass(frozen=True)
 class SamplerKind:
-    """How to make an Optuna sampler.
+    """The construction and the needs of an Optuna sampler.
 
     Attributes:
         make: Seed -> sampler.
