@@ -5,7 +5,7 @@ from __future__ import annotations
 import statistics
 import time
 
-from nas.faces.render import render
+from nas.faces.render import render_faces
 
 RUNS = 7
 
@@ -16,11 +16,11 @@ def images_per_second(size: int, images: int) -> tuple[list[float], list[float]]
     All runs draw the same images, after a first run that builds the shared textures. The two rates
     differ where other processes use the core.
     """
-    render(0, 0, 4, size)
+    render_faces(0, 0, 4, size)
     clock, processor = [], []
     for _ in range(RUNS):
         start_s, start_cpu_s = time.perf_counter(), time.process_time()
-        render(0, 0, images, size)
+        render_faces(0, 0, images, size)
         clock.append(images / (time.perf_counter() - start_s))
         processor.append(images / (time.process_time() - start_cpu_s))
     return clock, processor

@@ -1,1 +1,1 @@
-"""From an architecture to a trained, scored candidate: builder, data, training, search."""
+"""Build, train and evaluate VAEs from architectures, and search for better architectures."""

@@ -1,4 +1,4 @@
-"""Files that an evaluation leaves: their names, and what is said where they cannot be written."""
+"""The files that an evaluation writes: their names, and the error if one cannot be written."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from profiling import files
 from search_spaces.errors import UserError
 
 CHECKPOINT, WEIGHTS = "checkpoint.safetensors", "weights.safetensors"
-"""A training's state while it is not over, and the weights of its best epoch."""
+"""The state of an unfinished training, and the weights of its best epoch."""
 
 _FULL = {errno.ENOSPC, errno.EDQUOT, errno.EROFS}
 
@@ -20,7 +20,7 @@ def write_whole(path: Path, content: bytes) -> None:
     """Replace `path` with `content` in one step, as `profiling.files.write_whole` does.
 
     Raises:
-        UserError: it cannot be written; what was there before still is.
+        UserError: the file cannot be written; an existing file is unchanged.
     """
     try:
         files.write_whole(path, content)
@@ -30,7 +30,7 @@ def write_whole(path: Path, content: bytes) -> None:
 
 @contextmanager
 def full_disk_refused(where: Path) -> Iterator[None]:
-    """Raise `UserError` with the remedy where the body meets a full or read-only disk."""
+    """Raise `UserError` with the remedy if the disk is full or read-only in the body."""
     try:
         yield
     except OSError as error:

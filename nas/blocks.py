@@ -1,9 +1,10 @@
-"""The blocks of a stage: one small class each, with the operations that it launches beside it.
+"""The blocks of a stage: one class per block, which also lists the operations it launches.
 
 A new block is one class and one line in `BLOCKS`, after its name in `search_spaces.architecture`.
-All work is done by modules, one instance per call, so that hooks and traces can attribute every
-operation; `operations` says of the architecture alone what a built stage launches, and tests hold
-the two together. Tensors are `(batch, channels, height, width)`; `size` is height and width.
+All computation is in modules, one instance per call, so that hooks and traces can attribute every
+operation. `operations` lists what a stage launches from the architecture alone, without building
+the stage; tests compare both. Tensors are `(batch, channels, height, width)`; `size` is height and
+width.
 """
 
 from __future__ import annotations
@@ -27,31 +28,31 @@ from search_spaces.architecture import Stage
 
 
 class StageBlock(Protocol):
-    """A class that makes a stage, with what an instance launches."""
+    """A class that builds a stage and lists the operations of an instance."""
 
     def __call__(self, channels: int, stage: Stage, layers: StageLayers) -> nn.Sequential:
-        """Return the module from `channels` to `stage.width` channels."""
+        """Return the module, from `channels` to `stage.width` channels."""
 
     def operations(
         self, channels: int, size: int, stage: Stage, layers: StageLayers
     ) -> Iterator[Operation]:
-        """Yield what the module launches on maps of `size`, in order."""
+        """Yield the operations that the module launches on maps of `size`, in order."""
 
 
 class LayerSequence(nn.Module):
-    """Layers one after the other, all at one resolution."""
+    """A sequence of layers at one resolution."""
 
     def __init__(self, layers: list[nn.Module]) -> None:
         super().__init__()
         self.layers = nn.Sequential(*layers)
 
     def forward(self, features: Tensor) -> Tensor:
-        """Apply each layer to what the one before it returned."""
+        """Apply the layers in order."""
         return self.layers(features)  # type: ignore[no-any-return]
 
 
 class PlainStage(nn.Sequential):
-    """`layers` x [convolution, BatchNorm, activation], then the resampling."""
+    """`layers` times convolution, BatchNorm and activation, then the resampling."""
 
     def __init__(self, channels: int, stage: Stage, layers: StageLayers) -> None:
         built: list[nn.Module] = []
@@ -77,7 +78,7 @@ class PlainStage(nn.Sequential):
 
 
 class DenseLayer(nn.Module):
-    """BatchNorm, activation, convolution to `growth_rate` channels, joined to the input."""
+    """BatchNorm, activation, convolution to `growth_rate` channels, concatenation with input."""
 
     def __init__(self, channels: int, stage: Stage, layers: StageLayers) -> None:
         super().__init__()
@@ -88,7 +89,7 @@ class DenseLayer(nn.Module):
         self.concat = Concat()
 
     def forward(self, features: Tensor) -> Tensor:
-        """Return `(batch, channels + growth_rate, height, width)`, the input first."""
+        """Return `(batch, channels + growth_rate, height, width)`; the input comes first."""
         new = self.convolution(self.activation(self.norm(features)))
         return self.concat(features, new)  # type: ignore[no-any-return]
 
@@ -104,9 +105,10 @@ class DenseLayer(nn.Module):
 
 
 class DenseStage(nn.Sequential):
-    """A DenseNet block: each layer sees the input and all earlier layers. Then its transition.
+    """A DenseNet block (Huang et al. 2017) with its transition.
 
-    The transition is BatchNorm, activation, 1x1 layer to `width` channels, then the resampling.
+    The input of each layer is the input of the block and the outputs of all earlier layers. The
+    transition is BatchNorm, activation, a 1x1 layer to `width` channels, then the resampling.
     """
 
     def __init__(self, channels: int, stage: Stage, layers: StageLayers) -> None:
@@ -134,7 +136,7 @@ class DenseStage(nn.Sequential):
     def operations(
         channels: int, size: int, stage: Stage, layers: StageLayers
     ) -> Iterator[Operation]:
-        """Yield every dense layer's, then BatchNorm, activation, transition and resampling."""
+        """Yield those of each dense layer, then BatchNorm, activation, 1x1 layer and resampling."""
         for _ in range(stage.layers):
             yield from DenseLayer.operations(channels, size, stage, layers)
             channels += _growth(stage)
@@ -144,7 +146,7 @@ class DenseStage(nn.Sequential):
         if layer:
             kind = CONVOLUTIONS[stage.convolution]
             yield from kind.operations(channels, width, size, layer, activation)
-        else:  # a transition that keeps the size is 1x1 whatever the stage's convolution
+        else:  # a transition without resampling is 1x1 for every kind of convolution
             yield layers.transition.operation(channels, width, size)
         yield from layers.resampling.operations(width, stage.width, size)
 
@@ -157,4 +159,4 @@ BLOCKS: dict[str, StageBlock] = {
     "plain": PlainStage,
     "dense": DenseStage,
 }
-"""Make a stage from its input channels; its output has `stage.width` channels."""
+"""Name -> class that builds the stage."""

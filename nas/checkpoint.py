@@ -1,7 +1,7 @@
 """Weights and training state on disk: safetensors files with a checksum, written atomically.
 
-They contain no code, and any safetensors reader opens them. The checksum of tensors and metadata is
-verified at each load.
+The files contain no code, and any safetensors reader can open them. Every load verifies the
+checksum of tensors and metadata.
 """
 
 from __future__ import annotations

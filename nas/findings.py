@@ -1,4 +1,4 @@
-"""What an evaluation has found of a candidate so far; reading it needs no torch."""
+"""The findings of an evaluation; reading them needs no torch."""
 
 from __future__ import annotations
 
@@ -7,20 +7,20 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 EvaluationStep = Literal["static", "device", "training", "done"]
-"""The last step of an evaluation that is done: exact costs, measurements, an epoch, everything."""
+"""The last finished step: exact costs, measurements, an epoch of training, or everything."""
 
 
 @dataclass(frozen=True)
 class Findings:
-    """What is known of a candidate so far.
+    """The results of an evaluation so far.
 
     Attributes:
-        step: The last step that is done; "done" ends an evaluation.
-        objectives: Value by objective name, as far as known.
-        metrics: What was recorded beside them: losses on the validation split (`total_loss`, `l1`,
-            `kl`: lower is better; `ssim`, `ms_ssim`, `psnr_db`: higher), latency details.
-        intervals: 95 % interval (low, high) by objective name.
-        contended: The latency was disturbed by something else on the machine.
+        step: The last finished step; "done" ends an evaluation.
+        objectives: Objective -> value, as far as known.
+        metrics: Further values: losses on the validation split (lower is better: `total_loss`,
+            `l1`, `kl`; higher is better: `ssim`, `ms_ssim`, `psnr_db`) and details of the latency.
+        intervals: Objective -> 95 % confidence interval (low, high).
+        contended: Whether other work on the machine disturbed the measurement of the latency.
         history: One mapping per epoch: `epoch`, `train_loss`, `validation_loss` (the total loss),
             `reconstruction_loss`, `duration_s`.
         timings_s: Wall-clock seconds by step. Time spent waiting for others' measurements is listed
@@ -37,6 +37,6 @@ class Findings:
 
     @classmethod
     def from_dict(cls, stored: Mapping[str, Any]) -> Findings:
-        """Return the findings that `dataclasses.asdict` made plain types of, and JSON a list."""
+        """Return findings from the result of `dataclasses.asdict`, also if read from JSON."""
         intervals = {name: (low, high) for name, (low, high) in stored.get("intervals", {}).items()}
         return cls(**{**stored, "intervals": intervals})

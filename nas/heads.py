@@ -1,7 +1,7 @@
-"""What leads from the encoder's last features to the latent's linear layers: one class per head.
+"""The heads between the encoder's last features and the latent's linear layers: one class each.
 
-A head's `operations` and `features` say of the architecture alone what the built head launches and
-how many values it returns for one image.
+The methods `operations` and `features` list what a head launches, and count the values it returns
+for one image, from the architecture alone, without building the head.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from nas.operation import Operation
 
 
 class FeatureHead(Protocol):
-    """A class from features `(batch, channels, size, size)` to `(batch, features)`."""
+    """A class that builds a head, from `(batch, channels, size, size)` to `(batch, features)`."""
 
     def __call__(
         self, channels: int, size: int, head_width: int | None, activation: str
@@ -25,12 +25,12 @@ class FeatureHead(Protocol):
         """Return the module."""
 
     def features(self, channels: int, size: int, head_width: int | None) -> int:
-        """Return how many values the module makes of one image."""
+        """Return the number of values that the module returns for one image."""
 
     def operations(
         self, channels: int, size: int, head_width: int | None, activation: str
     ) -> Iterator[Operation]:
-        """Yield what the module launches, in order."""
+        """Yield the operations that the module launches, in order."""
 
 
 class FlattenHead(nn.Sequential):
@@ -103,4 +103,4 @@ HEADS: dict[str, FeatureHead] = {
     "squeeze": SqueezeHead,
     "global_average": GlobalAverageHead,
 }
-"""Make a head from its input channels, height (= width) and `head_width`."""
+"""Name -> class that builds the head."""

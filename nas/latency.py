@@ -1,4 +1,4 @@
-"""The latency of architectures, always beside `original` and alone in the measurement lane."""
+"""The latency of architectures, measured with `original` while the measurement lane is held."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ from search_spaces.references import ORIGINAL
 
 
 def quiet_speed(image_size: int, latency: LatencyConfig, device: torch.device) -> QuietSpeed:
-    """Return what is remembered of `original`'s speed in this environment."""
+    """Return the recorded quiet speed of `original` in this environment."""
     original = ORIGINAL.resized(image_size)
     with threads(latency.threads):
         where = fingerprint(device).model_dump_json()
@@ -39,7 +39,7 @@ def quiet_speed(image_size: int, latency: LatencyConfig, device: torch.device) -
 def measure_pair(
     architecture: Architecture, latency: LatencyConfig, device: torch.device, lane: Lane
 ) -> PairedLatency:
-    """Time an architecture beside `original` of its image size, with the measurement lane held."""
+    """Time an architecture and `original` at its image size, while the lane is held."""
     original = ORIGINAL.resized(architecture.image_size)
     candidate, reference = (
         build_vae(described, seed=0).to(device) for described in (architecture, original)
@@ -57,10 +57,11 @@ def measure_pair(
 
 
 class Meter:
-    """Measures in a process that does nothing else.
+    """Measures latencies in a separate process.
 
-    In a process that has trained, models run slower, and not all by the same factor: their memory
-    comes from what the training has freed. The process starts with the first measurement.
+    In a process that has trained, models run slower, and not all by the same factor, because their
+    memory comes from blocks that the training has freed. The separate process starts with the first
+    measurement.
     """
 
     def __init__(self, latency: LatencyConfig, device: torch.device) -> None:
@@ -68,10 +69,10 @@ class Meter:
         self._process: FreshProcess | None = None
 
     def measure(self, architecture: Architecture) -> tuple[PairedLatency, float]:
-        """Measure as `measure_pair` does; return also the seconds it waited for the lane.
+        """Measure as `measure_pair` does; also return the seconds spent waiting for the lane.
 
         Raises:
-            ProfilingError: the process ended; the next measurement starts another.
+            ProcessEndedError: the process ended; the next measurement starts another one.
         """
         self._process = self._process or FreshProcess(_Meter, *self._args, tuned=True)
         try:
@@ -118,7 +119,7 @@ class _Meter:
 
 
 def latency_metrics(pair: PairedLatency) -> dict[str, float]:
-    """Return what is recorded of a measurement beside the latency itself."""
+    """Return the metrics of a measurement that are recorded in addition to the latency."""
     metrics = {
         "latency_median_ms": pair.candidate.median_ms,
         "latency_spread": pair.candidate.spread,
@@ -135,7 +136,7 @@ def latency_metrics(pair: PairedLatency) -> dict[str, float]:
 
 
 def measure_anchor(image_size: int, latency: LatencyConfig, device: torch.device) -> float:
-    """Return the latency of `original` in ms at the machine's quiet speed."""
+    """Return the anchor: the latency of `original` in ms at the machine's quiet speed."""
     pair, _ = Meter(latency, device).measure(ORIGINAL.resized(image_size))
     return pair.reference.median_ms
 
@@ -147,10 +148,16 @@ def measure_together(
     device: torch.device,
     progress: Progress | None = None,
 ) -> InterleavedLatencies:
-    """Time several architectures in the same rounds, so that any two of them compare.
+    """Time several architectures in the same rounds, so that any two of them can be compared.
 
-    As for a pair, in a process of its own, with `latency.max_s` for each of them; `base` names
-    `original` among them.
+    They are measured in a separate process.
+
+    Args:
+        architectures: Name -> architecture, `original` among them.
+        base: The name of `original`.
+        latency: How to measure; `max_s` applies to each architecture.
+        device: Where to measure.
+        progress: Called with (done, total) after each round.
     """
     with FreshProcess(_Meter, latency, str(device), tuned=True) as process:
         found: InterleavedLatencies = process.call(
@@ -160,6 +167,6 @@ def measure_together(
 
 
 def one_image(architecture: Architecture) -> Tensor:
-    """Return a black image of the architecture's size, shape (1, channels, size, size)."""
+    """Return a black image of the architecture's size, `(1, channels, size, size)`."""
     size = architecture.image_size
     return torch.zeros(1, architecture.image_channels, size, size)

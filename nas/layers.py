@@ -1,8 +1,8 @@
-"""The layers that blocks are made of: convolutions, activations and changes of size.
+"""The layers of blocks: convolutions, activations and changes of size.
 
-Every entry of a table here both builds its module and lists the operations which that module
-launches: `ACTIVATIONS`, `OPERATORS`, `DOWNSAMPLING`, `UPSAMPLING`, `CONVOLUTIONS`. Their keys are
-values that `search_spaces.architecture.CHOICES` allows. Tensors are
+Every entry of the tables `ACTIVATIONS`, `OPERATORS`, `DOWNSAMPLING`, `UPSAMPLING` and
+`CONVOLUTIONS` builds a module, and the same class lists the operations that the module launches.
+The keys are the values in `search_spaces.architecture.CHOICES`. Tensors are
 `(batch, channels, height, width)`; `size` is height and width.
 """
 
@@ -31,9 +31,9 @@ ACTIVATIONS: dict[str, Callable[[], nn.Module]] = {
 
 
 class ConvLayer(NamedTuple):
-    """One convolution: keeps height and width at stride 1; at stride 2 halves, rounding up.
+    """One convolution. Stride 1 keeps height and width, stride 2 halves them, rounding up.
 
-    A `transposed` one of stride 2 doubles them; its kernel has to be even.
+    A transposed convolution of stride 2 doubles them; its kernel size must then be even.
     """
 
     kernel: int
@@ -41,14 +41,14 @@ class ConvLayer(NamedTuple):
     transposed: bool = False
 
     def build(self, channels: int, width: int, groups: int = 1) -> nn.Module:
-        """Return the module from `channels` to `width` channels."""
+        """Return the module, from `channels` to `width` channels."""
         make = nn.ConvTranspose2d if self.transposed else nn.Conv2d
         padding = (self.kernel - 1) // 2
         return make(channels, width, self.kernel, self.stride, padding, groups=groups)
 
     def operation(self, channels: int, width: int, size: int, groups: int = 1) -> Operation:
         """Return what the module launches on maps of `size`."""
-        # With one channel there is one group: an ordinary convolution.
+        # A depthwise convolution of one channel has one group and is an ordinary convolution.
         kind: OperationKind = "pointwise" if self.kernel == 1 else "convolution"
         if groups > 1:
             kind = "depthwise"
@@ -91,11 +91,12 @@ class Resize:
 
 @dataclass(frozen=True, eq=False)
 class Resampling:
-    """Where a stage changes size: in its last convolution, in a module after it, or in both.
+    """The change of size of a stage: in its last convolution, in a module after it, or in both.
 
-    `layer` takes the place of the last convolution's 3x3 (of a dense stage's 1x1 transition);
-    `expansion` multiplies the channels that last convolution yields; `after` is the module that
-    follows.
+    Attributes:
+        layer: Replaces the last convolution of a plain stage, or the 1x1 transition of a dense one.
+        expansion: Factor of the output channels of that last convolution.
+        after: The module that follows the block.
     """
 
     layer: ConvLayer | None = None
@@ -108,7 +109,7 @@ class Resampling:
             stage.add_module("resampling", self.after.build())
 
     def operations(self, channels: int, width: int, size: int) -> Iterator[Operation]:
-        """Yield what the module that follows the block launches, if there is one."""
+        """Yield the operation of the module that follows the block, if there is one."""
         if self.after:
             yield self.after.operation(channels, width, size)
 
@@ -118,7 +119,7 @@ DOWNSAMPLING: dict[str, Resampling] = {
     "average": Resampling(after=Resize("average_pool", partial(nn.AvgPool2d, 2, ceil_mode=True))),
     "strided": Resampling(layer=ConvLayer(3, stride=2)),
 }
-"""Halve height and width, rounding up; partial windows at the border pool what is there."""
+"""Halve height and width, rounding up; a window at the border pools the pixels inside the map."""
 
 UPSAMPLING: dict[str, Resampling] = {
     "nearest": Resampling(after=Resize("upsample", partial(nn.Upsample, scale_factor=2))),
@@ -131,10 +132,13 @@ UPSAMPLING: dict[str, Resampling] = {
 
 
 class StageLayers(NamedTuple):
-    """The kinds of layer that a stage is made of, the same for all its layers.
+    """The kinds of layers in a stage.
 
-    `activation` is a key of `ACTIVATIONS`. `operator` keeps the size, `transition` is a dense
-    stage's 1x1 layer, `resampling` changes the size at the end.
+    Attributes:
+        activation: Key of `ACTIVATIONS`.
+        operator: The convolution that keeps the size.
+        transition: The 1x1 layer of a dense stage.
+        resampling: The change of size at the end.
     """
 
     activation: str
@@ -143,14 +147,14 @@ class StageLayers(NamedTuple):
     resampling: Resampling
 
     def convolutions(self, stage: Stage) -> list[tuple[ConvLayer, int]]:
-        """Return each layer's convolution and its output channels; the last one may resample."""
+        """Return (convolution, output channels) of each layer; the last one may resample."""
         kept = (self.operator, stage.width)
         last = (self.resampling.layer or self.operator, stage.width * self.resampling.expansion)
         return [kept] * (stage.layers - 1) + [last]
 
 
 class ConvolutionKind(Protocol):
-    """A class that brings `channels` to `width` by `layer`, with what an instance launches."""
+    """A class that builds a convolution from `channels` to `width`, and lists its operations."""
 
     def __call__(
         self, channels: int, width: int, layer: ConvLayer, activation: str
@@ -160,7 +164,7 @@ class ConvolutionKind(Protocol):
     def operations(
         self, channels: int, width: int, size: int, layer: ConvLayer, activation: str
     ) -> Iterator[Operation]:
-        """Yield what the module launches on maps of `size`, in order."""
+        """Yield the operations that the module launches on maps of `size`, in order."""
 
 
 class Standard(nn.Sequential):
@@ -178,7 +182,7 @@ class Standard(nn.Sequential):
 
 
 class DepthwiseFirst(nn.Sequential):
-    """Depthwise 3x3, then pointwise 1x1, nothing in between (Xception)."""
+    """Depthwise 3x3, then pointwise 1x1, nothing in between (Xception, Chollet 2017)."""
 
     def __init__(self, channels: int, width: int, layer: ConvLayer, activation: str) -> None:
         super().__init__(
@@ -233,15 +237,15 @@ def normalised(convolution: nn.Module, width: int, activation: str) -> nn.Sequen
     return nn.Sequential(OrderedDict(convolution=convolution, norm=norm, activation=function))
 
 
-@lru_cache(1 << 12)  # the most frequent operations of all: one object for equal ones
+@lru_cache(1 << 12)  # the most frequent operations: equal ones share one object
 def norm_activation(channels: int, size: int, activation: str) -> tuple[Operation, Operation]:
-    """Return what BatchNorm and the activation after it launch."""
+    """Return the operations of BatchNorm and the activation after it."""
     shape = channels, channels, size, size
     return Operation("batch_norm", *shape), Operation("activation", *shape, function=activation)
 
 
 class Concat(nn.Module):
-    """Join two feature maps along the channels."""
+    """Concatenate two feature maps along the channels."""
 
     def forward(self, first: Tensor, second: Tensor) -> Tensor:
         """Return `(batch, c1 + c2, height, width)`."""

@@ -1,7 +1,7 @@
-"""The paper's loss with either of two SSIM windows, and the image metrics recorded beside it.
+"""The paper's loss with one of two SSIM windows, and further image metrics.
 
 Images are `(batch, channels, height, width)` in [0, 1], `float32`. SSIM and MS-SSIM are at most 1
-and higher is better; PSNR is in dB, higher is better; every loss term is lower-is-better.
+and PSNR is in dB; for these higher is better. For every term of the loss lower is better.
 """
 
 from __future__ import annotations
@@ -15,25 +15,25 @@ import torch.nn.functional as F
 from torch import Tensor
 
 Window = Literal["gaussian", "uniform"]
-"""`gaussian`: pytorch-msssim's SSIM. `uniform`: the one in the paper's published code."""
+"""`gaussian`: SSIM of pytorch-msssim. `uniform`: SSIM of the paper's published code."""
 
 _C1, _C2 = 0.01**2, 0.03**2  # Wang et al. 2004, for a data range of 1
 _WINDOW_SIZE, _SIGMA = 11, 1.5
-# Five scales fit images from 97 pixels: the paper's 144 would be too small for a window of 11.
+# With 7 pixels, five scales fit images from 97 pixels; with 11, the paper's 144 are too small.
 _MS_WINDOW_SIZE = 7
 _MS_WEIGHTS = (0.0448, 0.2856, 0.3001, 0.2363, 0.1333)  # Wang, Simoncelli and Bovik 2003
 _MIN_MSE = 1e-10
 
 
 class LossTerms(NamedTuple):
-    """The loss of one batch and what it is made of; each a scalar tensor, a mean over the batch.
+    """The loss of one batch and its terms; each is a scalar tensor, a mean over the batch.
 
     Attributes:
         total: `reconstruction + kl_weight * kl`.
         reconstruction: `(1 - ssim) + l1_weight * l1`.
         ssim: Structural similarity under the chosen window.
-        l1: Mean absolute error per value.
-        kl: Divergence from N(0, 1), summed over the latent, in nats.
+        l1: Mean absolute error over pixels and channels.
+        kl: Kullback-Leibler divergence from N(0, 1), summed over the latent, in nats.
     """
 
     total: Tensor
@@ -55,7 +55,7 @@ def vae_loss(
 ) -> LossTerms:
     """Return the paper's loss: (1 - SSIM) + 0.5 L1 + 1e-3 KL.
 
-    Reconstruction and images have the same shape; mean and log-variance are `(batch, latent)`.
+    Reconstruction and images have the same shape. Mean and log-variance are `(batch, latent)`.
     """
     similarity = ssim(reconstruction, images, window)
     l1 = F.l1_loss(reconstruction, images)
@@ -65,9 +65,9 @@ def vae_loss(
 
 
 def kl_divergence(mean: Tensor, log_variance: Tensor) -> Tensor:
-    """Return the divergence of N(mean, variance) from N(0, 1), in nats: a scalar.
+    """Return the Kullback-Leibler divergence of N(mean, variance) from N(0, 1), in nats: a scalar.
 
-    Summed over the latent, averaged over the batch (Kingma and Welling 2014, appendix B):
+    It is summed over the latent and averaged over the batch (Kingma and Welling 2014, appendix B):
     1/2 sum(mean^2 + variance - 1 - ln variance). Both arguments are `(batch, latent)`.
     """
     per_value = mean.square() + log_variance.exp() - 1 - log_variance
@@ -77,10 +77,10 @@ def kl_divergence(mean: Tensor, log_variance: Tensor) -> Tensor:
 def ssim(first: Tensor, second: Tensor, window: Window = "gaussian") -> Tensor:
     """Return the structural similarity, averaged over pixels, channels and images: a scalar.
 
-    `gaussian`: `pytorch_msssim.ssim`, 11x11, sigma 1.5, only windows inside the image; in images
-    under 11 pixels the window is the largest odd one that fits. `uniform`: 11x11 averages of
-    what lies inside the image, around every pixel (`avg_pool2d` with stride 1, padding 5 and
-    `count_include_pad=False`).
+    - `gaussian`: `pytorch_msssim.ssim` with a window of 11x11 and sigma 1.5, for windows inside the
+      image only. For images below 11 pixels the window is the largest odd size that fits.
+    - `uniform`: averages over 11x11 pixels around every pixel, of the pixels inside the image
+      (`avg_pool2d` with stride 1, padding 5 and `count_include_pad=False`).
     """
     if window == "uniform":
         return _similarity(first, second, window, _WINDOW_SIZE)[0].mean()
@@ -90,11 +90,12 @@ def ssim(first: Tensor, second: Tensor, window: Window = "gaussian") -> Tensor:
 
 
 def ms_ssim(first: Tensor, second: Tensor) -> Tensor:
-    """Return the multi-scale structural similarity: a scalar, averaged over images and channels.
+    """Return the multi-scale structural similarity, averaged over images and channels: a scalar.
 
-    Equal to `pytorch_msssim.ms_ssim(win_size=7)` from 97 pixels. Smaller images have room for fewer
-    than five scales; the weights of the scales there are then grow to the same sum. (Wang,
-    Simoncelli and Bovik 2003: contrast and structure at every scale, luminance at the last.)
+    It is the product of contrast and structure at every scale and luminance at the last (Wang,
+    Simoncelli and Bovik 2003), equal to `pytorch_msssim.ms_ssim(win_size=7)` from 97 pixels. For
+    smaller images there are fewer than five scales, whose weights are multiplied so that their sum
+    is unchanged.
     """
     scales, size = 1, min(first.shape[2:])
     while scales < len(_MS_WEIGHTS) and (size := (size + 1) // 2) >= _MS_WINDOW_SIZE:
@@ -104,14 +105,14 @@ def ms_ssim(first: Tensor, second: Tensor) -> Tensor:
     for scale, weight in enumerate(_MS_WEIGHTS[:scales]):
         whole, contrast = _similarity(first, second, "gaussian", _MS_WINDOW_SIZE)
         used = whole if scale == scales - 1 else contrast
-        # A negative similarity has no real power: it counts as none at all.
+        # The power of a negative similarity is not real, so it counts as 0.
         product = product * used.mean(dim=(2, 3)).relu() ** (growth * weight)
         first, second = _halved(first), _halved(second)
     return product.mean()
 
 
 def psnr(first: Tensor, second: Tensor) -> Tensor:
-    """Return the peak signal-to-noise ratio in dB, a mean over images; 100 dB where they agree."""
+    """Return the peak signal-to-noise ratio in dB, a mean over images; at most 100 dB."""
     mse = (first - second).square().flatten(1).mean(dim=1)
     return -10 * mse.clamp_min(_MIN_MSE).log10().mean()
 
@@ -122,10 +123,11 @@ def _similarity(
     """Return the maps of SSIM and of its contrast-structure factor (Wang et al. 2004, eq. 13).
 
     SSIM is (2 m1 m2 + C1) / (m1^2 + m2^2 + C1), the luminance, times
-    (2 cov + C2) / (var1 + var2 + C2), contrast and structure, all within one window.
+    (2 cov + C2) / (var1 + var2 + C2), contrast and structure. The means m1 and m2, the variances
+    and the covariance are those within one window.
 
-    Both windows are separable, so a filter is two matrix products, one from each side: exact at the
-    borders, and on CPU six times as fast as pooling.
+    Both windows are separable, so a filter is two matrix products, one from each side. They are
+    exact at the borders, and on a CPU six times as fast as pooling.
     """
     first, second = first.contiguous(), second.contiguous()
     rows, columns = (_filter(window, n, window_size, first.device) for n in first.shape[2:])
@@ -144,8 +146,8 @@ def _similarity(
 
 @cache
 def _filter(window: Window, size: int, window_size: int, device: torch.device) -> Tensor:
-    """Return the matrix `(positions, size)` that filters a line of `size` pixels."""
-    with torch.inference_mode(mode=False):  # cached for all callers, also for training
+    """Return the matrix `(positions, size)` that filters one row of `size` pixels."""
+    with torch.inference_mode(mode=False):  # the cached tensor is used in training too
         if window == "uniform":
             position = torch.arange(size)
             near = (position[:, None] - position).abs() <= window_size // 2

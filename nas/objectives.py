@@ -1,4 +1,4 @@
-"""What a study can minimise, what each costs to know, and how a front of them is measured."""
+"""The objectives of studies, domination, and the hypervolume of a front."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ import numpy.typing as npt
 from search_spaces.errors import UserError, nearest
 
 Cost = Literal["static", "device", "training"]
-"""When a value is known: from the architecture alone, by measuring, or by training."""
+"""The source of a value: the architecture alone, a measurement, or training."""
 
 
 @dataclass(frozen=True)
 class Objective:
-    """One quantity of a candidate. All are minimised and positive."""
+    """A quantity of a candidate that is minimised. All objectives are positive."""
 
     name: str
     title: str
@@ -27,7 +27,7 @@ class Objective:
 
 
 TRAINED_OBJECTIVE = "reconstruction_loss"
-"""The objective that training finds, and the key of its value per epoch in a trial's history."""
+"""The objective found by training, and the key of its value per epoch in a trial's history."""
 
 OBJECTIVES: dict[str, Objective] = {
     objective.name: objective
@@ -54,7 +54,7 @@ OBJECTIVES: dict[str, Objective] = {
             "ms",
             "device",
             "one full forward pass (encoder, sampling, decoder): its ratio to `original`, measured "
-            "taking turns, times the latency of `original`",
+            "in the same rounds, times the latency of `original`",
         ),
         Objective(
             "predicted_latency_ms",
@@ -77,7 +77,12 @@ DEFAULT_OBJECTIVES = (TRAINED_OBJECTIVE, "params", "macs", "latency_ms")
 
 
 def select_objectives(names: Sequence[str]) -> tuple[Objective, ...]:
-    """Return the named objectives in order; raise `UserError` for a set that is no study."""
+    """Return the named objectives in order.
+
+    Raises:
+        UserError: a name is unknown or repeated, two objectives mean the same, or there are fewer
+            than two.
+    """
     for name in names:
         if name not in OBJECTIVES:
             known = ", ".join(OBJECTIVES)
@@ -89,9 +94,7 @@ def select_objectives(names: Sequence[str]) -> tuple[Objective, ...]:
     if {"macs", "flops"} <= set(names):
         raise UserError("objectives: flops is exactly twice macs; choose one of them")
     if {"latency_ms", "predicted_latency_ms"} <= set(names):
-        raise UserError(
-            "objectives: predicted_latency_ms stands in for latency_ms; choose one of them"
-        )
+        raise UserError("objectives: predicted_latency_ms replaces latency_ms; choose one of them")
     if len(names) < 2:
         raise UserError(
             f"objectives: {', '.join(names) or 'none'}: a trade-off needs at least two of "
@@ -116,11 +119,11 @@ def nondominated(points: npt.NDArray[np.float64]) -> npt.NDArray[np.bool_]:
 
 
 def hypervolume(points: npt.NDArray[np.float64], nadir: npt.NDArray[np.float64]) -> float:
-    """Share of the box from zero to `nadir` that `points` dominate: 0 (nothing) to 1.
+    """Return the hypervolume of `points` as a share of the box from zero to `nadir`, 0 to 1.
 
     Args:
         points: (candidates, objectives), positive.
-        nadir: (objectives,), the corner beyond which a point earns nothing.
+        nadir: (objectives,), the reference point; points beyond it do not count.
     """
     import moocore
 

@@ -1,7 +1,4 @@
-"""One operation of a network as a value: what it does, and what follows from its shape.
-
-Needs no torch.
-"""
+"""One operation of a network as a value: its kind, its shape and its costs. It needs no torch."""
 
 from __future__ import annotations
 
@@ -13,14 +10,22 @@ from typing import NamedTuple, Self
 from profiling.kinds import WEIGHTED_KINDS, OperationKind
 
 _FLOAT_BYTES, _INDEX_BYTES = 4, 8
-_REPARAMETERISE = 5, 7, 5  # launches, tensors read, tensors written: noise, half, exp, times, plus
+_REPARAMETERISE = 5, 7, 5  # launches, tensors read, tensors written
 
 
 class Operation(NamedTuple):
-    """One layer's work on square maps of `channels_in` x `size_in`^2, which become those `_out`.
+    """One operation, from `channels_in` square maps of `size_in` to `channels_out` of `size_out`.
 
-    Linear layers have size 1. A concatenation joins `channels_in` to as many new ones as make
-    `channels_out`. `function` names an activation ("elu", "sigmoid"), "" for other kinds.
+    Attributes:
+        kind: Kind of operation.
+        channels_in: Input channels; for a concatenation those of its first input.
+        channels_out: Output channels.
+        size_in: Height and width of the input; 1 for linear layers.
+        size_out: Height and width of the output.
+        kernel: Height and width of the kernel.
+        stride: Stride in both directions.
+        groups: Groups of channels of a convolution.
+        function: Name of an activation ("elu", "sigmoid"); "" for other kinds.
     """
 
     kind: OperationKind
@@ -35,14 +40,14 @@ class Operation(NamedTuple):
 
     @property
     def weights(self) -> int:
-        """Elements of the weight tensor, without the bias."""
+        """Number of weights, without the bias."""
         if self.kind not in WEIGHTED_KINDS:
             return 0
         return self.channels_in * self.channels_out // self.groups * self.kernel**2
 
     @property
     def params(self) -> int:
-        """Trainable parameters."""
+        """Number of trainable parameters."""
         if self.kind == "batch_norm":
             return 2 * self.channels_out
         return self.weights + self.channels_out if self.weights else 0
@@ -55,12 +60,12 @@ class Operation(NamedTuple):
 
     @property
     def launches(self) -> int:
-        """Operations launched."""
+        """Number of launches."""
         return _REPARAMETERISE[0] if self.kind == "reparameterise" else 1
 
     @property
     def elements_in(self) -> int:
-        """Elements of the feature maps read for one image."""
+        """Number of elements of the feature maps read for one image."""
         if self.kind == "concatenation":
             return self.elements_out
         tensors = _REPARAMETERISE[1] if self.kind == "reparameterise" else 1
@@ -68,13 +73,16 @@ class Operation(NamedTuple):
 
     @property
     def elements_out(self) -> int:
-        """Elements of the feature maps written for one image."""
+        """Number of elements of the feature maps written for one image."""
         tensors = _REPARAMETERISE[2] if self.kind == "reparameterise" else 1
         return tensors * self.channels_out * self.size_out**2
 
     def bytes_moved(self, batch: int = 1) -> int:
-        """Bytes of operands and results, each once; max pooling also writes where maxima were."""
-        # A BatchNorm has its running mean and variance too, and two more of the batch.
+        """Return the bytes of all operands and results, each once.
+
+        Max pooling also writes the indices of the maxima.
+        """
+        # A BatchNorm also reads its running mean and variance, and writes those of the batch.
         constants = 3 * self.params if self.kind == "batch_norm" else self.params
         moved = (constants + batch * (self.elements_in + self.elements_out)) * _FLOAT_BYTES
         indices = batch * self.elements_out if self.kind == "max_pool" else 0
@@ -83,15 +91,15 @@ class Operation(NamedTuple):
 
 @dataclass(frozen=True, eq=False)
 class OperationGroup:
-    """Operations that come together, such as those of a stage, with their totals.
+    """The operations of a part of a network, such as a stage, with their total costs.
 
-    Groups are compared by identity: callers keep one object for equal groups.
+    Groups are compared by identity, so callers keep one object for equal groups.
 
     Attributes:
         operations: In the order they run.
         params: Trainable parameters of all of them.
         macs: Multiply-adds of all of them for one image.
-        launches: How many operations they launch.
+        launches: Launches of all of them.
     """
 
     operations: tuple[Operation, ...]
@@ -101,7 +109,7 @@ class OperationGroup:
 
     @classmethod
     def of(cls, operations: Iterable[Operation]) -> Self:
-        """Add up the operations."""
+        """Return the group of some operations."""
         every = tuple(operations)
         costs = [_costs(operation) for operation in every]
         return cls(

@@ -1,4 +1,4 @@
-"""The paper's protocol for one batch and one split: settings, loading, loss, quality."""
+"""The paper's training protocol for one batch and one split: settings, loading, loss, metrics."""
 
 from __future__ import annotations
 
@@ -11,18 +11,18 @@ import torch
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 from torch import Generator, Tensor
 
-from nas.datasets.dataset import ImageDataset, Indices, Seed
+from nas.datasets.dataset import ImageDataset, ImageIndices, Seed
 from nas.losses import LossTerms, Window, ms_ssim, psnr, vae_loss
 from nas.vae import VAE
 from search_spaces.architecture import Architecture
 from search_spaces.errors import UserError
 
 OnBatch = Callable[[int, int], None]
-"""Called at each batch boundary with (done, total) batches of the epoch, validation included."""
+"""Called after each batch with (done, total) batches of the epoch, including validation."""
 
 
 def _no_bool(value: object) -> object:
-    """Refuse what pydantic would read as 0.0 or 1.0, without giving up numbers written as text."""
+    """Refuse booleans, which pydantic would convert to 0.0 or 1.0; numbers as text are allowed."""
     if isinstance(value, bool):
         raise ValueError("should be a number, not true or false")
     return value
@@ -32,21 +32,21 @@ _Number = Annotated[float, BeforeValidator(_no_bool), Field(allow_inf_nan=False)
 
 
 class TrainingConfig(BaseModel):
-    """How candidates are trained; the defaults are the paper's.
+    """Training settings of candidates; the defaults are those of the paper.
 
     Attributes:
-        epochs: Most epochs to train.
-        batch_size: Images per step. A last batch of one image joins the batch before it, because
-            batch statistics need two.
-        learning_rate: Of Adam.
-        patience: Epochs without a lower validation loss after which training stops.
-        ssim: Window of the structural similarity in the loss; `uniform` is the paper's.
+        epochs: Maximum number of epochs.
+        batch_size: Images per step. A single image that remains is added to the last batch, because
+            batch statistics need two images.
+        learning_rate: Learning rate of Adam.
+        patience: Number of epochs without a lower validation loss after which training stops.
+        ssim: Window of the structural similarity in the loss; the paper uses `uniform`.
         l1_weight: Weight of the mean absolute error.
-        kl_weight: Weight of the divergence, which is summed over the latent.
-        precision: `bfloat16` runs the network, not the loss, under autocast.
-        channels_last: Memory layout; None means channels last on a CPU, where it measured faster
-            for both reference models, and contiguous elsewhere.
-        seed: Of the initial weights, the order of images and the sampling noise.
+        kl_weight: Weight of the Kullback-Leibler divergence, which is summed over the latent.
+        precision: With `bfloat16` the network runs under autocast; the loss is always float32.
+        channels_last: Memory layout. None means channels last on a CPU, where both reference models
+            were measured to be faster with it, and contiguous on other devices.
+        seed: Seed of the initial weights, the order of images and the sampling noise.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -65,9 +65,10 @@ class TrainingConfig(BaseModel):
 
 @dataclass(frozen=True)
 class Quality:
-    """Means over images. `total`, `reconstruction`, `l1`, `kl`: lower is better; the rest: higher.
+    """Metrics of a model, each a mean over images.
 
-    Terms as in `nas.losses.LossTerms`; `psnr_db` and `ms_ssim` compare the same reconstructions.
+    The first five are the terms of `nas.losses.LossTerms`. Lower is better for `total`,
+    `reconstruction`, `l1` and `kl`; higher is better for `ssim`, `psnr_db` and `ms_ssim`.
     """
 
     total: float
@@ -82,14 +83,14 @@ class Quality:
 def evaluate(
     model: VAE,
     dataset: ImageDataset,
-    indices: Indices,
+    indices: ImageIndices,
     config: TrainingConfig,
     on_batch: OnBatch | None = None,
 ) -> Quality:
-    """Return the quality of a model on some images of a data set, on the model's device.
+    """Return the metrics of a model on some images of a data set, on the model's device.
 
-    The latent is sampled as in training, from noise that `config.seed` fixes; the model is
-    evaluated in eval mode and left in the mode it was in.
+    The latent is sampled as in training, from noise determined by `config.seed`. The model is
+    evaluated in evaluation mode; its mode is restored afterwards.
     """
     device, training = next(model.parameters()).device, model.training
     noise, batches = generator_for(config.seed, 0), batches_of(indices, config.batch_size)
@@ -108,9 +109,12 @@ def evaluate(
 
 
 def load_batch(
-    dataset: ImageDataset, indices: Indices, config: TrainingConfig, device: torch.device
+    dataset: ImageDataset, indices: ImageIndices, config: TrainingConfig, device: torch.device
 ) -> Tensor:
-    """Return images in [0, 1] on the device; they travel as bytes."""
+    """Return images in [0, 1] on the device, `(n, channels, height, width)`.
+
+    They are copied to the device as bytes and converted there.
+    """
     batch = torch.from_numpy(np.asarray(dataset.images[indices]))
     if device.type == "cuda":
         batch = batch.pin_memory()
@@ -121,7 +125,7 @@ def load_batch(
 def forward(
     model: VAE, images: Tensor, config: TrainingConfig, noise: Generator
 ) -> tuple[LossTerms, Tensor]:
-    """Return the loss and the reconstruction, in float32; every device gets the same noise."""
+    """Return loss and reconstruction in float32. The noise is the same on every device."""
     eps = torch.randn(len(images), model.architecture.latent_size, generator=noise)
     half = config.precision == "bfloat16"
     with torch.autocast(images.device.type, torch.bfloat16, enabled=half):
@@ -139,27 +143,31 @@ def forward(
     return terms, rebuilt
 
 
-def batches_of(indices: Indices, size: int) -> list[Indices]:
-    """Cut into batches of `size`; the last takes what is left, and one single image more."""
+def batches_of(indices: ImageIndices, size: int) -> list[ImageIndices]:
+    """Split indices into batches of `size`; a single remaining image joins the last batch."""
     cuts = range(size, len(indices) - 1, size)
     return np.split(indices, cuts)
 
 
 def generator_for(seed: int, epoch: int) -> Generator:
-    """Return the source of order and noise for an epoch, counted from 1; 0 is for evaluation."""
+    """Return the generator of order and noise for an epoch, from 1; 0 is for evaluation."""
     state = np.random.SeedSequence((seed, epoch)).generate_state(1, np.uint64)
     return Generator().manual_seed(int(state[0]))
 
 
 def memory_format(config: TrainingConfig, device: torch.device) -> torch.memory_format:
-    """Return the layout that the settings ask for on this device."""
+    """Return the memory layout for these settings on this device."""
     wanted = config.channels_last
     last = device.type == "cpu" if wanted is None else wanted
     return torch.channels_last if last else torch.contiguous_format
 
 
 def require_fit(architecture: Architecture, dataset: ImageDataset) -> None:
-    """Refuse images of another shape and splits that are too small to train on."""
+    """Check that a data set fits an architecture.
+
+    Raises:
+        UserError: the images have another shape, or a split is too small for training.
+    """
     size, channels = architecture.image_size, architecture.image_channels
     if dataset.images.shape[1:] != (channels, size, size):
         raise UserError(

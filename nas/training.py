@@ -1,4 +1,4 @@
-"""The paper's training protocol, as a stream of epochs that can be left and taken up again."""
+"""The paper's training protocol: an iterator over epochs that can be interrupted and resumed."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ import torch
 from torch import Generator, Tensor, nn
 
 from nas.checkpoint import read_tensors, with_weights, write_tensors
-from nas.datasets.dataset import ImageDataset, Indices
+from nas.datasets.dataset import ImageDataset, ImageIndices
 from nas.protocol import (
     OnBatch,
     Quality,
@@ -46,8 +46,8 @@ __all__ = [
 ]
 
 
-class CandidateFailed(RuntimeError):  # noqa: N818 - named for what happened to the candidate
-    """This candidate cannot be trained; others can."""
+class CandidateFailed(RuntimeError):  # noqa: N818 - it is a result, not a mistake
+    """This candidate cannot be evaluated; others can."""
 
 
 class TrainingDiverged(CandidateFailed):
@@ -55,7 +55,7 @@ class TrainingDiverged(CandidateFailed):
 
 
 class OutOfMemory(CandidateFailed):
-    """The device has too little memory for this candidate. The message says doing what."""
+    """The device has too little memory for this candidate. The message names the step."""
 
 
 _SIGNS_OF_OUT_OF_MEMORY = (
@@ -65,14 +65,16 @@ _SIGNS_OF_OUT_OF_MEMORY = (
     "defaultcpuallocator",
     "status_alloc_failed",
 )
-"""What plain RuntimeErrors say, in lower case: torch has no type for a CPU and CUDA's libraries."""
+"""Parts of the messages of plain RuntimeErrors, in lower case: only CUDA has a type of its own."""
 
 
 @contextmanager
 def out_of_memory_as_failure(what: str, device: torch.device | str) -> Iterator[None]:
-    """Raise `OutOfMemory` naming `what` and `device` where the body runs out of memory.
+    """Raise `OutOfMemory` if the body runs out of memory; other exceptions are not changed.
 
-    Everything else passes unchanged, a `CandidateFailed` from an inner guard included.
+    Args:
+        what: The step, with which the message begins.
+        device: The device that the message names.
     """
     try:
         yield
@@ -87,14 +89,14 @@ def out_of_memory_as_failure(what: str, device: torch.device | str) -> Iterator[
 
 @dataclass(frozen=True)
 class EpochResult:
-    """What one epoch gave. Times leave out what `on_batch` took.
+    """The result of one epoch. Times do not include the time of `on_batch`.
 
     Attributes:
-        epoch: Counted from 1.
-        train_loss: Total loss, a mean over the training images while the weights changed.
-        validation: Of the weights at the end of the epoch.
-        duration_s: Training and validation.
-        images_per_s: Training images per second of training.
+        epoch: Number of the epoch, from 1.
+        train_loss: Mean total loss of the training images, each with the weights of its step.
+        validation: Metrics of the weights at the end of the epoch.
+        duration_s: Seconds of training and validation.
+        images_per_s: Training throughput in images per second, without validation.
     """
 
     epoch: int
@@ -105,16 +107,16 @@ class EpochResult:
 
 
 class Trainer:
-    """Trains one architecture; ask `epochs` for results, as many as needed.
+    """Trains one architecture; iterate over `epochs` for the results.
 
-    On a CPU the same seed, data and thread count give the same results bit for bit, interrupted or
-    not. The global random state is neither used nor changed.
+    On a CPU, the same seed, data and thread count give bitwise equal results, with or without
+    interruptions. The global random state is neither used nor changed.
 
     Args:
-        architecture: What to train; its initial weights come from `config.seed`.
+        architecture: The architecture; its initial weights follow from `config.seed`.
         dataset: Images of the architecture's size.
-        config: The protocol.
-        device: Where to train.
+        config: The training settings.
+        device: The device to train on.
 
     Raises:
         UserError: the images do not fit the architecture, or a split is too small.
@@ -143,12 +145,12 @@ class Trainer:
 
     @property
     def best(self) -> EpochResult:
-        """The epoch of lowest total validation loss so far; the first of equals."""
+        """The epoch of the lowest total validation loss so far; of equal ones the first."""
         return min(self.history, key=lambda result: result.validation.total)
 
     @property
     def finished(self) -> bool:
-        """Whether all epochs are done or patience has run out."""
+        """Whether all epochs are done or the patience is exhausted."""
         done = len(self.history)
         return done >= self.config.epochs or (
             done > 0 and done - self.best.epoch >= self.config.patience
@@ -157,14 +159,17 @@ class Trainer:
     def epochs(
         self, checkpoint: Path | None = None, on_batch: OnBatch | None = None
     ) -> Iterator[EpochResult]:
-        """Train, yielding after each epoch, until `finished`; leave and call again at will.
+        """Train until `finished` and yield the result of each epoch.
 
-        With a `checkpoint` the state is saved there after each epoch, and a new trainer takes it up
-        from there: it first yields the epochs already done, then goes on. A damaged checkpoint is
-        warned of and training starts over. The file may be deleted once it is no longer needed.
+        The iteration may be stopped after any epoch and continued by another call. If an exception
+        is raised within an epoch, also by `on_batch`, the weights of this trainer are those of an
+        unfinished epoch: continue with a new trainer.
 
-        An exception in the middle of an epoch, also one that `on_batch` raises, leaves this trainer
-        with half an epoch in its weights: go on with a new one.
+        Args:
+            checkpoint: File in which the state is saved after each epoch. If it exists, a new
+                trainer first yields the epochs in it, then continues. If it is damaged, a warning
+                is given and training starts over. It may be deleted after the training.
+            on_batch: Called after each batch with (done, total) batches of the epoch.
 
         Raises:
             TrainingDiverged: a loss is not finite.
@@ -186,7 +191,7 @@ class Trainer:
             yield result
 
     def best_model(self) -> VAE:
-        """Return the model of the `best` epoch on the device, in eval mode."""
+        """Return the model of the `best` epoch on the device, in evaluation mode."""
         return with_weights(self.architecture, _copy(self._best_weights)).to(self.device)
 
     def _epoch(self, epoch: int, on_batch: OnBatch | None) -> EpochResult:
@@ -209,16 +214,16 @@ class Trainer:
         _require_finite(quality.total, f"epoch {epoch}, validation")
         return EpochResult(epoch, loss, quality, watch.seconds, len(order) / train_s)
 
-    def _step(self, indices: Indices, noise: Generator) -> float:
+    def _step(self, indices: ImageIndices, noise: Generator) -> float:
         images = load_batch(self.dataset, indices, self.config, self.device)
         loss = forward(self.model, images, self.config, noise)[0].total
         loss.backward()  # type: ignore[no-untyped-call]
         self._adam.step()
-        self._adam.zero_grad(set_to_none=True)  # before the next forward pass, which needs the room
+        self._adam.zero_grad(set_to_none=True)  # frees the memory before the next forward pass
         return loss.item()
 
     def _identity(self) -> str:
-        """Everything that the weights depend on, apart from when training ends."""
+        """Return all that the weights of an epoch depend on."""
         config = self.config.model_dump(mode="json", exclude={"epochs", "patience"})
         counts = [len(self.dataset.train), len(self.dataset.validation)]
         data = [self.dataset.fingerprint, *counts]
@@ -261,7 +266,7 @@ class Trainer:
     def _restore_adam(self, tensors: dict[str, Tensor]) -> None:
         state = {}
         for index, (name, parameter) in enumerate(self._parameters.items()):
-            # The fused step walks parameter and moments in memory order: their layouts must agree.
+            # The fused step reads parameter and moments in memory order: layouts must be equal.
             moments = {
                 key: torch.empty_like(parameter, device="cpu").copy_(tensors[f"adam.{key}.{name}"])
                 for key in ("exp_avg", "exp_avg_sq")
@@ -272,7 +277,7 @@ class Trainer:
 
 
 class _Watch:
-    """Counts the batches of an epoch and its seconds, which stand still while `on_batch` runs."""
+    """Counts the batches of an epoch and its seconds, without the time of `on_batch`."""
 
     def __init__(self, on_batch: OnBatch | None, total: int) -> None:
         self._on_batch, self._total, self._done = on_batch, total, 0
@@ -291,11 +296,11 @@ class _Watch:
 
 
 def _work_in_place(model: VAE) -> None:
-    """Let activations overwrite their input: dense blocks then train in three quarters the memory.
+    """Let activations overwrite their input: training dense blocks then takes 25 % less memory.
 
-    Each follows a BatchNorm or a linear layer, which do not need their output again, and these
-    three know their gradient from their result. Elsewhere models stay as they are built, because
-    overwriting surprises hooks.
+    The input of each activation is the output of a BatchNorm or a linear layer, which do not need
+    it for their gradients. The gradients of these three functions follow from their outputs. Only
+    models in training are changed, because hooks elsewhere may need the inputs.
     """
     for module in model.modules():
         if isinstance(module, nn.ELU | nn.ReLU | nn.LeakyReLU):
@@ -303,7 +308,7 @@ def _work_in_place(model: VAE) -> None:
 
 
 def _copy(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Return the weights as contiguous tensors of their own, on the CPU."""
+    """Return contiguous copies of the weights on the CPU."""
     layout = torch.contiguous_format
     return {n: t.to("cpu", copy=True, memory_format=layout) for n, t in weights.items()}
 

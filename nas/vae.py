@@ -1,4 +1,4 @@
-"""From an architecture to a network: `build_vae`."""
+"""The networks of architectures, built by `build_vae`."""
 
 from __future__ import annotations
 
@@ -23,11 +23,11 @@ from nas.layers import (
 from search_spaces.architecture import Architecture
 
 DECODER_TRANSITION = ConvLayer(1, transposed=True)
-"""The paper's dense decoder has transposed 1x1 transitions beside ordinary convolutions."""
+"""The 1x1 transitions of dense decoder stages are transposed, as in the paper's model."""
 
 
 class EncoderNetwork(nn.Module):
-    """Image to the mean and log-variance of its latent: stem, stages, head, two linear layers."""
+    """The encoder: stem, stages, head, and a linear layer each for mean and log-variance."""
 
     def __init__(self, architecture: Architecture) -> None:
         super().__init__()
@@ -57,17 +57,17 @@ class EncoderNetwork(nn.Module):
 
 
 class Reparameterise(nn.Module):
-    """Sample the latent so that gradients reach mean and log-variance (Kingma & Welling 2014)."""
+    """A differentiable sample of the latent (reparameterisation, Kingma & Welling 2014)."""
 
     def forward(self, mean: Tensor, log_variance: Tensor, eps: Tensor | None = None) -> Tensor:
-        """Return `mean + exp(0.5 log_variance) * eps`; `eps` is drawn N(0, 1) where not given."""
+        """Return `mean + exp(0.5 log_variance) * eps`; `eps` is drawn from N(0, 1) if not given."""
         if eps is None:
             eps = torch.randn_like(mean)
         return mean + torch.exp(0.5 * log_variance) * eps
 
 
 class DecoderNetwork(nn.Sequential):
-    """Latent `(batch, latent)` to image: linear seed, stages, 3x3 output layer, sigmoid."""
+    """The decoder of latents `(batch, latent)`: linear seed, stages, 3x3 output layer, sigmoid."""
 
     stages: nn.Sequential
 
@@ -97,8 +97,8 @@ class DecoderNetwork(nn.Sequential):
 class VAE(nn.Module):
     """A variational autoencoder for images `(batch, channels, size, size)` in [0, 1].
 
-    `encoder` and `decoder` are modules of their own, to be measured or exported alone; calling the
-    VAE is the full forward pass: encoder, sampling, decoder.
+    `encoder` and `decoder` are separate modules, which can be measured or exported alone. A call of
+    the VAE is the full forward pass: encoder, sampling, decoder.
     """
 
     def __init__(self, architecture: Architecture) -> None:
@@ -109,9 +109,14 @@ class VAE(nn.Module):
         self.decoder = DecoderNetwork(architecture)
 
     def forward(self, images: Tensor, eps: Tensor | None = None) -> tuple[Tensor, Tensor, Tensor]:
-        """Return reconstruction, mean and log-variance; samples in eval mode too, like the paper.
+        """Return reconstruction, mean and log-variance.
 
-        `eps` `(batch, latent)` replaces the random draw: zeros give the reconstruction of the mean.
+        The latent is sampled in evaluation mode too, as in the paper's code.
+
+        Args:
+            images: `(batch, channels, size, size)` in [0, 1].
+            eps: `(batch, latent)`, used instead of a random draw. With zeros, the latent is its
+                mean.
         """
         mean, log_variance = self.encoder(images)
         latent = self.reparameterise(mean, log_variance, eps)
@@ -126,11 +131,11 @@ class VAE(nn.Module):
         return self.decoder(latent)  # type: ignore[no-any-return]
 
     def reconstruct(self, images: Tensor) -> Tensor:
-        """Return the image of each latent mean: no sampling, the same at every call."""
+        """Return the images of the latent means, without sampling."""
         return self.decode(self.encode(images)[0])
 
     def sample(self, count: int, generator: Generator | None = None) -> Tensor:
-        """Return `count` images of latents drawn N(0, 1) on the CPU, the same for every device."""
+        """Return the images of `count` latents from N(0, 1), drawn on the CPU for every device."""
         latent = torch.randn(count, self.architecture.latent_size, generator=generator)
         return self.decode(latent.to(self.encoder.mean.weight.device))
 
@@ -138,14 +143,14 @@ class VAE(nn.Module):
 def build_vae(architecture: Architecture, seed: int | None = None) -> VAE:
     """Return the network that `architecture` describes, in training mode.
 
-    Parameters are initialised as PyTorch does by default, from the global random state or, with a
-    `seed`, from that seed alone on the CPU, leaving the random state as it was. Under
-    `torch.device("meta")` and without a seed nothing is allocated.
+    Parameters have PyTorch's default initialisation. With a `seed` they are drawn on the CPU from
+    that seed, and the global random state is not changed; otherwise they are drawn from the global
+    random state. Under `torch.device("meta")` and without a seed, no memory is allocated.
     """
     if seed is None:
         return VAE(architecture)
     with torch.random.fork_rng(devices=[]), torch.device("cpu"):
-        # Not `torch.manual_seed`: that would reseed the accelerators too.
+        # `torch.manual_seed` would also reseed the accelerators.
         torch.default_generator.manual_seed(seed)
         return VAE(architecture)
 

@@ -1,4 +1,4 @@
-"""What a module costs: parameters, MACs, latency, layers, traces. Knows nothing about VAEs."""
+"""Costs of any torch module: parameters, MACs, memory, latency, layers and traces."""
 
 import sys
 

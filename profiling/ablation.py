@@ -1,7 +1,7 @@
-"""The time of a model without one kind of operation: copies in which that kind does nothing.
+"""Copies of a model without one kind of operation, to measure the time of that kind.
 
 The difference to the intact model is the cost of that kind of operation, including launches and
-waits for memory. It is measured by an experiment, not derived from a model of the machine.
+waits for memory. It is measured, not predicted by a model of the machine.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ _PASS_THROUGH: tuple[KindGroup, ...] = ("batch_norm", "activation")
 
 
 class Ready(nn.Module):
-    """Returns the same tensor at every call, whatever it is given: no operation is launched."""
+    """Returns the same tensor at every call, for any input; no operation is launched."""
 
     def __init__(self, tensor: Tensor) -> None:
         super().__init__()
@@ -39,7 +39,10 @@ class Ready(nn.Module):
 
 @dataclass(frozen=True)
 class Counts:
-    """What one pass of a model does, by kind of operation. `calls` are those of modules."""
+    """Counts of one pass of a model, in total and by kind of operation.
+
+    `calls` is the number of module calls.
+    """
 
     params: int
     macs: int
@@ -52,17 +55,17 @@ class Counts:
 
 
 class Ablation:
-    """Makes copies of `model`, sharing its tensors, without chosen kinds of operation.
+    """Makes copies of `model` without chosen kinds of operation; the copies share its tensors.
 
-    Modules without children whose heaviest operation is of such a kind are replaced: BatchNorms and
-    activations that keep the shape by `Identity`, the others by one that returns a ready tensor of
-    the right shape. Those are views of one buffer, so that caches are as warm as with an allocator
-    that uses memory again; it holds the model's largest output, since some operations take longer
-    on some values. Module calls remain, so Python's part in them does too. Only the time of a
-    copy is meaningful, not its outputs.
+    A module without children is replaced if its heaviest operation is of such a kind: a BatchNorm
+    or an activation that keeps the shape by `Identity`, others by a module that returns a tensor of
+    the same shape. These tensors are views of one buffer, so that the cache contains them as with
+    an allocator that reuses memory. The buffer has the values of the model's largest output,
+    because the time of some operations depends on the values. Module calls remain, with the time of
+    Python in them. The outputs of a copy have no meaning.
 
     Raises:
-        ProfilingError: the model cannot take the example.
+        ProfilingError: the model does not accept the example.
     """
 
     def __init__(self, model: nn.Module, example: Example) -> None:
@@ -71,12 +74,12 @@ class Ablation:
 
     @cached_property
     def kinds(self) -> frozenset[KindGroup]:
-        """The kinds that `without` can take away from this model."""
+        """The kinds that `without` can remove from this model."""
         return frozenset(row.kind for row in self.cost.rows if self._is_leaf(row))
 
     @cached_property
     def counts(self) -> Counts:
-        """What one pass does, by kind."""
+        """Counts of one pass."""
         macs: Counter[KindGroup] = Counter()
         launches: Counter[KindGroup] = Counter()
         moved: Counter[KindGroup] = Counter()
@@ -88,7 +91,7 @@ class Ablation:
         return Counts(*total, self._calls(), dict(macs), dict(launches), dict(moved))
 
     def without(self, *kinds: KindGroup) -> nn.Module:
-        """Return a copy in evaluation mode in which operations of these kinds do nothing.
+        """Return a copy in evaluation mode without the operations of these kinds.
 
         Raises:
             ProfilingError: a module to be replaced is called more than once in a pass.
@@ -116,7 +119,7 @@ class Ablation:
 
     @cached_property
     def _buffer(self) -> Tensor:
-        """Run the model once and keep the largest output of its modules, flat."""
+        """Run the model once and return the largest output of its modules, flattened."""
         largest = max(self.cost.rows, key=lambda row: math.prod(row.output_shape))
         caught: list[Tensor] = []
 
@@ -137,7 +140,7 @@ class Ablation:
         return caught[0]
 
     def _calls(self) -> int:
-        """Count module calls; a module that only calls others has no row and counts once."""
+        """Return the number of module calls; a module without a row counts once."""
         rows = {row.path: row.calls for row in self.cost.rows}
         parents = {""} | {
             path[:end] for path in rows for end, letter in enumerate(path) if letter == "."

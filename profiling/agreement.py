@@ -1,4 +1,4 @@
-"""Whether two ways to compute a model agree: the check before anything else is timed or written."""
+"""Check that two ways of running a model agree, before one is timed or written."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ TOLERANCE = 1e-4  # largest absolute error of any output element, float32
 
 
 def repeatable_outputs(run: Callable[..., Any], args: tuple[Tensor, ...]) -> list[Tensor]:
-    """Return what `run` yields for `args`, on the CPU, having seen it yield the same twice.
+    """Return the outputs of `run` for `args`, on the CPU, if two calls give the same.
 
     Raises:
-        ProfilingError: the two differ, so nothing can be checked against them.
+        ProfilingError: the outputs differ, so they cannot be compared with others.
     """
     first, second = _outputs(run, args), _outputs(run, args)
     if not max_error(first, second) <= TOLERANCE:
@@ -34,7 +34,7 @@ def checked_error(what: str, run: Callable[..., Any], args: Any, expected: list[
     """Run once and return the largest absolute error of any output element.
 
     Raises:
-        ProfilingError: it is above `TOLERANCE`.
+        ProfilingError: the error is above `TOLERANCE`.
     """
     error = max_error(_outputs(run, args), expected)
     if error <= TOLERANCE:
@@ -46,7 +46,7 @@ def checked_error(what: str, run: Callable[..., Any], args: Any, expected: list[
 
 
 def max_error(outputs: list[Tensor], expected: list[Tensor]) -> float:
-    """Return the largest absolute difference; infinite for other shapes, or NaN on one side."""
+    """Return the largest absolute difference; infinite if shapes differ or only one is NaN."""
     if [tuple(t.shape) for t in outputs] != [tuple(t.shape) for t in expected]:
         return math.inf
     errors = (_difference(a, b) for a, b in zip(outputs, expected, strict=True))
@@ -63,7 +63,7 @@ def _difference(output: Tensor, expected: Tensor) -> float:
 
 
 def _outputs(run: Callable[..., Any], args: tuple[Tensor, ...]) -> list[Tensor]:
-    """Run on copies, since the first layer may work in place; copy out what may be reused."""
+    """Run on copies, since the first layer may work in place; return copies on the CPU."""
     with torch.inference_mode():
         outputs = run(*(arg.clone() for arg in args))
         return [tensor.detach().cpu().clone() for tensor in tensors_in(outputs)]

@@ -1,8 +1,8 @@
-"""Keep freed memory, so that large activations are not page-faulted anew on every pass.
+"""Keep freed memory in the process, so that large activations cause no page faults in each pass.
 
 By default glibc returns large blocks to the kernel as soon as they are freed, and the kernel zeroes
-each page again at the next use. For networks with large activations this can double the time of a
-forward pass on CPU. Raising the allocator's thresholds keeps those pages in the process.
+each page again at its next use. For networks with large activations this can double the time of a
+forward pass on a CPU. With higher thresholds the allocator keeps these pages.
 """
 
 from __future__ import annotations
@@ -16,18 +16,18 @@ AllocatorState = Literal["default", "tuned", "environment", "preloaded"]
 
 # Parameter numbers from glibc's <malloc.h>.
 _M_TRIM_THRESHOLD, _M_TOP_PAD, _M_MMAP_MAX = -1, -2, -4
-_KEEP_BYTES = 2**31 - 1  # mallopt takes an int: the largest there is
+_KEEP_BYTES = 2**31 - 1  # the largest int, which mallopt takes
 _TOP_PAD_BYTES = 64 * 2**20
 _ENVIRONMENT = ("MALLOC_MMAP_THRESHOLD_", "MALLOC_MMAP_MAX_", "MALLOC_TRIM_THRESHOLD_")
 
-_tuned = False  # mallopt cannot be queried: what this process asked for is all there is to know
+_tuned = False  # mallopt cannot be queried, so the process remembers its calls
 
 
 def tune_allocator() -> bool:
-    """Raise glibc's thresholds for the whole process; return whether that took effect.
+    """Raise glibc's thresholds for the whole process; return whether it succeeded.
 
-    Memory that a pass has used stays with the process, so its resident size remains at its peak.
-    Does nothing and returns False where the C library is not glibc. Calling it again is harmless.
+    The process then keeps the memory of a pass, so its resident size remains at its peak. If the C
+    library is not glibc, nothing is changed and the result is False. Repeated calls are allowed.
     """
     global _tuned  # noqa: PLW0603 - mirrors state that lives in the C library
     if platform.libc_ver()[0] != "glibc":
@@ -45,10 +45,10 @@ def tune_allocator() -> bool:
 
 
 def allocator_state() -> AllocatorState:
-    """Return how this process's allocator was set up, as far as the process can know.
+    """Return how the allocator of this process was configured, as far as it is known.
 
     "tuned": by `tune_allocator`; "environment": by glibc's MALLOC_*_ variables; "preloaded":
-    another allocator (jemalloc, tcmalloc, mimalloc) stands in for glibc's.
+    another allocator (jemalloc, tcmalloc, mimalloc) replaces glibc's.
     """
     preloaded = os.environ.get("LD_PRELOAD", "")
     if any(name in preloaded for name in ("jemalloc", "tcmalloc", "mimalloc")):

@@ -1,6 +1,6 @@
-"""Ways to run the same model, each checked against eager before it is timed.
+"""Backends that run the same model, each checked against eager mode before it is timed.
 
-A new way is one function in `engines` and one line in `BACKENDS`.
+A new backend is one function in `engines` and one line in `BACKENDS`.
 """
 
 from __future__ import annotations
@@ -39,10 +39,12 @@ from profiling.symbolic import Example
 class Backend:
     """A way to run a model.
 
-    `unavailable(device)` returns why it cannot be used with tensors on `device`, None where it can.
-    `prepare(model, args, threads)` may change the model, a private copy in evaluation mode on that
-    device; it returns a callable with the model's arguments and outputs, and a remark for the
-    table or "".
+    Attributes:
+        about: Description in a few words.
+        unavailable: Device -> why the backend cannot be used with tensors there; None if it can.
+        prepare: (model, args, threads) -> a callable with the model's arguments and outputs, and a
+            remark for the table or "". It may change the model, which is a private copy in
+            evaluation mode on that device.
     """
 
     about: str
@@ -52,9 +54,14 @@ class Backend:
 
 @dataclass(frozen=True)
 class PreparedBackend:
-    """A backend ready to run one model; `run` takes the model's arguments.
+    """A backend that is ready to run one model.
 
-    `max_error` is the largest absolute difference from eager of any output element.
+    Attributes:
+        name: Name of the backend.
+        run: Runs the model; it takes the model's arguments.
+        max_error: Largest absolute difference from eager of any output element.
+        preparation_s: Seconds that the preparation took.
+        note: Remark for the table, or "".
     """
 
     name: str
@@ -66,9 +73,9 @@ class PreparedBackend:
 
 @dataclass(frozen=True)
 class BackendRow:
-    """One line of a comparison: what was measured, or the `reason` why nothing was.
+    """One row of a comparison: measurements, or the `reason` why there are none.
 
-    `speed_up` is eager's time over this backend's, paired by round: above 1 is faster.
+    `speed_up` is the time of eager over that of this backend, paired by round: above 1 is faster.
     """
 
     name: str
@@ -81,7 +88,7 @@ class BackendRow:
     note: str = ""
 
     def record(self) -> dict[str, str | float | bool | None]:
-        """Return the line as the columns of a table, None for what was not measured."""
+        """Return the row as column -> value; None where nothing was measured."""
         timed, ratio = self.latency, self.speed_up
         return {
             "backend": self.name,
@@ -106,13 +113,13 @@ def prepare_backend(
     device: torch.device | str = "cpu",
     threads: int = 1,
 ) -> PreparedBackend:
-    """Make one backend ready for `model` and shapes like `example`'s, and check it against eager.
+    """Prepare a backend for `model` and the shapes of `example`, and check it against eager.
 
-    Works on copies: the model, torch's thread count and the random state stay as they are.
+    The model, torch's thread count and the random state are not changed.
 
     Raises:
-        ProfilingError: unknown or unavailable backend, a model that it cannot run, a random model
-            (pass its noise in `example`), or an output off by more than 1e-4.
+        ProfilingError: the backend is unknown or unavailable or cannot run the model, the model is
+            random (pass its noise in `example`), or an output differs by more than 1e-4.
     """
     backend, device = find_backend(name), torch.device(device)
     if reason := backend.unavailable(device):
@@ -124,11 +131,11 @@ def prepare_backend(
         try:
             with torch.no_grad():
                 run, note = backend.prepare(_private(model, device), args, threads)
-            with torch.inference_mode():  # compilers work at the first call
+            with torch.inference_mode():  # compilers compile at the first call
                 run(*(arg.clone() for arg in args))
         except ProfilingError as error:
             raise ProfilingError(f"{name}: {error}") from error
-        except Exception as error:  # each engine raises its own
+        except Exception as error:  # each engine raises its own types
             raise ProfilingError(f"{name}: cannot run this model: {_first_line(error)}") from error
         seconds = time.perf_counter() - start
         return PreparedBackend(name, run, checked_error(name, run, args, expected), seconds, note)
@@ -143,12 +150,13 @@ def compare_backends(
     *,
     progress: Progress | None = None,
 ) -> tuple[BackendRow, ...]:
-    """Time the named backends (default: all) in the same rounds as eager, which comes first.
+    """Time the named backends (default: all) in the same rounds as eager, which is the first row.
 
-    What cannot run here keeps its line, with the reason.
+    A backend that cannot be used has a row with the reason.
 
     Raises:
-        ProfilingError: an unknown name, an example of another batch size, or a random model.
+        ProfilingError: a name is unknown, the example has another batch size, or the model is
+            random.
     """
     config, device = config or LatencyConfig(), torch.device(device)
     wanted = list(dict.fromkeys(["eager", *(BACKENDS if names is None else names)]))
@@ -174,7 +182,7 @@ def find_backend(name: str) -> Backend:
     """Return a backend by its name.
 
     Raises:
-        ProfilingError: there is none of that name; the nearest is offered.
+        ProfilingError: the name is unknown; the message has the nearest one.
     """
     if name in BACKENDS:
         return BACKENDS[name]
@@ -243,7 +251,7 @@ def _prepared_or_reason(
     try:
         return prepare_backend(name, model, args, device, threads)
     except ProfilingError as error:
-        if name == "eager":  # nothing to compare with: a random model, or a wrong example
+        if name == "eager":  # a random model or a wrong example
             raise
         return str(error).removeprefix(f"{name}: ")
 

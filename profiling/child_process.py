@@ -1,4 +1,4 @@
-"""A process that serves this one through a pipe, and never outlives it."""
+"""A child process that serves its parent through a pipe, and ends with it."""
 
 from __future__ import annotations
 
@@ -13,17 +13,18 @@ from typing import Any
 
 
 class ChildProcess:
-    """A process that was started afresh, and the pipe to it.
+    """A new child process, and the pipe to it.
 
-    It is spawned, not forked: a fork would inherit this process's allocator, and torch's threads
-    survive none. It ends as soon as this process has ended, and leaves SIGINT and SIGTERM, which go
-    to every process of a terminal or a job, to this one.
+    It is spawned, not forked, because a fork inherits this process's allocator, and torch's threads
+    do not survive it. It ends as soon as this process has ended. It ignores SIGINT and SIGTERM,
+    which are sent to every process of a terminal or a job; this process handles them.
 
     Args:
-        serve: Called there with its end of the pipe and `args`; the process ends when it returns.
-            Must be picklable, as must `args`.
+        serve: Called in the child process with its end of the pipe and `args`, which must be
+            picklable. The process ends when it returns.
+        args: Further arguments of `serve`.
         name: Name of the process.
-        daemon: Whether it may have no child processes, and is ended when this process exits.
+        daemon: Whether it must not have child processes, and is terminated when this process exits.
 
     Attributes:
         pipe: This process's end of the pipe.
@@ -49,9 +50,9 @@ def _begin(pipe: Connection, serve: Callable[..., None], args: tuple[Any, ...]) 
 
 
 def _end_with_parent() -> None:
-    """From now on this process ends as soon as the one that started it has, whatever it is doing.
+    """Make this process end as soon as its parent process has ended, whatever it is doing.
 
-    A measurement that nobody waits for would hold the lane, a training the processor.
+    Otherwise a measurement would still hold the lane, and a training the processor.
     """
     parent = multiprocessing.parent_process()
     assert parent is not None, "this process was not started by multiprocessing"

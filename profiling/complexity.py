@@ -1,8 +1,8 @@
-"""What a model does per forward pass, counted from shapes: MACs, bytes, launches.
+"""Count the MACs, bytes and launches of a forward pass from the shapes of its tensors.
 
 A MAC is one multiply-add; FLOPs are 2 x MACs. Only convolutions and matrix products (linear layers)
-count towards MACs: bias additions, normalisation, activations, pooling, resampling and
-concatenation count zero, and what was left out is listed. Convolutions follow fvcore's formula.
+have MACs. Bias additions, normalisation, activations, pooling, resampling and concatenation have
+none; such operations are listed. Convolutions are counted by fvcore's formula.
 """
 
 from __future__ import annotations
@@ -19,7 +19,8 @@ from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from profiling.errors import ProfilingError
-from profiling.operations import FREE, MACS, KindGroup, kind_group
+from profiling.kinds import KindGroup
+from profiling.operations import FREE, MACS, kind_group
 from profiling.symbolic import (
     Example,
     as_args,
@@ -35,10 +36,20 @@ Shape = tuple[int, ...]
 
 @dataclass(frozen=True)
 class ModuleCost:
-    """One module's own work in one forward pass; what its children do is in their rows.
+    """The costs of one module in one forward pass, without those of its children.
 
-    `module` is its class, `kind` that of its heaviest operation. Shapes are those of its first
-    call. Bytes are what each operation must move once: operands in, results out, no cache effects.
+    Attributes:
+        path: Path of the module in the model.
+        module: Name of its class.
+        kind: Kind of its heaviest operation: most MACs, then most bytes.
+        input_shape, output_shape: Shapes of the first tensors of its first call.
+        params: Its own parameters.
+        macs: Multiply-adds.
+        activations: Elements that its operations write.
+        bytes_read, bytes_written: Bytes of operands and results, each once per operation, without
+            effects of caches.
+        launches: Operations launched.
+        calls: Calls of the module.
     """
 
     path: str
@@ -61,16 +72,19 @@ class ModuleCost:
 
     @property
     def intensity(self) -> float:
-        """Arithmetic intensity in FLOPs per byte moved; 0 for a module that moves nothing."""
+        """Arithmetic intensity in FLOPs per byte moved; 0 if no bytes are moved."""
         return 2 * self.macs / self.bytes_moved if self.bytes_moved else 0.0
 
 
 @dataclass(frozen=True)
 class Complexity:
-    """A model's cost in one forward pass of one example batch; its rows add up to its totals.
+    """The costs of a model in one forward pass of an example batch; totals are sums of its rows.
 
-    `activations` are the elements that all operations write; `launches` the operations launched
-    (views launch nothing). `uncounted_ops` are those launched that count no MACs, with how often.
+    Attributes:
+        params: Parameters of the model.
+        rows: The costs of each module that launches an operation or has no children.
+        uncounted_ops: Operation -> number of launches, for operations without MACs.
+        convention: What counts as a MAC.
     """
 
     params: int
@@ -107,19 +121,19 @@ class Complexity:
 
     @cached_property
     def launches(self) -> int:
-        """Operations launched."""
+        """Operations launched; views launch nothing."""
         return sum(row.launches for row in self.rows)
 
     def under(self, path: str) -> tuple[ModuleCost, ...]:
-        """Return the rows of the module at `path` and of everything inside it."""
+        """Return the rows of the module at `path` and of all modules inside it."""
         return tuple(r for r in self.rows if r.path == path or r.path.startswith(path + "."))
 
 
 def complexity(model: nn.Module, example: Example) -> Complexity:
-    """Count what one inference pass of `model` on `example` does, without doing it.
+    """Count the costs of one inference pass of `model` on `example`.
 
-    Runs a copy on the meta device: no arithmetic, no memory for activations, the model untouched.
-    A model whose forward cannot run there (it reads tensor values) is run as it is instead.
+    A copy is run on the meta device, without arithmetic and without memory for activations. A model
+    that cannot run there, because it reads values of tensors, is run itself instead.
 
     Raises:
         ProfilingError: the forward pass fails on this example.
@@ -131,7 +145,7 @@ def complexity(model: nn.Module, example: Example) -> Complexity:
 
 
 def _count_as_it_is(model: nn.Module, args: tuple[Tensor, ...], error: Exception) -> Complexity:
-    """Run the model itself, after `error` on the meta device; there is only that if it is meta."""
+    """Run the model itself after `error` on the meta device, unless it has meta tensors."""
     if not any(tensor.is_meta for tensor in (*args, *model.parameters())):
         try:
             with torch.random.fork_rng():
@@ -158,7 +172,7 @@ def _count(model: nn.Module, args: tuple[Tensor, ...]) -> Complexity:
 
 @dataclass
 class _Tally:
-    """A module's own work, while it is being counted."""
+    """The costs of a module while they are counted."""
 
     module: nn.Module
     input_shape: Shape = ()
@@ -173,7 +187,7 @@ class _Tally:
 
 
 class _Counter(TorchDispatchMode):  # type: ignore[no-untyped-call]
-    """Books every operation that reaches the device on the innermost module that is running."""
+    """Adds the costs of every launched operation to the innermost running module."""
 
     def __init__(self, model: nn.Module) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
@@ -256,6 +270,6 @@ def _first_shape(tree: Any) -> Shape:
 
 
 def _bytes(tensor: Tensor) -> int:
-    """Count the bytes behind a tensor; an expanded dimension (stride 0) is stored once."""
+    """Return the bytes of a tensor; an expanded dimension (stride 0) is stored once."""
     sizes = zip(tensor.shape, tensor.stride(), strict=True)
     return math.prod(n for n, stride in sizes if stride or n == 0) * tensor.element_size()

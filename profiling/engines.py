@@ -1,7 +1,7 @@
-"""How each backend gets a model ready; `backends.BACKENDS` is the table of them.
+"""The preparation of a model by each backend; `backends.BACKENDS` lists the backends.
 
 Each function takes a private copy of the model in evaluation mode, its arguments and a number of
-threads, and returns a callable with the model's arguments and outputs, and a remark or "".
+threads. It returns a callable with the model's arguments and outputs, and a remark or "".
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ def as_it_is(model: nn.Module, args: Args, threads: int) -> tuple[ForwardPass, s
 
 
 def in_channels_last(model: nn.Module, args: Args, threads: int) -> tuple[ForwardPass, str]:
-    """Keep channels innermost in memory; the inputs are converted at each call."""
+    """Run the model in channels-last memory format; each call converts the inputs."""
     model = model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
 
     def run(*args: Tensor) -> Any:
@@ -42,7 +42,7 @@ _last = partial(torch.Tensor.contiguous, memory_format=torch.channels_last)
 
 
 def with_folded_norms(model: nn.Module, args: Args, threads: int) -> tuple[ForwardPass, str]:
-    """Fold BatchNorms; the remark says how many could be."""
+    """Fold BatchNorms into the layers before them; the remark counts them."""
     model, folded, total = fold_batch_norms(model)
     return model, f"{folded} of {total} BatchNorms folded"
 
@@ -50,10 +50,10 @@ def with_folded_norms(model: nn.Module, args: Args, threads: int) -> tuple[Forwa
 def compiled(
     model: nn.Module, args: Args, threads: int, engine: str = "inductor"
 ) -> tuple[ForwardPass, str]:
-    """Compile the whole pass or fail: a part left eager would not be what the table says.
+    """Compile the whole pass with torch.compile, or fail if a part would remain eager.
 
-    Compiled code hangs on a function's code object, of which torch allows only a few variants
-    per process: a code object of its own keeps this model apart from all others.
+    torch attaches compiled code to the code object of a function, and allows only a few variants of
+    each. A new code object separates this model from all others.
     """
 
     def forward(*args: Tensor) -> Any:
@@ -67,21 +67,21 @@ def compiled(
 
 
 def in_onnxruntime(model: nn.Module, args: Args, threads: int) -> tuple[ForwardPass, str]:
-    """Convert to ONNX, run in ONNX Runtime."""
+    """Convert the model to ONNX and run it in ONNX Runtime."""
     content = onnx_model(model, args).SerializeToString()
     return _structured(onnxruntime_session(content, threads), model, args), ""
 
 
 def in_openvino(model: nn.Module, args: Args, threads: int) -> tuple[ForwardPass, str]:
-    """Convert to ONNX, run in OpenVINO."""
+    """Convert the model to ONNX and run it in OpenVINO."""
     import openvino
 
     settings = {
         "PERFORMANCE_HINT": "LATENCY",
         "NUM_STREAMS": 1,
         "INFERENCE_NUM_THREADS": threads,
-        "INFERENCE_PRECISION_HINT": "f32",  # else bfloat16 where the CPU has it
-        "ENABLE_CPU_PINNING": False,  # pinning would outlive the call
+        "INFERENCE_PRECISION_HINT": "f32",  # otherwise bfloat16 if the CPU supports it
+        "ENABLE_CPU_PINNING": False,  # pinning would remain after the call
     }
     core = openvino.Core()
     graph = core.read_model(onnx_model(model, args).SerializeToString())
@@ -95,13 +95,13 @@ def in_openvino(model: nn.Module, args: Args, threads: int) -> tuple[ForwardPass
 
 
 def _structured(run: ForwardPass, model: nn.Module, args: Args) -> ForwardPass:
-    """Give a flat list of outputs the structure that the model's outputs have."""
+    """Return a callable whose outputs have the structure of the model's outputs."""
     structure = tree_flatten(model(*(arg.clone() for arg in args)))[1]
     return lambda *args: tree_unflatten(run(*args), structure)
 
 
 def on_cuda(model: nn.Module, args: Args, threads: int) -> tuple[ForwardPass, str]:
-    """Run on the CUDA device what comes from, and goes back to, the CPU."""
+    """Run the model on the CUDA device; inputs and outputs are copied from and to the CPU."""
     model = model.cuda()
 
     def run(*args: Tensor) -> Any:
@@ -121,7 +121,7 @@ def as_cuda_graph(model: nn.Module, args: Args, threads: int) -> tuple[ForwardPa
     with precision:
         aside.wait_stream(torch.cuda.current_stream())
         with torch.cuda.stream(aside):
-            for _ in range(3):  # libraries choose and load their kernels before the capture
+            for _ in range(3):  # libraries select and load kernels before the capture
                 model(*(value.clone() for value in inputs))
         torch.cuda.current_stream().wait_stream(aside)
         with torch.cuda.graph(graph):
@@ -138,7 +138,7 @@ def as_cuda_graph(model: nn.Module, args: Args, threads: int) -> tuple[ForwardPa
 
 @contextmanager
 def _full_precision() -> Iterator[None]:
-    """Forbid TF32 in convolutions, whose rounding would fail the check against the CPU."""
+    """Disable TF32 in convolutions, because its rounding fails the check against the CPU."""
     before = torch.backends.cudnn.allow_tf32
     torch.backends.cudnn.allow_tf32 = False
     try:

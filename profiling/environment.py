@@ -1,4 +1,4 @@
-"""Where a measurement was made: two timings compare only when this is the same."""
+"""The environment of a measurement; latencies are comparable only in equal environments."""
 
 from __future__ import annotations
 
@@ -19,10 +19,20 @@ _CPUINFO = Path("/proc/cpuinfo")
 
 
 class Environment(BaseModel):
-    """A machine and its settings, as far as they change how long an operation takes.
+    """The properties of a machine and a process that change the time of an operation.
 
-    `cores` are those this process may run on; `governor` (CPU frequency policy) is None where the
-    system does not report it; `cuda` is torch's CUDA version on a CUDA device, else None.
+    Attributes:
+        device: The device, as torch writes it.
+        device_name: Name of the GPU or the CPU.
+        cpu_model: Name of the CPU.
+        cores: Number of cores that this process may use.
+        threads: Number of torch's threads.
+        torch_version, python, os: Versions.
+        allocator: Configuration of the memory allocator.
+        mkldnn: Whether torch uses oneDNN.
+        tf32: Whether CUDA convolutions use TF32.
+        governor: CPU frequency policy; None if the system does not report it.
+        cuda: CUDA version of torch on a CUDA device, else None.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -43,7 +53,7 @@ class Environment(BaseModel):
 
 
 def fingerprint(device: torch.device | str = "cpu") -> Environment:
-    """Describe this process as it stands now, including its current number of torch threads."""
+    """Return the environment of this process, with its current number of torch threads."""
     device = torch.device(device)
     cpu, on_cuda = _cpu_model(), device.type == "cuda"
     return Environment(
@@ -64,16 +74,16 @@ def fingerprint(device: torch.device | str = "cpu") -> Environment:
 
 
 def differences(a: Environment, b: Environment) -> list[str]:
-    """Name every field in which two environments differ, as ``field: 'a' against 'b'``."""
+    """Return every field in which two environments differ, as ``field: 'a' against 'b'``."""
     left, right = a.model_dump(), b.model_dump()
     return [f"{k}: {left[k]!r} against {right[k]!r}" for k in left if left[k] != right[k]]
 
 
 def select_device(name: str = "auto") -> torch.device:
-    """Turn "auto", "cpu", "cuda" or "cuda:N" into a device; "auto" prefers CUDA.
+    """Return the device of "auto", "cpu", "cuda" or "cuda:N"; "auto" prefers CUDA.
 
     Raises:
-        ProfilingError: unknown name, or CUDA asked for where this torch finds none.
+        ProfilingError: the name is unknown, or torch finds no such CUDA device.
     """
     if name == "auto":
         name = "cuda" if torch.cuda.is_available() else "cpu"
@@ -100,7 +110,7 @@ def _require_cuda(name: str, index: int) -> None:
 
 @contextmanager
 def threads(count: int) -> Iterator[None]:
-    """Give torch `count` threads for the body, then restore the number it had.
+    """Set torch's number of threads to `count` in the body, then restore it.
 
     Raises:
         ProfilingError: `count` is below 1.
@@ -116,7 +126,7 @@ def threads(count: int) -> Iterator[None]:
 
 
 def convolution_precision() -> str:
-    """Return how CUDA convolutions multiply float32: "tf32", "ieee" or "none" (torch's choice)."""
+    """Return the precision of CUDA convolutions: "tf32", "ieee" or "none" (torch's default)."""
     return str(torch.backends.cudnn.conv.fp32_precision)  # type: ignore[attr-defined]
 
 

@@ -1,5 +1,5 @@
-"""The one kind of error of this package that a user, not a programmer, has to act on."""
+"""The error of this package for mistakes that the user can correct."""
 
 
 class ProfilingError(ValueError):
-    """Bad input to a measurement. Its message is one clear line: what, which value, the remedy."""
+    """Invalid input to a measurement. The message is one line: what, which value, the remedy."""

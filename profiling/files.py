@@ -1,8 +1,8 @@
-"""Files that appear under their name whole or not at all, whenever the writer is stopped.
+"""Write files atomically: a file has its complete content or does not exist.
 
 The content is written to a partial file in the same folder, flushed to the disk, and renamed, which
-is atomic. A partial file's name holds the host and the process: no two writers share one, and what
-a killed process left can be told from what a living one is writing.
+is atomic. The name of a partial file contains the host and the process, so no two writers share
+one, and the files of killed processes can be distinguished from those of running ones.
 """
 
 from __future__ import annotations
@@ -21,9 +21,9 @@ _PARTIAL = re.compile(r"\..+\.(?P<host>[^.]*)\.(?P<pid>\d+)\.part")
 
 @contextmanager
 def replacing(path: Path) -> Iterator[Path]:
-    """Yield the path of a partial file for the body to write; then let it replace `path`.
+    """Yield the path of a partial file that the body writes; afterwards it replaces `path`.
 
-    If the body fails, `path` stays as it was and the partial file is removed.
+    If the body fails, `path` is not changed and the partial file is removed.
 
     Raises:
         OSError: the file cannot be flushed or renamed.
@@ -40,19 +40,19 @@ def replacing(path: Path) -> Iterator[Path]:
 
 
 def write_whole(path: Path, content: bytes) -> None:
-    """Replace `path` with `content` in one step; a reader or a crash sees the old file or the new.
+    """Replace `path` with `content` atomically.
 
     Raises:
-        OSError: it cannot be written; what was there before still is.
+        OSError: the file cannot be written; an existing file is unchanged.
     """
     with replacing(path) as partial:
         partial.write_bytes(content)
 
 
 def sweep(folder: Path) -> None:
-    """Remove the partial files of processes of this host that no longer exist.
+    """Remove the partial files of ended processes of this host.
 
-    Looks in `folder` and in the folders directly below it.
+    Only `folder` and the folders directly in it are searched.
     """
     for path in [*folder.glob(".*.part"), *folder.glob("*/.*.part")]:
         found = _PARTIAL.fullmatch(path.name)
@@ -63,7 +63,7 @@ def sweep(folder: Path) -> None:
 
 @contextmanager
 def swept(*folders: Path) -> Iterator[None]:
-    """Sweep the folders before and after: a process that is killed in the body leaves nothing."""
+    """Call `sweep` for the folders before and after the body, in which processes may be killed."""
     for folder in folders:
         sweep(folder)
     try:

@@ -12,12 +12,15 @@ from torch import Tensor, fx, nn
 def fold_batch_norms(model: nn.Module) -> tuple[nn.Module, int, int]:
     """Return a copy without the BatchNorms that directly follow a convolution or linear layer.
 
-    Their scale and shift move into that layer's weights, where it feeds nothing else. The second
-    and third values are how many were folded, and how many there were. The copy is in evaluation
-    mode; after a linear layer, features are taken to be `(batch, features)`.
+    A BatchNorm is folded if the layer's output is its only input and is used nowhere else: its
+    scale and shift are moved into the weights and the bias of the layer. The input of a BatchNorm
+    after a linear layer must be `(batch, features)`.
+
+    Returns:
+        The copy in evaluation mode, the number of folded BatchNorms, and the number of all.
 
     Raises:
-        Exception: torch.fx cannot follow the forward pass (control flow that depends on values).
+        Exception: torch.fx cannot trace the forward pass (control flow that depends on values).
     """
     folded = copy.deepcopy(model).eval()
     nodes = list(fx.symbolic_trace(folded).graph.nodes)
@@ -35,7 +38,7 @@ def fold_batch_norms(model: nn.Module) -> tuple[nn.Module, int, int]:
 
 
 def _foldable(node: fx.Node, modules: dict[str, nn.Module], calls: list[int]) -> Any:
-    """Return (layer, norm) where `node` is a BatchNorm that may move into the layer before it."""
+    """Return (layer, norm) if `node` is a BatchNorm that can be folded, else None."""
     if node.op != "call_module" or not node.args:
         return None
     norm, source = modules[str(node.target)], node.args[0]
@@ -57,7 +60,7 @@ _FOLDS: dict[type[nn.Module], tuple[type[nn.Module], ...]] = {
 
 
 def _fold(layer: Any, norm: Any) -> None:
-    """Scale the layer's weights and bias by what the norm does in evaluation mode."""
+    """Apply scale and shift of the norm in evaluation mode to weights and bias of the layer."""
     with torch.no_grad():
         scale = torch.rsqrt(norm.running_var + norm.eps)
         scale = scale if norm.weight is None else scale * norm.weight
@@ -68,7 +71,10 @@ def _fold(layer: Any, norm: Any) -> None:
 
 
 def _scaled(layer: Any, scale: Tensor) -> Tensor:
-    """Scale each output channel; transposed convolutions hold (in, out / groups, ...) weights."""
+    """Return the weights with each output channel scaled.
+
+    Weights are (out, in / groups, ...), for a transposed convolution (in, out / groups, ...).
+    """
     weight: Tensor = layer.weight
     if not getattr(layer, "transposed", False):
         return weight * scale.view(-1, *[1] * (weight.dim() - 1))

@@ -1,7 +1,7 @@
-"""An object that lives in a process of its own, where the allocator can be set up at will.
+"""An object in a separate process, where the allocator can be configured.
 
-How glibc's allocator behaves is decided once per process: two settings compare only between
-processes. The calling process keeps its own.
+glibc's allocator is configured once per process, so different configurations can be compared only
+between processes. The calling process is not changed.
 """
 
 from __future__ import annotations
@@ -20,20 +20,24 @@ _PATIENCE_S = 5.0
 
 
 class ProcessEndedError(ProfilingError):
-    """The other process is gone."""
+    """The other process has ended."""
 
 
 class FreshProcess:
     """Builds `factory(*args)` in a new process and calls its methods there, one at a time.
 
-    The process starts like this one did, with freed memory kept if `tuned`. Factory, arguments and
-    results must be picklable. Leaving the `with` block ends the process.
+    The end of the `with` block ends the process.
+
+    Args:
+        factory: Makes the object. It must be picklable, like all arguments and results.
+        args: Arguments of the factory.
+        tuned: Whether the allocator of the new process keeps freed memory.
     """
 
     def __init__(self, factory: Callable[..., Any], *args: Any, tuned: bool = False) -> None:
         child = ChildProcess(_serve, factory, args, tuned, name="nas-fresh", daemon=True)
         self._connection, self._process = child.pipe, child.process
-        # Before multiprocessing asks it to terminate at this process's end, which it does not heed.
+        # It runs before multiprocessing sends SIGTERM at exit, which the child process ignores.
         Finalize(self, self._process.kill, exitpriority=1)
 
     def __enter__(self) -> Self:
@@ -41,15 +45,20 @@ class FreshProcess:
 
     def __exit__(self, *error: object) -> None:
         self._connection.close()
-        self._process.kill()  # it has nothing to lose
+        self._process.kill()  # it has no state to save
         self._process.join(_PATIENCE_S)
 
     def call(self, method: str, *args: Any, progress: Progress | None = None) -> Any:
-        """Call a method there and return its result; with `progress`, it is passed one as well.
+        """Call a method of the object and return its result.
+
+        Args:
+            method: Name of the method.
+            args: Its arguments.
+            progress: If given, the method gets an argument `progress` that calls it.
 
         Raises:
-            ProcessEndedError: the process is gone, as it is when memory runs out.
-            Exception: what the factory or the method raised.
+            ProcessEndedError: the process has ended, for example because memory ran out.
+            Exception: the exception that the factory or the method raised.
         """
         try:
             self._connection.send((method, args, progress is not None))
@@ -71,7 +80,7 @@ class FreshProcess:
 def _serve(
     connection: Connection, factory: Callable[..., Any], args: tuple[Any, ...], tuned: bool
 ) -> None:
-    """Answer calls until the other side hangs up."""
+    """Answer calls until the other side closes the pipe."""
     if tuned:
         tune_allocator()
 

@@ -1,4 +1,4 @@
-"""Layers written by hand, such as ``dsconv in=64 out=128 size=36 batch=1``, to measure alone."""
+"""Single layers described by a text such as ``dsconv in=64 out=128 size=36 batch=1``."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ Values = Mapping[str, int]
 
 @dataclass(frozen=True)
 class LayerType:
-    """A kind of layer: how to build it from its values, and the values it has by default."""
+    """A kind of layer: its constructor, default values and required values."""
 
     build: Callable[[Values], nn.Module]
     defaults: Values
@@ -41,7 +41,7 @@ def _separable(v: Values) -> nn.Module:
 
 
 def _transposed(v: Values) -> nn.Module:
-    """Pad so that the output is exactly `stride` times the input's size."""
+    """Return a layer whose output is exactly `stride` times the size of its input."""
     surplus = v["kernel"] - v["stride"]
     padding = max(0, (surplus + 1) // 2)
     return nn.ConvTranspose2d(
@@ -50,7 +50,7 @@ def _transposed(v: Values) -> nn.Module:
 
 
 class Cat(nn.Module):
-    """Joins two inputs along the channels."""
+    """Concatenates two inputs along the channels."""
 
     def forward(self, first: Tensor, second: Tensor) -> Tensor:
         """Return `(batch, channels of both, height, width)`."""
@@ -94,9 +94,9 @@ LAYER_TYPES: Mapping[str, LayerType] = {
 
 @dataclass(frozen=True)
 class HandmadeLayer:
-    """A kind with its values; `str()` of it is the text that makes it again.
+    """A kind of layer with its values; `str()` returns the text that `parse_layer` reads.
 
-    `in` and `out` are channels (`cat`: of the first input, and of both together), `size` the
+    The values `in` and `out` are channels (`cat`: of the first input, and of the output), `size` is
     height and width of the input.
     """
 
@@ -117,7 +117,7 @@ class HandmadeLayer:
         return tuple((v["batch"], count, *rest) for count in channels)
 
     def build(self, device: torch.device | str = "cpu") -> tuple[nn.Module, tuple[Tensor, ...]]:
-        """Return the module, freshly initialised, and a random input for it.
+        """Return the module with new weights, and random inputs for it.
 
         Raises:
             ProfilingError: torch cannot build a layer of these values.
@@ -133,14 +133,14 @@ class HandmadeLayer:
         """Return the layer with some values changed.
 
         Raises:
-            ProfilingError: the kind has no such value, or it is not a positive number.
+            ProfilingError: the kind has no such value, or a value is below 1.
         """
         for key in changes:
             _require_known(key, self.values, f"layer {str(self)!r}: key")
         return _checked(replace(self, values={**self.values, **changes}))
 
     def scaled_to(self, width: int) -> HandmadeLayer:
-        """Return the layer with `width` channels going out, those coming in in proportion.
+        """Return the layer with `width` output channels and input channels in proportion.
 
         Raises:
             ProfilingError: the proportion is not a whole number of channels.
@@ -160,7 +160,7 @@ def parse_layer(text: str) -> HandmadeLayer:
     """Read a layer such as ``dsconv in=64 out=128 size=36 batch=1``.
 
     Raises:
-        ProfilingError: unknown kind or key, a value missing or not a positive whole number.
+        ProfilingError: a kind or key is unknown, or a value is missing or not a positive integer.
     """
     kind, *pairs = text.split() or [""]
     _require_known(kind, LAYER_TYPES, f"layer {text!r}: kind")
@@ -184,7 +184,9 @@ def _checked(layer: HandmadeLayer) -> HandmadeLayer:
         if value < 1:
             raise ProfilingError(f"layer {str(layer)!r}: {key}={value} is not at least 1")
     if layer.kind == "cat" and layer.values["out"] <= layer.values["in"]:
-        raise ProfilingError(f"layer {str(layer)!r}: cat puts out more channels than come in first")
+        raise ProfilingError(
+            f"layer {str(layer)!r}: cat needs more output channels than its first input has"
+        )
     return layer
 
 

@@ -1,4 +1,4 @@
-"""Robust statistics of timings: medians, their intervals, spread and autocorrelation."""
+"""Robust statistics of timings: confidence intervals of medians, spread and autocorrelation."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ _RESAMPLES = 1000
 
 
 class Interval(NamedTuple):
-    """A 95 % interval, in the unit of what it surrounds."""
+    """A 95 % confidence interval, in the unit of the estimate."""
 
     low: float
     high: float
@@ -24,17 +24,17 @@ class Interval(NamedTuple):
         return (self.high - self.low) / (2 * centre) if centre else float("inf")
 
     def excludes(self, value: float, margin: float = 0.0) -> bool:
-        """Whether all of the interval is more than `margin` away from `value`, on either side."""
+        """Whether the whole interval is more than `margin` above or below `value`."""
         return self.low > value + margin or self.high < value - margin
 
 
 def median_interval(samples: Sequence[float], seed: int = 0) -> Interval:
-    """Return the median's 95 % bootstrap interval; infinite for fewer than two samples.
+    """Return the 95 % bootstrap interval of the median; infinite for fewer than two samples.
 
-    Samples that follow one another must be given in order. Where they are autocorrelated, whole
-    blocks are drawn (circular block bootstrap, Politis and Romano 1992): drawing them one by one
-    would give an interval that is too narrow. Small samples get the wider quantiles of the expanded
-    percentile interval (Hesterberg 2015).
+    Samples must be given in the order of measurement. If they are autocorrelated, blocks are drawn
+    (circular block bootstrap, Politis and Romano 1992), because single draws would give an interval
+    that is too narrow. The quantiles are those of the expanded percentile interval (Hesterberg
+    2015), which are wider for small samples.
     """
     if len(samples) < 2:
         return Interval(float("-inf"), float("inf"))
@@ -46,17 +46,19 @@ def median_interval(samples: Sequence[float], seed: int = 0) -> Interval:
 
 
 def block_length(samples: Sequence[float] | npt.NDArray[np.float64]) -> int:
-    """Return how many neighbours to draw together: 1 unless samples are autocorrelated.
+    """Return the block length of the bootstrap: 1 unless samples are autocorrelated.
 
-    Ranks are compared, so that one outlier does not hide the correlation of the others; the
-    length is the usual cube root of the number of samples.
+    The lag-1 autocorrelation of the ranks is tested, so that one outlier does not hide the
+    correlation of the others. The length is the cube root of the number of samples, the usual order
+    of magnitude.
     """
     count = len(samples)
     if count < 8:
         return 1
     ranks = np.argsort(np.argsort(samples, kind="stable"), kind="stable") - (count - 1) / 2
     correlation = float(ranks[:-1] @ ranks[1:] / (ranks @ ranks))
-    # Under independence it is near -1/n with a standard deviation of 1 / sqrt(n).
+    # For independent samples its mean is about -1 / n and its deviation 1 / sqrt(n); this is a
+    # one-sided test at 5 %.
     significant = correlation > 1.645 / math.sqrt(count) - 1 / count
     return math.ceil(count ** (1 / 3)) if significant else 1
 
@@ -69,11 +71,12 @@ def relative_iqr(samples: Sequence[float]) -> float:
 
 @cache
 def _tail(count: int) -> float:
-    """Return the quantile at which a 95 % percentile interval of `count` samples begins.
+    """Return the level of the lower quantile of the expanded percentile interval.
 
-    The expanded percentile (Hesterberg 2015): Phi(-sqrt(n / (n - 1)) t_{n-1, 0.975}).
-    A plain percentile bootstrap is too narrow twice over: its variance has n in the denominator
-    instead of n - 1, and it uses the normal quantile instead of Student's t.
+    For n samples it is Phi(-sqrt(n / (n - 1)) t_{n-1, 0.975}) (Hesterberg 2015), where Phi is the
+    standard normal distribution function and t a quantile of Student's distribution. A plain
+    percentile interval is too narrow for two reasons: its variance has the denominator n instead of
+    n - 1, and it uses the normal quantile instead of Student's t.
     """
     from scipy.special import ndtr, stdtrit
 
@@ -81,7 +84,7 @@ def _tail(count: int) -> float:
 
 
 def _draws(count: int, block: int, rng: np.random.Generator) -> npt.NDArray[np.int64]:
-    """Return indices of resamples drawn in blocks: shape (`_RESAMPLES`, `count`)."""
+    """Return the indices of resamples drawn in blocks, `(_RESAMPLES, count)`."""
     starts = rng.integers(count, size=(_RESAMPLES, math.ceil(count / block)))
     indices = (starts[:, :, None] + np.arange(block)) % count
     return indices.reshape(_RESAMPLES, -1)[:, :count]

@@ -1,8 +1,8 @@
-"""The vocabulary of operation kinds, for all that counts, times, predicts or names operations.
+"""The kinds of operations, for all code that counts, times, predicts or names operations.
 
-There is one list of kinds and one coarser list of groups. Whoever counts what torch runs
-(`profiling.operations`) sees a group; whoever knows the network (`nas.operation`) knows the kind.
-Needs no torch.
+There is one list of kinds and one coarser list of groups. The operations that torch runs
+(`profiling.operations`) have a group; the operations of a known network (`nas.operation`) have a
+kind. This module needs no torch.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ OperationKind = Literal[
 ]
 
 OPERATION_KINDS: tuple[OperationKind, ...] = get_args(OperationKind)
-"""Every kind of operation. Views (reshape, crop) launch nothing and have no kind."""
+"""All kinds of operations. Views (reshape, crop) launch nothing and have no kind."""
 
 WEIGHTED_KINDS: frozenset[OperationKind] = frozenset(OPERATION_KINDS[:7])
 """The kinds that have weights and do all multiply-adds: convolutions and linear layers."""
@@ -47,9 +47,10 @@ KindGroup = Literal[
 ]
 
 KIND_GROUPS: tuple[KindGroup, ...] = get_args(KindGroup)
-"""The groups that tables, figures and ablations tell apart; the stored `kind` of a layer."""
+"""All groups of tables, figures and ablations; the stored `kind` of a layer is a group."""
 
 CONVOLUTION_GROUPS: tuple[KindGroup, ...] = ("convolution", "depthwise", "pointwise")
+"""The groups of convolutions."""
 
 GROUP_OF: dict[OperationKind, KindGroup] = {
     "convolution": "convolution",
@@ -69,4 +70,4 @@ GROUP_OF: dict[OperationKind, KindGroup] = {
     "pixel_shuffle": "resampling",
     "reparameterise": "other",
 }
-"""The group of each kind: torch runs a transposed convolution through the same operator."""
+"""Kind -> group. torch runs transposed convolutions by the same operator as others."""

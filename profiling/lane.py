@@ -1,9 +1,9 @@
-"""One measurement at a time per device, with all training on this host paused meanwhile.
+"""Exclusive measurements on a device, during which all trainings on this host pause.
 
-A measurement beside a running training is not only noisier but biased, also on a GPU, whose work a
-busy CPU hands out late. So whoever trains enters every lane's room before each batch, together with
-others, and whoever measures has the room of its device alone. Two file locks per device make this
-work between unrelated processes; the kernel frees them with their holder, however it ends.
+A measurement during a training is not only noisier but biased, also on a GPU, because a busy CPU
+launches its kernels late. Each device has two file locks. Before each batch, a training acquires a
+shared lock on every device; a measurement acquires an exclusive lock on its own device. File locks
+work between unrelated processes, and the operating system releases them when a process ends.
 """
 
 from __future__ import annotations
@@ -22,16 +22,16 @@ from typing import IO, NamedTuple
 from profiling.errors import ProfilingError
 from profiling.locks import lock, try_lock, unlock
 
-_COURTESY_S = 0.01
-"""Pause after a measurement, which takes seconds: enough to be woken on a busy machine."""
+_PAUSE_S = 0.01
+"""Pause after a measurement, in which a waiting process wakes up and acquires the lock."""
 
 
 class _Locks(NamedTuple):
-    """Open files. `room` is shared by trainings and held alone by a measurement, as is `door`.
+    """The two lock files of a device.
 
-    A measurement holds the door from the moment it wants the room, and trainings pass the door
-    before each batch: they cannot keep the room by coming and going, and a measurement waits for
-    one batch at most.
+    Trainings share `room`, and a measurement holds it exclusively. A measurement acquires `door`
+    first and then waits for `room`. Trainings need `door` for a moment before each batch, so new
+    ones cannot acquire `room` meanwhile, and a measurement waits for one batch at most.
     """
 
     door: IO[bytes]
@@ -42,8 +42,11 @@ class Lane:
     """The measurement lane of one device on this host.
 
     Args:
-        device: As torch writes it ("cpu", "cuda:0"): different devices can be measured at once.
-        folder: Where the lock files live: the same for every process on the host.
+        device: As torch writes it ("cpu", "cuda:0"). Different devices can be measured at once.
+        folder: Folder of the lock files, the same for every process on the host.
+
+    Attributes:
+        waited_s: Seconds spent waiting for locks so far.
     """
 
     def __init__(self, device: str, folder: Path | None = None) -> None:
@@ -55,7 +58,7 @@ class Lane:
         except OSError as error:
             raise ProfilingError(
                 f"{self._folder}: cannot be written ({error.strerror}); set TMPDIR to a folder "
-                "that can"
+                "that can be written"
             ) from None
         weakref.finalize(self, _close, self._locks)
         self._training = False
@@ -63,7 +66,7 @@ class Lane:
 
     @contextmanager
     def measuring(self) -> Iterator[None]:
-        """Have the device alone; a training of this process leaves for that time."""
+        """Hold the lane exclusively in the body; a training of this process pauses."""
         training = self._training
         self.leave()
         with self._waiting():
@@ -74,13 +77,13 @@ class Lane:
         finally:
             unlock(self._own.room)
             unlock(self._own.door)
-            # The kernel wakes who waits, but whoever asks first has the lock: let them be that.
-            time.sleep(_COURTESY_S)
+            # File locks are not fair: without a pause this process could acquire it again first.
+            time.sleep(_PAUSE_S)
             if training:
                 self.enter()
 
     def enter(self) -> None:
-        """Begin or go on training: wait while somebody measures or wants to."""
+        """Begin or continue training; wait while a process measures or waits to measure."""
         known = len(self._locks)
         lanes = self._all()
         if self._training and len(lanes) == known and all(_open_door(lane) for lane in lanes):
@@ -94,14 +97,14 @@ class Lane:
         self._training = True
 
     def leave(self) -> None:
-        """Stop training: measurements need not wait for this process."""
+        """Pause training, so that measurements do not wait for this process."""
         for lane in self._locks.values():
             unlock(lane.room)
         self._training = False
 
     @contextmanager
     def training(self) -> Iterator[None]:
-        """Train inside; call `enter` at each batch boundary."""
+        """Train in the body, which must call `enter` after each batch."""
         self.enter()
         try:
             yield
@@ -122,7 +125,7 @@ class Lane:
         return self._locks[name]
 
     def _all(self) -> list[_Locks]:
-        """Return the lanes of every device that has been measured on this host."""
+        """Return the locks of every device that was measured on this host."""
         for entry in os.scandir(self._folder):
             name, _, part = entry.name.rpartition(".")
             if part == "door":
@@ -131,9 +134,9 @@ class Lane:
 
 
 def as_the_host_counts(device: str) -> str:
-    """Return a device by the number that every process on the host knows it by.
+    """Return the device with its number on the host, which is the same in every process.
 
-    A process that sees only some GPUs counts those from 0.
+    A process with CUDA_VISIBLE_DEVICES numbers the visible GPUs from 0.
     """
     kind, _, index = device.partition(":")
     if kind != "cuda":
@@ -152,7 +155,7 @@ def _open_door(lane: _Locks) -> bool:
 
 
 def _user() -> str:
-    return str(os.getuid()) if hasattr(os, "getuid") else getpass.getuser()  # Windows has no number
+    return str(os.getuid()) if hasattr(os, "getuid") else getpass.getuser()  # not on Windows
 
 
 def _close(locks: dict[str, _Locks]) -> None:

@@ -1,9 +1,8 @@
-"""How long a forward pass takes, measured so that two models can be compared.
+"""Measure the latency of models in interleaved rounds, so that they can be compared.
 
 Each round times every model once, in shuffled order, so that a slow moment of the machine affects
-all of them.
-Raw samples are kept; medians, intervals and the verdict are derived from them. `paired` builds on
-this what a comparison with a reference needs.
+all of them. All samples are stored; medians, intervals and signs of contention follow from them.
+`profiling.paired` adds the comparison with a reference model.
 """
 
 from __future__ import annotations
@@ -31,19 +30,26 @@ from profiling.timing import Sample, Timer, measuring, timer_for
 
 Model = nn.Module | Callable[..., Any]
 
-MAX_WALL_OVER_CPU = 1.05  # above it, the thread was kept waiting: something else ran
+MAX_WALL_OVER_CPU = 1.05  # above it, the thread waited for other work
 MAX_RELATIVE_IQR = 0.10
 
 
 class LatencyConfig(BaseModel):
-    """How to measure. The defaults suit one image on one core, as `nas` compares models.
+    """Settings of a measurement. The defaults are those for one image on one core.
 
-    Rounds are added until the 95 % interval of every median (of the ratio, where two models are
-    compared) is within +-`precision` of it, or until `max_rounds` or `max_s` is reached. A
-    comparison that was contended is repeated, `attempts` times in all. Warm-up runs until two
-    successive windows of `warmup_window` passes agree within `warmup_tolerance`, for at most
-    `max_warmup` passes or `max_warmup_s` of each model. A pass shorter than `min_sample_ms` is
-    repeated within one sample, and the sample is the mean.
+    Attributes:
+        batch: Items in one pass.
+        threads: Threads of torch.
+        min_rounds, max_rounds: Limits of the number of rounds.
+        max_s: Limit of the total time of all passes in seconds, without warm-up.
+        precision: Measuring ends when the 95 % interval of every median (of every ratio, in a
+            comparison with a reference) has a relative half width of at most this.
+        attempts: Maximum number of measurements, if a comparison is contended.
+        warmup_window, warmup_tolerance: Warm-up ends when the medians of two successive windows of
+            this many passes have at most this relative difference.
+        max_warmup, max_warmup_s: Limits of the warm-up of each model, in passes and seconds.
+        min_sample_ms: Shorter passes are repeated within one sample, which is then their mean.
+        seed: Seed of the order of the models.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -65,10 +71,16 @@ class LatencyConfig(BaseModel):
 
 @dataclass(frozen=True)
 class TimedModel:
-    """The model that was timed and how it was run; `repeats` passes make one sample.
+    """A timed model and how it was run.
 
-    `digest` identifies the model beyond its name, where the caller has such a thing; `backend` is
-    what ran it.
+    Attributes:
+        name: Its name in the measurement.
+        input_shapes: Shapes of the arguments.
+        dtype: Type of the first argument.
+        threads: Threads of torch.
+        repeats: Passes in one sample.
+        digest: Identifies the model; "" if the caller has no digest.
+        backend: Name of the backend that ran it.
     """
 
     name: str
@@ -87,7 +99,7 @@ class TimedModel:
 
 @dataclass(frozen=True)
 class Latency:
-    """The samples of one subject, one per round, with where and when they were taken."""
+    """The samples of one model, one per round, with the environment and the load meanwhile."""
 
     subject: TimedModel
     environment: Environment
@@ -97,7 +109,7 @@ class Latency:
 
     @cached_property
     def samples_ms(self) -> tuple[float, ...]:
-        """Wall time of each pass, in the order of the rounds."""
+        """Wall times in the order of the rounds."""
         return tuple(sample.wall_ms for sample in self.samples)
 
     @cached_property
@@ -112,7 +124,7 @@ class Latency:
 
     @cached_property
     def device_median_ms(self) -> float | None:
-        """Median time between CUDA events; None on CPU."""
+        """Median time between CUDA events; None on a CPU."""
         times = [sample.device_ms for sample in self.samples if sample.device_ms is not None]
         return median(times) if times else None
 
@@ -123,7 +135,7 @@ class Latency:
 
     @cached_property
     def wall_over_cpu(self) -> float | None:
-        """Wall over CPU time of the thread; known only where one thread does all the work."""
+        """Wall time over CPU time of the thread; None unless one thread does all the work."""
         cpu_ms = sum(sample.cpu_ms for sample in self.samples)
         if self.subject.threads > 1 or self.environment.cuda or cpu_ms <= 0:
             return None
@@ -131,7 +143,7 @@ class Latency:
 
     @cached_property
     def contention(self) -> tuple[str, ...]:
-        """Signs that something else disturbed the measurement; empty when it was quiet."""
+        """Signs that other work disturbed the measurement; empty without contention."""
         signs = []
         if self.wall_over_cpu is not None and self.wall_over_cpu > MAX_WALL_OVER_CPU:
             signs.append(f"wall time is {self.wall_over_cpu:.2f} of the thread's CPU time")
@@ -141,25 +153,25 @@ class Latency:
 
     @property
     def contended(self) -> bool:
-        """Whether any sign of contention was seen."""
+        """Whether there is any sign of contention."""
         return bool(self.contention)
 
     def only(self, rounds: Sequence[bool]) -> Latency:
-        """Return the latency of some of its rounds; `rounds` has a truth value for each."""
+        """Return the latency of the rounds for which `rounds` is true."""
         kept = tuple(compress(self.samples, rounds))
         return replace(self, samples=kept)
 
 
 @dataclass(frozen=True)
 class Ratio:
-    """How many times as long `numerator` takes as `denominator`, paired by round."""
+    """The latency of one model over that of another, paired by round."""
 
     median: float
     interval: Interval
 
 
 def paired_ratio(numerator: Latency, denominator: Latency) -> Ratio:
-    """Compare two subjects of the same `measure_latency` call, round by round."""
+    """Return the ratio of two results of the same `measure_latency` call."""
     pairs = zip(numerator.samples_ms, denominator.samples_ms, strict=True)
     ratios = [a / b for a, b in pairs]
     return Ratio(median(ratios), median_interval(ratios))
@@ -174,15 +186,23 @@ def measure_latency(
     enough: Callable[[Mapping[str, list[float]]], bool] | None = None,
     progress: Progress | None = None,
 ) -> dict[str, Latency]:
-    """Time one inference pass of each model, interleaved in rounds.
+    """Time inference passes of all models in interleaved rounds.
 
-    Modules are timed in evaluation mode under `inference_mode` and get their mode back. `example`
-    has either `config.batch` items or one, which is then repeated. Thread count, random state and
-    garbage collector are restored. `enough` says from the times in ms by name whether rounds may
-    end (default: every median is precise).
+    Modules are timed in evaluation mode under `inference_mode`. Their mode, the thread count, the
+    random state and the garbage collector are restored.
+
+    Args:
+        models: Name -> module or callable.
+        example: Arguments for all models, with `config.batch` items or with one, which is repeated.
+        config: Settings.
+        device: Device of the models.
+        enough: Name -> times in ms; returns whether rounds may end (default: every median is
+            precise).
+        progress: Called with (done, total) after each round.
 
     Raises:
-        ProfilingError: no model, a model on another device, or an example of another batch size.
+        ProfilingError: there is no model, a model is on another device, or the example has another
+            batch size.
     """
     config, device = config or LatencyConfig(), torch.device(device)
     args = batched(example, config.batch, device)
@@ -214,7 +234,7 @@ def batched(example: Example, batch: int, device: torch.device) -> tuple[Tensor,
     """Return the example as arguments on `device` with `batch` items each.
 
     Raises:
-        ProfilingError: an argument has neither one item nor `batch`.
+        ProfilingError: an argument has neither one item nor `batch` items.
     """
     args = []
     for tensor in as_args(example):
@@ -243,7 +263,7 @@ def _check_models(models: Mapping[str, Model], device: torch.device) -> None:
 
 
 def _warm_up(run: Callable[[], Any], timer: Timer, config: LatencyConfig) -> list[float]:
-    """Run until the medians of two successive windows agree, and return the times in ms."""
+    """Run until the medians of two successive windows agree; return all times in ms."""
     times: list[float] = []
     window = config.warmup_window
     while len(times) < config.max_warmup and sum(times) < 1000 * config.max_warmup_s:
@@ -260,7 +280,7 @@ def _repeats(pass_ms: float, config: LatencyConfig) -> int:
 
 
 def _timed(run: Callable[[], Any], repeats: int, timer: Timer) -> Sample:
-    """Time `repeats` passes as one sample and return the mean of a pass."""
+    """Time `repeats` passes as one sample and return their mean."""
 
     def runs() -> None:
         for _ in range(repeats):
@@ -277,7 +297,7 @@ def _rounds(
     enough: Callable[[Mapping[str, list[float]]], bool],
     progress: Progress | None,
 ) -> dict[str, list[Sample]]:
-    """Take one sample of each per shuffled round, until precise enough or out of allowance."""
+    """Take one sample of each model per shuffled round, until `enough` or a limit is reached."""
     shuffle = random.Random(config.seed).shuffle
     samples: dict[str, list[Sample]] = {name: [] for name in timed}
     order, spent_ms, due = list(timed), 0.0, config.min_rounds

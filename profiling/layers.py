@@ -1,8 +1,8 @@
-"""Where the time of a forward pass goes: one table of every module's cost, time and bound.
+"""The layer table: costs, time and bound of every module in one forward pass.
 
-The headline latency is of the model as it is. In the same rounds a copy is timed which shares its
-tensors and notes when each module starts and stops. The table says how much of the headline its
-rows explain, and by how much taking notes slowed the pass down.
+The latency is that of the model without hooks. In the same rounds a copy is timed that shares its
+tensors and notes when each module starts and stops. The table reports the share of the latency that
+its rows explain, and how much slower the pass with notes was.
 """
 
 from __future__ import annotations
@@ -42,49 +42,54 @@ OUTSIDE = "(outside modules)"
 
 @dataclass(frozen=True)
 class TimedLayer:
-    """One module's own cost and time; what its children do is in their rows.
+    """Costs and time of one module, without those of its children.
 
-    `time_ms` is the mean over the middle half of the passes, ordered by their total: robust like a
-    median, and yet the rows add up. `times_ms` has every pass.
+    Attributes:
+        cost: Costs from shapes.
+        time_ms: Mean over the middle half of the passes, ordered by their total time. It is robust
+            like a median, but additive over layers.
+        times_ms: Time in each pass.
+        bound: The resource with the longest minimum time.
+        limit_ms: That minimum time.
     """
 
     cost: ModuleCost
     time_ms: float
     times_ms: tuple[float, ...]
-    bound: Bound  # the peak that allows least
+    bound: Bound
     limit_ms: float
 
     @property
     def attained(self) -> float:
-        """Share of the binding peak reached: the least time it allows over the time taken.
+        """Attained share of the binding peak: minimum time over measured time.
 
-        Far below 1 where the work differs from the peak's: exponentials, small kernels.
+        It is far below 1 where the work differs from that of the peak: exponentials, small kernels.
         """
         return self.limit_ms / self.time_ms if self.time_ms else 0.0
 
     @property
     def spread(self) -> float:
-        """Interquartile range of the passes over their median."""
+        """Interquartile range over the median of the passes."""
         return relative_iqr(self.times_ms)
 
     @property
     def gflop_s(self) -> float:
-        """Achieved arithmetic, in GFLOP/s."""
+        """Attained arithmetic rate in GFLOP/s."""
         return 2 * self.cost.macs / self.time_ms / 1e6 if self.time_ms else 0.0
 
     @property
     def gb_s(self) -> float:
-        """Achieved traffic, in GB/s; above the memory's peak where caches help."""
+        """Attained memory traffic in GB/s; with caches it may exceed the peak of the memory."""
         return self.cost.bytes_moved / self.time_ms / 1e6 if self.time_ms else 0.0
 
 
 def part_name(layer: TimedLayer) -> str:
-    """Name the top-level part a layer is in: the first component of its path."""
+    """Return the top-level part of a layer: the first component of its path."""
     return layer.cost.path.partition(".")[0]
 
 
 def stage_path(layer: TimedLayer) -> str:
-    """Name the stage a layer is in: its path up to the first number, or two components of it."""
+    """Return the stage of a layer: its path up to the first number, else two components."""
     names = layer.cost.path.split(".")
     numbered = next((i for i, name in enumerate(names) if name.isdigit()), 1)
     return ".".join(names[: numbered + 1])
@@ -100,10 +105,16 @@ GROUPINGS: Mapping[str, Callable[[TimedLayer], str]] = {
 
 @dataclass(frozen=True)
 class LayerTable:
-    """Every layer of one forward pass, and how far the table can be trusted.
+    """All layers of one forward pass, and how much of the latency they explain.
 
-    `latency` is of the model as it is, `instrumented` of the copy that took notes. `outside_ms` is
-    the time spent between modules (freeing activations, Python), without the cost of taking notes.
+    Attributes:
+        layers: The layers, in order of execution.
+        outside_ms: Time between modules (freeing of activations, Python), without the cost of
+            taking notes.
+        latency: Latency of the model without hooks.
+        instrumented: Latency of the copy that took notes.
+        complexity: Costs of the model.
+        peaks: Peak rates of the machine.
     """
 
     layers: tuple[TimedLayer, ...]
@@ -115,21 +126,21 @@ class LayerTable:
 
     @cached_property
     def explained_share(self) -> float:
-        """Time of all modules over the uninstrumented latency; 1 when the table explains it all."""
+        """Time of all modules over the latency without hooks; 1 if the table explains all of it."""
         return sum(layer.time_ms for layer in self.layers) / self.latency.median_ms
 
     @cached_property
     def outside_share(self) -> float:
-        """Time between modules over the uninstrumented latency."""
+        """Time between modules over the latency without hooks."""
         return self.outside_ms / self.latency.median_ms
 
     @cached_property
     def inflation(self) -> Ratio:
-        """How many times as long the pass took with notes taken."""
+        """Latency with notes over latency without hooks."""
         return paired_ratio(self.instrumented, self.latency)
 
     def frame(self) -> pd.DataFrame:
-        """Return one line per layer in order of execution, and a last one for what is outside."""
+        """Return one row per layer in order of execution, and a last row for time outside."""
         import pandas as pd
 
         total_ms = self.latency.median_ms
@@ -138,9 +149,9 @@ class LayerTable:
         return pd.DataFrame([*lines, outside], columns=list(COLUMNS))
 
     def grouped(self, by: str | Callable[[TimedLayer], str]) -> pd.DataFrame:
-        """Return sums by "kind", "part", "stage", "bound", or by any name given to a layer.
+        """Return sums by "kind", "part", "stage", "bound", or by a function of a layer.
 
-        The line for what is outside stays, so that the shares add up as in `frame`.
+        The last row is the time outside modules, so that the shares add up as in `frame`.
         """
         import pandas as pd
 
@@ -157,7 +168,7 @@ class LayerTable:
         return nothing | names | {"time_ms": self.outside_ms, "share": self.outside_share}
 
     def record(self) -> dict[str, Any]:
-        """Return the table and its circumstances as JSON-able data."""
+        """Return the table, its environment and its peaks as plain JSON types."""
         lines = json.loads(self.frame().to_json(orient="records"))
         low, high = self.latency.interval_ms
         return {
@@ -177,7 +188,7 @@ class LayerTable:
         }
 
     def save(self, path: Path) -> None:
-        """Write the table as CSV, or with its circumstances as JSON, by the file's suffix."""
+        """Write the table as CSV, or all of `record` as JSON if the suffix is `.json`."""
         if path.suffix == ".json":
             path.write_text(json.dumps(self.record(), indent=1) + "\n")
         else:
@@ -229,9 +240,15 @@ def profile_layers(
     peaks: Peaks | None = None,
     progress: Progress | None = None,
 ) -> LayerTable:
-    """Time every module of one inference pass and join the times with what each one does.
+    """Time every module in an inference pass and return the layer table.
 
-    `peaks` are measured for the config's threads (about three seconds) unless given.
+    Args:
+        model: The model.
+        example: Its arguments, as for `measure_latency`.
+        config: Settings.
+        device: Device of the model.
+        peaks: Peak rates; by default they are measured, which takes about three seconds.
+        progress: Called with (done, total) after each round.
 
     Raises:
         ProfilingError: as `complexity` and `measure_latency`, or the pass does not fit in memory.

@@ -1,4 +1,4 @@
-"""What else the machine did while something was measured."""
+"""The load of the machine by other processes during a measurement."""
 
 from __future__ import annotations
 
@@ -13,24 +13,24 @@ import psutil
 import torch
 
 MAX_OTHERS = 0.10
-"""Share of the machine's cores that other processes may keep busy beside a measurement."""
+"""Maximum share of the cores that other processes may use during a measurement."""
 
 MAX_STOLEN = 0.05
-"""Share of the machine's core time that a hypervisor may give to somebody else."""
+"""Maximum share of the core time that a hypervisor may give to other guests."""
 
 SHORTEST_S = 0.2
-"""Shorter spans are not judged: the kernel counts busy time in ticks of 10 ms."""
+"""Minimum length of a judged span, because the kernel counts busy time in units of 10 ms."""
 
 
 @dataclass(frozen=True)
 class Load:
-    """What a span of time was disturbed by.
+    """The load by other work in a span of time.
 
     Attributes:
-        span_s: Its length.
-        others: Mean share of all cores that other processes kept busy, 0 to 1.
+        span_s: Length of the span in seconds.
+        others: Mean share of all cores that other processes used, 0 to 1.
         stolen: Mean share of all cores that the hypervisor took away, 0 to 1.
-        clock_mhz: The device's clock at the end of the span; None where it is unknown.
+        clock_mhz: Clock of the device at the end of the span; None if it is unknown.
     """
 
     span_s: float
@@ -40,7 +40,7 @@ class Load:
 
     @property
     def signs(self) -> tuple[str, ...]:
-        """Signs of contention, each in a few words; empty when the machine was quiet."""
+        """Signs of contention, each in a few words; empty without contention."""
         signs: list[str] = []
         if self.span_s < SHORTEST_S:
             return ()
@@ -52,7 +52,7 @@ class Load:
 
 
 class LoadWatch:
-    """Watches the machine while `running`; afterwards `load` has what it saw."""
+    """Measures the load while `running`; afterwards `load` has the result."""
 
     def __init__(self, device: torch.device | str = "cpu") -> None:
         self._device = torch.device(device)
@@ -60,7 +60,7 @@ class LoadWatch:
 
     @contextmanager
     def running(self) -> Iterator[None]:
-        """Watch until the body ends."""
+        """Measure the load during the body."""
         process = psutil.Process()
         start, before = time.monotonic(), _busy_s(process)
         yield
@@ -72,18 +72,18 @@ class LoadWatch:
 
 
 def _busy_s(process: psutil.Process) -> tuple[float, float]:
-    """CPU seconds that other processes used, and that were stolen, since the machine's start."""
+    """Return CPU seconds since boot that other processes used, and that were stolen."""
     times, own = psutil.cpu_times(), process.cpu_times()
     idle_s = times.idle + getattr(times, "iowait", 0.0)
     stolen_s = getattr(times, "steal", 0.0)
-    # A guest's time is part of user time already.
+    # The time of guests is already included in user time.
     guests_s = getattr(times, "guest", 0.0) + getattr(times, "guest_nice", 0.0)
     busy_s = sum(times) - idle_s - stolen_s - guests_s
     return busy_s - own.user - own.system, stolen_s
 
 
 def clock_mhz(device: torch.device) -> float | None:
-    """Return the clock of a device's arithmetic in MHz as it runs now; None if it is unknown."""
+    """Return the current clock of the device's processor in MHz; None if it is unknown."""
     if device.type == "cuda":
         return _cuda_clock_mhz(device.index or 0)
     frequency = psutil.cpu_freq() if hasattr(psutil, "cpu_freq") else None

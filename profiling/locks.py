@@ -1,8 +1,8 @@
 """File locks between processes, on Linux, macOS and Windows.
 
-A lock belongs to an open file. It ends when it is released, when the file is closed or when its
-process ends, however that happens: the operating system sees to it. So nothing is left to clean up,
-and two open files of one process exclude each other as those of two processes do.
+A lock belongs to an open file. The operating system releases it when it is unlocked, when the file
+is closed, and when the process ends for any reason, so no cleaning up is needed. Two open files of
+one process exclude each other like those of two processes.
 """
 
 from __future__ import annotations
@@ -15,27 +15,27 @@ from portalocker import LockFlags
 
 
 def lock(file: IO[Any], *, shared: bool = False) -> None:
-    """Wait until `file` is locked: alone, or together with all others that share it.
+    """Acquire an exclusive or a shared lock of `file`, waiting until it is available.
 
     Raises:
-        OSError: the file system has no locks.
+        OSError: the file system does not support locks.
     """
     while not _lock(file, shared, LockFlags(0)):
-        pass  # Windows gives up after ten seconds; here the wait goes on
+        pass  # Windows stops waiting after ten seconds
 
 
 def try_lock(file: IO[Any], *, shared: bool = False) -> bool:
-    """Lock `file` without waiting; return False where others hold it.
+    """Try to acquire a lock of `file` without waiting; return whether it was acquired.
 
     Raises:
-        OSError: the file system has no locks.
+        OSError: the file system does not support locks.
     """
     return _lock(file, shared, LockFlags.NON_BLOCKING)
 
 
 def unlock(file: IO[Any]) -> None:
     """Release the lock of `file`, if it has one."""
-    with suppress(portalocker.LockException):  # Windows calls it an error if it has none
+    with suppress(portalocker.LockException):  # raised on Windows if there is no lock
         portalocker.unlock(file)
 
 

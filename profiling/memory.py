@@ -1,4 +1,4 @@
-"""The most memory that tensors need at once, in one forward pass or one training step."""
+"""Peak memory of the tensors in one forward pass or one training step."""
 
 from __future__ import annotations
 
@@ -21,12 +21,12 @@ _CGROUP = Path("/sys/fs/cgroup")
 def peak_memory_bytes(
     model: nn.Module, example: Example, *, training: bool = False, moments: int = _ADAM_MOMENTS
 ) -> int:
-    """Return the peak of live tensor bytes, computed on the meta device without using them.
+    """Return the peak number of bytes of live tensors, computed on the meta device.
 
-    Inference counts parameters, buffers, the example and every activation while it lives. Training
-    adds what autograd saves, the gradients, and `moments` optimiser tensors per parameter (Adam: 2)
-    for a step whose loss is the sum of the outputs. The scratch space of kernels, the allocator's
-    fragmentation and torch itself are not counted.
+    Parameters, buffers, the example and live activations are counted. For training also tensors
+    saved by autograd, gradients, and `moments` optimiser tensors per parameter (Adam: 2), for a
+    step whose loss is the sum of the outputs. Scratch memory of kernels, fragmentation of the
+    allocator and torch itself are not counted.
     """
     copied, args = meta_copy(model), on_meta(example)
     ledger = _Ledger([*copied.parameters(), *copied.buffers(), *args])
@@ -38,10 +38,12 @@ def peak_memory_bytes(
 def require_memory(
     model: nn.Module, example: Example, device: torch.device, *, training: bool = False
 ) -> None:
-    """Refuse a pass that cannot fit, before anything is allocated; meta tensors will do.
+    """Check that a pass fits in the free memory of `device`, without allocating it.
+
+    Model and example may be meta tensors.
 
     Raises:
-        ProfilingError: the pass needs more than `device` has free.
+        ProfilingError: the pass needs more memory than `device` has free.
     """
     needed, free = peak_memory_bytes(model, example, training=training), free_memory_bytes(device)
     if needed > free:
@@ -53,7 +55,7 @@ def require_memory(
 
 
 def free_memory_bytes(device: torch.device) -> int:
-    """Return what this process may still allocate on `device`, container limits included."""
+    """Return the bytes that this process may still allocate, within limits of a container."""
     if device.type == "cuda":
         return int(torch.cuda.mem_get_info(device)[0])
     free = int(psutil.virtual_memory().available)
@@ -80,7 +82,7 @@ def _total_bytes(tensors: list[Tensor]) -> int:
 
 
 class _Ledger(TorchDispatchMode):  # type: ignore[no-untyped-call]
-    """Follows every storage from the operation that makes it until the last tensor lets it go."""
+    """Counts the bytes of every storage from the operation that makes it until it is freed."""
 
     def __init__(self, resident: list[Tensor]) -> None:
         super().__init__()  # type: ignore[no-untyped-call]

@@ -1,4 +1,4 @@
-"""When each module of a model runs: notes taken on a copy of it during real passes."""
+"""Time the modules of a model: a copy notes when each module starts and stops."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ from profiling.latency import LatencyConfig, measure_latency
 
 @dataclass(frozen=True)
 class Pass:
-    """One pass: how long it took, and the part of it in each watched module but not in others."""
+    """One pass: total time, and time in each watched module without watched modules inside."""
 
     total_ms: float
     own_ms: tuple[float, ...]
 
 
 def middle_half(passes: Sequence[Pass]) -> Sequence[Pass]:
-    """Return the half of the passes whose totals lie around the median."""
+    """Return the half of the passes whose total times are nearest to the median."""
     ordered, quarter = sorted(passes, key=lambda taken: taken.total_ms), len(passes) // 4
     return ordered[quarter : len(ordered) - quarter]
 
@@ -35,14 +35,15 @@ def outside_ms(passes: Sequence[Pass]) -> float:
 
 
 class Notes:
-    """A copy of a model, sharing its tensors, that notes when each watched module runs.
+    """A copy of a model that notes when each watched module runs; it shares the tensors.
 
     Args:
         model: The model to copy.
-        paths: The modules to watch.
-        device: Where the model is; its clock is used unless `cpu_time`.
-        cpu_time: Note the CPU time of the calling thread instead, which has to do all the work:
-            where cores are busy, long operations wait more of the wall time than short ones.
+        paths: Paths of the modules to watch.
+        device: Device of the model, whose clock is used.
+        cpu_time: Use the CPU time of the calling thread instead, which must do all the work. On
+            busy cores the wall time of long operations contains more waiting than that of short
+            ones.
     """
 
     def __init__(
@@ -63,7 +64,7 @@ class Notes:
             self._watch(self._copy.get_submodule(path), index)
 
     def __call__(self, *args: Any) -> Any:
-        """Run one pass and take notes of it; what they say is worked out later, by `passes`."""
+        """Run one pass and take notes, which `passes` evaluates later."""
         self._events.clear()
         start = self._stamp()
         output = self._copy(*args)
@@ -72,11 +73,11 @@ class Notes:
 
     @property
     def calls(self) -> int:
-        """Watched calls in a pass."""
+        """Number of watched calls in a pass."""
         return (len(self._taken[-1]) - 2) // 4
 
     def passes(self, skip: int) -> list[Pass]:
-        """Work out the passes taken, without the first `skip` of them."""
+        """Return the times of all passes except the first `skip`."""
         return [self._worked_out(taken) for taken in self._taken[skip:]]
 
     def _watch(self, module: nn.Module, index: int) -> None:
@@ -95,7 +96,7 @@ class Notes:
         module.register_forward_hook(leave)
 
     def _worked_out(self, taken: Sequence[Any]) -> Pass:
-        """Give each module the time from its start to its stop, less that of modules inside it."""
+        """Return the time of each module from start to stop, without modules inside it."""
         own = [0.0] * len(self._paths)
         running: list[tuple[int, Any]] = []
         for index, stamp in zip(taken[1:-1:2], taken[2:-1:2], strict=True):
@@ -113,7 +114,7 @@ class Notes:
 def _clock(
     device: torch.device, *, cpu_time: bool
 ) -> tuple[Callable[[], Any], Callable[[Any, Any], float]]:
-    """Return how to take the time in the order of the device's work, and the ms between two."""
+    """Return two functions: a time stamp in the device's queue, and the ms between two stamps."""
     if device.type != "cuda":
         clock = time.thread_time_ns if cpu_time else time.perf_counter_ns
         return clock, lambda start, stop: (stop - start) / 1e6
@@ -127,7 +128,7 @@ def _clock(
 
 
 def note_cost_ms(config: LatencyConfig, device: torch.device) -> float:
-    """Return what taking notes adds between modules per call, seen on modules that do nothing."""
+    """Return the time of taking notes per call, measured with modules that do nothing."""
     count = 50
     chain = nn.Sequential(*(nn.Identity() for _ in range(count)))
     notes = Notes(chain, [str(i) for i in range(count)], device)

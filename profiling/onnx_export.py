@@ -1,4 +1,4 @@
-"""Write a model as ONNX and verify what was written."""
+"""Export a model as ONNX and verify the result."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from profiling.errors import ProfilingError
 from profiling.latency import batched
 from profiling.symbolic import Example, as_args
 
-OPSET = 20  # onnxruntime and OpenVINO both run it; newer ones lag behind there
+OPSET = 20  # supported by onnxruntime and OpenVINO, unlike newer ones
 _INSTALL = "pip install 'vae-nas[backends]'"
 
 
@@ -29,8 +29,15 @@ _INSTALL = "pip install 'vae-nas[backends]'"
 class OnnxReport:
     """A written and verified ONNX file.
 
-    Shapes have a name in place of a free dimension. `max_error` is the largest absolute difference
-    from eager of any output element, in ONNX Runtime; None where that is not installed.
+    Attributes:
+        path: The file.
+        opset: Version of the operator set.
+        nodes: Nodes of the graph.
+        file_bytes: Size of the file.
+        inputs, outputs: Name -> shape; a dynamic dimension is a name.
+        dynamic_batch: Whether the batch dimension is dynamic.
+        max_error: Largest absolute difference from eager of any output element, in ONNX Runtime;
+            None if that is not installed.
     """
 
     path: Path
@@ -44,7 +51,7 @@ class OnnxReport:
 
 
 def missing(*packages: str) -> str | None:
-    """Return what to install where one of these packages is not importable, else None."""
+    """Return what to install if one of the packages is missing, else None."""
     absent = [name for name in packages if importlib.util.find_spec(name) is None]
     return f"needs {', '.join(absent)}: {_INSTALL}" if absent else None
 
@@ -52,10 +59,11 @@ def missing(*packages: str) -> str | None:
 def export_onnx(
     model: nn.Module, example: Example, path: Path, output_names: Sequence[str] | None = None
 ) -> OnnxReport:
-    """Write `model` in evaluation mode as one ONNX file, after verifying it.
+    """Export `model` in evaluation mode to one ONNX file, after verification.
 
-    Inputs are named like forward's parameters. The batch dimension, the first of every input, is
-    free where the model allows it. The model must be deterministic: noise is a further input.
+    Inputs have the names of the parameters of `forward`. The batch dimension, the first of every
+    input, is dynamic if the model allows it. The model must be deterministic: noise must be an
+    input.
 
     Raises:
         ProfilingError: a package is missing, the model cannot be exported or is random, the result
@@ -63,7 +71,7 @@ def export_onnx(
     """
     if reason := missing("onnx", "onnxscript"):
         raise ProfilingError(f"onnx: {reason}")
-    if not path.parent.is_dir():  # before the work, not after it
+    if not path.parent.is_dir():  # checked before the export, which takes long
         raise ProfilingError(f"{path}: cannot be written (no folder {path.parent})")
     plain = copy.deepcopy(model).cpu().eval()
     args = tuple(tensor.cpu() for tensor in as_args(example))
@@ -90,12 +98,12 @@ def onnx_model(
     dynamic_batch: bool = False,
     output_names: Sequence[str] | None = None,
 ) -> Any:
-    """Convert a model in evaluation mode to an `onnx.ModelProto`; nothing is written or verified.
+    """Convert a model in evaluation mode to an `onnx.ModelProto`, without verification.
 
     Raises:
         ProfilingError: torch cannot convert it.
     """
-    # A batch of one would be taken for a constant.
+    # torch would treat a batch of one as a constant.
     shown = batched(args, 2, torch.device("cpu")) if dynamic_batch and len(args[0]) == 1 else args
     batch = torch.export.Dim("batch")
     try:
@@ -110,7 +118,7 @@ def onnx_model(
                 output_names=output_names,
                 dynamic_shapes=tuple({0: batch} for _ in args) if dynamic_batch else None,
             )
-    except Exception as error:  # every stage of the exporter raises its own
+    except Exception as error:  # every stage of the exporter raises its own types
         cause = str(error.__cause__ or error).strip() or type(error).__name__
         raise ProfilingError(
             f"onnx: torch cannot export {type(model).__name__}: {cause.splitlines()[0]}"
@@ -123,10 +131,10 @@ def onnx_model(
 def _dynamic_or_fixed(
     model: nn.Module, args: tuple[Tensor, ...], output_names: Sequence[str] | None
 ) -> tuple[Any, bool]:
-    """Convert with a free batch dimension, or with the example's where the model fixes it."""
+    """Convert with a dynamic batch dimension, or with a fixed one if that fails."""
     with contextlib.suppress(ProfilingError):
         proto = onnx_model(model, args, dynamic_batch=True, output_names=output_names)
-        # torch may give up on the free dimension without a word.
+        # torch may fix the dimension without an error.
         if all(isinstance(shape[0], str) for shape in _shapes(proto.graph.input).values()):
             return proto, True
     return onnx_model(model, args, output_names=output_names), False
@@ -135,12 +143,12 @@ def _dynamic_or_fixed(
 def _verify(
     model: nn.Module, args: tuple[Tensor, ...], proto: Any, content: bytes, dynamic: bool
 ) -> float | None:
-    """Check the file's validity, then its numbers; with a free batch also at another batch."""
+    """Check validity and outputs, if the batch is dynamic for two batch sizes."""
     import onnx
 
     try:
         onnx.checker.check_model(proto, full_check=True)
-    except Exception as error:  # the checker's errors share no base of their own
+    except Exception as error:  # the errors of the checker have no common base
         raise ProfilingError(
             f"onnx: the export is invalid: {str(error).splitlines()[0]}"
         ) from error
@@ -164,7 +172,7 @@ def onnxruntime_session(content: bytes, threads: int) -> Any:
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads, options.inter_op_num_threads = threads, 1
     options.log_severity_level = 3  # errors
-    # Waiting workers must not spin on while something else is being timed.
+    # Waiting threads must not spin while other models are timed.
     options.add_session_config_entry("session.force_spinning_stop", "1")
     session = onnxruntime.InferenceSession(content, options, providers=["CPUExecutionProvider"])
     names = [node.name for node in session.get_inputs()]
@@ -199,7 +207,7 @@ def _write(path: Path, content: bytes) -> None:
 
 @contextlib.contextmanager
 def _quiet() -> Iterator[None]:
-    """Silence the exporter, which warns of its own internals and of packages it does not need."""
+    """Suppress the exporter's warnings about its internals and about unneeded packages."""
     logger = logging.getLogger("torch.onnx")
     before = logger.level
     logger.setLevel(logging.ERROR)

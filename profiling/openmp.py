@@ -1,21 +1,21 @@
-"""How the threads of OpenMP, with which torch computes on a CPU, wait for each other."""
+"""The waiting policy of OpenMP's threads, which torch uses on a CPU."""
 
 from __future__ import annotations
 
 import os
 
 PASSIVE_WAITING = {"OMP_WAIT_POLICY": "PASSIVE"}
-"""Environment of a process whose threads sleep while they wait, instead of spinning.
+"""Environment variables of a process whose threads sleep while they wait, instead of spinning.
 
-Where another process wants the core, a training step with spinning threads takes up to seven times
-as long, a single operation up to 100 times; sleeping costs 5 % on a quiet machine.
+If another process uses the core, spinning makes a training step up to seven times as long, and a
+single operation up to 100 times. Without contention, sleeping costs 5 %.
 """
 
 
 def wait_passively() -> None:
-    """Let OpenMP's threads sleep while they wait, unless the user has set it otherwise.
+    """Let OpenMP's threads sleep while they wait, unless the user has set the variable.
 
-    OpenMP reads the setting when torch is imported: call this before.
+    OpenMP reads the variable when torch is imported, so this must be called before.
     """
     for name, value in PASSIVE_WAITING.items():
         os.environ.setdefault(name, value)

@@ -1,25 +1,15 @@
-"""What torch's operations are and cost: their kinds, and multiply-adds from shapes."""
+"""The kinds and the multiply-adds of torch's operations."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from typing import Any, Literal
+from typing import Any
 
 from fvcore.nn.jit_handles import conv_flop_count
 from torch import Tensor
 
-KindGroup = Literal[
-    "convolution",
-    "depthwise",
-    "pointwise",
-    "linear",
-    "batch_norm",
-    "activation",
-    "concatenation",
-    "resampling",
-    "other",
-]
+from profiling.kinds import KindGroup
 
 
 def _convolution_macs(args: Any, output: Tensor) -> int:
@@ -28,7 +18,7 @@ def _convolution_macs(args: Any, output: Tensor) -> int:
 
 
 def _product_macs(position: int) -> Callable[[Any, Tensor], int]:
-    """A matrix product does one MAC per output element and element of the summed dimension."""
+    """Return the MACs of a matrix product: output elements times length of the summed dimension."""
     return lambda args, output: output.numel() * int(args[position].shape[-1])
 
 
@@ -43,7 +33,7 @@ MACS: dict[str, Callable[[Any, Tensor], int]] = {
     "aten::addmv": _product_macs(1),
 }
 
-# These reserve memory or look at it anew, though their schemas do not say so.
+# Operations that only allocate memory or are views, although their schemas do not say so.
 FREE = (
     *("aten::empty", "aten::empty_like", "aten::empty_strided", "aten::new_empty"),
     *("aten::_unsafe_view", "aten::_reshape_alias", "aten::lift_fresh"),
@@ -74,7 +64,7 @@ _KINDS: dict[str, KindGroup] = {
 
 
 def kind_group(name: str, args: Any) -> KindGroup:
-    """Return the kind of one operation, named as in torch's schema, from its arguments."""
+    """Return the group of an operation, from its name in torch's schema and its arguments."""
     short = name.removeprefix("aten::")
     if short in ("convolution", "_convolution"):
         return _convolution_kind(weight=args[1], groups=args[8])
@@ -82,7 +72,7 @@ def kind_group(name: str, args: Any) -> KindGroup:
 
 
 def _convolution_kind(weight: Tensor, groups: int) -> KindGroup:
-    """Depthwise: one channel per group. Pointwise: a 1x1 kernel, dense or grouped."""
+    """Return "depthwise" for one channel per group, "pointwise" for other 1x1 kernels."""
     if groups > 1 and weight.shape[1] == 1:
         return "depthwise"
     return "pointwise" if math.prod(weight.shape[2:]) == 1 else "convolution"

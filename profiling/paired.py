@@ -1,10 +1,10 @@
-"""A model's latency beside a reference's: their ratio, how sure it is, and whether to trust it.
+"""The ratio of a model's latency to that of a reference, its interval, and signs of contention.
 
-A machine changes its speed within minutes; the ratio of two models timed in the same rounds hardly
-changes. A twin of the reference, an identical copy, is timed in every round as well (an A/A
-control). From the reference and its twin follow the rounds that ran at the machine's quiet speed;
-only these count. Where the two differ even there, something other than the models makes a
-difference, and the measurement counts as contended.
+A machine changes its speed within minutes, but the ratio of two models timed in the same rounds
+hardly changes. A twin, an identical copy of the reference, is timed in every round as well (an A/A
+test). Reference and twin determine the rounds that ran at the machine's quiet speed; only these
+rounds count. If reference and twin differ even there, the difference has another cause than the
+models, and the measurement is contended.
 """
 
 from __future__ import annotations
@@ -42,10 +42,10 @@ from profiling.symbolic import Example
 TWIN = "twin"
 
 TWIN_MARGIN = 0.01
-"""How far from 1 the interval of the twin's ratio may lie before a measurement is contended."""
+"""Maximum distance from 1 of the interval of the twin's ratio; above it there is contention."""
 
 FEWEST_ROUNDS = 8
-"""With fewer quiet rounds than this, all rounds count."""
+"""Minimum number of rounds at quiet speed; with fewer of them, all rounds count."""
 
 
 @dataclass(frozen=True)
@@ -53,10 +53,10 @@ class InterleavedLatencies:
     """Latencies of models that were timed in the same rounds as a reference and its twin.
 
     Attributes:
-        taken: Every sample, by name; one name is `twin`.
-        reference: The name of what the twin is a copy of.
-        quiet_ms: What a pass of the twin takes at the machine's quiet speed.
-        least: Quiet rounds that the measurement needs in order to be trusted.
+        taken: Name -> latency over all rounds; one name is `twin`.
+        reference: Name of the reference, of which the twin is a copy.
+        quiet_ms: Latency of the twin at the machine's quiet speed.
+        least: Minimum number of rounds at quiet speed of a measurement without contention.
     """
 
     taken: Mapping[str, Latency]
@@ -66,13 +66,13 @@ class InterleavedLatencies:
 
     @cached_property
     def rounds(self) -> npt.NDArray[np.bool_]:
-        """The rounds that count: those at quiet speed, or all where these are very few."""
+        """Whether each round counts, `(rounds,)`: those at quiet speed, or all if these are few."""
         quiet = self._quiet
         return quiet if quiet.sum() >= FEWEST_ROUNDS else np.ones_like(quiet)
 
     @cached_property
     def quiet_count(self) -> int:
-        """How many rounds ran at quiet speed."""
+        """Number of rounds at quiet speed."""
         return int(self._quiet.sum())
 
     @property
@@ -81,16 +81,16 @@ class InterleavedLatencies:
         return quiet_rounds(reference.samples_ms, twin.samples_ms, self.quiet_ms)
 
     def counted(self, name: str) -> Latency:
-        """Return a model's latency over the rounds that count."""
+        """Return the latency of a model over the rounds that count."""
         return self.taken[name].only(list(map(bool, self.rounds)))
 
     def ratio(self, name: str, base: str | None = None) -> Ratio:
-        """How many times as long a model takes as another, the reference if none is named."""
+        """Return the latency of a model over that of `base`, by default the reference."""
         return paired_ratio(self.counted(name), self.counted(base or self.reference))
 
     @cached_property
     def contention(self) -> tuple[str, ...]:
-        """Signs that something else disturbed the measurement; empty when it was quiet."""
+        """Signs that other work disturbed the measurement; empty without contention."""
         signs = []
         if self.quiet_count < self.least:
             signs.append(
@@ -113,11 +113,11 @@ class InterleavedLatencies:
 
     @property
     def contended(self) -> bool:
-        """Whether any sign of contention was seen."""
+        """Whether there is any sign of contention."""
         return bool(self.contention)
 
     def to_dict(self) -> dict[str, Any]:
-        """Return plain JSON types: what was timed, where, and every sample."""
+        """Return the models, the environment and all samples as plain JSON types."""
         twin = self.taken[TWIN]
         return {
             "environment": twin.environment.model_dump(mode="json"),
@@ -135,7 +135,7 @@ class InterleavedLatencies:
 
 @dataclass(frozen=True)
 class PairedLatency:
-    """A candidate beside a reference, and how many measurements it took to get it undisturbed."""
+    """A candidate and a reference timed in the same rounds, and the number of measurements made."""
 
     interleaved: InterleavedLatencies
     attempts: int = 1
@@ -152,27 +152,27 @@ class PairedLatency:
 
     @cached_property
     def replayed(self) -> Latency | None:
-        """The candidate as a replayed CUDA graph; None elsewhere."""
+        """The latency of the candidate as a replayed CUDA graph; None on other devices."""
         return self.interleaved.counted("graph") if "graph" in self.interleaved.taken else None
 
     @cached_property
     def ratio(self) -> Ratio:
-        """How many times as long the candidate takes as the reference."""
+        """The latency of the candidate over that of the reference."""
         return self.interleaved.ratio("candidate")
 
     @cached_property
     def twin_ratio(self) -> Ratio:
-        """The same of the reference's twin: 1, unless something disturbed the measurement."""
+        """The latency of the twin over that of the reference: 1 without contention."""
         return self.interleaved.ratio(TWIN)
 
     @property
     def contention(self) -> tuple[str, ...]:
-        """Signs that something else disturbed the measurement; empty when it was quiet."""
+        """Signs that other work disturbed the measurement; empty without contention."""
         return self.interleaved.contention
 
     @property
     def contended(self) -> bool:
-        """Whether any sign of contention was seen."""
+        """Whether there is any sign of contention."""
         return self.interleaved.contended
 
 
@@ -187,19 +187,19 @@ def compare_latency(
     quiet: QuietSpeed | None = None,
     alone: Callable[[], AbstractContextManager[None]] = nullcontext,
 ) -> PairedLatency:
-    """Time a candidate in the same rounds as a reference and its twin, by `measure_interleaved`.
+    """Time a candidate in the same rounds as a reference and its twin.
 
-    On CUDA the candidate is also timed as a replayed graph.
+    `measure_interleaved` measures. On CUDA the candidate is also timed as a replayed graph.
 
     Args:
         candidate: A module or callable.
-        reference: A module or callable; modules are copied, the reference once more for its twin.
-        example: As for `measure_latency`, for both.
-        config: How to measure.
-        device: Where both are.
-        digests: What identifies candidate and reference.
-        quiet: What is known of the reference's speed on this machine, and learns more.
-        alone: Makes a context that is entered around each attempt, such as `Lane.measuring`.
+        reference: A module or callable. Modules are copied, the reference twice, for the twin.
+        example: Arguments of both, as for `measure_latency`.
+        config: Settings.
+        device: Device of both.
+        digests: Digests of candidate and reference.
+        quiet: The recorded quiet speed of the reference on this machine; it is updated.
+        alone: Returns a context for each measurement, such as `Lane.measuring`.
 
     Raises:
         ProfilingError: as `measure_latency`.
@@ -237,17 +237,30 @@ def measure_interleaved(
     alone: Callable[[], AbstractContextManager[None]] = nullcontext,
     progress: Progress | None = None,
 ) -> tuple[InterleavedLatencies, int]:
-    """Time models in the same rounds as a twin of one of them; also return the attempts needed.
+    """Time models in the same rounds as a twin of the reference.
 
-    Rounds are added until, over those at the machine's quiet speed, of which there are at least
-    `config.min_rounds`, the 95 % interval of each model's ratio to the reference is within
-    +-`config.precision` of it; or until `config.max_rounds` or `config.max_s` is reached. A
-    contended measurement is repeated, up to `config.attempts` in all; if none is quiet, the one of
-    most quiet rounds is kept, and its `contention` says what was seen.
+    Rounds are added until at least `config.min_rounds` of them ran at quiet speed, and over these
+    the 95 % interval of each model's ratio to the reference is within +-`config.precision` of it;
+    or until `config.max_rounds` or `config.max_s` is reached. A contended measurement is repeated,
+    at most `config.attempts` times in all. If all are contended, the one with most rounds at quiet
+    speed is returned, and its `contention` lists the signs.
+
+    Args:
+        models: Name -> module or callable.
+        reference: Name of the reference among them.
+        example: Arguments of all models, as for `measure_latency`.
+        config: Settings.
+        device: Device of the models.
+        quiet: The recorded quiet speed of the reference on this machine; it is updated.
+        alone: Returns a context for each measurement, such as `Lane.measuring`.
+        progress: Called with (done, total) after each round.
+
+    Returns:
+        The latencies, and the number of measurements made.
     """
     quiet = quiet or QuietSpeed()
-    # A copy lies in memory otherwise than what was built and runs up to 1 % faster: so all are
-    # copies.
+    # A copied model has another memory layout than a built one and is up to 1 % faster, so all
+    # models are copied.
     copies = {name: _copied(model) for name, model in {**models, TWIN: models[reference]}.items()}
     enough = partial(_settled, reference=reference, quiet=quiet, config=config)
     best: InterleavedLatencies | None = None
@@ -274,9 +287,13 @@ def _copied(model: Model) -> Model:
 def precise_ratios(
     walls: Mapping[str, npt.NDArray[np.float64]], names: Iterable[str], base: str, precision: float
 ) -> bool:
-    """Tell whether each named model's ratio to `base` is known to within +-`precision` of it.
+    """Return whether the interval of each named model's ratio to `base` is precise.
 
-    `walls` are the times of the rounds so far, in ms, by name.
+    Args:
+        walls: Name -> times of the rounds so far, in ms.
+        names: Names of the models.
+        base: Name of the model in the denominator.
+        precision: Largest half width of an interval, relative to the ratio.
     """
     for name in names:
         ratios = (walls[name] / walls[base]).tolist()
@@ -303,7 +320,7 @@ def _quiet_ms(twin_ms: list[float] | tuple[float, ...], quiet: QuietSpeed) -> fl
 def _graph(
     model: nn.Module, example: Example, config: LatencyConfig, device: torch.device
 ) -> Model:
-    """Capture a copy of the model as a CUDA graph."""
+    """Return a copy of the model captured as a CUDA graph."""
     args = batched(example, config.batch, device)
     with torch.inference_mode():
         return as_cuda_graph(copy.deepcopy(model).eval(), args, config.threads)[0]

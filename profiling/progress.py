@@ -1,6 +1,6 @@
-"""How long work reports its progress."""
+"""The callback by which long tasks report progress."""
 
 from collections.abc import Callable
 
 Progress = Callable[[int, int], None]
-"""Called with the steps done so far and the total."""
+"""Called with the number of steps done and the total."""

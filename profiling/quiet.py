@@ -1,11 +1,11 @@
-"""Which rounds of a measurement ran at the machine's quiet speed.
+"""The rounds of a measurement that ran at the machine's quiet speed.
 
-A machine has moments in which everything takes a third longer: another guest of the same host runs
-on the sibling of our core, or the clock is lower. Neither CPU time nor load shows it, and it does
-not slow all models alike. The reference and its twin, a copy of it, tell: they take their turns in
-every round, and a round counts if both were about as fast as the reference has been of late. What
-"about" allows is much more than a quiet machine varies: so rounds in which the reference was fast
-by chance are not favoured.
+Sometimes everything takes a third longer, because another guest of the same host uses the sibling
+of a core (simultaneous multithreading), or because the clock is lower. Neither CPU time nor load
+shows it, and not all models slow down by the same factor. The reference and its twin, a copy of it,
+are timed in every round. A round counts if both were about as fast as the reference was within the
+last day. The tolerance is much larger than the variation without contention, so that rounds in
+which the reference was fast by chance are not preferred.
 """
 
 from __future__ import annotations
@@ -21,25 +21,28 @@ import numpy.typing as npt
 from profiling.files import write_whole
 
 SLOWER_BY = 0.12
-"""How much slower than the quiet speed a round may be: more than a quiet machine varies within a
-day, less than a busy sibling of the core costs (a third)."""
+"""Maximum slowdown of a round at quiet speed: more than the variation of a machine within a day
+without contention, less than the effect of a busy sibling of the core (a third)."""
 
 REMEMBERED_S = 24 * 3600.0
-"""How long a speed counts as reachable: a machine that has become slower is not asked for more."""
+"""Seconds for which a speed is remembered: a machine may become slower permanently."""
 
-_FAST = 0.2  # a quantile: the fastest sample of all is a stroke of luck
+_FAST = 0.2  # quantile of the times: the fastest sample is fast by chance
 _ENOUGH = 8
 
 
 def speed_of(times_ms: Sequence[float]) -> float:
-    """Return the time in ms that a measurement reached again and again; infinite for a few."""
+    """Return the time in ms that samples reached repeatedly; infinite for too few samples."""
     return float(np.quantile(times_ms, _FAST)) if len(times_ms) >= _ENOUGH else float("inf")
 
 
 def quiet_rounds(
     reference_ms: Sequence[float], twin_ms: Sequence[float], quiet_ms: float
 ) -> npt.NDArray[np.bool_]:
-    """Mark the rounds in which neither took more than `quiet_ms`, give or take."""
+    """Return whether each round ran at quiet speed, `(rounds,)`.
+
+    Neither reference nor twin may exceed `quiet_ms` by more than `SLOWER_BY`.
+    """
     slower = np.maximum(reference_ms, twin_ms)
     marked: npt.NDArray[np.bool_] = slower <= quiet_ms * (1 + SLOWER_BY)
     return marked
@@ -49,7 +52,7 @@ class QuietSpeed:
     """The best speed of a reference within the last day, over all measurements on this machine.
 
     Args:
-        path: A JSON file; None remembers within this object only.
+        path: JSON file in which speeds are stored; None stores them in this object only.
     """
 
     def __init__(self, path: Path | None = None) -> None:
@@ -58,11 +61,11 @@ class QuietSpeed:
 
     @property
     def best_ms(self) -> float:
-        """Time of a pass at the quiet speed; infinite where nothing is known."""
+        """Latency of a pass at quiet speed in ms; infinite if nothing is known."""
         return min((speed_ms for _, speed_ms in self._recent()), default=float("inf"))
 
     def note(self, times_ms: Sequence[float]) -> None:
-        """Remember how fast a measurement was."""
+        """Store the speed of a measurement if it is the best one."""
         if (speed_ms := speed_of(times_ms)) < self.best_ms:
             self._noted = [*self._recent(), (time.time(), speed_ms)]
             self._write()
@@ -78,7 +81,7 @@ class QuietSpeed:
             entries = json.loads(self._path.read_text(encoding="utf-8"))
             return [(float(at), float(speed_ms)) for at, speed_ms in entries]
         except (OSError, ValueError, TypeError):
-            return self._noted  # nothing is lost: the machine tells its speed again
+            return self._noted  # an unreadable file is replaced by the next measurement
 
     def _write(self) -> None:
         if self._path is None:
@@ -87,4 +90,4 @@ class QuietSpeed:
             self._path.parent.mkdir(parents=True, exist_ok=True)
             write_whole(self._path, json.dumps(self._noted).encode())
         except OSError:
-            return  # a cache that cannot be written only makes the next session learn it anew
+            return  # without the file, the next session measures the speed again

@@ -1,7 +1,8 @@
-"""What this machine can do at most: arithmetic, copying, launching; and which binds a layer.
+"""The peak rates of a machine, and which of them bounds a layer's time (roofline model).
 
-The roofline model (Williams, Waterman & Patterson, 2009), with a third bound for the cost of
-starting an operation, and with copy speeds by size, since caches are faster than memory.
+The roofline model (Williams, Waterman & Patterson 2009) bounds the time by arithmetic and memory
+traffic. Here a third bound is the cost of launching operations, and the rate of memory traffic
+depends on the size, because caches are faster than memory.
 """
 
 from __future__ import annotations
@@ -29,10 +30,14 @@ _MIN_ROUNDS, _ROUNDS = 5, 60
 
 
 class Peaks(BaseModel):
-    """The best rates seen on this machine, in float32.
+    """The peak rates of a machine in float32.
 
-    `copy_gb_s` holds pairs of (bytes moved by one copy, read plus written; GB/s), by rising size:
-    the small ones run from cache. `launch_us` is the cost of an operation that does nothing.
+    Attributes:
+        gemm_gflop_s: Rate of a matrix product in GFLOP/s.
+        copy_gb_s: Pairs (bytes moved by one copy, read plus written; GB/s) in ascending order of
+            size. Small copies run in the cache.
+        launch_us: Cost of an operation that does nothing, in microseconds.
+        environment: Where the rates were measured.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -44,11 +49,11 @@ class Peaks(BaseModel):
 
     @property
     def memory_gb_s(self) -> float:
-        """Copy rate of the largest size: from main memory, past every cache."""
+        """Copy rate of the largest size, which does not fit in any cache."""
         return self.copy_gb_s[-1][1]
 
     def copy_rate_gb_s(self, moved_bytes: int) -> float:
-        """Return the copy rate for a working set of this size, interpolated in its logarithm."""
+        """Return the copy rate in GB/s for a size, interpolated linearly in its logarithm."""
         (low, rate), *rest = self.copy_gb_s
         if moved_bytes <= low:
             return rate
@@ -60,7 +65,7 @@ class Peaks(BaseModel):
         return rate
 
     def limits_ms(self, flops: int, moved_bytes: int, launches: int) -> dict[Bound, float]:
-        """Return the least time that each of the three resources allows, in milliseconds."""
+        """Return resource -> minimum time that it allows, in milliseconds."""
         each = moved_bytes // max(1, launches)
         return {
             "compute": flops / self.gemm_gflop_s / 1e6,
@@ -69,7 +74,7 @@ class Peaks(BaseModel):
         }
 
     def bound(self, flops: int, moved_bytes: int, launches: int) -> tuple[Bound, float]:
-        """Return the resource that allows least, and the least time it allows, in ms."""
+        """Return the resource with the largest minimum time, and that time in ms."""
         limits = self.limits_ms(flops, moved_bytes, launches)
         return max(limits.items(), key=lambda item: item[1])
 
@@ -80,10 +85,10 @@ def measure_peaks(
     *,
     progress: Progress | None = None,
 ) -> Peaks:
-    """Measure the machine's peaks in about three seconds, taking half a gigabyte of memory.
+    """Measure the peak rates of the machine, with half a gigabyte of memory in about three seconds.
 
-    All peaks are tried in each round, and the best of each is kept: a machine that is
-    busy for a moment then spoils a few rounds, not a peak.
+    Every rate is measured in each round, and the best value is returned: a moment of contention
+    then affects some rounds, but not a peak.
     """
     device = torch.device(device)
     size = _GEMM_SIZE[device.type]
@@ -110,7 +115,7 @@ def _gemm(size: int, device: torch.device) -> Callable[[], Any]:
 
 
 def _copy(moved_bytes: int, device: torch.device) -> Callable[[], Any]:
-    """Copy half of `moved_bytes`, each byte of which is read once and written once."""
+    """Return a function that copies `moved_bytes / 2` bytes: each is read and written once."""
     source = torch.ones(moved_bytes // 8, device=device)
     target = torch.empty_like(source)
 
@@ -122,12 +127,12 @@ def _copy(moved_bytes: int, device: torch.device) -> Callable[[], Any]:
 
 
 def _repeats(moved_bytes: int) -> int:
-    """Copy small sizes often enough within one time that its start does not matter."""
+    """Return the copies in one sample: more for small sizes, so that the launch is negligible."""
     return max(1, _COPY_BYTES[-1] // moved_bytes // 4)
 
 
 def _launch(device: torch.device) -> Callable[[], Any]:
-    """Start operations on one element, whose work is nothing beside their start."""
+    """Return a function that launches operations on one element, with negligible work."""
     single = torch.ones(1, device=device)
 
     def launch() -> None:
@@ -139,7 +144,7 @@ def _launch(device: torch.device) -> Callable[[], Any]:
 
 @contextmanager
 def _rounding_as_convolutions(device: torch.device) -> Iterator[None]:
-    """Let CUDA's matrix products use TF32 if its convolutions do: the peak must hold for both."""
+    """Give CUDA's matrix products the precision of its convolutions, which the peak bounds."""
     matmul = torch.backends.cuda.matmul
     before = matmul.fp32_precision
     if device.type == "cuda":
@@ -153,12 +158,12 @@ def _rounding_as_convolutions(device: torch.device) -> Iterator[None]:
 def _best_ms(
     runs: Sequence[Callable[[], Any]], timer: Timer, progress: Progress | None
 ) -> list[float]:
-    """Return the shortest time of each over the rounds that fit the budget."""
+    """Return the shortest time of each function over the rounds within the time budget."""
     best = [float("inf")] * len(runs)
     end = time.perf_counter() + _BUDGET_S
     for done in range(1, _ROUNDS + 1):
         for i, run in enumerate(runs):
-            run()  # bring its data back into the caches
+            run()  # loads its data into the cache again
             best[i] = min(best[i], timer(run).wall_ms)
         if progress:
             progress(done, _ROUNDS)

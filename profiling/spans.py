@@ -1,4 +1,4 @@
-"""What ran when: the nested spans of each step of a trace, with self time and memory."""
+"""The nested spans of each step of a trace, with self time and memory."""
 
 from __future__ import annotations
 
@@ -14,20 +14,31 @@ TraceEvent = Mapping[str, Any]
 
 PHASES = ("forward", "backward", "optimiser")
 _STEP = "ProfilerStep#"
-_OPTIMISER = "Optimizer."  # marks that torch's optimisers set themselves
+_OPTIMISER = "Optimizer."  # marks of torch's optimisers
 _DEVICE = ("kernel", "gpu_memcpy", "gpu_memset")
 _ENGINE = "autograd::engine::evaluate_function: "
 _ACCUMULATE = "AccumulateGrad"
-_CLOCK_US = 0.002  # times as large as the trace's come with this rounding
+_CLOCK_US = 0.002  # rounding error of the times in a trace
 
 
 @dataclass
 class Span:
-    """One call of something, nested in its `parent`.
+    """One call in a trace.
 
-    `self_us` is its time outside the spans it contains, `level` its depth in the step (0). `module`
-    is the path of the innermost module it works for; for what runs in the backward phase, the one
-    whose forward operator it differentiates. `allocated_bytes` are those it asked for itself.
+    Attributes:
+        name: Name of the phase, module, operator or kernel.
+        kind: What was called.
+        start_us: Start, relative to the start of the step.
+        duration_us: Duration.
+        self_us: Duration without the spans inside.
+        level: Depth of nesting; 0 for the step.
+        module: Path of the innermost module around it; in the backward phase, the module of the
+            forward operator that it differentiates.
+        shapes: Shapes of the operands.
+        allocated_bytes: Bytes allocated by itself, without the spans inside.
+        thread: Thread that made the call.
+        sequence: Autograd's number of an operator; -1 without one.
+        parent: The span around it.
     """
 
     name: str
@@ -45,11 +56,11 @@ class Span:
 
     @property
     def end_us(self) -> float:
-        """When it ended."""
+        """End, relative to the start of the step."""
         return self.start_us + self.duration_us
 
     def around(self) -> Iterator[Span]:
-        """Yield the span itself, then its parent, and so on outwards."""
+        """Yield the span, its parent, and so on up to the outermost."""
         span: Span | None = self
         while span is not None:
             yield span
@@ -58,9 +69,12 @@ class Span:
 
 @dataclass(frozen=True)
 class TraceStep:
-    """One recorded step: its spans in order of their start, on a clock that starts with it.
+    """One recorded step; times are relative to its start.
 
-    `memory` holds (time in us, bytes alive): what the step itself allocated and has not yet freed.
+    Attributes:
+        duration_us: Duration.
+        spans: Its spans in the order of their start.
+        memory: (time in us, live bytes): bytes that the step allocated and has not freed.
     """
 
     duration_us: float
@@ -78,10 +92,10 @@ class _Moment:
 
 
 def steps_of(events: Iterable[TraceEvent], *, on_cuda: bool) -> tuple[TraceStep, ...]:
-    """Return the steps among a trace's events, with the memory of the CPU or of the CUDA device.
+    """Return the steps of a trace's events, with the memory of the CPU or the CUDA device.
 
     Raises:
-        ValueError: there are none.
+        ValueError: there are no steps.
     """
     events = list(events)
     spans = sorted(
@@ -134,13 +148,13 @@ def _kind(name: str, category: str) -> SpanKind:
 
 
 def _shapes(dims: Iterable[Any]) -> str:
-    """Write the shapes of an operator's tensors: "1x3x144x144, 64x3x3x3"."""
+    """Return the shapes of an operator's tensors as text: "1x3x144x144, 64x3x3x3"."""
     tensors = [shape for shape in dims if shape and all(isinstance(size, int) for size in shape)]
     return ", ".join("x".join(map(str, shape)) for shape in tensors)
 
 
 def _nest(spans: list[Span]) -> None:
-    """Find each span's parent among those of its thread, its level, self time and module."""
+    """Set parent, level, self time and module of each span from the spans of its thread."""
     running: dict[str, list[Span]] = defaultdict(list)
     for span in spans:
         if span.kind == "kernel":
@@ -197,22 +211,22 @@ def _attribute(changes: list[_Moment], spans: list[Span]) -> None:
 
 
 def _backward_modules(spans: list[Span]) -> list[Span]:
-    """Return spans for the modules in the backward phase, and move what they contain under them.
+    """Return spans for the modules in the backward phase, and set the level of spans inside.
 
-    That phase runs no module's code; but autograd numbers the operators of the forward phase, and
-    each backward call names the number of the operator that it differentiates.
+    This phase calls no modules. But autograd numbers the operators of the forward phase, and each
+    backward call has the number of the operator that it differentiates.
     """
     calls = [span for span in spans if span.name.startswith(_ENGINE)]
     called = {span.name for span in spans if span.kind == "module"}
     owner = {
-        span.sequence: span.module  # the last of a number is the one that autograd recorded
+        span.sequence: span.module  # autograd records the last operator of a number
         for span in spans
         if span.kind == "operator" and any(s.name == "forward" for s in span.around())
     }
     chains: dict[int, tuple[str, ...]] = {}
     path = ""
     for call in calls:
-        if not call.name.endswith(_ACCUMULATE):  # it stores what the call before it yielded
+        if not call.name.endswith(_ACCUMULATE):  # it stores the gradient of the call before
             path = owner.get(call.sequence, "")
         chains[id(call)] = _chain(path, called)
     for span in spans:
@@ -221,7 +235,7 @@ def _backward_modules(spans: list[Span]) -> list[Span]:
 
 
 def _chain(path: str, called: set[str]) -> tuple[str, ...]:
-    """Return the called modules around and including `path`, outermost first."""
+    """Return the called modules around `path` and itself, outermost first."""
     parts = path.split(".")
     paths = (".".join(parts[:count]) for count in range(1, len(parts) + 1))
     return tuple(path for path in paths if path in called)
@@ -231,7 +245,7 @@ _BELOW_PHASE = 2  # step, phase
 
 
 def _move_under_modules(span: Span, chains: Mapping[int, tuple[str, ...]]) -> None:
-    """Set the level and module of a span that is a backward call or inside one."""
+    """Set level and module of a span if it is a backward call or inside one."""
     for depth, outer in enumerate(span.around()):
         if id(outer) in chains:
             chain = chains[id(outer)]
@@ -240,7 +254,7 @@ def _move_under_modules(span: Span, chains: Mapping[int, tuple[str, ...]]) -> No
 
 
 def _runs(calls: list[Span], chains: Mapping[int, tuple[str, ...]]) -> Iterator[Span]:
-    """Join neighbouring calls for the same module into one span, level by level."""
+    """Yield one span for adjacent calls of the same module, level by level."""
     for depth in range(max(map(len, chains.values()), default=0)):
         for chain, group in groupby(calls, key=lambda call: chains[id(call)][: depth + 1]):
             run = list(group)

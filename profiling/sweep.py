@@ -1,4 +1,4 @@
-"""One layer alone over batch sizes, widths, sizes and thread counts: times and bounds."""
+"""Times and bounds of a single layer over batch sizes, widths, sizes and thread counts."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ SWEEP_COLUMNS = (
 
 @dataclass(frozen=True)
 class CapturedLayer:
-    """A module inside a model, with the input it truly gets there for one example."""
+    """A module of a model with its input in a forward pass."""
 
     path: str
     module: nn.Module
@@ -44,11 +44,11 @@ class CapturedLayer:
 
 
 def capture_input(model: nn.Module, path: str, example: Example) -> CapturedLayer:
-    """Run the model once in evaluation mode and keep what the module at `path` is given.
+    """Run the model once in evaluation mode and return the module at `path` with its input.
 
     Raises:
-        ProfilingError: there is no such module (the nearest paths are offered), the forward pass
-            does not call it, or it is not called with tensors.
+        ProfilingError: there is no such module (the message has the nearest paths), the forward
+            pass does not call it, or it is not called with tensors.
     """
     modules = dict(model.named_modules())
     if path not in modules:
@@ -83,14 +83,21 @@ def layer_sweep(
     *,
     progress: Progress | None = None,
 ) -> pd.DataFrame:
-    """Measure a layer at every combination of the values in `over`, one line for each.
+    """Measure a layer at every combination of the values in `over`; each is one row.
 
-    Axes are "batch", "threads" and, for a layer written by hand, "width" (channels going out, those
-    coming in in proportion) and "size". A captured layer is measured for speed only: its input is
-    repeated to the batch. Every combination is checked before the first is measured.
+    Every combination is checked before the first one is measured. The input of a captured layer is
+    repeated to the batch size, so only its speed has a meaning.
+
+    Args:
+        layer: A layer described by a text, or a captured one.
+        over: Axis -> values. Axes are "batch" and "threads"; for a described layer also "width"
+            (output channels; input channels in proportion) and "size".
+        config: Settings.
+        device: Device.
+        progress: Called with (done, total) after each combination.
 
     Raises:
-        ProfilingError: an unknown axis, an impossible combination, or one too large for memory.
+        ProfilingError: an axis is unknown, or a combination is impossible or too large for memory.
     """
     import pandas as pd
 
@@ -112,14 +119,14 @@ def layer_sweep(
 
 @dataclass(frozen=True)
 class _Point:
-    """One combination: what to build, and how to measure it."""
+    """One combination of values: the layer and the settings."""
 
     layer: HandmadeLayer | CapturedLayer
     width: int | None
     config: LatencyConfig
 
     def build(self, device: torch.device) -> tuple[nn.Module, tuple[Tensor, ...]]:
-        """Return module and inputs; on the meta device neither takes memory."""
+        """Return module and inputs; on the meta device they take no memory."""
         if isinstance(self.layer, HandmadeLayer):
             return self.layer.build(device)
         inputs = on_meta(self.layer.inputs) if device.type == "meta" else self.layer.inputs

@@ -1,6 +1,6 @@
-"""Run a model's operations without their arithmetic: on the meta device, in milliseconds.
+"""Run a model on the meta device: shapes without arithmetic, in milliseconds.
 
-Shared by the counters in `complexity` and `memory`, which watch the operations go by.
+`profiling.complexity` and `profiling.memory` count the operations of such passes.
 """
 
 from __future__ import annotations
@@ -18,17 +18,17 @@ Example = Tensor | tuple[Tensor, ...]
 
 
 def as_args(example: Example) -> tuple[Tensor, ...]:
-    """Return the positional arguments of a forward pass: one tensor, or a tuple of them."""
+    """Return the positional arguments of a forward pass as a tuple."""
     return example if isinstance(example, tuple) else (example,)
 
 
 def tensors_in(tree: Any) -> list[Tensor]:
-    """Return every tensor in nested tuples, lists and dicts, in order."""
+    """Return all tensors in nested tuples, lists and dicts, in order."""
     return [leaf for leaf in tree_leaves(tree) if isinstance(leaf, Tensor)]
 
 
 def meta_copy(model: nn.Module) -> nn.Module:
-    """Copy a model with its tensors replaced by meta tensors: shapes and types, no memory."""
+    """Return a copy of a model with meta tensors: shapes and types without memory."""
     memo: dict[int, Any] = {}
     for parameter in model.parameters():
         meta = torch.empty_like(parameter, device="meta")
@@ -45,7 +45,7 @@ def on_meta(example: Example) -> tuple[Tensor, ...]:
 
 @contextmanager
 def mode_of(model: nn.Module, training: bool) -> Iterator[None]:
-    """Put the whole model in training or evaluation mode, then give each module back its own."""
+    """Set the mode of the whole model in the body, then restore the mode of each module."""
     before = [(module, module.training) for module in model.modules()]
     model.train(training)
     try:
@@ -56,6 +56,6 @@ def mode_of(model: nn.Module, training: bool) -> Iterator[None]:
 
 
 def is_view(function: Any) -> bool:
-    """Tell whether an operation only describes its input anew (view, transpose, slice)."""
+    """Return whether an operation returns only a view of its input (transpose, slice)."""
     returns: Sequence[Any] = function._schema.returns
     return bool(returns) and all(r.alias_info and not r.alias_info.is_write for r in returns)

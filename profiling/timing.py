@@ -1,4 +1,4 @@
-"""Timing one call: by the wall, by the thread's CPU time, by the device; and quiet around it."""
+"""Time one call by wall clock, CPU time and device events, and prepare the process for it."""
 
 from __future__ import annotations
 
@@ -20,8 +20,8 @@ from profiling.symbolic import mode_of
 class Sample:
     """One timed pass, in milliseconds.
 
-    `cpu_ms` is the CPU time of the calling thread over the same span; `device_ms` the time between
-    CUDA events (None on CPU).
+    `cpu_ms` is the CPU time of the calling thread in the same span, `device_ms` the time between
+    CUDA events (None on a CPU).
     """
 
     wall_ms: float
@@ -34,7 +34,7 @@ Timer = Callable[[Callable[[], Any]], Sample]
 
 @contextmanager
 def measuring(models: Iterable[Any], thread_count: int, device: torch.device) -> Iterator[None]:
-    """Set modes, threads, no gradients and no garbage collector for timing, then undo it."""
+    """Set evaluation mode and threads, disable gradients and garbage collection; then restore."""
     devices = [device] if device.type == "cuda" else []
     collecting = gc.isenabled()
     with ExitStack() as stack:
@@ -51,12 +51,12 @@ def measuring(models: Iterable[Any], thread_count: int, device: torch.device) ->
 
 
 def timer_for(device: torch.device) -> Timer:
-    """Return the way to time a call on `device`."""
+    """Return the timer of calls on `device`."""
     return cuda_timer(device) if device.type == "cuda" else cpu_timer
 
 
 def cpu_timer(run: Callable[[], Any]) -> Sample:
-    """Time a call by the wall and by the calling thread's CPU time."""
+    """Return the wall time and the CPU time of the calling thread for one call."""
     cpu, wall = time.thread_time_ns(), time.perf_counter_ns()
     run()
     wall_ns, cpu_ns = time.perf_counter_ns() - wall, time.thread_time_ns() - cpu
@@ -64,7 +64,7 @@ def cpu_timer(run: Callable[[], Any]) -> Sample:
 
 
 def cuda_timer(device: torch.device) -> Timer:
-    """Return a timer that waits for the device on both sides and also times by CUDA events."""
+    """Return a timer that synchronises before and after a call and uses CUDA events too."""
 
     def timer(run: Callable[[], Any]) -> Sample:
         start, end = _event(), _event()

@@ -1,7 +1,7 @@
-"""Record what happens inside a step, as a trace for TensorBoard, and read it back.
+"""Record a trace of inference or training steps for TensorBoard, and read it.
 
-`tensorboard --logdir DIRECTORY` shows what `record_trace` writes there (plugin: torch-tb-profiler);
-`trace_page.write_trace_html` draws it without TensorBoard and without a network.
+`tensorboard --logdir DIRECTORY` shows the files that `record_trace` writes (with the plugin
+torch-tb-profiler); `trace_page.write_trace_html` draws them without TensorBoard or a network.
 """
 
 from __future__ import annotations
@@ -30,17 +30,24 @@ from profiling.symbolic import Example, as_args, tensors_in
 
 Loss = Callable[[Any], Tensor]
 
-_METADATA = "vae_nas"  # our key in the trace file, beside the profiler's own
-_SILENT = {"KINETO_LOG_LEVEL": "6"}  # it reports its start and stop on standard error
+_METADATA = "vae_nas"  # key of `Setup` in the trace file
+_SILENT = {"KINETO_LOG_LEVEL": "6"}  # otherwise it writes to standard error
 _PLAIN_STEPS, _PLAIN_S = 5, 2.0
 
 
 @dataclass(frozen=True)
 class Setup:
-    """What was traced, and what a trace does not contain.
+    """The traced model and facts that the trace itself does not contain.
 
-    `plain_ms` is the median time of a step without hooks and profiler; `resident_bytes` what lives
-    through every step: parameters, buffers, the example and the optimiser's state.
+    Attributes:
+        model: Name of its class.
+        training: Whether the steps are training steps.
+        device: Device.
+        threads: Threads of torch.
+        input_shapes: Shapes of the arguments.
+        plain_ms: Median time of a step without hooks and profiler.
+        resident_bytes: Bytes that live through every step: parameters, buffers, the example and the
+            state of the optimiser.
     """
 
     model: str
@@ -54,7 +61,7 @@ class Setup:
 
 @dataclass(frozen=True)
 class Trace:
-    """A recorded trace: the file at `path`, and what is in it."""
+    """A recorded trace: its file, its setup and its steps."""
 
     path: Path
     setup: Setup
@@ -62,18 +69,18 @@ class Trace:
 
     @property
     def step(self) -> TraceStep:
-        """The step of median duration: the one to look at."""
+        """The step of median duration."""
         middle = median_low(step.duration_us for step in self.steps)
         return next(step for step in self.steps if step.duration_us == middle)
 
     @property
     def inflation(self) -> float:
-        """How many times as long `step` took as a step without hooks and profiler."""
+        """Duration of `step` over that of a step without hooks and profiler."""
         return self.step.duration_us / 1000 / self.setup.plain_ms
 
     @property
     def peak_bytes(self) -> int:
-        """Most bytes that lived at once in `step`, kernels' scratch space included."""
+        """Peak number of live bytes in `step`, including scratch memory of kernels."""
         return self.setup.resident_bytes + max((live for _, live in self.step.memory), default=0)
 
 
@@ -88,15 +95,24 @@ def record_trace(
     device: torch.device | str = "cpu",
     progress: Progress | None = None,
 ) -> Trace:
-    """Run some steps of a copy of `model` under torch.profiler and write a `*.pt.trace.json`.
+    """Run steps of a copy of `model` under torch.profiler and write a `*.pt.trace.json`.
 
     An inference step is one forward pass; a training step is forward, backward and an Adam update.
-    Every module's forward is marked with its path, the phases as "forward", "backward" and
-    "optimiser". `loss` turns the model's outputs into a scalar (default: the sum of all outputs).
-    Uses torch's current thread count; model and random state stay as they are.
+    The forward pass of each module is marked with its path, the phases with "forward", "backward"
+    and "optimiser". Model and random state are not changed.
+
+    Args:
+        model: The model.
+        example: Its arguments.
+        directory: Folder of the file.
+        training: Record training steps instead of inference steps.
+        steps: Number of steps.
+        loss: Outputs of the model -> scalar; by default the sum of all outputs.
+        device: Device.
+        progress: Called with (done, total) after each step.
 
     Raises:
-        ProfilingError: `steps` below 1, a model that cannot take the example, or a directory that
+        ProfilingError: `steps` is below 1, the model does not accept the example, or the directory
             cannot be written.
     """
     if steps < 1:
@@ -126,7 +142,7 @@ def read_trace(path: Path) -> Trace:
     """Read a file that `record_trace` wrote.
 
     Raises:
-        ProfilingError: the file is missing, or is no such trace.
+        ProfilingError: the file is missing or is not such a trace.
     """
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
@@ -137,7 +153,7 @@ def read_trace(path: Path) -> Trace:
     except OSError as error:
         raise ProfilingError(f"{path}: cannot be read ({error.strerror})") from None
     except (ValueError, KeyError, TypeError, AttributeError):
-        raise ProfilingError(f"{path}: no trace of this tool; record one first") from None
+        raise ProfilingError(f"{path}: not a trace of this tool; record one first") from None
     return Trace(path, setup, steps)
 
 
@@ -147,7 +163,7 @@ def _step(
     optimiser: torch.optim.Optimizer | None,
     loss: Loss,
 ) -> None:
-    """Take one step and leave nothing alive that was not there before."""
+    """Run one step; no new tensor is alive afterwards."""
     inputs = tuple(arg.clone() for arg in args)  # the first layer may work in place
     if optimiser is None:
         with torch.inference_mode(), record_function("forward"):
@@ -167,7 +183,7 @@ def _sum_of(outputs: Any) -> Tensor:
 
 
 def _plain_ms(step: Callable[[], None], device: torch.device, what: str) -> float:
-    """Warm up, then time some steps without hooks and profiler."""
+    """Return the median time of a step without hooks and profiler, after a warm-up."""
     try:
         step()
     except (RuntimeError, ValueError, TypeError) as error:
@@ -235,7 +251,7 @@ def _profiled(
     progress: Progress | None,
 ) -> Path:
     cuda = [ProfilerActivity.CUDA] if setup.device.startswith("cuda") else []
-    step()  # the hooks' first call
+    step()  # the first call of the hooks is slower
     with _silence():
         recorder = profile(
             activities=[ProfilerActivity.CPU, *cuda], record_shapes=True, profile_memory=True
@@ -243,7 +259,7 @@ def _profiled(
         with recorder:
             recorder.add_metadata_json(_METADATA, json.dumps(asdict(setup)))
             for index in range(steps):
-                with record_function(f"ProfilerStep#{index}"):  # TensorBoard looks for this name
+                with record_function(f"ProfilerStep#{index}"):  # the name that TensorBoard expects
                     step()
                     _synchronise(torch.device(setup.device))
                 if progress:

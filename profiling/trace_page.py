@@ -1,4 +1,4 @@
-"""Draw a trace as one HTML file that needs no network: timeline, memory curve, operator table."""
+"""Draw a trace as an HTML page that needs no network: timeline, memory curve, operator table."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ FAMILIES: dict[str, tuple[str, ...]] = {
     "resampling": ("pool", "upsample", "pixel_shuffle", "pixel_unshuffle"),
     "linear": ("::mm", "addmm", "::bmm", "linear", "matmul"),
 }
-"""Families of operators, each with its colour in the page, and parts of its operators' names."""
+"""Family of operators -> parts of their names. Each family has a colour in the page."""
 
 _OTHER = "other operators"
 _MOST_SPANS, _MOST_POINTS = 40_000, 20_000
@@ -33,9 +33,16 @@ _MOST_SPANS, _MOST_POINTS = 40_000, 20_000
 
 @dataclass(frozen=True)
 class OperatorRow:
-    """Calls of one operator in one step; `by_shape` splits them by the shapes of their inputs.
+    """All calls of one operator in one step.
 
-    `self_us` is time outside other operators it calls, `total_us` includes those.
+    Attributes:
+        name: Name of the operator, or shapes of its inputs in a row of `by_shape`.
+        family: Its family.
+        calls: Number of calls.
+        self_us: Time without the operators that it calls.
+        total_us: Time including them.
+        allocated_bytes: Bytes that it allocated itself.
+        by_shape: The same calls, split by the shapes of their inputs.
     """
 
     name: str
@@ -48,12 +55,12 @@ class OperatorRow:
 
 
 def operator_rows(step: TraceStep) -> tuple[OperatorRow, ...]:
-    """Return one row per operator, most self time first."""
+    """Return one row per operator, in descending order of self time."""
     return _rows(step, "operator", split=True)
 
 
 def family_of(name: str) -> str:
-    """Return the family of an operator, forward or backward, by its name."""
+    """Return the family of a forward or backward operator."""
     short = name.lower()
     for family, parts in FAMILIES.items():
         if any(part in short for part in parts):
@@ -80,7 +87,7 @@ def write_trace_html(trace: Trace, path: Path) -> None:
 
 @dataclass(frozen=True)
 class _Page:
-    """What the template shows."""
+    """The content of the template."""
 
     trace: Trace
 
@@ -102,7 +109,7 @@ class _Page:
 
     @cached_property
     def families(self) -> tuple[tuple[str, float], ...]:
-        """Self time by family, most first, then what is between the operators."""
+        """(family, self time) in descending order, then the time between operators."""
         times: dict[str, float] = defaultdict(float)
         for row in self.rows:
             times[row.family] += row.self_us
@@ -141,13 +148,13 @@ class _Page:
             ("Time without profiler", _ms(self.setup.plain_ms * 1000)),
             ("The recorded step", recorded),
             ("Peak memory", _size(self.trace.peak_bytes)),
-            ("of which always there", _size(self.setup.resident_bytes)),
+            ("of which in every step", _size(self.setup.resident_bytes)),
             ("Operator calls", f"{calls:,}"),
         ]
 
     @property
     def chart(self) -> dict[str, Any]:
-        """The timeline and the memory curve, packed: names are indices into `texts`."""
+        """The timeline and the memory curve; texts are indices into `texts`."""
         spans, texts = _longest(self.step.spans), _Texts()
         packed = [
             (
@@ -171,7 +178,7 @@ class _Page:
 
 
 class _Texts(dict[str, int]):
-    """Numbers each text at its first use."""
+    """Text -> number, in the order of their first use."""
 
     def __missing__(self, text: str) -> int:
         self[text] = len(self)
@@ -214,7 +221,7 @@ def _grouped(spans: Iterable[Span], key: Callable[[Span], str]) -> dict[str, lis
 
 
 def _longest(spans: Sequence[Span]) -> Sequence[Span]:
-    """Leave out the shortest operators of a step that would make the page too large."""
+    """Return the spans without the shortest operators, so that the page is not too large."""
     if len(spans) <= _MOST_SPANS:
         return spans
     shortest = sorted((span.duration_us for span in spans), reverse=True)[_MOST_SPANS]
@@ -222,7 +229,7 @@ def _longest(spans: Sequence[Span]) -> Sequence[Span]:
 
 
 def _thinned(points: Sequence[tuple[float, int]]) -> Sequence[tuple[float, int]]:
-    """Keep the highest of each few points, so that no peak is lost."""
+    """Return the highest of every few points, so that peaks remain."""
     size = -(-len(points) // _MOST_POINTS)
     groups = (points[i : i + size] for i in range(0, len(points), size))
     return [max(group, key=lambda point: point[1]) for group in groups]

@@ -1,1 +1,1 @@
-"""What can be built: architectures, the spaces they come from, the two reference points."""
+"""Architectures, the search spaces that contain them, and the two reference models."""

@@ -1,8 +1,8 @@
-"""An image VAE as a value: what to build, with nothing left to chance and no torch.
+"""The complete description of an image VAE as a value; it needs no torch.
 
-Every description is validated and brought to its canonical form at birth, so two descriptions of
-one network compare equal and share a digest. How each field turns into layers is written down in
-`docs/architecture.md` and done in `nas.blocks`.
+Every description is validated and brought to its canonical form when it is made, so that two
+descriptions of the same network are equal and have the same digest. `docs/architecture.md` says how
+each field becomes layers, and `nas.blocks` builds them.
 """
 
 from __future__ import annotations
@@ -38,10 +38,16 @@ class _Value(BaseModel):
 class Stage(_Value):
     """One resolution of the network: a block of `layers` convolutions, then a change of size.
 
-    `plain`: each layer is convolution, BatchNorm, activation, `width` channels wide. `dense`: layer
-    i sees the input and all earlier layers (DenseNet), adds `growth_rate` channels, and a 1x1
-    transition brings the concatenation to `width`. `growth_rate` means nothing in a plain block and
-    is dropped there.
+    Attributes:
+        block: `plain`: each layer is convolution, BatchNorm and activation, with `width` output
+            channels. `dense`: the input of a layer is the input of the block and the outputs of all
+            earlier layers (DenseNet, Huang et al. 2017). Each layer adds `growth_rate` channels,
+            and a 1x1 transition reduces the concatenation to `width` channels.
+        convolution: How a layer convolves, see `nas.layers.CONVOLUTIONS`.
+        width: Output channels of the stage.
+        layers: Number of layers of the block.
+        growth_rate: Channels added by each dense layer; None in a plain block, where it has no
+            effect.
     """
 
     block: Block = "plain"
@@ -69,7 +75,7 @@ class Stage(_Value):
 
 
 class EncoderStage(Stage):
-    """A stage that halves height and width (rounding up) after its block."""
+    """A stage that halves height and width, rounding up, after its block."""
 
     downsampling: Downsampling = "max"
 
@@ -89,10 +95,14 @@ class DecoderStage(Stage):
 
 
 class Encoder(_Value):
-    """Image to features: an optional 3x3 stem, the stages, and what leads to the latent.
+    """The encoder: an optional 3x3 stem, the stages, and a head before the latent's linear layers.
 
-    `head`: `flatten` all features; `squeeze` them by a 1x1 convolution to `head_width` channels and
-    flatten; or `global_average` over height and width. `head_width` is dropped without a squeeze.
+    Attributes:
+        stem_width: Output channels of the stem; None means no stem.
+        stages: The stages, from the image to the head.
+        head: `flatten` flattens all features. `squeeze` reduces them by a 1x1 convolution to
+            `head_width` channels first. `global_average` averages over height and width.
+        head_width: Channels after the squeeze; None for other heads, where it has no effect.
     """
 
     stem_width: Width | None = None
@@ -115,10 +125,14 @@ class Encoder(_Value):
 
 
 class Decoder(_Value):
-    """Latent to image: a linear seed of `seed_width` channels, the stages, a 3x3 output layer.
+    """The decoder: a linear seed, the stages, and a 3x3 output layer.
 
-    `operator` is the kind of 3x3 layer in the blocks and at the output. Both compute the same
-    family of functions at stride 1 with the same arithmetic; backends run them at different speeds.
+    Attributes:
+        seed_width: Channels of the seed, the feature maps made from the latent.
+        stages: The stages, from the seed to the output layer.
+        operator: Kind of the 3x3 layers in the blocks and at the output. At stride 1 both kinds
+            compute the same family of functions with the same number of multiply-adds, but backends
+            run them at different speeds.
     """
 
     seed_width: Width
@@ -129,9 +143,16 @@ class Decoder(_Value):
 class Architecture(_Value):
     """A VAE for square images of `image_channels` x `image_size` x `image_size` pixels in [0, 1].
 
+    Attributes:
+        image_size: Height and width of the images in pixels.
+        image_channels: Channels of the images.
+        latent_size: Number of latent variables.
+        activation: Activation function of all layers except the last.
+        encoder, decoder: The two parts.
+
     Raises:
-        pydantic.ValidationError: with every fault at once. `Architecture.load` and `from_dict`
-            turn it into a `UserError` of one line per fault.
+        pydantic.ValidationError: the description has faults; the error lists all. `from_dict` and
+            `load` raise a `UserError` with one line per fault instead.
     """
 
     image_size: Annotated[int, Field(ge=4, le=2048)]
@@ -151,33 +172,33 @@ class Architecture(_Value):
                     f"at most {self.image_size.bit_length() - 1} stages fit"
                 )
         if self.encoder.head == "global_average" and self.encoder_sizes[-1] == 1:
-            # The average over one pixel is that pixel: the same network as a flatten head.
+            # The average over one pixel is that pixel, so the network is that of a flatten head.
             canonical = self.encoder.model_copy(update={"head": "flatten"})
             object.__setattr__(self, "encoder", canonical)
         return self
 
     @property
     def encoder_sizes(self) -> tuple[int, ...]:
-        """Height (= width) of the features before the first stage and after each stage."""
+        """Height and width of the features before the first stage and after each stage."""
         return _halvings(self.image_size, len(self.encoder.stages))
 
     @property
     def decoder_sizes(self) -> tuple[int, ...]:
-        """Height (= width) of the seed and after each stage; the last is the image size.
+        """Height and width of the seed and after each stage; the last is the image size.
 
-        A stage doubles its input and crops one row and column where the target is odd.
+        A stage doubles its input, and crops one row and column where the result must be odd.
         """
         return _halvings(self.image_size, len(self.decoder.stages))[::-1]
 
     @cached_property
     def digest(self) -> str:
-        """Twelve hexadecimal digits, equal exactly for descriptions of the same network."""
+        """Twelve hexadecimal digits that identify the network: equal for equal descriptions."""
         text = json.dumps(self.to_dict(), sort_keys=True, separators=(",", ":"))
         return hashlib.sha256(text.encode()).hexdigest()[:12]
 
     @cached_property
     def summary(self) -> str:
-        """One line for people: image, encoder, latent, decoder; equal stages told once."""
+        """One line for people: image, encoder, latent, decoder; equal stages are listed once."""
         encoder, decoder = self.encoder, self.decoder
         stem = f"stem {encoder.stem_width}, " if encoder.stem_width else ""
         head = encoder.head.replace("_", " ")
@@ -189,7 +210,7 @@ class Architecture(_Value):
         )
 
     def to_dict(self) -> dict[str, Any]:
-        """Return plain JSON types, every field present."""
+        """Return all fields as plain JSON types."""
         return self.model_dump(mode="json")
 
     def to_json(self) -> str:
@@ -202,7 +223,11 @@ class Architecture(_Value):
 
     @classmethod
     def from_dict(cls, data: Any, source: str = "architecture") -> Architecture:
-        """Build from plain types; raise `UserError` naming `source` and every fault."""
+        """Build an architecture from plain JSON types.
+
+        Raises:
+            UserError: the data have faults; one line per fault, each with `source`.
+        """
         try:
             return cls.model_validate(data)
         except ValidationError as error:
@@ -210,7 +235,11 @@ class Architecture(_Value):
 
     @classmethod
     def load(cls, path: Path) -> Architecture:
-        """Read a `.json`, `.yaml` or `.yml` file; raise `UserError` where it does not fit."""
+        """Read an architecture from a JSON or YAML file.
+
+        Raises:
+            UserError: the file cannot be read or does not describe an architecture.
+        """
         return cls.from_dict(read_yaml(path), str(path))
 
 
@@ -223,7 +252,7 @@ CHOICES: dict[str, tuple[str, ...]] = {
     "operator": get_args(Operator),
     "activation": get_args(Activation),
 }
-"""Every categorical field and its values: what builders must cover and spaces may vary."""
+"""Categorical field -> its values. `nas` builds all of them, and axes may vary them."""
 
 
 def _halvings(size: int, times: int) -> tuple[int, ...]:

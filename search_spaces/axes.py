@@ -1,4 +1,4 @@
-"""Axes: what can be chosen, and the conditions between choices."""
+"""The axes of a search space, and rules about their choices."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ Assignment = dict[str, Scalar]
 """Axis name -> choice, for the active axes only."""
 
 Rule = Mapping[str, tuple[Scalar, ...]]
-"""Axis name -> values. Matches where every named axis is active and has one of its values."""
+"""Axis name -> values. It matches if every named axis is active and has one of its values."""
 
 
 def matches(rule: Rule, known: Mapping[str, Scalar]) -> bool:
-    """Say whether every axis that `rule` names is in `known` with one of the named values."""
-    for name, values in rule.items():  # a loop: screening thousands asks this millions of times
+    """Return whether `known` has, for every axis of `rule`, one of the values named there."""
+    for name, values in rule.items():  # a loop is faster; screening calls it millions of times
         if name not in known or known[name] not in values:
             return False
     return True
@@ -25,7 +25,12 @@ def matches(rule: Rule, known: Mapping[str, Scalar]) -> bool:
 
 @dataclass(frozen=True)
 class Axis:
-    """What may be chosen, and the rule that must match for there to be a choice at all."""
+    """One choice that a space leaves open.
+
+    Attributes:
+        choices: The values that may be chosen.
+        when: The condition: the axis is active where this rule matches.
+    """
 
     choices: tuple[Scalar, ...]
     when: Rule = field(default_factory=dict)

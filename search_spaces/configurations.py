@@ -1,8 +1,9 @@
-"""Configuration spaces: axes with conditions and forbidden combinations, and no architectures.
+"""Configuration spaces: axes with conditions and forbidden combinations, without architectures.
 
-What AutoML calls a configuration space (Lindauer et al. 2019, ConfigSpace): its hyperparameters
-are *axes* here, its conditions stand in `Axis.when`, its forbidden clauses in `forbid`, and a
-configuration is an *assignment*: a plain dict of JSON scalars with exactly the active axes as keys.
+A configuration space in the sense of AutoML (ConfigSpace, Lindauer et al. 2019). Its
+hyperparameters are called *axes* here, its conditions are in `Axis.when`, its forbidden clauses in
+`forbid`. A configuration is called an *assignment*: a plain dict of JSON scalars whose keys are
+exactly the active axes.
 """
 
 from __future__ import annotations
@@ -22,12 +23,12 @@ if TYPE_CHECKING:
 
 
 class ConfigurationSpace:
-    """The valid assignments of some axes: counted, enumerated, sampled, mutated, told to Optuna.
+    """The valid assignments of some axes: count, enumerate, sample, mutate, convert for Optuna.
 
     Args:
-        name: Begins the messages of errors.
-        axes: Name -> axis; a condition names only axes before its own.
-        forbid: Combinations that are refused.
+        name: Name of the space, with which error messages begin.
+        axes: Name -> axis, in order; a condition names only earlier axes.
+        forbid: Rules; an assignment that matches one of them is not valid.
     """
 
     def __init__(self, name: str, axes: Mapping[str, Axis], forbid: Sequence[Rule] = ()) -> None:
@@ -39,10 +40,10 @@ class ConfigurationSpace:
             (name, axis.choices, tuple(axis.when.items())) for name, axis in axes.items()
         ]
 
-    # What is valid
+    # Validity
 
     def problem(self, assignment: Mapping[str, Scalar]) -> str | None:
-        """Say in one line why `assignment` is not valid; None if it is."""
+        """Return in one line why `assignment` is not valid; None if it is valid."""
         if self._chosen(assignment) == len(assignment) and not self._forbidden(assignment):
             return None
         for name in assignment:
@@ -57,14 +58,18 @@ class ConfigurationSpace:
         return None
 
     def require(self, assignment: Mapping[str, Scalar]) -> None:
-        """Raise `UserError` naming the axis if `assignment` is not valid."""
+        """Check that an assignment is valid.
+
+        Raises:
+            UserError: it is not valid; the message names the axis.
+        """
         if reason := self.problem(assignment):
             raise UserError(f"{self.name}: {reason}")
 
     def _chosen(self, assignment: Mapping[str, Scalar]) -> int:
-        """Count the active axes that have one of their choices; -1 where one has not."""
+        """Count the active axes; return -1 if one of them has none of its choices."""
         count = 0
-        for name, choices, when in self._checks:  # spelled out: screening asks this most of all
+        for name, choices, when in self._checks:  # no calls: the inner loop of screening
             for parent, values in when:
                 if parent not in assignment or assignment[parent] not in values:
                     break
@@ -89,25 +94,25 @@ class ConfigurationSpace:
         return iter(self._enumeration)
 
     def sample(self, rng: np.random.Generator) -> Assignment:
-        """Draw one valid assignment, each with the same probability.
+        """Draw one valid assignment; all are equally probable.
 
-        Branches with more assignments are drawn more often: in `wide` nearly all draws are deep.
-        `suggest` with Optuna's RandomSampler is uniform on each axis in turn instead.
+        Choices that activate many axes are therefore drawn more often: in `wide` nearly all draws
+        are deep. `suggest` with Optuna's RandomSampler draws each axis uniformly instead.
         """
         return self._enumeration.nth(_below(rng, self.size))
 
     def mutate(self, assignment: Mapping[str, Scalar], rng: np.random.Generator) -> Assignment:
-        """Return a valid assignment that differs: one axis, at random, takes another choice.
+        """Return a different valid assignment: a random axis takes another choice.
 
-        Axes that become active by it are drawn at random. Where the rules refuse every such
-        change, any other valid assignment is drawn.
+        Axes that become active are drawn at random. If the rules forbid every such change, any
+        other valid assignment is drawn.
 
         Raises:
-            UserError: if `assignment` is not valid, or the only one there is.
+            UserError: `assignment` is not valid, or the space has no other.
         """
         self.require(assignment)
         if self.size == 1:
-            raise UserError(f"{self.name}: the space has one assignment, so none to mutate to")
+            raise UserError(f"{self.name}: the space has one assignment, so it cannot be mutated")
         names = list(assignment)
         for place in rng.permutation(len(names)).tolist():
             name = names[place]
@@ -121,7 +126,7 @@ class ConfigurationSpace:
         return drawn
 
     def _completed(self, wanted: Mapping[str, Scalar], rng: np.random.Generator) -> Assignment:
-        """Keep of `wanted` what is active, and draw active axes it lacks; may be forbidden."""
+        """Keep the active axes of `wanted` and draw the missing ones; it may be forbidden."""
         known: Assignment = {}
         for name, axis in self.axes.items():
             if not axis.when or matches(axis.when, known):
@@ -135,9 +140,9 @@ class ConfigurationSpace:
         return {name: Parameter.of(name, axis.choices) for name, axis in self.axes.items()}
 
     def suggest(self, trial: Any) -> Assignment:
-        """Ask an Optuna trial for the active axes, in declared order.
+        """Return the choices that an Optuna trial suggests for the active axes, in declared order.
 
-        Optuna knows nothing of `forbid`: pass the result to `problem` before building it.
+        Optuna does not know `forbid`: check the result with `problem` before building it.
         """
         known: Assignment = {}
         for name, axis in self.axes.items():
@@ -146,7 +151,7 @@ class ConfigurationSpace:
         return known
 
     def to_optuna(self, assignment: Mapping[str, Scalar]) -> dict[str, Scalar]:
-        """Return the parameters that make `suggest` return `assignment` (`enqueue_trial`)."""
+        """Return the Optuna parameters with which `suggest` returns `assignment`."""
         parameters = [(self._parameters[name], value) for name, value in assignment.items()]
         return {parameter.name: parameter.encode(value) for parameter, value in parameters}
 
@@ -163,7 +168,7 @@ class ConfigurationSpace:
 
 def _choice_problem(name: str, axis: Axis, assignment: Mapping[str, Scalar]) -> str | None:
     if not matches(axis.when, assignment):
-        return f"{name}: not active here, so it takes no value" if name in assignment else None
+        return f"{name}: not active here, so it must have no value" if name in assignment else None
     if name not in assignment:
         return f"{name}: missing"
     if assignment[name] in axis.choices:
@@ -178,7 +183,7 @@ def _draw(axis: Axis, rng: np.random.Generator) -> Scalar:
 
 
 def _below(rng: np.random.Generator, bound: int) -> int:
-    """Draw uniformly from [0, bound) for any bound: numpy's own integers end at 2^64."""
+    """Draw uniformly from [0, bound); numpy's own integers are limited to 2^64."""
     bits = (bound - 1).bit_length()
     count = (bits + 7) // 8
     while (drawn := int.from_bytes(rng.bytes(count)) >> (8 * count - bits)) >= bound:

@@ -1,4 +1,4 @@
-"""A space's description once read, and the check that every assignment builds an architecture."""
+"""A parsed search space, and the check that every assignment builds an architecture."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ from search_spaces.enumeration import Enumeration
 from search_spaces.paths import PARTS, sources, stage_value, value_fault
 
 REQUIRED = ("image_size", "encoder.depth", "decoder.depth", "decoder.seed_width")
-"""Paths without which there is no architecture."""
+"""Paths that every architecture needs."""
 
 
 @dataclass(frozen=True)
 class Definition:
-    """A space spelled out: an axis per stage where all were meant, conditions on depth added."""
+    """A parsed search space. `*` is replaced by the stages, and conditions on depth are added."""
 
     name: str
     description: str
@@ -26,21 +26,21 @@ class Definition:
 
 
 def is_int(value: object) -> TypeGuard[int]:
-    """Tell integers from booleans, which Python counts among them."""
+    """Return whether a value is an integer; booleans, which Python also counts, are not."""
     return isinstance(value, int) and not isinstance(value, bool)
 
 
 def shown(value: Scalar) -> str:
-    """Write a choice as YAML does."""
+    """Return a choice as YAML writes it."""
     return "null" if value is None else str(value)
 
 
 _Wrong = Callable[[Mapping[str, Scalar]], str | None]
-"""Given path -> value of some assignment: why no architecture has these values, or None."""
+"""Path -> value of an assignment; returns why no architecture has these values, or None."""
 
 
 def incomplete(definition: Definition) -> Iterator[str]:
-    """Say what some assignment of a sound description would lack or exceed as an architecture."""
+    """Yield a fault for each path where an assignment of `definition` builds no architecture."""
     missing = [
         fault for path in REQUIRED for fault in _check(definition, path, [path], _lacks(path))
     ]
@@ -61,7 +61,7 @@ def incomplete(definition: Definition) -> Iterator[str]:
 def _check(
     definition: Definition, path: str, involved: Sequence[str], wrong: _Wrong
 ) -> Iterator[str]:
-    """Try all combinations of the axes in `involved` and those they depend on; report one."""
+    """Yield the first fault among all combinations of `involved` axes and their parents."""
     names: dict[str, None] = {}
     for name in reversed(definition.axes):
         if name in involved or any(name in definition.axes[child].when for child in names):

@@ -1,4 +1,4 @@
-"""The exact set of assignments that axes and rules allow, counted without listing them."""
+"""The exact set of valid assignments, counted without listing them."""
 
 from __future__ import annotations
 
@@ -8,20 +8,22 @@ from search_spaces.axes import Assignment, Axis, Rule, Scalar, matches
 
 
 class Enumeration:
-    """The valid assignments of `axes`: counted exactly, numbered from 0, never listed in memory.
+    """The valid assignments of `axes`: counted exactly and numbered from 0, never listed in memory.
 
-    `axes` are ordered, conditions naming only earlier ones; an assignment that matches a rule of
-    `forbid` is not valid. Counting is dynamic programming over the axes: the number of ways to
-    complete an assignment depends only on the *live* axes, those that a later condition or rule
-    still names, and is kept for every combination of their values. So spaces of 10^50 assignments
-    are counted in milliseconds.
+    Counting is dynamic programming over the axes: the number of completions of a partial assignment
+    depends only on the *live* axes, those that a later condition or rule names. It is stored for
+    every combination of their values, so spaces of 10^50 assignments are counted in milliseconds.
+
+    Args:
+        axes: Name -> axis, in order; a condition names only earlier axes.
+        forbid: Rules; an assignment that matches one of them is not valid.
     """
 
     def __init__(self, axes: Mapping[str, Axis], forbid: Sequence[Rule]) -> None:
         self._axes = axes
         self._order = _dependent_together(axes, forbid)
         place = {name: position for position, name in enumerate(self._order)}
-        # A rule is asked as soon as the last axis that it names has its value.
+        # A rule is checked as soon as the last axis that it names has its value.
         self._closing: dict[str, list[Rule]] = {name: [] for name in axes}
         last_use = dict(place)
         for name, axis in axes.items():
@@ -47,10 +49,10 @@ class Enumeration:
         return (self.nth(index) for index in range(self.size))
 
     def nth(self, index: int) -> Assignment:
-        """Return valid assignment number `index`, in the order of the axes.
+        """Return valid assignment number `index`; its keys have the order of the axes.
 
         Raises:
-            IndexError: if `index` is not in [0, size).
+            IndexError: `index` is not in [0, size).
         """
         if not 0 <= index < self.size:
             raise IndexError(f"assignment {index} of {self.size}")
@@ -64,7 +66,7 @@ class Enumeration:
         return {name: known[name] for name in self._axes if name in known}
 
     def _extend(self, position: int, known: Assignment) -> Iterator[None]:
-        """Set the next axis in `known`, if it is active, to each choice that is allowed."""
+        """Set the axis at `position` in `known`, if active, to each allowed choice in turn."""
         name = self._order[position]
         axis, closing = self._axes[name], self._closing[name]
         if not matches(axis.when, known):
@@ -76,7 +78,7 @@ class Enumeration:
                 yield
 
     def _count(self, position: int, known: Assignment) -> int:
-        """Count the ways to complete `known`, which has the axes before `position`."""
+        """Return the number of completions of `known`, which has the axes before `position`."""
         if position == len(self._order):
             return 1
         live = tuple([(name, known[name]) for name in self._live[position] if name in known])
@@ -90,7 +92,7 @@ class Enumeration:
 
 
 def _dependent_together(axes: Mapping[str, Axis], forbid: Sequence[Rule]) -> list[str]:
-    """Order axes so that those which depend on one another are close: few stay live at once."""
+    """Return an order in which dependent axes are close, so that few are live at a time."""
     links: dict[str, dict[str, None]] = {name: {} for name in axes}
     for name, axis in axes.items():
         for parent in axis.when:

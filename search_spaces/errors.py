@@ -1,4 +1,4 @@
-"""The one kind of error that a user, not a programmer, has to act on."""
+"""The error for mistakes that the user can correct."""
 
 from __future__ import annotations
 
@@ -7,13 +7,13 @@ import typing
 from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-if TYPE_CHECKING:  # `nas --help` comes by here and has no time for pydantic
+if TYPE_CHECKING:  # importing pydantic would slow down `nas --help`
     from pydantic import BaseModel, ValidationError
     from pydantic_core import ErrorDetails
 
 
 class UserError(ValueError):
-    """Bad input. Its message is one clear line per fault: where, what value, what is allowed.
+    """Invalid input. The message has one line per fault: where, which value, what is allowed.
 
     The command line prints it without a traceback and exits with code 2.
     """
@@ -26,7 +26,7 @@ def nearest(name: str, valid: Iterable[str]) -> str:
 
 
 def refusal(error: ValidationError, source: str, model: type[BaseModel]) -> UserError:
-    """Turn pydantic's report on `model` into one line per fault, nearest valid names offered."""
+    """Return pydantic's errors on `model` as one line per fault, with the nearest valid names."""
     return UserError("\n".join(f"{source}: {_line(e, model)}" for e in error.errors()))
 
 
@@ -50,7 +50,7 @@ def _line(fault: ErrorDetails, model: type[BaseModel]) -> str:
 
 
 def _fields_at(model: Any, location: Sequence[str | int]) -> list[str]:
-    """Follow `location` through nested models; the names valid there, or none if unknown."""
+    """Return the field names at `location` in nested models; none if they are not known."""
     for part in location:
         models = _models_in(model)
         if isinstance(part, int):

@@ -1,4 +1,4 @@
-"""How one axis looks to Optuna, so that samplers see order and distance where there is any."""
+"""An axis as an Optuna parameter, which keeps order and distance of numbers for samplers."""
 
 from __future__ import annotations
 
@@ -16,7 +16,11 @@ if TYPE_CHECKING:
 class Parameter:
     """An Optuna parameter: an integer range of values or of their logarithms, or a category.
 
-    `span` is (low, high, step) of the numbers Optuna sees, None for a category.
+    Attributes:
+        name: Name in the Optuna study.
+        choices: The choices of the axis.
+        span: (low, high, step) of the integers in the Optuna study; None for a category.
+        log2: Whether Optuna stores the binary logarithm of a choice.
     """
 
     name: str
@@ -26,7 +30,7 @@ class Parameter:
 
     @classmethod
     def of(cls, axis: str, choices: tuple[Scalar, ...]) -> Parameter:
-        """Choose: evenly spaced integers, powers of two evenly spaced in the exponent, or names."""
+        """Return a range for evenly spaced integers or exponents of two, else a category."""
         numbers = sorted(value for value in choices if type(value) is int)
         if len(numbers) == len(choices):
             if span := _span(numbers):
@@ -38,18 +42,18 @@ class Parameter:
         return cls(axis, choices)
 
     def suggest(self, trial: Any) -> Scalar:
-        """Ask `trial` (an `optuna.trial.Trial` or anything with its suggest methods)."""
+        """Return the choice that `trial` suggests, an `optuna.trial.Trial` or its equal."""
         if self.span is None:
             return self.decode(trial.suggest_categorical(self.name, self.choices))
         low, high, step = self.span
         return self.decode(trial.suggest_int(self.name, low, high, step=step))
 
     def encode(self, value: Scalar) -> Scalar:
-        """Return what Optuna stores for a choice."""
+        """Return the value that Optuna stores for a choice."""
         return value.bit_length() - 1 if self.log2 and isinstance(value, int) else value
 
     def decode(self, stored: Scalar) -> Scalar:
-        """Return the choice behind what Optuna stores."""
+        """Return the choice of a value that Optuna stores."""
         return 2**stored if self.log2 and isinstance(stored, int) else stored
 
     def distribution(self) -> BaseDistribution:

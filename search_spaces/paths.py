@@ -1,10 +1,12 @@
-"""Dotted paths into an architecture: which exist, what each may hold, both ways of the mapping.
+"""Dotted paths into an architecture: names, valid values, and the conversion in both directions.
 
-`image_size`, `latent_size`, ... name a field of `Architecture`; `encoder.head`,
-`decoder.seed_width`, ... a field of one part; `encoder.depth` the number of its stages.
-`encoder.block` (any stage field) sets all stages and `encoder.stages.2.block` one, the specific
-path before the general. `encoder.base_width` is a schedule: stage i of the encoder is
-`base * 2^i` wide, stage i of the decoder `base * 2^(depth - 1 - i)`, so its last is `base`.
+- `image_size`, `latent_size`, ...: a field of `Architecture`.
+- `encoder.head`, `decoder.seed_width`, ...: a field of one part.
+- `encoder.depth`: the number of stages of the part.
+- `encoder.block` (any field of a stage): the field of all stages.
+- `encoder.stages.2.block`: the field of one stage, which takes precedence.
+- `encoder.base_width`: a schedule of widths. Stage i of the encoder has `base * 2^i` channels,
+  stage i of the decoder `base * 2^(depth - 1 - i)`, so its last stage has `base`.
 """
 
 from __future__ import annotations
@@ -59,7 +61,7 @@ def _hints(model: type) -> dict[str, Any]:
 
 _ADAPTERS = _adapters()
 PATHS: tuple[str, ...] = tuple(_ADAPTERS)
-"""Every path but the per-stage ones, which are `encoder.stages.<i>.<stage field>`."""
+"""All paths except those of single stages, `encoder.stages.<i>.<stage field>`."""
 
 
 def stage_of(path: str) -> tuple[str, str, str] | None:
@@ -69,7 +71,7 @@ def stage_of(path: str) -> tuple[str, str, str] | None:
 
 
 def path_fault(path: str) -> str | None:
-    """Say why `path` names nothing, with the nearest name that does; None if it is fine."""
+    """Return why there is no such path, with the nearest valid one; None if it is valid."""
     if path in _ADAPTERS:
         return None
     stage = stage_of(path)
@@ -84,7 +86,7 @@ def path_fault(path: str) -> str | None:
 
 
 def value_fault(path: str, value: object) -> str | None:
-    """Say why `value` may not stand at `path` (which must be valid); None if it may."""
+    """Return why `value` is not allowed at `path`, a valid path; None if it is allowed."""
     part, _, field = path.rpartition(".")
     if field in CHOICES:
         names = CHOICES[field]
@@ -100,7 +102,7 @@ def value_fault(path: str, value: object) -> str | None:
 
 
 def stage_value(values: Mapping[str, Scalar], part: str, index: int, field: str) -> Scalar:
-    """Resolve one field of one stage, the most specific path first; None where nothing says."""
+    """Return a field of a stage, from the most specific path; None if no path sets it."""
     for path in _spellings(part, index, field):
         value = values.get(path)
         if value is not None:
@@ -117,13 +119,13 @@ def _spellings(part: str, index: int, field: str) -> tuple[str, str]:
 
 
 def sources(part: str, index: int, field: str) -> tuple[str, ...]:
-    """Every path that `stage_value` may read for that field, whether the space has it or not."""
+    """Return every path that `stage_value` may read for a field."""
     specific = (*_spellings(part, index, field), f"{part}.depth")
     return (*specific, f"{part}.base_width") if field == "width" else specific
 
 
 def describe(values: Mapping[str, Scalar]) -> dict[str, Any]:
-    """Turn path -> value into the description that `Architecture.from_dict` takes."""
+    """Return the description for `Architecture.from_dict` of a mapping path -> value."""
     description: dict[str, Any] = {name: values[name] for name in _TOP if name in values}
     for part in PARTS:
         depth = values[f"{part}.depth"]
@@ -140,10 +142,10 @@ def _stage(values: Mapping[str, Scalar], part: str, index: int) -> dict[str, Sca
 
 
 def readings(path: str, architecture: Architecture) -> list[set[Scalar]]:
-    """Read `path` back: for each place it sets in `architecture`, the values that explain it.
+    """Return, for each place that `path` sets in `architecture`, the values that produce it.
 
-    Usually one value each; two where two values build the same network; none where no value of a
-    schedule fits. Places where the field has no effect are left out.
+    Usually there is one value per place: two if two values build the same network, none if no value
+    of a schedule fits. Places where the field has no effect are omitted.
     """
     part_name, _, field = path.rpartition(".")
     if not part_name:
@@ -154,7 +156,7 @@ def readings(path: str, architecture: Architecture) -> list[set[Scalar]]:
     if field == "base_width":
         return _bases(part)
     if path == "encoder.head" and _over_one_pixel(architecture):
-        # Over one pixel a global average is the same network; canonically it says flatten.
+        # Over one pixel, global average and flatten are the same network.
         return [{"flatten", "global_average"}]
     values = [getattr(holder, field) for holder in _holders(path, part)]
     if field in ("growth_rate", "head_width"):
@@ -163,7 +165,7 @@ def readings(path: str, architecture: Architecture) -> list[set[Scalar]]:
 
 
 def overriders(path: str, paths: Iterable[str]) -> list[str]:
-    """List those of `paths` that stand before `path` in some stage."""
+    """Return those of `paths` that take precedence over `path` in a stage."""
     part, _, field = path.rpartition(".")
     if part not in PARTS:
         return []

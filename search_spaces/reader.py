@@ -1,4 +1,4 @@
-"""Reading a space's description: every fault found at once, each with its key and remedy."""
+"""Read the description of a search space and report all of its faults, each with its key."""
 
 from __future__ import annotations
 
@@ -14,16 +14,16 @@ _KEYS = ("name", "description", "fixed", "axes", "forbid")
 
 
 def parse(data: Any, source: str) -> Definition:
-    """Check `data` (the mapping of a YAML file) and spell it out.
+    """Return the definition that `data`, the content of a YAML file, describes.
 
     Raises:
-        UserError: one line per fault, each beginning with `source`.
+        UserError: the description has faults; one line per fault, each begins with `source`.
     """
     if not isinstance(data, Mapping):
         raise UserError(f"{source}: expected a mapping with {', '.join(_KEYS)}, got {data!r}")
     reader = _Reader(data)
     definition = reader.read()
-    # What a whole architecture needs can only be asked once every part of the space is sound.
+    # Whether assignments build architectures can be checked only if each part is valid.
     faults = reader.faults or list(incomplete(definition))
     if faults:
         raise UserError("\n".join(f"{source}: {fault}" for fault in dict.fromkeys(faults)))
@@ -31,7 +31,7 @@ def parse(data: Any, source: str) -> Definition:
 
 
 class _Reader:
-    """One pass over a description, collecting faults instead of stopping at the first."""
+    """Reads a description and collects all faults."""
 
     def __init__(self, data: Mapping[str, Any]) -> None:
         self.data = data
@@ -83,7 +83,7 @@ class _Reader:
             key = f"fixed.{path}"
             if "*" in path:
                 general = path.replace(".stages.*", "")
-                self._fault(key, f"all stages at once are written {general!r}")
+                self._fault(key, f"to set all stages, write {general!r}")
             elif fault := path_fault(path) or value_fault(path, value):
                 self._fault(key, fault)
             self.fixed[path] = value
@@ -155,7 +155,7 @@ class _Reader:
 
     def _check_value(self, key: str, axis: str, value: Scalar) -> None:
         choices = self.axes[axis].choices
-        if choices and value not in choices:  # an axis without choices is a fault of its own
+        if choices and value not in choices:  # a missing list of choices is reported elsewhere
             listed = ", ".join(map(shown, choices))
             hint = nearest(str(value), [str(choice) for choice in choices])
             self._fault(key, f"{value!r} is not a choice of {axis} ({listed}){hint}")
@@ -172,7 +172,7 @@ class _Reader:
     def _need_depth(
         self, key: str, depth: str, index: int, when: dict[str, tuple[Scalar, ...]]
     ) -> None:
-        """Make the axis of stage `index` active only where there is such a stage."""
+        """Add the condition that stage `index` exists to the rule `when` of its axis."""
         if depth not in self.axes:
             if depth in self.declared:
                 self._fault(key, f"declare {depth} before the axes of its stages")

@@ -1,4 +1,4 @@
-"""The paper's two models as architectures, with the figures their paper published.
+"""The paper's two models as architectures, with the figures that the paper reports.
 
 Source: "Face Reconstruction with DenseNet-Enhanced Variational Autoencoders" (Singhal, Prasad,
 Khatod; IIT Jodhpur) and the notebook its authors published with it.
@@ -25,7 +25,7 @@ ORIGINAL = Architecture(
         operator="transposed",
     ),
 )
-"""Four plain stages each way and flatten heads: 9,352,195 parameters."""
+"""Four plain stages in encoder and decoder, and a flatten head: 9,352,195 parameters."""
 
 MODIFIED = Architecture(
     image_size=144,
@@ -57,15 +57,20 @@ MODIFIED = Architecture(
 """DenseNet blocks of depthwise-separable convolutions, pointwise first: 6,283,267 parameters."""
 
 REFERENCES: dict[str, Architecture] = {"original": ORIGINAL, "modified": MODIFIED}
-"""The reference points of every study, at the paper's 144 x 144 pixels."""
+"""Name -> reference model, for the paper's 144 x 144 pixels. Every study evaluates both."""
 
 
 @dataclass(frozen=True)
 class Published:
-    """What the paper and its notebook report for one model, at 144 x 144 pixels.
+    """Figures that the paper and its notebook report for one model, at 144 x 144 pixels.
 
-    Latencies are (mean, population standard deviation) in milliseconds of one full forward pass,
-    Tesla T4, eager, float32; losses are (train, validation) for each of ten epochs.
+    Attributes:
+        params: Parameters.
+        macs: Multiply-adds of one forward pass.
+        latency_batch_1_ms: (mean, population standard deviation) of one full forward pass in
+            milliseconds: Tesla T4, eager, float32.
+        latency_batch_32_ms: The same for a batch of 32.
+        losses: (train, validation) for each of ten epochs.
     """
 
     params: int
@@ -113,4 +118,4 @@ PUBLISHED: dict[str, Published] = {
         ),
     ),
 }
-"""The parameter counts are exact; the MACs are counted by us, the paper never counted any."""
+"""Name -> published figures. The paper reports no MACs: they are counted by this project."""

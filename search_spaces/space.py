@@ -1,4 +1,4 @@
-"""Search spaces: which architectures may be built, declared in YAML or as a plain mapping.
+"""Search spaces of architectures, declared in YAML or as a plain mapping.
 
     name: example
     fixed: {image_size: 64, encoder.depth: 3, decoder.depth: 3, decoder.seed_width: 64,
@@ -10,9 +10,9 @@
     forbid:
       - {encoder.block: dense, encoder.stages.0.width: 64}
 
-`search_spaces.paths` says which paths there are. `*` spells an axis (a condition, a rule) out for
-every stage. An axis has a choice only where all axes in its `when` have one of the values named;
-the axis of a stage, only where there is such a stage. `forbid` refuses combinations.
+`search_spaces.paths` lists the paths. With `*` there is one axis (condition, rule) per stage. An
+axis is active only where all axes in its `when` have one of the values named there; the axis of a
+stage only where that stage exists. An assignment that matches a rule of `forbid` is not valid.
 """
 
 from __future__ import annotations
@@ -45,20 +45,23 @@ SPACES: dict[str, Path] = {
 
 
 class SearchSpace(ConfigurationSpace):
-    """A configuration space whose every valid assignment builds an architecture.
+    """A configuration space in which every valid assignment builds an architecture.
 
-    Two assignments may build the same architecture, where an axis that has no effect (a growth
-    rate of plain blocks) is not made conditional: `size` counts assignments, `distinct`
-    architectures.
+    Two assignments may build the same architecture if an axis without effect (a growth rate of
+    plain blocks) is not conditional: `size` counts assignments, `distinct` counts architectures.
+
+    Args:
+        description: The content of a YAML file.
+        source: Where it comes from, with which each line of an error begins.
 
     Attributes:
-        name, description: For people; not part of the identity.
-        fixed: Path -> value of what all members share.
-        axes: Name -> axis in declared order, the axes of single stages spelled out.
-        forbid: Combinations that are refused.
+        name, description: For people; they do not change the digest.
+        fixed: Path -> value that all members share.
+        axes: Name -> axis in declared order, one per stage where `*` is used.
+        forbid: Rules; an assignment that matches one of them is not valid.
 
     Raises:
-        UserError: one line per fault of the description, all at once, `source` in each.
+        UserError: the description has faults; one line per fault.
     """
 
     def __init__(self, description: Mapping[str, Any], source: str = "search space") -> None:
@@ -69,15 +72,21 @@ class SearchSpace(ConfigurationSpace):
 
     @property
     def image_size(self) -> int:
-        """Height and width in pixels of every member; `UserError` where it is an axis."""
+        """Height and width of the images of every member, in pixels.
+
+        Raises:
+            UserError: it is an axis, so it is not the same for every member.
+        """
         size = self.fixed.get("image_size")
         if not isinstance(size, int):
-            raise UserError(f"{self.name}: image_size varies; fix it, a study has one image size")
+            raise UserError(
+                f"{self.name}: image_size is an axis; fix it, because a study has one image size"
+            )
         return size
 
     @cached_property
     def digest(self) -> str:
-        """Twelve hexadecimal digits, equal for spaces of equal axes, fixed values and rules."""
+        """Twelve hexadecimal digits that are equal for equal axes, fixed values and rules."""
         identity = {k: v for k, v in self.to_dict().items() if k not in ("name", "description")}
         text = json.dumps(identity, sort_keys=True, separators=(",", ":"))
         return hashlib.sha256(text.encode()).hexdigest()[:12]
@@ -95,10 +104,10 @@ class SearchSpace(ConfigurationSpace):
 
     @classmethod
     def load(cls, name: str | Path) -> SearchSpace:
-        """Read a named space (`paper`, or `paper@64` for it at 64 pixels) or a YAML file.
+        """Return a named space (`paper`, or `paper@64` for 64 pixels), or read a YAML file.
 
         Raises:
-            UserError: if there is no such space or file, or it does not describe a space.
+            UserError: there is no such space or file, or the file does not describe a space.
         """
         text = str(name)
         base, _, size = text.partition("@")
@@ -116,11 +125,11 @@ class SearchSpace(ConfigurationSpace):
 
     @classmethod
     def from_dict(cls, data: Mapping[str, Any], source: str = "search space") -> SearchSpace:
-        """Build from plain types; the inverse of `to_dict`."""
+        """Build a space from plain JSON types; the inverse of `to_dict`."""
         return cls(data, source)
 
     def to_dict(self) -> dict[str, Any]:
-        """Return the description as plain JSON types, single stages spelled out."""
+        """Return the description as plain JSON types, with one axis per stage instead of `*`."""
         return {
             "name": self.name,
             "description": self.description,
@@ -133,10 +142,10 @@ class SearchSpace(ConfigurationSpace):
         }
 
     def with_fixed(self, **values: Scalar) -> SearchSpace:
-        """Return the space with these paths fixed; at another image size it is `name@size`.
+        """Return the space with these paths fixed; at another image size its name is `name@size`.
 
         Raises:
-            UserError: if a value does not fit, or a condition or rule needs an axis so fixed.
+            UserError: a value is not valid, or a condition or rule names an axis that is now fixed.
         """
         data = self.to_dict()
         if "image_size" in values and values["image_size"] != self.fixed.get("image_size"):
@@ -148,14 +157,14 @@ class SearchSpace(ConfigurationSpace):
     # Assignments and architectures
 
     def architecture(self, assignment: Mapping[str, Scalar]) -> Architecture:
-        """Build the architecture that `assignment` describes.
+        """Return the architecture that `assignment` describes.
 
         Raises:
-            UserError: naming the axis, if the assignment is not valid.
+            UserError: the assignment is not valid; the message names the axis.
         """
         self.require(assignment)
         chosen = {
-            name: choices[choices.index(value)]  # a numpy 8 becomes the plain 8 declared
+            name: choices[choices.index(value)]  # the declared int instead of an equal numpy value
             for name, value in assignment.items()
             for choices in [self.axes[name].choices]
         }
@@ -183,7 +192,7 @@ class SearchSpace(ConfigurationSpace):
             yield from self._explanations(architecture, tuple(rest), {**known, name: choice})
 
     def _candidates(self, name: str, architecture: Architecture) -> Sequence[Scalar]:
-        """Choices of one axis that may explain `architecture`; one is enough where all do."""
+        """Return the choices of an axis that may build `architecture`; one if all of them do."""
         choices, places = self.axes[name].choices, readings(name, architecture)
         if places and not overriders(name, {*self.axes, *self.fixed}):
             return [choice for choice in choices if all(choice in place for place in places)]
@@ -194,7 +203,7 @@ class SearchSpace(ConfigurationSpace):
 
     @cached_property
     def _consequential(self) -> set[str]:
-        """Axes whose choice decides whether others are active or allowed."""
+        """Axes whose choice affects which other axes are active or allowed."""
         rules = [*self.forbid, *(axis.when for axis in self.axes.values())]
         return {name for rule in rules for name in rule}
 
@@ -203,9 +212,9 @@ class SearchSpace(ConfigurationSpace):
     def distinct(
         self, limit: int = 200_000, progress: Callable[[int, int], None] | None = None
     ) -> int | None:
-        """Count distinct architectures by building each; None if `size` is above `limit`.
+        """Return the number of distinct architectures; None if `size` is above `limit`.
 
-        `progress` is called with (done, total) after each.
+        Every assignment is built. `progress` is called with (done, total) after each.
         """
         if self.size > limit:
             return None

@@ -1,4 +1,4 @@
-"""Reading YAML (and so JSON) that people wrote."""
+"""Read YAML, and JSON as a part of it, with clear errors."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ from search_spaces.errors import UserError
 
 
 def read_yaml(path: Path) -> Any:
-    """Return what a YAML or JSON file holds, in plain types.
+    """Return the content of a YAML or JSON file as plain types.
 
     Raises:
-        UserError: it cannot be read, is not YAML, or gives a key twice.
+        UserError: the file cannot be read, is not YAML, or has a key twice.
     """
     try:
         return parse_yaml(path.read_text(encoding="utf-8"), str(path))
@@ -25,7 +25,11 @@ def read_yaml(path: Path) -> Any:
 
 
 def parse_yaml(text: str, source: str) -> Any:
-    """Return what YAML text holds; raise `UserError` naming `source` where it is faulty."""
+    """Return the content of a YAML text as plain types.
+
+    Raises:
+        UserError: the text is not YAML, or has a key twice; the message names `source`.
+    """
     try:
         return yaml.load(text, _Loader)
     except yaml.YAMLError as error:
@@ -35,7 +39,7 @@ def parse_yaml(text: str, source: str) -> Any:
 
 
 class _Loader(yaml.SafeLoader):
-    """Refuses a key given twice, of which YAML would silently keep the last."""
+    """Refuses a repeated key, of which YAML would silently keep the last value."""
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
         seen = set()

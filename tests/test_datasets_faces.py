@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from nas.datasets import DataConfig, load_dataset
 from nas.datasets.cache import Entry
 from nas.faces.attributes import ATTRIBUTE_NAMES, attributes_of
-from nas.faces.render import render, render_scene
+from nas.faces.render import render_faces, render_scene
 from nas.faces.sample import sample_scene
 from nas.faces.scene import Camera, Glasses, Scene
 
@@ -48,9 +48,9 @@ def photographed(scene: Scene, size: int) -> NDArray[np.int64]:
 
 
 def test_an_image_does_not_depend_on_the_range_it_is_rendered_in() -> None:
-    together = render(5, 0, 12, 48)
-    assert np.array_equal(together[7], render(5, 7, 8, 48)[0])
-    assert np.array_equal(together[3:9], render(5, 3, 9, 48))
+    together = render_faces(5, 0, 12, 48)
+    assert np.array_equal(together[7], render_faces(5, 7, 8, 48)[0])
+    assert np.array_equal(together[3:9], render_faces(5, 3, 9, 48))
 
 
 def test_another_process_renders_the_same_pixels() -> None:
@@ -58,11 +58,11 @@ def test_another_process_renders_the_same_pixels() -> None:
     command = [sys.executable, "-c", code, "5", "2", "5", "40"]
     root = Path(__file__).parents[1]
     raw = subprocess.run(command, cwd=root, stdout=subprocess.PIPE, check=True).stdout
-    assert raw == render(5, 2, 5, 40).tobytes()
+    assert raw == render_faces(5, 2, 5, 40).tobytes()
 
 
 def test_seeds_and_indices_give_different_people() -> None:
-    faces = [*render(0, 0, 8, 32), *render(1, 0, 8, 32)]
+    faces = [*render_faces(0, 0, 8, 32), *render_faces(1, 0, 8, 32)]
     assert len({face.tobytes() for face in faces}) == 16
 
 
@@ -139,13 +139,13 @@ def test_a_larger_count_keeps_what_is_rendered(monkeypatch: pytest.MonkeyPatch) 
 
     def counted(seed: int, start: int, stop: int, size: int) -> NDArray[np.uint8]:
         asked.append((start, stop))
-        return render(seed, start, stop, size)
+        return render_faces(seed, start, stop, size)
 
-    monkeypatch.setattr("nas.datasets.faces.render", counted)
+    monkeypatch.setattr("nas.datasets.faces.render_faces", counted)
     large = load_dataset(DataConfig(count=20), 16)
     assert asked == [(12, 20)]
     assert np.array_equal(large.images[:12], small.images)
-    assert np.array_equal(large.images, render(0, 0, 20, 16))
+    assert np.array_equal(large.images, render_faces(0, 0, 20, 16))
 
 
 def test_an_interrupted_build_goes_on_where_it_stopped() -> None:
@@ -175,9 +175,10 @@ def test_an_interrupted_build_goes_on_where_it_stopped() -> None:
 
 def test_processes_that_load_at_once_agree(cache: Path) -> None:
     code = (
-        "from nas.datasets.cache import Entry; from nas.faces.render import render;"
+        "from nas.datasets.cache import Entry; from nas.faces.render import render_faces;"
         "import hashlib, numpy as np;"
-        "fill = lambda start, stop: (render(0, start, stop, 24), np.ones((stop - start, 1), bool));"
+        "fill = lambda start, stop: "
+        "(render_faces(0, start, stop, 24), np.ones((stop - start, 1), bool));"
         "images, _ = Entry('faces', 24, 1).load(60, fill, threads=1, chunk=5);"
         "print(hashlib.sha256(images.tobytes()).hexdigest())"
     )
@@ -186,7 +187,7 @@ def test_processes_that_load_at_once_agree(cache: Path) -> None:
         subprocess.Popen(command, cwd=root, stdout=subprocess.PIPE, text=True) for _ in range(2)
     ]
     answers = {process.communicate(timeout=120)[0].strip() for process in running}
-    assert answers == {hashlib.sha256(render(0, 0, 60, 24).tobytes()).hexdigest()}
+    assert answers == {hashlib.sha256(render_faces(0, 0, 60, 24).tobytes()).hexdigest()}
     assert not list(cache.glob("*unfinished*"))
 
 
@@ -194,7 +195,7 @@ def test_many_images_are_rendered_by_processes(monkeypatch: pytest.MonkeyPatch) 
     monkeypatch.setattr("nas.datasets.faces._PROCESS_CHUNK", 15)
     monkeypatch.setattr("nas.datasets.faces._cores", lambda: 2)
     dataset = load_dataset(DataConfig(count=30), 16)
-    assert np.array_equal(dataset.images, render(0, 0, 30, 16))
+    assert np.array_equal(dataset.images, render_faces(0, 0, 30, 16))
     first = attributes_of(sample_scene(0, 29))
     assert dataset.attributes is not None
     assert tuple(dataset.attributes[29].tolist()) == first

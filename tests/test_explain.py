@@ -333,7 +333,7 @@ def test_two_networks_are_explained_from_end_to_end(monkeypatch: pytest.MonkeyPa
     monkeypatch.setattr(explain_bench, "EMPTY", 3)
     seen: list[tuple[int, int]] = []
     dense = tiny(block="dense", convolution="pointwise_first", growth_rate=2)
-    config = ExplainConfig(batches=(1, 2), rounds=2, turns=1, device="cpu")
+    config = ExplainConfig(batches=(1, 2), rounds=2, alternations=1, device="cpu")
     result = explain_latency(
         tiny(), dense, ("plain", "dense"), config, progress=lambda *step: seen.append(step)
     )

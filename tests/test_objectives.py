@@ -46,7 +46,7 @@ def test_objectives_keep_the_order_they_were_asked_for_in(names: tuple[str, ...]
         (("params", "latencyms"), r"'latencyms' is not one of .*did you mean 'latency_ms'"),
         (("params", "macs", "params"), "params, macs, params: name each objective once"),
         (("params", "macs", "flops"), "flops is exactly twice macs"),
-        (("latency_ms", "predicted_latency_ms"), "stands in for latency_ms"),
+        (("latency_ms", "predicted_latency_ms"), "predicted_latency_ms replaces latency_ms"),
         (("params",), "objectives: params: a trade-off needs at least two of"),
         ((), "objectives: none: a trade-off needs at least two of"),
     ],

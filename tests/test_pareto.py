@@ -17,7 +17,7 @@ from nas.search.acquisition import BoxDecomposition
 from nas.search.axis_features import AxisFeatures
 from nas.search.candidates import Catalogue
 from nas.search.interfaces import KnownLimits
-from nas.search.surrogate import QUANTILES, fit
+from nas.search.surrogate import QUANTILE_COUNT, fit
 from search_spaces.errors import UserError
 from search_spaces.space import SearchSpace
 
@@ -100,7 +100,7 @@ def test_a_power_law_is_learned_with_a_width_that_covers_it() -> None:
     features = rng.normal(size=(80, 4))
     truth = np.exp(0.5 * features[:, 0] - 0.2 * features[:, 1] + 0.05 * np.sin(features[:, 2]))
     samples = fit(features[:60], truth[:60]).predict(features[60:])
-    assert samples.shape == (20, QUANTILES)
+    assert samples.shape == (20, QUANTILE_COUNT)
     assert (np.diff(samples, axis=1) >= 0).all()
     middle = np.median(samples, axis=1)
     assert np.corrcoef(middle, truth[60:])[0, 1] > 0.98

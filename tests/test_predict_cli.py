@@ -46,7 +46,7 @@ def test_without_a_calibration_the_remedy_is_one_line(capsys: pytest.CaptureFixt
 def test_calibrate_then_predict(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
     asked = ("--space", "wide@64", "--device", "cpu", "--architectures", "60")
     assert nas("profile", "calibrate", *asked, "--minutes", "0.0001") == 2
-    assert "go on with: nas profile calibrate --space wide@64" in capsys.readouterr().err
+    assert "continue with: nas profile calibrate --space wide@64" in capsys.readouterr().err
     assert nas("profile", "calibrate", *asked) == 0
     printed = capsys.readouterr().out
     assert "fitted to 40 architectures, checked on 20 others" in printed

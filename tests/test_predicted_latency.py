@@ -64,5 +64,5 @@ def test_without_a_calibration_the_remedy_is_told(
 
 
 def test_it_stands_in_for_latency_not_beside_it() -> None:
-    with pytest.raises(ValueError, match="stands in for latency_ms"):
+    with pytest.raises(ValueError, match="predicted_latency_ms replaces latency_ms"):
         StudyConfig(name="s", space="tiny", objectives=("latency_ms", "predicted_latency_ms"))

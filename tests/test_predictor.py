@@ -23,7 +23,7 @@ from nas.predict.calibration import (
 )
 from nas.predict.cost_model import OperationTimes
 from nas.predict.operations import operations
-from nas.predict.predictor import LatencyPredictor, quiet
+from nas.predict.predictor import LatencyPredictor, uncontended
 from nas.predict.timed import OperationTimer
 from search_spaces.architecture import Architecture
 from search_spaces.errors import UserError
@@ -135,8 +135,8 @@ def test_disturbed_measurements_are_left_out_while_most_are_quiet() -> None:
         return Measurement(ORIGINAL, "fitted", ((1.0, 1.0),), (), contended)
 
     mixed = [made(False), made(False), made(True)]
-    assert list(quiet(mixed)) == mixed[:2]
-    assert len(quiet([made(True), made(True), made(False)])) == 3
+    assert list(uncontended(mixed)) == mixed[:2]
+    assert len(uncontended([made(True), made(True), made(False)])) == 3
 
 
 def test_draws_are_distinct_repeatable_and_end() -> None:
@@ -183,7 +183,8 @@ def test_time_that_runs_out_leaves_a_share_of_each() -> None:
     calibration = Calibration.here(SETTING)
     extend(calibration, SPACE, 60, 30, seconds=0.0, measure=fake)
     assert len(calibration.measurements) <= 1
-    with pytest.raises(UserError, match=r"at least 30 are needed; go on with: nas profile calib"):
+    refused = "at least 30 are needed; continue with: nas profile calibrate"
+    with pytest.raises(UserError, match=refused):
         LatencyPredictor(calibration)
 
 

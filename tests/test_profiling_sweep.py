@@ -76,7 +76,7 @@ def test_layers_do_what_they_say(text: str, macs: int, output_size: int) -> None
         ("conv in=4 out=six size=8", "out='six' is not a whole number"),
         ("conv in=4 out=-6 size=8", "out='-6' is not a whole number"),
         ("conv in=4 out=6 size=0", "size=0 is not at least 1"),
-        ("cat in=4 out=4 size=8", "more channels than come in first"),
+        ("cat in=4 out=4 size=8", "cat needs more output channels than its first input has"),
     ],
 )
 def test_a_layer_badly_written_is_refused_in_one_line(text: str, message: str) -> None:

@@ -267,5 +267,5 @@ def test_bad_input_is_one_clear_line(tmp_path: Path) -> None:
     with pytest.raises(ProfilingError, match="cannot be read"):
         read_trace(tmp_path / "absent.json")
     (tmp_path / "other.json").write_text('{"traceEvents": []}')
-    with pytest.raises(ProfilingError, match="no trace of this tool"):
+    with pytest.raises(ProfilingError, match="not a trace of this tool"):
         read_trace(tmp_path / "other.json")

@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from nas.datasets.celeba import export_celeba, load_celeba
-from nas.datasets.dataset import DataConfig, ImageDataset, Progress, split_indices
+from nas.datasets.dataset import DataConfig, ImageDataset, split_indices
 from nas.datasets.faces import load_faces
 from nas.datasets.files import load_folder
 from nas.datasets.preview import contact_sheet
+from profiling.progress import Progress
 from search_spaces.errors import UserError
 
 DATASETS: dict[str, Callable[[DataConfig, int, Progress | None], ImageDataset]] = {

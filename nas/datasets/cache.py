@@ -21,8 +21,8 @@ import numpy as np
 from numpy.lib.format import open_memmap
 from numpy.typing import NDArray
 
-from nas.datasets.dataset import Progress
 from profiling.locks import lock
+from profiling.progress import Progress
 from search_spaces.errors import UserError
 
 Images = NDArray[np.uint8]

@@ -10,12 +10,13 @@ from tempfile import TemporaryDirectory
 import numpy as np
 from numpy.typing import NDArray
 
-from nas.datasets.dataset import DataConfig, ImageDataset, Progress
+from nas.datasets.dataset import DataConfig, ImageDataset
 from nas.datasets.files import existing_folder, from_files, read_images
+from profiling.progress import Progress
 from search_spaces.errors import UserError
 
 IMAGES = "img_align_celeba"
-ATTRIBUTES = ("list_attr_celeba.csv", "list_attr_celeba.txt")
+ATTRIBUTE_FILES = ("list_attr_celeba.csv", "list_attr_celeba.txt")
 PAPER_COUNT = 20_000
 
 
@@ -87,7 +88,7 @@ def _write_tables(dataset: ImageDataset, directory: Path) -> None:
     if dataset.attributes is not None:
         signs = np.where(dataset.attributes, 1, -1).tolist()
         rows = ([name, *row] for name, row in zip(names, signs, strict=True))
-        _write_csv(directory / ATTRIBUTES[0], ["image_id", *dataset.attribute_names], rows)
+        _write_csv(directory / ATTRIBUTE_FILES[0], ["image_id", *dataset.attribute_names], rows)
     partition = np.zeros(len(names), np.int64)
     partition[dataset.validation], partition[dataset.test] = 1, 2
     parts = ([name, part] for name, part in zip(names, partition.tolist(), strict=True))
@@ -115,7 +116,7 @@ def _read_attributes(
     root: Path, wanted: Sequence[str]
 ) -> tuple[tuple[str, ...], NDArray[np.bool_] | None]:
     """Return attribute names and bool `(images, names)`; empty and None without a file."""
-    candidates = (folder / name for folder in (root, root / "Anno") for name in ATTRIBUTES)
+    candidates = (folder / name for folder in (root, root / "Anno") for name in ATTRIBUTE_FILES)
     path = next((candidate for candidate in candidates if candidate.is_file()), None)
     if path is None:
         return (), None

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
@@ -15,8 +14,8 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from search_spaces.errors import UserError
 
-Progress = Callable[[int, int], None]
-Indices = NDArray[np.int64]
+ImageIndices = NDArray[np.int64]
+"""Positions of images in a data set, `(n,)`."""
 Seed = Annotated[int, Field(strict=True, ge=0, lt=2**32)]
 """Seed of a random generator. It is strict, because otherwise `true` would be seed 1."""
 
@@ -76,9 +75,9 @@ class ImageDataset:
     images: NDArray[np.uint8]
     attribute_names: tuple[str, ...]
     attributes: NDArray[np.bool_] | None
-    train: Indices
-    validation: Indices
-    test: Indices
+    train: ImageIndices
+    validation: ImageIndices
+    test: ImageIndices
     skipped: tuple[str, ...]
     fingerprint: str
 
@@ -92,7 +91,7 @@ def split_lengths(count: int) -> tuple[int, int, int]:
     return train, validation, count - train - validation
 
 
-def split_indices(count: int, seed: int) -> tuple[Indices, Indices, Indices]:
+def split_indices(count: int, seed: int) -> tuple[ImageIndices, ImageIndices, ImageIndices]:
     """Split `range(count)` at random into 70 % training, 15 % validation and the rest test.
 
     The paper's protocol: `random_split` with its own generator, so that 20,000 images and seed 42

@@ -12,13 +12,13 @@ from nas.datasets.cache import Entry, Images, Labels
 from nas.datasets.dataset import (
     DataConfig,
     ImageDataset,
-    Progress,
     fingerprint_of,
     split_indices,
 )
 from nas.faces.attributes import ATTRIBUTE_NAMES, attributes_of
-from nas.faces.render import RENDERER_VERSION, render
+from nas.faces.render import RENDERER_VERSION, render_faces
 from nas.faces.sample import sample_scene
+from profiling.progress import Progress
 
 DEFAULT_COUNT = 20_000
 _PROCESS_CHUNK = 500  # seconds of work, because a process takes a fraction of a second to start
@@ -32,7 +32,7 @@ def load_faces(config: DataConfig, image_size: int, progress: Progress | None) -
     workers = _cores() if count > _PROCESS_CHUNK else 1
 
     def fill(start: int, stop: int) -> tuple[Images, Labels]:
-        draw = _render_in_process if workers > 1 else render
+        draw = _render_in_process if workers > 1 else render_faces
         return draw(config.seed, start, stop, image_size), _labels(config.seed, start, stop)
 
     chunk = _PROCESS_CHUNK if workers > 1 else 50

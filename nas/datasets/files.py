@@ -17,11 +17,11 @@ from nas.datasets.cache import Entry, Images, Labels
 from nas.datasets.dataset import (
     DataConfig,
     ImageDataset,
-    Progress,
     fingerprint_of,
     require_enough,
     split_indices,
 )
+from profiling.progress import Progress
 from search_spaces.errors import UserError
 
 if TYPE_CHECKING:

@@ -1,1 +1,1 @@
-"""Why one architecture is slower than another, by cause."""
+"""Explain the latency gap between two architectures by causes."""

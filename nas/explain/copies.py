@@ -1,4 +1,4 @@
-"""Both models of an explanation and all their copies, in the process that measures them."""
+"""The two models of an explanation and their ablated copies, in the measuring process."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ import torch
 from pydantic import Field
 from torch import Tensor, nn
 
-from nas.explain.explanation import ABLATION_ORDER, CONVOLUTION_GROUPS, SIDES, SideName, Value
+from nas.explain.explanation import ABLATION_ORDER, SIDES, SideName, Value
 from nas.vae import build_vae
 from profiling.ablation import Ablation, Counts
 from profiling.environment import select_device
 from profiling.folding import fold_batch_norms
-from profiling.kinds import KindGroup
+from profiling.kinds import CONVOLUTION_GROUPS, KindGroup
 from profiling.latency import Latency, LatencyConfig, Model, measure_latency
 from profiling.layers import profile_layers
 from profiling.progress import Progress
@@ -25,28 +25,37 @@ from profiling.timing import measuring
 from search_spaces.architecture import Architecture
 
 PLAIN, FOLDED = "plain convolutions", "BatchNorm folded"
-EMPTY = 1000  # empty operations, or calls, in one pass of the subjects "launch" and "call"
-_WARM_UP_S = 0.5  # of each copy in each measurement: one pass where passes are long
+EMPTY = 1000  # empty operations or module calls in one pass of the subjects "launch" and "call"
+_WARM_UP_S = 0.5  # of each copy in each measurement; a single pass if it takes longer
 
 
 class ExplainConfig(Value):
-    """How to measure. `max_s` bounds the timed passes at each batch size, warm-up apart."""
+    """Settings of an explanation.
+
+    Attributes:
+        batches: Batch sizes.
+        threads: Threads of torch.
+        rounds: Number of rounds in which every copy is timed once.
+        alternations: How often the two measuring processes alternate; they share the rounds.
+        max_s: Time limit of the timed passes at each batch size, in seconds, without warm-up.
+        device: Device, or "auto".
+    """
 
     batches: tuple[int, ...] = Field((1,), min_length=1)
     threads: int = Field(1, ge=1)
     rounds: int = Field(15, ge=2)
-    turns: int = Field(3, ge=1)
+    alternations: int = Field(3, ge=1)
     max_s: float = Field(90.0, gt=0)
     device: str = "auto"
 
 
 def subject(side: SideName, taken: Sequence[KindGroup], counts: Counts) -> str:
-    """Name the copy of a model without `taken`; kinds that it does not have change nothing."""
+    """Return the name of the copy of a model without `taken`; absent kinds are not named."""
     return f"{side}:" + "+".join(kind for kind in taken if counts.launches_of.get(kind))
 
 
 def variant(side: SideName, title: str) -> str:
-    """Name a model built in another way."""
+    """Return the name of a variant of a model."""
     return f"{side}={title}"
 
 
@@ -60,7 +69,7 @@ def standard(architecture: Architecture) -> Architecture:
 
 
 class AblatedPair:
-    """Both models and their copies, in the process that measures them."""
+    """Two models, their ablated copies and their variants, in the measuring process."""
 
     def __init__(
         self, pair: tuple[Architecture, Architecture], batch: int, config: ExplainConfig
@@ -70,17 +79,17 @@ class AblatedPair:
         self._ablations = {side: self._ablation(a) for side, a in self._pair.items()}
 
     def counts(self) -> dict[SideName, Counts]:
-        """Return what each model does in a pass of the whole batch."""
+        """Return the counts of each model in one pass of the whole batch."""
         return {side: ablation.counts for side, ablation in self._ablations.items()}
 
     def variant_counts(self) -> dict[str, Counts]:
-        """Return the same of the models built in another way."""
+        """Return the counts of each variant, by its name."""
         return {name: ablation.counts for name, ablation in self._variants.items()}
 
     def measure(
         self, rounds: int, max_s: float, ablate: bool, *, progress: Progress | None = None
     ) -> dict[str, Latency]:
-        """Time both models, with `ablate` also all their copies, interleaved in rounds."""
+        """Time both models in the same rounds; with `ablate` also all copies and variants."""
         config = self._latency_config(rounds, max_s)
         subjects = self._copies if ablate else self._intact
         return measure_latency(
@@ -102,11 +111,11 @@ class AblatedPair:
         return found
 
     def peaks(self) -> Peaks:
-        """Measure what the machine can do."""
+        """Measure the peak rates of the machine."""
         return measure_peaks(self._config.threads, self._device)
 
     def layers(self, side: SideName, peaks: Peaks) -> tuple[dict[KindGroup, float], float]:
-        """Return each kind's share of the time, by the layer table, and the share of all rows."""
+        """Return each kind's share of the latency by the layer table, and the share of all rows."""
         model: Any = self._intact[f"{side}:"]
         config = self._latency_config(self._config.rounds, self._config.max_s / 10)
         table = profile_layers(model, self._images(1), config, self._device, peaks=peaks)
@@ -184,7 +193,7 @@ class AblatedPair:
 
 
 def _takings() -> Iterator[tuple[KindGroup, ...]]:
-    """Yield every set of kinds to take away: one after another, and each alone."""
+    """Yield every set of removed kinds: the first ones of the order, and each alone."""
     for number, kind in enumerate(ABLATION_ORDER, start=1):
         yield ABLATION_ORDER[:number]
         yield (kind,)

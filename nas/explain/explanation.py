@@ -1,6 +1,6 @@
-"""What an explanation holds: the gap between two models, its causes and what backs them.
+"""The result of an explanation: the gap between two models, its causes and the evidence.
 
-How the numbers come about is written down in `nas.explain.terms`. Times are in ms.
+`nas.explain.terms` has the formulas. Times are in ms.
 """
 
 from __future__ import annotations
@@ -26,13 +26,11 @@ ABLATION_ORDER: tuple[KindGroup, ...] = (
     *("activation", "batch_norm", "concatenation", "resampling"),
     *("linear", "pointwise", "depthwise", "convolution"),
 )
-"""The order in which kinds of operation are taken away.
+"""The order in which kinds of operation are removed.
 
-Activations first: their time depends on the values they see (exponentials of negative ones), and
-ready tensors have other values than the operations they stand in for.
+Activations are first, because their time depends on their input values (exponentials of negative
+ones), and the tensors that replace other operations have other values than their results.
 """
-
-CONVOLUTION_GROUPS: tuple[KindGroup, ...] = ("convolution", "depthwise", "pointwise")
 
 CAUSES: dict[str, str] = {
     "arithmetic": "arithmetic of convolutions",
@@ -46,13 +44,13 @@ CAUSES: dict[str, str] = {
     "overhead": "launches and framework",
     "allocator": "page faults of the allocator",
 }
-"""Every cause and what it is called; `REMAINDER` is what they leave."""
+"""Cause -> title. `REMAINDER` is the title of the rest of the gap."""
 
 REMAINDER = "unexplained remainder"
 
 
 class Value(BaseModel):
-    """Base of the results: frozen, equal by value, readable back from JSON."""
+    """Base of the results: immutable, compared by value, and restored from JSON."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -66,7 +64,7 @@ class Estimate(Value):
 
     @classmethod
     def of(cls, times: Times) -> Self:
-        """Take the value from element 0 and the interval from the other draws."""
+        """Return the estimate with element 0 as value and the interval of the other elements."""
         low, high = np.quantile(times[1:], (0.025, 0.975))
         return cls(value=float(times[0]), low=float(low), high=float(high))
 
@@ -77,10 +75,16 @@ class Estimate(Value):
 
 
 class Cause(Value):
-    """One part of the gap (B minus A), in ms; `share` is its part of the whole gap.
+    """One cause of the gap, model B minus model A, in ms.
 
-    `alone_ms` and `layers_ms` are the gap by the two checks: kinds taken away alone, layer table.
-    `contended` means that something else disturbed a measurement behind it.
+    Attributes:
+        key: Key of `CAUSES`, or "remainder".
+        a_ms, b_ms: The term of each model.
+        gap_ms: Their difference.
+        share: The difference as a share of the whole gap.
+        alone_ms: The difference by the first check, each kind removed alone.
+        layers_ms: The difference by the second check, the layer table.
+        contended: Whether other work disturbed one of the measurements.
     """
 
     key: str
@@ -94,12 +98,20 @@ class Cause(Value):
 
     @property
     def title(self) -> str:
-        """What the cause is called."""
+        """The title of the cause."""
         return CAUSES.get(self.key, REMAINDER)
 
 
 class AblationStep(Value):
-    """One model after a step: its time, and what taking `kind` away saved, in order and alone."""
+    """One step of the ablation of a model, which removes `kind`.
+
+    Attributes:
+        kind: The removed kind of operation.
+        left_ms: Time after the step.
+        saved_ms: Time that the step saved.
+        alone_ms: Time saved if only this kind is removed.
+        contended: Whether other work disturbed one of the measurements.
+    """
 
     kind: str
     left_ms: Estimate
@@ -109,7 +121,7 @@ class AblationStep(Value):
 
 
 class Variant(Value):
-    """The same model built in another way, as one could: what that would change."""
+    """A model built in another way, with its costs and its latency over the original one."""
 
     title: str
     params: int
@@ -121,10 +133,18 @@ class Variant(Value):
 
 
 class Side(Value):
-    """One of the two models: its exact counts for the whole batch, and its measured times.
+    """One of the two models: exact counts and measured times.
 
-    `page_faults` are minor faults per pass with the allocator as it is, `kept_page_faults` with
-    freed memory kept. `explained_by_layers` is the layer table's share of `kept_ms`.
+    Attributes:
+        counts: Counts for the whole batch.
+        ms: Latency with the allocator as it is.
+        kept_ms: Latency with freed memory kept by the allocator.
+        page_faults, kept_page_faults: Minor page faults of one pass, in the same two cases.
+        convolution_gmac_s: Rate of all convolutions, in 10^9 multiply-adds per second.
+        explained_by_layers: The layer table's share of `kept_ms`.
+        steps: The steps of the ablation.
+        variants: The same model built in other ways.
+        contention: Signs that other work disturbed the measurements of the latency.
     """
 
     counts: Counts
@@ -142,8 +162,18 @@ class Side(Value):
 class LatencyGap(Value):
     """The gap at one batch size.
 
-    `default_samples_ms` and `kept_samples_ms` hold the times of every subject in each round: the
-    models as they are (`a:`, `b:`) and with freed memory kept, copies named by what they lack.
+    Attributes:
+        batch: Batch size.
+        a, b: The two models.
+        gap_ms: Latency of B minus that of A.
+        ratio: Latency of B over that of A.
+        causes: The causes, in descending order of their size.
+        remainder: The rest of the gap.
+        launch_us: Cost of an empty operation.
+        call_us: Cost of an empty module call.
+        default_samples_ms: Subject -> its time in each round: the models (`a:`, `b:`) with the
+            allocator as it is.
+        kept_samples_ms: The same with freed memory kept, also for copies and variants.
     """
 
     batch: int
@@ -160,22 +190,22 @@ class LatencyGap(Value):
 
     @property
     def rounds(self) -> int:
-        """How often every copy was timed."""
+        """Number of rounds."""
         return len(self.kept_samples_ms["a:"])
 
     @property
     def explained_share(self) -> float:
-        """How much of the gap the named causes add up to; 1 means all of it."""
+        """Share of the gap that the causes add up to; 1 means all of it."""
         return 1 - self.remainder.share
 
     @property
     def contended(self) -> bool:
-        """Whether either model's own time was disturbed."""
+        """Whether other work disturbed the latency of one of the models."""
         return bool(self.a.contention or self.b.contention)
 
 
 class Explanation(Value):
-    """Why `b` takes another time than `a`, at each batch size; reads itself back from JSON."""
+    """The causes of the latency gap between architectures `a` and `b`, for each batch size."""
 
     a_name: str
     b_name: str

@@ -1,4 +1,4 @@
-"""From measurements to an explanation, by the formulas of `nas.explain.terms`."""
+"""Compute the gap and its causes from measurements, by the formulas of `nas.explain.terms`."""
 
 from __future__ import annotations
 
@@ -10,7 +10,6 @@ from nas.explain.copies import EMPTY, FOLDED, PLAIN, subject, variant
 from nas.explain.explanation import (
     ABLATION_ORDER,
     CAUSES,
-    CONVOLUTION_GROUPS,
     SIDES,
     AblationStep,
     Clock,
@@ -21,21 +20,28 @@ from nas.explain.explanation import (
     Times,
     Variant,
 )
-from nas.explain.terms import Tick, bootstrap, ms_per_mac, split, terms
+from nas.explain.terms import UnitCosts, bootstrap, ms_per_mac, split, terms
 from profiling.ablation import Counts
 from profiling.environment import Environment
 from profiling.intervals import relative_iqr
-from profiling.kinds import KindGroup
+from profiling.kinds import CONVOLUTION_GROUPS, KindGroup
 from profiling.latency import MAX_RELATIVE_IQR, MAX_WALL_OVER_CPU, Latency
 
 
 @dataclass(frozen=True)
 class Measured:
-    """All that was measured at one batch size; what the causes are computed from.
+    """All measurements at one batch size.
 
-    Subjects of `kept` are named by `subject` and `variant`, and "launch" and "call"; those of
-    `default` are the two intact models. `layer_shares` holds each kind's share of a model's time
-    by the layer table.
+    Attributes:
+        batch: Batch size.
+        counts: Counts of each model.
+        variants: Counts of each variant.
+        default: Latencies of the two models with the allocator as it is.
+        kept: Latencies with freed memory kept: copies and variants by the names of
+            `nas.explain.copies.subject` and `variant`, and the subjects "launch" and "call".
+        page_faults: Minor page faults of one pass of each model, in the same two cases.
+        layer_shares: Each kind's share of a model's latency, by the layer table.
+        explained_by_layers: The share of all rows of the layer table.
     """
 
     batch: int
@@ -49,27 +55,27 @@ class Measured:
 
     @property
     def environment(self) -> Environment:
-        """Where the models were measured as they are."""
+        """The environment of the measurements with the allocator as it is."""
         return next(iter(self.default.values())).environment
 
 
 def clock(latency: Latency) -> Clock:
-    """Return the clock of the times: the thread's own where one CPU thread does all the work.
+    """Return the clock of the times: thread CPU time if one CPU thread does all the work.
 
-    What else runs on the machine makes a thread wait, but does not lengthen its CPU time much; on a
-    quiet machine the two clocks agree.
+    Other work on the machine makes a thread wait, but hardly increases its CPU time. Without
+    contention both clocks give equal times.
     """
     return "wall" if latency.wall_over_cpu is None else "thread CPU"
 
 
 def times_ms(latency: Latency) -> tuple[float, ...]:
-    """Return the samples' times by that clock."""
+    """Return the times of the samples by the clock that `clock` returns."""
     own = clock(latency) == "thread CPU"
     return tuple(sample.cpu_ms if own else sample.wall_ms for sample in latency.samples)
 
 
 def contention(latency: Latency) -> tuple[str, ...]:
-    """Return the signs that these times were disturbed."""
+    """Return the signs of contention in the times of `times_ms`; empty without contention."""
     signs, spread = [], relative_iqr(times_ms(latency))
     if latency.wall_over_cpu is not None and latency.wall_over_cpu > MAX_WALL_OVER_CPU:
         signs.append(f"the thread waited: wall time is {latency.wall_over_cpu:.2f} of CPU time")
@@ -79,14 +85,14 @@ def contention(latency: Latency) -> tuple[str, ...]:
 
 
 def explain_gap(measured: Measured) -> LatencyGap:
-    """Compute the comparison at one batch size from what was measured there."""
+    """Return the gap and its causes at one batch size."""
     kept_ms, default_ms = (
         {name: times_ms(latency) for name, latency in taken.items()}
         for taken in (measured.kept, measured.default)
     )
     kept, default = bootstrap(kept_ms), bootstrap(default_ms, seed=1)
-    tick = Tick(kept["launch"] / EMPTY, kept["call"] / EMPTY)
-    views = {side: _View(side, measured, kept, default, tick) for side in SIDES}
+    unit = UnitCosts(kept["launch"] / EMPTY, kept["call"] / EMPTY)
+    views = {side: _View(side, measured, kept, default, unit) for side in SIDES}
     a, b = views["a"], views["b"]
     causes, remainder = split(a.terms(a), b.terms(a), _checks(a, b))
     total_a, total_b = default["a:"], default["b:"]
@@ -98,8 +104,8 @@ def explain_gap(measured: Measured) -> LatencyGap:
         ratio=Estimate.of(total_b / total_a),
         causes=causes,
         remainder=remainder,
-        launch_us=Estimate.of(1000 * tick.launch_ms),
-        call_us=Estimate.of(1000 * tick.call_ms),
+        launch_us=Estimate.of(1000 * unit.launch_ms),
+        call_us=Estimate.of(1000 * unit.call_ms),
         default_samples_ms=default_ms,
         kept_samples_ms=kept_ms,
     )
@@ -107,59 +113,59 @@ def explain_gap(measured: Measured) -> LatencyGap:
 
 @dataclass(frozen=True)
 class _View:
-    """One side of what was measured."""
+    """The measurements of one model."""
 
     name: SideName
     measured: Measured
     kept: Mapping[str, Times]
     default: Mapping[str, Times]
-    tick: Tick
+    unit: UnitCosts
 
     @property
     def counts(self) -> Counts:
         return self.measured.counts[self.name]
 
     def terms(self, yardstick: _View) -> dict[str, Times]:
-        """Return this side's terms, at the rate of the yardstick's convolutions."""
+        """Return the terms of this model, at the rate of the yardstick's convolutions."""
         total, kept = self.default[f"{self.name}:"], self.kept[f"{self.name}:"]
         named = self._terms_of(yardstick, _View.in_order)
         return named | {"allocator": total - kept, "total": total}
 
     def alone(self, yardstick: _View) -> dict[str, Times]:
-        """Return the terms that each kind taken away alone would give."""
+        """Return the terms if each kind is removed alone."""
         return self._terms_of(yardstick, _View.alone_of)
 
     def layers(self, yardstick: _View) -> dict[str, Times]:
-        """Return the terms that the layer table's times would give."""
+        """Return the terms from the times of the layer table."""
         return self._terms_of(yardstick, _View.layers_of)
 
     def _terms_of(self, yardstick: _View, source: _Source) -> dict[str, Times]:
         spent = {kind: source(self, kind) for kind in ABLATION_ORDER}
         theirs = {kind: source(yardstick, kind) for kind in ABLATION_ORDER}
-        return terms(spent, self.counts, self.tick, ms_per_mac(theirs, yardstick.counts, self.tick))
+        return terms(spent, self.counts, self.unit, ms_per_mac(theirs, yardstick.counts, self.unit))
 
     def in_order(self, kind: KindGroup) -> Times:
-        """Return what taking `kind` away saves when all kinds before it in the order are gone."""
+        """Return the time saved by removing `kind` after all kinds before it in the order."""
         number = ABLATION_ORDER.index(kind)
         return self._left(ABLATION_ORDER[:number]) - self._left(ABLATION_ORDER[: number + 1])
 
     def alone_of(self, kind: KindGroup) -> Times:
-        """Return what taking away `kind` alone saves."""
+        """Return the time saved by removing `kind` alone."""
         return self._left(()) - self._left((kind,))
 
     def layers_of(self, kind: KindGroup) -> Times:
-        """Return the layer table's share of the intact model's time."""
+        """Return the time of `kind` by the layer table."""
         return self._left(()) * self.measured.layer_shares[self.name][kind]
 
     def contended(self, kind: KindGroup) -> bool:
-        """Tell whether the copies on either side of taking `kind` away were disturbed."""
+        """Whether contention disturbed the copies with and without `kind`."""
         number = ABLATION_ORDER.index(kind)
         sides = (ABLATION_ORDER[:number], ABLATION_ORDER[: number + 1], (), (kind,))
         names = {subject(self.name, taken, self.counts) for taken in sides}
         return any(contention(self.measured.kept[name]) for name in names)
 
     def side(self) -> Side:
-        """Return the side's part of the result."""
+        """Return the result for this model."""
         name, rate = f"{self.name}:", self._rate(self.counts, self.in_order)
         intact = (self.measured.default[name], self.measured.kept[name])
         faults = self.measured.page_faults[self.name]
@@ -198,7 +204,7 @@ class _View:
             if counts is None:
                 continue
             bare = self.kept.get(f"{name}:")
-            rate = None if bare is None else _rate(self.kept[name] - bare, counts, self.tick)
+            rate = None if bare is None else _rate(self.kept[name] - bare, counts, self.unit)
             yield Variant(
                 title=title,
                 params=counts.params,
@@ -210,24 +216,24 @@ class _View:
             )
 
     def _rate(self, counts: Counts, source: Callable[[KindGroup], Times]) -> Times:
-        spent: Times = sum((source(kind) for kind in CONVOLUTION_GROUPS), 0 * self.tick.launch_ms)
-        return _rate(spent, counts, self.tick)
+        spent: Times = sum((source(kind) for kind in CONVOLUTION_GROUPS), 0 * self.unit.launch_ms)
+        return _rate(spent, counts, self.unit)
 
 
 _Source = Callable[[_View, KindGroup], Times]
-"""Where the time of a kind comes from: one of three methods of `_View`."""
+"""The source of the time of a kind: one of three methods of `_View`."""
 
 
-def _rate(spent: Times, counts: Counts, tick: Tick) -> Times:
-    """Return the GMAC/s of convolutions that took `spent` ms, launches included."""
+def _rate(spent: Times, counts: Counts, unit: UnitCosts) -> Times:
+    """Return the rate in GMAC/s of convolutions that took `spent` ms, including launches."""
     launches = sum(counts.launches_of.get(kind, 0) for kind in CONVOLUTION_GROUPS)
     macs = sum(counts.macs_of.get(kind, 0) for kind in CONVOLUTION_GROUPS)
-    rate: Times = macs / (spent - launches * tick.launch_ms).clip(min=1e-6) / 1e6
+    rate: Times = macs / (spent - launches * unit.launch_ms).clip(min=1e-6) / 1e6
     return rate
 
 
 def _checks(a: _View, b: _View) -> dict[str, dict[str, Any]]:
-    """Return the gap by the two checks, and what was disturbed, by cause."""
+    """Return, by cause, the gap by the two checks, and whether measurements were contended."""
     alone_a, alone_b, layers_a, layers_b = a.alone(a), b.alone(a), a.layers(a), b.layers(a)
     checked = [key for key in CAUSES if key not in ("allocator", "overhead")]
     busy: dict[str, bool] = {

@@ -1,8 +1,8 @@
-"""Why one architecture is slower than another: measured by ablation, split into causes.
+"""Measure two architectures by ablation, and split their latency gap into causes.
 
-How the gap is split is written down in `nas.explain.terms`; this module has the measurements taken.
-Both models are measured in two fresh processes that alternate: one starts as this process did, the
-other keeps freed memory. The second also times all ablated copies of both models, interleaved.
+Both models are measured in two new processes that alternate. In the first the allocator is as in
+this process, in the second it keeps freed memory. The second process also times all ablated copies
+of both models in the same rounds. `nas.explain.terms` has the formulas by which the gap is split.
 """
 
 from __future__ import annotations
@@ -36,14 +36,21 @@ def explain_latency(
     *,
     progress: Progress | None = None,
 ) -> Explanation:
-    """Measure both architectures and their ablations, and split the gap of B over A into causes.
+    """Measure two architectures and their ablations, and split the gap of B minus A into causes.
 
-    Takes one to two minutes for a pair of 50 and 200 ms at batch 1. Nothing in this process
-    changes: all measurements are made in processes of their own.
+    It takes one to two minutes for latencies of 50 and 200 ms at batch 1. All measurements are made
+    in separate processes, so the state of this process does not change.
+
+    Args:
+        a: The first architecture, model A.
+        b: The second architecture, model B, for images of the same shape.
+        names: Their names in the result.
+        config: Settings.
+        progress: Called with the steps done so far and the total.
 
     Raises:
-        UserError: a batch size below 1.
-        ProfilingError: unknown device, or a model does not fit in memory.
+        UserError: a batch size is below 1, or the architectures take different images.
+        ProfilingError: the device is unknown, or a model does not fit in memory.
     """
     config = config or ExplainConfig()
     _check(a, b, config)
@@ -63,14 +70,14 @@ def explain_latency(
 
 
 class _Steps:
-    """Turns the progress of many short measurements into one."""
+    """Combines the progress of many short measurements."""
 
     def __init__(self, progress: Progress | None, batches: int, config: ExplainConfig) -> None:
         self._progress, self._done = progress, 0
-        self._total = batches * (2 * config.turns * _per_turn(config) + 2)
+        self._total = batches * (2 * config.alternations * _rounds_per_alternation(config) + 2)
 
     def next(self, size: int) -> Progress:
-        """Return the progress of a part that counts for `size`."""
+        """Return the progress function of a part that has `size` steps."""
         start, self._done = self._done, self._done + size
 
         def report(done: int, total: int) -> None:
@@ -80,8 +87,8 @@ class _Steps:
         return report
 
 
-def _per_turn(config: ExplainConfig) -> int:
-    return max(2, -(-config.rounds // config.turns))
+def _rounds_per_alternation(config: ExplainConfig) -> int:
+    return max(2, -(-config.rounds // config.alternations))
 
 
 def _check(a: Architecture, b: Architecture, config: ExplainConfig) -> None:
@@ -104,16 +111,16 @@ def _check(a: Architecture, b: Architecture, config: ExplainConfig) -> None:
 def _measure(
     pair: tuple[Architecture, Architecture], batch: int, config: ExplainConfig, report: _Steps
 ) -> Measured:
-    """Take all measurements at one batch size, in two processes that alternate."""
+    """Return all measurements at one batch size, from two processes that alternate."""
     with ExitStack() as stack:
         plain, keeping = (
             stack.enter_context(FreshProcess(AblatedPair, pair, batch, config, tuned=tuned))
             for tuned in (False, True)
         )
-        # Both have built their models, and so come to rest, before either measures.
+        # Both processes build their models before either of them measures.
         counts, _ = keeping.call("counts"), plain.call("counts")
         variants = keeping.call("variant_counts")
-        default, kept = _turns(plain, keeping, config, report)
+        default, kept = _alternating(plain, keeping, config, report)
         faults = [process.call("page_faults") for process in (plain, keeping)]
         peaks = keeping.call("peaks")
         layers = {}
@@ -132,12 +139,12 @@ def _measure(
     )
 
 
-def _turns(
+def _alternating(
     plain: FreshProcess, keeping: FreshProcess, config: ExplainConfig, report: _Steps
 ) -> tuple[dict[str, Latency], dict[str, Latency]]:
-    rounds, max_s = _per_turn(config), config.max_s / config.turns
+    rounds, max_s = _rounds_per_alternation(config), config.max_s / config.alternations
     parts: tuple[list[dict[str, Latency]], ...] = ([], [])
-    for _ in range(config.turns):
+    for _ in range(config.alternations):
         for taken, process, ablate in zip(parts, (plain, keeping), (False, True), strict=True):
             progress = report.next(rounds)
             taken.append(process.call("measure", rounds, max_s, ablate, progress=progress))
@@ -146,7 +153,7 @@ def _turns(
 
 
 def _joined(parts: Sequence[Mapping[str, Latency]]) -> dict[str, Latency]:
-    """Join the samples that several measurements took of the same subjects."""
+    """Concatenate the samples of several measurements of the same subjects."""
     return {
         name: replace(first, samples=tuple(s for part in parts for s in part[name].samples))
         for name, first in parts[0].items()

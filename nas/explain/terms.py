@@ -1,29 +1,28 @@
-"""The time gap between two models, split into causes that add up to it.
+"""Split the latency gap between two models into causes that add up to it.
 
-**Where one model's time goes.** Each model is timed as it is; then with freed memory kept by the
-allocator; then with one kind of operation after another taken away (in the order of
-`ABLATION_ORDER`), until only Python and the module calls are left. What a step saves is the time of
-that kind. The savings telescope: together with what is left they are the model's time, by
-construction.
+**Steps of the ablation.** Each model is timed as it is, then with freed memory kept by the
+allocator, then with one kind of operation after another removed (in the order of `ABLATION_ORDER`),
+until only Python and the module calls remain. The time saved by a step is the time of that kind.
+By construction, the savings and the time that remains add up to the latency of the model.
 
-**Causes.** With L the measured cost of an empty operation and M that of an empty module call:
+**Causes.** Let L be the measured cost of an empty operation and M that of an empty module call.
 
-- launches and framework: (operations launched) x L + (module calls) x M;
-- concatenation, BatchNorm + activations, resampling, linear layers: their saving less their
-  launches x L;
-- arithmetic: MACs of all convolutions at the rate that the convolutions of model A achieve;
-- efficiency of full, depthwise and pointwise convolutions: their saving, less launches x L, less
-  their arithmetic at that rate; negative where they run faster than A's convolutions do;
-- page faults of the allocator: time as it is less time with freed memory kept;
-- remainder: what is then left of the model's time, and so unexplained.
+- Launches and framework: (operations launched) x L + (module calls) x M.
+- Concatenation, BatchNorm + activations, resampling, linear layers: their saving minus their
+  launches x L.
+- Arithmetic: the MACs of all convolutions, at the rate of the convolutions of model A.
+- Efficiency of full, depthwise and pointwise convolutions: their saving, minus launches x L, minus
+  their arithmetic at that rate. It is negative if they are faster than the convolutions of A.
+- Page faults of the allocator: latency as it is, minus latency with freed memory kept.
+- Remainder: the rest of the latency, which is unexplained.
 
-A cause of the gap is the difference between the two models' terms. The same formulas are applied to
-two other sources as a check: each kind taken away alone from the intact model, and the layer
-table's times. Where these disagree with the steps, kinds share time (caches, freeing of memory) and
-the split between them depends on the order.
+A cause of the gap is the difference of the terms of both models. As a check, the same formulas are
+applied to two other sources of times: each kind removed alone, and the layer table. Where these
+differ from the steps, kinds share time (caches, freeing of memory), and the split between them
+depends on the order.
 
-Times are arrays of medians: element 0 is the estimate, the others are bootstrap draws over rounds,
-so one formula yields the value and its 95 % interval.
+Times are arrays of medians: element 0 is the estimate, the others are bootstrap draws over rounds.
+One formula therefore gives the value and its 95 % interval.
 """
 
 from __future__ import annotations
@@ -37,19 +36,18 @@ import numpy as np
 from nas.explain.explanation import (
     ABLATION_ORDER,
     CAUSES,
-    CONVOLUTION_GROUPS,
     Cause,
     Estimate,
     Times,
 )
 from profiling.ablation import Counts
-from profiling.kinds import KindGroup
+from profiling.kinds import CONVOLUTION_GROUPS, KindGroup
 
 _DRAWS = 1000
 
 
 @dataclass(frozen=True)
-class Tick:
+class UnitCosts:
     """The cost of an empty operation and of an empty module call, in ms."""
 
     launch_ms: Times
@@ -57,16 +55,19 @@ class Tick:
 
 
 def bootstrap(samples: Mapping[str, Sequence[float]], seed: int = 0) -> dict[str, Times]:
-    """Return each subject's median, then medians over resampled rounds, the same for all.
+    """Return the median of each subject, followed by bootstrap draws of it.
 
-    Rounds are normalised first. In a slow round all subjects are slow together, which says nothing
-    about their differences; so every time is divided by the slowness of its round, the median over
-    subjects of time over the subject's own median. Drawing the same rounds for all subjects keeps
-    what is left of that correlation.
+    Rounds are normalised first. In a slow round all subjects are slow, which has no influence on
+    their differences. So every time is divided by the slowness of its round: the median over
+    subjects of time over the subject's own median. The same rounds are drawn for all subjects,
+    which preserves the remaining correlation (paired bootstrap).
 
     Args:
-        samples: subject to times, as many for each, taken in the same rounds.
-        seed: of the resampling.
+        samples: Subject -> times, one for each round.
+        seed: Seed of the resampling.
+
+    Returns:
+        Subject -> `(draws + 1,)`; element 0 is the median of all rounds.
     """
     times = np.array(list(samples.values()), dtype=np.float64)  # (subjects, rounds)
     pace = np.median(times / np.median(times, axis=1, keepdims=True), axis=0)
@@ -79,35 +80,37 @@ def bootstrap(samples: Mapping[str, Sequence[float]], seed: int = 0) -> dict[str
     }
 
 
-def work_ms(spent: Mapping[KindGroup, Times], counts: Counts, tick: Tick) -> dict[KindGroup, Times]:
-    """Return what each kind takes beyond its launches."""
+def work_ms(
+    spent: Mapping[KindGroup, Times], counts: Counts, unit: UnitCosts
+) -> dict[KindGroup, Times]:
+    """Return the time of each kind without its launches."""
     return {
-        kind: spent[kind] - counts.launches_of.get(kind, 0) * tick.launch_ms
+        kind: spent[kind] - counts.launches_of.get(kind, 0) * unit.launch_ms
         for kind in ABLATION_ORDER
     }
 
 
-def ms_per_mac(spent: Mapping[KindGroup, Times], counts: Counts, tick: Tick) -> Times:
-    """Return the time of one MAC in the model's convolutions, all kinds together."""
-    work, macs = work_ms(spent, counts, tick), _convolution_macs(counts)
+def ms_per_mac(spent: Mapping[KindGroup, Times], counts: Counts, unit: UnitCosts) -> Times:
+    """Return the time of one MAC, an average over all convolutions of the model."""
+    work, macs = work_ms(spent, counts, unit), _convolution_macs(counts)
     total: Times = sum((work[kind] for kind in CONVOLUTION_GROUPS), np.zeros(1))
     return np.maximum(total, 0) / max(1, macs)
 
 
 def terms(
-    spent: Mapping[KindGroup, Times], counts: Counts, tick: Tick, mac_ms: Times
+    spent: Mapping[KindGroup, Times], counts: Counts, unit: UnitCosts, mac_ms: Times
 ) -> dict[str, Times]:
-    """Split a model's time into the terms of the causes, the allocator's apart.
+    """Split a model's time into the terms of the causes, except that of the allocator.
 
     Args:
-        spent: time of each kind of operation, in ms, launches included.
-        counts: of the same model and batch.
-        tick: cost of launches and calls.
-        mac_ms: time of one MAC at the rate everything is compared with.
+        spent: Time of each kind of operation in ms, including launches.
+        counts: Counts of the same model and batch.
+        unit: Cost of launches and calls.
+        mac_ms: Time of one MAC at the rate of model A.
     """
-    work = work_ms(spent, counts, tick)
+    work = work_ms(spent, counts, unit)
     ideal = {kind: counts.macs_of.get(kind, 0) * mac_ms for kind in CONVOLUTION_GROUPS}
-    overhead = counts.launches * tick.launch_ms + counts.calls * tick.call_ms
+    overhead = counts.launches * unit.launch_ms + counts.calls * unit.call_ms
     return {
         "arithmetic": _convolution_macs(counts) * mac_ms,
         **{kind: work[kind] - ideal[kind] for kind in CONVOLUTION_GROUPS},
@@ -122,13 +125,13 @@ def terms(
 def split(
     a: Mapping[str, Times], b: Mapping[str, Times], checks: Mapping[str, Mapping[str, Any]]
 ) -> tuple[tuple[Cause, ...], Cause]:
-    """Return the causes of the gap in falling order of size, and the remainder.
+    """Return the causes of the gap in descending order of size, and the remainder.
 
     Args:
-        a: terms of model A, among them "total", its time.
-        b: the same of model B.
-        checks: under "alone" (arrays) and "layers" (numbers) the gap by the two checks, and under
-            "contended" whether a cause's measurements were disturbed; each by cause.
+        a: Terms of model A, including "total", its latency.
+        b: Terms of model B.
+        checks: Three mappings by cause: "alone" (arrays) and "layers" (numbers) have the gap by the
+            two checks, "contended" says whether measurements were contended.
     """
     gap = b["total"] - a["total"]
     named = {key: (a[key], b[key]) for key in CAUSES}

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from nas.faces.canvas import Canvas, Plane, bell, clamp, clouds, fractal, grain, smoothstep, white
-from nas.faces.scene import Colour, Head, Light, Pose, Scene
+from nas.faces.scene import Colour, HeadShape, Light, Pose, Scene
 
 LEAN = 0.16  # distance of the jaw in front of the centre of the head
 
@@ -82,7 +82,7 @@ def place(scene: Scene, u: float, v: float, depth: float = 0.0) -> tuple[float, 
     return pose.x + across * cosine - down * sine, pose.y + across * sine + down * cosine
 
 
-def _taper(head: Head, v: float) -> float:
+def _taper(head: HeadShape, v: float) -> float:
     """Return the width of the outline at height `v` (1 at the chin), relative to an ellipse."""
     low = min(max(v, 0.0), 1.0)
     return 1 + (0.5 * head.jaw + 0.2 * head.fullness) * low * (1 - low) - head.taper * low**2

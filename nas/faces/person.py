@@ -23,7 +23,7 @@ from nas.faces.scene import (
     Hair,
     HairStyle,
     Hat,
-    Head,
+    HeadShape,
     Mouth,
     Nose,
     Skin,
@@ -31,10 +31,10 @@ from nas.faces.scene import (
 )
 
 
-def draw_head(dice: Dice, male: bool) -> Head:
+def draw_head(dice: Dice, male: bool) -> HeadShape:
     """Draw the shape of the head."""
     fullness = dice.between(0.0, 1.0) ** 1.6
-    return Head(
+    return HeadShape(
         width=dice.around(0.458, 0.014) + 0.04 * fullness,
         height=dice.around(0.665 if male else 0.65, 0.016),
         jaw=min(max(dice.around(0.62 if male else 0.3, 0.18), 0.0), 1.0),

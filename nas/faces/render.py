@@ -20,7 +20,7 @@ RENDERER_VERSION = 1
 """Part of the cache's key: increase it with every change that alters a pixel."""
 
 
-def render(seed: int, start: int, stop: int, size: int) -> NDArray[np.uint8]:
+def render_faces(seed: int, start: int, stop: int, size: int) -> NDArray[np.uint8]:
     """Render images `start` to `stop` of population `seed`: uint8 `(stop - start, 3, size, size)`.
 
     An image depends on `seed` and its index, not on the range in which it is rendered.
@@ -96,6 +96,6 @@ def _develop(picture: Plane, camera: Camera) -> Plane:
 
 
 def main() -> None:
-    """Write images to standard output as raw bytes; arguments as for `render`."""
+    """Write images to standard output as raw bytes; arguments as for `render_faces`."""
     seed, start, stop, size = (int(argument) for argument in sys.argv[1:])
-    sys.stdout.buffer.write(render(seed, start, stop, size).tobytes())
+    sys.stdout.buffer.write(render_faces(seed, start, stop, size).tobytes())

@@ -25,7 +25,7 @@ class Pose:
 
 
 @dataclass(frozen=True)
-class Head:
+class HeadShape:
     """Shape of the head: half width and height, squareness of jaw, taper of chin, fullness."""
 
     width: float
@@ -215,7 +215,7 @@ class Scene:
     male: bool
     age: float
     pose: Pose
-    head: Head
+    head: HeadShape
     skin: Skin
     eyes: Eyes
     brows: Brows

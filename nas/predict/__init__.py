@@ -1,1 +1,1 @@
-"""Costs of an architecture without building it: exact counts and a predicted latency."""
+"""Exact counts and predicted latencies of architectures, without building them."""

@@ -1,4 +1,4 @@
-"""How far predicted latencies are off, beside the two baselines a predictor has to beat."""
+"""The errors of predicted latencies, and those of two simple baselines."""
 
 from __future__ import annotations
 
@@ -10,20 +10,28 @@ import numpy as np
 from nas.predict.calibration import Measurement
 from nas.predict.cost_model import Floats
 from nas.predict.operations import exact_costs, operations
-from nas.predict.predictor import LatencyPredictor, quiet
+from nas.predict.predictor import LatencyPredictor, uncontended
 from search_spaces.architecture import Architecture
 
 RatioPredictor = Callable[[Sequence[Architecture]], Floats]
+"""Architectures -> latencies over that of `original`, `(n,)`."""
 
 WITHIN = 0.10
+"""Largest relative error that counts as accurate."""
 
 
 @dataclass(frozen=True)
 class Accuracy:
-    """Errors of predicted latencies of `count` architectures, relative to those measured.
+    """Relative errors of predicted latencies.
 
-    `within_10` is the share that is off by 10 % at most; `spearman` and `kendall` are the rank
-    correlations of predicted and measured latencies (1: the same order).
+    Attributes:
+        name: Name of the predictor or baseline.
+        count: Number of architectures.
+        within_10: Share of the architectures whose error is at most 10 %.
+        median_error: Median of the errors.
+        p90_error: 90 % quantile of the errors.
+        spearman, kendall: Rank correlations of predicted and measured latencies; 1 means the same
+            order.
     """
 
     name: str
@@ -41,10 +49,13 @@ def check(
     *,
     undisturbed: bool = False,
 ) -> list[Accuracy]:
-    """Return how accurate the predictor is, then each baseline, on measurements held out.
+    """Return the accuracy of the predictor, then that of each baseline.
 
-    Baselines are fitted to what the predictor was fitted to. `undisturbed` compares with CPU times
-    where these are known, so that a busy machine does not pass for a wrong prediction.
+    Args:
+        predictor: The predictor. Baselines are fitted to the same measurements.
+        measurements: Measurements to compare with; those held out by default.
+        undisturbed: Compare with CPU times where these are known, so that contention does not count
+            as an error of the prediction.
     """
     measured = predictor.calibration.of("held_out") if measurements is None else measurements
     architectures = [measurement.architecture for measurement in measured]
@@ -54,7 +65,7 @@ def check(
 
 
 def accuracy(name: str, predicted: Floats, measured: Floats) -> Accuracy:
-    """Compare predictions with measurements, both `(n,)`."""
+    """Return the accuracy of predictions, compared with measurements, both `(n,)`."""
     from scipy.stats import kendalltau, spearmanr
 
     errors = np.abs(predicted / measured - 1)
@@ -70,11 +81,12 @@ def accuracy(name: str, predicted: Floats, measured: Floats) -> Accuracy:
 
 
 def baselines(predictor: LatencyPredictor) -> dict[str, RatioPredictor]:
-    """Return what multiply-adds alone and launches alone predict, fitted to the same measurements.
+    """Return two baselines: predictions from multiply-adds alone and from launches alone.
 
-    Each is the better of a straight line and a power law.
+    They are fitted to the same measurements as the predictor, each as the better of a linear
+    function and a power law.
     """
-    fitted = quiet(predictor.calibration.of("fitted"))
+    fitted = uncontended(predictor.calibration.of("fitted"))
     architectures = [measurement.architecture for measurement in fitted]
     ratios = np.array([measurement.undisturbed_ratio for measurement in fitted])
     return {
@@ -101,13 +113,13 @@ def _best(
 
 
 def _line(counts: Floats, ratios: Floats) -> Callable[[Floats], Floats]:
-    """Fit ratio = a + b x count, with the least relative error."""
+    """Fit ratio = a + b x count by least squares of the relative error."""
     terms = np.column_stack([np.ones(len(counts)), counts])
     weights, *_ = np.linalg.lstsq(terms / ratios[:, None], np.ones(len(ratios)), rcond=None)
     return lambda others: weights[0] + weights[1] * others
 
 
 def _power(counts: Floats, ratios: Floats) -> Callable[[Floats], Floats]:
-    """Fit ratio = a x count^b."""
+    """Fit ratio = a x count^b by least squares of the logarithm."""
     slope, intercept = np.polyfit(np.log(counts), np.log(ratios), 1)
     return lambda others: np.exp(intercept + slope * np.log(others))

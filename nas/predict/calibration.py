@@ -1,12 +1,13 @@
-"""What a latency predictor is fitted to: operations timed on this device, inside real models.
+"""The measurements that a latency predictor is fitted to: operations timed inside real models.
 
-An operation takes another time alone than in a model, where its input may still be in a cache and
-its memory was used before. So operations are timed where they are used: in architectures drawn from
-a space, each in the same rounds as `original`. Times are kept as ratios to it, since a machine
-changes its speed within minutes, a ratio hardly. Other architectures are only timed as a whole and
-never fitted to: from them follow the prediction errors.
+The time of an operation alone differs from its time in a model, where its input may still be in a
+cache and its memory was used before. Operations are therefore timed where they are used: in
+architectures drawn from a space, each in the same rounds as `original`. Times are stored as ratios
+to it, because a machine changes its speed within minutes, but ratios hardly change. Other
+architectures are held out: they are timed only as a whole and give the prediction errors.
 
-Every measurement is appended to a file as it is made, so an interrupted calibration goes on.
+Every measurement is appended to a file immediately, so that an interrupted calibration can be
+resumed.
 """
 
 from __future__ import annotations
@@ -39,12 +40,12 @@ Role = Literal["fitted", "held_out"]
 Pairs = tuple[tuple[float, float], ...]
 
 _FORMAT = 2
-_PATIENCE = 1000  # draws in a row that bring nothing new: the space is exhausted
+_PATIENCE = 1000  # consecutive draws of known architectures after which the space is exhausted
 
 
 @dataclass(frozen=True)
 class Setting:
-    """What a calibration holds for; `device` as torch writes it."""
+    """The conditions of a calibration; `device` as torch writes it, `image_size` in pixels."""
 
     device: str = "cpu"
     threads: int = 1
@@ -53,13 +54,13 @@ class Setting:
 
     @property
     def words(self) -> str:
-        """Say it in a line."""
+        """The setting in one line."""
         threads = f"{self.threads} thread{'s' * (self.threads != 1)}"
         return f"{self.device}, {threads}, batch {self.batch}, {self.image_size} pixels"
 
     @property
     def remedy(self) -> str:
-        """The command that calibrates for it."""
+        """The command that calibrates for this setting."""
         deep = {64: "wide", 32: "paper"}  # the space whose deepest members still fit
         name = next((deep[size] for size in deep if size <= self.image_size), "SPACE")
         options = f"--space {name}@{self.image_size} --device {self.device}"
@@ -70,10 +71,14 @@ class Setting:
 class Measurement:
     """One architecture, timed in the same rounds as `original`.
 
-    `samples_ms` has a pair (architecture, `original`) for each round; `cpu_ms` the CPU times of the
-    same passes where one thread does all the work, else nothing. `operations` has for each of
-    `nas.predict.operations.operations` the median of its time over that of `original`'s whole
-    pass; it is empty for architectures held out.
+    Attributes:
+        architecture: The architecture.
+        role: Whether the predictor is fitted to it, or it is held out.
+        samples_ms: A pair of wall times (architecture, `original`) for each round.
+        cpu_ms: The CPU times of the same passes; empty unless one thread does all the work.
+        contended: Whether other work disturbed the measurement.
+        operations: For each of `nas.predict.operations.operations` the median over rounds of its
+            time over that of the whole pass of `original`; empty for architectures held out.
     """
 
     architecture: Architecture
@@ -90,19 +95,19 @@ class Measurement:
 
     @cached_property
     def undisturbed_ratio(self) -> float:
-        """The same of CPU times where these are known: waiting for a busy core is left out.
+        """The same ratio from CPU times where these are known: without waiting for a busy core.
 
-        On a quiet machine both are the same.
+        Without contention both ratios are equal.
         """
         return _ratio(self.cpu_ms or self.samples_ms)
 
     @cached_property
     def original_ms(self) -> float:
-        """Median latency of `original` meanwhile, without waiting where that is known."""
+        """Median latency of `original` in the same rounds, from CPU times where these are known."""
         return median(original for _, original in self.cpu_ms or self.samples_ms)
 
     def to_json(self) -> str:
-        """Return one line."""
+        """Return the measurement as one line of JSON."""
         fields = {name: getattr(self, name) for name in ("role", "contended")}
         fields["samples_ms"] = [[round(ms, 4) for ms in pair] for pair in self.samples_ms]
         fields["cpu_ms"] = [[round(ms, 4) for ms in pair] for pair in self.cpu_ms]
@@ -111,7 +116,7 @@ class Measurement:
 
     @classmethod
     def from_json(cls, line: str) -> Self:
-        """Read what `to_json` wrote."""
+        """Return the measurement of a line that `to_json` wrote."""
         data = json.loads(line)
         return cls(
             Architecture.from_dict(data["architecture"]),
@@ -125,7 +130,7 @@ class Measurement:
 
 @dataclass
 class Calibration:
-    """The measurements made with one setting in one environment, and the file they are kept in."""
+    """The measurements of one setting in one environment, and their file."""
 
     setting: Setting
     environment: Environment
@@ -133,18 +138,18 @@ class Calibration:
     measurements: list[Measurement] = field(default_factory=list)
 
     def of(self, role: Role) -> list[Measurement]:
-        """Return the measurements that are fitted to, or those held out."""
+        """Return the measurements of one role."""
         return [measurement for measurement in self.measurements if measurement.role == role]
 
     @property
     def digest(self) -> str:
-        """Identifies what is fitted to: equal for equal predictions."""
+        """Digest of the fitted measurements: equal digests mean equal predictions."""
         lines = [measurement.to_json() for measurement in self.of("fitted")]
         return sha256("\n".join(lines).encode()).hexdigest()[:12]
 
     @classmethod
     def here(cls, setting: Setting) -> Calibration:
-        """Return this environment's calibration, as far as it was made; it may be empty.
+        """Return the calibration of this environment; it may be unfinished or empty.
 
         Raises:
             UserError: its file cannot be read.
@@ -158,7 +163,7 @@ class Calibration:
 
     @staticmethod
     def elsewhere(setting: Setting) -> str | None:
-        """Say how this environment differs from the latest one calibrated for `setting`, if any."""
+        """Return how this environment differs from the last one calibrated for `setting`."""
         from profiling.environment import Environment, differences
 
         paths = sorted(_folder().glob(f"{_stem(setting)}-*.jsonl"), key=_modified)
@@ -167,15 +172,15 @@ class Calibration:
         try:
             with paths[-1].open(encoding="utf-8") as file:
                 there = Environment.model_validate(json.loads(file.readline())["environment"])
-        except (ValueError, KeyError):  # another version's, or killed while it was begun
+        except (ValueError, KeyError):  # of another version, or an unfinished header
             return None
         return "; ".join(differences(there, _environment(setting)))
 
     def append(self, measurement: Measurement) -> None:
-        """Keep a measurement, in the file too.
+        """Add a measurement and append it to the file.
 
         Raises:
-            UserError: it cannot be written.
+            UserError: the file cannot be written.
         """
         self.measurements.append(measurement)
         try:
@@ -206,11 +211,18 @@ def extend(
     *,
     measure: Callable[[Architecture, Role], Measurement],
 ) -> None:
-    """Measure architectures drawn from `space` until there are `fitted` and `held_out` of them.
+    """Measure architectures drawn from a space until there are enough of both roles.
 
-    Both roles alternate, so that a calibration stopped early, as after `seconds`, has both.
-    What is there already counts. `measure` is a `nas.predict.timed.OperationTimer`. `progress` is
-    called with (done, total) after each architecture.
+    The roles alternate, so that a calibration that is stopped early has measurements of both.
+
+    Args:
+        calibration: Where measurements are added; those it has already count.
+        space: The search space.
+        fitted: Number of architectures to fit to.
+        held_out: Number of architectures held out.
+        seconds: Time after which no further measurement starts.
+        progress: Called with (done, total) after each architecture.
+        measure: Such as `nas.predict.timed.OperationTimer`.
 
     Raises:
         UserError: the calibration's file cannot be written.
@@ -231,9 +243,9 @@ def extend(
 
 
 def drawn(space: SearchSpace, seed: int = 1) -> Iterator[Architecture]:
-    """Yield distinct architectures, each axis drawn uniformly; ends when nothing new is found.
+    """Yield distinct architectures with uniformly drawn axes, until no new one is found.
 
-    Uniform over axes, not over architectures: of those nearly all are as deep as can be.
+    Draws are not uniform over architectures, because nearly all of these have the maximum depth.
     """
     rng, seen, repeats = np.random.default_rng(seed), set[str](), 0
     while repeats < _PATIENCE:
@@ -255,7 +267,7 @@ def _ratio(pairs: Pairs) -> float:
 
 
 def _due(wanted: dict[Role, int], calibration: Calibration) -> Role | None:
-    """Return the role that lags most behind what is wanted; None when nothing is missing."""
+    """Return the role with the smallest share of its wanted number; None if both are complete."""
     shares = {
         role: len(calibration.of(role)) / count for role, count in wanted.items() if count > 0
     }
@@ -264,7 +276,7 @@ def _due(wanted: dict[Role, int], calibration: Calibration) -> Role | None:
 
 
 def _read(path: Path) -> Iterable[Measurement]:
-    """Yield the measurements of a file; a last line that was not written to its end is cut."""
+    """Return the measurements of a file; an incomplete last line is removed."""
     try:
         lines = path.read_text(encoding="utf-8").splitlines(keepends=True)
     except OSError as error:
@@ -276,7 +288,7 @@ def _read(path: Path) -> Iterable[Measurement]:
         return [Measurement.from_json(line) for line in lines[1:]]
     except (ValueError, KeyError):
         raise UserError(
-            f"{path}: not a calibration that this version wrote; move it away and calibrate anew"
+            f"{path}: not a calibration of this version; move the file away and calibrate again"
         ) from None
 
 

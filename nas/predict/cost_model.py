@@ -1,8 +1,8 @@
-"""How long one operation takes inside a model, learnt from operations timed on this device.
+"""A model of an operation's time inside a network, fitted to operations timed on this device.
 
 Each kind of operation has a linear cost model, time = a + b x MACs + c x bytes: launch, arithmetic
-and memory traffic. Its residuals, which come from kernels that suit some shapes better than others,
-are learnt by gradient-boosted trees as a factor on it. So the trees decide between shapes that were
+and memory traffic. Gradient-boosted trees predict the logarithm of measured over linear time, since
+kernels are faster for some shapes than for others. Trees interpolate between shapes that were
 measured, and the linear model extrapolates beyond them.
 """
 
@@ -26,16 +26,16 @@ if TYPE_CHECKING:
 Floats = NDArray[np.float64]
 
 _FUNCTIONS = ("", *CHOICES["activation"], "sigmoid")
-_FEW = 5  # a kind seen less often has no linear model of its own
-_LEAST = 1e-7  # of a pass of `original`: below the clock's resolution
+_FEW = 5  # fewer operations of a kind get the linear model of all kinds
+_LEAST = 1e-7  # in passes of `original`; below the resolution of the clock
 _SHAPE, _COUNTS = 10, 5  # columns of `features`
 
 
 def features(operations: Sequence[Operation], batch: int) -> Floats:
-    """Return what an operation's time may depend on, `(n, 17)`.
+    """Return the features of operations, `(n, 17)`.
 
-    Ten columns of kind and shape, five of counts (MACs, elements in, elements out, weights, bytes),
-    and how channels fill the 16 lanes of a vector.
+    There are ten columns of kind and shape, five of counts (MACs, elements in, elements out,
+    weights, bytes), and two of the channels that remain in the last vector of 16 (SIMD).
     """
     shapes = [
         (OPERATION_KINDS.index(o.kind), _FUNCTIONS.index(o.function), *o[1:8], o.size_in % 2)
@@ -51,12 +51,12 @@ def features(operations: Sequence[Operation], batch: int) -> Floats:
 
 @dataclass(frozen=True)
 class OperationTimes:
-    """Predicts operations' times: a linear model of each kind times a factor from trees.
+    """Predicts the times of operations: a linear model of each kind times a factor from trees.
 
     Attributes:
         batch: Images in a pass.
-        coefficients: (a, b, c) of each kind and, in the last row, of all kinds together.
-        trees: The logarithm of the factor, from `features`.
+        coefficients: (kinds + 1, 3), (a, b, c) of each kind; in the last row of all kinds together.
+        trees: Predict the logarithm of the factor from scaled `features`.
     """
 
     batch: int
@@ -65,9 +65,9 @@ class OperationTimes:
 
     @classmethod
     def fit(cls, operations: Sequence[Operation], times: Floats, batch: int) -> Self:
-        """Learn from operations and their times, `(n,)`, in any unit.
+        """Fit to operations and their times, `(n,)`, in any unit.
 
-        Of an operation that was timed in several places the median counts, for all of them.
+        An operation that was timed in several places has their median, with their total weight.
         """
         from sklearn.ensemble import HistGradientBoostingRegressor
 
@@ -82,7 +82,8 @@ class OperationTimes:
         trees = HistGradientBoostingRegressor(
             max_iter=300, learning_rate=0.08, min_samples_leaf=5, random_state=0
         )
-        # Long operations matter more for the sum, but short ones are many: halfway in between.
+        # Long operations matter more for the sum, but most are short: the square root of the time
+        # is a compromise.
         weights = np.sqrt(middle) * [len(taken) for taken in seen.values()]
         with _one_thread():
             trees.fit(
@@ -91,7 +92,7 @@ class OperationTimes:
         return cls(batch, coefficients, trees)
 
     def __call__(self, operations: Sequence[Operation]) -> Floats:
-        """Return the operations' times, `(n,)`, in the unit that was fitted to."""
+        """Return the predicted times of operations, `(n,)`, in the unit of the fitted times."""
         if not operations:
             return np.zeros(0)
         known = features(operations, self.batch)
@@ -101,7 +102,7 @@ class OperationTimes:
 
 
 def _one_thread() -> AbstractContextManager[object]:
-    """Fit in a second or two: threads that wait for busy cores take a minute instead."""
+    """Limit OpenMP to one thread: on busy cores several take a minute instead of two seconds."""
     from threadpoolctl import threadpool_limits
 
     limits: AbstractContextManager[object] = threadpool_limits(1, user_api="openmp")
@@ -109,17 +110,18 @@ def _one_thread() -> AbstractContextManager[object]:
 
 
 def _scaled(known: Floats) -> Floats:
-    """Counts span eight decades: as logarithms, for trees to split evenly; and MACs per byte."""
+    """Return features for trees: logarithms of the counts, and the logarithm of MACs per byte."""
     counts = np.log1p(known[:, _SHAPE : _SHAPE + _COUNTS])
     intensity = counts[:, :1] - counts[:, -1:]
     return np.hstack([known[:, :_SHAPE], counts, known[:, _SHAPE + _COUNTS :], intensity])
 
 
 def _linear_fit(known: Floats, times: Floats, kind: int) -> Floats:
-    """Fit a, b, c >= 0 with the least relative error; `kind` past the last means all of them.
+    """Fit a, b, c >= 0 by least squares of the relative error, for one kind or all of them.
 
-    Non-negative least squares of (a + b x MACs + c x bytes) / time against 1. Columns are scaled to
-    1 first, since MACs and bytes are up to 10^9 times as large as the constant.
+    This is the non-negative least squares problem (a + b x MACs + c x bytes) / time = 1. The terms
+    are scaled to a maximum of 1 first, because MACs and bytes are up to 10^9 times the constant. A
+    `kind` after the last means all kinds.
     """
     from scipy.optimize import nnls
 

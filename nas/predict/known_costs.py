@@ -1,4 +1,4 @@
-"""The objectives of an architecture that are known without building it, for thousands at a time."""
+"""The objectives and limits of architectures that are known without building them."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from nas.search.interfaces import KnownLimits, learned
 from search_spaces.architecture import Architecture
 
 KnownCosts = Callable[[Sequence[Architecture]], npt.NDArray[np.float64]]
-
+"""Architectures -> (architectures, costs); NaN in columns that are not known."""
 
 _COUNTED = ("params", "macs", "flops")
 
@@ -23,10 +23,10 @@ def known_costs(
     predictor: LatencyPredictor | None = None,
     anchor_ms: float | None = None,
 ) -> KnownCosts:
-    """Return a function that gives all objectives but the learned one: (architectures, k - 1).
+    """Return a function from architectures to all objectives except the learned one.
 
-    Parameters and MACs are exact. A latency is the predicted one, told in `anchor_ms` of
-    `original`. What is not known this way is NaN.
+    Parameters, MACs and FLOPs are exact. A latency is predicted, in milliseconds where `original`
+    takes `anchor_ms`. Other objectives are NaN.
     """
     names = [name for name in objectives if name != learned(objectives)]
 
@@ -47,10 +47,10 @@ def known_limits(
     predictor: LatencyPredictor | None = None,
     anchor_ms: float | None = None,
 ) -> KnownLimits | None:
-    """Return what is known of `limits` without building anything; None if nothing is.
+    """Return the limits whose excess is known without building a network; None if there are none.
 
-    Parameters, MACs and a predicted latency are exact. With a predictor a measured latency is
-    predicted.
+    Parameters, MACs, FLOPs and a predicted latency are exact. A measured latency is predicted if
+    there is a predictor.
     """
     timed = [name for name in limits if "latency" in name] if predictor else []
     names = tuple(name for name in limits if name in (*_COUNTED, *timed))

@@ -1,9 +1,9 @@
 """The operations of one forward pass and their exact costs, from the architecture alone.
 
-`nas.vae` builds the network; here the same contract (docs/architecture.md) is followed to list what
-each of its layers does, without building it. What a block, convolution or head launches stands
-beside its class in `nas.blocks`, `nas.layers` and `nas.heads`. Tests hold the two together: kinds,
-shapes, parameters, multiply-adds, bytes and launches agree with what `profiling.complexity` counts.
+This module lists the operations of the network that `nas.vae` builds, without building it. The
+operations of blocks, convolutions and heads are listed by their classes in `nas.blocks`,
+`nas.layers` and `nas.heads`. Tests check that kinds, shapes, parameters, multiply-adds, bytes and
+launches equal those that `profiling.complexity` counts.
 """
 
 from __future__ import annotations
@@ -30,22 +30,22 @@ from nas.operation import Operation, OperationGroup
 from nas.vae import DECODER_TRANSITION
 from search_spaces.architecture import Architecture, Stage
 
-_MEMORY = 1 << 15  # groups remembered by each function: many architectures share their stages
+_MEMORY = 1 << 15  # groups cached by each function: many architectures share stages
 
 
 def operations(architecture: Architecture) -> tuple[Operation, ...]:
-    """Return what one forward pass launches, in order."""
+    """Return the operations of one forward pass, in order."""
     groups = operation_groups(architecture)
     return tuple(chain.from_iterable(group.operations for group in groups))
 
 
 def operation_groups(architecture: Architecture) -> list[OperationGroup]:
-    """Return the same in groups that are remembered: quick to add up for many architectures."""
+    """Return the same operations in cached groups, whose totals are fast to add up."""
     return [*_encoder(architecture), *_decoder(architecture)]
 
 
 def exact_costs(architectures: Iterable[Architecture]) -> dict[str, NDArray[np.int64]]:
-    """Return `params` and `macs` of each, `(n,)`: what `nas.evaluate.static_costs` counts."""
+    """Return `params` and `macs` of each, `(n,)`, as `nas.evaluate.static_costs` counts them."""
     found = [operation_groups(architecture) for architecture in architectures]
     return {
         "params": np.array([sum(group.params for group in each) for each in found], dtype=np.int64),

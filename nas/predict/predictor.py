@@ -1,8 +1,8 @@
-"""A model's latency without building it: its operations' times, learnt on this device, added up.
+"""Predict the latency of a network without building it, from the times of its operations.
 
-What is predicted is the ratio to `original`, as everything is measured beside it. The time of a
-whole pass is a little more than the sum of its operations' (Python, memory that is freed), so the
-sum and the number of launches are weighted to fit whole models.
+The predicted quantity is the ratio to `original`. A whole pass takes slightly longer than the sum
+of its operations (Python, freeing of memory). Therefore the ratio is a weighted sum of two terms,
+the sum of the operations' times and the number of launches, fitted to whole networks.
 """
 
 from __future__ import annotations
@@ -29,17 +29,19 @@ if TYPE_CHECKING:
     from search_spaces.space import SearchSpace
 
 ENOUGH: Mapping[Role, int] = {"fitted": 30, "held_out": 20}
-"""Measurements that a predictor needs at least."""
+"""Minimum number of measurements of each role."""
 
-_SAFE = 0.99
+_SAFE = 0.99  # quantile of the prediction errors that `margin` is
 
 
 @dataclass(frozen=True)
 class Vectorised:
-    """Architectures as arrays: the numbers of their operations, one after the other.
+    """Architectures as arrays of the numbers of their operations.
 
-    `operations` `(k,)` numbers those of all architectures in order; `starts` `(n,)` says where each
-    begins; `launches` `(n,)`.
+    Attributes:
+        operations: `(k,)`, the numbers of the operations of all architectures, in order.
+        starts: `(n,)`, position of the first operation of each architecture.
+        launches: `(n,)`, launches of each architecture.
     """
 
     operations: NDArray[np.int64]
@@ -51,14 +53,14 @@ class Vectorised:
 
 
 class LatencyPredictor:
-    """Predicts latencies on the device, threads, batch and image size it was calibrated for.
+    """Predicts latencies for the device, threads, batch and image size of a calibration.
 
     Attributes:
-        calibration: What it was fitted to, and what it was checked on.
-        original_ms: Latency of `original`, the median over the calibration.
+        calibration: The measurements it was fitted to, and those held out.
+        original_ms: Latency of `original` in ms, the median over the calibration.
 
     Raises:
-        UserError: there are too few measurements to fit and check.
+        UserError: there are too few measurements of a role.
     """
 
     def __init__(self, calibration: Calibration) -> None:
@@ -68,14 +70,14 @@ class LatencyPredictor:
                 raise UserError(
                     f"latency predictor for {self.setting.words}: {count} architectures "
                     f"{role.replace('_', ' ')}, at least {least} are needed; "
-                    f"go on with: {self.setting.remedy}"
+                    f"continue with: {self.setting.remedy}"
                 )
         self.original_ms = float(np.median([m.original_ms for m in calibration.measurements]))
         self._numbers: dict[Operation, int] = {}
         self._known: list[Operation] = []
         self._groups: dict[OperationGroup, list[int]] = {}
         self._times: Floats = np.zeros(0)
-        fitted = quiet(calibration.of("fitted"))
+        fitted = uncontended(calibration.of("fitted"))
         self._operation_times = OperationTimes.fit(
             [operation for m in fitted for operation in operations(m.architecture)],
             np.array([ratio for m in fitted for ratio in m.operations]),
@@ -93,13 +95,13 @@ class LatencyPredictor:
         batch: int = 1,
         image_size: int = 144,
     ) -> Self | None:
-        """Return the predictor calibrated in this environment; None where there is none at all.
+        """Return the predictor calibrated in this environment; None if there is no calibration.
 
-        Allocator settings are part of the environment: call `tune_allocator` first.
+        Allocator settings are part of the environment, so `tune_allocator` must be called before.
 
         Raises:
-            UserError: it was calibrated in another environment (what differs is named), or is not
-                finished.
+            UserError: the calibration is unfinished, or was made in another environment; the
+                message lists the differences.
         """
         setting = Setting(str(device), threads, batch, image_size)
         calibration = Calibration.here(setting)
@@ -122,10 +124,12 @@ class LatencyPredictor:
         seconds: float | None = None,
         progress: Progress | None = None,
     ) -> Self:
-        """Measure what is missing of a calibration, keep it, and return the predictor.
+        """Complete the calibration for `setting` and return the predictor.
+
+        The arguments are those of `nas.predict.calibration.extend`.
 
         Raises:
-            UserError: it cannot be kept, or there was time for too little.
+            UserError: the file cannot be written, or `seconds` were too few.
         """
         from nas.predict.timed import OperationTimer
 
@@ -135,7 +139,7 @@ class LatencyPredictor:
         return cls(calibration)
 
     def vectorise(self, architectures: Iterable[Architecture]) -> Vectorised:
-        """Turn architectures into arrays, whose prediction takes microseconds each.
+        """Convert architectures to arrays, for which a prediction takes microseconds each.
 
         Raises:
             UserError: an architecture is for images of another size.
@@ -155,7 +159,7 @@ class LatencyPredictor:
         )
 
     def predict_ratio(self, architectures: Iterable[Architecture] | Vectorised) -> Floats:
-        """Return latencies over that of `original`, `(n,)`."""
+        """Return predicted latencies over that of `original`, `(n,)`."""
         if not isinstance(architectures, Vectorised):
             architectures = self.vectorise(architectures)
         ratios: Floats = self._terms(architectures) @ self._weights
@@ -164,11 +168,11 @@ class LatencyPredictor:
     def predict_ms(
         self, architectures: Iterable[Architecture] | Vectorised, original_ms: float | None = None
     ) -> Floats:
-        """Return latencies in ms, `(n,)`, where `original` takes `original_ms`."""
+        """Return predicted latencies in ms, `(n,)`, where `original` takes `original_ms`."""
         return self.predict_ratio(architectures) * (original_ms or self.original_ms)
 
     def contributions(self, architecture: Architecture) -> dict[str, float]:
-        """Return the share of each kind of operation in an architecture's ratio, largest first."""
+        """Return kind of operation -> share of an architecture's latency, largest first."""
         arrays, shares = self.vectorise([architecture]), dict[str, float]()
         (per_time, per_launch), times = self._weights, self._all_times()
         for number in arrays.operations:
@@ -181,21 +185,22 @@ class LatencyPredictor:
 
     @cached_property
     def errors(self) -> Floats:
-        """Predicted over measured ratio of the architectures held out, sorted."""
-        held_out = quiet(self.calibration.of("held_out"))
+        """Predicted over measured ratio of the architectures held out, in ascending order."""
+        held_out = uncontended(self.calibration.of("held_out"))
         predicted = self.predict_ratio(_architectures(held_out))
         return np.sort(predicted / np.array([m.ratio for m in held_out]))
 
     @property
     def margin(self) -> float:
-        """Predictions exceed the truth by more than this factor in one case of a hundred.
+        """The 99 % quantile of predicted over measured ratio, at least 1.
 
-        A candidate predicted above `margin` times a limit may be rejected unmeasured.
+        A candidate whose prediction exceeds a limit by more than this factor may be rejected
+        without a measurement.
         """
         return max(1.0, float(np.quantile(self.errors, _SAFE)))
 
     def interval(self, predicted: float) -> tuple[float, float]:
-        """Return the 95 % interval around a prediction (ratio or ms), from errors held out."""
+        """Return the 95 % prediction interval (ratio or ms), from the errors held out."""
         high, low = np.quantile(self.errors, (0.025, 0.975))
         return predicted / float(low), predicted / float(high)
 
@@ -219,22 +224,22 @@ class LatencyPredictor:
             )
 
     def _terms(self, arrays: Vectorised) -> Floats:
-        """Return the sum of operation times and the launches, `(n, 2)`."""
+        """Return the two terms, sum of operation times and launches, `(n, 2)`."""
         if not len(arrays):
             return np.zeros((0, 2))
         times = np.add.reduceat(self._all_times()[arrays.operations], arrays.starts)
         return np.column_stack([times, arrays.launches])
 
     def _all_times(self) -> Floats:
-        """Return the time of every operation met so far; each is predicted once."""
+        """Return the time of every known operation; each is predicted once."""
         if len(self._times) < len(self._known):
             new = self._operation_times(self._known[len(self._times) :])
             self._times = np.concatenate([self._times, new])
         return self._times
 
 
-def quiet(measurements: Sequence[Measurement]) -> Sequence[Measurement]:
-    """Return those that nothing disturbed, or all where these are less than half."""
+def uncontended(measurements: Sequence[Measurement]) -> Sequence[Measurement]:
+    """Return the measurements without contention, or all if these are less than half."""
     found = [measurement for measurement in measurements if not measurement.contended]
     return found if 2 * len(found) >= len(measurements) else measurements
 
@@ -244,7 +249,7 @@ def _architectures(measurements: Iterable[Measurement]) -> list[Architecture]:
 
 
 def _weigh(terms: Floats, ratios: Floats) -> Floats:
-    """Return weights >= 0 of the terms, `(n, k)`, that give the least relative error."""
+    """Fit weights >= 0 of the terms, `(n, k)`, by least squares of the relative error."""
     from scipy.optimize import nnls
 
     weights, _ = nnls(terms / ratios[:, None], np.ones(len(ratios)))

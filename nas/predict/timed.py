@@ -1,4 +1,4 @@
-"""Times an architecture and its operations, inside the model, in the same rounds as `original`."""
+"""Time an architecture and its operations inside the model, in the same rounds as `original`."""
 
 from __future__ import annotations
 
@@ -22,9 +22,9 @@ _VIEWS = (nn.Flatten, nn.Unflatten, Crop)
 
 
 class OperationTimer:
-    """Measures architectures with one setting; has the measurement lane while one is timed.
+    """Measures architectures with one setting; it holds the measurement lane meanwhile.
 
-    Allocates like a study: freed memory is kept in the process.
+    The allocator keeps freed memory in the process, as in a study.
     """
 
     def __init__(self, setting: Setting) -> None:
@@ -34,7 +34,7 @@ class OperationTimer:
         self._lane = Lane(setting.device)
 
     def __call__(self, architecture: Architecture, role: Role) -> Measurement:
-        """Time whole passes beside `original`; time each operation too where the role is fitted."""
+        """Time whole passes of an architecture and `original`; for "fitted" each operation too."""
         model = build_vae(architecture, seed=0).to(self._device).eval()
         models: dict[str, Model] = {"candidate": model, "original": self._original}
         if role == "fitted":
@@ -67,7 +67,7 @@ class OperationTimer:
         return _cpu_ms(latency) if self._alone else latency.samples_ms
 
     def _config(self, role: Role) -> LatencyConfig:
-        """Few rounds where many architectures average out, more where one is judged alone."""
+        """Return settings with fewer rounds for "fitted", where errors average out."""
         rounds, seconds = (20, 2.0) if role == "fitted" else (40, 2.5)
         return LatencyConfig(
             batch=self._setting.batch,
@@ -79,7 +79,7 @@ class OperationTimer:
             warmup_window=2,
             max_warmup=4,
             max_warmup_s=0.5,
-            min_sample_ms=0.0,  # one pass is one sample: its notes belong to it
+            min_sample_ms=0.0,  # one pass per sample, which its notes belong to
         )
 
 
@@ -95,7 +95,7 @@ def _operation_ratios(passes: Sequence[Pass], original_ms: Sequence[float]) -> t
 
 
 def _paths(model: VAE) -> list[str]:
-    """Name the modules that launch something, in order of execution, as `operations` lists them."""
+    """Return the paths of the modules that launch operations, in the order of `operations`."""
     return [
         path
         for path, module in model.named_modules()

@@ -1,4 +1,4 @@
-"""Which architecture to try next, and which training to stop."""
+"""The search: samplers that propose architectures, and early stopping of trainings."""
 
 from nas.search.early_stopping import EarlyStopping
 from nas.search.pareto import ParetoOptions

@@ -1,13 +1,16 @@
 """Expected hypervolume improvement where the costs are known and the loss is uncertain.
 
-A front dominates the points that are no better on any axis. The region that it leaves undominated,
-up to a reference point, is cut into boxes of the cost space with one attained loss each: the lowest
-loss of a point of the front that costs no more. A candidate of known costs improves the front in
-the part of each box that costs at least as much as it does, by as much as its loss lies below the
-attained one. So its expected hypervolume improvement (Emmerich et al. 2006) is a sum over boxes of
-that volume times its expected improvement on the attained loss (Mockus 1978). The sum is exact, as
-in the box decompositions for several uncertain objectives (Daulton et al. 2020), but here one
-objective alone is uncertain, so each expectation is one-dimensional. All axes are minimised.
+All objectives are minimised. The cost space up to the reference point is cut into disjoint boxes
+b. In each box one loss a_b is attained: the lowest loss of a point of the front that costs no more
+than the box. A candidate with the known costs c and the uncertain loss L improves the front in the
+part of each box whose costs are at least c, and there by a_b - L. Its expected hypervolume
+improvement (Emmerich et al. 2006) is therefore
+
+    EHVI = sum_b volume(b, where costs >= c) * E[max(0, a_b - L)],
+
+where the expectation is the expected improvement (Mockus 1978) on the loss a_b. The sum is exact,
+as in the box decompositions for several uncertain objectives (Daulton et al. 2020). Because the
+loss alone is uncertain here, every expectation is one-dimensional.
 """
 
 from __future__ import annotations
@@ -19,10 +22,10 @@ import numpy as np
 from nas.search.interfaces import Array, Indices
 
 _BLOCK = 64
-"""Candidates whose improvement is computed at once, those of the highest upper bound first."""
+"""Candidates whose improvement is computed at once, in descending order of its upper bound."""
 
 _CHUNK = 4_000_000
-"""Numbers per block of candidates and boxes: bounds the memory, and stays near the cache."""
+"""Largest number of pairs (candidate, box) that are computed at once. It limits the memory."""
 
 
 @dataclass(frozen=True)
@@ -30,10 +33,10 @@ class BoxDecomposition:
     """The region that a front does not dominate, as disjoint boxes of the cost space.
 
     Attributes:
-        low, high: (boxes, costs), corners; `low` may be -inf.
-        attained: (boxes,), the loss attained throughout a box, in descending order.
+        low, high: (boxes, costs), the lower and upper corners; `low` may be -inf.
+        attained: (boxes,), the loss a_b attained in each box, in descending order.
         costs, losses: (points, costs) and (points,), the front.
-        reference: (costs + 1,), the reference point, the loss last.
+        reference: (costs + 1,), the reference point; its last element is a loss.
     """
 
     low: Array
@@ -47,13 +50,15 @@ class BoxDecomposition:
     def of(cls, costs: Array, losses: Array, reference: Array) -> BoxDecomposition:
         """Cut the cost space up to `reference` into boxes of one attained loss each.
 
-        Points are taken from the lowest loss on: what a point can afford of the space that is left
-        has its loss, and no later point attains a lower one there.
+        Points are processed in ascending order of their loss. Each point takes, of the space that
+        is left, the part that costs at least as much as the point. Its loss is the lowest that is
+        attained there, because every later point has a higher loss.
 
         Args:
             costs: (points, costs).
             losses: (points,).
-            reference: (costs + 1,), beyond which no volume counts, the loss last.
+            reference: (costs + 1,), the reference point; its last element is a loss. Volume
+                beyond it does not count.
         """
         low, high = np.full((1, costs.shape[1]), -np.inf), reference[None, :-1]
         parts: list[tuple[Array, Array, float]] = []
@@ -79,17 +84,20 @@ class BoxDecomposition:
         )
 
     def best(self, costs: Array, losses: Array, feasibility: Array, count: int = 1) -> Indices:
-        """Return the candidates of the highest constrained improvement, best first.
+        """Return the indices of the candidates with the highest acquisition, best first.
 
-        It is the expected hypervolume improvement times the probability of feasibility (Schonlau
-        et al. 1998). Exact, yet few candidates are compared with all boxes: no candidate improves
-        the attained loss anywhere by more than at its own costs, which bounds its improvement.
+        The acquisition is the expected hypervolume improvement times the probability of feasibility
+        (Schonlau et al. 1998). The result is exact, although few candidates are compared with all
+        boxes: candidates are processed in descending order of an upper bound, until the bound of
+        the next block is below the acquisitions found.
 
         Args:
-            costs: (variants, candidates, costs), equally likely: one variant if they are known.
-            losses: (candidates, quantiles), equally likely values of the loss of each.
-            feasibility: (candidates,), the probability that a candidate keeps to all limits.
-            count: How many to return; fewer where no other may improve at all.
+            costs: (variants, candidates, costs), equally likely costs; one variant if the costs
+                are known.
+            losses: (candidates, quantiles), equally likely losses of each candidate.
+            feasibility: (candidates,), the probability that a candidate satisfies all limits.
+            count: Number of candidates to return; fewer are returned if fewer have a positive
+                upper bound.
         """
         bounds = [self._upper_bound(variant, losses) for variant in costs]
         bound = feasibility * np.mean(bounds, axis=0)
@@ -106,13 +114,18 @@ class BoxDecomposition:
         return chosen
 
     def _upper_bound(self, costs: Array, losses: Array) -> Array:
-        """Return what no expected hypervolume improvement exceeds, (candidates,)."""
+        """Return an upper bound of the expected hypervolume improvement, (candidates,).
+
+        A front attains lower losses at higher costs, so a candidate's improvement on the attained
+        loss is largest at its own costs. The bound is that improvement times the volume between
+        these costs and the reference point.
+        """
         gain = np.maximum(self.attained_at(costs)[:, None] - losses, 0).mean(axis=1)
         bound: Array = gain * np.maximum(self.reference[:-1] - costs, 0).prod(axis=1)
         return bound
 
     def attained_at(self, costs: Array) -> Array:
-        """Return the lowest loss of a point that costs no more, for `costs` (n, costs): (n,)."""
+        """Return the loss that the front attains at `costs` (n, costs): (n,)."""
         affordable = (self.costs[None] <= costs[:, None]).all(axis=2)
         attained: Array = np.where(affordable, self.losses, self.reference[-1])
         lowest: Array = attained.min(axis=1, initial=self.reference[-1])
@@ -123,9 +136,10 @@ class BoxDecomposition:
 
         Args:
             costs: (candidates, costs), known.
-            losses: (candidates, quantiles), equally likely values of the loss of each.
+            losses: (candidates, quantiles), equally likely losses of each candidate.
         """
-        # Boxes of one attained loss share an expectation; they stand together.
+        # Boxes of the same attained loss are neighbours and share one expectation, so their
+        # volumes are summed first.
         levels, starts = np.unique(-self.attained, return_index=True)
         rows = max(1, _CHUNK // len(self.attained))
         blocks = []
@@ -137,7 +151,7 @@ class BoxDecomposition:
         return np.concatenate(blocks) if blocks else np.zeros(0)
 
     def _volumes(self, costs: Array) -> Array:
-        """Return the part of each box that costs no less than a candidate, (candidates, boxes)."""
+        """Return the volume of each box where costs are at least `costs`, (candidates, boxes)."""
         volumes = np.ones((len(costs), len(self.attained)))
         for axis in range(costs.shape[1]):
             side = self.high[:, axis] - np.maximum(self.low[:, axis], costs[:, axis, None])
@@ -146,7 +160,7 @@ class BoxDecomposition:
 
 
 def _outside(low: Array, high: Array, corner: Array) -> tuple[Array, Array]:
-    """Cut from boxes what lies above `corner` on every axis; return the rest, as disjoint boxes."""
+    """Remove from boxes the region above `corner` on every axis; return the rest as boxes."""
     lows, highs = [], []
     for axis in range(len(corner)):
         part_low, part_high = low.copy(), high.copy()

@@ -1,4 +1,4 @@
-"""Assignments as numbers, for a surrogate."""
+"""The feature vectors by which a surrogate sees the assignments of a space."""
 
 from __future__ import annotations
 
@@ -11,11 +11,12 @@ from nas.search.interfaces import Array, Space
 
 
 class AxisFeatures:
-    """Encodes assignments of a space as vectors, each axis by its Optuna distribution.
+    """Encodes assignments of a space as vectors; an axis is encoded by its Optuna distribution.
 
-    A range of integers has its value and whether the axis is active; where it is not, the value is
-    the middle of the range. Other positive numbers have their logarithm instead of the value.
-    Anything else is one-hot: a column per choice, all 0 where the axis is not active.
+    - Range of integers: two columns, the value and whether the axis is active. Where the axis is
+      not active, the value is the middle of the range.
+    - Other positive numbers: the same with the logarithm of the value.
+    - Anything else: one-hot, one column per choice. All are 0 where the axis is not active.
     """
 
     def __init__(self, space: Space) -> None:
@@ -49,7 +50,7 @@ class AxisFeatures:
 
 
 def _encoding(distribution: Any) -> tuple[Callable[[Any], Array], list[float]]:
-    """Return how one axis becomes numbers, and the numbers where it is not active."""
+    """Return a function from choice to columns, and the columns where the axis is not active."""
     choices = getattr(distribution, "choices", None)
     if choices is None:
         low, high = float(distribution.low), float(distribution.high)

@@ -1,4 +1,4 @@
-"""Unseen candidates by the thousand, with all that is known of them without training."""
+"""Thousands of unseen candidates with their features, known costs and predicted excess."""
 
 from __future__ import annotations
 
@@ -13,19 +13,20 @@ from nas.search.interfaces import Array, Costs, Features, KnownLimits, Mask, Spa
 from search_spaces.axes import Assignment
 
 _REMEMBERED = 20_000
-"""Most assignments whose description is kept: mutations of the same front recur."""
+"""Maximum number of assignments in the cache: mutations of the same front recur."""
 
 _TINY = 1e-12
 
 
 @dataclass(frozen=True)
 class Candidates:
-    """Distinct networks, a row each.
+    """Distinct networks, one per row.
 
     Attributes:
-        features: (candidates, features), as a surrogate sees them.
+        assignments: One assignment of each network.
+        features: (candidates, features), the inputs of a surrogate that follow from the axes.
         costs: (candidates, costs), logarithms; NaN in columns that are not known.
-        excess: (candidates, limits), as in `KnownLimits`.
+        excess: (candidates, limits), predicted, as in `KnownLimits`.
     """
 
     assignments: Sequence[Assignment]
@@ -38,24 +39,30 @@ class Candidates:
 
     @property
     def exact(self) -> Mask:
-        """Which costs are known of all, (costs,)."""
+        """The costs that are known of every candidate, (costs,)."""
         return np.asarray(~np.isnan(self.costs).any(axis=0))
 
     def inputs(self, exact: Mask) -> Array:
-        """Return what a surrogate sees, as `nas.search.history.surrogate_inputs` does.
+        """Return the inputs of a surrogate, as `nas.search.history.surrogate_inputs` does.
 
-        The last column is 0: they are of this study, not of an earlier one.
+        The last column is 0: the candidates belong to this study, not to an earlier one.
+
+        Args:
+            exact: (costs,), the columns of `costs` that are inputs.
+
+        Returns:
+            (candidates, inputs).
         """
         return np.column_stack([self.features, self.costs[:, exact], np.zeros(len(self))])
 
 
 class Catalogue:
-    """Describes assignments of a space, and remembers the descriptions.
+    """Computes features, costs and excess of assignments, with a cache.
 
     Args:
-        space: What they are assignments of.
-        columns: How many costs there are.
-        costs: As in `nas.search.pareto.ParetoEngine`; so are `features` and `limits`.
+        space: The space of the assignments.
+        columns: Number of costs.
+        costs: As in `nas.search.pareto.ParetoEngine`, like `features` and `limits`.
     """
 
     def __init__(
@@ -75,14 +82,14 @@ class Catalogue:
         self._rows: dict[tuple[Any, ...], Array] = {}
 
     def describe(self, assignment: Assignment, architecture: Any) -> tuple[Array, Array, Array]:
-        """Return features, costs and excess of one."""
+        """Return features (features,), costs (costs,) and excess (limits,) of one assignment."""
         features, costs, excess = self._parts(self._described([assignment], [architecture]))
         return features[0], costs[0], excess[0]
 
     def unseen(
         self, assignments: Iterable[Assignment], seen: Container[str], wanted: int
     ) -> Candidates:
-        """Return the first `wanted` distinct networks that are not `seen`; fewer if there are."""
+        """Return the first `wanted` distinct networks whose digest is not in `seen`, or fewer."""
         if len(self._rows) > _REMEMBERED:
             self._digests.clear()
             self._rows.clear()
@@ -99,7 +106,7 @@ class Catalogue:
             if len(found) == wanted:
                 break
         new = {key: one for key, one in found.values() if key not in self._rows}
-        for key in new.keys() - built.keys():  # seen when its digest was remembered
+        for key in new.keys() - built.keys():  # in `seen` when its digest was cached
             built[key] = self._space.architecture(new[key])
         rows = self._described(list(new.values()), [built[key] for key in new])
         self._rows.update(zip(new, rows, strict=True))
@@ -107,7 +114,7 @@ class Catalogue:
         return Candidates([one for _, one in found.values()], *self._parts(table))
 
     def _described(self, assignments: Sequence[Assignment], architectures: Sequence[Any]) -> Array:
-        """Return (assignments, excess + costs + features)."""
+        """Return excess, costs and features side by side, (assignments, columns)."""
         if not assignments:
             return self._nothing
         columns = [self._axes(assignments)]
@@ -127,7 +134,7 @@ class Catalogue:
 
 
 def logarithms(values: Array) -> Array:
-    """Return the logarithms; of a value that is 0, that of 1e-12."""
+    """Return the natural logarithms; values below 1e-12 are replaced by 1e-12."""
     found: Array = np.log(np.maximum(values, _TINY))
     return found
 

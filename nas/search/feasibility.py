@@ -1,4 +1,4 @@
-"""How probably a candidate keeps to hard limits, by predictions and by what earlier ones missed."""
+"""The probability that a candidate satisfies the hard limits of a study."""
 
 from __future__ import annotations
 
@@ -10,24 +10,26 @@ from nas.search.interfaces import Array, KnownLimits
 from nas.search.surrogate import fit
 
 _ERROR_QUANTILE = 0.8
-"""Quantile of past prediction errors that is added to a predicted excess: most stay below it."""
+"""Quantile of past prediction errors that is added to a predicted cost.
+
+Both are logarithms. Most errors are below it, so few candidates are taken to satisfy a limit that
+they then exceed."""
 
 _FEWEST = 3
-"""Candidates from which on a distribution of errors, or of excesses, is estimated."""
+"""Minimum number of candidates from which a distribution of errors or of excesses is estimated."""
 
 _LEAST_DEVIATION = 0.03
-"""Smallest standard deviation of prediction errors, as a logarithm: few of them can agree by
-chance."""
+"""Minimum standard deviation of prediction errors (logarithms): few can agree by chance."""
 
 _LEAST_PROBABILITY = 1e-3
-"""Smallest probability for a limit that is learned: a surrogate may be wrong about it."""
+"""Minimum probability for a limit that is learned, because a surrogate may be wrong about it."""
 
 
 class Feasibility:
     """Judges candidates by the limits of a study.
 
-    A limit of which something is known beforehand is predicted by `KnownLimits`. One of which
-    nothing is known is learned by a surrogate from the candidates whose excess was reported.
+    The excess over a limit is predicted by `KnownLimits` where it can be. For any other limit a
+    surrogate learns it from the candidates whose excess was reported.
     """
 
     def __init__(self, history: History, limits: KnownLimits | None) -> None:
@@ -35,13 +37,14 @@ class Feasibility:
 
     @property
     def limited(self) -> bool:
-        """Whether there is any limit, as far as is known."""
+        """Whether a limit is given or was reported."""
         return bool(self._limits or any(one.violations for one in self._history.own))
 
     def largest_excess(self, found: Candidates) -> Array:
-        """Return the excess over the limit that a candidate misses most, (candidates,).
+        """Return the largest predicted excess over any known limit, (candidates,).
 
-        As a logarithm; a predicted excess is raised by the `_ERROR_QUANTILE` of past errors.
+        The excess is the logarithm of value over limit. The `_ERROR_QUANTILE` of past errors is
+        added to it.
         """
         shifts = [
             np.quantile(errors, _ERROR_QUANTILE) if len(errors) else 0 for errors in self._errors()
@@ -50,10 +53,12 @@ class Feasibility:
         return largest
 
     def probability(self, found: Candidates) -> Array:
-        """Return the probability that a candidate keeps to all limits, (candidates,).
+        """Return the probability that a candidate satisfies all limits, (candidates,).
 
-        Limits are taken as independent. The error of a prediction is taken as normal, with mean and
-        deviation of past errors; with fewer than `_FEWEST` of them predictions are believed.
+        The limits are treated as independent, so the result is a product. For a predicted excess e
+        the factor is Phi(-(e + m) / s), where Phi is the standard normal distribution function and
+        m and s are mean and standard deviation of past errors. With fewer than `_FEWEST` errors the
+        prediction is taken as exact.
         """
         from scipy.special import ndtr
 
@@ -69,24 +74,28 @@ class Feasibility:
         return product
 
     def _learned(self) -> list[str]:
-        """Return the limits that were reported and that nothing predicts, in that order."""
+        """Return the reported limits that are not predicted, in the order of their first report."""
         known = self._limits.names if self._limits else ()
         reported = {name: None for one in self._history.own for name in one.violations}
         return [name for name in reported if name not in known]
 
     def _learned_probability(self, name: str, found: Candidates) -> Array | float:
-        """Return the share of predicted quantiles that keep to a limit; 1 before any missed it."""
+        """Return the share of predicted quantiles that satisfy a limit, (candidates,).
+
+        The result is 1 as long as too few candidates were reported, or none exceeded the limit.
+        """
         reported = [one for one in self._history.own if name in one.violations]
         excess = np.array([one.violations[name] for one in reported])
         if len(reported) < _FEWEST or excess.max() <= 0:
             return 1.0
         exact = found.exact
+        # A violation is value over limit minus 1; the surrogate needs positive values.
         predicted = fit(surrogate_inputs(reported, exact), 1 + excess).predict(found.inputs(exact))
         probability: Array = np.maximum((predicted <= 1).mean(axis=1), _LEAST_PROBABILITY)
         return probability
 
     def _errors(self) -> list[list[float]]:
-        """Return past prediction errors for each known limit: measured minus predicted excess."""
+        """Return past prediction errors of each known limit: measured minus predicted excess."""
         if self._limits is None:
             return []
         return [
@@ -95,7 +104,7 @@ class Feasibility:
         ]
 
     def _errors_of(self, column: int, name: str) -> list[float]:
-        # A candidate that its own prediction rejected was not measured: it has no error.
+        # A candidate that was rejected because of its prediction was not measured.
         return [
             np.log1p(one.violations[name]) - one.excess[column]
             for one in self._history.own

@@ -1,4 +1,4 @@
-"""What the Pareto sampler has seen: candidates, their values, and what a surrogate learns from."""
+"""The observations of the Pareto sampler, and the training data of its surrogate."""
 
 from __future__ import annotations
 
@@ -12,23 +12,24 @@ from nas.search.interfaces import Array, Mask
 from search_spaces.axes import Assignment
 
 _MOST_POINTS = 1000
-"""Most candidates that a surrogate is fitted to: the time of a fit grows with their cube."""
+"""Maximum number of points of a surrogate: the time of a fit grows with their third power."""
 
 
 @dataclass(frozen=True)
 class Observation:
-    """A candidate that was tried or is being tried.
+    """A candidate that was evaluated or is being evaluated.
 
     Attributes:
         assignment: Its choices.
-        features: (features,), as a surrogate sees them.
+        features: (features,), the inputs of a surrogate that follow from the axes.
         costs: (costs,), logarithms; NaN where not known.
         excess: (limits,), predicted, as in `KnownLimits`.
-        loss: The learned objective after a full training.
-        pending: Its result is not known yet.
-        violations: By how much it misses each limit, relative.
-        earlier: It is of an earlier study: data of the surrogate, but no point of the front.
-        epoch_losses: Epoch -> loss while in training.
+        loss: The learned objective after a full training; None without one.
+        pending: Whether its result is not known yet.
+        violations: Limit -> value over limit minus 1; above 0 where the limit is exceeded.
+        earlier: Whether it belongs to an earlier study. It is then a point of the surrogate, but
+            not of the front.
+        epoch_losses: Epoch -> loss during training.
     """
 
     assignment: Assignment
@@ -43,7 +44,7 @@ class Observation:
 
     @property
     def feasible(self) -> bool:
-        """Whether it misses none of the limits that were asked of it."""
+        """Whether it exceeds none of the reported limits."""
         return all(violation <= 0 for violation in self.violations.values())
 
 
@@ -51,7 +52,7 @@ class History:
     """Every observation of a search, by digest.
 
     Args:
-        learned: Position of the learned objective among all.
+        learned: Position of the learned objective among the objectives.
     """
 
     def __init__(self, learned: int) -> None:
@@ -60,13 +61,13 @@ class History:
         self._earlier: dict[str, Observation] = {}
 
     def add(self, digest: str, observation: Observation) -> None:
-        """Note a candidate that is being tried."""
+        """Add a candidate that is being evaluated."""
         self._own[digest] = observation
 
     def tell(
         self, digest: str, values: Sequence[float] | None, violations: Mapping[str, float]
     ) -> None:
-        """Note how a candidate ended; None: rejected, stopped or failed."""
+        """Record the objective values of a candidate; None: rejected, stopped or failed."""
         known = self._own.get(digest)
         if known is None or not known.pending:
             return
@@ -74,12 +75,12 @@ class History:
         self._own[digest] = known if values is None else self._valued(known, values)
 
     def observe(self, digest: str, epoch: int, loss: float) -> None:
-        """Note a loss while in training; of a stopped candidate it is all there is."""
+        """Record a loss during training. For a stopped candidate no other loss is known."""
         if known := self._own.get(digest):
             self._own[digest] = replace(known, epoch_losses={**known.epoch_losses, epoch: loss})
 
     def warm(self, digest: str, observation: Observation, values: Sequence[float]) -> None:
-        """Note a finished candidate of an earlier study."""
+        """Add a finished candidate of an earlier study."""
         known = replace(observation, pending=False, earlier=True)
         self._earlier[digest] = self._valued(known, values)
 
@@ -89,7 +90,7 @@ class History:
 
     @property
     def own(self) -> list[Observation]:
-        """The candidates of this study, in the order they were tried."""
+        """The candidates of this study, in the order they were added."""
         return list(self._own.values())
 
     @property
@@ -99,15 +100,16 @@ class History:
 
     @property
     def all(self) -> list[Observation]:
-        """The candidates of both."""
+        """The candidates of the earlier study, then those of this one."""
         return [*self.earlier, *self.own]
 
     def training_data(self) -> tuple[list[Observation], Array]:
-        """Return what the surrogate of the loss is fitted to: candidates and their losses.
+        """Return the points of the surrogate of the loss, and their losses (points,).
 
-        A stopped candidate counts with the loss it was expected to reach, a failed one with the
-        highest loss. Of very many, the later half is kept, which is nearer to the front, and of the
-        earlier ones an evenly spaced choice.
+        A stopped candidate has the loss that it was expected to reach, a failed one the highest
+        loss observed: without them the surrogate would propose their neighbours again. Of more than
+        `_MOST_POINTS` points, the most recent ones fill one half, because they are nearer to the
+        front; an evenly spaced selection of the others fills the other half.
         """
         found = [one.loss for one in self.all if one.loss is not None]
         data = []
@@ -123,9 +125,10 @@ class History:
         return [one for one, _ in data], np.array([loss for _, loss in data])
 
     def expected_loss(self, one: Observation) -> float | None:
-        """Extrapolate the last loss in training to a full one; None if there is no such loss.
+        """Extrapolate the last loss during training to the end; None if there is no such loss.
 
-        The factor is the median ratio of the two losses over the finished trainings.
+        The loss is multiplied by the median, over the finished trainings, of final loss over loss
+        at the same epoch.
         """
         if not one.epoch_losses:
             return None
@@ -139,10 +142,14 @@ class History:
 
 
 def surrogate_inputs(some: Sequence[Observation], exact: Mask) -> Array:
-    """Return what a surrogate sees of observations: (observations, inputs).
+    """Return the inputs of a surrogate, (observations, inputs).
 
-    Features, the costs that are `exact` (a mask of columns), and whether the study is an earlier
-    one: its protocol may have been another.
+    They are the features, the costs in the columns that `exact` marks, and whether the observation
+    belongs to an earlier study, whose protocol may have differed.
+
+    Args:
+        some: The observations.
+        exact: (costs,), the columns of the costs that are inputs.
     """
     features, costs = np.array([one.features for one in some]), [one.costs for one in some]
     return np.column_stack([features, np.array(costs)[:, exact], [one.earlier for one in some]])

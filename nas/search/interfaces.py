@@ -1,4 +1,4 @@
-"""What proposers, engines and spaces ask of one another."""
+"""The interfaces between proposers, engines and spaces."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ Indices = npt.NDArray[np.intp]
 Mask = npt.NDArray[np.bool_]
 
 Costs = Callable[[Sequence[Any]], Array]
-"""Architectures -> (architectures, costs); NaN in columns that cannot be known beforehand."""
+"""Architectures -> (architectures, costs); NaN in columns that are not known before evaluation."""
 
 Features = Callable[[Sequence[Assignment]], Array]
 """Assignments -> (assignments, features)."""
@@ -25,13 +25,13 @@ Features = Callable[[Sequence[Assignment]], Array]
 
 @dataclass(frozen=True)
 class KnownLimits:
-    """Hard limits as far as they are known before a candidate is tried.
+    """The hard limits whose excess is known or predicted before a candidate is evaluated.
 
     Attributes:
-        names: Limits, as violations name them.
-        predicted: Those of them whose value is predicted, so that a measurement may differ.
-        excess: Architectures -> (architectures, names): logarithm of value over limit, at most 0
-            where an architecture keeps to the limit.
+        names: The limits, by the names that violations have.
+        predicted: Those whose value is predicted, so that a measurement may differ.
+        excess: Architectures -> (architectures, names): the logarithm of value over limit, at most
+            0 where an architecture satisfies the limit.
     """
 
     names: tuple[str, ...]
@@ -40,22 +40,22 @@ class KnownLimits:
 
 
 def learned(objectives: Sequence[str]) -> str:
-    """Return the objective that a search has to learn: the loss, or the first if there is none."""
+    """Return the objective that a search learns: the loss, or the first if there is no loss."""
     return TRAINED_OBJECTIVE if TRAINED_OBJECTIVE in objectives else objectives[0]
 
 
 class Space(Protocol):
-    """A set of architectures as `search_spaces.space.SearchSpace` describes one."""
+    """The methods of `search_spaces.space.SearchSpace` that a search uses."""
 
     @property
     def size(self) -> int:
         """Number of valid assignments."""
 
     def problem(self, assignment: Mapping[str, Any]) -> str | None:
-        """Say why an assignment is not valid; None if it is."""
+        """Return why an assignment is not valid; None if it is valid."""
 
     def architecture(self, assignment: Mapping[str, Any]) -> Any:
-        """Build an architecture; its `digest` is what makes it the same as another."""
+        """Return the architecture; two architectures are the same if their `digest` is equal."""
 
     def enumerate(self) -> Iterator[Assignment]:
         """Yield every valid assignment, always in the same order."""
@@ -64,34 +64,38 @@ class Space(Protocol):
         """Draw a valid assignment."""
 
     def mutate(self, assignment: Mapping[str, Any], rng: np.random.Generator) -> Assignment:
-        """Return a valid assignment that differs."""
+        """Return a different valid assignment."""
 
     def suggest(self, trial: Any) -> Assignment:
-        """Ask an Optuna trial for the active axes; the assignment may still be forbidden."""
+        """Return the choices that an Optuna trial suggests; the assignment may be forbidden."""
 
     def to_optuna(self, assignment: Mapping[str, Any]) -> dict[str, Any]:
-        """Return the Optuna parameters of axes, of one alone as well."""
+        """Return the Optuna parameters of an assignment; it may contain a single axis."""
 
     def distributions(self, assignment: Mapping[str, Any] | None = None) -> dict[str, Any]:
         """Return parameter name -> Optuna distribution, of one assignment's axes or of all."""
 
 
 class Engine(Protocol):
-    """Chooses what to try next and learns from how it went."""
+    """Chooses the next candidate and learns from the results."""
 
     def propose(
         self, seen: Container[str], rng: np.random.Generator
     ) -> tuple[Assignment, Any, int] | None:
-        """Return assignment, architecture and number of repeated proposals; None if stuck.
+        """Return assignment, architecture and number of repeated proposals.
 
-        A candidate that is returned counts as adopted. `rng` follows from the seed and the number
-        of candidates seen.
+        The result is None if no unseen candidate was found. A candidate that is returned counts as
+        adopted.
+
+        Args:
+            seen: Digests of the networks that must not be proposed.
+            rng: Determined by the seed and the number of candidates seen.
         """
 
     def adopt(self, assignment: Assignment, architecture: Any, rng: np.random.Generator) -> None:
-        """Take note of a candidate chosen elsewhere that is being tried."""
+        """Add a candidate that was chosen elsewhere and is being evaluated."""
 
     def tell(
         self, digest: str, values: Sequence[float] | None, violations: Mapping[str, float]
     ) -> None:
-        """Take note of how a candidate ended; one that was never adopted is ignored."""
+        """Record the result of a candidate; one that was never adopted is ignored."""

@@ -1,7 +1,7 @@
-"""The covariance of the Gaussian process, and the choice of its hyperparameters.
+"""The covariance function of the Gaussian process, and the choice of its hyperparameters.
 
-Numbers of equations are those of Rasmussen & Williams 2006, *Gaussian Processes for Machine
-Learning*.
+Numbers of equations and sections are those of Rasmussen & Williams 2006, *Gaussian Processes for
+Machine Learning*.
 """
 
 from __future__ import annotations
@@ -13,26 +13,29 @@ import numpy as np
 from nas.search.interfaces import Array
 
 _NOISE = 1e-2
-"""Mode of the prior on the noise: its variance as a share of the Matern term's."""
+"""Mode of the prior on the noise variance, relative to the variance of the Matern term."""
 
 _STEPS = 15
-"""Iterations of L-BFGS-B on the hyperparameters: more change the predictions little."""
+"""Maximum iterations of L-BFGS-B on the hyperparameters: more hardly change the predictions."""
 
 _TINY = 1e-12
 
 
 @dataclass(frozen=True)
 class Kernel:
-    """Matern 5/2 with one length scale per feature, a linear term, and noise.
+    """Matern 5/2 kernel with one length scale per feature, a linear kernel, and noise.
 
-    k(x, y) = (1 + d + d^2 / 3) exp(-d) + (w / features) x.y, where d = sqrt(5) |(x - y) / lengths|:
-    equation 4.17 with automatic relevance determination, and a dot product (section 4.2.2). All
-    variances are relative to that of the Matern term, which is the scale of the whole process.
+    k(x, y) = (1 + d + d^2 / 3) exp(-d) + (w / n) x.y, where d = sqrt(5) |(x - y) / l| for the
+    vector of length scales l and n features. The first term is equation 4.17 with automatic
+    relevance determination (section 5.1), the second the dot product kernel (section 4.2.2). It
+    lets the process extrapolate a trend, where the Matern term returns to the mean. Observations
+    have independent noise. All variances are relative to that of the Matern term, which is the
+    scale of the process.
 
     Attributes:
         log_inverse_lengths: (features,), logarithms of 1 / length scale.
-        log_linear: Logarithm of w.
-        log_noise: Logarithm of the variance of what no feature explains.
+        log_linear: Logarithm of w, the variance of the linear kernel.
+        log_noise: Logarithm of the noise variance.
     """
 
     log_inverse_lengths: Array
@@ -41,21 +44,21 @@ class Kernel:
 
     @classmethod
     def of(cls, theta: Array) -> Kernel:
-        """Return the kernel of one vector of hyperparameters, (features + 2,)."""
+        """Return the kernel with the vector of hyperparameters `theta`, (features + 2,)."""
         return cls(theta[:-2], float(theta[-2]), float(theta[-1]))
 
     def linear(self, first: Array, second: Array) -> Array:
-        """Return the linear term between two sets of points, (first, second)."""
+        """Return the linear kernel between two sets of points, (first, second)."""
         return self._linear_variance() * (first @ second.T)
 
     def matern(self, first: Array, second: Array) -> Array:
         """Return the Matern 5/2 correlation between two sets of points, (first, second)."""
         inverse_lengths = np.exp(self.log_inverse_lengths)
         one, other = first * inverse_lengths, second * inverse_lengths
-        # |a - b|^2 = |a|^2 + |b|^2 - 2ab: a matrix product is several times faster than pairs.
+        # |a - b|^2 = |a|^2 + |b|^2 - 2 a.b: several times faster than differences of all pairs.
         distance = (one**2).sum(axis=1)[:, None] + (other**2).sum(axis=1) - 2 * one @ other.T
-        # In place from here on: a million pairs leave the cache with every new array. Rounding can
-        # bring the difference of squares below zero.
+        # All further steps work in place, because a new array of a million pairs does not fit in
+        # the processor's cache. Rounding can make the difference of squares negative.
         np.sqrt(np.multiply(np.maximum(distance, 0, out=distance), 5, out=distance), out=distance)
         correlation: Array = distance / 3
         correlation += 1
@@ -65,7 +68,7 @@ class Kernel:
         return correlation
 
     def prior_variance(self, points: Array) -> Array:
-        """Return the variance of each point, noise included, before anything is observed."""
+        """Return the prior variance of an observation at each point, noise included: (points,)."""
         linear = self._linear_variance() * (points**2).sum(axis=1)
         total: Array = 1 + np.exp(self.log_noise) + linear
         return total
@@ -81,19 +84,23 @@ class Kernel:
     ) -> tuple[float, Array]:
         """Return the negative log marginal likelihood of `values` and its gradient.
 
-        Equations 5.8 and 5.9 but for the constant, with the scale of the process at its optimum,
-        values.K^-1.values / points (the profile likelihood).
+        Equations 5.8 and 5.9 without the constant. The scale s of the process is at its optimum
+        for the other hyperparameters, s = y.K^-1 y / n for the n values y and their covariance K
+        (profile likelihood), so that it need not be optimised.
 
         Args:
             points: (points, features).
             values: (points,).
             squares: (points^2, features), the squared differences of all pairs of points. They do
-                not depend on the hyperparameters, so they are computed once for all iterations.
+                not depend on the hyperparameters, so the caller computes them once.
+
+        Returns:
+            The value, and its gradient by the hyperparameters, (features + 2,).
         """
         from scipy.linalg import cho_solve
 
         count, rates = len(points), np.exp(2 * self.log_inverse_lengths)
-        # Not by `matern`: the gradient needs the distances and their exponentials as well.
+        # `matern` is not used, because the gradient needs distances and exponentials as well.
         distance = np.sqrt(5 * np.maximum(squares @ rates, _TINY)).reshape(count, count)
         decay = np.exp(-distance)
         linear = self.linear(points, points)
@@ -103,7 +110,9 @@ class Kernel:
         weights = cho_solve((factor, True), values)
         scale = max(float(values @ weights) / count, _TINY)
         value = 0.5 * count * np.log(scale) + float(np.log(np.diag(factor)).sum())
-        # Equation 5.9: half the trace of (K^-1 - w.w^T / scale) times each derivative of K.
+        # Equation 5.9: half the trace of (K^-1 - w w^T / s) times each derivative of K, where
+        # w = K^-1 y. With the squared difference q of a feature and its length scale l, the
+        # derivative of the Matern kernel by log(1 / l) is -(5/3) (1 + d) exp(-d) q / l^2.
         outer = _inverse(factor) - np.outer(weights, weights) / scale
         by_lengths: Array = -(5 / 6) * (outer * (1 + distance) * decay).ravel() @ squares * rates
         by_linear = 0.5 * (outer * linear).sum()
@@ -115,11 +124,12 @@ class Kernel:
 
 
 def most_probable_kernel(points: Array, values: Array) -> Kernel:
-    """Choose hyperparameters by marginal likelihood times prior (maximum a posteriori).
+    """Return the kernel whose hyperparameters maximise marginal likelihood times prior.
 
-    The priors are normal on the logarithms. That of the length scales has its mode at e sqrt(n) for
-    n features, so that distances keep their size however many features there are (compare Hvarfner
-    et al. 2024) and a feature has to prove that it matters.
+    The priors of this maximum a posteriori estimate are normal distributions of the logarithms.
+    That of a length scale is centred at log(e sqrt(n)) for n features: distances then have the same
+    size for any number of features (compare Hvarfner et al. 2024), and a feature has little
+    influence unless the data support it.
 
     Args:
         points: (points, features), standardised.
@@ -146,9 +156,10 @@ def most_probable_kernel(points: Array, values: Array) -> Kernel:
 
 
 def _inverse(factor: Array) -> Array:
-    """Return the inverse of the matrix of this lower Cholesky factor.
+    """Return the inverse of the matrix whose lower Cholesky factor is given.
 
-    LAPACK's `dpotri` is three times as fast as solving for the identity; it fills one triangle.
+    LAPACK's `dpotri` is three times as fast as solving for the identity matrix. It fills one
+    triangle only.
     """
     from scipy.linalg.lapack import dpotri
 

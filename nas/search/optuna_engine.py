@@ -1,4 +1,4 @@
-"""Optuna's samplers as an engine: a study in memory that nobody else sees."""
+"""Optuna's samplers as an engine, each with a private Optuna study in memory."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ from nas.search.samplers import SamplerKind, make_sampler, quiet_optuna
 from search_spaces.axes import Assignment
 
 PATIENCE = 10
-"""Most repetitions in a row that a sampler may propose before it counts as stuck."""
+"""Consecutive repetitions after which a sampler is taken to propose nothing new."""
 
 
 class OptunaEngine:
-    """An Optuna sampler on an Optuna study of its own in memory.
+    """An Optuna sampler on a private Optuna study in memory.
 
-    That study has repeated proposals, as failed trials, and values of inactive axes; the stored
-    study has neither.
+    The private study contains repeated proposals, as failed trials, and values of inactive axes.
+    The stored study contains neither.
     """
 
     def __init__(self, space: Space, kind: SamplerKind, objectives: int, seed: int) -> None:
@@ -35,11 +35,11 @@ class OptunaEngine:
     def propose(
         self, seen: Container[str], rng: np.random.Generator
     ) -> tuple[Assignment, Any, int] | None:
-        """Ask until something unseen comes, `PATIENCE` times at most."""
+        """Ask the sampler for an unseen candidate, at most `PATIENCE` times."""
         for repeats in range(PATIENCE):
             if self._kind.reseeded:
-                # Seeded by the number of networks seen, so that a resumed search goes on as if it
-                # had not been interrupted.
+                # The seed follows from the number of networks seen, so that a resumed search
+                # continues as if it had not been interrupted.
                 self._study.sampler = make_sampler(self._kind, int(rng.integers(2**32)))
             trial = self._study.ask(self._space.distributions() if self._kind.all_axes else None)
             assignment = self._space.suggest(trial)
@@ -52,7 +52,7 @@ class OptunaEngine:
         return None
 
     def adopt(self, assignment: Assignment, architecture: Any, rng: np.random.Generator) -> None:
-        """Ask for exactly this assignment."""
+        """Enqueue this assignment and ask for it, so that the sampler learns from it."""
         params = self._space.to_optuna(assignment)
         distributions = self._space.distributions(assignment)
         if self._kind.all_axes:
@@ -70,7 +70,7 @@ class OptunaEngine:
     def tell(
         self, digest: str, values: Sequence[float] | None, violations: Mapping[str, float]
     ) -> None:
-        """Tell the study; a candidate without values has failed, or was pruned by its limits."""
+        """Report values to the sampler; without values, the trial failed or exceeded a limit."""
         trial = self._open.pop(digest, None)
         if trial is None:
             return

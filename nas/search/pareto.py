@@ -1,8 +1,8 @@
-"""A multi-objective sampler that computes what is exact and predicts only what must be learned.
+"""A multi-objective sampler that computes exact costs and learns only the other objectives.
 
-Mutations of non-dominated candidates are screened by the thousand: their costs are computed, a
-surrogate predicts their loss, and the one of the highest expected hypervolume improvement is
-proposed. The first proposals are drawn at random from what keeps to the limits.
+Thousands of mutations of non-dominated candidates are screened: their costs are computed, a
+surrogate predicts their loss, and the candidate with the highest expected hypervolume improvement
+is proposed. The first proposals are drawn at random from the candidates that satisfy the limits.
 """
 
 from __future__ import annotations
@@ -23,40 +23,41 @@ from nas.search.surrogate import Surrogate, fit
 from search_spaces.axes import Assignment
 
 _PARENTS = 16
-"""Least number of parents: a front of fewer points is filled up from the fronts behind it."""
+"""Minimum number of parents; a front of fewer points is completed by the next fronts."""
 
 _DRAWN = 300
-"""Unseen draws among which a proposal without a surrogate is likely to keep to the limits."""
+"""Unseen candidates from which a proposal without a surrogate is selected by the limits."""
 
 _ENOUGH = 30
-"""Draws within the known limits that are enough to choose from by limits that are learned."""
+"""Number of draws within the known limits that is enough to select by the learned limits."""
 
 _GENERATIONS = 30
-"""Most generations of draws that mutate towards the limits, where none keeps to them: a random
-draw from a large space rarely keeps to tight limits. A generation takes a tenth of a second."""
+"""Maximum number of generations of mutations towards the limits, if too few draws satisfy them: a
+random draw from a large space rarely satisfies tight limits. A generation takes 0.1 s."""
 
 _VARIANTS = 4
-"""Equally likely values that stand for a cost that is learned instead of known."""
+"""Number of equally likely values that represent a predicted cost."""
 
 _MARGIN = 0.01
-"""How far the reference point lies beyond the highest costs, in units of their range, so that the
-candidates of the highest cost dominate some volume as well."""
+"""Distance of the reference point from the highest costs, in units of their range. It makes
+candidates of the highest cost dominate some volume too."""
 
 _ONCE_MORE = 0.3
-"""Probability that a child is mutated once more, after each mutation."""
+"""Probability of one more mutation of a child, after each mutation."""
 
 _TINY = 1e-12
 
 
 @dataclass(frozen=True)
 class ParetoOptions:
-    """What the sampler does; each part can be left out.
+    """Options of the sampler; each part can be disabled.
 
     Attributes:
-        start: Candidates before the surrogate is asked.
-        screen: Unseen candidates screened for each proposal; a space of no more is screened whole.
-        fresh: Share of them that are drawn from the whole space.
-        surrogate: Screen at all, or propose the first child.
+        start: Number of candidates that are drawn before the surrogate is used.
+        screen: Number of unseen candidates screened for each proposal. A space of at most this size
+            is screened completely.
+        fresh: Share of the screened candidates that are drawn from the whole space.
+        surrogate: Whether to screen by a surrogate, instead of proposing a random mutation.
     """
 
     start: int = 10
@@ -69,14 +70,15 @@ class ParetoEngine:
     """Proposes by expected hypervolume improvement; all objectives are minimised and positive.
 
     Args:
-        space: Where candidates come from.
+        space: The search space.
         objectives: Number of objectives.
-        learned: Position of the objective that only training tells: the loss.
-        costs: Architectures -> (architectures, objectives - 1), the others in order; NaN in
-            columns it cannot know. Those are learned as well; without `costs`, all are.
-        features: Assignments -> what the surrogate is to know of them beside their axes.
-        limits: Limits that need not be learned from what missed them.
-        options: As fields of `ParetoOptions`.
+        learned: Position of the objective that is known only after training: the loss.
+        costs: Architectures -> (architectures, objectives - 1), the other objectives in order; NaN
+            in columns that are not known. These are learned as well; without `costs`, all are.
+        features: Assignments -> (assignments, features), inputs of the surrogate in addition to the
+            axes.
+        limits: Limits whose excess is known or predicted; the others are learned.
+        options: Fields of `ParetoOptions`.
     """
 
     def __init__(
@@ -96,20 +98,20 @@ class ParetoEngine:
         self._history = History(learned)
         self._feasibility = Feasibility(self._history, limits)
 
-    # What was found
+    # Results
 
     def adopt(self, assignment: Assignment, architecture: Any, rng: np.random.Generator) -> None:
-        """Take note of a candidate that is being tried; nothing is drawn from `rng`."""
+        """Add a candidate that is being evaluated; `rng` is not used."""
         self._history.add(architecture.digest, self._described(assignment, architecture))
 
     def tell(
         self, digest: str, values: Sequence[float] | None, violations: Mapping[str, float]
     ) -> None:
-        """Take note of how a candidate ended; None: rejected, stopped or failed."""
+        """Record the objective values of a candidate; None: rejected, stopped or failed."""
         self._history.tell(digest, values, violations)
 
     def observe(self, digest: str, epoch: int, loss: float) -> None:
-        """Take note of a loss while in training."""
+        """Record a loss during training."""
         self._history.observe(digest, epoch, loss)
 
     def warm(self, assignment: Assignment, architecture: Any, values: Sequence[float]) -> None:
@@ -120,15 +122,16 @@ class ParetoEngine:
     def _described(self, assignment: Assignment, architecture: Any) -> Observation:
         return Observation(assignment, *self._catalogue.describe(assignment, architecture))
 
-    # What to try next
+    # Proposals
 
     def propose(
         self, seen: Container[str], rng: np.random.Generator
     ) -> tuple[Assignment, Any, int] | None:
-        """Return assignment, architecture and 0; None where nothing unseen was drawn.
+        """Return assignment, architecture and 0; None if no unseen candidate was drawn.
 
-        On one thread: where others want the cores, the threads of a small matrix wait for each
-        other many times as long as they work. It also keeps proposals from depending on the cores.
+        Linear algebra runs on one thread: on busy cores, the threads of a product of small matrices
+        wait for each other many times as long as they work. Proposals then do not depend on the
+        number of cores either.
         """
         from threadpoolctl import threadpool_limits
 
@@ -142,6 +145,7 @@ class ParetoEngine:
 
     def _chosen(self, seen: Container[str], rng: np.random.Generator) -> Assignment | None:
         observed = self._history.all
+        # Rejected, stopped and failed candidates do not count: a surrogate needs losses.
         tried = sum(one.pending or one.loss is not None for one in observed)
         valued = [one for one in observed if one.loss is not None]
         if tried < self._options.start or len(valued) < 2:
@@ -154,7 +158,7 @@ class ParetoEngine:
     def _feasible_draw(
         self, assignments: Iterable[Assignment], seen: Container[str], rng: np.random.Generator
     ) -> Assignment | None:
-        """Return an unseen one, drawn in proportion to its probability of keeping to the limits."""
+        """Draw an unseen candidate with a probability in proportion to its feasibility."""
         limited = self._feasibility.limited
         found = self._catalogue.unseen(assignments, seen, _DRAWN if limited else 1)
         for _ in range(_GENERATIONS):
@@ -181,7 +185,7 @@ class ParetoEngine:
     def _screened(
         self, parents: Sequence[Assignment], seen: Container[str], rng: np.random.Generator
     ) -> Assignment | None:
-        """Return the unseen candidate of the highest acquisition; the first if none has any."""
+        """Return the unseen candidate of the highest acquisition; the first if all are 0."""
         wanted = self._options.screen
         if self._space.size <= wanted:
             found = self._catalogue.unseen(self._space.enumerate(), seen, wanted)
@@ -195,10 +199,12 @@ class ParetoEngine:
         return found.assignments[int(best[0]) if len(best) else 0]
 
     def _most_improving(self, found: Candidates) -> Sequence[int]:
-        """Return the candidate of the highest expected hypervolume improvement, if any has one.
+        """Return the index of the candidate of the highest acquisition; empty if all are 0.
 
-        Pending candidates count as points of the front at their expected values, so that several
-        workers are not sent to the same place (the "Kriging believer" of Ginsbourger et al. 2010).
+        Pending candidates count as points of the front at their predicted values, so that parallel
+        workers do not evaluate neighbours (the "Kriging believer" of Ginsbourger et al. 2010). The
+        prediction is the median, which corresponds to the mean of the logarithm that the process
+        models. The surrogate itself is not fitted to predicted values.
         """
         data, losses = self._history.training_data()
         finished = [one for one in self._history.own if one.loss is not None and one.feasible]
@@ -222,7 +228,7 @@ class ParetoEngine:
     def _children(
         self, parents: Sequence[Assignment], rng: np.random.Generator, count: int
     ) -> Iterator[Assignment]:
-        """Yield draws from the whole space and mutations of the parents, of one step or more."""
+        """Yield `count` children: draws from the whole space, or mutations of a random parent."""
         for _ in range(count):
             if rng.random() < self._options.fresh:
                 yield self._space.sample(rng)
@@ -235,7 +241,7 @@ class ParetoEngine:
 
 
 def _parents(valued: Sequence[Observation]) -> list[Assignment]:
-    """Return the non-dominated candidates, and as many behind them as make `_PARENTS`."""
+    """Return the non-dominated candidates, and at least `_PARENTS` by non-dominated rank."""
     from moocore import pareto_rank
 
     feasible = [one for one in valued if one.feasible] or valued
@@ -247,10 +253,18 @@ def _parents(valued: Sequence[Observation]) -> list[Assignment]:
 def _undominated(
     costs: Array, losses: Array, variants: Array, highest_loss: float
 ) -> tuple[BoxDecomposition, Array]:
-    """Return what points leave undominated, and the width of each cost that is its unit there.
+    """Return the undominated region, and the range of each cost, which is its unit there.
 
-    The reference point lies just beyond the highest costs, of points or candidates, and at the
-    highest loss. Units scale all improvements alike; they give `_MARGIN` its meaning.
+    The hypervolume is that of logarithmic costs and the loss itself, so that equal factors of a
+    cost count equally. The reference point lies beyond the highest costs of all points and
+    candidates by `_MARGIN`, and at the highest loss. The units of the costs multiply every
+    improvement by the same factor, so they do not change the order of the candidates.
+
+    Args:
+        costs: (points, costs), logarithms.
+        losses: (points,).
+        variants: (variants, candidates, costs), logarithms.
+        highest_loss: Loss of the reference point.
     """
     from moocore import is_nondominated
 
@@ -264,7 +278,7 @@ def _undominated(
 def _cost_surrogates(
     data: Sequence[Observation], known: Array, exact: Mask
 ) -> dict[int, Surrogate]:
-    """Return a surrogate for each cost that is not exact, from the candidates that have it."""
+    """Return column -> surrogate for each cost that is not exact, fitted where it is known."""
     found = {}
     for axis in np.flatnonzero(~exact).tolist():
         costs = np.array([one.costs[axis] for one in data])
@@ -274,7 +288,7 @@ def _cost_surrogates(
 
 
 def _cost_variants(found: Candidates, surrogates: Mapping[int, Surrogate], asked: Array) -> Array:
-    """Return logarithms of equally likely costs, (variants, candidates, costs)."""
+    """Return the logarithms of equally likely costs, (variants, candidates, costs)."""
     variants = np.repeat(found.costs[None], _VARIANTS if surrogates else 1, axis=0)
     for axis, surrogate in surrogates.items():
         quantiles = surrogate.predict(asked)
@@ -286,7 +300,10 @@ def _cost_variants(found: Candidates, surrogates: Mapping[int, Surrogate], asked
 def _expected_costs(
     pending: Sequence[Observation], surrogates: Mapping[int, Surrogate], inputs: Array, columns: int
 ) -> Array:
-    """Return the logarithms of pending candidates' costs, known or predicted: (pending, costs)."""
+    """Return the logarithms of the costs of pending candidates, (pending, costs).
+
+    Costs that are not known are the median of a prediction.
+    """
     expected = np.array([one.costs for one in pending]).reshape(-1, columns)
     for axis, surrogate in surrogates.items():
         expected[:, axis] = np.log(np.median(surrogate.predict(inputs), axis=1))

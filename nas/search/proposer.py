@@ -1,4 +1,4 @@
-"""Proposals that repeat no network: an engine, a space, and what was tried before."""
+"""Proposals of architectures, each network at most once."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ from search_spaces.axes import Assignment
 from search_spaces.errors import UserError
 
 ENUMERABLE = 200_000
-"""Largest space that is enumerated to its last architecture when draws bring nothing new."""
+"""Largest space that is enumerated when draws find no unseen architecture."""
 
 _DRAWS = 200
 
 
 @dataclass(frozen=True)
 class Proposal:
-    """An architecture that was not tried before, and how many repetitions it took to find one."""
+    """An unseen architecture, and the number of repeated proposals before it was found."""
 
     assignment: Assignment
     architecture: Any
@@ -31,13 +31,13 @@ class Proposal:
 
 
 class Proposer:
-    """Propose architectures of a space, each network at most once.
+    """Proposes architectures of a space, each network at most once.
 
-    Several proposals may be pending at once. What is proposed depends on the seed and on the
-    reported results, not on when a search was interrupted. All objectives are minimised.
+    Several proposals may be pending at once. Proposals depend on the seed and on the reported
+    results, not on interruptions of the search. All objectives are minimised.
 
     Args:
-        space: Where architectures come from.
+        space: The search space.
         sampler: One of `SAMPLERS`.
         objectives: Number of objectives.
         seed: Seed of all random draws.
@@ -54,11 +54,11 @@ class Proposer:
 
     @property
     def seen(self) -> int:
-        """Number of distinct networks tried or being tried."""
+        """Number of distinct networks evaluated or being evaluated."""
         return len(self._seen)
 
     def propose(self) -> Proposal | None:
-        """Return an architecture not seen before, or None when the space has no other."""
+        """Return an unseen architecture, or None if none was found in the space."""
         if self._engine is None:
             return self._unseen_in_order(0)
         found = self._engine.propose(self._seen, self._rng())
@@ -69,9 +69,10 @@ class Proposer:
         return proposal
 
     def register(self, assignment: Assignment | None, architecture: Any) -> None:
-        """Count an architecture chosen elsewhere (a reference, an earlier session) as seen.
+        """Mark an architecture chosen elsewhere (a reference, an earlier session) as seen.
 
-        The sampler learns nothing of one without an assignment, which is no member of the space.
+        The sampler does not learn from an architecture without an assignment, because it is not a
+        member of the space.
         """
         if architecture.digest in self._seen:
             return
@@ -85,17 +86,20 @@ class Proposer:
         values: Sequence[float] | None,
         violations: Mapping[str, float] | None = None,
     ) -> None:
-        """Report the objectives of a proposed architecture; None if it has none.
+        """Report the result of a proposed architecture.
 
-        `violations` has the excess over each hard limit, relative to the limit: above 0 where the
-        limit is missed. In a study with limits every candidate needs them: Optuna's samplers take
-        one without for infeasible.
+        Args:
+            digest: Digest of the architecture.
+            values: The objective values; None if there are none.
+            violations: Limit -> value over limit minus 1; above 0 where the limit is exceeded. In a
+                study with limits every candidate needs them, because Optuna's samplers treat a
+                candidate without them as infeasible.
         """
         if self._engine is not None:
             self._engine.tell(digest, values, violations or {})
 
     def observe(self, digest: str, epoch: int, loss: float) -> None:
-        """Report a loss while in training: `pareto` learns from it if the training is stopped."""
+        """Report a loss during training: `pareto` learns from it if the training is stopped."""
         if isinstance(self._engine, ParetoEngine):
             self._engine.observe(digest, epoch, loss)
 
@@ -107,13 +111,19 @@ class Proposer:
     ) -> None:
         """Learn from candidates of an earlier study of the same space and data.
 
-        They do not count as seen, nor their values as found: the protocol may have been another.
+        They are neither marked as seen nor points of the front, because the protocol of the earlier
+        study may have differed.
+
+        Args:
+            assignments: Their assignments.
+            architectures: Their architectures, in the same order.
+            values: Their objective values, in the same order.
 
         Raises:
-            UserError: if the sampler is not `pareto`.
+            UserError: the sampler is not `pareto`.
         """
         if not isinstance(self._engine, ParetoEngine):
-            raise UserError("search.sampler: only pareto starts from an earlier study")
+            raise UserError("search.sampler: only pareto can start from an earlier study")
         for candidate in zip(assignments, architectures, values, strict=True):
             self._engine.warm(*candidate)
 
@@ -158,18 +168,20 @@ def make_proposer(
     limits: KnownLimits | None = None,
     **options: Any,
 ) -> Proposer:
-    """Return a proposer for objectives by name, `reconstruction_loss` or else the first learned.
+    """Return a proposer for objectives given by name.
+
+    The learned objective is `reconstruction_loss`, or the first if it is not among them.
 
     Args:
-        space: Where architectures come from.
+        space: The search space.
         sampler: One of `SAMPLERS`.
         objectives: Names, in the order in which values are reported.
         seed: Seed of all random draws.
-        costs: Architectures -> all objectives but the learned one, in order; NaN in columns that
-            it cannot know. Optuna's samplers make no use of it.
-        limits: Hard limits that are known before a candidate is tried; Optuna's samplers have to
-            learn all of them.
-        options: `learned`, `features` and the fields of `ParetoOptions`; for `pareto` alone.
+        costs: Architectures -> all objectives except the learned one, in order; NaN in columns that
+            are not known. Optuna's samplers do not use it.
+        limits: Hard limits that are known before a candidate is evaluated; Optuna's samplers have
+            to learn all of them.
+        options: For `pareto` only: `learned`, `features` and the fields of `ParetoOptions`.
     """
     if sampler == "pareto":
         known = {"learned": objectives.index(learned(objectives)), "costs": costs}

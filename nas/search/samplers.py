@@ -1,4 +1,4 @@
-"""Every sampler by name, and how to make those of Optuna."""
+"""All samplers by name, and the construction of those of Optuna."""
 
 from __future__ import annotations
 
@@ -24,12 +24,17 @@ GENERATION = 16
 
 @dataclass(frozen=True)
 class SamplerKind:
-    """How to make a sampler, and whether it wants every axis in every trial.
+    """The construction and the needs of an Optuna sampler.
 
-    Genetic and quasi-random samplers work on the axes that all trials share: on a conditional space
-    they would search hardly any. With `all_axes` the inactive axes are sampled as well and have no
-    effect. TPE models each group of jointly active axes by itself and needs no such help. A
-    `reseeded` sampler is made anew for each proposal; a sequence has to go on instead.
+    Attributes:
+        make: Seed -> sampler.
+        all_axes: Whether inactive axes are sampled as well, without effect. Genetic and
+            quasi-random samplers need it, because they work only on the axes that all trials share,
+            which are few in a conditional space. TPE models each group of jointly active axes
+            separately.
+        explanation: Description in a few words.
+        reseeded: Whether a new sampler is made for each proposal. A quasi-random sequence must be
+            continued instead.
     """
 
     make: Callable[[int], BaseSampler]
@@ -65,8 +70,8 @@ SAMPLERS: dict[str, SamplerKind | None] = {
     "qmc": SamplerKind(_qmc, True, "quasi-random Sobol sequence over the ordered axes", False),
     "enumerate": None,
 }
-"""Sampler names, and how to make those of Optuna. `pareto` is ours (`nas.search.pareto`);
-`enumerate` walks the whole space in shuffled order and needs no model."""
+"""Sampler name -> how to make it, for those of Optuna. `pareto` is that of `nas.search.pareto`;
+`enumerate` proposes the whole space in shuffled order and needs no model."""
 
 
 def make_sampler(kind: SamplerKind, seed: int) -> BaseSampler:
@@ -77,7 +82,7 @@ def make_sampler(kind: SamplerKind, seed: int) -> BaseSampler:
 
 @contextmanager
 def quiet_optuna() -> Iterator[None]:
-    """Keep Optuna's own log lines and notes on experimental features off the user's screen."""
+    """Suppress Optuna's log lines and its warnings about experimental features."""
     level = optuna.logging.get_verbosity()
     optuna.logging.set_verbosity(optuna.logging.ERROR)
     try:

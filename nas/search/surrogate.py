@@ -1,9 +1,10 @@
 """Predict a positive quantity of unseen architectures, with its uncertainty.
 
-A Gaussian process on the logarithm of the quantity; `nas.search.kernel` has its covariance. Spaces
-have regions that are flat and regions that are rough, so the predictive variance is scaled by how
-well the points around a candidate are predicted from all others. A fit is deterministic. Numbers of
-equations are those of Rasmussen & Williams 2006.
+The surrogate is a Gaussian process on the logarithm of the quantity; its covariance function is in
+`nas.search.kernel`. A stationary kernel assumes the same roughness everywhere, but spaces have flat
+and rough regions. Therefore the predictive variance is multiplied by a local variance, a weighted
+mean of the squared leave-one-out residuals around the candidate. A fit is deterministic. Numbers of
+equations are those of Rasmussen & Williams 2006, *Gaussian Processes for Machine Learning*.
 """
 
 from __future__ import annotations
@@ -15,26 +16,27 @@ import numpy as np
 from nas.search.interfaces import Array
 from nas.search.kernel import Kernel, most_probable_kernel
 
-QUANTILES = 16
-"""How many quantiles a prediction consists of, at the levels (i + 1/2) / 16: equally likely
-values of the quantity, so that an expectation over it is a plain mean."""
+QUANTILE_COUNT = 16
+"""Number of quantiles of a prediction, at the levels (i + 1/2) / 16. They represent the predictive
+distribution by equally likely values, so that the expectation of a function is a plain mean."""
 
 _CHOSEN_ON = 100
-"""Most points that hyperparameters are chosen on: the time grows with the cube of their number."""
+"""Maximum number of points for the choice of hyperparameters: the time of each iteration grows with
+their third power. Of more points a random subset is used, the same in every fit."""
 
 _SQUARINGS = 4
-"""The weight of an observed point in the local variance is its Matern correlation to the candidate
-to the power of 16, by squaring it four times: only the nearest points count."""
+"""Number of times that a correlation is squared to give a weight of the local variance. The weight
+is the correlation to the power of 16, so only the nearest points count."""
 
 _PRIOR_WEIGHT = 0.01
-"""Weight of the value 1 in the local variance: far from all points the variance is not changed."""
+"""Weight of the value 1 in the local variance, which it tends to far from all points."""
 
 _TINY = 1e-12
 
 
 @dataclass(frozen=True)
 class _Standardisation:
-    """Shifts and scales features to mean 0 and variance 1; drops those that are constant."""
+    """Scales features to mean 0 and variance 1, and drops those that are constant."""
 
     mean: Array
     deviation: Array
@@ -51,17 +53,17 @@ class _Standardisation:
 
 @dataclass(frozen=True)
 class Surrogate:
-    """A Gaussian process given observations.
+    """A Gaussian process conditioned on observations.
 
     Attributes:
-        inputs: Standardisation of features.
-        kernel: With the hyperparameters that were chosen.
-        points: (points, features), the observed ones, standardised.
-        factor: (points, points), lower Cholesky factor of their covariance.
-        weights: (points,), the covariance's inverse times the observed values.
-        variance: Scale of the process.
+        inputs: Standardisation of the features.
+        kernel: Kernel with the chosen hyperparameters.
+        points: (points, features), the observed points, standardised.
+        factor: (points, points), lower Cholesky factor of K, the covariance of the observations.
+        weights: (points,), w = K^-1 y for the standardised logarithms y of the observed values.
+        variance: v, the scale of the process; K is relative to it.
         squared_residuals: (points,), see `_squared_residuals`.
-        mean, deviation: Of the logarithms of the observed values.
+        mean, deviation: Mean and standard deviation of the logarithms of the observed values.
     """
 
     inputs: _Standardisation
@@ -75,10 +77,10 @@ class Surrogate:
     deviation: float
 
     def predict(self, features: Array) -> Array:
-        """Return quantiles of the quantity, (candidates, QUANTILES), ascending.
+        """Return quantiles of the predictive distribution, (candidates, QUANTILE_COUNT), ascending.
 
-        The mean of the logarithm is equation 2.25, its variance equation 2.26 times the local
-        variance.
+        The logarithm of an observation is normal. Its mean is equation 2.25. Its variance is
+        equation 2.26 plus the noise variance, times the scale v and the local variance.
 
         Args:
             features: (candidates, features).
@@ -93,18 +95,19 @@ class Surrogate:
         left = self.kernel.prior_variance(wanted) - (explained**2).sum(axis=0)
         local = self._local_variance(correlation)
         deviation = np.sqrt(self.variance * local * np.maximum(left, _TINY))
-        normal = ndtri((np.arange(QUANTILES) + 0.5) / QUANTILES)
+        normal = ndtri((np.arange(QUANTILE_COUNT) + 0.5) / QUANTILE_COUNT)
         standard = (cross @ self.weights)[:, None] + deviation[:, None] * normal
-        # Beyond 700 the exponential leaves the range of doubles.
+        # The exponential of more than 709 overflows a double.
         quantiles: Array = np.exp(np.clip(self.mean + self.deviation * standard, -700, 700))
         return quantiles
 
     def _local_variance(self, correlation: Array) -> Array:
-        """Return (sum_i c_i^16 r_i^2 + p) / (sum_i c_i^16 + p) of each candidate.
+        """Return (sum_i c_i^16 r_i^2 + p) / (sum_i c_i^16 + p) of each candidate, (candidates,).
 
-        c_i is the correlation to observed point i, r_i its standardised leave-one-out residual,
-        p `_PRIOR_WEIGHT`: a weighted mean of the squared residuals around the candidate (Nadaraya
-        1964, Watson 1964), which is 1 where predictions are as uncertain as the process says.
+        Here c_i is the Matern correlation to the observed point i, r_i its standardised
+        leave-one-out residual, and p is `_PRIOR_WEIGHT`. It is a kernel-weighted mean of squared
+        residuals (Nadaraya 1964, Watson 1964). It is about 1 where errors are as large as the
+        process predicts, and larger where the process is overconfident.
 
         Args:
             correlation: (candidates, points); overwritten.
@@ -140,13 +143,13 @@ def fit(features: Array, values: Array) -> Surrogate:
 def _squared_residuals(factor: Array, weights: Array, variance: float) -> Array:
     """Return the squared standardised leave-one-out residual of each observed point, (points,).
 
-    By equation 5.12 the residual is w_i / p_i and its predictive variance v / p_i, where w are the
-    weights, v the scale of the process and p_i the diagonal of the covariance's inverse; so the
-    square of their ratio is w_i^2 / (p_i v).
+    By equation 5.12, point i is predicted from all others with the residual w_i / p_i and the
+    variance v / p_i, where w are the weights, v is the scale of the process and p_i is the diagonal
+    of K^-1. The squared residual over its variance is therefore w_i^2 / (p_i v).
     """
     from scipy.linalg.lapack import dtrtri
 
-    inverse = dtrtri(factor, lower=1)[0]  # K^-1 = inverse^T inverse; only the diagonal is needed
+    inverse = dtrtri(factor, lower=1)[0]  # K^-1 = inverse^T inverse; only its diagonal is used
     precision = np.einsum("ij,ij->j", inverse, inverse)
     found: Array = weights**2 / (precision * max(variance, _TINY))
     return found

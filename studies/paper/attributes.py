@@ -15,7 +15,7 @@ import numpy as np
 import torch
 
 from nas.datasets import ImageDataset
-from nas.datasets.dataset import Indices
+from nas.datasets.dataset import ImageIndices
 from nas.vae import VAE
 from search_spaces.errors import UserError, nearest
 from studies.paper.inference import Progress, as_bytes, decode, device_of, encode
@@ -49,7 +49,7 @@ class LabelledLatents:
     test_labels: Array
 
 
-def judgeable(dataset: ImageDataset, train: Indices, test: Indices) -> list[str]:
+def judgeable(dataset: ImageDataset, train: ImageIndices, test: ImageIndices) -> list[str]:
     """Return the attributes of which both parts have enough images with and without."""
     if dataset.attributes is None:
         return []
@@ -83,7 +83,7 @@ def chosen_attributes(
     return list(asked) or [name for name in DEFAULT_ATTRIBUTES if name in judged]
 
 
-def labels_of(dataset: ImageDataset, indices: Indices, names: Sequence[str]) -> Array:
+def labels_of(dataset: ImageDataset, indices: ImageIndices, names: Sequence[str]) -> Array:
     """Return the labels bool `(len(indices), len(names))`."""
     columns = [dataset.attribute_names.index(name) for name in names]
     if dataset.attributes is None or not columns:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from nas.datasets import ImageDataset
-from nas.datasets.dataset import Indices
+from nas.datasets.dataset import ImageIndices
 from studies.paper.attributes import LabelledLatents, balanced_accuracy
 from studies.paper.differences import Difference
 from studies.paper.stored import Array, Arrays
@@ -46,7 +46,7 @@ def neighbours_see(train: Array, labels: Array, test: Array) -> Array:
     return np.asarray(shares > labels.mean(axis=0))
 
 
-def small_pixels(dataset: ImageDataset, indices: Indices) -> Array:
+def small_pixels(dataset: ImageDataset, indices: ImageIndices) -> Array:
     """Return images of 12 x 12 pixels as vectors: the baseline for latents."""
     from torch import from_numpy
     from torch.nn.functional import adaptive_avg_pool2d

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from nas.datasets import ImageDataset
-from nas.datasets.dataset import Indices
+from nas.datasets.dataset import ImageIndices
 from nas.losses import vae_loss
 from nas.protocol import batches_of, generator_for, load_batch
 from nas.training import TrainingConfig
@@ -25,7 +25,7 @@ Progress = Callable[[int, int], None]
 def examine(
     model: VAE,
     dataset: ImageDataset,
-    indices: Indices,
+    indices: ImageIndices,
     config: TrainingConfig,
     progress: Progress,
 ) -> Arrays:
@@ -51,7 +51,7 @@ def examine(
 def latent_means(
     model: VAE,
     dataset: ImageDataset,
-    indices: Indices,
+    indices: ImageIndices,
     config: TrainingConfig,
     progress: Progress,
 ) -> Array:
