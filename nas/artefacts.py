@@ -1,4 +1,4 @@
-"""Files that an evaluation leaves: their names, and what is said where they cannot be written."""
+"""Files that an evaluation writes: their names, and the error where a write fails."""
 
 from __future__ import annotations
 
@@ -11,16 +11,16 @@ from profiling import files
 from search_spaces.errors import UserError
 
 CHECKPOINT, WEIGHTS = "checkpoint.safetensors", "weights.safetensors"
-"""A training's state while it is not over, and the weights of its best epoch."""
+"""The state of an unfinished training, and the weights of its best epoch."""
 
 _FULL = {errno.ENOSPC, errno.EDQUOT, errno.EROFS}
 
 
-def write_whole(path: Path, content: bytes) -> None:
-    """Replace `path` with `content` in one step, as `profiling.files.write_whole` does.
+def write_or_refuse(path: Path, content: bytes) -> None:
+    """Write a file as `profiling.files.write_whole` does, with an error for the user if it fails.
 
     Raises:
-        UserError: it cannot be written; what was there before still is.
+        UserError: the file cannot be written; an earlier file of that name is unchanged.
     """
     try:
         files.write_whole(path, content)
@@ -30,7 +30,11 @@ def write_whole(path: Path, content: bytes) -> None:
 
 @contextmanager
 def full_disk_refused(where: Path) -> Iterator[None]:
-    """Raise `UserError` with the remedy where the body meets a full or read-only disk."""
+    """Raise `UserError` with the remedy if the body fails on a full or read-only disk.
+
+    Args:
+        where: The path to name if the error names none.
+    """
     try:
         yield
     except OSError as error:
