@@ -523,7 +523,7 @@ def test_a_worker_in_another_environment_is_refused_or_marked(tmp_path: Path) ->
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        (["--address", "auto"], "needs --runner ray"),
+        (["--address", "auto"], "--address names a Ray cluster: add --runner ray"),
         (["--runner", "ray", "--address", "ray://h:1"], "run the command on a node"),
         (["--runner", "ray", "--set", "ray.cpu_per_trial=2"], "cpus_per_trial"),
         (["--runner", "slurm"], "is not one of local, ray"),
@@ -540,9 +540,12 @@ def test_what_cannot_be_is_refused_in_one_line(
     ("setting", "message"),
     [
         ({"ray": {"cpu_per_trial": 1}}, "cpu_per_trial"),
-        ({"ray": {"gpus_per_trial": 1.5}}, "whole numbers"),
+        ({"ray": {"gpus_per_trial": 1.5}}, "must be a whole number where it is above 1"),
         ({"ray": {"cpus_per_trial": 0}}, "greater than 0"),
-        ({"ray": {"storage_path": "here"}}, "absolute path or a URI"),
+        (
+            {"ray": {"storage_path": "here"}},
+            "must be an absolute path or a URI, which every node can find",
+        ),
         ({"runner": "slurm"}, "'local' or 'ray'"),
         ({"runner": "ray", "device": "cuda"}, "gpus_per_trial above 0"),
     ],

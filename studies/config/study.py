@@ -76,7 +76,7 @@ class _Config(BaseModel):
 
 
 class EarlyStoppingConfig(_Config):
-    """Which trainings are stopped early: see `nas.search.early_stopping.EarlyStopping`."""
+    """Settings of early stopping: see `nas.search.early_stopping.EarlyStopping`."""
 
     eta: Annotated[int, Field(ge=2)] = 3
     rungs: tuple[Annotated[int, Field(ge=1)], ...] | None = None
