@@ -16,11 +16,11 @@ CHECKPOINT, WEIGHTS = "checkpoint.safetensors", "weights.safetensors"
 _FULL = {errno.ENOSPC, errno.EDQUOT, errno.EROFS}
 
 
-def write_whole(path: Path, content: bytes) -> None:
-    """Replace `path` with `content` in one step, as `profiling.files.write_whole` does.
+def write_or_refuse(path: Path, content: bytes) -> None:
+    """Write a file as `profiling.files.write_whole` does, with an error for the user if it fails.
 
     Raises:
-        UserError: the file cannot be written; an existing file is unchanged.
+        UserError: the file cannot be written; an earlier file of that name is unchanged.
     """
     try:
         files.write_whole(path, content)
@@ -30,7 +30,11 @@ def write_whole(path: Path, content: bytes) -> None:
 
 @contextmanager
 def full_disk_refused(where: Path) -> Iterator[None]:
-    """Raise `UserError` with the remedy if the disk is full or read-only in the body."""
+    """Raise `UserError` with the remedy if the body fails on a full or read-only disk.
+
+    Args:
+        where: The path to name if the error names none.
+    """
     try:
         yield
     except OSError as error:

@@ -16,7 +16,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor
 
-from nas.artefacts import write_whole
+from nas.artefacts import write_or_refuse
 from nas.vae import VAE, build_vae
 from search_spaces.architecture import Architecture
 from search_spaces.errors import UserError
@@ -64,7 +64,7 @@ def write_tensors(path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[s
         UserError: the file cannot be written.
     """
     plain = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
-    write_whole(path, save(plain, {**metadata, _CHECKSUM: _checksum(plain, metadata)}))
+    write_or_refuse(path, save(plain, {**metadata, _CHECKSUM: _checksum(plain, metadata)}))
 
 
 def read_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:

@@ -1,7 +1,7 @@
-"""From an architecture to its objectives: exact costs, measured ones, training.
+"""Evaluate an architecture: static costs, latency, training.
 
-An evaluation is a stream of growing `Findings`; whoever reads it may stop at any point, so a hard
-limit never pays for an epoch.
+An evaluation is a stream of growing `Findings`. The reader may stop at any point, so that a
+candidate above a hard limit is never trained.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from nas.artefacts import CHECKPOINT, WEIGHTS, full_disk_refused, write_whole
+from nas.artefacts import CHECKPOINT, WEIGHTS, full_disk_refused, write_or_refuse
 from nas.checkpoint import save_weights
 from nas.datasets import ImageDataset
 from nas.findings import Findings
@@ -51,14 +51,16 @@ STATIC_COSTS: dict[str, Callable[[VAE, torch.Tensor, Complexity], float]] = {
     "flops": lambda model, image, counts: counts.flops,
     "peak_memory_bytes": lambda model, image, counts: peak_memory_bytes(model, image),
 }
-"""The objectives that are exact without running anything: from a model and one image, both on the
-meta device, and what one pass counts there."""
+"""Objectives that are exact without running the model, by name.
+
+Each function takes a model and one image, both on the meta device, and the counts of one pass.
+"""
 
 MEASURERS = 3
-"""Measuring processes that may end while they measure a candidate until it has failed."""
+"""A candidate fails after this many measuring processes have ended while they measured it."""
 
 SHOWN_IMAGES = 8
-"""Validation images that every candidate reconstructs for the report."""
+"""Number of validation images that every candidate reconstructs for the report."""
 
 
 @dataclass
@@ -67,17 +69,17 @@ class Evaluator:
 
     Attributes:
         dataset: Images at the architectures' size; None where nothing is trained.
-        training: The training protocol, the same for every candidate.
+        training: The training protocol, equal for every candidate.
         latency: How latency is measured.
-        device: Where training and measuring happen.
-        wanted: Names of the objectives and limits to find; latency and training are skipped when
-            nothing wanted needs them.
+        device: Device of trainings and measurements.
+        wanted: Names of the objectives and limited values to compute; latency and training are
+            skipped if none of them needs them.
         artefacts: Folder for weights, checkpoints and reconstructions, by architecture digest.
-        thread_count: Threads for training; None leaves torch's.
-        on_batch: Called with (done, total) batches of the running epoch, at each batch boundary.
-        anchor_ms: Latency of `original` that ratios to it are told in; None takes the one measured
-            beside each candidate.
-        predictor: Predicts latencies before anything is measured, where one was calibrated.
+        thread_count: Threads of a training; None keeps torch's setting.
+        on_batch: Called with (done, total) batches of the current epoch, at each batch boundary.
+        anchor_ms: Latency of `original`, by which ratios are multiplied to get milliseconds; None
+            takes the latency that is measured beside each candidate.
+        predictor: Predicts latencies before any measurement; None where none is calibrated.
     """
 
     dataset: ImageDataset | None
@@ -97,15 +99,19 @@ class Evaluator:
     def __call__(
         self, architecture: Architecture, known: Findings | None = None
     ) -> Iterator[Findings]:
-        """Yield what is known after each step and epoch; the last findings are "done".
+        """Yield the findings after each step and epoch; the last ones have `step == "done"`.
 
-        What is `known` from an evaluation that ended before its time is not measured again; a
-        training goes on from its checkpoint, and yields the epochs before it once more. The
-        checkpoint stays: whoever records the result removes it afterwards.
+        A training resumes from its checkpoint and yields the earlier epochs again. The checkpoint
+        stays: the caller removes it after recording the result.
+
+        Args:
+            architecture: The candidate.
+            known: Findings of an earlier evaluation that did not finish; they are not measured
+                again.
 
         Raises:
-            CandidateFailed: training diverged or ran out of memory.
-            UserError: the artefacts cannot be written; the next candidate's could not either.
+            CandidateFailed: the training diverged or ran out of memory.
+            UserError: the artefacts cannot be written; this ends the study.
         """
         with (
             full_disk_refused(self.artefacts),
@@ -139,9 +145,9 @@ class Evaluator:
         spent_s = {"latency": time.monotonic() - start - waiting_s, "waiting": waiting_s}
         folder = self.artefacts / architecture.digest
         folder.mkdir(parents=True, exist_ok=True)
-        write_whole(folder / "latency.json", json.dumps(pair.interleaved.to_dict()).encode())
-        # A machine changes speed within minutes, a ratio hardly: so every candidate's time is told
-        # on one scale, that of `original` when the study began.
+        write_or_refuse(folder / "latency.json", json.dumps(pair.interleaved.to_dict()).encode())
+        # A machine's speed changes within minutes, a ratio hardly. So all latencies are ratios
+        # times one number: the latency of `original` when the study began.
         anchor_ms = self.anchor_ms or pair.reference.median_ms
         low, high = (anchor_ms * bound for bound in pair.ratio.interval)
         return replace(
@@ -155,10 +161,10 @@ class Evaluator:
         )
 
     def _measure(self, architecture: Architecture) -> tuple[PairedLatency, float]:
-        """Measure; a process that was killed, which need not be the candidate's fault, is replaced.
+        """Measure, and replace a measuring process that ended: the cause may not be the candidate.
 
         Raises:
-            CandidateFailed: it ended again and again.
+            CandidateFailed: `MEASURERS` processes ended.
         """
         for _ in range(MEASURERS - 1):
             with suppress(ProcessEndedError):
@@ -188,9 +194,9 @@ class Evaluator:
 
     @contextmanager
     def _working(self) -> Iterator[None]:
-        """Have the lane and the threads of training for the body, which must not yield findings.
+        """Hold the lane and set the threads of training for a body that yields no findings.
 
-        Whoever reads them may take its time, or never come back.
+        The reader of findings may take long, or never resume the evaluation.
         """
         with self.lane.training(), threads(self.thread_count or torch.get_num_threads()):
             yield
@@ -226,10 +232,10 @@ class Evaluator:
 
 
 def _write(trainer: Trainer, folder: Path) -> None:
-    """Write the weights of the best epoch, and what they make of the shown images."""
+    """Write the weights of the best epoch, and the reconstructions made with them."""
     model = trainer.best_model()
     save_weights(model, folder / WEIGHTS)
-    write_whole(folder / "reconstructions.npy", npy(reconstructions(model, trainer.dataset)))
+    write_or_refuse(folder / "reconstructions.npy", npy(reconstructions(model, trainer.dataset)))
 
 
 @contextmanager
@@ -242,7 +248,7 @@ def _removed_after_failure(checkpoint: Path) -> Iterator[None]:
 
 
 def static_costs(architecture: Architecture) -> dict[str, float]:
-    """Return what is exact without running anything: every objective named in `STATIC_COSTS`."""
+    """Return the value of each objective in `STATIC_COSTS`; nothing is run."""
     with torch.device("meta"):
         model, image = build_vae(architecture), one_image(architecture)
         counts = complexity(model, image)
@@ -250,10 +256,11 @@ def static_costs(architecture: Architecture) -> dict[str, float]:
 
 
 def training_memory_bytes(architecture: Architecture, batch_size: int) -> int:
-    """Estimate the memory that training takes: what every layer writes is kept for its gradient.
+    """Estimate the memory of training in bytes.
 
-    Within 10 % of what training `modified` at 144 pixels was seen to take; weights come four times,
-    with their gradients and Adam's two moments.
+    The estimate is the output of all layers, which is kept for their gradients, and four times the
+    weights: with their gradients and Adam's two moments. It was within 10 % of the measured memory
+    for `modified` at 144 pixels.
     """
     with torch.device("meta"):
         counts = complexity(build_vae(architecture), one_image(architecture))
@@ -262,12 +269,15 @@ def training_memory_bytes(architecture: Architecture, batch_size: int) -> int:
 
 
 def shown_images(dataset: ImageDataset) -> npt.NDArray[np.uint8]:
-    """Return the validation images that every candidate reconstructs for the report."""
+    """Return the validation images that every candidate reconstructs, uint8, (n, 3, size, size)."""
     return dataset.images[dataset.validation[:SHOWN_IMAGES]]
 
 
 def reconstructions(model: VAE, dataset: ImageDataset) -> npt.NDArray[np.uint8]:
-    """Return the shown images through a model, from the latent mean, laid out like them."""
+    """Return a model's reconstructions of the shown images, from the latent mean.
+
+    The result has the shape and type of `shown_images`: uint8, (images, channels, height, width).
+    """
     device = next(model.parameters()).device
     pixels = torch.from_numpy(shown_images(dataset)).to(device)
     with torch.inference_mode():
@@ -285,7 +295,7 @@ def npy(array: npt.NDArray[Any]) -> bytes:
 
 
 def history_row(result: EpochResult) -> dict[str, float]:
-    """Return an epoch as a trial's history has it."""
+    """Return the values of an epoch for a trial's history."""
     return {
         "epoch": result.epoch,
         "train_loss": result.train_loss,

@@ -1,4 +1,4 @@
-"""Run a study from its configuration: prepare it, search, conclude it."""
+"""Run a study from its configuration: prepare it, search, measure the front again."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from rich.console import Console
 
-from nas.artefacts import full_disk_refused, write_whole
+from nas.artefacts import full_disk_refused, write_or_refuse
 from nas.datasets import ImageDataset
 from nas.evaluate import STATIC_COSTS, npy, shown_images, static_costs
 from nas.latency import measure_anchor
@@ -36,10 +36,11 @@ from studies.run.evaluators import (
 )
 from studies.run.final_latency import measure_front
 from studies.run.interruption import Interruption
-from studies.run.site import Here, PreparedStudy, Site
+from studies.run.site import LocalSite, PreparedStudy, Site
 from studies.store.store import StudyStore
 
 _PROBES = 30
+"""Random candidates that are counted to check whether any meets the limits."""
 
 
 @contextmanager
@@ -48,8 +49,8 @@ def _no_bar(_label: str) -> Iterator[Callable[[int, int], None]]:
 
 
 @dataclass(frozen=True)
-class _Asked:
-    """What `run_study` was asked for, completed."""
+class _Request:
+    """The arguments of `run_study`, with their defaults filled in."""
 
     config: StudyConfig
     root: Path
@@ -73,68 +74,70 @@ def run_study(
     progress_bar: ProgressBar = _no_bar,
     interruption: Interruption | None = None,
 ) -> tuple[StudyRecord, str | None]:
-    """Run or resume a study; what is finished is in the storage at every moment.
+    """Run or resume a study; every finished trial is in the storage at once.
 
     Args:
-        config: The question.
-        root: Folder of the studies; the study has the folder of its name in there.
-        storage: Where the record is kept, as for `StudyStore`.
-        artefacts: URL of a store that artefacts are copied to, where drivers on several hosts share
-            the study.
-        mix: Whether to go on with a study whose latencies were measured in another environment.
-        display: What shows the running study; None shows nothing.
-        progress_bar: Makes the progress bars of what is prepared and measured.
+        config: Space, data, objectives, budget and search of the study.
+        root: Folder of all studies; the study's own folder in it has the study's name.
+        storage: Address of the storage, as for `StudyStore`.
+        artefacts: URL of a store that artefacts are copied to, so that drivers on several hosts can
+            share the study.
+        mix: Whether to resume a study whose latencies were measured in another environment.
+        display: Shows the running study; None shows nothing.
+        progress_bar: Makes the progress bars of preparation and measurement.
         interruption: Lets signals stop the study between two writes to its storage.
 
     Returns:
-        The record, and why the search was given up, if it was.
+        The record, and the reason for giving up the search, or None.
 
     Raises:
-        Interrupted: a signal came; what runs can be resumed.
-        UserError, ProfilingError: it cannot run as configured; nothing was spent.
+        Interrupted: a signal came; the running trials can be resumed.
+        UserError, ProfilingError: the study cannot run as configured.
     """
     space, store = config.load_space(), StudyStore(root / config.name, storage)
     display = display or Display(Console(quiet=True), config.search.trials, config.training.epochs)
     interruption = interruption or Interruption()
-    asked = _Asked(config, root, space, store, artefacts, mix, display, progress_bar, interruption)
+    request = _Request(
+        config, root, space, store, artefacts, mix, display, progress_bar, interruption
+    )
     _require_colour(space)
     with (
-        # Around the site: it kills what still evaluates, be it while that writes.
+        # Around the site: at its end it kills workers, possibly while they write a file.
         swept(store.folder, store.artefacts),
         _site(config, space.image_size, progress_bar) as site,
     ):
-        device = _checked_device(asked, site)
+        device = _checked_device(request, site)
         with full_disk_refused(store.folder), store.writing():
-            record, gave_up = site.run(_prepared(asked, site, device))
+            record, gave_up = site.run(_prepared(request, site, device))
             interruption.check()
-            return _concluded(asked, site, device, record), gave_up
+            return _concluded(request, site, device, record), gave_up
 
 
-def _checked_device(asked: _Asked, site: Site) -> torch.device:
-    """Return the device of the study, when its limits have proved to leave candidates."""
-    device: torch.device = site.call(select_device, asked.config.device)
-    with asked.progress_bar("checking limits") as progress:
-        check_limits(asked.config, asked.space, progress)
+def _checked_device(request: _Request, site: Site) -> torch.device:
+    """Return the device of the study, after a check that its limits leave candidates."""
+    device: torch.device = site.call(select_device, request.config.device)
+    with request.progress_bar("checking limits") as progress:
+        check_limits(request.config, request.space, progress)
     return device
 
 
-def _prepared(asked: _Asked, site: Site, device: torch.device) -> PreparedStudy:
-    """Load and measure what the study needs, and record what it is.
+def _prepared(request: _Request, site: Site, device: torch.device) -> PreparedStudy:
+    """Load images and predictor, measure the anchor, and record the study's configuration.
 
     The study's storage must be open for writing.
     """
-    # Before the first large tensor: activations would be page-faulted anew at every pass.
+    # Before the first large tensor: otherwise every pass page-faults its activations again.
     tune_allocator()
-    config, space, store = asked.config, asked.space, asked.store
-    dataset = _load(config, space.image_size, asked.progress_bar)
+    config, space, store = request.config, request.space, request.store
+    dataset = _load(config, space.image_size, request.progress_bar)
     predictor = load_predictor(config, device, space.image_size)
     facts = _facts(site, device, config, dataset, predictor)
-    earlier = _earlier(config, asked.root, space, facts["data_fingerprint"])
-    facts["original_latency_ms"] = _anchor_ms(asked, site, device)
-    store.create(config, space, facts, asked.mix, asked.artefacts)
+    earlier = _earlier(config, request.root, space, facts["data_fingerprint"])
+    facts["original_latency_ms"] = _anchor_ms(request, site, device)
+    store.create(config, space, facts, request.mix, request.artefacts)
     _write_samples(store, dataset)
-    _note_small_space(asked)
-    # Read again: another driver may have been the first to record its own.
+    _note_small_space(request)
+    # Read again: another driver may have recorded its anchor first.
     anchor_ms = store.anchor_ms
     make = EvaluatorMaker(config, space.image_size, str(device), store.artefacts, anchor_ms)
     return PreparedStudy(
@@ -146,19 +149,21 @@ def _prepared(asked: _Asked, site: Site, device: torch.device) -> PreparedStudy:
         predictor=predictor,
         environment=facts,
         earlier=earlier,
-        display=asked.display,
-        mix=asked.mix,
-        interruption=asked.interruption,
+        display=request.display,
+        mix=request.mix,
+        interruption=request.interruption,
     )
 
 
-def _concluded(asked: _Asked, site: Site, device: torch.device, record: StudyRecord) -> StudyRecord:
-    """Measure the front once more, where latency is wanted, and fetch what the report shows."""
-    config, store = asked.config, asked.store
+def _concluded(
+    request: _Request, site: Site, device: torch.device, record: StudyRecord
+) -> StudyRecord:
+    """Measure the front again where latency is wanted, and fetch the images for the report."""
+    config, store = request.config, request.store
     if "latency_ms" in config.wanted:
         with (
             store.others.claimed("measuring the front"),
-            asked.progress_bar("measuring the front again") as progress,
+            request.progress_bar("measuring the front again") as progress,
         ):
             record = measure_front(store, config.latency, device, progress, site.together)
     store.fetch(only="reconstructions.npy")
@@ -172,19 +177,19 @@ def _facts(
     dataset: ImageDataset | None,
     predictor: LatencyPredictor | None,
 ) -> dict[str, Any]:
-    """Return what is recorded of the environment, the images and the predictor."""
+    """Return the description of environment, images and predictor that is recorded."""
     facts = {**site.call(_environment, device), **data_facts(dataset)}
     if predictor and "predicted_latency_ms" in config.wanted:
         facts["latency_predictor"] = predictor.calibration.digest
     return facts
 
 
-def _anchor_ms(asked: _Asked, site: Site, device: torch.device) -> float | None:
-    """Return the latency of `original` that the study has, or measure it where one is wanted."""
-    known = asked.store.anchor_ms
-    if known is not None or "latency_ms" not in asked.config.wanted:
+def _anchor_ms(request: _Request, site: Site, device: torch.device) -> float | None:
+    """Return the study's latency of `original` in ms; measure it where one is wanted."""
+    known = request.store.anchor_ms
+    if known is not None or "latency_ms" not in request.config.wanted:
         return known
-    size, latency = asked.space.image_size, asked.config.latency
+    size, latency = request.space.image_size, request.config.latency
     measured: float = site.call(measure_anchor, size, latency, device)
     return measured
 
@@ -192,22 +197,22 @@ def _anchor_ms(asked: _Asked, site: Site, device: torch.device) -> float | None:
 def _write_samples(store: StudyStore, dataset: ImageDataset | None) -> None:
     if dataset is None:
         return
-    write_whole(store.artefacts / "samples.npy", npy(shown_images(dataset)))
+    write_or_refuse(store.artefacts / "samples.npy", npy(shown_images(dataset)))
     if store.mirror:
         store.mirror.push("samples.npy")
 
 
-def _note_small_space(asked: _Asked) -> None:
-    distinct = asked.store.space_distinct
-    if distinct is not None and distinct <= asked.config.search.trials:
-        asked.display.note(f"{asked.config.space}: all {distinct} architectures will be tried")
+def _note_small_space(request: _Request) -> None:
+    distinct = request.store.space_distinct
+    if distinct is not None and distinct <= request.config.search.trials:
+        request.display.note(f"{request.config.space}: all {distinct} architectures will be tried")
 
 
 def _site(
     config: StudyConfig, image_size: int, progress_bar: ProgressBar
 ) -> AbstractContextManager[Site]:
     if config.runner == "local":
-        return nullcontext(Here())
+        return nullcontext(LocalSite())
     from studies.on_ray.site import ray_site
 
     return ray_site(config, needed_memory_bytes(config, image_size), progress_bar)
@@ -225,11 +230,11 @@ def _load(config: StudyConfig, image_size: int, progress_bar: ProgressBar) -> Im
 def _earlier(
     config: StudyConfig, root: Path, space: SearchSpace, data: str | None
 ) -> tuple[TrialRecord, ...]:
-    """Return what the sampler learns from, found by the study that the configuration names."""
+    """Return the complete trials of the study named by `search.warm_start`."""
     if config.search.warm_start is None:
         return ()
     store = StudyStore.open(root, config.search.warm_start)
-    store.require_alike(config, space, data)
+    store.require_comparable(config, space, data)
     return store.record().complete
 
 
@@ -238,21 +243,21 @@ def _require_colour(space: SearchSpace) -> None:
     channels = axis.choices if axis else (space.fixed.get("image_channels", 3),)
     if set(channels) != {3}:
         raise UserError(
-            f"space {space.name!r}: image_channels {', '.join(map(str, channels))}, but the images "
-            "have 3 channels: leave it out or fix it to 3"
+            f"space {space.name!r}: image_channels is {', '.join(map(str, channels))}, but the "
+            "images have 3 channels: leave it out or fix it to 3"
         )
 
 
 def check_limits(
     config: StudyConfig, space: SearchSpace, progress: Callable[[int, int], None]
 ) -> None:
-    """Refuse limits that no candidate seems to meet, before any time is spent.
+    """Refuse limits that no candidate seems to meet, before any training.
 
-    Counts thirty random candidates (a tenth of a second each) until one meets the limits on
-    what is known from an architecture alone.
+    Computes the static costs of up to 30 random candidates (0.1 s each), until one meets all limits
+    on static costs.
 
     Raises:
-        UserError: naming, for each limit, the smallest value that was found.
+        UserError: no candidate met them; the message has the smallest value found for each limit.
     """
     limits, smallest = config.limits, dict.fromkeys(config.limits, math.inf)
     if not limits.keys() & STATIC_COSTS.keys():

@@ -91,7 +91,11 @@ def test_a_study_needs_two_objectives() -> None:
 
 @pytest.mark.parametrize(
     ("content", "told"),
-    [("[1, 2", "not valid JSON or YAML"), ("- 1", "is a mapping"), (b"\xff\xfe\x00", "not UTF-8")],
+    [
+        ("[1, 2", "not valid JSON or YAML"),
+        ("- 1", "must be a mapping of keys to values"),
+        (b"\xff\xfe\x00", "not UTF-8"),
+    ],
 )
 def test_files_that_hold_no_configuration(tmp_path: Path, content: str | bytes, told: str) -> None:
     path = tmp_path / "x.yaml"
@@ -111,7 +115,7 @@ def test_a_name_that_would_leave_the_folder_is_refused() -> None:
 
 
 def test_an_override_of_a_value_by_keys() -> None:
-    with pytest.raises(UserError, match="holds a value, not keys"):
+    with pytest.raises(UserError, match="is a value, not a section with keys"):
         load_config("quickstart", {"space.x": 1})
 
 

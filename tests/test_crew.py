@@ -130,8 +130,17 @@ def test_what_is_nobody_s_fault_but_ours_or_the_user_s_ends_the_study(
 @pytest.mark.parametrize(
     ("trouble", "limits", "reason"),
     [
-        ("hung", TrialLimits(timeout_s=1.0), r"not over after 1.00 s.*trial_timeout_s"),
-        ("greedy", TrialLimits(memory_bytes=700_000_000), r"took .* of memory.*700.0 MB"),
+        (
+            "hung",
+            TrialLimits(timeout_s=1.0),
+            r"^stopped: still running after its time limit of 1.00 s \(trial_timeout_s\)$",
+        ),
+        (
+            "greedy",
+            TrialLimits(memory_bytes=700_000_000),
+            r"^stopped: used .* of memory, above its memory limit of 700.0 MB "
+            r"\(trial_memory_bytes\)$",
+        ),
     ],
 )
 def test_a_trial_that_takes_too_much_fails_and_the_study_goes_on(

@@ -214,9 +214,7 @@ def test_a_space_that_is_used_up_is_said() -> None:
     members = [replace(one, assignment={"latent_size": 8}) for one in SMALL.trials]
     count = len({one.digest for one in members})
     whole = replace(SMALL, trials=tuple(members), space_distinct=count)
-    assert study_notes(whole)[0].startswith(
-        f"Every one of the {count} distinct architectures of space"
-    )
+    assert study_notes(whole)[0].startswith(f"All {count} distinct architectures of space")
     assert study_notes(replace(whole, space_distinct=count + 1)) == []
 
 
@@ -447,7 +445,7 @@ def test_a_training_whose_kl_ran_away_is_told() -> None:
     told = study_notes(
         study(trained(0, 24.0, "original"), trained(1, 0.52, "modified"), trained(2, 0.6))
     )
-    assert [note for note in told if "astray" in note] == [
-        "The training of `original` went astray: its total loss is 24, of which reconstruction is "
+    assert [note for note in told if "diverged" in note] == [
+        "The training of `original` diverged: its total loss is 24, of which reconstruction is "
         "0.5. A lower learning rate may do better; until then, do not compare its loss with others."
     ]

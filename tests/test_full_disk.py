@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from nas.artefacts import full_disk_refused, write_whole
+from nas.artefacts import full_disk_refused, write_or_refuse
 from profiling import files
 from profiling.files import sweep
 from search_spaces.errors import UserError
@@ -72,10 +72,10 @@ def test_a_full_disk_leaves_the_old_file_and_nothing_else(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     path = tmp_path / "x"
-    write_whole(path, b"old")
+    write_or_refuse(path, b"old")
     fill(monkeypatch, lambda _: True)
     with pytest.raises(UserError, match=r"x: cannot be written \(No space left"):
-        write_whole(path, b"new")
+        write_or_refuse(path, b"new")
     assert path.read_bytes() == b"old"
     assert [one.name for one in tmp_path.iterdir()] == ["x"]
 

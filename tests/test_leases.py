@@ -23,7 +23,7 @@ from search_spaces.references import ORIGINAL
 from search_spaces.space import SearchSpace
 from studies.storage import locks, patience
 from studies.storage.locks import NameLock
-from studies.storage.patience import patiently
+from studies.storage.patience import retrying
 from studies.store import drivers
 from studies.store.drivers import LOOKS, Driver, Drivers
 from studies.store.frozen import OWNER, new_trial
@@ -70,18 +70,18 @@ def test_a_trial_of_a_driver_that_lives_is_left_alone(storage: BaseStorage) -> N
     tell_of(storage, "x", far())
     begin(storage, "x")
     with joined(storage) as others:
-        news, orphans = others.hear({})
+        news, orphans = others.poll({})
         assert [trial.reference for trial in news] == ["original"]
         assert orphans == []
-        assert others.hear({0: "running"}) == ([], [])
+        assert others.poll({0: "running"}) == ([], [])
 
 
 def test_a_trial_of_a_driver_that_said_goodbye_is_taken_over_once(storage: BaseStorage) -> None:
     with joined(storage) as first:
         trial = begin(storage, first.me)
     with joined(storage) as second, joined(storage) as third:
-        assert len(second.hear({0: "running"})[1]) == 1
-        assert third.hear({0: "running"})[1] == []
+        assert len(second.poll({0: "running"})[1]) == 1
+        assert third.poll({0: "running"})[1] == []
         assert second.own(storage.get_trial(trial))
         assert not third.own(storage.get_trial(trial))
         found = second.mine(ORIGINAL.resized(64).digest)
@@ -95,17 +95,17 @@ def test_a_driver_whose_process_has_ended_is_gone_at_once(storage: BaseStorage) 
         tell_of(storage, "x", replace(here, pid=process.pid, started=time.time()))
         with joined(storage) as others:
             begin(storage, "x")
-            assert others.hear({0: "running"})[1] == []
+            assert others.poll({0: "running"})[1] == []
             process.kill()
             process.wait()
-            assert len(others.hear({0: "running"})[1]) == 1
+            assert len(others.poll({0: "running"})[1]) == 1
 
 
 def test_a_process_number_used_again_is_not_the_driver(storage: BaseStorage) -> None:
     tell_of(storage, "x", replace(Driver.here(), started=1.0))
     begin(storage, "x")
     with joined(storage) as others:
-        assert len(others.hear({0: "running"})[1]) == 1
+        assert len(others.poll({0: "running"})[1]) == 1
 
 
 def test_a_driver_far_away_is_gone_after_it_stood_still_at_so_many_looks(
@@ -127,7 +127,7 @@ def test_a_driver_far_away_is_gone_after_it_stood_still_at_so_many_looks(
 def test_a_trial_without_an_owner_is_anybodys(storage: BaseStorage) -> None:
     trial = begin(storage, None)
     with joined(storage) as others:
-        assert len(others.hear({0: "running"})[1]) == 1
+        assert len(others.poll({0: "running"})[1]) == 1
         assert storage.get_trial(trial).user_attrs[OWNER] == others.me
 
 
@@ -144,10 +144,10 @@ def test_a_task_is_claimed_by_one_and_free_when_it_is_gone(storage: BaseStorage)
 def test_alone_there_is_nobody_to_hear_or_to_wait_for() -> None:
     alone = NoOthers()
     assert alone.me is None
-    assert alone.hear({}) == ([], [])
+    assert alone.poll({}) == ([], [])
     assert not alone.wait()
     with alone.claimed("measuring"):
-        assert alone.in_turn(lambda: alone.in_turn(lambda: 7)) == 7
+        assert alone.exclusively(lambda: alone.exclusively(lambda: 7)) == 7
 
 
 def test_locks_by_name_exclude_each_other(storage: BaseStorage) -> None:
@@ -204,7 +204,7 @@ def test_an_unavailable_storage_is_retried(
             raise error
         return "done"
 
-    assert patiently(action, "postgresql://u@h/d") == "done"
+    assert retrying(action, "postgresql://u@h/d") == "done"
     printed = capsys.readouterr().err
     assert printed.count("postgresql://u@h/d does not answer (connection refused)") == 1
 
@@ -217,7 +217,7 @@ def test_patience_ends_in_one_line_that_says_how_to_go_on(monkeypatch: pytest.Mo
         raise _away()
 
     with pytest.raises(UserError, match=r"no answer for .*connection refused.*resumes the study"):
-        patiently(action, "postgresql://u@h/d")
+        retrying(action, "postgresql://u@h/d")
 
 
 def test_a_refused_request_is_not_retried() -> None:
@@ -228,7 +228,7 @@ def test_a_refused_request_is_not_retried() -> None:
         raise DataError("INSERT", {}, Exception("value too long"))
 
     with pytest.raises(DataError):
-        patiently(action, "here")
+        retrying(action, "here")
     assert len(calls) == 1
 
 

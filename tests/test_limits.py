@@ -152,7 +152,7 @@ def test_a_latency_counts_as_predicted_until_it_is_measured() -> None:
         (
             {"params": 100},
             {"latency_ms_at_least": 6.5},
-            "latency_ms is predicted to be 6.5 at least, over the limit 4",
+            "latency_ms is predicted to be at least 6.5, over the limit 4",
         ),
         ({"params": 100, "latency_ms": 3.0}, {"latency_ms_at_least": 6.5}, None),
     ],

@@ -138,7 +138,7 @@ def test_a_study_copies_its_artefacts_and_a_reader_fetches_them(url: str, tmp_pa
     second.fetch()
     assert files(second.artefacts) == files(first.artefacts)
     assert len(files(first.artefacts)) == 8
-    with pytest.raises(UserError, match=r"--artefacts.*keeps them at"):
+    with pytest.raises(UserError, match=r"--artefacts.*copies its artefacts to"):
         second.create(asked, space, ENVIRONMENT, artefacts="elsewhere")
 
 

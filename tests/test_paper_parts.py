@@ -231,7 +231,7 @@ def test_losses_by_image_average_to_the_protocols() -> None:
     model = build_vae(ORIGINAL.resized(16), seed=0).eval()
     found = inference.examine(model, data, data.test, config, silent)
     expected = evaluate(model, data, data.test, config)
-    for name in inference.QUALITY:
+    for name in inference.LOSS_TERMS:
         assert found[name].mean() == pytest.approx(getattr(expected, name), rel=1e-4)
     means = inference.latent_means(model, data, data.test, config, silent)
     assert means == pytest.approx(found["mean"], abs=1e-6)

@@ -258,7 +258,7 @@ def test_a_second_driver_elsewhere_is_told_in_the_firsts_latency(
     there = {**here, "device_name": "b", "original_latency_ms": 20.0}
     first, second = (StudyStore(tmp_path / folder / "s", storage) for folder in "12")
     first.create(asked, space, here)
-    with pytest.raises(UserError, match=r"measured elsewhere \(device_name was"):
+    with pytest.raises(UserError, match=r"measured in another environment \(device_name was"):
         second.create(asked, space, there)
     second.create(asked, space, {**there, "device_name": "a"})
     assert second.anchor_ms == 10.0

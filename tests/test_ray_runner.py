@@ -35,9 +35,9 @@ from profiling.lane import Lane
 from search_spaces.errors import UserError
 from studies.config.study import StudyConfig
 from studies.config.trial_limits import TrialLimits
-from studies.on_ray.board import Board
 from studies.on_ray.cluster import Cluster, _remove_left_behind, _sigterm_kept
 from studies.on_ray.folder import TuneFolder, remove_trial
+from studies.on_ray.status import WorkerStatus
 from studies.on_ray.trial import RemoteMaker
 from studies.record.records import StudyRecord
 from studies.run import deaths
@@ -226,8 +226,17 @@ def test_what_kills_every_worker_fails(
 @pytest.mark.parametrize(
     ("trouble", "limits", "reason"),
     [
-        ("hung", TrialLimits(timeout_s=5.0), r"not over after 5.00 s.*trial_timeout_s"),
-        ("greedy", TrialLimits(memory_bytes=1_200_000_000), r"took .* of memory.*1.2\d* GB"),
+        (
+            "hung",
+            TrialLimits(timeout_s=5.0),
+            r"^stopped: still running after its time limit of 5.00 s \(trial_timeout_s\)$",
+        ),
+        (
+            "greedy",
+            TrialLimits(memory_bytes=1_200_000_000),
+            r"^stopped: used .* of memory, above its memory limit of 1.20 GB "
+            r"\(trial_memory_bytes\)$",
+        ),
     ],
 )
 def test_a_trial_that_takes_too_much_fails_and_the_study_goes_on(
@@ -384,19 +393,19 @@ def test_what_a_killed_driver_left_of_its_ray_is_removed(tmp_path: Path) -> None
     stranger.wait()
 
 
-def test_the_board_survives_the_death_of_its_process(nodes: Any) -> None:
-    board = Board.beside_the_driver()
-    ray.get(board.note.remote(1, 2, 3))
-    ray.kill(board, no_restart=False)
-    with suppress(RayActorError):  # until it is there anew
-        ray.get(board.read.remote())
-    until(lambda: _reads(board))
+def test_the_status_actor_survives_the_death_of_its_process(nodes: Any) -> None:
+    status = WorkerStatus.on_this_node()
+    ray.get(status.note.remote(1, 2, 3))
+    ray.kill(status, no_restart=False)
+    with suppress(RayActorError):  # until it has restarted
+        ray.get(status.read.remote())
+    until(lambda: _reads(status))
 
 
-def _reads(board: Any) -> bool:
+def _reads(status: Any) -> bool:
     with suppress(RayActorError):
-        ray.get(board.note.remote(4, 5, 6))
-        return bool(ray.get(board.read.remote()) == {4: (5, 6)})
+        ray.get(status.note.remote(4, 5, 6))
+        return bool(ray.get(status.read.remote()) == {4: (5, 6)})
     return False
 
 
@@ -421,7 +430,7 @@ def test_a_trial_that_no_node_has_room_for_is_refused(tmp_path: Path, nodes: Any
 
 def test_a_cluster_whose_nodes_are_all_gone_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("studies.on_ray.cluster._nodes", list)
-    with pytest.raises(UserError, match=r"^ray: the cluster has no node that is alive; start one$"):
+    with pytest.raises(UserError, match=r"^ray: the cluster has no living node; start one$"):
         Cluster({"CPU": 1})
 
 
@@ -504,14 +513,17 @@ def test_a_worker_in_another_environment_is_refused_or_marked(tmp_path: Path) ->
     with pytest.raises(UserError, match=r'torch_version was "1.0".*--mix-environments'):
         evaluate(other)
     assert "torch_version" in evaluate(other, mix=True).elsewhere[0]
-    with pytest.raises(UserError, match="images are others than the study's"):
+    with pytest.raises(
+        UserError,
+        match=r"data: this node's images differ from the study's; give every node the same$",
+    ):
         evaluate({**here, "data_fingerprint": "0" * 12})
 
 
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        (["--address", "auto"], "names a Ray cluster: add --runner ray"),
+        (["--address", "auto"], "--address names a Ray cluster: add --runner ray"),
         (["--runner", "ray", "--address", "ray://h:1"], "run the command on a node"),
         (["--runner", "ray", "--set", "ray.cpu_per_trial=2"], "cpus_per_trial"),
         (["--runner", "slurm"], "is not one of local, ray"),
@@ -528,9 +540,12 @@ def test_what_cannot_be_is_refused_in_one_line(
     ("setting", "message"),
     [
         ({"ray": {"cpu_per_trial": 1}}, "cpu_per_trial"),
-        ({"ray": {"gpus_per_trial": 1.5}}, "whole numbers"),
+        ({"ray": {"gpus_per_trial": 1.5}}, "must be a whole number where it is above 1"),
         ({"ray": {"cpus_per_trial": 0}}, "greater than 0"),
-        ({"ray": {"storage_path": "here"}}, "absolute path or a URI"),
+        (
+            {"ray": {"storage_path": "here"}},
+            "must be an absolute path or a URI, which every node can find",
+        ),
         ({"runner": "slurm"}, "'local' or 'ray'"),
         ({"runner": "ray", "device": "cuda"}, "gpus_per_trial above 0"),
     ],

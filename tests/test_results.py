@@ -53,7 +53,7 @@ def test_architectures_beat_modified_in_everything_and_original_in_costs() -> No
 
 def test_that_original_did_not_learn_is_told() -> None:
     record = StudyStore.open(ROOT, "surpass").record()
-    assert any("`original` went astray" in note for note in study_notes(record))
+    assert any("`original` diverged" in note for note in study_notes(record))
 
 
 def retrained(study: StudyRecord, name: str = "results.json") -> dict[str, Any]:

@@ -218,7 +218,9 @@ def test_a_foreign_study_in_the_storage_is_refused(tmp_path: Path) -> None:
     url = f"sqlite:///{tmp_path / 'x.db'}"
     study = optuna.create_study(study_name="s", storage=url, directions=["minimize"] * 2)
     study.add_trial(optuna.create_trial(values=[1.0, 2.0]))
-    with pytest.raises(UserError, match="nas did not make"):
+    with pytest.raises(
+        UserError, match="that nas did not create; choose another --name or --storage"
+    ):
         run(tmp_path, config(), storage=url)
 
 
@@ -339,7 +341,9 @@ def test_latencies_of_two_machines_are_not_mixed(tmp_path: Path) -> None:
     measured = config(objectives=["reconstruction_loss", "latency_ms"])
     store, space = StudyStore(tmp_path / "s"), SearchSpace.load("quickstart")
     store.create(measured, space, ENVIRONMENT)
-    with pytest.raises(UserError, match=r'measured elsewhere \(torch_version was "2.13.0"'):
+    with pytest.raises(
+        UserError, match=r'measured in another environment \(torch_version was "2.13.0"'
+    ):
         store.create(measured, space, {**ENVIRONMENT, "torch_version": "2.14.0"})
 
 

@@ -53,7 +53,7 @@ def test_a_name_that_is_none_is_refused_in_one_line(
 
 @pytest.mark.parametrize("digest", ["../../x", "/etc/passwd", "", "0" * 11, "0" * 12 + "\n"])
 def test_a_digest_from_the_storage_never_becomes_another_path(digest: str) -> None:
-    with pytest.raises(UserError, match="no digest of an architecture"):
+    with pytest.raises(UserError, match="is not a digest of an architecture"):
         TrialRecord(0, "complete", digest, ORIGINAL)
 
 

@@ -56,11 +56,11 @@ def test_only_our_sampler_learns_from_another_study() -> None:
 def test_a_study_of_another_kind_teaches_nothing(tmp_path: Path) -> None:
     run(tmp_path, name="first")
     store, asked = StudyStore.open(tmp_path, "first"), config()
-    store.require_alike(asked, SearchSpace.load("quickstart"), ENVIRONMENT["data_fingerprint"])
+    store.require_comparable(asked, SearchSpace.load("quickstart"), ENVIRONMENT["data_fingerprint"])
     with pytest.raises(UserError, match="has other space and other data; name one"):
-        store.require_alike(asked, SearchSpace.load("tiny"), "1" * 12)
+        store.require_comparable(asked, SearchSpace.load("tiny"), "1" * 12)
     space, data = SearchSpace.load("quickstart"), ENVIRONMENT["data_fingerprint"]
     other = config(objectives=[asked.objectives[0], "peak_memory_bytes"])
     with pytest.raises(UserError, match="has no peak_memory_bytes; name one"):
-        store.require_alike(other, space, data)
-    store.require_alike(config(objectives=list(asked.objectives[:2])), space, data)
+        store.require_comparable(other, space, data)
+    store.require_comparable(config(objectives=list(asked.objectives[:2])), space, data)

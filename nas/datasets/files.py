@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from nas.artefacts import write_whole
+from nas.artefacts import write_or_refuse
 from nas.datasets.cache import Entry, Images, Labels
 from nas.datasets.dataset import (
     DataConfig,
@@ -199,5 +199,5 @@ def _pixel_digest(entry: Entry, images: Images) -> str:
     digest = hashlib.sha256(repr(images.shape).encode())
     for start in range(0, len(images), 512):
         digest.update(images[start : start + 512].tobytes())
-    write_whole(stored, digest.hexdigest().encode())
+    write_or_refuse(stored, digest.hexdigest().encode())
     return digest.hexdigest()

@@ -11,7 +11,7 @@ from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
-from nas.artefacts import write_whole
+from nas.artefacts import write_or_refuse
 from search_spaces.errors import UserError
 from studies.bench.contenders import Contender, contender
 from studies.bench.shipped import load_table
@@ -104,7 +104,7 @@ def run_contender(planned: PlannedSearch, chosen: Contender, folder: Path) -> No
     file = planned.file(folder)
     file.parent.mkdir(parents=True, exist_ok=True)
     result = {**asdict(planned), "fingerprint": table.fingerprint, **as_records(search)}
-    write_whole(file, json.dumps(result).encode())
+    write_or_refuse(file, json.dumps(result).encode())
 
 
 def _valid(file: Path, table: str) -> bool:

@@ -1,1 +1,1 @@
-"""What a study asks."""
+"""The configuration of a study."""

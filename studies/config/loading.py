@@ -20,11 +20,12 @@ def load_config(source: str, overrides: Mapping[str, Any] | None = None) -> Stud
     """Read a preset's name or a YAML file, apply `overrides` and validate.
 
     Args:
-        source: A preset's name or a path. A file without `name` is named after itself.
-        overrides: Values by dotted key (`training.epochs`), as the command line gives them.
+        source: A preset's name, or the path of a YAML file. Without the key `name`, the study has
+            the file's name.
+        overrides: Values by dotted key, such as `training.epochs`.
 
     Raises:
-        UserError: one line per fault, all at once.
+        UserError: the configuration is invalid; the message has one line per fault.
     """
     path = _find(source)
     data = _read(path)
@@ -33,15 +34,20 @@ def load_config(source: str, overrides: Mapping[str, Any] | None = None) -> Stud
 
 
 def overridden(data: dict[str, Any], overrides: Mapping[str, Any], source: str) -> StudyConfig:
-    """Put `overrides` (values by dotted key) into plain `data` and validate; `source` names it.
+    """Apply overrides to a configuration and validate it.
+
+    Args:
+        data: The configuration as plain JSON types; it is changed in place.
+        overrides: Values by dotted key, such as `training.epochs`.
+        source: Name of the configuration in error messages.
 
     Raises:
-        UserError: one line per fault, all at once.
+        UserError: the configuration is invalid; the message has one line per fault.
     """
     for key, value in overrides.items():
         _set(data, key, value, source)
         if key.partition(".")[0] in ("space", "data", "training"):
-            data.pop("description", None)  # it told of what is now another
+            data.pop("description", None)  # it describes the values that are overridden
     try:
         return StudyConfig.model_validate(data)
     except ValidationError as error:
@@ -49,7 +55,11 @@ def overridden(data: dict[str, Any], overrides: Mapping[str, Any], source: str) 
 
 
 def parse_overrides(pairs: Iterable[str], option: str) -> dict[str, Any]:
-    """Turn an option's `key=value` texts into overrides; values are YAML."""
+    """Parse an option's `key=value` texts into overrides; values are YAML.
+
+    Raises:
+        UserError: a text is not of this form; the message names `option`.
+    """
     overrides = {}
     for pair in pairs:
         key, equals, text = pair.partition("=")
@@ -75,8 +85,8 @@ def _find(source: str) -> Path:
 def _read(path: Path) -> dict[str, Any]:
     data = read_yaml(path)
     if not isinstance(data, dict):
-        raise UserError(f"{path}: a study's configuration is a mapping of keys to values")
-    # A section with nothing below it (`training:`) is a section without settings.
+        raise UserError(f"{path}: a study's configuration must be a mapping of keys to values")
+    # An empty section (`training:`) has its default settings.
     return {k: {} if value is None and k in _SECTIONS else value for k, value in data.items()}
 
 
@@ -85,6 +95,6 @@ def _set(data: dict[str, Any], key: str, value: Any, source: str) -> None:
     for parent in parents:
         inner = data.setdefault(parent, {})
         if not isinstance(inner, dict):
-            raise UserError(f"{source}: {key}: {parent!r} holds a value, not keys")
+            raise UserError(f"{source}: {key}: {parent!r} is a value, not a section with keys")
         data = inner
     data[last] = value

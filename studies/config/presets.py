@@ -1,4 +1,4 @@
-"""The shipped configurations, by name; reading the list imports nothing heavy."""
+"""The shipped configurations by name; listing them imports no large library."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A study's question, written down: presets, YAML files, overrides, and their refusal."""
+"""A study's configuration: its sections, their defaults and their validation."""
 
 from __future__ import annotations
 
@@ -46,13 +46,13 @@ Name = Annotated[str, AfterValidator(_is_name)]
 
 
 LEAST_MEMORY_BYTES = 600_000_000
-"""Memory of a worker before it trains: no trial can do with less."""
+"""Memory of a worker before it trains, in bytes: no trial can run with less."""
 
 _UNITS_S = {"": 1, "s": 1, "m": 60, "min": 60, "h": 3600, "d": 86400}
 
 
 def _seconds(value: object) -> object:
-    """Read `90`, `90s`, `30m`, `1.5 h` as seconds; leave the rest to be refused."""
+    """Parse `90`, `90s`, `30m`, `1.5 h` as seconds; return other values unchanged."""
     found = re.fullmatch(r"\s*([\d.]+)\s*([a-z]*)\s*", value) if isinstance(value, str) else None
     if found is None or found[2] not in _UNITS_S:
         return value
@@ -76,7 +76,7 @@ class _Config(BaseModel):
 
 
 class EarlyStoppingConfig(_Config):
-    """Which trainings are stopped early: see `nas.search.early_stopping.EarlyStopping`."""
+    """Settings of early stopping: see `nas.search.early_stopping.EarlyStopping`."""
 
     eta: Annotated[int, Field(ge=2)] = 3
     rungs: tuple[Annotated[int, Field(ge=1)], ...] | None = None
@@ -85,11 +85,15 @@ class EarlyStoppingConfig(_Config):
 
 
 class SearchConfig(_Config):
-    """How candidates are proposed: `trials` architectures besides the two references.
+    """How candidates are proposed.
 
-    Without `early_stopping` every candidate is trained to the end. `warm_start` names an earlier
-    study of the same space and data, with at least these objectives, that the sampler `pareto`
-    learns from.
+    Attributes:
+        sampler: Name of the sampler.
+        trials: Number of architectures to evaluate, besides the two references.
+        seed: Seed of the sampler.
+        early_stopping: Settings of early stopping; None trains every candidate to the end.
+        warm_start: Name of an earlier study of the same space and data, with at least these
+            objectives, from which the sampler `pareto` learns.
     """
 
     sampler: str = "pareto"
@@ -116,12 +120,17 @@ class SearchConfig(_Config):
 
 
 class RayConfig(_Config):
-    """What `runner: ray` asks of Ray: see docs/cluster.md.
+    """Settings of `runner: ray`: see docs/cluster.md.
 
-    `address` is a running cluster's (HOST:PORT, or `auto` on one of its nodes); None starts one on
-    this machine alone. A trial takes so many CPUs, GPUs (0.5 puts two on one GPU) and so much
-    memory (None: what training the larger reference takes). `storage_path` is a folder or URI that
-    every node can reach; None is the study's folder.
+    Attributes:
+        address: Address of a running cluster: HOST:PORT, or `auto` on one of its nodes. None starts
+            a cluster on this machine only.
+        cpus_per_trial: CPUs of one trial.
+        gpus_per_trial: GPUs of one trial; 0.5 puts two trials on one GPU.
+        memory_gb_per_trial: Memory of one trial in GB; None takes the estimate for training the
+            larger reference.
+        storage_path: A folder or URI that every node can reach; None is the study's folder.
+        dashboard: Whether a cluster that is started here has Ray's dashboard.
     """
 
     address: Annotated[str, Field(min_length=1)] | None = None
@@ -145,27 +154,39 @@ class RayConfig(_Config):
     @classmethod
     def _whole_number_above_one(cls, count: float) -> float:
         if count > 1 and count != int(count):
-            raise ValueError("above 1, only whole numbers can be given out")
+            raise ValueError("must be a whole number where it is above 1")
         return count
 
     @field_validator("storage_path")
     @classmethod
     def _absolute_path_or_uri(cls, path: str | None) -> str | None:
         if path is not None and "://" not in path and not Path(path).is_absolute():
-            raise ValueError("write an absolute path or a URI: every node has to find it")
+            raise ValueError("must be an absolute path or a URI, which every node can find")
         return path
 
 
 class StudyConfig(_Config):
-    """Everything that determines a study's result, apart from the machine it runs on.
+    """Everything that determines a study's result, except the machine that runs it.
 
-    `space` is a named space or a YAML file. `limits` maps an objective to the largest value that is
-    still worth training. `workers` processes evaluate at once (None: as many as make sense here),
-    each training with `threads` threads (None: the cores divided among them); latency has its own.
-    `runner` says where: on this machine, or as trials of Ray Tune.
-
-    A trial that takes longer than `trial_timeout_s` (also `30m`, `2h`) or more memory than
-    `trial_memory_bytes` (also `4GB`) is ended, and has failed; None sets no limit.
+    Attributes:
+        name: The study's name, which is also that of its folder.
+        description: A text for people.
+        space: Name or YAML file of the search space.
+        data: The images.
+        objectives: Names of the objectives.
+        limits: The largest value of an objective that is still worth training, by name.
+        training: The training protocol, equal for every candidate.
+        latency: How latency is measured.
+        search: How candidates are proposed.
+        device: Device of trainings and measurements.
+        workers: Number of worker processes; None chooses it by cores, memory and device.
+        threads: Threads of each training; None divides the cores among the workers. Latency
+            measurements have their own setting.
+        trial_timeout_s: Time limit of one trial in seconds (also `30m`, `2h`). A trial that exceeds
+            it is ended and has failed; None sets no limit.
+        trial_memory_bytes: Memory limit of one trial in bytes (also `4GB`), likewise.
+        runner: `local` evaluates on this machine, `ray` as trials of Ray Tune.
+        ray: Settings of `runner: ray`.
     """
 
     name: Name
@@ -210,7 +231,7 @@ class StudyConfig(_Config):
         for name in limits:
             if name not in known:
                 raise ValueError(
-                    f"{name!r} cannot be limited before training; one of {', '.join(known)}"
+                    f"{name!r} cannot be limited before training; use one of {', '.join(known)}"
                     f"{nearest(name, known)}"
                 )
         return limits
@@ -231,26 +252,26 @@ class StudyConfig(_Config):
 
     @property
     def trial_limits(self) -> TrialLimits:
-        """What one trial may take of time and memory."""
+        """The limits of time and memory of one trial."""
         return TrialLimits(self.trial_timeout_s, self.trial_memory_bytes)
 
     @property
     def wanted(self) -> frozenset[str]:
-        """Names of all that is found out of each candidate: objectives, and what is limited."""
+        """Names of all values that each candidate needs: objectives and limited ones."""
         return frozenset({*self.objectives, *self.limits})
 
     @property
     def timed(self) -> bool:
-        """Whether a latency is wanted: then values depend on the machine."""
+        """Whether a latency is wanted, so that values depend on the machine."""
         return not self.wanted.isdisjoint({"latency_ms", "predicted_latency_ms"})
 
     @property
     def trains(self) -> bool:
-        """Whether candidates are trained: not all objectives are known without."""
+        """Whether an objective requires training."""
         return any(objective.cost == "training" for objective in self.selected)
 
     def stopping_rule(self) -> EarlyStopping | None:
-        """Return a fresh rule, or None where every candidate is trained to the end."""
+        """Return a new rule of early stopping; None where every candidate is trained to the end."""
         asked = self.search.early_stopping
         if asked is None or TRAINED_OBJECTIVE not in self.objectives:
             return None
@@ -266,5 +287,5 @@ class StudyConfig(_Config):
         return SearchSpace.load(self.space)
 
     def to_dict(self) -> dict[str, Any]:
-        """Return plain JSON types, every field present."""
+        """Return the configuration as plain JSON types, with all fields."""
         return self.model_dump(mode="json")

@@ -1,4 +1,4 @@
-"""What one trial may take, of time and of memory, and what a process takes."""
+"""Limits of time and memory of one trial, and the memory that a process uses."""
 
 from __future__ import annotations
 
@@ -10,17 +10,17 @@ import psutil
 from studies.record.formats import format_bytes, format_duration
 
 LOOK_S = 0.5
-"""Seconds between two looks at what trials take, where that is limited."""
+"""Seconds between two checks of the limits."""
 
 
 @dataclass(frozen=True)
 class TrialLimits:
-    """What one trial may take.
+    """The limits of one trial; None sets no limit.
 
     Attributes:
-        timeout_s: Wall-clock seconds from when a worker takes it up to its end, waiting for others'
-            measurements included; a trial that is resumed begins anew.
-        memory_bytes: Memory of the worker and the process that measures for it.
+        timeout_s: Wall-clock seconds from the start of the evaluation in a worker, including time
+            spent waiting for others' measurements. The clock starts again when a trial is resumed.
+        memory_bytes: Private memory of the worker and its measuring process together.
     """
 
     timeout_s: float | None = None
@@ -30,31 +30,33 @@ class TrialLimits:
         return self.timeout_s is not None or self.memory_bytes is not None
 
     def excess(self, begun: float | None, pid: int | None) -> str | None:
-        """Say which limit a trial has exceeded, if any.
+        """Return which limit a trial has exceeded, as a sentence; None if none.
 
         Args:
-            begun: When it was taken up, by `time.monotonic`; None if it has not been.
-            pid: The process that evaluates it.
+            begun: Start of the evaluation, by `time.monotonic`; None if it has not started.
+            pid: The process that evaluates the trial.
         """
         spent_s = 0.0 if begun is None else time.monotonic() - begun
         if self.timeout_s is not None and spent_s > self.timeout_s:
-            return f"not over after {format_duration(self.timeout_s)}, its limit (trial_timeout_s)"
+            limit = format_duration(self.timeout_s)
+            return f"stopped: still running after its time limit of {limit} (trial_timeout_s)"
         if self.memory_bytes is None or (used := own_memory_bytes(pid)) <= self.memory_bytes:
             return None
         return (
-            f"took {format_bytes(used)} of memory, over its limit of "
+            f"stopped: used {format_bytes(used)} of memory, above its memory limit of "
             f"{format_bytes(self.memory_bytes)} (trial_memory_bytes)"
         )
 
 
 UNLIMITED = TrialLimits()
+"""No limits."""
 
 
 def own_memory_bytes(pid: int | None) -> int:
-    """Memory that a process and its children have for themselves; 0 if it is gone.
+    """Return the private memory of a process and its children in bytes; 0 if it has ended.
 
-    What is read from files (libraries, memory-mapped images) is not counted: it can be dropped,
-    and is shared. Address space is no measure, since torch reserves far more than it uses.
+    Pages of files (libraries, memory-mapped images) are not counted: they are shared, and the
+    kernel can drop them. Address space is no measure: torch reserves far more than it uses.
     """
     try:
         process = psutil.Process(pid)

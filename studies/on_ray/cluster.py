@@ -1,4 +1,4 @@
-"""A Ray cluster to work on: one that runs already, or a small one on this machine alone."""
+"""Connect to a running Ray cluster, or start one on this machine only."""
 
 from __future__ import annotations
 
@@ -25,34 +25,34 @@ _GB = 1_000_000_000
 _FOLDER = "nas-ray-"
 
 _SHUTDOWN_S = 3.0
-"""Seconds in which what a local Ray started may end by itself."""
+"""Seconds that the processes of a local Ray have to end by themselves."""
 
 _LOOK_AGAIN_S = 2.0
-"""Nodes come and go: this long what was seen of them is believed."""
+"""Seconds for which the known list of nodes is used before it is read again."""
 
 _SETTINGS = {
     "RAY_USAGE_STATS_ENABLED": "0",
-    "RAY_AIR_NEW_OUTPUT": "0",  # prints a banner, however quiet Tune is told to be
+    "RAY_AIR_NEW_OUTPUT": "0",  # prints a banner also at verbose=0
     "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",  # the Optuna storage is the record
-    "TUNE_DISABLE_SIGINT_HANDLER": "1",  # an interruption means what it means locally
-    "TUNE_GLOBAL_CHECKPOINT_S": "1e9",  # Tune's own account of the study is never read
-    "TUNE_MAX_PENDING_TRIALS_PG": "1000",  # the runner asks for no more than there is room for
+    "TUNE_DISABLE_SIGINT_HANDLER": "1",  # signals are handled as in a local run
+    "TUNE_GLOBAL_CHECKPOINT_S": "1e9",  # Tune's own record of the study is never read
+    "TUNE_MAX_PENDING_TRIALS_PG": "1000",  # the runner starts no more trials than fit
     "TUNE_PRINT_ALL_TRIAL_ERRORS": "0",
-    "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "1",  # a trial that asked for no GPU sees none
+    "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "1",  # a trial without GPUs sees none
 }
 
 _LOOPBACK = {"RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0"}
-"""Makes Ray listen on 127.0.0.1 alone. Must be set before Ray is imported."""
+"""Makes Ray listen on 127.0.0.1 only. It must be set before Ray is imported."""
 
 
 class Cluster:
-    """What a study needs to know of a Ray cluster.
+    """A Ray cluster, and how many trials of a study it can run.
 
     Args:
-        need: What one trial takes, by Ray's name of the resource.
+        need: Resources of one trial, by Ray's name.
 
     Raises:
-        UserError: no node has room for one trial.
+        UserError: no node has the resources of one trial.
     """
 
     def __init__(self, need: Mapping[str, float]) -> None:
@@ -65,16 +65,16 @@ class Cluster:
                 for node in _nodes()
             ]
             if not nodes:
-                raise UserError("ray: the cluster has no node that is alive; start one")
+                raise UserError("ray: the cluster has no living node; start one")
             raise UserError(
-                f"ray: no node has room for a trial, which takes {asked}; the nodes have "
+                f"ray: no node has room for a trial, which needs {asked}; the nodes have "
                 f"{'; '.join(nodes)}: "
                 "lower ray.cpus_per_trial, ray.gpus_per_trial or ray.memory_gb_per_trial"
             )
 
     @property
     def room(self) -> int:
-        """How many trials the nodes that are alive have room for."""
+        """Number of trials that the living nodes can run at a time."""
         at, room = self._seen
         if time.monotonic() - at > _LOOK_AGAIN_S:
             room = sum(_fitting(node, self.need) for node in _nodes())
@@ -82,10 +82,10 @@ class Cluster:
         return room
 
     def call(self, function: Callable[..., Any], *args: Any) -> Any:
-        """Call a function where a trial could run, and return its result.
+        """Call a function on a node with the resources of a trial, and return its result.
 
         Raises:
-            Exception: what the function raised.
+            Exception: the function's own exception.
         """
         import ray
         from ray.exceptions import RayTaskError
@@ -108,12 +108,12 @@ def _cause(error: Any) -> Exception:
 
 @contextmanager
 def ray_session(config: RayConfig) -> Iterator[None]:
-    """Connect to the cluster that is named, or start one on this machine; leave it at the end.
+    """Connect to the cluster of `config.address`, or start one; disconnect at the end.
 
-    A connection that this process has already is used, and kept.
+    An existing connection of this process is used and kept.
 
     Raises:
-        UserError: there is no such cluster, or it cannot be used.
+        UserError: there is no such cluster, or the connection fails.
     """
     local = config.address is None
     with _environment(_SETTINGS | (_LOOPBACK if local else {})):
@@ -132,13 +132,13 @@ def ray_session(config: RayConfig) -> Iterator[None]:
 
 @contextmanager
 def _silent() -> Iterator[None]:
-    """Keep what Ray has to say of workers that die off the screen: the runner deals with it."""
+    """Suppress Ray's messages about workers that died: the runner handles and reports these."""
     from ray._private import worker
 
     logger = logging.getLogger("ray")
     level = logger.level
     logger.setLevel(logging.CRITICAL)
-    # There is no public way: `log_to_driver=False` leaves out what workers print, not this.
+    # Ray has no public option for it: `log_to_driver=False` only covers the output of workers.
     worker._worker_logs_enabled = False
     try:
         yield
@@ -151,13 +151,14 @@ def _silent() -> Iterator[None]:
 def _started(config: RayConfig) -> Iterator[None]:
     import ray
 
-    # A folder of our own, so that nothing of Ray's stays behind; its sockets allow no long path.
+    # A separate folder, so that all files of Ray can be removed. It is in /tmp because the
+    # paths of Ray's sockets must be short.
     _remove_left_behind()
     folder = Path(tempfile.mkdtemp(prefix=f"{_FOLDER}{os.getpid()}-", dir="/tmp"))
     try:
         with _sigterm_kept():
             ray.init(
-                address="local",  # whatever RAY_ADDRESS says
+                address="local",  # also if RAY_ADDRESS is set
                 include_dashboard=config.dashboard,
                 dashboard_host="127.0.0.1",
                 log_to_driver=False,
@@ -175,7 +176,7 @@ def _started(config: RayConfig) -> Iterator[None]:
 
 
 def _started_in(folder: Path) -> list[psutil.Process]:
-    """Return the processes of the local Ray of a folder, and all below them."""
+    """Return the processes of the local Ray in a folder, and all their descendants."""
     found: list[psutil.Process] = []
     for child in psutil.Process().children():
         with suppress(psutil.Error):
@@ -185,9 +186,10 @@ def _started_in(folder: Path) -> list[psutil.Process]:
 
 
 def _remove_left_behind() -> None:
-    """Remove what is left of drivers that were killed: folders, and Ray's agents that use them.
+    """Remove the folders of killed drivers, and Ray's agents that still use them.
 
-    All else of a local Ray ends with its driver; its two agents try for minutes to report that.
+    The other processes of a local Ray end with its driver; its two agents keep trying to connect
+    for minutes.
     """
     for folder in Path("/tmp").glob(f"{_FOLDER}*-*"):
         owner = folder.name.removeprefix(_FOLDER).partition("-")[0]
@@ -214,7 +216,7 @@ def _connected(address: str) -> Iterator[None]:
     except (ConnectionError, RuntimeError, ValueError, OSError) as error:
         first = next((line for line in str(error).splitlines() if line.strip()), type(error))
         raise UserError(
-            f"--address {address}: cannot be connected to ({first}); start a cluster with: "
+            f"--address {address}: the connection failed ({first}); start a cluster with: "
             "ray start --head"
         ) from None
     try:
@@ -225,9 +227,9 @@ def _connected(address: str) -> Iterator[None]:
 
 @contextmanager
 def _sigterm_kept() -> Iterator[None]:
-    """Let SIGTERM mean what it meant before: Ray takes it when it starts, to exit without a word.
+    """Restore the handler of SIGTERM, which Ray replaces at its start with a silent exit.
 
-    One that comes meanwhile is raised again at the end.
+    A SIGTERM that comes inside the block is raised again at its end.
     """
     if threading.current_thread() is not threading.main_thread():
         yield
@@ -245,7 +247,7 @@ def _sigterm_kept() -> Iterator[None]:
 
 @contextmanager
 def _environment(values: Mapping[str, str]) -> Iterator[None]:
-    """Set variables that are not set yet; take them back at the end."""
+    """Set environment variables that are not set yet; remove them at the end."""
     added = {name: value for name, value in values.items() if name not in os.environ}
     os.environ.update(added)
     try:
@@ -256,7 +258,7 @@ def _environment(values: Mapping[str, str]) -> Iterator[None]:
 
 
 def largest_memory_bytes() -> float:
-    """Return the memory that Ray hands out on the node that has most of it."""
+    """Return the memory in bytes that Ray manages on the node with the most memory."""
     return max((node.get("memory", 0.0) for node in _nodes()), default=0.0)
 
 
@@ -271,11 +273,11 @@ def _fitting(node: Mapping[str, float], need: Mapping[str, float]) -> int:
     return min(_times(node.get(name, 0), amount) for name, amount in need.items())
 
 
-def _times(there: float, amount: float) -> int:
-    """How often an amount fits: parts of a GPU come from one GPU each."""
+def _times(available: float, amount: float) -> int:
+    """Return how often an amount fits; a fraction of a GPU comes from one GPU."""
     if amount < 1:
-        return int(there) * int(1 / amount + 1e-9)
-    return int(there / amount + 1e-9)
+        return int(available) * int(1 / amount + 1e-9)
+    return int(available / amount + 1e-9)
 
 
 def _amount(name: str, amount: float) -> str:

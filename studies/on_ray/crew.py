@@ -1,9 +1,9 @@
-"""A study on Ray Tune: Tune has the loop, the study's own runner asks, tells and decides.
+"""Run a study on Ray Tune: Tune has the loop, the study's own runner makes the decisions.
 
-Tune's searcher takes from the runner what to evaluate, its scheduler hands over what was found and
-gets the decision. Each time an evaluation begins or begins again is one Tune trial. What workers
-write comes through Tune's checkpoints into the study's folder, where a local run would have put it:
-so either can go on with what the other began. The Optuna storage stays the only record.
+Tune's searcher gets architectures from the runner. Tune's scheduler passes findings to the runner
+and gets its decision. Each start of an evaluation is one Tune trial. The files of workers come
+through Tune's checkpoints into the study's folder, where a local run writes them: so a local run
+can resume a study on Ray, and the other way round. The Optuna storage is the only record.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from typing import Any, Literal
 
 import ray
 from ray import tune
-from ray.exceptions import RayActorError, RayError
+from ray.exceptions import RayError
 from ray.tune.experiment import Trial
 from ray.tune.schedulers import FIFOScheduler, TrialScheduler
 from ray.tune.search import Searcher
@@ -28,37 +28,37 @@ from profiling.files import replacing
 from search_spaces.architecture import Architecture
 from search_spaces.errors import UserError
 from studies.config.trial_limits import UNLIMITED, TrialLimits
-from studies.on_ray.board import BOARD_S, Board
 from studies.on_ray.cluster import Cluster
 from studies.on_ray.folder import TuneFolder, remove_trial
 from studies.on_ray.lost_workers import lost_workers_as_dead
-from studies.on_ray.trial import TOLD, Evaluation, Make, Start, Told
+from studies.on_ray.status import ANSWER_S, WorkerStatus
+from studies.on_ray.trial import REPORT, EvaluationTrainable, Make, Start, WorkerReport
 from studies.record.records import StudyRecord
 from studies.run.crew import TrialEvent
 from studies.run.interruption import Interruption
 from studies.run.runner import Runner
 
-_GONE = "its process is gone"
+_GONE = "its process ended"
 
 _READ_S = 0.5
-"""Seconds between two looks at how far the workers' epochs are."""
+"""Seconds between two reads of the workers' progress."""
 
 _FEED_S = 1.0
-"""Seconds after which what there is to do is looked for again, though nothing happened here."""
+"""Seconds after which the runner is asked for work again, even without an event."""
 
 
 class TuneCrew:
-    """Hands of a `Runner`: what it wants to start, and what it answers, for Tune to carry out.
+    """The executor of a `Runner` on Ray: it keeps the starts and answers that Tune carries out.
 
     Args:
-        make: Makes the evaluator of each worker; sent there.
+        make: Makes the evaluator of each worker; it is pickled and sent there.
         objectives: Names of the study's objectives; every result holds all of them.
-        cluster: Where trials run.
+        cluster: The cluster that runs the trials.
         artefacts: The study's folder of artefacts.
-        folder: Where workers put what they write; whoever made it removes it.
-        most: Evaluations at once, at most; None for as many as there is room for.
-        on_elsewhere: Told in what the environment of a worker differs from the study's.
-        limits: What a trial may take; the process of one that takes more is killed.
+        folder: Folder for the files of workers; the caller removes it.
+        most: Largest number of evaluations at a time; None for as many as the cluster can run.
+        on_elsewhere: Called with the differences between a worker's environment and the study's.
+        limits: Limits of one trial; a process that exceeds one is killed.
     """
 
     apart = True
@@ -82,26 +82,26 @@ class TuneCrew:
 
     @property
     def size(self) -> int:
-        """Trials that there is room for; at least one, since nodes may come back."""
+        """Number of trials that the cluster can run; at least one, because nodes may come back."""
         return max(1, min(self._cluster.room, self._most or self._cluster.room))
 
     def start(self, number: int, architecture: Architecture, known: Findings | None = None) -> None:
-        """Have it evaluated from where an earlier evaluation left its checkpoint."""
+        """Request an evaluation, which resumes from the checkpoint if there is one."""
         path = self._artefacts / architecture.digest / CHECKPOINT
         checkpoint = self._folder.hand_over(path) if path.exists() else None
         self._asked.append(Start(number, architecture, known, checkpoint))
 
     def answer(self, number: int, go_on: bool) -> None:
-        """Decide what the scheduler says of the finding that is being handled."""
+        """Set the scheduler's decision on the findings that are being handled."""
         self._goes_on = go_on
 
     def run(
         self, runner: Runner[TuneCrew], interruption: Interruption | None = None
     ) -> StudyRecord:
-        """Let Tune evaluate until the runner has no more.
+        """Run Tune until the runner has no more trials.
 
         Raises:
-            Interrupted: the user wants it to stop; what runs is left to be resumed.
+            Interrupted: the user stops the study; the running trials can be resumed.
         """
         interruption = interruption or Interruption()
         self._folder.take(runner.store.others)
@@ -116,10 +116,10 @@ class TuneCrew:
 
     def _tuner(self, callbacks: _Callbacks) -> tune.Tuner:
         trainable = tune.with_parameters(
-            Evaluation,
+            EvaluationTrainable,
             make=self._make,
             objectives=self._objectives,
-            board=callbacks.board,
+            status=callbacks.status,
             limits=self.limits,
         )
         return tune.Tuner(
@@ -128,7 +128,7 @@ class TuneCrew:
                 search_alg=_Searcher(callbacks),
                 scheduler=_Scheduler(callbacks),
                 num_samples=-1,
-                # Where memory is limited, a trial is not to pay for what another left behind.
+                # Where memory is limited, memory left by one trial must not count for the next.
                 reuse_actors=self.limits.memory_bytes is None,
                 trial_name_creator=_name,
                 trial_dirname_creator=_folder_name,
@@ -139,26 +139,26 @@ class TuneCrew:
                 verbose=0,
                 callbacks=[_Watcher(callbacks)],
                 checkpoint_config=tune.CheckpointConfig(num_to_keep=1, checkpoint_at_end=False),
-                failure_config=tune.FailureConfig(max_failures=0),  # the runner begins it again
+                failure_config=tune.FailureConfig(max_failures=0),  # the runner starts it again
             ),
         )
 
     def take(self) -> Start | None:
-        """Return what to start next."""
+        """Return the next requested start; None if there is none."""
         return self._asked.pop(0) if self._asked else None
 
     def goes_on(self) -> bool:
-        """Return the last answer."""
+        """Return the last answer: whether to continue."""
         answer, self._goes_on = self._goes_on, True
         return answer
 
     def elsewhere(self, differing: Sequence[str]) -> None:
-        """Take note of a worker in another environment."""
+        """Report the differences of a worker's environment, if there are any."""
         if differing and self._on_elsewhere:
             self._on_elsewhere(differing)
 
     def receive(self, digest: str, checkpoint: tune.Checkpoint) -> None:
-        """Put what a worker wrote into the study's folder; a reader sees old files or new ones."""
+        """Copy a worker's files into the study's folder, each in one step."""
         folder = self._artefacts / digest
         folder.mkdir(parents=True, exist_ok=True)
         with checkpoint.as_directory() as arrived:
@@ -166,19 +166,19 @@ class TuneCrew:
             for path in received:
                 with replacing(folder / path.name) as partial:
                     shutil.copyfile(path, partial)
-        if CHECKPOINT not in {path.name for path in received}:  # its training is over
+        if CHECKPOINT not in {path.name for path in received}:  # the training has ended
             self.forget(digest)
 
     def forget(self, digest: str) -> None:
-        """Remove the checkpoint of a training that needs none any more."""
+        """Remove the checkpoint of a training that has ended."""
         (self._artefacts / digest / CHECKPOINT).unlink(missing_ok=True)
 
 
 class _Callbacks:
-    """What Tune calls, told to the runner.
+    """Passes Tune's callbacks to the runner.
 
-    The first error that happens there ends the run, but from `suggest`, which Tune calls again and
-    again: an error in any other place it would take for a trial's.
+    The first error in a callback ends the run. It is raised from `suggest`, which Tune calls
+    repeatedly: Tune takes an error of any other callback for the failure of one trial.
     """
 
     def __init__(
@@ -189,22 +189,22 @@ class _Callbacks:
         self._error: Exception | None = None
         self._loss = _GONE
         self._feed_at = 0.0
-        self._board = Board.beside_the_driver()
+        self._status = WorkerStatus.on_this_node()
         self._reading: Any = None
         self._read = time.monotonic()
 
     @property
-    def board(self) -> Any:
-        """Where workers write how far they are."""
-        return self._board
+    def status(self) -> Any:
+        """Handle of the actor to which workers report progress and exceeded limits."""
+        return self._status
 
     def close(self) -> None:
-        """End the board: the connection to Ray, and with it all actors, may go on."""
+        """End the status actor: the connection to Ray, and all its actors, may outlive the run."""
         with suppress(RayError):
-            ray.kill(self._board)
+            ray.kill(self._status)
 
     def suggest(self) -> dict[str, Start] | str | None:
-        """Return what to evaluate next, None while there is nothing, `FINISHED` at the end."""
+        """Return the next start; None while there is none, `FINISHED` at the end."""
         if self._error:
             raise self._error
         if time.monotonic() < self._feed_at:
@@ -218,41 +218,43 @@ class _Callbacks:
             return None
         return Searcher.FINISHED
 
-    def result(self, start: Start, told: Told) -> str:
-        """Hand a finding to the runner; return Tune's word for its decision."""
-        self._crew.elsewhere(told.elsewhere)
-        if told.findings is None:
+    def result(self, start: Start, report: WorkerReport) -> str:
+        """Pass findings to the runner; return its decision as Tune's constant."""
+        self._crew.elsewhere(report.elsewhere)
+        if report.findings is None:
             return TrialScheduler.STOP
-        self._handle(TrialEvent(start.number, "found", findings=told.findings))
-        over = told.findings.step == "done" or self._error or not self._crew.goes_on()
+        self._handle(TrialEvent(start.number, "found", findings=report.findings))
+        over = report.findings.step == "done" or self._error or not self._crew.goes_on()
         return TrialScheduler.STOP if over else TrialScheduler.CONTINUE
 
     def received(self, start: Start, checkpoint: tune.Checkpoint) -> None:
-        """Take over what a worker wrote."""
+        """Copy a worker's files into the study's folder."""
         try:
             self._crew.receive(start.architecture.digest, checkpoint)
             self._runner.store.trials.push(start.number)
         except OSError as error:
             self._error = self._error or UserError(f"{error.filename}: {error.strerror}")
 
-    def ended(self, start: Start, told: Told) -> None:
-        """Tell the runner that an evaluation is over; its last checkpoint has been received."""
-        if told.kind == "refused":
-            self._error = self._error or UserError(str(told.reason))
-        elif told.kind == "broken":
-            self._error = self._error or RuntimeError(f"a worker broke down:\n{told.reason}")
-        elif told.kind == "failed":
+    def ended(self, start: Start, report: WorkerReport) -> None:
+        """Report the end of an evaluation, whose last checkpoint has been received."""
+        if report.kind == "refused":
+            self._error = self._error or UserError(str(report.reason))
+        elif report.kind == "broken":
+            self._error = self._error or RuntimeError(
+                f"a worker raised an unexpected error:\n{report.reason}"
+            )
+        elif report.kind == "failed":
             self._crew.forget(start.architecture.digest)
         self._running.discard(start.number)
-        kind: Literal["failed", "ended"] = "failed" if told.kind == "failed" else "ended"
-        self._handle(TrialEvent(start.number, kind, reason=told.reason))
+        kind: Literal["failed", "ended"] = "failed" if report.kind == "failed" else "ended"
+        self._handle(TrialEvent(start.number, kind, reason=report.reason))
 
     def lost(self, reason: str) -> None:
-        """Keep why a worker is gone, for the call of `died` that follows."""
+        """Keep the reason for the loss of a worker, for the call of `died` that follows."""
         self._loss = reason
 
     def died(self, start: Start) -> None:
-        """Tell the runner that a worker is gone; unless a limit is why, its trial begins again."""
+        """Report the loss of a worker; its trial starts again unless it exceeded a limit."""
         self._running.discard(start.number)
         loss, self._loss = self._loss, _GONE
         if reason := self._excess(start.number):
@@ -264,23 +266,23 @@ class _Callbacks:
     def _excess(self, number: int) -> str | None:
         if self._crew.limits:
             with suppress(RayError):
-                found: str | None = ray.get(self._board.excess.remote(number), timeout=BOARD_S)
+                found: str | None = ray.get(self._status.excess.remote(number), timeout=ANSWER_S)
                 return found
         return None
 
     def between_events(self) -> None:
-        """Stop here if the user wants to: nothing is being written."""
+        """Stop here if a signal has come: nothing is being written."""
         self._interruption.check()
-        self._look_at_board()
+        self._read_progress()
 
-    def _look_at_board(self) -> None:
-        """Tell the runner how far epochs are, without waiting for the answer."""
+    def _read_progress(self) -> None:
+        """Report the progress of epochs, without waiting for the actor's answer."""
         if self._reading is None:
             if time.monotonic() - self._read >= _READ_S:
-                self._reading, self._read = self._board.read.remote(), time.monotonic()
+                self._reading, self._read = self._status.read.remote(), time.monotonic()
             return
         if ray.wait([self._reading], timeout=0)[0]:
-            with suppress(RayActorError):  # its process was killed; it starts anew
+            with suppress(RayError):  # its process was killed, also for memory; Ray restarts it
                 for number, batches in ray.get(self._reading).items():
                     if number in self._running:
                         self._handle(TrialEvent(number, "batch", batches=batches))
@@ -298,7 +300,7 @@ class _Callbacks:
 
 
 class _Unpickled:
-    """Tune pickles what it is given, for a `restore` that has no use: the storage is the record."""
+    """Pickled as an empty object: Tune pickles its callbacks for a `restore` that is never used."""
 
     def __reduce__(self) -> tuple[Any, ...]:
         return (object, ())
@@ -315,7 +317,7 @@ class _Searcher(_Unpickled, Searcher):
     def on_trial_complete(
         self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False
     ) -> None:
-        pass  # the scheduler knows the trial itself
+        pass  # the scheduler gets the trial itself
 
     def save(self, checkpoint_path: str) -> None:
         pass
@@ -330,10 +332,10 @@ class _Scheduler(_Unpickled, FIFOScheduler):
         self._callbacks = callbacks
 
     def on_trial_result(self, tune_controller: Any, trial: Trial, result: dict[str, Any]) -> str:
-        return self._callbacks.result(trial.config["start"], result[TOLD])
+        return self._callbacks.result(trial.config["start"], result[REPORT])
 
     def on_trial_complete(self, tune_controller: Any, trial: Trial, result: dict[str, Any]) -> None:
-        self._callbacks.ended(trial.config["start"], result[TOLD])
+        self._callbacks.ended(trial.config["start"], result[REPORT])
         remove_trial(trial)
 
     def on_trial_error(self, tune_controller: Any, trial: Trial) -> None:

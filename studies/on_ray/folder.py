@@ -1,4 +1,4 @@
-"""Where Ray workers put what they write, for the driver to fetch: Tune's folder in the storage."""
+"""The folder of a Tune run, through which the files of Ray workers reach the driver."""
 
 from __future__ import annotations
 
@@ -16,24 +16,24 @@ from studies.store.others import Others
 _PREFIX = "tune-"
 
 _REMOVALS = 5
-"""Times that removing a folder is tried."""
+"""Number of attempts to remove a folder."""
 
 
 class TuneFolder:
-    """One run's folder, below a folder or URI that every node can reach.
+    """The folder of one run, below a folder or URI that every node can reach.
 
-    Nothing in it is needed after the run. Its name is the run's alone, so that one that ends late
-    does not remove that of the next.
+    Nothing in it is needed after the run. Its name is unique, so that a run that ends late does not
+    remove the folder of the next run.
 
     Args:
-        storage: The folder or URI that it is in.
+        storage: The folder or URI that contains it.
     """
 
     def __init__(self, storage: str) -> None:
         self.storage, self.name = storage, f"{_PREFIX}{uuid.uuid4().hex[:8]}"
 
     def take(self, others: Others) -> None:
-        """Name it after the driver, if that has a name; remove those of drivers that are gone."""
+        """Name the folder after this driver, if it has a name; remove folders of ended drivers."""
         if others.me:
             self.name = f"{_PREFIX}{others.me}"
         alive = others.alive()
@@ -42,11 +42,11 @@ class TuneFolder:
                 _remove(f"{self.storage}/{name}")
 
     def remove(self) -> None:
-        """Remove it, if it is there."""
+        """Remove the folder, if it exists."""
         _remove(f"{self.storage}/{self.name}")
 
     def hand_over(self, checkpoint: Path) -> str:
-        """Copy a checkpoint, `<digest>/<name>`, to where workers find it; return its folder."""
+        """Copy a checkpoint, `<digest>/<name>`, into the folder; return its path or URI there."""
         target = f"{self.storage}/{self.name}/resumed/{checkpoint.parent.name}"
         filesystem, inner = pyarrow.fs.FileSystem.from_uri(target)
         filesystem.create_dir(inner)
@@ -60,13 +60,13 @@ class TuneFolder:
 
 
 def remove_trial(trial: Trial) -> None:
-    """Remove what a Tune trial has left, there and here."""
+    """Remove the files of a Tune trial, in the storage and on the driver's host."""
     storage = trial.storage
     if storage is not None:
         _remove(storage.trial_fs_path, storage.storage_filesystem)
         staging = Path(storage.trial_driver_staging_path)
         shutil.rmtree(staging, ignore_errors=True)
-        # If the worker dies now, before it is given something else, Tune writes its error there.
+        # If the worker dies now, before its next trial, Tune writes the error into this folder.
         staging.mkdir(parents=True, exist_ok=True)
 
 
@@ -84,7 +84,7 @@ def _remove(path: str, filesystem: Any = None) -> None:
             filesystem.delete_dir(path)
         except FileNotFoundError:
             return
-        except OSError:  # a worker that is just ending still writes there; else no harm is left
+        except OSError:  # an ending worker may still write there; files that stay do no harm
             time.sleep(0.2)
         else:
             return

@@ -1,4 +1,4 @@
-"""Workers that Ray ends itself, so that Tune takes them for what they are: workers that died."""
+"""Let Tune handle workers that Ray itself ends, like any other worker that died."""
 
 from __future__ import annotations
 
@@ -18,20 +18,20 @@ from ray.exceptions import (
 
 _REASONS: dict[type[RayError], str] = {
     OutOfMemoryError: "Ray ended its process because the memory of its node ran low",
-    NodeDiedError: "its node is gone",
-    WorkerCrashedError: "its process is gone",
-    ObjectLostError: "what it had found was lost with its node",
+    NodeDiedError: "its node is lost",
+    WorkerCrashedError: "its process ended",
+    ObjectLostError: "its findings were lost with their node",
 }
-"""How Ray names the loss of a worker, besides `RayActorError`; and what that means."""
+"""Ray's errors for the loss of a worker, besides `RayActorError`, and the reason each means."""
 
 
 @contextmanager
 def lost_workers_as_dead(on_loss: Callable[[str], None]) -> Iterator[None]:
     """Let Tune treat each loss of a worker as the death of its actor, inside the block.
 
-    Tune handles `RayActorError` alone: any other error of `_REASONS` would end the whole study as a
-    `RuntimeError`. It offers no public place to change that, so a method of its actor manager is
-    replaced meanwhile.
+    Tune handles only `RayActorError`: any other error of `_REASONS` would end the whole study with
+    a `RuntimeError`. Tune has no public interface to change this, so the block replaces a method of
+    Tune's actor manager.
 
     Args:
         on_loss: Called with the reason just before Tune reports the trial's error.

@@ -1,4 +1,4 @@
-"""A study's evaluations and measurements on the nodes of a Ray cluster; the driver does neither."""
+"""Evaluate and measure on the nodes of a Ray cluster, not in the driver."""
 
 from __future__ import annotations
 
@@ -25,7 +25,12 @@ _GB = 1_000_000_000
 
 @contextmanager
 def ray_site(config: StudyConfig, memory_bytes: int, bar: ProgressBar) -> Iterator[RaySite]:
-    """Connect to the cluster of the configuration, or start one here.
+    """Connect to the cluster of the configuration, or start one on this machine.
+
+    Args:
+        config: The study's configuration.
+        memory_bytes: Estimated memory of one trial.
+        bar: Makes a progress bar from a label.
 
     Raises:
         UserError: there is no such cluster, or no node of it has room for a trial.
@@ -38,18 +43,18 @@ def ray_site(config: StudyConfig, memory_bytes: int, bar: ProgressBar) -> Iterat
 
 
 class RaySite:
-    """Where a study's trials run: each in a worker on a node that has room.
+    """The nodes of a Ray cluster: each trial runs in a worker on a node with enough resources.
 
     Args:
-        cluster: The nodes.
-        afterwards: Is closed when the connection to Ray has ended, and with it a local one.
+        cluster: The cluster.
+        afterwards: Closed by the caller after the connection to Ray has ended.
     """
 
     def __init__(self, cluster: Cluster, afterwards: ExitStack) -> None:
         self._cluster, self._afterwards = cluster, afterwards
 
     def call(self, function: Callable[..., Any], *args: Any) -> Any:
-        """Call a function on a node."""
+        """Call a function on a node, and return its result."""
         return self._cluster.call(function, *args)
 
     def together(
@@ -60,21 +65,21 @@ class RaySite:
         device: torch.device,
         progress: Callable[[int, int], None],
     ) -> InterleavedLatencies:
-        """Measure on a node, as `nas.latency.measure_together` does here; progress is not told."""
-        turns: InterleavedLatencies = self.call(
+        """Call `nas.latency.measure_together` on a node; `progress` is not called."""
+        measured: InterleavedLatencies = self.call(
             measure_together, dict(architectures), base, latency, device
         )
-        return turns
+        return measured
 
     def run(self, prepared: PreparedStudy) -> tuple[StudyRecord, str | None]:
-        """Run the study; return its record, and why the search was given up, if it was."""
+        """Run the study; return its record, and the reason for giving up the search, or None."""
         from studies.on_ray.crew import TuneCrew
         from studies.on_ray.folder import TuneFolder
         from studies.on_ray.trial import RemoteMaker
 
         config, store = prepared.config, prepared.store
         folder = TuneFolder(_storage(config, str(store.folder.absolute())))
-        self._afterwards.callback(folder.remove)  # workers that are ending still write there
+        self._afterwards.callback(folder.remove)  # ending workers may still write there
         crew = TuneCrew(
             RemoteMaker(prepared.make, prepared.environment, config.timed, prepared.mix),
             config.objectives,
@@ -96,9 +101,9 @@ def _storage(config: StudyConfig, folder: str) -> str:
 
 
 def _need(config: StudyConfig, memory_bytes: int) -> dict[str, float]:
-    """What a trial takes, by Ray's name.
+    """Return the resources of one trial, by Ray's name.
 
-    Memory that was estimated, not asked for, never keeps a trial from a cluster altogether.
+    An estimate of memory is capped at the largest node's, so that it alone cannot refuse a trial.
     """
     asked = config.ray
     need = {"CPU": asked.cpus_per_trial, "GPU": asked.gpus_per_trial}

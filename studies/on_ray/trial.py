@@ -1,4 +1,4 @@
-"""What runs on a Ray worker: evaluations, one finding at a time, as trials of Ray Tune."""
+"""The code of a Ray worker: evaluate architectures as trials of Ray Tune."""
 
 from __future__ import annotations
 
@@ -23,9 +23,9 @@ from profiling.errors import ProfilingError
 from search_spaces.architecture import Architecture
 from search_spaces.errors import UserError
 from studies.config.trial_limits import UNLIMITED, TrialLimits
-from studies.on_ray.board import Guard
+from studies.on_ray.watchdog import Watchdog
 from studies.run.crew import Evaluate
-from studies.store.agreement import differing_places
+from studies.store.agreement import environment_differences
 
 if TYPE_CHECKING:
     from studies.run.evaluators import EvaluatorMaker
@@ -33,22 +33,22 @@ if TYPE_CHECKING:
 NOTE_EVERY_S = 1.0
 """Seconds between two reports of a worker's progress within an epoch."""
 
-TOLD = "told"
-"""Where a result of Tune's holds what the driver is told."""
+REPORT = "report"
+"""Key of a Tune result that holds the `WorkerReport`."""
 
 Make = Callable[[OnBatch, Path], Evaluate]
-"""Makes a worker's evaluator, given whom to tell of batches and where to write artefacts."""
+"""Makes a worker's evaluator from a callback for batches and a folder for artefacts."""
 
 
 @dataclass(frozen=True)
 class Start:
-    """What a Tune trial is to evaluate.
+    """The input of a Tune trial.
 
     Attributes:
         number: The trial's number in the study.
-        architecture: What to evaluate.
-        known: What an earlier evaluation had found.
-        checkpoint: Where its training can be taken up; a path or URI of a Tune checkpoint.
+        architecture: The candidate.
+        known: Findings of an earlier evaluation that did not finish.
+        checkpoint: Path or URI of a Tune checkpoint from which the training resumes.
     """
 
     number: int
@@ -57,19 +57,20 @@ class Start:
     checkpoint: str | None = None
 
     def __str__(self) -> str:
-        return str(self.number)  # Tune makes tags of it
+        return str(self.number)  # Tune uses it in the trial's tag
 
 
 @dataclass(frozen=True)
-class Told:
-    """What a worker tells the driver.
+class WorkerReport:
+    """A worker's report to the driver.
 
     Attributes:
-        kind: `found`: more is known. `ended`: it is over. `failed`: the candidate cannot be
-            evaluated. `refused`: the worker cannot be used as it is. `broken`: a fault of ours.
-        findings: What is known, after `found`.
-        reason: In words, after the last three.
-        elsewhere: In what the worker's environment differs from the study's, if that is allowed.
+        kind: `found`: there are new findings. `ended`: the evaluation is over. `failed`: the
+            candidate cannot be evaluated. `refused`: the worker does not suit the study. `broken`:
+            an unexpected error.
+        findings: All findings so far, with `found`.
+        reason: The reason, with `failed`, `refused` and `broken`.
+        elsewhere: Differences between the worker's environment and the study's, if allowed.
     """
 
     kind: Literal["found", "ended", "failed", "refused", "broken"]
@@ -78,11 +79,11 @@ class Told:
     elsewhere: Sequence[str] = ()
 
 
-class Evaluation(Trainable):
-    """Evaluates one architecture; the process, its images and its measuring process are kept.
+class EvaluationTrainable(Trainable):
+    """Evaluates one architecture after another in one process, which keeps the images loaded.
 
-    Each step is one finding. What the evaluation writes goes to the study through Tune's
-    checkpoints, taken whenever there is something new.
+    Each step yields the next findings. The files of the evaluation reach the study through Tune's
+    checkpoints, which are taken whenever a file is new or has changed.
     """
 
     def setup(
@@ -90,13 +91,13 @@ class Evaluation(Trainable):
         config: dict[str, Any],
         make: Make | None = None,
         objectives: Sequence[str] = (),
-        board: Any = None,
+        status: Any = None,
         limits: TrialLimits = UNLIMITED,
     ) -> None:
-        """Take up the first evaluation; everything that takes long happens in its first step."""
+        """Prepare the first evaluation; all slow work happens in its first step."""
         assert make is not None
-        self._guard = Guard(limits, board)
-        self._make, self._objectives, self._board = make, objectives, board
+        self._watchdog = Watchdog(limits, status)
+        self._make, self._objectives, self._status = make, objectives, status
         self._scratch = Path(self.logdir) / "artefacts"
         self._evaluate: Evaluate | None = None
         self._reported = 0.0
@@ -104,37 +105,37 @@ class Evaluation(Trainable):
         self._begin(config["start"])
 
     def reset_config(self, new_config: dict[str, Any]) -> bool:
-        """Take up another evaluation in the same process."""
+        """Prepare another evaluation in the same process."""
         self._begin(new_config["start"])
         return True
 
     def step(self) -> dict[str, Any]:
-        """Evaluate up to the next finding. Objectives that are not known yet are NaN."""
-        with self._guard.watching(self._start.number):
-            told = next(self._stream)
-        known = told.findings.objectives if told.findings else {}
+        """Evaluate until the next findings. Objectives that are not known yet are NaN."""
+        with self._watchdog.watching(self._start.number):
+            report = next(self._stream)
+        known = report.findings.objectives if report.findings else {}
         values = {name: known.get(name, math.nan) for name in self._objectives}
-        return {**values, TOLD: told, SHOULD_CHECKPOINT: self._written() != self._saved}
+        return {**values, REPORT: report, SHOULD_CHECKPOINT: self._written() != self._saved}
 
     def save_checkpoint(self, checkpoint_dir: str) -> None:
-        """Copy what the evaluation has written."""
+        """Copy the files of the evaluation."""
         self._saved = self._written()
         shutil.copytree(self._folder, checkpoint_dir, dirs_exist_ok=True)
 
     def load_checkpoint(self, checkpoint: Any) -> None:
-        """Put back what an earlier evaluation had written."""
+        """Restore the files of an earlier evaluation."""
         shutil.copytree(checkpoint, self._folder, dirs_exist_ok=True)
         self._saved = self._written()
 
     def _begin(self, start: Start) -> None:
         shutil.rmtree(self._scratch, ignore_errors=True)
-        self._guard.forget()
+        self._watchdog.forget()
         self._start, self._folder = start, self._scratch / start.architecture.digest
         self._saved = {}
-        self._stream = self._evaluation(start)  # closes the one before
+        self._stream = self._evaluation(start)  # closes the previous one
 
-    def _evaluation(self, start: Start) -> Iterator[Told]:
-        """Whatever happens is told: only the end of the process looks like an error to Tune."""
+    def _evaluation(self, start: Start) -> Iterator[WorkerReport]:
+        """Yield reports, also on errors: Tune is to see an error only if the process ends."""
         try:
             self._folder.mkdir(parents=True, exist_ok=True)
             if start.checkpoint:
@@ -142,17 +143,17 @@ class Evaluation(Trainable):
                     self.load_checkpoint(folder)
             if self._evaluate is None:
                 self._evaluate = self._make(self._on_batch, self._scratch)
-            self._guard.begin()
+            self._watchdog.begin()
             elsewhere = getattr(self._evaluate, "elsewhere", ())
             for findings in self._evaluate(start.architecture, start.known):
-                yield Told("found", findings, elsewhere=elsewhere)
-            yield Told("ended")
+                yield WorkerReport("found", findings, elsewhere=elsewhere)
+            yield WorkerReport("ended")
         except CandidateFailed as failure:
-            yield Told("failed", reason=str(failure))
+            yield WorkerReport("failed", reason=str(failure))
         except (UserError, ProfilingError) as error:
-            yield Told("refused", reason=str(error))
+            yield WorkerReport("refused", reason=str(error))
         except Exception:
-            yield Told("broken", reason=traceback.format_exc())
+            yield WorkerReport("broken", reason=traceback.format_exc())
 
     def _written(self) -> dict[str, int]:
         if not self._folder.is_dir():
@@ -161,14 +162,14 @@ class Evaluation(Trainable):
 
     def _on_batch(self, done: int, total: int) -> None:
         now = time.monotonic()
-        if self._board is not None and now - self._reported >= NOTE_EVERY_S:
+        if self._status is not None and now - self._reported >= NOTE_EVERY_S:
             self._reported = now
-            self._board.note.remote(self._start.number, done, total)
+            self._status.note.remote(self._start.number, done, total)
 
 
 @dataclass
 class _Placed:
-    """A worker's evaluator, and in what its environment differs from the study's."""
+    """A worker's evaluator, and the differences of its environment from the study's."""
 
     evaluator: Evaluator
     elsewhere: Sequence[str]
@@ -181,13 +182,13 @@ class _Placed:
 
 @dataclass(frozen=True)
 class RemoteMaker:
-    """Makes a study's evaluator on a Ray worker, if that is such as the study asks for.
+    """Makes a study's evaluator on a Ray worker, if images and environment are the study's.
 
     Attributes:
-        make: Of the study; where it writes is replaced.
-        environment: The study's.
-        timed: Whether latency is measured, and so the environment matters.
-        mix: Whether another environment is allowed, and marked.
+        make: The study's maker; its folder of artefacts is replaced.
+        environment: The recorded description of the study's environment and images.
+        timed: Whether a latency is wanted, so that the environment must agree.
+        mix: Whether another environment is allowed; the study then records it.
     """
 
     make: EvaluatorMaker
@@ -199,13 +200,14 @@ class RemoteMaker:
         """Return the evaluator.
 
         Raises:
-            UserError: images or environment are not the study's.
+            UserError: images or environment differ from the study's.
         """
         evaluator = replace(self.make, artefacts=folder)(on_batch)
         images = evaluator.dataset.fingerprint if evaluator.dataset else None
         if images != self.environment["data_fingerprint"]:
             raise UserError(
-                f"{_host()}: data: the images are others than the study's; give every node the same"
+                f"{_host()}: data: this node's images differ from the study's; "
+                "give every node the same"
             )
         return _Placed(evaluator, self._elsewhere(evaluator))
 
@@ -215,11 +217,11 @@ class RemoteMaker:
         here = dict(fingerprint(evaluator.device).model_dump())
         if "latency_predictor" in self.environment and evaluator.predictor:
             here["latency_predictor"] = evaluator.predictor.calibration.digest
-        differing = differing_places(self.environment, here)
+        differing = environment_differences(self.environment, here)
         if differing and not self.mix:
             raise UserError(
-                f"{_host()}: latencies would not compare with the study's "
-                f"({'; '.join(differing)}): use nodes that are alike, or mix them all the same "
+                f"{_host()}: latencies would not be comparable with the study's "
+                f"({'; '.join(differing)}): use equal nodes, or accept the difference "
                 "with --mix-environments"
             )
         return differing

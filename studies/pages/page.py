@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from nas.artefacts import write_whole
+from nas.artefacts import write_or_refuse
 from search_spaces.errors import UserError
 from studies.record.formats import (
     counted,
@@ -84,7 +84,7 @@ def write_page(path: Path, text: str, what: str = "report") -> Path:
         path.parent.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise UserError(f"{path}: the {what} cannot be written ({error.strerror})") from None
-    write_whole(path, text.encode())
+    write_or_refuse(path, text.encode())
     return path
 
 

@@ -9,7 +9,7 @@ import numpy as np
 from search_spaces.references import PUBLISHED
 from studies.paper.clusters import accuracies, accuracy_difference
 from studies.paper.differences import Difference, Verdict, paired_difference, verdict_of
-from studies.paper.inference import QUALITY
+from studies.paper.inference import LOSS_TERMS
 from studies.paper.results import PaperResults
 from studies.paper.smoothness import MEASURES
 from studies.paper.stored import Array
@@ -79,7 +79,7 @@ def claims(results: PaperResults) -> list[Claim]:
 def compare_quality(results: PaperResults) -> list[Compared]:
     """Compare the loss and its terms over the test images."""
     return [
-        _compared(name, *(one.test[name] for one in results.models.values())) for name in QUALITY
+        _compared(name, *(one.test[name] for one in results.models.values())) for name in LOSS_TERMS
     ]
 
 

@@ -16,7 +16,7 @@ from nas.training import TrainingConfig
 from nas.vae import VAE
 from studies.paper.stored import Array, Arrays
 
-QUALITY = ("total", "reconstruction", "ssim", "l1", "kl")
+LOSS_TERMS = ("total", "reconstruction", "ssim", "l1", "kl")
 """The loss and its terms, in the order of `nas.losses.LossTerms`."""
 
 Progress = Callable[[int, int], None]
@@ -29,12 +29,12 @@ def examine(
     config: TrainingConfig,
     progress: Progress,
 ) -> Arrays:
-    """Return latents `mean` and `log_variance`, `(n, latent)`, and each of `QUALITY`, `(n,)`.
+    """Return latents `mean` and `log_variance`, `(n, latent)`, and each of `LOSS_TERMS`, `(n,)`.
 
     The latent is sampled as in validation, so that the mean losses compare with the paper's curves.
     """
     noise, device = generator_for(config.seed, 0), device_of(model)
-    found: dict[str, list[Array]] = {name: [] for name in ("mean", "log_variance", *QUALITY)}
+    found: dict[str, list[Array]] = {name: [] for name in ("mean", "log_variance", *LOSS_TERMS)}
     for part in _reporting(batches_of(indices, config.batch_size), progress):
         images = load_batch(dataset, part, config, device)
         eps = torch.randn(len(images), model.architecture.latent_size, generator=noise).to(device)
@@ -43,7 +43,7 @@ def examine(
             losses = _losses(images, rebuilt, mean, log_variance, config)
         found["mean"].append(mean.float().cpu().numpy())
         found["log_variance"].append(log_variance.float().cpu().numpy())
-        for name, column in zip(QUALITY, losses.T, strict=True):
+        for name, column in zip(LOSS_TERMS, losses.T, strict=True):
             found[name].append(column)
     return {name: np.concatenate(parts) for name, parts in found.items()}
 

@@ -9,7 +9,7 @@ from statistics import fmean, pstdev
 import torch
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from nas.artefacts import write_whole
+from nas.artefacts import write_or_refuse
 from nas.latency import measure_together, one_image
 from nas.vae import build_vae
 from profiling.environment import fingerprint
@@ -84,7 +84,7 @@ def load_or_measure(
     if found is None or found.source != source:
         found = _measured(architectures, latency, device, source, progress)
         path.parent.mkdir(parents=True, exist_ok=True)
-        write_whole(path, found.model_dump_json(indent=1).encode())
+        write_or_refuse(path, found.model_dump_json(indent=1).encode())
     return found
 
 

@@ -1,1 +1,1 @@
-"""What a study found: records, and what follows from them."""
+"""The record of a study, and the values, tables and texts derived from it."""

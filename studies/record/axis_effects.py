@@ -1,8 +1,8 @@
-"""Which axes of a space decide each objective, and which way: from a study's own trials.
+"""Estimate the effect of each axis of a space on each objective, from a study's own trials.
 
-One axis at a time. Effects of axes acting together are not counted, and a search that favours some
-values blurs the picture: a study of random trials tells most. References do not count: they may be
-far from everything that is searched.
+Axes are analysed one at a time: interactions between axes are not counted. A search that favours
+some choices biases the estimates; a study of random trials gives the best ones. References do not
+count, because they may be far from all searched architectures.
 """
 
 from __future__ import annotations
@@ -21,25 +21,27 @@ from studies.record.records import StudyRecord, TrialRecord
 Array = npt.NDArray[np.float64]
 
 MINIMUM_TRIALS = 10
-"""Below this many trials the importance of an axis would be noise."""
+"""With fewer trials than this the importance of an axis would be noise."""
 
 _PARTS = 4
-"""Numeric axes of many different values are cut into so many parts of as many trials each."""
+"""Numeric axes with many different values are cut into this many quantile groups."""
 
 _MANY = 5
+"""Numeric axes with more different values than this are cut at their quartiles."""
 
 
 def importance_table(study: StudyRecord) -> pd.DataFrame:
     """Return the share of each objective's variance that an axis explains by itself.
 
-    One-way analysis of variance of the logarithm of the objective: between-group sum of squares,
-    corrected for chance (epsilon squared), over the total one; 0 (nothing) to 1. Numeric axes with
-    more than five values are cut at their quartiles. A conditional axis is credited only for what
-    it changes among the trials that have it. Trials rejected before training count where their
-    objective is known.
+    A one-way analysis of variance of the logarithm of the objective: the between-group sum of
+    squares, corrected for chance (epsilon squared), over the total sum of squares, from 0 (no
+    effect) to 1. Numeric axes with more than five values are cut at their quartiles. A conditional
+    axis is credited only for differences among the trials that have it. Trials that were rejected
+    before training count for the objectives that are known.
 
-    Rows by axis, most important first; one column per objective known in at least
-    `MINIMUM_TRIALS` trials. Empty below that.
+    Returns:
+        One row per axis, most important first; one column per objective that is known in at least
+        `MINIMUM_TRIALS` trials. Without such an objective the table is empty.
     """
     usable = _judged(study)
     axes = list(dict.fromkeys(axis for trial in usable for axis in trial.assignment))
@@ -55,14 +57,16 @@ def importance_table(study: StudyRecord) -> pd.DataFrame:
 
 
 def effect_table(study: StudyRecord) -> pd.DataFrame:
-    """Return what each choice of each axis makes of each objective.
+    """Return the effect of each choice of each axis on each objective, as a factor.
 
-    A factor: the geometric mean of the trials with that choice over the average choice (the
-    geometric mean of the choices' means), among trials that have the axis. 0.9 is 10 % less. Axes
-    and trials are those of `importance_table`, in its order.
+    The factor is the geometric mean of the trials with that choice over that of the average choice
+    (the geometric mean of the choices' means), among trials that have the axis. 0.9 means 10 %
+    less. Axes and trials are those of `importance_table`, in its order.
 
-    Columns: `axis`, `choice`, `trials`, and per objective its name, `NAME_low` and `NAME_high`: the
-    factor and its 95 % confidence interval by Student's t, with one variance for all choices.
+    Returns:
+        Columns `axis`, `choice`, `trials`, and per objective its name, `NAME_low` and `NAME_high`:
+        the factor and its 95 % confidence interval by Student's t, with one variance for all
+        choices.
     """
     importance = importance_table(study)
     usable = _judged(study)
@@ -85,7 +89,7 @@ def effect_table(study: StudyRecord) -> pd.DataFrame:
 
 
 def format_effect(row: Mapping[Any, Any], name: str) -> str:
-    """Write what a row of `effect_table` says of an objective; in brackets if it may be chance."""
+    """Format an objective's factor in a row of `effect_table`; brackets: its interval has 1."""
     text = format_change(row[name])
     if text == MISSING:
         return text
@@ -113,7 +117,7 @@ def _explained(axis: str, trials: Sequence[TrialRecord], values: Array) -> float
 
 
 def _factors(values: Array, groups: npt.NDArray[np.intp]) -> Array:
-    """Return (choices, 3): each choice's factor and its interval; NaN where it is not known."""
+    """Return (choices, 3): each choice's factor, low and high; NaN where it is not known."""
     from scipy.stats import t
 
     count, known = int(groups.max()) + 1, np.isfinite(values)
@@ -127,7 +131,7 @@ def _factors(values: Array, groups: npt.NDArray[np.intp]) -> Array:
     free = len(logs) - int(there.sum())
     squares = float(((logs - means[groups]) ** 2).sum())
     variance, share = squares / free if free else np.inf, 1 / there.sum()
-    # Of the mean of one choice less the mean of all choices' means.
+    # Standard error of one choice's mean minus the mean of all choices' means.
     own, all_of_them = 1 / sizes[there], (1 / sizes[there]).sum()
     error = np.sqrt(variance * ((1 - 2 * share) * own + share**2 * all_of_them))
     reach = t.ppf(0.975, free) * error if free else np.full(len(own), np.inf)
@@ -138,14 +142,17 @@ def _factors(values: Array, groups: npt.NDArray[np.intp]) -> Array:
 
 @dataclass(frozen=True)
 class _Label:
-    """A choice, or a part of many: how it reads, and where it stands among the others."""
+    """The text of a choice or of a group of values, and its place in the order."""
 
     text: str
     order: float
 
 
 def _groups(values: Sequence[object]) -> tuple[list[_Label], npt.NDArray[np.intp]]:
-    """Number the groups of equal values, or the quartiles of many different ones, from 0."""
+    """Return the labels of groups and each value's group number, from 0.
+
+    A group has equal values, or is a quartile of many different numbers.
+    """
     distinct = dict.fromkeys(values)
     numbers = [v for v in distinct if isinstance(v, int | float) and not isinstance(v, bool)]
     if len(numbers) == len(distinct) > _MANY:

@@ -1,4 +1,4 @@
-"""How one trial compares with a reference: the factors, what is certain of them, who dominates."""
+"""Compare a trial with a reference: factors, their certainty, domination."""
 
 from __future__ import annotations
 
@@ -11,20 +11,22 @@ from search_spaces.references import REFERENCES
 from studies.record.records import StudyRecord, TrialRecord
 
 LATENCY = "latency_ms"
+"""The objective that is compared by ratios measured in the same rounds."""
+
 _ANCHOR = next(iter(REFERENCES))
-"""The reference that every trial's latency is measured in turn with."""
+"""The reference that is measured in the same rounds as every trial."""
 
 
 @dataclass(frozen=True)
 class Comparison:
-    """A trial against a reference.
+    """The result of comparing a trial with a reference.
 
     Attributes:
-        factors: How many times better the trial is, by objective; below 1 it is worse.
-        verdicts: 1 better, -1 worse, 0 equal or, where there are intervals, too close to tell.
-        dominates: No worse in all objectives and better in one, by both the recorded values and
-            the verdicts.
-        contended: Something else disturbed a latency of the two.
+        factors: By objective, how many times better the trial is; below 1 it is worse.
+        verdicts: By objective, 1 better, -1 worse, 0 equal or tied.
+        dominates: Whether the trial is no worse in all objectives and better in at least one, both
+            by the recorded values and by the verdicts.
+        contended: Whether other work disturbed a latency measurement of the two.
     """
 
     factors: Mapping[str, float]
@@ -34,26 +36,27 @@ class Comparison:
 
     @property
     def better(self) -> int:
-        """In how many objectives the trial is better."""
+        """Number of objectives in which the trial is better."""
         return sum(verdict > 0 for verdict in self.verdicts.values())
 
     @property
     def mean_factor(self) -> float:
-        """Geometric mean of the factors: one number for how much better a trial is."""
+        """Geometric mean of the factors."""
         return math.exp(sum(map(math.log, self.factors.values())) / len(self.factors))
 
     def tied(self, name: str) -> bool:
-        """Whether the values differ, but not by more than their measurement is certain of."""
+        """Return whether the values of an objective differ, but within their intervals."""
         return self.verdicts[name] == 0 and self.factors[name] != 1
 
 
 def compare(study: StudyRecord, trial: TrialRecord, reference: TrialRecord) -> Comparison:
     """Compare a complete trial with a complete reference.
 
-    Machines change speed within minutes. A latency's factor is therefore the ratio that was
-    measured with both models taking turns; where these two did not, the quotient of their ratios to
-    `original`; and the quotient of the recorded latencies only where there are no such ratios.
-    Where its 95 % interval includes 1, the two are tied; so are other values whose intervals meet.
+    The speed of a machine changes within minutes. A latency's factor is therefore the ratio that
+    was measured with both models in the same rounds. If they were not measured together, it is the
+    quotient of their ratios to `original`, and without such ratios the quotient of the recorded
+    latencies. If the factor's 95 % interval includes 1, the two are tied; other values are tied if
+    their intervals overlap.
     """
     names, ours, theirs = study.objective_names, trial.objectives, reference.objectives
     factors = {name: theirs[name] / ours[name] for name in names}
@@ -68,23 +71,23 @@ def compare(study: StudyRecord, trial: TrialRecord, reference: TrialRecord) -> C
 
 
 def found(study: StudyRecord) -> tuple[TrialRecord, ...]:
-    """Return the fully evaluated architectures that are not reference points."""
+    """Return the complete trials that are not reference models."""
     return tuple(trial for trial in study.complete if trial.reference is None)
 
 
 def dominators(study: StudyRecord, reference: TrialRecord) -> tuple[TrialRecord, ...]:
-    """Return the found architectures that dominate `reference`."""
+    """Return the complete trials that dominate `reference`."""
     names, theirs = study.objective_names, reference.objectives
-    # Most of a large study is ruled out without comparing latencies with care.
+    # A cheap test first: it rules out most trials of a large study.
     possible = (t for t in found(study) if dominates(t.objectives, theirs, names))
     return tuple(t for t in possible if compare(study, t, reference).dominates)
 
 
 def champion(study: StudyRecord, reference: TrialRecord) -> TrialRecord | None:
-    """Return the found architecture that beats `reference` in most objectives and by most.
+    """Return the trial that compares best with `reference`; None if no trial is complete.
 
-    A dominating one comes before all others; then the number of objectives in which it is better
-    decides, then the geometric mean of its factors. None where nothing was found.
+    The order is: trials that dominate it first, then by the number of objectives in which a trial
+    is better, then by the geometric mean of its factors.
     """
     return next(iter(ranked(study, found(study), reference)), None)
 
@@ -92,7 +95,7 @@ def champion(study: StudyRecord, reference: TrialRecord) -> TrialRecord | None:
 def ranked(
     study: StudyRecord, trials: Sequence[TrialRecord], reference: TrialRecord
 ) -> list[TrialRecord]:
-    """Return the trials, those that beat `reference` in most objectives and by most first."""
+    """Return the trials in the order of `champion`, best first."""
 
     def rank(trial: TrialRecord) -> tuple[bool, int, float]:
         compared = compare(study, trial, reference)
@@ -102,9 +105,10 @@ def ranked(
 
 
 def _paired_factor(trial: TrialRecord, reference: TrialRecord) -> tuple[float, float, float] | None:
-    """How many times faster the trial is, with the bounds of the interval; None: not recorded.
+    """Return how many times faster the trial is: (factor, low, high); None if not recorded.
 
-    The bounds of a quotient are those of the extremes: wider than 95 %, never narrower.
+    The bounds of a quotient combine the extremes of both intervals: the result covers at least
+    95 %.
     """
     if direct := _ratio(trial, reference.reference or ""):
         return 1 / direct[0], 1 / direct[2], 1 / direct[1]
@@ -122,7 +126,7 @@ def _ratio(trial: TrialRecord, reference: str) -> tuple[float, float, float] | N
 
 
 def _bounds(name: str, trial: TrialRecord, reference: TrialRecord) -> tuple[float, float]:
-    """Least and greatest factor that the recorded intervals allow; a value alone has no width."""
+    """Return the smallest and largest factor within the recorded intervals of both trials."""
     ours, theirs = (
         one.intervals.get(name, (one.objectives[name],) * 2) for one in (trial, reference)
     )
@@ -130,5 +134,5 @@ def _bounds(name: str, trial: TrialRecord, reference: TrialRecord) -> tuple[floa
 
 
 def _sign(low: float, high: float) -> int:
-    """Where an interval of a factor lies: 1 above one, -1 below, 0 around it."""
+    """Return 1 if an interval lies above 1, -1 if below, 0 if it includes 1."""
     return int(low > 1) - int(high < 1)

@@ -1,4 +1,4 @@
-"""How numbers and lists are written for people: one place for the command line and the pages."""
+"""Format numbers and lists for people, on the command line and on pages."""
 
 from __future__ import annotations
 
@@ -9,11 +9,13 @@ from collections.abc import Sequence
 from nas.objectives import Objective
 
 _PREFIXES = ((1e12, "T"), (1e9, "G"), (1e6, "M"), (1e3, "k"))
+
 MISSING = "-"
+"""The text of an unknown value."""
 
 
 def format_value(objective: Objective, value: float | None) -> str:
-    """Write an objective's value with its unit: `9.35 M`, `664.9 M`, `12.3 ms`, `0.2534`.
+    """Format an objective's value with its unit: `9.35 M`, `664.9 M`, `12.3 ms`, `0.2534`.
 
     Counts and bytes take decimal prefixes (1 MB = 1e6 B); an unknown value is a dash.
     """
@@ -29,7 +31,7 @@ def format_value(objective: Objective, value: float | None) -> str:
 
 
 def format_axis(objective: Objective, value: float) -> str:
-    """Write a value as an axis tick: the shortest form, `100M`, `5`, `0.25`."""
+    """Format a value as an axis tick, in the shortest form: `100M`, `5`, `0.25`."""
     if objective.unit == "ms" or objective.cost == "training":
         return f"{value:g}"
     for size, prefix in _PREFIXES:
@@ -39,16 +41,17 @@ def format_axis(objective: Objective, value: float) -> str:
 
 
 def format_factor(factor: float | None) -> str:
-    """Write how many times better a value is: `12.3x`; below 1 it is worse."""
+    """Format how many times better a value is: `12.3x`; below 1 it is worse."""
     if factor is None or not math.isfinite(factor):
         return MISSING
     return f"{factor:.1f}x" if factor >= 9.95 else f"{factor:.2f}x"
 
 
 def format_gain(factor: float) -> str:
-    """Write a factor by which a value is better, a small one so that its direction shows.
+    """Format the factor by which a value is better: `12.3x`.
 
-    `12.3x`, and within half a per cent of 1 `0.3 % lower` or, below 1, `0.3 % higher`.
+    A factor within half a per cent of 1 becomes `0.3 % lower` or, below 1, `0.3 % higher`, which
+    shows its direction.
     """
     if factor == 1 or not 0.995 < factor < 1.005:
         return format_factor(factor)
@@ -56,7 +59,7 @@ def format_gain(factor: float) -> str:
 
 
 def format_change(factor: float | None) -> str:
-    """Write a factor as a change: `+12 %`, `-8 %`; from a doubling or a halving on as `2.10x`."""
+    """Format a factor as a change: `+12 %`, `-8 %`; from a factor of 2 or 0.5 on as `2.10x`."""
     if factor is None or not math.isfinite(factor):
         return MISSING
     if not 0.5 < factor < 2:
@@ -66,7 +69,7 @@ def format_change(factor: float | None) -> str:
 
 
 def format_duration(seconds: float) -> str:
-    """Write a time in its two largest units: `38 s`, `3 min 20 s`, `2 h 05 min`, `3 d 4 h`."""
+    """Format a time in its two largest units: `38 s`, `3 min 20 s`, `2 h 05 min`, `3 d 4 h`."""
     total = round(seconds)
     if total < 60:
         return f"{_significant(seconds)} s" if seconds < 10 else f"{total} s"
@@ -80,27 +83,27 @@ def format_duration(seconds: float) -> str:
 
 
 def format_ms(time_ms: float) -> str:
-    """Write a time with three digits: `12.3 ms`; what is not finite is a dash."""
+    """Format a time with three digits: `12.3 ms`; a value that is not finite is a dash."""
     return f"{_significant(time_ms)} ms" if math.isfinite(time_ms) else MISSING
 
 
 def format_bytes(count: float) -> str:
-    """Write an amount of memory: `1.50 GB`; what is not finite is a dash."""
+    """Format an amount of memory: `1.50 GB`; a value that is not finite is a dash."""
     return f"{_scaled(count)}B" if math.isfinite(count) else MISSING
 
 
 def format_count(count: float) -> str:
-    """Write a large number with a decimal prefix: `9.35 M`; what is not finite is a dash."""
+    """Format a large number with a decimal prefix: `9.35 M`; a value that is not finite: a dash."""
     return _scaled(count).strip() if math.isfinite(count) else MISSING
 
 
 def format_rate(value: float) -> str:
-    """Write GFLOP/s, GB/s or FLOPs per byte with two or three digits."""
+    """Format GFLOP/s, GB/s or FLOPs per byte with two or three digits."""
     return f"{value:.0f}" if value >= 99.5 else f"{value:.1f}" if value >= 0.95 else f"{value:.2g}"
 
 
 def format_percent(share: float) -> str:
-    """Write a share: `57 %`, `3.2 %`, `< 0.1 %`; what is not there at all is `0 %`."""
+    """Format a share: `57 %`, `3.2 %`, `< 0.1 %`; exactly 0 is `0 %`."""
     value = 100 * share
     if 0 < value < 0.05:
         return "< 0.1 %"
@@ -108,23 +111,23 @@ def format_percent(share: float) -> str:
 
 
 def format_shape(sizes: Sequence[int]) -> str:
-    """Write the shape of a tensor without its batch: `64 x 36 x 36`."""
+    """Format the shape of a tensor without its batch: `64 x 36 x 36`."""
     return " x ".join(map(str, sizes[1:]))
 
 
 def counted(number: int, noun: str) -> str:
-    """Write a number of things: `1 layer`, `1,200 layers`."""
+    """Format a number with its noun: `1 layer`, `1,200 layers`."""
     return f"{number:,} {noun}{'' if number == 1 else 's'}"
 
 
 def listed(parts: Sequence[str], joint: str = "and") -> str:
-    """Join parts as a sentence does: `a, b and c`; no parts are an empty text."""
+    """Join parts as in a sentence: `a, b and c`; no parts give an empty text."""
     *first, last = parts or [""]
     return f"{', '.join(first)} {joint} {last}" if first else last
 
 
 def describe_change(objective: Objective, value: float, reference: float) -> str:
-    """Say how `value` compares: `12.3x fewer parameters`, `1 % lower reconstruction loss`.
+    """Describe how `value` compares: `12.3x fewer parameters`, `1 % lower reconstruction loss`.
 
     Factors from 1.5 are written as factors, smaller changes as a share of the reference.
     """
@@ -142,23 +145,23 @@ def describe_change(objective: Objective, value: float, reference: float) -> str
 
 
 def reason_kind(reason: str | None) -> str:
-    """Blank the numbers of a reason, so that equal causes can be counted together."""
+    """Replace the numbers of a reason by `…`, so that equal causes can be counted together."""
     return re.sub(r"\d[\d.,e+]*(?:\s?[kMGT]\b)?", "…", reason or "no reason recorded")
 
 
 def axis_title(objective: Objective) -> str:
-    """Title with unit: `Latency (ms)`."""
+    """Return an objective's title with its unit: `Latency (ms)`."""
     return f"{objective.title} ({objective.unit})" if objective.unit else objective.title
 
 
 def noun(objective: Objective) -> str:
-    """Title as it stands inside a sentence: `latency`, `MACs`."""
+    """Return an objective's title as used inside a sentence: `latency`, `MACs`."""
     title = objective.title
     return title if title.isupper() or title in ("MACs", "FLOPs") else title.lower()
 
 
 def _is_amount(objective: Objective) -> bool:
-    """Whether the quantity is measured (lower) rather than counted (fewer)."""
+    """Return whether the quantity is measured (lower) rather than counted (fewer)."""
     return bool(objective.unit) or objective.cost == "training"
 
 
@@ -178,7 +181,7 @@ def _scaled(value: float) -> str:
 
 
 def _significant(value: float) -> str:
-    """Three significant digits without an exponent, thousands grouped."""
+    """Format three significant digits without an exponent, with thousands separators."""
     if value == 0:
         return "0"
     digits = max(0, 2 - math.floor(math.log10(abs(value))))

@@ -1,4 +1,4 @@
-"""The record of a study: what every table, figure and export is made from."""
+"""The record of a study, from which all tables, figures and exports are made."""
 
 from __future__ import annotations
 
@@ -19,12 +19,12 @@ __all__ = ["NAME", "NAME_RULE", "FinalLatency", "State", "StudyRecord", "TrialRe
 
 NAME = r"[A-Za-z0-9][A-Za-z0-9._-]{0,79}"
 NAME_RULE = "use up to 80 letters, digits, '.', '_' and '-', and begin with a letter or digit"
-"""What a study may be called: its name is that of its folder and stands in pages and commands."""
+"""The rule for a study's name, which is used as a folder name, in pages and in commands."""
 
 
 @dataclass(frozen=True)
 class StudyRecord:
-    """A whole study: its question (config), its place (environment) and its trials in order."""
+    """A whole study: configuration, environment, and trials in order of their numbers."""
 
     name: str
     objectives: tuple[Objective, ...]
@@ -36,15 +36,15 @@ class StudyRecord:
     space_distinct: int | None = None
     """Distinct architectures of a small space; None where they were not counted."""
     measured_together: bool = False
-    """The front's latencies come from one measurement of all its members, at the study's end."""
+    """Whether the front's latencies were measured together at the study's end."""
     mixed: tuple[str, ...] = ()
-    """In what the environments differ whose latencies were mixed, as the user had asked for."""
+    """Differences between the environments in which latencies were measured, if mixed."""
     known: Standing | None = field(default=None, repr=False, compare=False)
-    """What follows from the trials, where it is known already; ignored if they are others."""
+    """Derived values of these trials, if known already; ignored for other trials."""
 
     @property
     def exhausted(self) -> bool:
-        """Whether every distinct architecture of the space was tried."""
+        """Whether every distinct architecture of the space has been evaluated."""
         if self.space_distinct is None:
             return False
         tried = {t.digest for t in self.trials if t.assignment and t.state != "running"}
@@ -62,12 +62,12 @@ class StudyRecord:
 
     @property
     def wanted(self) -> frozenset[str]:
-        """Names of all that is found of each candidate: objectives, and what is limited."""
+        """Names of all values that each candidate needs: objectives and limited ones."""
         return frozenset({*self.objective_names, *(self.config.get("limits") or {})})
 
     @cached_property
     def recorded(self) -> tuple[Objective, ...]:
-        """The default objectives that were not asked for, but are known of every complete trial."""
+        """The default objectives that the study does not have, but every complete trial records."""
         known = [trial.objectives.keys() for trial in self.complete]
         return tuple(
             OBJECTIVES[name]
@@ -76,15 +76,15 @@ class StudyRecord:
         )
 
     def trial(self, number: int) -> TrialRecord:
-        """Return the trial of that number; raise `KeyError` if there is none."""
+        """Return the trial of this number; raise `KeyError` if there is none."""
         if (found := find(self.trials, number)) is None:
             raise KeyError(number)
         return found
 
     def with_trial(self, trial: TrialRecord) -> StudyRecord:
-        """Return the study with this trial besides the others, or in place of its earlier self.
+        """Return the study with this trial added, or in place of its earlier version.
 
-        A study may so grow trial by trial: what follows from the trials is not found anew.
+        Derived values are updated, not computed from all trials again.
         """
         standing = self._standing.with_trial(trial)
         return replace(self, trials=standing.trials, known=standing)
@@ -98,29 +98,29 @@ class StudyRecord:
 
     @property
     def searched(self) -> int:
-        """Number of candidates that the search has to show, references and rejections apart."""
+        """Number of trials that count towards `search.trials`: see `TrialRecord.searched`."""
         return self._standing.searched
 
     @property
     def complete(self) -> tuple[TrialRecord, ...]:
-        """Every fully evaluated architecture once, references included."""
+        """The complete trials, including references."""
         return self._standing.complete
 
     @property
     def references(self) -> dict[str, TrialRecord]:
-        """The reference points that were fully evaluated, by name."""
+        """The complete reference models, by name."""
         return self._standing.references
 
     @property
     def front(self) -> tuple[TrialRecord, ...]:
-        """The non-dominated complete trials, best first objective first."""
+        """The non-dominated complete trials, sorted by the first objective."""
         return self._standing.front
 
     @cached_property
     def nadir(self) -> npt.NDArray[np.float64]:
-        """Corner of the hypervolume box: 1.1 x the worse reference in each objective.
+        """Reference point of the hypervolume: 1.1 x the worse reference model in each objective.
 
-        Without references (neither finished), 1.1 x the worst trial.
+        Without complete references, 1.1 x the worst trial.
         """
         anchors = list(self.references.values()) or list(self.complete)
         if not anchors:
@@ -129,14 +129,14 @@ class StudyRecord:
         return nadir
 
     def points(self, trials: Iterable[TrialRecord]) -> npt.NDArray[np.float64]:
-        """Objective values of `trials`, shape (trials, objectives)."""
+        """Return the objective values of `trials`, shape (trials, objectives)."""
         return points(self.objectives, list(trials))
 
     def reconstructions(self, trial: TrialRecord) -> Path:
-        """Path of the trial's reconstructions: uint8 `.npy`, (images, channels, height, width)."""
+        """Return the path of a trial's reconstructions: uint8 `.npy`, (images, channels, h, w)."""
         return self.folder / "artefacts" / trial.digest / "reconstructions.npy"
 
     @property
     def samples(self) -> Path:
-        """Path of the images every trial reconstructs, laid out like `reconstructions`."""
+        """Path of the images that every trial reconstructs, of the same shape and type."""
         return self.folder / "artefacts" / "samples.npy"

@@ -1,4 +1,4 @@
-"""What follows from all trials of a study, and how it changes with one more."""
+"""Values derived from all trials of a study, updated with each new trial."""
 
 from __future__ import annotations
 
@@ -15,15 +15,15 @@ from studies.record.trial import TrialRecord
 
 @dataclass(frozen=True)
 class Standing:
-    """What follows from the trials of a study.
+    """The values derived from the trials of a study.
 
     Attributes:
         objectives: The study's objectives, in order.
         trials: Its trials, in order of their numbers.
-        searched: Number of candidates that the search has to show, references and rejections apart.
-        complete: The fully evaluated trials, references included.
-        references: The fully evaluated references, by name.
-        front: The non-dominated complete trials, best first objective first.
+        searched: Number of trials that count towards `search.trials`.
+        complete: The complete trials, including references.
+        references: The complete references, by name.
+        front: The non-dominated complete trials, sorted by the first objective.
     """
 
     objectives: tuple[Objective, ...]
@@ -35,7 +35,7 @@ class Standing:
 
     @classmethod
     def of(cls, objectives: tuple[Objective, ...], trials: tuple[TrialRecord, ...]) -> Standing:
-        """Look at all trials."""
+        """Compute the values from all trials."""
         complete = tuple(trial for trial in trials if trial.state == "complete")
         return cls(
             objectives,
@@ -47,9 +47,9 @@ class Standing:
         )
 
     def with_trial(self, trial: TrialRecord) -> Standing:
-        """Return the standing with this trial besides the others, or in place of its earlier self.
+        """Return the values with this trial added, or in place of its earlier version.
 
-        The trial is compared with the front alone, so that the work does not grow with the study.
+        The trial is compared only with the front, so that the time does not grow with the study.
         """
         before, trials = find(self.trials, trial.number), put(self.trials, trial)
         if before is not None and before.state == "complete":
@@ -73,20 +73,20 @@ class Standing:
 def points(
     objectives: Iterable[Objective], trials: Sequence[TrialRecord]
 ) -> npt.NDArray[np.float64]:
-    """Return objective values of `trials`, shape (trials, objectives)."""
+    """Return the objective values of `trials`, shape (trials, objectives)."""
     names = [objective.name for objective in objectives]
     rows = [[trial.objectives[name] for name in names] for trial in trials]
     return np.asarray(rows, dtype=np.float64).reshape(len(rows), len(names))
 
 
 def find(trials: Sequence[TrialRecord], number: int) -> TrialRecord | None:
-    """Return the trial of that number, if it is there, of trials in order of their numbers."""
+    """Return the trial of this number, or None; `trials` are in order of their numbers."""
     place = _place(trials, number)
     return trials[place] if _is_at(trials, place, number) else None
 
 
 def put(trials: tuple[TrialRecord, ...], trial: TrialRecord) -> tuple[TrialRecord, ...]:
-    """Return the trials with this one at its place, instead of one of the same number."""
+    """Return the trials with this one inserted, or in place of the one of the same number."""
     place = _place(trials, trial.number)
     return (*trials[:place], trial, *trials[place + _is_at(trials, place, trial.number) :])
 

@@ -1,6 +1,6 @@
-"""What follows from a study, as text and tables: its headline, what to know, how trials compare.
+"""The results of a study as text and tables: headline, notes, comparisons.
 
-Everything here is a pure function of the record. Pandas is imported only where a table is made.
+All functions depend only on the record. Pandas is imported only where a table is made.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
 Item = TypeVar("Item")
 
-_FATES: dict[str | None, str] = {
+_STATES: dict[str | None, str] = {
     None: "is not part of this study",
     "failed": "failed",
     "rejected": "was rejected",
@@ -41,17 +41,17 @@ _QUALITY = ("psnr", "ssim")
 
 
 def front_found(study: StudyRecord) -> tuple[TrialRecord, ...]:
-    """Return the members of the front that are not reference points."""
+    """Return the members of the front that are not reference models."""
     return tuple(trial for trial in study.front if trial.reference is None)
 
 
 def compared_members(study: StudyRecord) -> tuple[TrialRecord, ...]:
-    """Return what is set against the references: the found front, or all that were retrained."""
+    """Return the trials to compare with the references: the front, or all retrained ones."""
     return found(study) if "retrained" in study.config else front_found(study)
 
 
 def spread(items: Sequence[Item], limit: int) -> list[Item]:
-    """Return at most `limit` of `items`, evenly spread, the first and the last among them."""
+    """Return at most `limit` of `items`, evenly spaced, including the first and the last."""
     if len(items) <= limit:
         return list(items)
     if limit < 2:
@@ -61,14 +61,14 @@ def spread(items: Sequence[Item], limit: int) -> list[Item]:
 
 
 def study_headline(study: StudyRecord) -> str:
-    """Say the study's result in one sentence; reference names stand in backticks."""
+    """Return the study's result in one sentence, with names of references in backticks."""
     candidates = found(study)
     if not candidates:
         return _nothing_found(study)
     if not study.references:
         return (
             f"{len(study.front)} of {counted(len(candidates), 'architecture')} found are on the "
-            "front; no reference point finished, so there is nothing to compare them with."
+            "front; no reference model is complete, so there is nothing to compare them with."
         )
     main, *others = study.references.values()
     best = champion(study, main)
@@ -87,54 +87,54 @@ def study_headline(study: StudyRecord) -> str:
     )
 
 
-_ASTRAY = 3
-"""A total loss above this multiple of the reconstruction loss shows a training that failed."""
+_DIVERGED = 3
+"""A training diverged if its total loss is above this multiple of its reconstruction loss."""
 
 
 def study_notes(study: StudyRecord) -> list[str]:
-    """Say what a reader has to know: how far the study reaches, and what went wrong in it."""
+    """Return notes for the reader: how complete the study is, and its failures."""
     notes = []
     if study.exhausted:
         notes.append(
-            f"Every one of the {study.space_distinct:,} distinct architectures of space "
-            f"`{study.config.get('space', '')}` was tried: there is nothing left to search."
+            f"All {study.space_distinct:,} distinct architectures of space "
+            f"`{study.config.get('space', '')}` were evaluated: there is nothing left to search."
         )
     attempts = {trial.reference: trial for trial in study.trials if trial.reference}
     for name in dict.fromkeys([*REFERENCES, *(n for n in attempts if n)]):
         if name in study.references:
             continue
         attempt = attempts.get(name)
-        fate = (
-            _FATES.get(attempt.state, "is incomplete") if attempt else "is not part of this study"
+        state = (
+            _STATES.get(attempt.state, "is incomplete") if attempt else "is not part of this study"
         )
         reason = f": {attempt.reason}" if attempt is not None and attempt.reason else ""
-        notes.append(f"Reference `{name}` {fate}{reason}. Comparisons with it are left out.")
-    notes += _astray(study)
+        notes.append(f"Reference `{name}` {state}{reason}. Comparisons with it are left out.")
+    notes += _diverged(study)
     if retrained := study.config.get("retrained"):
         seeds, rates = len(retrained["seeds"]), retrained["learning_rates"]
         notes.append(
-            f"Trained anew, {_counted_seeds(seeds)}{_rates_kept(study, rates)}: losses are means "
+            f"Retrained {_counted_seeds(seeds)}{_rates_kept(study, rates)}: losses are means "
             f"over the seeds on {retrained['judged_on']}, which neither the search nor the choice "
-            "of an epoch saw. "
-            "Costs and latencies are those of the search's study."
+            "of an epoch used. "
+            "Costs and latencies are those of the searched study."
         )
     if study.mixed:
         notes.append(
-            "Latencies of different environments are mixed here, as was asked for: "
+            "Latencies of different environments are mixed, as --mix-environments allows: "
             f"{'; '.join(study.mixed)}."
         )
     return notes
 
 
-def _astray(study: StudyRecord) -> list[str]:
-    """Say whose total loss has little to do with reconstruction: its KL term has run away."""
+def _diverged(study: StudyRecord) -> list[str]:
+    """Return a note on each shown trial whose KL term dominates its total loss."""
     shown = {trial.name: trial for trial in (*study.references.values(), *study.front)}
     found = []
     for trial in shown.values():
         loss, total = trial.objectives.get(TRAINED_OBJECTIVE), trial.metrics.get("total_loss")
-        if loss and total and total > _ASTRAY * loss:
+        if loss and total and total > _DIVERGED * loss:
             found.append(
-                f"The training of `{trial.name}` went astray: its total loss is {total:,.3g}, of "
+                f"The training of `{trial.name}` diverged: its total loss is {total:,.3g}, of "
                 f"which reconstruction is {loss:.3g}. A lower learning rate may do better; until "
                 "then, do not compare its loss with others."
             )
@@ -148,9 +148,11 @@ def quality_metrics(study: StudyRecord) -> list[str]:
 
 
 def dominance_table(study: StudyRecord) -> pd.DataFrame:
-    """Count the found architectures by the number of objectives in which they beat a reference.
+    """Count trials by the number of objectives in which they are better than each reference.
 
-    One row per reference; columns `dominate`, then `better_in_<k>` for k from all objectives to 0.
+    Returns:
+        One row per reference; columns `dominate`, then `better_in_<k>` for k from the number of
+        objectives to 0.
     """
     import pandas as pd
 
@@ -167,7 +169,7 @@ def dominance_table(study: StudyRecord) -> pd.DataFrame:
 def setback_table(study: StudyRecord) -> pd.DataFrame:
     """Count rejected, failed and unfinished trials by cause: `state`, `cause`, `count`.
 
-    Reasons that differ only in their numbers are one cause.
+    Reasons that differ only in their numbers count as one cause.
     """
     import pandas as pd
 
@@ -177,22 +179,22 @@ def setback_table(study: StudyRecord) -> pd.DataFrame:
 
 
 def needs(study: StudyRecord, cost: Cost) -> bool:
-    """Whether an objective or a limit of the study is of this cost class."""
+    """Return whether an objective or a limit of the study has this kind of cost."""
     return any(OBJECTIVES[name].cost == cost for name in study.wanted if name in OBJECTIVES)
 
 
 def setbacks(study: StudyRecord) -> tuple[TrialRecord, ...]:
-    """Return the trials that have no place on any plot, in order, repeats left aside."""
+    """Return the trials that are not complete, in order."""
     return tuple(trial for trial in study.trials if trial.state != "complete")
 
 
 def repeats(study: StudyRecord) -> int:
-    """Return how many proposals were architectures that had been seen before."""
+    """Return the number of proposals of known architectures."""
     return sum(trial.repeats for trial in study.trials)
 
 
 def trials_table(study: StudyRecord) -> pd.DataFrame:
-    """Return one row per trial, one column per number: for export."""
+    """Return the table for export: one row per trial, one column per value."""
     import pandas as pd
 
     return pd.DataFrame([_export_row(trial) for trial in study.trials])
@@ -222,7 +224,7 @@ def _changes(study: StudyRecord, trial: TrialRecord, reference: TrialRecord) -> 
 
 
 def change_of(objective: Objective, compared: Comparison) -> str:
-    """Say how a trial compares in one objective; "about" where a latency was disturbed."""
+    """Describe how a trial compares in one objective; "about" marks a contended latency."""
     if compared.tied(objective.name):
         return f"no certain change in {noun(objective)}"
     change = describe_change(objective, 1 / compared.factors[objective.name], 1)
@@ -230,7 +232,7 @@ def change_of(objective: Objective, compared: Comparison) -> str:
 
 
 def _nothing_found(study: StudyRecord) -> str:
-    """Say why a study has no architecture to show: limits, failures, or that it has just begun."""
+    """Explain why a study has no complete candidate: limits, failures, or no trial yet."""
     candidates = [trial for trial in study.trials if trial.reference is None]
     failed = [t for t in (candidates if study.complete else study.trials) if t.state == "failed"]
     parts = [*_rejections(study, [t for t in candidates if t.state == "rejected"])]
@@ -241,12 +243,12 @@ def _nothing_found(study: StudyRecord) -> str:
     if parts:
         return ". ".join(parts) + "."
     if study.complete:
-        return "Only reference points have been evaluated; no architecture was found yet."
+        return "Only reference models have been evaluated; no architecture was found yet."
     return "No architecture has been evaluated yet."
 
 
 def _rejections(study: StudyRecord, rejected: Sequence[TrialRecord]) -> list[str]:
-    """One sentence per limit that rejected candidates, with the smallest value there was."""
+    """Return a sentence per limit that rejected candidates, with the smallest value seen."""
     limits = study.config.get("limits") or {}
     causes: dict[str, list[TrialRecord]] = {}
     for trial in rejected:

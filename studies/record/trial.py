@@ -12,19 +12,22 @@ from search_spaces.architecture import Architecture
 from search_spaces.errors import UserError
 
 State = Literal["running", "complete", "rejected", "stopped", "failed"]
-"""rejected: it is over a hard limit, which was found before training.
-stopped: the rule of early stopping ended its training.
-failed: it diverged, ran out of memory or was interrupted; `reason` says which."""
+"""The state of a trial.
+
+rejected: it is above a hard limit, found before its training.
+stopped: early stopping ended its training.
+failed: it diverged, ran out of memory or was interrupted; `reason` says which.
+"""
 
 
 @dataclass(frozen=True)
 class FinalLatency:
-    """The latency of one architecture as measured again when the study ended.
+    """The latency of one architecture, as measured again at the end of the study.
 
     Attributes:
-        over: Latency as a multiple of each reference's, by its name: (median, low, high), the ends
-            of a 95 % interval.
-        contended: Something else disturbed the measurement.
+        over: Ratio to the latency of each reference, by the reference's name: (median, low, high)
+            with the bounds of a 95 % interval.
+        contended: Whether other work disturbed the measurement.
     """
 
     over: Mapping[str, tuple[float, float, float]]
@@ -33,18 +36,18 @@ class FinalLatency:
 
 @dataclass(frozen=True)
 class TrialRecord:
-    """One trial: the candidate, what was found of it, and its state.
+    """A trial: the candidate, its state and its findings.
 
     Attributes:
         number: The trial's number in its study, from 0.
-        state: What became of it.
-        digest: Of its architecture: 12 hexadecimal digits.
+        state: The trial's state.
+        digest: Digest of the architecture: 12 hexadecimal digits.
         architecture: The candidate.
         assignment: Its choice on each axis of the space; empty outside the space.
-        reference: Name of the reference point that it is, if it is one.
+        reference: Name of the reference model that it is, or None.
         reason: Why it was rejected, was stopped or failed.
-        repeats: How often the sampler proposed known architectures just before this one.
-        findings: What its evaluation found; of a complete trial, all the study's objectives.
+        repeats: Number of proposals of known architectures just before this one.
+        findings: Findings of its evaluation; a complete trial has all objectives of the study.
     """
 
     number: int
@@ -61,27 +64,27 @@ class TrialRecord:
         if not re.fullmatch("[0-9a-f]{12}", self.digest):  # it names a folder of artefacts
             raise UserError(
                 f"trial {self.number}: the storage is damaged or was tampered with: "
-                f"{self.digest[:40]!r} is no digest of an architecture"
+                f"{self.digest[:40]!r} is not a digest of an architecture"
             )
 
     @property
     def objectives(self) -> Mapping[str, float]:
-        """Value by objective name, as far as known."""
+        """The known objective values, by name."""
         return self.findings.objectives
 
     @property
     def metrics(self) -> Mapping[str, float]:
-        """What was recorded beside the objectives, by name."""
+        """The values recorded besides the objectives, by name."""
         return self.findings.metrics
 
     @property
     def intervals(self) -> Mapping[str, tuple[float, float]]:
-        """95 % interval (low, high) by objective name."""
+        """95 % interval (low, high) by name of the objective."""
         return self.findings.intervals
 
     @property
     def contended(self) -> bool:
-        """Whether something else on the machine disturbed the latency."""
+        """Whether other work on the machine disturbed the latency measurement."""
         return self.findings.contended
 
     @property
@@ -91,12 +94,12 @@ class TrialRecord:
 
     @property
     def duration_s(self) -> float:
-        """Wall-clock seconds the trial took."""
+        """Wall-clock duration of the trial in seconds."""
         return sum(self.findings.timings_s.values())
 
     @property
     def searched(self) -> bool:
-        """Whether it counts towards the trials that a study is to have."""
+        """Whether the trial counts towards the study's `search.trials`."""
         return self.reference is None and self.state in ("complete", "stopped", "failed")
 
     @property
@@ -105,10 +108,13 @@ class TrialRecord:
         return self.reference or f"#{self.number}"
 
     def with_latency(self, final: FinalLatency, anchor_ms: float) -> TrialRecord:
-        """Return the trial with its latency as measured last: ratio times `anchor_ms`.
+        """Return the trial with its final latency: the ratio to `original` times `anchor_ms`.
 
-        `anchor_ms` is the latency of `original` when the study began. What the search saw stays in
-        `metrics`, as `latency_ms_in_search`.
+        The latency of the search stays in `metrics`, as `latency_ms_in_search`.
+
+        Args:
+            final: The latency as measured at the end of the study.
+            anchor_ms: Latency of `original` when the study began, in ms.
         """
         middle, low, high = (anchor_ms * bound for bound in next(iter(final.over.values())))
         ratios = {

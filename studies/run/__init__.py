@@ -1,1 +1,1 @@
-"""The loop of a study, and who evaluates for it."""
+"""The loop of a study, and the crews that evaluate for it."""

@@ -1,4 +1,4 @@
-"""What a study evaluates before anything new is proposed."""
+"""Trials and references that a study evaluates before the sampler proposes candidates."""
 
 from __future__ import annotations
 
@@ -9,15 +9,15 @@ from studies.record.records import TrialRecord
 
 
 class Backlog:
-    """Trials that were left unfinished, and references that are missing.
+    """Unfinished trials, and references that have not been started.
 
     Args:
         unfinished: Trials that an earlier run left running or stopped early.
         trials: All trials of the study.
 
     Attributes:
-        left: Trials to be finished, in this order.
-        paused: Trainings that were stopped early and may yet be called back, by digest.
+        left: Trials to finish, in this order.
+        paused: Trials that were stopped early and may be resumed, by digest.
     """
 
     def __init__(self, unfinished: Iterable[TrialRecord], trials: Iterable[TrialRecord]) -> None:
@@ -28,16 +28,16 @@ class Backlog:
             self.add(trial)
 
     def add(self, trial: TrialRecord) -> None:
-        """Take over a trial that somebody left unfinished."""
+        """Add a trial that another run or driver left unfinished."""
         if trial.state == "stopped":
             self.paused[trial.digest] = trial
         elif trial.state == "running":
             self.left.append(trial)
 
     def add_reference(self, name: str | None) -> None:
-        """Take note that a reference has been begun."""
+        """Record that a reference has been started."""
         self._references.add(name)
 
     def missing_reference(self) -> str | None:
-        """Return the name of the first reference that nobody has begun."""
+        """Return the name of the first reference that no driver has started, or None."""
         return next((name for name in REFERENCES if name not in self._references), None)

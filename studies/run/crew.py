@@ -1,8 +1,9 @@
-"""Who evaluates: this process, or several beside it. The runner alone asks, tells and decides.
+"""Evaluate architectures in this process or in several worker processes.
 
-A crew is given architectures and hands back events, one at a time, in the order in which they
-happen. After each finding it waits to be told whether to go on: that is how a limit or a rule that
-stops a training early reaches it.
+The runner starts evaluations on a crew and reads events from it, one at a time, in the order in
+which they happen. After each `found` event the evaluation waits for the runner's answer: continue
+or end. In this way a limit or early stopping ends an evaluation. Only the runner talks to the
+sampler and writes to the storage.
 """
 
 from __future__ import annotations
@@ -25,22 +26,22 @@ from studies.run.worker import Evaluate, Worker
 __all__ = ["Alone", "Crew", "Evaluate", "Interrupted", "TrialEvent", "Workers"]
 
 LEAVE_S = 2.0
-"""Seconds in which busy workers may reach a batch boundary when they are asked to leave."""
+"""Seconds that busy workers have to reach a batch boundary when the crew closes."""
 
 
 @dataclass(frozen=True)
 class TrialEvent:
-    """Something that happened to the evaluation of a trial.
+    """An event in the evaluation of a trial.
 
     Attributes:
         number: The trial's number.
-        kind: `found`: more is known, and the evaluation waits for `answer`. `batch`: training got
-            on. `ended`: it is over. `failed`: the candidate cannot be evaluated, or exceeded a
-            limit. `died`: the process that evaluated it is gone. `warned`: it goes on, but the user
-            should know.
-        findings: What is known, after `found`.
-        reason: Why it failed, how its process ended, or what it warned of.
-        batches: Batches done and in all of the running epoch, after `batch`.
+        kind: `found`: there are new findings, and the evaluation waits for `answer`. `batch`: the
+            training made progress. `ended`: the evaluation is over. `failed`: the candidate cannot
+            be evaluated, or exceeded a limit of time or memory. `died`: its process ended
+            unexpectedly. `warned`: a warning for the user; the evaluation continues.
+        findings: All findings so far, with `found`.
+        reason: The reason of the failure, how the process ended, or the text of the warning.
+        batches: Number of batches done and total in the current epoch, with `batch`.
     """
 
     number: int
@@ -51,7 +52,7 @@ class TrialEvent:
 
 
 class Interrupted(KeyboardInterrupt):
-    """The user wants a study to stop where it is, to be resumed later; holds the signal."""
+    """A signal by which the user stops a study; it can be resumed later."""
 
     @property
     def signum(self) -> int:
@@ -59,32 +60,32 @@ class Interrupted(KeyboardInterrupt):
         return int(self.args[0])
 
 
-class Hands(Protocol):
-    """Evaluates up to `size` architectures at a time, `apart` from this process or in it."""
+class Executor(Protocol):
+    """Starts evaluations of architectures, up to `size` at a time."""
 
     @property
     def size(self) -> int:
-        """How many evaluations there is room for; it may change."""
+        """Largest number of evaluations at a time; it may change."""
 
     @property
     def apart(self) -> bool:
-        """Whether other processes evaluate, so that a candidate cannot take this one with it."""
+        """Whether other processes evaluate, so that no candidate can end this process."""
 
     def start(self, number: int, architecture: Architecture, known: Findings | None = None) -> None:
-        """Begin to evaluate, or go on from what is known; there must be room."""
+        """Start an evaluation, or resume it from known findings; fewer than `size` may run."""
 
     def answer(self, number: int, go_on: bool) -> None:
-        """Let an evaluation go on after `found`, or end it there."""
+        """Continue an evaluation that waits after `found`, or end it."""
 
 
-class Crew(Hands, Protocol):
-    """Hands that can be waited for."""
+class Crew(Executor, Protocol):
+    """An executor whose events can be read."""
 
     def next(self) -> TrialEvent:
         """Wait for the next event of any evaluation.
 
         Raises:
-            Interrupted: the user wants to stop here, and to resume later.
+            Interrupted: the user stops the study, to resume it later.
         """
 
 
@@ -99,11 +100,11 @@ class Alone:
         self._findings: Iterator[Findings] = iter(())
 
     def start(self, number: int, architecture: Architecture, known: Findings | None = None) -> None:
-        """Begin to evaluate."""
+        """Start an evaluation."""
         self._number, self._findings = number, self._evaluate(architecture, known)
 
     def next(self) -> TrialEvent:
-        """Evaluate up to the next finding."""
+        """Evaluate until the next findings."""
         try:
             return TrialEvent(self._number, "found", next(self._findings))
         except StopIteration:
@@ -112,19 +113,19 @@ class Alone:
             return TrialEvent(self._number, "failed", reason=str(failure))
 
     def answer(self, number: int, go_on: bool) -> None:
-        """Go on at the next call of `next`, or not."""
+        """Continue at the next call of `next`, or end the evaluation."""
         if not go_on:
             self._findings = iter(())
 
 
 class Workers:
-    """Evaluates in `size` processes, each with an evaluator of its own.
+    """Evaluates in up to `size` worker processes, each with its own evaluator.
 
     Args:
         size: Number of processes.
-        make: Called in each process with a function to report batches to; returns its evaluator.
-            Must be picklable: processes start afresh, since torch's threads survive no fork.
-        limits: What a trial may take; the process of one that takes more is killed.
+        make: Called in each process with a callback for batches; returns the evaluator. It must be
+            picklable: processes are spawned, because torch's threads do not survive a fork.
+        limits: Limits of time and memory of one trial; a process that exceeds one is killed.
     """
 
     apart = True
@@ -147,25 +148,25 @@ class Workers:
     def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
         busy = list(self._busy.values())
         for worker in busy:
-            worker.pipe.close()  # which it learns at its next batch boundary
+            worker.pipe.close()  # the worker notices at its next batch boundary
         orderly = kind is None or issubclass(kind, Interrupted)
         deadline = time.monotonic() + (LEAVE_S if orderly else 0.0)
         try:
             for worker in busy:
                 worker.process.join(max(0.0, deadline - time.monotonic()))
-        finally:  # checkpoints are whole at every moment
+        finally:  # killing is safe: checkpoints are replaced atomically
             for worker in [*busy, *self._idle]:
                 worker.end(patience_s=0.0)
             self._idle, self._busy = [], {}
 
     def start(self, number: int, architecture: Architecture, known: Findings | None = None) -> None:
-        """Give a process something to evaluate: an idle one, or else a new one."""
+        """Start an evaluation in an idle process, or else in a new one."""
         worker = self._idle.pop() if self._idle else Worker(self._make)
         self._busy[number] = worker
         worker.give(architecture, known)
 
     def next(self) -> TrialEvent:
-        """Wait for any process to report."""
+        """Wait for the next event of any process."""
         while not self._late:
             pipes = {worker.pipe: number for number, worker in self._busy.items()}
             for pipe in wait(list(pipes), LOOK_S if self._limits else None):
@@ -176,7 +177,7 @@ class Workers:
         return self._late.pop(0)
 
     def answer(self, number: int, go_on: bool) -> None:
-        """Send the process its answer."""
+        """Send the answer to the process."""
         with contextlib.suppress(OSError):
             self._busy[number].pipe.send(go_on)
 
@@ -185,8 +186,8 @@ class Workers:
             kind, content = pipe.recv()
         except (EOFError, OSError):
             kind, content = "died", self._busy.pop(number).end()
-        if kind == "broken":  # not the candidate's fault: the study must not go on
-            raise RuntimeError(f"a worker broke down:\n{content}")
+        if kind == "broken":  # a fault of this program, not of the candidate: end the study
+            raise RuntimeError(f"a worker raised an unexpected error:\n{content}")
         if kind == "refused":
             raise UserError(content)
         if kind == "begun":
@@ -201,7 +202,7 @@ class Workers:
                 self._rest(self._busy.pop(number))
 
     def _rest(self, worker: Worker) -> None:
-        """Keep a process for the next trial, unless this one left it with much memory."""
+        """Keep a process for the next trial, unless it still holds much memory."""
         limit = self._limits.memory_bytes
         if limit is not None and worker.memory_bytes() > limit / 2:
             worker.end(patience_s=0.0)
@@ -209,7 +210,7 @@ class Workers:
             self._idle.append(worker)
 
     def _look(self) -> None:
-        """Kill what takes more than a trial may."""
+        """Kill the processes of trials that exceed a limit."""
         if time.monotonic() < self._look_at:
             return
         self._look_at = time.monotonic() + LOOK_S

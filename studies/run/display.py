@@ -1,4 +1,4 @@
-"""What a running study shows: progress, the current front, hypervolume, time left."""
+"""Show a running study: progress, current front, hypervolume, remaining time."""
 
 from __future__ import annotations
 
@@ -21,12 +21,13 @@ from studies.record.tables import needs
 from studies.run.watcher import Watcher
 
 _ROWS = 12
+"""Members of the front that are shown."""
 
 _WIDE = 100
-"""Columns from which there is room for a progress bar."""
+"""Width of the terminal, in columns, from which a progress bar is shown."""
 
 _NARROW = 60
-"""Columns below which a table's own columns move closer together."""
+"""Width of the terminal, in columns, below which the table has less padding."""
 
 
 @dataclass
@@ -44,7 +45,8 @@ class Display(Watcher):
 
     Args:
         console: Where to print.
-        trials: Number of architectures to search, references apart.
+        trials: Number of architectures to evaluate, besides the references.
+        epochs: Epochs of a full training.
     """
 
     def __init__(self, console: Console, trials: int, epochs: int) -> None:
@@ -57,7 +59,7 @@ class Display(Watcher):
         self._live = Live(console=console, refresh_per_second=4, get_renderable=self._render)
 
     def note(self, text: str) -> None:
-        """Print a line that is no trial's."""
+        """Print a line that does not concern a single trial."""
         self._console.print(text, style="dim", markup=False, soft_wrap=True)
 
     def __enter__(self) -> Display:
@@ -70,27 +72,27 @@ class Display(Watcher):
             self._live.stop()
 
     def batch(self, done: int, total: int, number: int | None = None) -> None:
-        """Take note of the running epoch's batches."""
+        """Record the number of batches done in the current epoch."""
         number = next(iter(self._running)) if number is None else number
         self._running[number].batches = (done, max(total, 1))
 
     def started(self, trial: TrialRecord, study: StudyRecord) -> None:
-        """Show the candidate that is about to be evaluated."""
+        """Show a candidate whose evaluation starts."""
         if self._search_begun is None and not trial.reference:
             self._search_begun, self._done_before = time.monotonic(), study.searched
         self._study = study
         self._running[trial.number] = _Running(trial)
 
     def found(self, number: int, findings: Findings) -> None:
-        """Show what is known by now."""
+        """Show the step that follows from the latest findings."""
         self._running[number].findings, self._running[number].batches = findings, (0, 1)
 
     def warned(self, number: int, text: str) -> None:
-        """Tell it in one line, above the panel."""
+        """Print a warning in one line above the panel."""
         self._console.print(Text(f"#{number}: {text}", style="yellow"), soft_wrap=True)
 
     def ended(self, number: int, study: StudyRecord) -> None:
-        """Report a trial in one line where there is no live panel."""
+        """Remove a trial from the panel; without a live panel, print it in one line."""
         self._study, self._last_ended = study, time.monotonic()
         shown = self._running.pop(number, None)
         if shown and not self._live.is_started:
@@ -110,8 +112,8 @@ class Display(Watcher):
     def _render(self) -> RenderableType:
         if self._study is None:
             return Text("starting ...")
-        # The empty line takes the terminal's echo of Ctrl-C, which would break the last line in two
-        # and leave the first one behind.
+        # The terminal echoes Ctrl-C as `^C`. The empty line takes it; elsewhere it would break the
+        # panel's last line, and a part of the panel would stay on the screen.
         return Group(
             self._head(self._study),
             *[self._now(running) for running in list(self._running.values())],
@@ -147,7 +149,7 @@ class Display(Watcher):
         return Text(f"{trial.name}: {step}, {seconds}  {trial.architecture.summary}", style="dim")
 
     def _step(self, study: StudyRecord | None, running: _Running) -> str:
-        """What a candidate is going through, judged by what is known of it."""
+        """Return the current step of a candidate, which follows from its findings."""
         findings = running.findings
         if study is None or findings is None:
             return "counting"
@@ -168,7 +170,7 @@ def _front(study: StudyRecord, columns: int) -> RenderableType:
     table.add_column("front", no_wrap=True)
     cells = [(trial.name, *_cells(trial, study)) for trial, _ in rows]
     widths = [max(map(len, column)) for column in zip(*cells, strict=True)] if cells else []
-    # Where the terminal is narrow headings are broken before numbers; neither is ever shortened.
+    # On a narrow terminal headings wrap before numbers do; neither is truncated.
     fits = sum(widths) + len(widths) <= columns
     for index, objective in enumerate(study.objectives, start=1):
         least = widths[index] if fits and widths else None

@@ -1,4 +1,4 @@
-"""What a driver knows of the trials of a study's other drivers."""
+"""The state of the trials that a study's other drivers evaluate."""
 
 from __future__ import annotations
 
@@ -8,16 +8,17 @@ from studies.record.records import State, TrialRecord
 
 
 class Elsewhere:
-    """The trials of a study as this driver last heard of them.
+    """The trials of a study as this driver last read them from the storage.
 
     Args:
-        trials: Those that are recorded when this driver begins.
-        shared: Whether there may be other drivers; if not, trials that run were left behind.
+        trials: The recorded trials when this driver starts.
+        shared: Whether there may be other drivers; if not, running trials were left by an earlier
+            run.
 
     Attributes:
         states: State by trial number.
-        running: Numbers of the candidates, references apart, that others evaluate.
-        taken: Digests of architectures that others have begun since.
+        running: Numbers of the candidates that others evaluate, without references.
+        taken: Digests of architectures that others have started since this driver began.
     """
 
     def __init__(self, trials: Iterable[TrialRecord], shared: bool) -> None:
@@ -29,8 +30,8 @@ class Elsewhere:
             if shared and _is_running_candidate(trial):
                 self.running.add(trial.number)
 
-    def hear(self, trial: TrialRecord) -> None:
-        """Take note of what another driver did with a trial."""
+    def update(self, trial: TrialRecord) -> None:
+        """Record the new state of another driver's trial."""
         self.states[trial.number] = trial.state
         self.taken.add(trial.digest)
         self.running.discard(trial.number)
@@ -38,7 +39,7 @@ class Elsewhere:
             self.running.add(trial.number)
 
     def forget(self, number: int) -> None:
-        """Take whatever becomes of a trial for news again."""
+        """Forget a trial's state, so that its next state counts as news."""
         self.states.pop(number, None)
 
 

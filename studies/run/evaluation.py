@@ -1,4 +1,4 @@
-"""One evaluation that runs for this driver, and what follows from what it has found."""
+"""An evaluation that this driver runs, and the trial's state that follows from it."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ from studies.record.records import State, TrialRecord
 
 @dataclass
 class Evaluation:
-    """One that runs for this driver.
+    """An evaluation that this driver runs.
 
     Attributes:
-        trial: What is evaluated, as it was when the evaluation began.
-        findings: What is known by now.
-        ending: State and reason, once it has been decided to end it.
-        lost: Whether its trial is another driver's by now.
+        trial: The trial as it was when the evaluation started.
+        findings: The findings so far.
+        ending: State and reason, once the runner has decided to end the evaluation.
+        lost: Whether another driver has taken over the trial.
     """
 
     trial: TrialRecord
@@ -29,7 +29,7 @@ class Evaluation:
     lost: bool = False
 
     def verdict(self, objectives: Iterable[str]) -> tuple[State, str | None]:
-        """Return state and reason of an evaluation that was not ended before its time."""
+        """Return the trial's state and reason after the end of the evaluation."""
         if self.ending is not None:
             return self.ending
         for name in objectives:
@@ -40,7 +40,7 @@ class Evaluation:
 
 
 def known_of(trial: TrialRecord) -> Findings | None:
-    """Return what an evaluation that ended before its time had found, but for its training."""
+    """Return an earlier evaluation's findings without its training; None if it had no values."""
     if not trial.objectives:
         return None
     return replace(

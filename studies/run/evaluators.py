@@ -1,4 +1,4 @@
-"""What evaluates a study's candidates: how many at once, with which images and predictor."""
+"""Make a study's evaluators: number of workers, images, latency predictor."""
 
 from __future__ import annotations
 
@@ -27,12 +27,20 @@ from search_spaces.references import REFERENCES
 from studies.config.study import LEAST_MEMORY_BYTES, StudyConfig
 
 ProgressBar = Callable[[str], AbstractContextManager[Callable[[int, int], None]]]
-"""Makes a progress bar from a label; its callback is told (done, total)."""
+"""Makes a progress bar from a label; the bar's callback takes (done, total)."""
 
 
 @dataclass(frozen=True)
 class EvaluatorMaker:
-    """Makes a study's evaluator, in whatever process it is called; can be sent there."""
+    """Makes a study's evaluator in the calling process; it is picklable.
+
+    Attributes:
+        config: The study's configuration.
+        image_size: Side of the images in pixels.
+        device: Device of trainings and measurements, such as `cpu`.
+        artefacts: Folder that artefacts are written to.
+        anchor_ms: Latency of `original` in ms; None where latency is not measured.
+    """
 
     config: StudyConfig
     image_size: int
@@ -41,7 +49,7 @@ class EvaluatorMaker:
     anchor_ms: float | None
 
     def __call__(self, on_batch: OnBatch) -> Evaluator:
-        """Return the evaluator of a process of its own, with images from the cache."""
+        """Return the evaluator for a worker process, with images from the cache."""
         tune_allocator()
         device = torch.device(self.device)
         trains = self.config.trains
@@ -54,7 +62,7 @@ class EvaluatorMaker:
         dataset: ImageDataset | None,
         predictor: LatencyPredictor | None,
     ) -> Evaluator:
-        """Return the evaluator with what is loaded already."""
+        """Return the evaluator for images and a predictor that are loaded already."""
         config = self.config
         return Evaluator(
             dataset=dataset,
@@ -81,14 +89,14 @@ class EvaluatorMaker:
 
 
 def cores() -> int:
-    """Physical cores: two hyper-threads share one core's arithmetic."""
+    """Return the number of physical cores: two hyper-threads share one core's arithmetic."""
     return psutil.cpu_count(logical=False) or 1
 
 
 def default_workers(config: StudyConfig, image_size: int, device: str) -> int:
-    """Return how many processes make sense: one on a GPU, else one per core that has the memory.
+    """Return the default number of workers: one on a GPU, else one per core if memory allows.
 
-    Four fifths of the memory are used.
+    At most four fifths of the available memory are used.
     """
     if device != "cpu" or not config.trains:
         return 1
@@ -97,7 +105,7 @@ def default_workers(config: StudyConfig, image_size: int, device: str) -> int:
 
 
 def needed_memory_bytes(config: StudyConfig, image_size: int) -> int:
-    """Estimate what evaluating a candidate takes, judged by the larger reference."""
+    """Estimate the memory of one evaluation, from the reference that needs more."""
     if not config.trains:
         return LEAST_MEMORY_BYTES
     return LEAST_MEMORY_BYTES + max(
@@ -107,7 +115,7 @@ def needed_memory_bytes(config: StudyConfig, image_size: int) -> int:
 
 
 def load_images(data: DataConfig, image_size: int, progress_bar: ProgressBar) -> ImageDataset:
-    """Load what is trained on, letting others measure meanwhile."""
+    """Load the images; pause while another process measures."""
     lane = Lane("cpu")
 
     def loaded(done: int, total: int) -> None:
@@ -119,7 +127,7 @@ def load_images(data: DataConfig, image_size: int, progress_bar: ProgressBar) ->
 
 
 def data_facts(dataset: ImageDataset | None) -> dict[str, Any]:
-    """Return what is recorded of the images: fingerprint, and how many are in each part."""
+    """Return the images' fingerprint and the number of images in each part, for the record."""
     if dataset is None:
         return {"data_fingerprint": None}
     parts = {"train": dataset.train, "validation": dataset.validation, "test": dataset.test}
@@ -131,10 +139,13 @@ def data_facts(dataset: ImageDataset | None) -> dict[str, Any]:
 def load_predictor(
     config: StudyConfig, device: torch.device, image_size: int
 ) -> LatencyPredictor | None:
-    """Load the predictor if this study has a use for one: an objective, a limit, or its sampler.
+    """Load the latency predictor if an objective, a limit or the sampler of this study uses it.
+
+    Returns:
+        The predictor; None where there is none, or the study does not use it.
 
     Raises:
-        UserError: a predicted latency is wanted, and there is no predictor for it.
+        UserError: a predicted latency is wanted, and there is no predictor for this setting.
     """
     needed = "predicted_latency_ms" in config.wanted
     screens = config.search.sampler == "pareto" and "latency_ms" in config.objectives

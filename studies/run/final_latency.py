@@ -1,8 +1,8 @@
-"""The latencies a study ends with: its front and references, measured once more, together.
+"""Measure the front and the references of a study again, together, at its end.
 
-During a search each candidate is measured beside `original` alone, minutes or hours apart, and the
-front favours those that were lucky. So at the end the members of the front take turns with both
-references in the same rounds, and tables and figures use that.
+During a search each candidate is measured beside `original` alone, at different times, and the
+front favours candidates whose measured latency is low by chance. So at the end the members of the
+front and both references are measured in the same rounds. Tables and figures use these latencies.
 """
 
 from __future__ import annotations
@@ -21,17 +21,17 @@ from studies.record.records import FinalLatency, StudyRecord
 from studies.store.store import StudyStore
 
 TOGETHER = 24
-"""Members of the front that share rounds, besides the references: each round costs all of them."""
+"""Largest number of front members per round, besides the references: a round times all of them."""
 
 PASSES = 3
-"""Times that the front is looked at: new values may bring new members, which are measured then."""
+"""Largest number of repetitions: new latencies may bring new members, which are then measured."""
 
 
 Together = Callable[
     [Mapping[str, Architecture], str, LatencyConfig, torch.device, Callable[[int, int], None]],
     InterleavedLatencies,
 ]
-"""As `nas.latency.measure_together`."""
+"""A function with the signature of `nas.latency.measure_together`."""
 
 
 def measure_front(
@@ -41,10 +41,16 @@ def measure_front(
     progress: Callable[[int, int], None],
     together: Together | None = None,
 ) -> StudyRecord:
-    """Measure the front and the references together and record it; return the study with it.
+    """Measure the front and the references together, record the latencies, return the study.
 
-    Nothing is measured where the front's members already were. `together` measures elsewhere;
-    None does it here.
+    Nothing is measured if all members of the front have such a latency already.
+
+    Args:
+        store: The study, open for writing.
+        latency: How latency is measured.
+        device: Device of the measurement.
+        progress: Called with (done, total) rounds.
+        together: Measures on another host; None measures in this process.
     """
     wanted: dict[str, Architecture] = {}
     for _ in range(PASSES):
@@ -73,22 +79,22 @@ def _measured(
     progress: Callable[[int, int], None],
 ) -> dict[str, FinalLatency]:
     together = {**members, **anchors}
-    turns = measure(together, next(iter(anchors)), latency, device, progress)
+    latencies = measure(together, next(iter(anchors)), latency, device, progress)
     return {
         architecture.digest: FinalLatency(
             over={
                 anchor: (ratio.median, *ratio.interval)
                 for anchor in anchors
-                for ratio in [turns.ratio(name, anchor)]
+                for ratio in [latencies.ratio(name, anchor)]
             },
-            contended=turns.contended,
+            contended=latencies.contended,
         )
         for name, architecture in together.items()
     }
 
 
 def _groups(members: Mapping[str, Architecture]) -> Iterator[dict[str, Architecture]]:
-    """Yield the members in groups; at least one group, since the references are measured too."""
+    """Yield the members in groups; at least one group, because references are measured as well."""
     left = iter(members.items())
     group = dict(islice(left, TOGETHER))
     yield group

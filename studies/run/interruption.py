@@ -1,8 +1,8 @@
-"""What Ctrl-C and SIGTERM mean to a running study: stop cleanly; the second time, at once.
+"""Handle Ctrl-C and SIGTERM in a running study: the first stops it cleanly, the second at once.
 
-The first signal becomes `Interrupted`, raised where the study waits, for an evaluation or anything
-else, but never between two writes to its storage. The second becomes a plain `KeyboardInterrupt`,
-wherever it comes; the third is the system's to handle.
+The first signal raises `Interrupted` while the study waits, for an evaluation or anything else, but
+never between two writes to its storage. The second raises `KeyboardInterrupt` at any place. The
+third has the system's default effect.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ _SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
 
 class Interruption:
-    """Takes the signals while it is entered."""
+    """Handles SIGINT and SIGTERM inside its `with` block."""
 
     def __init__(self) -> None:
         self.signum: int | None = None
@@ -40,7 +40,7 @@ class Interruption:
 
     @contextmanager
     def held(self) -> Iterator[None]:
-        """Keep a first signal for later, but for where it is `allowed`."""
+        """Delay a first signal, except inside `allowed`."""
         self._held = True
         try:
             yield
@@ -49,7 +49,7 @@ class Interruption:
 
     @contextmanager
     def allowed(self) -> Iterator[None]:
-        """Raise `Interrupted` inside if a signal came or comes."""
+        """Raise `Interrupted` if a signal has come or comes inside the block."""
         self._held = False
         try:
             self.check()
@@ -58,7 +58,7 @@ class Interruption:
             self._held = True
 
     def check(self) -> None:
-        """Raise `Interrupted` if a signal came."""
+        """Raise `Interrupted` if a signal has come."""
         if self.signum is not None:
             raise Interrupted(self.signum)
 
@@ -72,21 +72,21 @@ class Interruption:
 
 
 class Interruptible:
-    """A crew whose runner can be interrupted while it waits, and only then."""
+    """A crew whose runner can be interrupted only while it waits for an event."""
 
     def __init__(self, crew: Crew, interruption: Interruption) -> None:
         self.size, self.apart = crew.size, crew.apart
         self._crew, self._interruption = crew, interruption
 
     def start(self, number: int, architecture: Architecture, known: Findings | None = None) -> None:
-        """Begin to evaluate."""
+        """Start an evaluation."""
         self._crew.start(number, architecture, known)
 
     def next(self) -> TrialEvent:
-        """Wait for the next event; raise `Interrupted` when a signal came or comes."""
+        """Wait for the next event; raise `Interrupted` when a signal has come or comes."""
         with self._interruption.allowed():
             return self._crew.next()
 
     def answer(self, number: int, go_on: bool) -> None:
-        """Let an evaluation go on, or end it."""
+        """Continue an evaluation, or end it."""
         self._crew.answer(number, go_on)

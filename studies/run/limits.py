@@ -1,4 +1,4 @@
-"""Hard limits: which candidates miss them, by how much, and when they leave too little."""
+"""Hard limits: reject candidates above them, and give up a search that finds no others."""
 
 from __future__ import annotations
 
@@ -8,14 +8,18 @@ from nas.findings import Findings
 from studies.record.records import TrialRecord
 
 MAX_REJECTIONS = 300
-"""Candidates over a hard limit in a row after which a study ends: its limits leave too little."""
+"""A study gives up after this many rejected candidates in a row."""
 
 MAX_MEASURED_REJECTIONS = 20
-"""The same for candidates that had to be measured, which takes seconds each."""
+"""A study gives up after this many measured ones in such a row; each takes seconds."""
 
 
 class Limits:
-    """The largest values that are worth training, by objective; without any nothing is missed."""
+    """The largest value of each limited objective that is still worth training.
+
+    Args:
+        largest: Value by objective; empty where nothing is limited.
+    """
 
     def __init__(self, largest: Mapping[str, float]) -> None:
         self._largest = largest
@@ -24,16 +28,16 @@ class Limits:
     def violations(
         self, objectives: Mapping[str, float], metrics: Mapping[str, float]
     ) -> dict[str, float]:
-        """Return by how much each limit is missed, relative to it; above zero is a miss.
+        """Return value / limit - 1 for each limit whose value is known; above 0 it is violated.
 
-        A latency that was not measured counts as the lowest value that is predicted for it.
+        A latency that was not measured counts with its predicted lower bound.
         """
         known = _known(objectives, metrics)
         limits = self._largest.items()
         return {name: known[name] / limit - 1 for name, limit in limits if name in known}
 
     def missed(self, findings: Findings) -> str | None:
-        """Say which limit is missed, if one is."""
+        """Return the reason for rejecting a candidate; None if it violates no limit."""
         known = findings.objectives
         for name, excess in self.violations(known, findings.metrics).items():
             if excess <= 0:
@@ -42,18 +46,18 @@ class Limits:
             if name in known:
                 return f"{name} {known[name]:.6g} is {limit}"
             least = findings.metrics["latency_ms_at_least"]
-            return f"{name} is predicted to be {least:.4g} at least, {limit}"
+            return f"{name} is predicted to be at least {least:.4g}, {limit}"
         return None
 
     def count(self, trial: TrialRecord) -> None:
-        """Keep the candidates that were rejected since the last one that was not."""
+        """Count rejections in a row; a candidate that was not rejected ends the row."""
         if trial.state == "rejected":
             self._rejected.append(trial)
         elif trial.searched:
             self._rejected.clear()
 
     def hopeless(self) -> str | None:
-        """Say why the limits leave too little to go on, or None while they do not."""
+        """Return the reason for giving up the search; None while it continues."""
         row = self._rejected
         measured = sum("latency_ms" in t.objectives for t in row)
         if len(row) < MAX_REJECTIONS and measured < MAX_MEASURED_REJECTIONS:
@@ -65,9 +69,9 @@ class Limits:
         )
 
     def _smallest(self) -> str:
-        """Write the smallest value of each limited objective among the rejected candidates.
+        """Return a text with the smallest value of each limited objective among the rejected ones.
 
-        Every one of them missed a limit by a known value, so at least one objective is written.
+        Each of them violated a limit by a known value, so the text is never empty.
         """
         known = [(trial, _known(trial.objectives, trial.metrics)) for trial in self._rejected]
         parts = []
@@ -80,6 +84,6 @@ class Limits:
 
 
 def _known(objectives: Mapping[str, float], metrics: Mapping[str, float]) -> dict[str, float]:
-    """Return objectives, with the predicted lower bound of a latency that was not measured."""
+    """Return the objectives, with the predicted lower bound of a latency that was not measured."""
     least = metrics.get("latency_ms_at_least")
     return {**({"latency_ms": least} if least else {}), **objectives}

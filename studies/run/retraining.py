@@ -1,9 +1,10 @@
-"""Models of a front trained once more: several seeds, a larger budget, judged on the test images.
+"""Retrain models of a front: several seeds, a larger budget, evaluated on the test images.
 
-A search trains each candidate once, briefly, and the validation images choose: its winners are
-partly the lucky ones. What is retrained here is a study record of its own, in the folder
-`retrained` of the study: its reconstruction loss is the mean of the seeds on images that decided
-nothing, with the lowest and the highest seed as its interval. Costs are those of the study.
+A search trains each candidate once, briefly, and selects by the validation images, so its best
+models are partly the best by chance. The retrained models form a study record of their own, in the
+folder `retrained` of the study. Their reconstruction loss is the mean over the seeds on the test
+images, which no decision used; its interval reaches from the lowest seed to the highest. Costs are
+those of the study.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ from typing import Any
 
 import torch
 
-from nas.artefacts import CHECKPOINT, full_disk_refused, write_whole
+from nas.artefacts import CHECKPOINT, full_disk_refused, write_or_refuse
 from nas.checkpoint import save_weights
 from nas.datasets import DataConfig, ImageDataset
 from nas.evaluate import history_row, npy, reconstructions, shown_images
@@ -33,15 +34,18 @@ from studies.record.records import StudyRecord, TrialRecord
 from studies.record.tables import front_found
 
 FOLDER = "retrained"
+"""Name of the folder below the study's, and of the entry in the record's configuration."""
 
 
 @dataclass(frozen=True)
 class Budget:
-    """What every model gets.
+    """The budget of every model.
 
     Attributes:
-        training: Its seed is the first of the seeds.
-        rates: Learning rates tried on each model, with the first seed; it keeps its best.
+        data: The images.
+        training: The training protocol; its seed is the first of the seeds.
+        rates: Learning rates that are tried on each model with the first seed. The other seeds
+            use the best of them.
     """
 
     data: DataConfig
@@ -60,11 +64,12 @@ class TrainingRun:
     """One training of one model.
 
     Attributes:
-        seed: Of weights, order of images and noise.
-        learning_rate: Of Adam.
-        best_epoch: Epoch of the lowest validation loss, whose weights were judged.
-        test: Means over the test images: `nas.protocol.Quality`.
-        history: As a trial's.
+        digest: Digest of the architecture.
+        seed: Seed of the weights, the order of images and the noise.
+        learning_rate: Adam's learning rate.
+        best_epoch: Epoch of the lowest validation loss; its weights are evaluated.
+        test: Means over the test images, the fields of `nas.protocol.Quality`.
+        history: One mapping per epoch, as in a trial's record.
     """
 
     digest: str
@@ -76,7 +81,7 @@ class TrainingRun:
 
     @property
     def duration_s(self) -> float:
-        """Seconds of training and validation."""
+        """Duration of training and validation in seconds."""
         return sum(epoch["duration_s"] for epoch in self.history)
 
     @property
@@ -86,7 +91,12 @@ class TrainingRun:
 
 
 class Results:
-    """The finished runs of a study, in a file; all of them had the same budget and images.
+    """The finished runs of a study, in a file; all have the same budget and images.
+
+    Args:
+        study: The study whose models are retrained.
+        budget: Budget of every model.
+        facts: Data fingerprint, numbers of images and device, as they are recorded.
 
     Raises:
         UserError: the file holds runs of another budget or other images, or is damaged.
@@ -101,22 +111,22 @@ class Results:
             self._read()
 
     def find(self, digest: str, seed: int, rate: float) -> TrainingRun | None:
-        """Return a run that is finished."""
+        """Return the finished run with these values; None if there is none."""
         asked = digest, seed, rate
         return next((r for r in self.runs if (r.digest, r.seed, r.learning_rate) == asked), None)
 
     def best_rate(self, digest: str) -> float:
-        """Return the learning rate of the lowest validation loss with the first seed."""
+        """Return the learning rate with the lowest validation loss for the first seed."""
         seed = self.budget.training.seed
         tried = [run for run in self.runs if (run.digest, run.seed) == (digest, seed)]
         return min(tried, key=lambda run: run.validation_loss).learning_rate
 
     @contextmanager
     def alone(self) -> Iterator[None]:
-        """Let no other process add runs meanwhile, and know what others have added before.
+        """Hold the lock on the results, and read the runs that other processes have added.
 
         Raises:
-            UserError: another process is at it.
+            UserError: another process holds the lock.
         """
         self.folder.mkdir(parents=True, exist_ok=True)
         with (self.folder / "lock").open("a") as file:
@@ -130,12 +140,12 @@ class Results:
             yield
 
     def rates(self, digest: str, seed: int) -> tuple[float, ...]:
-        """Return the learning rates that a model is to be trained at with this seed."""
+        """Return the learning rates to train a model with, for this seed."""
         first = seed == self.budget.training.seed
         return self.budget.rates if first else (self.best_rate(digest),)
 
     def leads(self, run: TrainingRun) -> bool:
-        """Whether this one is the best so far of those with the first seed."""
+        """Return whether a run is the best so far of its model's runs with the first seed."""
         tried = [r for r in self.runs if (r.digest, r.seed) == (run.digest, run.seed)]
         first = run.seed == self.budget.training.seed
         return first and all(run.validation_loss <= other.validation_loss for other in tried)
@@ -147,23 +157,23 @@ class Results:
         return [run for run in runs if run.learning_rate == rate]
 
     def add(self, run: TrainingRun) -> None:
-        """Keep a run."""
+        """Add a run to the file."""
         self.runs.append(run)
         content = {**self._made_with, "runs": [asdict(one) for one in self.runs]}
-        write_whole(self._path, (json.dumps(content, indent=1) + "\n").encode())
+        write_or_refuse(self._path, (json.dumps(content, indent=1) + "\n").encode())
 
     def record(self, study: StudyRecord) -> StudyRecord:
-        """Return the study of the retrained models alone, with what their runs found."""
+        """Return a study record of the retrained models only, with the results of their runs."""
         trials = [_retrained(t, self.judged(t.digest)) for t in study.trials]
         seeds = sorted({run.seed for run in self.runs})
         test = self._made_with["images"]["test"]
         rates = list(self.budget.rates)
-        told = {"seeds": seeds, "learning_rates": rates, "judged_on": f"{test:,} test images"}
+        summary = {"seeds": seeds, "learning_rates": rates, "judged_on": f"{test:,} test images"}
         training = dict(self._made_with["training"])
-        if len(rates) == 1:  # else each model has its own
+        if len(rates) == 1:  # otherwise each model has its own
             training["learning_rate"] = rates[0]
         config = {**study.config, "data": self._made_with["data"],
-                  "training": training, FOLDER: told}  # fmt: skip
+                  "training": training, FOLDER: summary}  # fmt: skip
         environment = {**study.environment, "images": self._made_with["images"]}
         return replace(
             study,
@@ -179,12 +189,12 @@ class Results:
             content = json.loads(self._path.read_text(encoding="utf-8"))
             runs = [TrainingRun(**run) for run in content.pop("runs")]
         except (ValueError, TypeError, KeyError, AttributeError):
-            raise UserError(f"{self._path}: is damaged; remove it to retrain anew") from None
+            raise UserError(f"{self._path}: damaged; remove it to retrain from the start") from None
         differing = _differing(content, self._made_with)
         if differing:
             raise UserError(
-                f"{self._path}: was made with {'; '.join(differing)}: ask for the same, or remove "
-                f"{self.folder} to retrain anew"
+                f"{self._path}: was made with {'; '.join(differing)}: use the same options, or "
+                f"remove {self.folder} to retrain from the start"
             )
         self.runs = runs
 
@@ -192,17 +202,22 @@ class Results:
 def chosen(
     study: StudyRecord, top: int, numbers: Sequence[int] = (), names: Sequence[str] = ()
 ) -> list[TrialRecord]:
-    """Return the references, or those of `names`, then trials of these numbers or the front's best.
+    """Return the models to retrain: references, then the trials of `numbers` or the best ones.
 
-    The best are the `top` members that beat the first reference in most objectives and by most.
+    Args:
+        study: The study.
+        top: Number of front members to return where `numbers` is empty. Those come first that are
+            better than the first reference in most objectives and by the largest factor.
+        numbers: Numbers of complete trials; without any, the best members of the front.
+        names: Names of references; without any, all references.
 
     Raises:
-        UserError: there is no such trial, or it was not trained to the end.
+        UserError: a number names no complete trial, or the study trains nothing.
     """
     if TRAINED_OBJECTIVE not in study.objective_names:
         raise UserError(
-            f"study {study.name!r} has no {TRAINED_OBJECTIVE} among its objectives: nothing to "
-            "train"
+            f"study {study.name!r} has no {TRAINED_OBJECTIVE} among its objectives: there is "
+            "nothing to train"
         )
     yardsticks = list(study.references.values())
     references = [one for name, one in study.references.items() if not names or name in names]
@@ -229,30 +244,41 @@ def retrain(
     begun: Callable[[TrialRecord, TrainingConfig], Callable[[int, int], None]],
     ended: Callable[[TrialRecord, TrainingRun], None],
 ) -> None:
-    """Train what is not trained yet; an interrupted training goes on from its last epoch.
+    """Train all missing runs; an interrupted training resumes from its last epoch.
 
-    Every model is trained with the first seed, at all learning rates, before any gets the next.
-    `begun` returns what is told (done, total) batches of all epochs.
+    All models are trained with the first seed, at all learning rates, before any is trained with
+    the next seed.
+
+    Args:
+        results: The finished runs; new ones are added.
+        trials: The models.
+        seeds: Seeds, the first one first.
+        dataset: Images at the models' size.
+        device: Device of the trainings.
+        thread_count: Threads of a training.
+        begun: Called when a training starts; returns a callback for (done, total) batches of all
+            epochs.
+        ended: Called with each finished run.
 
     Raises:
-        UserError: a training diverged or ran out of memory, or something cannot be written.
+        UserError: a training diverged or ran out of memory, or a file cannot be written.
     """
     lane = Lane(str(device))
     with results.alone():
         shown = results.folder / "artefacts" / "samples.npy"
         shown.parent.mkdir(exist_ok=True)
-        write_whole(shown, npy(shown_images(dataset)))
+        write_or_refuse(shown, npy(shown_images(dataset)))
         for trial, config in _missing(results, trials, seeds):
-            tell = begun(trial, config)
+            report = begun(trial, config)
             training = _Training(trial, config, dataset, device, results, lane)
             with full_disk_refused(results.folder), threads(thread_count), lane.training():
                 try:
-                    run = training.run(tell)
+                    run = training.run(report)
                 except CandidateFailed as failure:
                     raise UserError(
                         f"{trial.name}, seed {config.seed}, learning rate "
-                        f"{config.learning_rate:g}: {failure}; the other runs are kept: name "
-                        "others with --trial, or change the budget"
+                        f"{config.learning_rate:g}: {failure}; the finished runs are kept: choose "
+                        "other models with --trial, or change the budget"
                     ) from None
                 results.add(run)
             (results.folder / _checkpoint(trial, config)).unlink(missing_ok=True)
@@ -262,7 +288,7 @@ def retrain(
 def _missing(
     results: Results, trials: Sequence[TrialRecord], seeds: Sequence[int]
 ) -> Iterator[tuple[TrialRecord, TrainingConfig]]:
-    """Yield what is to be trained next; after the first seed, at the rate that was best."""
+    """Yield the missing runs in order; seeds after the first use the best learning rate."""
     for seed in seeds:
         for trial in trials:
             for rate in results.rates(trial.digest, seed):
@@ -280,14 +306,14 @@ class _Training:
     results: Results
     lane: Lane
 
-    def run(self, tell: Callable[[int, int], None]) -> TrainingRun:
-        """Train, judge, and keep the weights; of the best with the first seed also its pictures."""
+    def run(self, report: Callable[[int, int], None]) -> TrainingRun:
+        """Train, evaluate, save the weights, and the reconstructions of the best first-seed run."""
         home = self.results.folder
         trainer = Trainer(self.trial.architecture, self.dataset, self.config, self.device)
 
         def at_batch(done: int, total: int) -> None:
             self.lane.enter()
-            tell(len(trainer.history) * total + done, self.config.epochs * total)
+            report(len(trainer.history) * total + done, self.config.epochs * total)
 
         seed, rate = self.config.seed, self.config.learning_rate
         for _ in trainer.epochs(home / _checkpoint(self.trial, self.config), at_batch):
@@ -300,7 +326,9 @@ class _Training:
         history = [history_row(result) for result in trainer.history]
         run = TrainingRun(self.trial.digest, seed, rate, trainer.best.epoch, asdict(test), history)
         if self.results.leads(run):
-            write_whole(folder / "reconstructions.npy", npy(reconstructions(model, self.dataset)))
+            write_or_refuse(
+                folder / "reconstructions.npy", npy(reconstructions(model, self.dataset))
+            )
         return run
 
 
@@ -326,7 +354,7 @@ def _retrained(trial: TrialRecord, runs: Sequence[TrainingRun]) -> TrialRecord |
 
 
 def _differing(there: Mapping[str, Any], here: Mapping[str, Any]) -> list[str]:
-    """Return what another budget was made with, as `training.epochs 12`."""
+    """Return the entries in which a file differs from this budget, as `training.epochs 12`."""
     found = []
     for name in here:
         mine, its = here[name], there.get(name)

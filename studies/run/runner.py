@@ -1,4 +1,4 @@
-"""Run a study: references first, then one unseen candidate after another."""
+"""Run a study: first the references, then candidates that no trial has evaluated."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from search_spaces.space import SearchSpace
 from studies.config.study import StudyConfig
 from studies.record.records import State, StudyRecord, TrialRecord
 from studies.run.backlog import Backlog
-from studies.run.crew import Crew, Hands, Interrupted, TrialEvent
+from studies.run.crew import Crew, Executor, Interrupted, TrialEvent
 from studies.run.deaths import Deaths
 from studies.run.elsewhere import Elsewhere
 from studies.run.evaluation import Evaluation, known_of
@@ -28,24 +28,28 @@ from studies.run.stopping import Stopper
 from studies.run.watcher import Watcher
 from studies.store.store import StudyStore
 
-H_co = TypeVar("H_co", bound=Hands, covariant=True)
+E_co = TypeVar("E_co", bound=Executor, covariant=True)
 
 
-class Runner(Generic[H_co]):
-    """Drives one study; alone it asks and tells.
+class Runner(Generic[E_co]):
+    """Runs one study: the only object that asks the sampler and writes to the storage.
 
-    `run` does all of it with a crew that can be waited for. Where something else has the loop, that
-    calls `feed` whenever there may be room, `handle` for each event, and `close` at the end.
+    `run` contains the whole loop and needs a crew whose events can be read. Where another library
+    has the loop, that calls `feed` whenever an evaluation may start, `handle` for each event, and
+    `close` at the end.
 
     Args:
-        config: The question.
-        space: Where candidates come from; its image size is that of the data.
-        store: Where everything is recorded; opened for writing by the caller.
+        config: The study's configuration.
+        space: The search space; its image size is that of the data.
+        store: The study's storage, opened for writing by the caller.
         crew: Evaluates architectures.
-        watcher: Is told what happens.
-        costs: What is known of many architectures at once, for the sampler that screens them.
-        earlier: Complete trials of another study, for the sampler to learn from.
-        limits: Hard limits that are known beforehand, for the same sampler.
+        watcher: Receives the events of the study, for display.
+        costs: Computes exact or predicted costs of many architectures at once, for the sampler.
+        earlier: Complete trials of another study, from which the sampler learns.
+        limits: Computes by how much architectures exceed hard limits, for the sampler.
+
+    Attributes:
+        gave_up: The reason for giving up the search, or None.
     """
 
     def __init__(
@@ -53,7 +57,7 @@ class Runner(Generic[H_co]):
         config: StudyConfig,
         space: SearchSpace,
         store: StudyStore,
-        crew: H_co,
+        crew: E_co,
         watcher: Watcher | None = None,
         costs: KnownCosts | None = None,
         earlier: Sequence[TrialRecord] = (),
@@ -74,11 +78,11 @@ class Runner(Generic[H_co]):
         self._restore()
 
     def run(self: Runner[Crew]) -> StudyRecord:
-        """Finish what was left unfinished, then run until the study has its trials.
+        """Finish unfinished trials, then run until the study has its number of trials.
 
         Raises:
-            Interrupted: the user wants it to stop; what runs is left to be resumed.
-            UserError: nothing could be evaluated at present; likewise.
+            Interrupted: the user stops the study; the running trials can be resumed.
+            UserError: no candidate can be evaluated at present; likewise.
         """
         with self.blameless():
             while True:
@@ -89,46 +93,50 @@ class Runner(Generic[H_co]):
 
     @contextmanager
     def blameless(self) -> Iterator[None]:
-        """Do not count this start against running candidates if user or machine stop the run."""
+        """Forgive the running candidates a start that ends with the run.
+
+        Do not count a failed start against running candidates when the user or the machine stops
+        the run.
+        """
         try:
             yield
         except (Interrupted, UserError):
             for number in self._running:
-                with suppress(OSError):  # a full disk may be why
+                with suppress(OSError):  # a full disk may be the cause
                     self.store.trials.forget_starts(number)
             raise
 
     def feed(self) -> bool:
-        """Start what there is room for; return whether anything is being evaluated."""
+        """Start as many evaluations as the crew can take; return whether any is running."""
         while len(self._running) < self.crew.size and (trial := self._next()) is not None:
             self._start(trial)
         return bool(self._running)
 
     def close(self) -> StudyRecord:
-        """End what was stopped early, when nothing brings it back any more; return the study."""
+        """Record the trials that stay stopped early as such; return the study."""
         for trial in list(self._backlog.paused.values()):
             self._finish(trial.number, "stopped", trial.reason)
         return self._record
 
     def _next(self) -> TrialRecord | None:
-        """Return what to evaluate next: what was left, references, then proposals.
+        """Return the next trial to evaluate: unfinished ones, references, then proposals.
 
-        None while what runs may fill the study, or when there is no more to propose. What other
-        drivers did meanwhile is heard before anything is decided.
+        None while the running trials may complete the study, or when the sampler has no more
+        proposals. Before each decision the news of other drivers is read.
         """
-        if trial := self.store.others.in_turn(self._due):
+        if trial := self.store.others.exclusively(self._due):
             return trial
         while self._has_room():
             self.gave_up = self._limits.hopeless()
             if self.gave_up or self._search.propose() is None:
                 return None
-            if (number := self.store.others.in_turn(self._begin_held)) is not None:
+            if (number := self.store.others.exclusively(self._begin_held)) is not None:
                 return self.store.trial(number)
         return None
 
     def _due(self) -> TrialRecord | None:
-        """Return what comes before any proposal."""
-        self._listen()
+        """Return the next trial that precedes proposals; None if there is none."""
+        self._poll_others()
         if self._backlog.left:
             return self._backlog.left.pop(0)
         if name := self._backlog.missing_reference():
@@ -138,14 +146,14 @@ class Runner(Generic[H_co]):
         return None
 
     def _has_room(self) -> bool:
-        """Whether the study may still want a candidate, all that runs anywhere counted in."""
+        """Return whether the study needs another candidate, if all running trials succeed."""
         here = [*(one.trial for one in self._running.values()), *self._backlog.left]
         pending = sum(not trial.reference for trial in here) + len(self._elsewhere.running)
         return not self.gave_up and self._record.searched + pending < self.config.search.trials
 
     def _begin_held(self) -> int | None:
-        """Begin the proposal at hand; it stays at hand if the study has filled up meanwhile."""
-        self._listen()
+        """Begin the kept proposal; keep it if other drivers have completed the study meanwhile."""
+        self._poll_others()
         proposal = self._search.proposal
         assert proposal is not None
         if proposal.architecture.digest in self._elsewhere.taken:
@@ -158,17 +166,17 @@ class Runner(Generic[H_co]):
             return number
         return None
 
-    def _listen(self) -> None:
-        """Learn what other drivers began and ended; adopt what those left that are gone."""
-        news, orphans = self.store.others.hear(self._elsewhere.states)
+    def _poll_others(self) -> None:
+        """Read what other drivers began and ended; take over trials of drivers that are gone."""
+        news, orphans = self.store.others.poll(self._elsewhere.states)
         for trial in news:
-            self._learn(trial)
+            self._take_note(trial)
         for trial in orphans:
             self._elsewhere.running.discard(trial.number)
             self._backlog.add(trial)
 
-    def _learn(self, trial: TrialRecord) -> None:
-        self._elsewhere.hear(trial)
+    def _take_note(self, trial: TrialRecord) -> None:
+        self._elsewhere.update(trial)
         self._search.register(self.space.assignment(trial.architecture), trial.architecture)
         self._backlog.add_reference(trial.reference)
         self._backlog.paused.pop(trial.digest, None)
@@ -176,16 +184,16 @@ class Runner(Generic[H_co]):
             self._running[trial.number].lost = True
         if trial.state == "running":
             return
-        if trial.state != "stopped":  # which its driver may yet go on with
+        if trial.state != "stopped":  # its driver may resume it
             self._search.tell(trial)
         self._stopper.restore(trial)
         self._put(trial)
 
     def _restore(self) -> None:
-        """Tell the search and the rule of early stopping what the record holds."""
+        """Report the recorded trials to the sampler and to early stopping."""
         paused = self._backlog.paused
         for trial in self._record.trials:
-            # Finding the assignment anew takes longer than all the rest.
+            # Deriving the assignment from the architecture takes longer than all other steps.
             known_as = trial.assignment or self.space.assignment(trial.architecture)
             self._search.register(known_as, trial.architecture)
             open_elsewhere = self.store.others.me and trial.state == "stopped"
@@ -209,14 +217,14 @@ class Runner(Generic[H_co]):
             self._record = self._record.with_trial(replace(trial, state="running"))
         self.watcher.started(trial, self._record)
         starts = self.store.trials.count_start(number) - 1
-        if told := self._deaths.too_many(number, starts, self.crew.apart):
-            self._finish(number, "failed", f"{told}: {died}" if died else told)
+        if refusal := self._deaths.too_many(number, starts, self.crew.apart):
+            self._finish(number, "failed", f"{refusal}: {died}" if died else refusal)
         else:
             self.store.fetch(trial.digest)
             self.crew.start(number, trial.architecture, known)
 
     def handle(self, event: TrialEvent) -> None:
-        """Take note of what happened, tell and record it; after a finding, answer."""
+        """Record an event, report it to sampler and watcher, and answer after findings."""
         number, reason = event.number, event.reason
         if event.kind == "batch":
             self.watcher.batch(*event.batches, number)
@@ -237,7 +245,7 @@ class Runner(Generic[H_co]):
             (self._pause if state == "stopped" else self._finish)(number, state, reason)
 
     def _forget(self, number: int, event: TrialEvent) -> None:
-        """End an evaluation without a word: its trial is another driver's by now."""
+        """End an evaluation without a record: another driver has taken over its trial."""
         if event.kind == "found":
             self.crew.answer(number, False)
             return
@@ -257,7 +265,7 @@ class Runner(Generic[H_co]):
         self.watcher.found(number, findings)
         evaluation.findings, trial, stop = findings, evaluation.trial, None
         if findings.step == "device":
-            self.store.trials.keep(number, findings)  # what was measured need not be measured again
+            self.store.trials.keep(number, findings)  # a resumed trial need not measure again
         elif findings.step == "training":
             if self.store.trials.note_progress(number, len(findings.history)):
                 self._deaths.forget(number)
@@ -272,7 +280,7 @@ class Runner(Generic[H_co]):
         self.crew.answer(number, evaluation.ending is None)
 
     def _pause(self, number: int, state: State, reason: str | None) -> None:
-        """End a training for the time; the study may come back to it until it ends."""
+        """Pause a training that early stopping ended; the study may resume it later."""
         self.store.trials.keep(number, self._running.pop(number).findings, stopped=True)
         trial = replace(self.store.trial(number), state=state, reason=reason)
         self._backlog.paused[trial.digest] = trial

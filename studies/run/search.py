@@ -1,4 +1,4 @@
-"""A study's search: what the sampler is told, and what it proposes."""
+"""A study's search: report trials to the sampler, and keep its proposal."""
 
 from __future__ import annotations
 
@@ -16,17 +16,17 @@ from studies.run.limits import Limits
 
 
 class Search:
-    """Tells the sampler of trials, and keeps its proposal until it is begun.
+    """Reports trials to the sampler, and keeps its proposal until the trial begins.
 
     Args:
-        config: Names the sampler, its seed and the objectives.
-        space: Where candidates come from.
+        config: The study's configuration: sampler, seed, objectives.
+        space: The search space.
         limits: The study's hard limits.
-        costs: What is known of many architectures at once, for a sampler that screens them.
-        known_limits: Hard limits that are known beforehand, for the same sampler.
+        costs: Computes exact or predicted costs of many architectures at once.
+        known_limits: Computes by how much architectures exceed hard limits.
 
     Attributes:
-        proposal: What was proposed and has not been begun.
+        proposal: The proposal that has not begun as a trial, or None.
     """
 
     def __init__(
@@ -45,7 +45,7 @@ class Search:
         self.proposal: Proposal | None = None
 
     def warm(self, earlier: Iterable[TrialRecord]) -> None:
-        """Learn from complete trials of another study, as far as the space holds them."""
+        """Report those complete trials of another study whose architecture is in the space."""
         members = [(self._space.assignment(t.architecture), t) for t in earlier]
         known = [(assignment, t) for assignment, t in members if assignment is not None]
         if known:
@@ -56,23 +56,23 @@ class Search:
             )
 
     def register(self, assignment: Mapping[str, Any] | None, architecture: Architecture) -> None:
-        """Count an architecture as tried; without an assignment it is no member of the space."""
+        """Register an architecture as evaluated; `assignment` is None outside the space."""
         self._proposer.register(None if assignment is None else dict(assignment), architecture)
 
     def propose(self) -> Proposal | None:
-        """Return the proposal that is kept, or else a new one; None if there is no more."""
+        """Return the kept proposal, or else a new one; None if the space is exhausted."""
         if self.proposal is None:
             self.proposal = self._proposer.propose()
         return self.proposal
 
     def tell(self, trial: TrialRecord) -> None:
-        """Tell how a trial ended."""
+        """Report the objective values and limit violations of a trial that has ended."""
         values = self._values(trial) if trial.state == "complete" else None
         violations = self._limits.violations(trial.objectives, trial.metrics)
         self._proposer.tell(trial.digest, values, violations)
 
     def observe(self, digest: str, epoch: int, loss: float) -> None:
-        """Tell a loss while in training."""
+        """Report the loss of an epoch while the training runs."""
         self._proposer.observe(digest, epoch, loss)
 
     def _values(self, trial: TrialRecord) -> list[float]:

@@ -1,4 +1,4 @@
-"""Where a study's candidates are evaluated: here this machine, `studies.on_ray` a cluster."""
+"""The place where a study evaluates: this machine; `studies.on_ray` has a Ray cluster."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from nas.predict.predictor import LatencyPredictor
 from search_spaces.space import SearchSpace
 from studies.config.study import StudyConfig
 from studies.record.records import StudyRecord, TrialRecord
-from studies.run.crew import Alone, Crew, Hands, Workers
+from studies.run.crew import Alone, Crew, Executor, Workers
 from studies.run.display import Display
 from studies.run.evaluators import EvaluatorMaker
 from studies.run.final_latency import Together
@@ -21,7 +21,7 @@ from studies.run.interruption import Interruptible, Interruption
 from studies.run.runner import Runner
 from studies.store.store import StudyStore
 
-H = TypeVar("H", bound=Hands)
+E = TypeVar("E", bound=Executor)
 
 
 @dataclass(frozen=True)
@@ -29,12 +29,17 @@ class PreparedStudy:
     """A study that is ready to run.
 
     Attributes:
+        config: The study's configuration.
+        space: The search space.
+        store: The study's storage, open for writing.
         make: Makes the evaluators.
         dataset: The images; None where nothing is trained.
-        predictor: Predicts latencies; None where there is none or no use for one.
-        environment: What was recorded of machine and images.
-        earlier: Complete trials of another study, for the sampler to learn from.
-        mix: Whether workers in other environments are allowed, and marked.
+        predictor: Predicts latencies; None where there is none or the study does not use it.
+        environment: The recorded description of machine and images.
+        earlier: Complete trials of another study, from which the sampler learns.
+        display: Shows the running study.
+        mix: Whether workers in other environments are allowed; the study then records it.
+        interruption: Handles signals.
     """
 
     config: StudyConfig
@@ -49,8 +54,8 @@ class PreparedStudy:
     mix: bool
     interruption: Interruption
 
-    def runner(self, crew: H) -> Runner[H]:
-        """Return the runner of this study, whose candidates `crew` evaluates."""
+    def runner(self, crew: E) -> Runner[E]:
+        """Return a runner of this study on a crew."""
         config, predictor, anchor_ms = self.config, self.predictor, self.make.anchor_ms
         return Runner(
             config,
@@ -65,21 +70,21 @@ class PreparedStudy:
 
 
 class Site(Protocol):
-    """Where a study's candidates are evaluated and its latencies are measured."""
+    """A place that evaluates a study's candidates and measures its latencies."""
 
     def call(self, function: Callable[..., Any], *args: Any) -> Any:
-        """Call a function there."""
+        """Call a function at the site, and return its result."""
 
     @property
     def together(self) -> Together | None:
-        """Measures architectures together, there; None where that is this machine."""
+        """Measures architectures together at the site; None where that is this machine."""
 
     def run(self, prepared: PreparedStudy) -> tuple[StudyRecord, str | None]:
-        """Run the study; return its record, and why the search was given up, if it was."""
+        """Run the study; return its record, and the reason for giving up the search, or None."""
 
 
-class Here:
-    """This machine."""
+class LocalSite:
+    """This machine: candidates are evaluated in this process or in worker processes."""
 
     together: Together | None = None
 
@@ -88,7 +93,7 @@ class Here:
         return function(*args)
 
     def run(self, prepared: PreparedStudy) -> tuple[StudyRecord, str | None]:
-        """Run the study in this process, or in several beside it."""
+        """Run the study in this process, or in several worker processes."""
         interruption = prepared.interruption
         with _crew(prepared) as crew, prepared.display:
             runner = prepared.runner(Interruptible(crew, interruption))
@@ -100,7 +105,7 @@ class Here:
 def _crew(prepared: PreparedStudy) -> Iterator[Crew]:
     make = prepared.make
     limits = make.config.trial_limits
-    # A limit is kept by ending the process that exceeds it: it cannot be this one.
+    # A process that exceeds a limit is killed, so it must not be this one.
     if make.workers == 1 and not limits:
         batch = prepared.display.batch
         yield Alone(make.make(batch, prepared.dataset, prepared.predictor))

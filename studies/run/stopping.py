@@ -1,4 +1,4 @@
-"""Early stopping of a study's trainings: the rule of `nas.search`, told of trials."""
+"""Early stopping of a study's trainings: reports trials to the rule of `nas.search`."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ from studies.record.records import TrialRecord
 
 
 class Stopper:
-    """Says which trainings end early, and which of those go on after all.
+    """Decides which trainings stop early, and which of those resume later.
 
     Args:
-        rule: None lets every training run to its end.
+        rule: The rule of early stopping; None trains every candidate to the end.
         objectives: Names of the study's objectives.
         epochs: Epochs of a full training.
     """
@@ -25,7 +25,7 @@ class Stopper:
         self._decided: dict[str, int] = {}
 
     def restore(self, trial: TrialRecord) -> None:
-        """Take over a trial of an earlier run as it was decided then."""
+        """Report a trial of an earlier run or another driver, with the decision made then."""
         if self._rule is None or not trial.history:
             return
         self._decided[trial.digest] = len(trial.history)
@@ -37,10 +37,10 @@ class Stopper:
         self.ended(trial)
 
     def reason_to_stop(self, trial: TrialRecord, findings: Findings) -> str | None:
-        """Say why a training ends after the epoch it has just done; None if it goes on."""
+        """Return the reason for stopping a training after its latest epoch; None to continue."""
         epoch = len(findings.history)
         if self._rule is None or epoch <= self._decided.get(trial.digest, 0):
-            return None  # an epoch that a resumed training tells of once more
+            return None  # a resumed training reports earlier epochs again
         self._decided[trial.digest] = epoch
         if trial.reference:
             self._rule.protect(trial.digest)
@@ -49,19 +49,19 @@ class Stopper:
             return None
         loss = findings.objectives[TRAINED_OBJECTIVE]
         return (
-            f"stopped after epoch {epoch} of {self._epochs}: a loss of {loss:.4g} by then is too "
-            "high for what it costs"
+            f"stopped after epoch {epoch} of {self._epochs}: its loss of {loss:.4g} is too high "
+            "for its costs"
         )
 
     def ended(self, trial: TrialRecord) -> None:
-        """Take note of how a full training ended."""
+        """Report the end of a full training to the rule."""
         if self._rule is not None and trial.state in ("complete", "failed"):
             complete = trial.state == "complete"
             values = [trial.objectives[n] for n in self._objectives] if complete else None
             self._rule.finished(trial.digest, values)
 
     def resumable(self, stopped: Collection[str]) -> str | None:
-        """Return the digest of a stopped training that deserves to go on now, if there is one."""
+        """Return the digest of a stopped training to resume now; None if there is none."""
         found = self._rule.resumable() if self._rule is not None and stopped else []
         return next((digest for digest in found if digest in stopped), None)
 

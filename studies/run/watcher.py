@@ -1,4 +1,4 @@
-"""What a display may want to know of a running study."""
+"""The events of a running study, as a display receives them."""
 
 from __future__ import annotations
 
@@ -7,19 +7,19 @@ from studies.record.records import StudyRecord, TrialRecord
 
 
 class Watcher:
-    """Is told what happens to the candidates of a study. Does nothing by itself."""
+    """Receives the events of a study's candidates; this base class ignores them."""
 
     def started(self, trial: TrialRecord, study: StudyRecord) -> None:
-        """A candidate is about to be evaluated."""
+        """The evaluation of a candidate starts."""
 
     def found(self, number: int, findings: Findings) -> None:
-        """More is known of a candidate."""
+        """There are new findings on a candidate."""
 
     def batch(self, done: int, total: int, number: int | None = None) -> None:
-        """A training got on; without a number it is the only one that runs."""
+        """A batch of a training is done; `number` is None if only one training runs."""
 
     def warned(self, number: int, text: str) -> None:
         """A warning about a candidate whose evaluation continues."""
 
     def ended(self, number: int, study: StudyRecord) -> None:
-        """The evaluation of a candidate is over, and recorded."""
+        """The evaluation of a candidate has ended and is recorded."""

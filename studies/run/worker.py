@@ -1,4 +1,4 @@
-"""One process that evaluates: what it does, what it may take, and how it ended."""
+"""A worker process: how it evaluates, its limits, and how it ended."""
 
 from __future__ import annotations
 
@@ -26,50 +26,56 @@ PROGRESS_EVERY_S = 0.25
 
 
 class Evaluate(Protocol):
-    """Anything that turns an architecture into a growing stream of findings."""
+    """A function from an architecture to a stream of growing findings."""
 
     def __call__(
         self, architecture: Architecture, known: Findings | None = None
     ) -> Iterator[Findings]:
-        """Yield what is known after each step; the last one has `step == "done"`.
+        """Yield the findings after each step; the last ones have `step == "done"`.
 
-        `known` is what an earlier evaluation, ended before its time, had found.
+        Args:
+            architecture: The candidate.
+            known: Findings of an earlier evaluation that did not finish.
 
         Raises:
-            CandidateFailed: the candidate cannot be evaluated; the study goes on without it.
+            CandidateFailed: the candidate cannot be evaluated; the study continues without it.
         """
 
 
 class Worker:
-    """One process and the pipe to it."""
+    """A worker process and the pipe to it.
+
+    Args:
+        make: Called in the process with a callback for batches; returns the evaluator.
+    """
 
     def __init__(self, make: Callable[[OnBatch], Evaluate]) -> None:
-        # Not a daemon: it has a process of its own, which measures.
+        # Not a daemon: the worker starts a process of its own for measurements.
         child = ChildProcess(_work, make, name="nas-worker", daemon=False)
         self.pipe, self.process = child.pipe, child.process
         self._begun: float | None = None
-        self._struck = _oom_kills()
+        self._oom_kills_before = _oom_kills()
 
     def give(self, architecture: Architecture, known: Findings | None) -> None:
-        """Let it evaluate an architecture."""
-        self._begun, self._struck = None, _oom_kills()
-        with contextlib.suppress(OSError):  # if it is gone, waiting for it tells so
+        """Send the process an architecture to evaluate."""
+        self._begun, self._oom_kills_before = None, _oom_kills()
+        with contextlib.suppress(OSError):  # if it has ended, reading its events shows that
             self.pipe.send((architecture, known))
 
     def begun(self) -> None:
-        """Start the clock: it is ready, and has taken up what it was given."""
+        """Start the clock of the time limit: the process has started the evaluation."""
         self._begun = time.monotonic()
 
     def excess(self, limits: TrialLimits) -> str | None:
-        """Say which limit what it evaluates has exceeded, if any."""
+        """Return which limit the trial has exceeded, as a sentence; None if none."""
         return limits.excess(self._begun, self.process.pid)
 
     def memory_bytes(self) -> int:
-        """Memory that it and its children have for themselves."""
+        """Return the private memory of the process and its children in bytes."""
         return own_memory_bytes(self.process.pid)
 
     def end(self, patience_s: float = 5.0) -> str:
-        """End the process, if it does not by itself, and say how it had ended."""
+        """Wait for the process to end, kill it after `patience_s` seconds, return how it ended."""
         self.process.join(patience_s)
         code = self.process.exitcode
         self.process.kill()
@@ -80,17 +86,17 @@ class Worker:
         return f"its process was killed by {signal.Signals(-code).name}{self._why(-code)}"
 
     def _why(self, signum: int) -> str:
-        """Say whether memory may have run out: the kernel tells nobody whom it has killed."""
-        if signum != signal.SIGKILL or _oom_kills() <= self._struck:
+        """Return a hint at lack of memory: the kernel does not report which process it killed."""
+        if signum != signal.SIGKILL or _oom_kills() <= self._oom_kills_before:
             return ""
         return (
-            ", and the kernel has killed for lack of memory meanwhile: "
+            ", and the kernel has killed a process for lack of memory meanwhile: "
             "use fewer --workers, or set --trial-memory"
         )
 
 
 def _oom_kills(table: Path = Path("/proc/vmstat")) -> int:
-    """How often Linux has killed a process of this machine for lack of memory; 0 if unknown."""
+    """Return how many processes Linux has killed for lack of memory; 0 if unknown."""
     with contextlib.suppress(OSError):
         for line in table.read_text().splitlines():
             name, _, count = line.partition(" ")
@@ -100,15 +106,15 @@ def _oom_kills(table: Path = Path("/proc/vmstat")) -> int:
 
 
 def _work(pipe: Connection, make: Callable[[OnBatch], Evaluate]) -> None:
-    """Evaluate what comes through the pipe until it closes."""
+    """Evaluate architectures from the pipe until it closes."""
     try:
         with _warnings_sent(pipe):
             _serve(pipe, make(_Reporter(pipe)))
     except (BrokenPipeError, ConnectionResetError):
-        return  # the driver wants no more
+        return  # the driver has closed the pipe
     except (UserError, ProfilingError) as error:
         _send(pipe, "refused", str(error))
-    except BaseException:  # whatever it is, the driver has to show it
+    except BaseException:  # of any kind: the driver has to show it
         _send(pipe, "broken", traceback.format_exc())
 
 
@@ -137,7 +143,7 @@ def _send(pipe: Connection, kind: str, text: str) -> None:
 
 @contextlib.contextmanager
 def _warnings_sent(pipe: Connection) -> Iterator[None]:
-    """Leave it to the driver to show warnings: it owns the terminal."""
+    """Send warnings to the driver, which writes to the terminal."""
 
     def show(message: Warning | str, category: type[Warning], *_where: Any, **__: Any) -> None:
         if issubclass(category, RuntimeWarning):
@@ -149,13 +155,13 @@ def _warnings_sent(pipe: Connection) -> Iterator[None]:
 
 
 class _Reporter:
-    """Tells the driver of batches, now and then; a driver that hung up ends the training."""
+    """Reports batches to the driver at intervals; if the driver is gone, the training ends."""
 
     def __init__(self, pipe: Connection) -> None:
-        self._pipe, self._told = pipe, 0.0
+        self._pipe, self._reported = pipe, 0.0
 
     def __call__(self, done: int, total: int) -> None:
         now = time.monotonic()
-        if now - self._told >= PROGRESS_EVERY_S:
-            self._told = now
+        if now - self._reported >= PROGRESS_EVERY_S:
+            self._reported = now
             self._pipe.send(("batch", (done, total)))

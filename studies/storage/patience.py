@@ -19,10 +19,10 @@ PATIENCE_S = 300.0
 FIRST_S, LONGEST_S = 0.25, 10.0
 """First and longest pause between two attempts, in seconds."""
 
-Result = TypeVar("Result")
+_Result = TypeVar("_Result")
 
 
-def patiently(action: Callable[[], Result], where: str) -> Result:
+def retrying(action: Callable[[], _Result], where: str) -> _Result:
     """Call an action on a storage and retry it while the storage does not answer.
 
     Args:

@@ -1,1 +1,1 @@
-"""One study in its storage and its folder."""
+"""A study in its storage and its folder."""

@@ -1,4 +1,4 @@
-"""What must agree between two runs of a study, and between studies that learn from each other."""
+"""Check that two runs of a study agree, and that a study may learn from another."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from search_spaces.space import SearchSpace
 if TYPE_CHECKING:  # reading a study needs no torch, which this imports
     from studies.config.study import StudyConfig
 
-PLACE = (
+ENVIRONMENT = (
     "device",
     "device_name",
     "torch_version",
@@ -22,13 +22,13 @@ PLACE = (
     "tf32",
     "latency_predictor",
 )
-"""Facts of the environment that must not change either where latency is measured."""
+"""Entries of the environment that must not change either where latency is measured."""
 
-IDENTITY = ("space", "data", "objectives", "training", "latency")
-"""What must not change between two runs of one study: values would no longer be comparable."""
+QUESTION = ("space", "data", "objectives", "training", "latency")
+"""Sections that must not change between two runs of one study: they make values comparable."""
 
 StudyAttributes = Mapping[str, Any]
-"""A study's attributes, as an earlier run wrote them."""
+"""A study's attributes, as an earlier run recorded them."""
 
 
 def require_same_question(
@@ -38,13 +38,20 @@ def require_same_question(
     environment: Mapping[str, Any],
     folder: Path,
 ) -> None:
-    """Check that a run asks what the stored study asks.
+    """Check that a run has the same space, data, objectives and protocols as the stored study.
+
+    Args:
+        stored: Attributes of the stored study.
+        config: The run's configuration.
+        space: The run's search space.
+        environment: The run's environment and data fingerprint.
+        folder: The study's folder, for the error.
 
     Raises:
-        UserError: it does not; what differs is named.
+        UserError: they differ; the message names each difference.
     """
     before, current = stored["config"], config.to_dict()
-    differing = [key for key in IDENTITY if current[key] != before[key]]
+    differing = [key for key in QUESTION if current[key] != before[key]]
     if stored["space_digest"] != space.digest and "space" not in differing:
         differing.insert(0, "space")
     data = stored["environment"]["data_fingerprint"]
@@ -59,46 +66,59 @@ def require_same_question(
         )
 
 
-def mixed_places(
+def mixed_environments(
     before: Mapping[str, Any], config: StudyConfig, environment: Mapping[str, Any], mix: bool
 ) -> list[str]:
-    """Return in what the environments differ that a study's latencies were measured in.
+    """Return the differences between all environments in which a study measures latency.
 
-    `mix` accepts one more. It is the same for a run that follows and for a driver beside.
+    The rule is equal for a later run and for a second driver.
+
+    Args:
+        before: The recorded environment.
+        config: The study's configuration.
+        environment: The environment of this run.
+        mix: Whether another environment is allowed.
 
     Raises:
-        UserError: latency is measured, the environment is another, and `mix` is False.
+        UserError: latency is measured, the environment differs, and `mix` is False.
     """
     mixed = list(before.get("mixed", []))
-    found = differing_places(before, environment)
+    found = environment_differences(before, environment)
     if not found or not config.timed:
         return mixed
     parts = [part for part in found if part not in mixed]
     if parts and not mix:
         raise UserError(
-            f"study {config.name!r} was measured elsewhere ({'; '.join(parts)}): latencies "
-            "would not compare; run it there, give this one another --name, or mix them all "
-            "the same with --mix-environments"
+            f"study {config.name!r} was measured in another environment ({'; '.join(parts)}): "
+            "latencies would not be comparable; run it there, give this one another --name, or "
+            "accept the difference with --mix-environments"
         )
     return mixed + parts
 
 
-def differing_places(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
-    """Say in what two environments differ that must agree where latency is measured."""
+def environment_differences(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
+    """Return the differences between two environments in the entries that affect latency."""
     return [
         _difference(key, before.get(key), now.get(key))
-        for key in PLACE
+        for key in ENVIRONMENT
         if before.get(key) != now.get(key)
     ]
 
 
-def require_alike(
+def require_comparable(
     stored: StudyAttributes, name: str, config: StudyConfig, space: SearchSpace, data: str | None
 ) -> None:
-    """Check that a study may learn from the stored one, called `name`.
+    """Check that a study may learn from the stored study `name`.
+
+    Args:
+        stored: Attributes of the stored study.
+        name: Its name.
+        config: The configuration of the study that learns.
+        space: The search space of the study that learns.
+        data: Its data fingerprint; None where nothing is trained.
 
     Raises:
-        UserError: it has another space or data, or lacks objectives; what differs is named.
+        UserError: the stored study has another space or other data, or lacks objectives.
     """
     differing = [
         part
@@ -127,5 +147,5 @@ def _difference(key: str, stored: Any, current: Any) -> str:
         if inner:
             return "; ".join(inner)
     if stored == current:
-        return f"{key} is described as before but its content changed"
+        return f"{key} has the same description, but its content changed"
     return f"{key} was {json.dumps(stored)}, now {json.dumps(current)}"

@@ -1,14 +1,15 @@
-"""The drivers of a study: who they are, and which of them are gone.
+"""The drivers of a study, and which of them are alive.
 
-Optuna's heartbeat covers `study.optimize` alone, so trials that were asked for get leases here. A
-trial names its owner, one driver; a driver counts up a number in the storage every `BEAT_S`. No two
-clocks are compared: each driver looks at the others' numbers at its own beats, and one whose number
-stayed the same for `LOOKS` looks in a row is gone. Skewed clocks do not matter, nor does a storage
-that was away, nor a host that slept: in that time nobody looks. A driver of this host whose process
-has ended is gone at once, and so is one that has recorded its own end.
+Optuna's heartbeat covers only `study.optimize`, so this module implements leases on trials. Each
+trial names its owner, one driver. Each driver increments a counter in the storage every `BEAT_S`
+seconds, its heartbeat. Each driver reads the counters of the others at its own beats; a driver
+whose counter was equal in `LOOKS` reads in a row counts as gone. No clocks are compared, so clock
+skew has no effect. Neither has an unavailable storage or a suspended host: meanwhile there are no
+reads. A driver of this host whose process has ended is gone at once, and so is one that has
+recorded its own end.
 
-A driver may be taken for gone although it is not, because its process was stopped for minutes. It
-finds that its trials have another owner, and drops them: nothing is counted twice.
+A driver whose process was stopped for minutes may count as gone by mistake. It then finds that its
+trials have another owner, and drops them, so that no trial counts twice.
 """
 
 from __future__ import annotations
@@ -26,10 +27,10 @@ import psutil
 from optuna.storages import BaseStorage
 
 BEAT_S = 10.0
-"""Seconds between two beats of a driver."""
+"""Seconds between two heartbeats of a driver."""
 
 LOOKS = 6
-"""Looks, a beat apart, at which a living driver must have moved."""
+"""A driver is gone after this many reads in a row with an equal counter."""
 
 _PREFIX = "driver:"
 
@@ -40,11 +41,11 @@ class Driver:
 
     Attributes:
         host: Name of its host, for people.
-        machine: What processes must share for their numbers to mean the same: boot and namespace.
-        pid: Its process.
-        started: When that began, in seconds since 1970: process numbers are used again.
-        beat: How often it has moved.
-        ended: It has recorded its end.
+        machine: Identifier of boot and PID namespace, within which process numbers are comparable.
+        pid: Number of its process.
+        started: Start of the process in seconds since 1970, since process numbers are reused.
+        beat: Number of heartbeats so far.
+        ended: Whether it has recorded its end.
     """
 
     host: str
@@ -56,13 +57,13 @@ class Driver:
 
     @classmethod
     def here(cls) -> Driver:
-        """Return this process."""
+        """Return an entry for this process."""
         started = psutil.Process().create_time()
         return cls(socket.gethostname(), _machine(), os.getpid(), started)
 
     @property
     def has_ended(self) -> bool:
-        """Whether it is certain that it does not run any more."""
+        """Whether it is certain that the driver no longer runs."""
         return self.ended or (self.machine == _machine() and not self._runs())
 
     def _runs(self) -> bool:
@@ -76,31 +77,34 @@ class Driver:
 
 
 class Drivers:
-    """This driver among the others of its study; beats until `leave`.
+    """Registers this driver in its study, and sends heartbeats until `leave`.
 
     Args:
-        storage: Where the study is.
-        study_id: The study's number in it.
+        storage: The study's storage.
+        study_id: The study's number in the storage.
+
+    Attributes:
+        name: Unique name of this driver.
     """
 
     def __init__(self, storage: BaseStorage, study_id: int) -> None:
         self._storage, self._study_id = storage, study_id
         self._me = Driver.here()
         self.name = f"{self._me.host}-{self._me.pid}-{uuid.uuid4().hex[:6]}"
-        self._seen: dict[str, tuple[int, int]] = {}  # beat, looks at which it was the same
+        self._seen: dict[str, tuple[int, int]] = {}  # counter, reads with an equal counter
         self._over = threading.Event()
         self._write(self._me)
         self._heart = threading.Thread(target=self._beat, name="nas-heart", daemon=True)
         self._heart.start()
 
     def alive(self) -> set[str]:
-        """Return the names of the drivers that have not ended and whose numbers still change."""
+        """Return the names of the drivers that have not ended and whose counters still change."""
         still = {name for name, (_, same) in self._seen.items() if same >= LOOKS}
         there = {name for name, driver in self._all().items() if not driver.has_ended}
         return there - still | {self.name}
 
     def leave(self) -> None:
-        """Stop beating and record the end, if the storage can be reached."""
+        """Stop the heartbeat and record the end of this driver."""
         self._over.set()
         self._heart.join()
         self._write(Driver(**{**asdict(self._me), "ended": True}))
@@ -133,7 +137,7 @@ class Drivers:
 
 
 def _machine() -> str:
-    """Return what is the same for all processes that see each other's numbers."""
+    """Return an identifier that is equal for all processes with comparable process numbers."""
     try:
         boot = Path("/proc/sys/kernel/random/boot_id").read_text(encoding="ascii").strip()
         return f"{boot}-{Path('/proc/self/ns/pid').stat().st_ino}"

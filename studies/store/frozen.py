@@ -1,4 +1,4 @@
-"""Between Optuna's trials, as they are stored, and ours."""
+"""Convert between Optuna's stored trials and this project's trial records."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from search_spaces.space import SearchSpace
 from studies.record.records import State, TrialRecord
 
 OWNER = "owner"
-"""The attribute that names the driver a trial belongs to, where several may work on a study."""
+"""Attribute with the name of the driver that owns a trial, where drivers share a study."""
 
 _STATES: dict[TrialState, State] = {
     TrialState.COMPLETE: "complete",
@@ -30,7 +30,16 @@ def new_trial(
     repeats: int,
     owner: str | None,
 ) -> FrozenTrial:
-    """Return a trial to be stored as running, whole: no crash can leave a part of it."""
+    """Return a running trial with all its attributes, so that one write stores it.
+
+    Args:
+        architecture: The candidate.
+        assignment: Its choice on each axis; None outside the space.
+        space: The search space.
+        reference: Name of the reference model that it is, or None.
+        repeats: Number of proposals of known architectures just before it.
+        owner: Name of the driver that owns it; None for a single driver.
+    """
     candidate = {
         "digest": architecture.digest,
         "architecture": architecture.to_dict(),
@@ -47,7 +56,7 @@ def new_trial(
 
 
 def state_of(trial: FrozenTrial) -> State:
-    """Return what became of a trial."""
+    """Return the state of a stored trial."""
     state = _STATES.get(trial.state, "running")
     if trial.user_attrs.get("stopped") and state in ("running", "rejected"):
         return "stopped"
@@ -55,7 +64,7 @@ def state_of(trial: FrozenTrial) -> State:
 
 
 def record_of(trial: FrozenTrial) -> TrialRecord:
-    """Return our record of a stored trial."""
+    """Return the record of a stored trial."""
     candidate = trial.user_attrs["candidate"]
     return TrialRecord(
         number=trial.number,

@@ -1,4 +1,4 @@
-"""One study in its Optuna storage, opened when it is first needed."""
+"""A study in its Optuna storage, which is opened at the first access."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from studies.storage.mirror import Mirror
 from studies.storage.opening import open_storage
 
 HEAD = "study.yaml"
-"""The file in a study's folder that says where its storage is, and repeats its configuration."""
+"""The file in a study's folder with the storage's address and a copy of the configuration."""
 
 
 class OpenedStudy:
@@ -28,6 +28,9 @@ class OpenedStudy:
     Args:
         folder: The study's folder; it has the study's name.
         address: The storage's address.
+
+    Attributes:
+        where: The address without its password, for messages.
     """
 
     def __init__(self, folder: Path, address: str) -> None:
@@ -66,7 +69,7 @@ class OpenedStudy:
 
     @property
     def attributes(self) -> Mapping[str, Any]:
-        """What is stored of the study as a whole, by name."""
+        """The study's own user attributes, by name."""
         attributes: Mapping[str, Any] = self.study.user_attrs
         return attributes
 
@@ -77,7 +80,7 @@ class OpenedStudy:
 
     @cached_property
     def mirror(self) -> Mirror | None:
-        """Where artefacts are copied to, if the study has such a place."""
+        """The store that artefacts are copied to; None if the study has none."""
         url = self.attributes.get("artefacts")
         return None if url is None else Mirror(self.artefacts, url)
 
@@ -91,19 +94,19 @@ class OpenedStudy:
                         study_name=name, storage=storage, sampler=RandomSampler()
                     )
             except KeyError:
-                raise UserError(f"{masked(self.address)}: holds no study {name!r}") from None
+                raise UserError(f"{masked(self.address)}: contains no study {name!r}") from None
             self._found = storage, study
         return self._found
 
 
 def address_of(folder: Path, storage: str | None) -> str:
-    """Return where the study is or shall be; an existing one stays where it is.
+    """Return the address of a study's storage; an existing study keeps its storage.
 
-    A password is not written down: it comes with `storage`, or by PostgreSQL's own means.
+    No password is written to a file: it comes with `storage`, or by PostgreSQL's own means.
 
     Args:
         folder: The study's folder.
-        storage: What the user asked for; None is the journal in the folder.
+        storage: The address that the user gave; None is the journal in the folder.
 
     Raises:
         UserError: the study is recorded in another storage, or its `study.yaml` is damaged.

@@ -1,4 +1,4 @@
-"""The other drivers of a study, seen from this one: what they did, and what they left behind."""
+"""The other drivers of a study: read their trials, and take over those of ended drivers."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ from optuna.trial import FrozenTrial, TrialState
 
 from studies.record.records import State, TrialRecord
 from studies.storage.locks import DriverLock
-from studies.storage.patience import is_away, patiently
+from studies.storage.patience import is_away, retrying
 from studies.store import drivers
 from studies.store.drivers import Drivers
 from studies.store.frozen import OWNER, record_of, state_of
 
-Result = TypeVar("Result")
+_Result = TypeVar("_Result")
 
 _SETTLED = ("complete", "rejected", "failed")
 
@@ -28,51 +28,53 @@ class Others(Protocol):
 
     @property
     def me(self) -> str | None:
-        """Name that this driver's trials carry; None where it is the only driver."""
+        """Name of this driver, which its trials carry; None where it is the only driver."""
 
     def leave(self) -> None:
-        """Record the end of this driver: what it left unfinished is free at once."""
+        """Record the end of this driver, so that others take over its unfinished trials at once."""
 
     def alive(self) -> set[str]:
-        """Return the names of the drivers that are not gone, this one's among them."""
+        """Return the names of the living drivers, including this one."""
 
-    def in_turn(self, action: Callable[[], Result]) -> Result:
-        """Do something while no other driver decides anything; patient with the storage.
+    def exclusively(self, action: Callable[[], _Result]) -> _Result:
+        """Call `action` while holding the drivers' lock; retry while the storage is unavailable.
 
-        `action` may be done again when the storage went away meanwhile.
+        `action` may be called again if the storage failed meanwhile.
         """
 
-    def hear(self, known: Mapping[int, State]) -> tuple[list[TrialRecord], list[TrialRecord]]:
-        """Return what others did, and take over what they left; only in one's turn.
+    def poll(self, known: Mapping[int, State]) -> tuple[list[TrialRecord], list[TrialRecord]]:
+        """Return the news of other drivers, and take over the trials of ended ones.
+
+        Call it only inside `exclusively`.
 
         Args:
-            known: The states last heard of, by trial number.
+            known: The last known states, by trial number.
 
         Returns:
-            Trials of others whose state is another one by now; trials that were theirs until now.
+            Trials of others whose state has changed; trials that this driver has taken over.
         """
 
     def ended(self, trial: FrozenTrial) -> bool:
-        """Whether this driver has recorded how a trial ended; False for the only driver."""
+        """Return whether this driver has recorded a trial's end; False for the only driver."""
 
     def own(self, trial: FrozenTrial) -> bool:
-        """Whether a trial is still this driver's: not ended, and not taken over."""
+        """Return whether a trial is this driver's: it has not ended and is not taken over."""
 
     def mine(self, digest: str) -> FrozenTrial | None:
-        """Return this driver's own unfinished trial of an architecture, if it is stored."""
+        """Return this driver's unfinished trial of an architecture; None if none is stored."""
 
     def wait(self) -> bool:
-        """Wait a little if others still evaluate something, which may yet fall to this driver.
+        """Wait some seconds if others still evaluate trials, which this driver may take over.
 
-        Returns False if nobody does.
+        Returns False, without waiting, if no other driver evaluates.
         """
 
     def claimed(self, task: str) -> AbstractContextManager[None]:
-        """Do something that one driver at a time shall do, and which may take long."""
+        """Claim a long task for the block: one driver at a time does it, the others wait."""
 
 
 class NoOthers:
-    """The other drivers of a study that has a single one.
+    """The other drivers of a study with a single driver: there are none.
 
     Args:
         where: The storage's address without its password.
@@ -84,22 +86,22 @@ class NoOthers:
         self._where = where
 
     def leave(self) -> None:
-        """Do nothing: nobody waits for what this driver left."""
+        """Do nothing: no other driver waits for this driver's trials."""
 
     def alive(self) -> set[str]:
         """Return no names."""
         return set()
 
-    def in_turn(self, action: Callable[[], Result]) -> Result:
-        """Do something, patient with the storage."""
-        return patiently(action, self._where)
+    def exclusively(self, action: Callable[[], _Result]) -> _Result:
+        """Call `action`; retry while the storage is unavailable."""
+        return retrying(action, self._where)
 
-    def hear(self, known: Mapping[int, State]) -> tuple[list[TrialRecord], list[TrialRecord]]:
-        """Return nothing: nobody did or left anything."""
+    def poll(self, known: Mapping[int, State]) -> tuple[list[TrialRecord], list[TrialRecord]]:
+        """Return no trials."""
         return [], []
 
     def ended(self, trial: FrozenTrial) -> bool:
-        """Return False: what was recorded is never recorded twice."""
+        """Return False: the only driver records each end once."""
         return False
 
     def own(self, trial: FrozenTrial) -> bool:
@@ -111,84 +113,84 @@ class NoOthers:
         return None
 
     def wait(self) -> bool:
-        """Return False: there is nobody to wait for."""
+        """Return False: there is no driver to wait for."""
         return False
 
     def claimed(self, task: str) -> AbstractContextManager[None]:
-        """Return at once: nobody else may have claimed it."""
+        """Return at once: no other driver can have claimed the task."""
         return nullcontext()
 
 
-class InTurn:
-    """Does something while no other driver decides anything; patient with the storage.
+class Exclusive:
+    """Calls actions while holding the drivers' lock; retries while the storage is unavailable.
 
     Args:
-        turn: Waits for this driver's turn.
+        lock: The lock that all drivers of the study share.
         where: The storage's address without its password.
     """
 
-    def __init__(self, turn: DriverLock, where: str) -> None:
-        self._turn, self._where = turn, where
-        self._has_turn = False
+    def __init__(self, lock: DriverLock, where: str) -> None:
+        self._lock, self._where = lock, where
+        self._holds_lock = False
 
-    def __call__(self, action: Callable[[], Result]) -> Result:
-        """Return what `action` returns; within a turn, there is no waiting for another."""
-        if self._has_turn:
+    def __call__(self, action: Callable[[], _Result]) -> _Result:
+        """Return the result of `action`; inside another action, the lock is held already."""
+        if self._holds_lock:
             return action()
-        return patiently(lambda: self._once(action), self._where)
+        return retrying(lambda: self._once(action), self._where)
 
-    def _once(self, action: Callable[[], Result]) -> Result:
-        done: list[Result] = []
+    def _once(self, action: Callable[[], _Result]) -> _Result:
+        done: list[_Result] = []
         try:
-            with self._turn():
-                self._has_turn = True
+            with self._lock():
+                self._holds_lock = True
                 done.append(action())
         except Exception as error:
-            if not (done and is_away(error)):  # else it went away when all was done
+            if not (done and is_away(error)):  # otherwise only releasing the lock failed
                 raise
         finally:
-            self._has_turn = False
+            self._holds_lock = False
         return done[0]
 
 
 class OtherDrivers:
-    """The other drivers of a study in a database; this one is known to them until `leave`.
+    """The other drivers of a study in a database; this one is registered until `leave`.
 
     Args:
-        storage: Where the study is.
-        study_id: The study's number in it.
+        storage: The study's storage.
+        study_id: The study's number in the storage.
         where: The storage's address without its password.
-        turn: Waits for this driver's turn.
+        lock: The lock that all drivers of the study share.
     """
 
     def __init__(
-        self, storage: BaseStorage, study_id: int, where: str, turn: DriverLock = nullcontext
+        self, storage: BaseStorage, study_id: int, where: str, lock: DriverLock = nullcontext
     ) -> None:
         self._storage, self._study_id, self._where = storage, study_id, where
-        self._in_turn = InTurn(turn, where)
+        self._exclusively = Exclusive(lock, where)
         self._said: str | None = None
-        self._adopted: list[FrozenTrial] = []  # kept if the storage goes away before all are
-        self._drivers = patiently(lambda: Drivers(storage, study_id), where)
+        self._adopted: list[FrozenTrial] = []  # kept if the storage fails before all are taken over
+        self._drivers = retrying(lambda: Drivers(storage, study_id), where)
 
     def leave(self) -> None:
-        """Record the end of this driver: what it left unfinished is free at once."""
+        """Record the end of this driver, so that others take over its unfinished trials at once."""
         self._drivers.leave()
 
     @property
     def me(self) -> str:
-        """Name that this driver's trials carry."""
+        """Name of this driver, which its trials carry."""
         return self._drivers.name
 
     def alive(self) -> set[str]:
-        """Return the names of the drivers that are not gone, this one's among them."""
-        return patiently(self._drivers.alive, self._where)
+        """Return the names of the living drivers, including this one."""
+        return retrying(self._drivers.alive, self._where)
 
-    def in_turn(self, action: Callable[[], Result]) -> Result:
-        """Do something while no other driver decides anything."""
-        return self._in_turn(action)
+    def exclusively(self, action: Callable[[], _Result]) -> _Result:
+        """Call `action` while holding the drivers' lock."""
+        return self._exclusively(action)
 
-    def hear(self, known: Mapping[int, State]) -> tuple[list[TrialRecord], list[TrialRecord]]:
-        """Return what others did, and take over what they left; only in one's turn."""
+    def poll(self, known: Mapping[int, State]) -> tuple[list[TrialRecord], list[TrialRecord]]:
+        """Return the news of other drivers, and take over the trials of ended ones."""
         trials = [trial for trial in self._trials() if known.get(trial.number) not in _SETTLED]
         theirs = [trial for trial in trials if trial.user_attrs.get(OWNER) != self.me]
         news = [trial for trial in theirs if state_of(trial) != known.get(trial.number)]
@@ -207,23 +209,23 @@ class OtherDrivers:
                 self._adopted.append(trial)
 
     def ended(self, trial: FrozenTrial) -> bool:
-        """Whether this driver has recorded how a trial ended."""
+        """Return whether this driver has recorded a trial's end."""
         return trial.state.is_finished() and trial.user_attrs.get(OWNER) == self.me
 
     def own(self, trial: FrozenTrial) -> bool:
-        """Whether a trial is still this driver's: not ended, and not taken over."""
+        """Return whether a trial is this driver's: it has not ended and is not taken over."""
         return trial.state == TrialState.RUNNING and trial.user_attrs.get(OWNER) == self.me
 
     def mine(self, digest: str) -> FrozenTrial | None:
-        """Return this driver's own unfinished trial of an architecture, if it is stored."""
+        """Return this driver's unfinished trial of an architecture; None if none is stored."""
         for trial in self._unfinished():
             if self.own(trial) and trial.user_attrs["candidate"]["digest"] == digest:
                 return trial
         return None
 
     def wait(self) -> bool:
-        """Wait a little if others still evaluate something; return False if nobody does."""
-        running = patiently(self._running, self._where)
+        """Wait some seconds if others still evaluate trials; return False if none does."""
+        running = retrying(self._running, self._where)
         if running:
             self._say(f"waiting for {running} trial(s) of other drivers")
             time.sleep(drivers.BEAT_S / 4)
@@ -231,14 +233,14 @@ class OtherDrivers:
 
     @contextmanager
     def claimed(self, task: str) -> Iterator[None]:
-        """Do something that one driver at a time shall do, and which may take long."""
-        while not self.in_turn(lambda: self._claim(task)):
+        """Claim a long task for the block: one driver at a time does it, the others wait."""
+        while not self.exclusively(lambda: self._claim(task)):
             self._say(f"another driver is {task}; waiting for it")
             time.sleep(drivers.BEAT_S / 4)
         try:
             yield
         finally:
-            self.in_turn(lambda: self._write_claim(task, None))
+            self.exclusively(lambda: self._write_claim(task, None))
 
     def _claim(self, task: str) -> bool:
         holder = self._storage.get_study_system_attrs(self._study_id).get(f"claim:{task}")

@@ -1,4 +1,4 @@
-"""From what is stored of a study to its record."""
+"""Read a stored study into its record."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ from studies.store.frozen import record_of
 from studies.store.opened import OpenedStudy
 
 FORMAT = 1
-"""Version of what is written to trial and study attributes."""
+"""Version of the format of trial and study attributes."""
 
 
 def read_study(opened: OpenedStudy) -> StudyRecord:
     """Read a whole study.
 
     Raises:
-        UserError: there is none, or it was not made by nas.
+        UserError: there is no such study, or `nas` did not create it.
     """
     with _collecting_no_garbage():
         attributes = opened.attributes
@@ -51,7 +51,7 @@ def read_study(opened: OpenedStudy) -> StudyRecord:
 
 
 def final_latencies(attributes: Mapping[str, Any]) -> dict[str, FinalLatency]:
-    """Return what the last measurement of front and references found, by digest."""
+    """Return the latencies of the last measurement of front and references, by digest."""
     return {
         digest: FinalLatency(
             over={name: (m, low, high) for name, (m, low, high) in one["over"].items()},
@@ -64,7 +64,13 @@ def final_latencies(attributes: Mapping[str, Any]) -> dict[str, FinalLatency]:
 def with_final_latency(
     trial: TrialRecord, final: Mapping[str, FinalLatency], anchor_ms: float | None
 ) -> TrialRecord:
-    """Return a complete trial with the latency that was measured last, if it was measured again."""
+    """Return a complete trial with its latency of the study's last measurement, if it has one.
+
+    Args:
+        trial: The trial; one that is not complete is returned unchanged.
+        final: Latencies of the last measurement, by digest.
+        anchor_ms: Latency of `original` when the study began, in ms.
+    """
     if trial.state != "complete" or trial.digest not in final or anchor_ms is None:
         return trial
     return trial.with_latency(final[trial.digest], anchor_ms)
@@ -72,13 +78,13 @@ def with_final_latency(
 
 @contextmanager
 def _collecting_no_garbage() -> Iterator[None]:
-    """Keep Python from looking for garbage again and again while a record grows in memory."""
+    """Disable Python's garbage collector, which would run repeatedly while a record is built."""
     was = gc.isenabled()
     gc.disable()
     try:
         yield
     finally:
-        if not gc.get_freeze_count():  # what was read is old at once, without being looked through
+        if not gc.get_freeze_count():  # moves all objects to the oldest generation, unscanned
             gc.freeze()
             gc.unfreeze()
         if was:

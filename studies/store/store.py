@@ -1,8 +1,8 @@
-"""Where a study lives: an Optuna storage for the record, a folder for what does not fit in it.
+"""The persistent state of a study: an Optuna storage for the record, a folder for artefacts.
 
-Everything a table or figure needs can be rebuilt from the two. A study in a file (a journal,
-SQLite) has one driver at a time, which a lock in its folder sees to. One in a database may have
-several: each trial names its owner, and only who holds the lock (`studies.storage.locks`) begins a
+All tables and figures can be rebuilt from the two. A study in a file (a journal, SQLite) has one
+driver at a time, ensured by a lock in its folder. A study in a database may have several drivers:
+each trial names its owner, and only the holder of the lock of `studies.storage.locks` begins a
 trial, takes one over or ends one.
 """
 
@@ -21,7 +21,7 @@ import optuna
 import yaml
 from optuna.storages import BaseStorage
 
-from nas.artefacts import write_whole
+from nas.artefacts import write_or_refuse
 from nas.search.samplers import quiet_optuna
 from profiling.locks import try_lock
 from search_spaces.errors import UserError, nearest
@@ -31,10 +31,10 @@ from studies.storage.addresses import masked, portable, shared
 from studies.storage.locks import driver_lock
 from studies.storage.mirror import Mirror
 from studies.storage.opening import engine_options, mend_journal, open_storage, reason_of
-from studies.storage.patience import patiently
+from studies.storage.patience import retrying
 from studies.store import agreement
 from studies.store.opened import HEAD, OpenedStudy, address_of
-from studies.store.others import InTurn, NoOthers, OtherDrivers, Others
+from studies.store.others import Exclusive, NoOthers, OtherDrivers, Others
 from studies.store.reading import FORMAT, final_latencies, read_study, with_final_latency
 from studies.store.trials import Trials
 
@@ -42,19 +42,19 @@ if TYPE_CHECKING:  # reading a study needs no torch, which this imports
     from studies.config.study import StudyConfig
 
 LARGEST_COUNTED_SPACE = 1000
-"""Spaces up to this many assignments have their distinct architectures counted."""
+"""Distinct architectures are counted in spaces up to this many assignments."""
 
 
 class StudyStore:
-    """One study, open for reading and, inside `writing()`, for running.
+    """A study, open for reading and, inside `writing()`, for running.
 
     Args:
-        folder: Holds the journal (by default), `study.yaml`, artefacts and the report.
+        folder: Contains the journal (by default), `study.yaml`, artefacts and the report.
         storage: An Optuna URL, `journal:PATH`, `grpc://HOST:PORT`, or None for the journal in the
             folder.
 
     Attributes:
-        trials: Its trials, to be read and written one at a time.
+        trials: Reads and writes the study's trials one at a time.
     """
 
     def __init__(self, folder: Path, storage: str | None = None) -> None:
@@ -65,9 +65,14 @@ class StudyStore:
 
     @classmethod
     def open(cls, root: Path, name: str) -> StudyStore:
-        """Open an existing study for reading; raise `UserError` naming the nearest one.
+        """Open an existing study for reading.
 
-        Only a study's name names one, never a path.
+        Args:
+            root: Folder of all studies.
+            name: The study's name; a path is refused.
+
+        Raises:
+            UserError: there is no such study; the message suggests the most similar name.
         """
         if not re.fullmatch(NAME, name):
             raise UserError(f"{name[:80]!r} cannot name a study: {NAME_RULE}")
@@ -91,10 +96,10 @@ class StudyStore:
 
     @contextmanager
     def writing(self) -> Iterator[None]:
-        """Open the study for a run. In a file, it is this process's alone until it ends.
+        """Open the study for a run; a study in a file is locked until the block ends.
 
         Raises:
-            UserError: the folder cannot be written, or another process runs the study in its file.
+            UserError: the folder cannot be written, or another process holds the lock.
         """
         path = self.folder / "lock"
         try:
@@ -130,7 +135,7 @@ class StudyStore:
         others, self.trials.others = self.others, NoOthers(self._opened.where)
         try:
             others.leave()
-        except Exception as error:  # they will find out by themselves
+        except Exception as error:  # others notice the missing heartbeat
             missed = f"the end of this driver was not recorded ({reason_of(error)})"
             print(f"{self._opened.where}: {missed}", file=sys.stderr)
 
@@ -142,24 +147,30 @@ class StudyStore:
         mix: bool = False,
         artefacts: str | None = None,
     ) -> None:
-        """Create the study, or check that the existing one asks the same question.
+        """Create the study, or check that the existing one has the same configuration.
 
-        `artefacts` is the address of a store that artefacts are copied to, for good. `mix` accepts
-        that latencies were measured in another environment, and records it. Where several drivers
-        work, the environment is that of the first, with its latency of `original`.
+        Where several drivers share the study, the recorded environment is that of the first, with
+        its latency of `original`.
+
+        Args:
+            config: The study's configuration.
+            space: The search space.
+            environment: Description of environment and images.
+            mix: Whether to accept, and record, that latencies are measured in another environment.
+            artefacts: Address of a store that artefacts are copied to from now on.
 
         Raises:
-            UserError: the stored study differs in what must agree.
+            UserError: the stored study differs from this one; the message names the differences.
         """
         self.artefacts.mkdir(parents=True, exist_ok=True)
         address, where = self._opened.address, self._opened.where
         storage = open_storage(address)
-        turn = driver_lock(address, config.name, storage, engine_options())
-        in_turn = InTurn(turn, where)  # there is no study yet to meet others in
-        in_turn(lambda: self._create(storage, config, space, environment, mix))
-        in_turn(lambda: self._settle_mirror(artefacts))
+        lock = driver_lock(address, config.name, storage, engine_options())
+        exclusively = Exclusive(lock, where)  # `OtherDrivers` needs the study
+        exclusively(lambda: self._create(storage, config, space, environment, mix))
+        exclusively(lambda: self._settle_mirror(artefacts))
         if shared(address) and self._writes:
-            self.trials.others = OtherDrivers(storage, self._opened.study_id, where, turn)
+            self.trials.others = OtherDrivers(storage, self._opened.study_id, where, lock)
 
     def _create(
         self,
@@ -175,11 +186,11 @@ class StudyStore:
             agreement.require_same_question(stored, config, space, environment, self.folder)
         elif study.get_trials(deepcopy=False):
             raise UserError(
-                f"{masked(self._opened.address)}: a study {config.name!r} that nas did not make is "
-                "there already; choose another --name or --storage"
+                f"{masked(self._opened.address)}: contains a study {config.name!r} that nas did "
+                "not create; choose another --name or --storage"
             )
         before = stored.get("environment", environment)
-        mixed = agreement.mixed_places(before, config, environment, mix)
+        mixed = agreement.mixed_environments(before, config, environment, mix)
         kept = {**environment, **before} if shared(self._opened.address) else dict(environment)
         self._write_head(config, space, {**kept, **({"mixed": mixed} if mixed else {})})
 
@@ -190,10 +201,10 @@ class StudyStore:
         url = asked if "://" in asked else Path(asked).absolute().as_uri()
         if stored not in (None, url):
             raise UserError(
-                f"--artefacts {masked(asked)}: study {self.folder.name!r} keeps them at "
+                f"--artefacts {masked(asked)}: study {self.folder.name!r} copies its artefacts to "
                 f"{masked(stored)}; leave the option out"
             )
-        Mirror(self.artefacts, url)  # refuses what it does not know
+        Mirror(self.artefacts, url)  # refuses an unknown kind of address
         self.study.set_user_attr("artefacts", url)
 
     def _write_head(
@@ -206,7 +217,7 @@ class StudyStore:
             "space_size": space.size if space.size < 2**53 else float(space.size),
             "space_distinct": space.distinct(limit=LARGEST_COUNTED_SPACE),
             "environment": dict(environment),
-            "format": FORMAT,  # last: a study that was killed before this was not created
+            "format": FORMAT,  # last: without it a study counts as not created
         }
         stored = self._opened.attributes
         for key, value in head.items():
@@ -219,9 +230,9 @@ class StudyStore:
             "config": config.to_dict(),
         }
         text = yaml.safe_dump(written, sort_keys=False, allow_unicode=True)
-        write_whole(self.folder / HEAD, text.encode())
+        write_or_refuse(self.folder / HEAD, text.encode())
 
-    # -- What a study holds ---------------------------------------------------------------------
+    # -- Reading and recording ------------------------------------------------------------------
 
     @property
     def artefacts(self) -> Path:
@@ -230,14 +241,18 @@ class StudyStore:
 
     @property
     def mirror(self) -> Mirror | None:
-        """Where artefacts are copied to, if the study has such a place."""
+        """The store that artefacts are copied to; None if the study has none."""
         return self._opened.mirror
 
     def fetch(self, name: str = "", only: str | None = None) -> None:
-        """Bring artefacts here that other drivers left: an architecture's, or those called `only`.
+        """Copy artefacts of other drivers into the study's folder.
+
+        Args:
+            name: Digest of the architecture; empty for all.
+            only: Name of the files to copy; None for all.
 
         Raises:
-            UserError: they are kept somewhere that cannot be read now.
+            UserError: the store of artefacts cannot be read.
         """
         if self.mirror is not None:
             self.mirror.pull(name, only)
@@ -256,40 +271,40 @@ class StudyStore:
             return None
         return environment.get("original_latency_ms")  # type: ignore[no-any-return]
 
-    def require_alike(self, config: StudyConfig, space: SearchSpace, data: str | None) -> None:
-        """Check that another study may learn from this one; raise `UserError` if not."""
-        agreement.require_alike(self._opened.attributes, self.folder.name, config, space, data)
+    def require_comparable(self, config: StudyConfig, space: SearchSpace, data: str | None) -> None:
+        """Check that another study may learn from this one; raise `UserError` otherwise."""
+        agreement.require_comparable(self._opened.attributes, self.folder.name, config, space, data)
 
     def record(self) -> StudyRecord:
         """Read the whole study."""
-        return patiently(lambda: read_study(self._opened), self._opened.where)
+        return retrying(lambda: read_study(self._opened), self._opened.where)
 
     def trial(self, number: int) -> TrialRecord:
         """Read one trial."""
         trial = self.trials.record(number)
         if trial.state != "complete":
             return trial
-        return patiently(
+        return retrying(
             lambda: with_final_latency(trial, self.final_latency(), self.anchor_ms),
             self._opened.where,
         )
 
     def final_latency(self) -> dict[str, FinalLatency]:
-        """Return what the last measurement of front and references found, by digest."""
-        return patiently(lambda: final_latencies(self._opened.attributes), self._opened.where)
+        """Return the latencies of the last measurement of front and references, by digest."""
+        return retrying(lambda: final_latencies(self._opened.attributes), self._opened.where)
 
     def mark_mixed(self, differing: Sequence[str]) -> None:
-        """Record that latencies were measured in an environment that differs so."""
+        """Record that latencies were measured in an environment with these differences."""
         environment = self._opened.attributes["environment"]
         mixed = list(dict.fromkeys([*environment.get("mixed", ()), *differing]))
         if mixed != environment.get("mixed"):
             self.study.set_user_attr("environment", {**environment, "mixed": mixed})
 
     def set_final_latency(self, found: Mapping[str, FinalLatency]) -> None:
-        """Record what the last measurement of front and references found, by digest."""
+        """Record the latencies of the last measurement of front and references, by digest."""
         stored = {digest: asdict(one) for digest, one in found.items()}
         where = self._opened.where
-        patiently(lambda: self.study.set_user_attr("final_latency", stored), where)
+        retrying(lambda: self.study.set_user_attr("final_latency", stored), where)
 
 
 def list_studies(root: Path) -> list[str]:
@@ -298,9 +313,9 @@ def list_studies(root: Path) -> list[str]:
 
 
 def _holder(handle: IO[str]) -> str:
-    """Return who has locked the file, as its holder wrote into it."""
+    """Return a description of the process that holds the lock, from the file's content."""
     try:
         handle.seek(0)
         return f"process {handle.read().strip()}"
-    except OSError:  # Windows lets nobody else read a locked file
+    except OSError:  # on Windows no other process can read a locked file
         return "another process"

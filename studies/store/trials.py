@@ -1,6 +1,6 @@
-"""What is read and written of a study's trials, one at a time.
+"""Read and write the trials of a study, one at a time.
 
-Each operation takes as long whatever the number of trials, but for `unfinished`.
+The time of each operation does not depend on the number of trials, except for `unfinished`.
 """
 
 from __future__ import annotations
@@ -20,14 +20,14 @@ from nas.search.samplers import quiet_optuna
 from search_spaces.architecture import Architecture
 from search_spaces.space import SearchSpace
 from studies.record.records import State, TrialRecord
-from studies.storage.patience import patiently
+from studies.storage.patience import retrying
 from studies.store.frozen import new_trial, record_of
 from studies.store.opened import OpenedStudy
 from studies.store.others import NoOthers, Others
 
 
 class Trials:
-    """The trials of one study, for the driver that evaluates some of them.
+    """The trials of one study, as one of its drivers reads and writes them.
 
     Args:
         opened: The study in its storage.
@@ -55,12 +55,20 @@ class Trials:
         reference: str | None = None,
         repeats: int = 0,
     ) -> int:
-        """Record that an architecture is being evaluated; return its trial number.
+        """Record a new running trial; return its number.
 
-        Where there are other drivers: in a turn, having heard that none of them has it.
+        Where there are other drivers, call it inside `others.exclusively`, after `others.poll` has
+        shown that no driver evaluates this architecture.
+
+        Args:
+            architecture: The candidate.
+            assignment: Its choice on each axis; None outside the space.
+            space: The search space.
+            reference: Name of the reference model that it is, or None.
+            repeats: Number of proposals of known architectures just before it.
         """
         if self._beginning == architecture.digest and (begun := self.others.mine(self._beginning)):
-            return begun.number  # it had been stored before the storage went away
+            return begun.number  # it was stored before the storage failed
         self._beginning = architecture.digest
         trial = new_trial(architecture, assignment, space, reference, repeats, self.others.me)
         storage = self._opened.storage
@@ -77,25 +85,33 @@ class Trials:
         reason: str | None = None,
         violations: Mapping[str, float] | None = None,
     ) -> bool:
-        """Record how a trial ended. What the trial found is written before its state.
+        """Record the end of a trial. Its findings are written before its state.
 
-        Returns False, and records nothing, if the trial has become another driver's.
+        Args:
+            number: The trial's number.
+            state: Its final state.
+            findings: Its findings.
+            reason: Why it was rejected, stopped or failed.
+            violations: Relative excess over each limit.
+
+        Returns:
+            False if another driver has taken over the trial; then nothing is recorded.
         """
 
         def record() -> bool:
             if self.others.ended(self._frozen(number)):
-                return True  # it had been recorded before the storage went away
+                return True  # it was recorded before the storage failed
             if not self.owns(number):
                 return False
             try:
                 self._record_end(number, state, findings, reason, violations or {})
-            except UpdateFinishedTrialError:  # this driver hung, and another one went on
+            except UpdateFinishedTrialError:  # this driver hung; another one finished the trial
                 return False
             return True
 
         self.push(number)
         self._counts.pop(number, None)
-        return self.others.in_turn(record)
+        return self.others.exclusively(record)
 
     def _record_end(
         self,
@@ -108,9 +124,8 @@ class Trials:
         study, trial_id = self._opened.study, self._trial_id(number)
         self._note(trial_id, findings=asdict(findings), reason=reason)
         with quiet_optuna(), warnings.catch_warnings():
-            warnings.simplefilter(
-                "ignore", UserWarning
-            )  # it was recorded before the storage went away
+            # Optuna warns if the trial was recorded before the storage failed.
+            warnings.simplefilter("ignore", UserWarning)
             for key, violation in violations.items():
                 Trial(study, trial_id).set_constraint(key, violation)
             if state == "complete":
@@ -122,14 +137,14 @@ class Trials:
             study.tell(number, state=ended, skip_if_finished=True)
 
     def keep(self, number: int, findings: Findings, stopped: bool = False) -> None:
-        """Record what is known of a trial that is not over; it may be `stopped` for the time."""
+        """Record the findings of an unfinished trial, and whether early stopping has paused it."""
         self._if_mine(number, findings=asdict(findings), stopped=stopped)
         self.push(number)
 
     def count_start(self, number: int) -> int:
-        """Count a start of a trial's evaluation; return how many there were without progress.
+        """Count a start of a trial's evaluation; return the number of starts without progress.
 
-        What is noted of its progress afterwards is this driver's alone to know.
+        From then on the counts of the trial are kept in memory: only this driver changes them.
         """
         stored = self._frozen(number).user_attrs  # another driver may have had it until now
         self._counts[number] = {name: int(stored.get(name, 0)) for name in ("starts", "epochs")}
@@ -138,7 +153,7 @@ class Trials:
         return self._counts[number]["starts"]
 
     def note_progress(self, number: int, epochs: int) -> bool:
-        """Forget the starts so far if this one got further than any before; return whether."""
+        """Reset the starts if this evaluation has more epochs than any before; return whether."""
         counts = self._counts[number]
         further = epochs > counts["epochs"]
         if further:
@@ -149,39 +164,39 @@ class Trials:
         return further
 
     def forget_starts(self, number: int) -> None:
-        """Forget the starts so far: nothing speaks against the candidate."""
+        """Reset the number of starts: the candidate did not cause their failure."""
         if self._counts.get(number, {}).get("starts"):
             self._counts[number]["starts"] = 0
             self._if_mine(number, starts=0)
 
     def owns(self, number: int) -> bool:
-        """Whether a trial is this driver's and not over."""
+        """Return whether a trial is this driver's and has not ended."""
         return self.others.me is None or self.others.own(self._frozen(number))
 
     def push(self, number: int) -> None:
-        """Copy what is new in a trial's artefacts to where other drivers find it."""
+        """Copy new artefacts of a trial to the study's store of artefacts, if it has one."""
         mirror = self._opened.mirror
         if mirror is not None and self.owns(number):
             mirror.push(self._frozen(number).user_attrs["candidate"]["digest"])
 
     def _if_mine(self, number: int, **attributes: Any) -> None:
-        """Write attributes of a trial, unless it has ended or become another driver's."""
+        """Write attributes of a trial, unless it has ended or another driver has taken it over."""
 
         def write() -> None:
             if self.owns(number):
                 with suppress(UpdateFinishedTrialError):
                     self._note(self._trial_id(number), **attributes)
 
-        patiently(write, self._opened.where)
+        retrying(write, self._opened.where)
 
     def _note(self, trial_id: int, **attributes: Any) -> None:
         for key, value in attributes.items():
             self._opened.storage.set_trial_user_attr(trial_id, key, value)
 
     def unfinished(self) -> list[TrialRecord]:
-        """Return what a killed run left behind; what was killed before a start is failed.
+        """Return the unfinished trials of a killed run; fail those that were not stored whole.
 
-        Where there may be other drivers, it is they who know: see `Others.hear`.
+        Where there may be other drivers, it returns none: `Others.poll` takes them over.
         """
         if self.others.me:
             return []
@@ -199,7 +214,7 @@ class Trials:
 
     def _frozen(self, number: int) -> FrozenTrial:
         storage = self._opened.storage
-        return patiently(lambda: storage.get_trial(self._trial_id(number)), self._opened.where)
+        return retrying(lambda: storage.get_trial(self._trial_id(number)), self._opened.where)
 
     def _trial_id(self, number: int) -> int:
         opened = self._opened

@@ -11,7 +11,7 @@ from nas.findings import Findings
 from search_spaces.references import REFERENCES
 from studies.config.loading import load_config
 from studies.paper.attributes import STRENGTHS
-from studies.paper.inference import QUALITY
+from studies.paper.inference import LOSS_TERMS
 from studies.paper.results import ModelResults, PaperResults
 from studies.paper.smoothness import MEASURES, SHOWN_STEPS
 from studies.paper.stored import Array
@@ -111,7 +111,7 @@ def _model(
     def images(*shape: int) -> Array:
         return rng.integers(0, 256, size=(*shape, 3, SIDE, SIDE), dtype=np.uint8)
 
-    quality = {name: loss + 0.01 * rng.normal(size=TEST) for name in QUALITY}
+    quality = {name: loss + 0.01 * rng.normal(size=TEST) for name in LOSS_TERMS}
     ways = {name: uneven + 0.01 * rng.normal(size=20) for name in MEASURES}
     moved = {
         "images": images(2, len(STRENGTHS)),
