@@ -110,7 +110,7 @@ def _test(tree: Path, tests: Sequence[str], sender: Connection) -> None:
         del sys.modules[name]
     failures = _Failures()
     with (tree / "output.txt").open("w") as output, contextlib.redirect_stdout(output):
-        options = ["-x", "-q", "-p", "no:cacheprovider", "-p", "no:xdist", "--hypothesis-seed=0"]
+        options = ["-x", "-q", "-p", "no:cacheprovider", "-o", "addopts=", "--hypothesis-seed=0"]
         options += ["-k", _QUICK]
         code = pytest.main([*options, *tests], plugins=[failures])
     killed_by = failures.first or f"pytest ended with {int(code)}"
