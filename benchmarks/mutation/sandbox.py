@@ -49,6 +49,8 @@ class Sandbox:
     def __enter__(self) -> Self:
         shutil.copytree(Path.cwd(), self._tree, ignore=_NEVER_COPIED, dirs_exist_ok=True)
         _prepare(self._tree)
+        # As at Ctrl-C: otherwise a fault that runs for ever would outlive this process.
+        signal.signal(signal.SIGTERM, signal.default_int_handler)
         began = time.monotonic()
         outcome, failed = self.outcome(self._module.read_text())
         if outcome != "survived":
@@ -103,6 +105,7 @@ def _prepare(tree: Path) -> None:
 
 def _test(tree: Path, tests: Sequence[str], sender: Connection) -> None:
     os.setsid()
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
     origin = Path.cwd()
     os.chdir(tree)
     sys.path[:] = [str(tree), *(path for path in sys.path if path not in ("", str(origin)))]
