@@ -50,6 +50,14 @@ def test_one_sample_tells_nothing_and_two_tell_their_range() -> None:
     assert median_interval([3.0, 5.0]) == pytest.approx((3.0, 5.0))
 
 
+def test_the_interval_of_a_small_sample_ends_at_the_expanded_quantiles() -> None:
+    # In 1.0 % of the resamples of seven the median is the lowest sample (it is drawn four times or
+    # more). The expanded interval begins at the quantile 0.4 %, a plain one would at 2.5 %.
+    lowest = sum(math.comb(7, k) * 6 ** (7 - k) for k in range(4, 8)) / 7**7
+    assert _tail(7) < lowest < 0.025
+    assert median_interval([3.0, 1.0, 6.0, 4.0, 7.0, 2.0, 5.0]) == (1.0, 7.0)
+
+
 def test_the_interval_lies_around_the_median_in_the_samples_unit() -> None:
     samples = np.random.default_rng(0).normal(100, 1, 400)
     low, high = median_interval(samples.tolist())

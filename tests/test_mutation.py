@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import ast
+from pathlib import Path
 
 import pytest
 
 from benchmarks.mutation.operators import mutants
+from benchmarks.mutation.rules import CHANGES, Change
+
+ROOT = Path(__file__).parents[1]
 
 
 def told(source: str) -> set[str]:
@@ -53,3 +57,10 @@ def test_equal_faults_of_one_function_are_numbered() -> None:
         "def f():\n    a = 2\n    b = 1",
         "def f():\n    a = 1\n    b = 2",
     ]
+
+
+@pytest.mark.parametrize("change", CHANGES, ids=lambda change: change.rule)
+def test_what_a_change_by_hand_replaces_stands_once_in_its_module(change: Change) -> None:
+    source = (ROOT / change.module).read_text()
+    assert source.count(change.old) == 1
+    ast.parse(source.replace(change.old, change.new))

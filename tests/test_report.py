@@ -300,6 +300,12 @@ def test_factors_are_coloured_by_their_direction_and_size() -> None:
     assert tints(0, 1) == ["better2", "better2"]  # 2.5x and 1.6x against modified
     assert tints(1, 0) == ["worse2", "better3"]  # 0.5x and 10x
     assert [entry["tint"] for entry in words["tiles"]["entries"]] == ["better2", "better2"]
-    near = pair(trial(0, 0.4, 1000, "original"), trial(2, 0.4, 900))
-    (row,) = report_words.report_words(near)["comparison"]
-    assert [cell["tint"] for cell in row["groups"][0]["cells"]] == ["even", "better1"]
+
+
+@pytest.mark.parametrize(
+    ("params", "tint"), [(1100, "better1"), (1000, "better2"), (401, "better2"), (400, "better3")]
+)
+def test_tints_change_at_factors_of_1_2_and_3(params: float, tint: str) -> None:
+    study = pair(trial(0, 0.4, 1200, "original"), trial(2, 0.4, params))
+    (row,) = report_words.report_words(study)["comparison"]
+    assert [cell["tint"] for cell in row["groups"][0]["cells"]] == ["even", tint]

@@ -6,6 +6,7 @@ import itertools
 import json
 import subprocess
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -325,6 +326,22 @@ def test_the_way_back_tells_general_and_specific_paths_apart() -> None:
         assert explained is not None
         assert space.architecture(explained) == space.architecture(assignment)
     assert space.size == 9
+
+
+def test_the_way_back_tries_only_the_choices_that_an_architecture_shows() -> None:
+    tried: list[Mapping[str, Scalar]] = []
+
+    class Watched(SearchSpace):
+        def architecture(self, assignment: Mapping[str, Scalar]) -> Architecture:
+            tried.append(assignment)
+            return super().architecture(assignment)
+
+    general, specific = "encoder.layers", "encoder.stages.0.layers"
+    axes = {general: [1, 2, 3, 4], specific: [1, 2]}
+    space = Watched({"name": "made", "fixed": FIXED, "axes": axes})
+    built = SearchSpace.architecture(space, {general: 4, specific: 1})
+    assert space.assignment(built) == {general: 4, specific: 1}
+    assert tried == [{general: 1, specific: 1}, {general: 4, specific: 1}]
 
 
 def test_other_architectures_are_not_members() -> None:

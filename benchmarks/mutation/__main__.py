@@ -12,7 +12,7 @@ import argparse
 import csv
 import hashlib
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from benchmarks.mutation.operators import Mutant, mutants
@@ -27,6 +27,7 @@ TESTS: dict[str, tuple[str, ...]] = {
     "nas/losses.py": ("losses",),
     "profiling/complexity.py": ("profiling_complexity",),
     "search_spaces/space.py": ("space",),
+    "search_spaces/axes.py": ("axes", "space"),
     "search_spaces/configurations.py": ("axes", "space"),
     "search_spaces/enumeration.py": ("space",),
 }
@@ -34,6 +35,11 @@ TESTS: dict[str, tuple[str, ...]] = {
 
 SAMPLE = 25
 COLUMNS = ("module", "function", "line", "mutation", "outcome", "killed_by")
+
+
+def test_files(module: str) -> list[str]:
+    """Return the test files that are the likeliest to notice a fault of `module`."""
+    return [f"tests/test_{name}.py" for name in TESTS[module]]
 
 
 def sample(module: str, size: int) -> list[Mutant]:
@@ -53,9 +59,8 @@ def tried(out: Path) -> Iterator[dict[str, str]]:
             yield from csv.DictReader(file)
 
 
-def run(module: str, chosen: list[Mutant], out: Path) -> None:
+def run(module: str, tests: Sequence[str], chosen: list[Mutant], out: Path) -> None:
     """Run the mutants of one module and append a row for each to `out`."""
-    tests = [f"tests/test_{name}.py" for name in TESTS[module]]
     with Sandbox(module, tests) as sandbox:
         for number, mutant in enumerate(chosen, start=1):
             outcome, killed_by = sandbox.outcome(mutant.source)
@@ -70,10 +75,10 @@ def run(module: str, chosen: list[Mutant], out: Path) -> None:
 def summary(out: Path) -> Iterator[str]:
     """Yield for each module the number of mutants killed, then a line for each survivor."""
     rows = list(tried(out))
-    for module in TESTS:
+    for module in dict.fromkeys(row["module"] for row in rows):
         counts = Counter(row["outcome"] for row in rows if row["module"] == module)
-        if total := counts.total():
-            yield f"{module}: {total - counts['survived']} of {total} killed"
+        total = counts.total()
+        yield f"{module}: {total - counts['survived']} of {total} killed"
     for row in rows:
         if row["outcome"] == "survived":
             yield f"survived: {row['module']}:{row['line']} {row['function']}: {row['mutation']}"
@@ -83,7 +88,10 @@ def main() -> None:
     """Run the mutants that were not run yet, and print the summary."""
     parser = argparse.ArgumentParser(description="Mutation test of the deciding modules.")
     parser.add_argument("--out", type=Path, required=True, help="CSV file to write or continue")
-    parser.add_argument("--module", choices=TESTS, action="append", help="default: all")
+    parser.add_argument(
+        "--module", action="append", help="file to mutate (repeatable); default: all"
+    )
+    parser.add_argument("--tests", nargs="+", help="what pytest runs; default: as in `TESTS`")
     parser.add_argument("--sample", type=int, default=SAMPLE, help="mutants per module")
     options = parser.parse_args()
     out: Path = options.out
@@ -97,7 +105,7 @@ def main() -> None:
             mutant for mutant in chosen if (module, mutant.function, mutant.mutation) not in done
         ]
         if new:
-            run(module, new, out)
+            run(module, options.tests or test_files(module), new, out)
     print("\n".join(summary(out)))
 
 
