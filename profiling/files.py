@@ -1,8 +1,9 @@
 """Write files atomically: a file has its complete content or does not exist.
 
 The content is written to a partial file in the same folder, flushed to the disk, and renamed, which
-is atomic. The name of a partial file contains the host and the process, so no two writers share
-one, and the files of killed processes can be distinguished from those of running ones.
+is atomic. The name of a partial file contains the host and the process, so that processes do not
+share one, and the files of killed processes can be distinguished from those of running ones. The
+threads of a process must not write the same file at the same time.
 """
 
 from __future__ import annotations

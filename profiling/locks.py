@@ -13,12 +13,14 @@ from typing import IO, Any
 import portalocker
 from portalocker import LockFlags
 
+from profiling.errors import ProfilingError
+
 
 def lock(file: IO[Any], *, shared: bool = False) -> None:
     """Acquire an exclusive or a shared lock of `file`, waiting until it is available.
 
     Raises:
-        OSError: the file system does not support locks.
+        ProfilingError: the file system does not support locks.
     """
     while not _lock(file, shared, LockFlags(0)):
         pass  # Windows stops waiting after ten seconds
@@ -28,7 +30,7 @@ def try_lock(file: IO[Any], *, shared: bool = False) -> bool:
     """Try to acquire a lock of `file` without waiting; return whether it was acquired.
 
     Raises:
-        OSError: the file system does not support locks.
+        ProfilingError: the file system does not support locks.
     """
     return _lock(file, shared, LockFlags.NON_BLOCKING)
 
@@ -46,5 +48,7 @@ def _lock(file: IO[Any], shared: bool, waiting: LockFlags) -> bool:
     except portalocker.AlreadyLocked:
         return False
     except portalocker.LockException as error:
-        raise OSError(f"{file.name}: cannot be locked ({error})") from error
+        raise ProfilingError(
+            f"{file.name}: cannot be locked ({error}); choose a folder on a file system with locks"
+        ) from error
     return True

@@ -10,8 +10,10 @@ from typing import Any
 
 import pytest
 import yaml
+from setuptools import find_packages
 
 ROOT = Path(__file__).parents[1]
+TOP = ("nas", "profiling", "search_spaces", "studies")
 
 
 def read(name: str) -> str:
@@ -94,3 +96,14 @@ def test_links_lead_to_files(name: str) -> None:
 def test_the_editor_keeps_lines_as_long_as_the_linter() -> None:
     section = read(".editorconfig").partition("[*.py]")[2].partition("[")[0]
     assert f"max_line_length = {project()['tool']['ruff']['line-length']}" in section
+
+
+def test_the_packages_are_those_with_code_and_no_study_beside_them(tmp_path: Path) -> None:
+    (tmp_path / "nas-studies/quickstart").mkdir(parents=True)
+    (tmp_path / "nas-studies/plot.py").touch()
+    wanted = project()["tool"]["setuptools"]["packages"]["find"]
+    assert wanted.pop("namespaces") is False
+    assert find_packages(str(tmp_path), **wanted) == []
+    tracked = {path.parent for name in TOP for path in (ROOT / name).rglob("__init__.py")}
+    expected = {".".join(path.relative_to(ROOT).parts) for path in tracked}
+    assert set(find_packages(str(ROOT), **wanted)) == expected

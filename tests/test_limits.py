@@ -204,3 +204,15 @@ def test_references_and_running_trials_neither_count_nor_begin_the_count_anew() 
     assert counted(limits, 5, "complete", {"params": 300.0}, "original") is None
     assert counted(limits, 5, "running", {"params": 300.0}) is None
     assert counted(limits, 1, "rejected", {"params": 300.0}) is not None
+
+
+def test_the_message_names_no_values_where_none_are_known() -> None:
+    unknown = Limits({"latency_ms": 5})  # what was rejected had another limit, changed since
+    assert counted(unknown, MAX_REJECTIONS, "rejected", {"params": 300.0}) == (
+        "limits: the last 300 candidates were all over latency_ms 5: raise the limits or choose "
+        "another space"
+    )
+    assert counted(Limits({}), MAX_REJECTIONS, "rejected", {"params": 300.0}) == (
+        "limits: the last 300 candidates were all rejected: raise the limits or choose another "
+        "space"
+    )

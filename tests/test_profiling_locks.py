@@ -11,10 +11,12 @@ from pathlib import Path
 import portalocker
 import pytest
 
+from profiling.errors import ProfilingError
 from profiling.locks import lock, try_lock, unlock
 
 HOLD = """
 import sys, time
+from profiling.errors import ProfilingError
 from profiling.locks import lock
 with open(sys.argv[1], "a") as file:
     lock(file)
@@ -95,6 +97,6 @@ def test_a_file_system_without_locks_is_an_error_and_not_a_lock_of_others(
     monkeypatch.setattr(portalocker, "lock", refused)
     with (
         (tmp_path / "lock").open("a") as file,
-        pytest.raises(OSError, match=r"lock: cannot be locked \(No locks available"),
+        pytest.raises(ProfilingError, match=r"lock: cannot be locked \(No locks available"),
     ):
         try_lock(file)

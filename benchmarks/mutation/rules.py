@@ -220,8 +220,8 @@ CHANGES = (
     Change(
         "search_spaces/configurations.py",
         "a wrong choice counts as one",
-        "return -1",
-        "return 1",
+        "                    return -1",
+        "                    return 1",
     ),
 )
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import asdict, dataclass
 from functools import cache
@@ -12,13 +12,12 @@ from pathlib import Path
 from typing import Any
 
 from nas.artefacts import write_or_refuse
+from profiling.progress import Progress
 from search_spaces.errors import UserError
 from studies.bench.contenders import Contender, contender
 from studies.bench.shipped import load_table
 from studies.bench.simulation import as_records, simulate
 from studies.bench.tables import Table
-
-Progress = Callable[[int, int], None]
 
 
 @dataclass(frozen=True)

@@ -20,9 +20,6 @@ from studies.bench.tables import Table, TableEntry
 
 VAE_TABLE_FILE = Path(__file__).parent / "data" / "vae_table.parquet"
 
-LOSS = "reconstruction_loss"
-"""Column of the trained objective."""
-
 QUALITY = ("total_loss", "l1", "kl", "ssim", "ms_ssim", "psnr_db")
 COSTS = ("params", "macs", "peak_memory_bytes")
 
@@ -67,7 +64,7 @@ class VaeTable:
             architecture = Architecture.from_dict(json.loads(record["architecture"]))
             assignment = self.space.assignment(architecture)
             assert assignment is not None
-            losses = tuple(record[LOSS][i] for i in best_epochs(record))
+            losses = tuple(record[TRAINED_OBJECTIVE][i] for i in best_epochs(record))
             costs = tuple(float(known[name]) for name in names)
             entries[digest] = TableEntry(
                 digest, assignment, costs, losses, tuple(record["epoch_processor_s"])
@@ -164,7 +161,7 @@ def _trained(record: Record, known: Findings, epoch: int) -> Findings:
         {
             "epoch": number + 1,
             "train_loss": record["train_loss"][number],
-            TRAINED_OBJECTIVE: record[LOSS][number],
+            TRAINED_OBJECTIVE: record[TRAINED_OBJECTIVE][number],
             "validation_loss": record["total_loss"][number],
             "duration_s": record["epoch_processor_s"][number],
         }
@@ -174,7 +171,7 @@ def _trained(record: Record, known: Findings, epoch: int) -> Findings:
     return replace(
         known,
         step="training",
-        objectives={**known.objectives, TRAINED_OBJECTIVE: record[LOSS][best]},
+        objectives={**known.objectives, TRAINED_OBJECTIVE: record[TRAINED_OBJECTIVE][best]},
         metrics={**known.metrics, **quality, "best_epoch": best + 1},
         history=history,
         timings_s={**known.timings_s, "training": sum(one["duration_s"] for one in history)},

@@ -249,19 +249,18 @@ class _Callbacks:
         kind: Literal["failed", "ended"] = "failed" if report.kind == "failed" else "ended"
         self._handle(TrialEvent(start.number, kind, reason=report.reason))
 
-    def lost(self, reason: str) -> None:
-        """Keep the reason for the loss of a worker, for the call of `died` that follows."""
-        self._loss = reason
+    def lost(self, reason: str | None) -> None:
+        """Keep the reason for the loss of a worker while `died` may be called; None forgets it."""
+        self._loss = reason or _GONE
 
     def died(self, start: Start) -> None:
         """Report the loss of a worker; its trial starts again unless it exceeded a limit."""
         self._running.discard(start.number)
-        loss, self._loss = self._loss, _GONE
         if reason := self._excess(start.number):
             self._crew.forget(start.architecture.digest)
             self._handle(TrialEvent(start.number, "failed", reason=reason))
         else:
-            self._handle(TrialEvent(start.number, "died", reason=loss))
+            self._handle(TrialEvent(start.number, "died", reason=self._loss))
 
     def _excess(self, number: int) -> str | None:
         if self._crew.limits:

@@ -26,7 +26,7 @@ _REASONS: dict[type[RayError], str] = {
 
 
 @contextmanager
-def lost_workers_as_dead(on_loss: Callable[[str], None]) -> Iterator[None]:
+def lost_workers_as_dead(on_loss: Callable[[str | None], None]) -> Iterator[None]:
     """Let Tune treat each loss of a worker as the death of its actor, inside the block.
 
     Tune handles only `RayActorError`: any other error of `_REASONS` would end the whole study with
@@ -34,7 +34,8 @@ def lost_workers_as_dead(on_loss: Callable[[str], None]) -> Iterator[None]:
     Tune's actor manager.
 
     Args:
-        on_loss: Called with the reason just before Tune reports the trial's error.
+        on_loss: Called with the reason just before Tune reports the trial's error, and with None
+            afterwards.
     """
     before = RayActorManager._actor_task_failed
 
@@ -44,7 +45,10 @@ def lost_workers_as_dead(on_loss: Callable[[str], None]) -> Iterator[None]:
                 on_loss(reason)
                 exception = RayActorError(error_msg=str(exception))
                 break
-        before(manager, tracked_actor_task, exception)
+        try:
+            before(manager, tracked_actor_task, exception)
+        finally:
+            on_loss(None)  # Tune need not have reported it: its trial may have ended before
 
     setattr(RayActorManager, before.__name__, failed)
     try:

@@ -17,8 +17,9 @@ import torch
 from nas.datasets import ImageDataset
 from nas.datasets.dataset import ImageIndices
 from nas.vae import VAE
+from profiling.progress import Progress
 from search_spaces.errors import UserError, nearest
-from studies.paper.inference import Progress, as_bytes, decode, device_of, encode
+from studies.paper.inference import as_bytes, decode, device_of, encode
 from studies.paper.stored import Array, Arrays
 
 STRENGTHS = (-1.0, 0.0, 1.0, 2.0, 3.0)

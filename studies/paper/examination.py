@@ -17,10 +17,11 @@ from nas.protocol import load_batch, memory_format
 from nas.training import TrainingConfig
 from nas.vae import VAE
 from profiling.lane import Lane
+from profiling.progress import Progress
 from search_spaces.errors import UserError
 from studies.paper import attributes, clusters, embedding, inference, smoothness, traversal
 from studies.paper.attributes import LabelledLatents
-from studies.paper.inference import Progress, as_bytes, decode
+from studies.paper.inference import as_bytes, decode
 from studies.paper.results import TRAIN, ModelResults, PaperOptions, PaperResults
 from studies.paper.stored import Array, Arrays, Stored, file_digest
 from studies.paper.timing import Timing

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 
 import numpy as np
 import torch
@@ -14,12 +14,11 @@ from nas.losses import vae_loss
 from nas.protocol import batches_of, generator_for, load_batch
 from nas.training import TrainingConfig
 from nas.vae import VAE
+from profiling.progress import Progress
 from studies.paper.stored import Array, Arrays
 
 LOSS_TERMS = ("total", "reconstruction", "ssim", "l1", "kl")
 """The loss and its terms, in the order of `nas.losses.LossTerms`."""
-
-Progress = Callable[[int, int], None]
 
 
 def examine(

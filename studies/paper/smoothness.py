@@ -7,7 +7,8 @@ import torch
 
 from nas.losses import Window, ssim
 from nas.vae import VAE
-from studies.paper.inference import Progress, as_bytes, decode
+from profiling.progress import Progress
+from studies.paper.inference import as_bytes, decode
 from studies.paper.stored import Array, Arrays
 
 PAIRS, STEPS, SHOWN_PAIRS, SHOWN_STEPS = 64, 10, 3, 6

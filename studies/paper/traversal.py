@@ -7,8 +7,9 @@ from collections.abc import Sequence
 import numpy as np
 
 from nas.vae import VAE
+from profiling.progress import Progress
 from search_spaces.errors import UserError
-from studies.paper.inference import Progress, as_bytes, decode
+from studies.paper.inference import as_bytes, decode
 from studies.paper.stored import Array, Arrays
 
 STEPS = (-3.0, -1.5, 0.0, 1.5, 3.0)

@@ -25,10 +25,10 @@ _PLACES = {
 }
 """Plotly's name of each position and the direction from the point to the label, best first."""
 
-Array = npt.NDArray[np.float64]
+_Points = npt.NDArray[np.float64]
 
 
-def label_places(points: Array, anchors: Array, lengths: Sequence[int]) -> list[str]:
+def label_places(points: _Points, anchors: _Points, lengths: Sequence[int]) -> list[str]:
     """Choose Plotly's text position for the label of each anchor, one after the other.
 
     Args:
@@ -56,13 +56,13 @@ def label_places(points: Array, anchors: Array, lengths: Sequence[int]) -> list[
     return places
 
 
-def _box(anchor: Array, way: tuple[float, float], length: int) -> tuple[Array, Array]:
+def _box(anchor: _Points, way: tuple[float, float], length: int) -> tuple[_Points, _Points]:
     half = np.array([_LETTER * length, _HEIGHT]) / 2
     centre = anchor + np.array(way) * (half + _GAP)
     return centre - half, centre + half
 
 
-def _hidden(low: Array, high: Array, points: Array) -> float:
+def _hidden(low: _Points, high: _Points, points: _Points) -> float:
     """Return the number of points under the box, plus 10 if the box leaves the plot."""
     outside = (low < -0.06).any() or (high > 1.06).any()
     return float(((points > low) & (points < high)).all(axis=1).sum()) + 10 * bool(outside)

@@ -63,15 +63,19 @@ class Limits:
         if len(row) < MAX_REJECTIONS and measured < MAX_MEASURED_REJECTIONS:
             return None
         limits = ", ".join(f"{name} {limit:g}" for name, limit in self._largest.items())
+        over = f"were all over {limits}" if limits else "were all rejected"
+        smallest = self._smallest()
+        values = f"; the smallest values among them are {smallest}" if smallest else ""
         return (
-            f"limits: the last {len(row)} candidates were all over {limits}; the smallest values "
-            f"among them are {self._smallest()}: raise the limits or choose another space"
+            f"limits: the last {len(row)} candidates {over}{values}: raise the limits or choose "
+            "another space"
         )
 
     def _smallest(self) -> str:
         """Return a text with the smallest value of each limited objective among the rejected ones.
 
-        Each of them violated a limit by a known value, so the text is never empty.
+        Empty if none of them has a value of a limited objective: where the limits of a study were
+        changed, it may have candidates that another limit rejected.
         """
         known = [(trial, _known(trial.objectives, trial.metrics)) for trial in self._rejected]
         parts = []

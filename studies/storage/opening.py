@@ -78,16 +78,14 @@ def mend_journal(address: str) -> None:
 def _open_database(address: str, reading: bool) -> BaseStorage:
     if reading or not address.startswith("postgresql"):
         return _database(address, reading)
-    with advisory_lock(
-        address, "tables", engine_options()
-    ):  # only one process can create the tables
+    # Only one process at a time can create the tables.
+    with advisory_lock(address, "tables", engine_options()):
         return _database(address, reading)
 
 
 def _database(address: str, reading: bool) -> BaseStorage:
-    from studies.storage.database import (
-        Database,  # imports SQLAlchemy, which a journal does not need
-    )
+    # Not at the top: it imports SQLAlchemy, which a journal does not need.
+    from studies.storage.database import Database
 
     options = engine_options() if address.startswith("postgresql") else None
     database = Database(address, options, skip_table_creation=reading)
