@@ -244,7 +244,9 @@ def test_known_limits_are_kept_from_the_first_proposal_on() -> None:
 def test_limits_that_hardly_a_draw_keeps_to_are_reached_by_mutation() -> None:
     space, names = SearchSpace.load("wide"), ("reconstruction_loss", "params", "macs")
     limits = known_limits({"params": 100_000, "macs": 10_000_000})
-    proposer = make_proposer(space, "pareto", names, 0, known_costs(names), limits)
+    proposer = make_proposer(
+        space, "pareto", names, 0, known_costs(names), limits, screen=300
+    )
     for _ in range(3):
         proposal = proposer.propose()
         assert proposal is not None
@@ -260,7 +262,7 @@ def test_a_guess_at_a_limit_that_is_too_low_is_corrected_by_what_was_told() -> N
     guess = known_limits({"macs": limit * wrong})
     assert guess is not None
     guess = replace(guess, predicted=frozenset({"macs"}))
-    proposer = make_proposer(space, "pareto", names, 0, known, guess)
+    proposer = make_proposer(space, "pareto", names, 0, known, guess, screen=300)
     over = []
     for _ in range(12):
         proposal = proposer.propose()

@@ -27,7 +27,7 @@ from tests.fakes.study import fake_study
 from tests.helpers.command import nas
 
 RUN = ["study", "run", "quickstart", "--space", "tiny", "--trials", "2", "--epochs", "1"]
-RUN += ["--images", "60", "--objectives", "reconstruction_loss,params", "--name", "s"]
+RUN += ["--images", "30", "--objectives", "reconstruction_loss,params", "--name", "s"]
 AGAIN = ["study", "retrain", "s", "--epochs", "2", "--threads", "1"]
 
 pytestmark = pytest.mark.slow
