@@ -154,6 +154,7 @@ def test_the_figure_shows_less_in_blue_and_more_in_orange() -> None:
     assert [row[params] for row in heat.text] == ["2.00x", "0.50x"]
 
 
+@pytest.mark.slow
 def test_the_command_prints_effects_and_writes_all_of_them(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -327,6 +327,7 @@ def tiny(**stage: Any) -> Architecture:
     )
 
 
+@pytest.mark.slow
 def test_two_networks_are_explained_from_end_to_end(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(explain_module, "FreshProcess", InProcess)
     monkeypatch.setattr(explain_bench, "measure_peaks", lambda *args: PEAKS)

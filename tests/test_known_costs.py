@@ -21,6 +21,7 @@ class Triples:
         return np.full(len(architectures), 3 * original_ms)
 
 
+@pytest.mark.slow
 def test_what_is_exact_is_counted_and_what_is_not_is_unknown() -> None:
     space, rng = SearchSpace.load("quickstart"), np.random.default_rng(0)
     architectures = [space.architecture(space.sample(rng)) for _ in range(5)]
@@ -41,6 +42,7 @@ def test_a_latency_is_predicted_where_there_is_a_predictor(name: str) -> None:
     assert costs(architectures).tolist() == [[21.0]]
 
 
+@pytest.mark.slow
 def test_limits_on_counts_are_decided_beforehand() -> None:
     space, rng = SearchSpace.load("quickstart"), np.random.default_rng(0)
     architectures = [space.architecture(space.sample(rng)) for _ in range(12)]

@@ -70,6 +70,7 @@ def test_references_agree_with_the_counter(name: str) -> None:
     agree(REFERENCES[name].resized(30), batch=3)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("space", "count"), [("wide", 12), ("paper", 8), ("quickstart", 5)])
 def test_drawn_architectures_agree_with_the_counter(space: str, count: int) -> None:
     for architecture in islice(drawn(SearchSpace.load(space), seed=1), count):
@@ -82,6 +83,7 @@ def test_every_choice_agrees_with_the_counter(field: str, value: str, block: str
     agree(described(12, **{"block": block, field: value}))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("space", "count"), [("wide", 120), ("paper", 60), ("quickstart", 40)])
 def test_many_agree_with_the_layers_built(space: str, count: int) -> None:
     """As the counter would say, but without running anything: weights, strides, parameters."""
@@ -144,6 +146,7 @@ def test_kinds_are_all_met() -> None:
     )
 
 
+@pytest.mark.slow
 def test_exact_costs_are_the_static_ones() -> None:
     some = [*REFERENCES.values(), *islice(drawn(SearchSpace.load("wide"), seed=2), 2)]
     costs = exact_costs(some)

@@ -27,6 +27,7 @@ from tests.fakes.paper import TEST, results, study, without
 from tests.fakes.paper import timing as fake_timing
 
 
+@pytest.mark.slow
 def test_table_1_at_the_papers_size_is_the_papers() -> None:
     rows = {row.what: row for row in table_1(REFERENCES, [fake_timing(), fake_timing(32)])}
     params = rows["Parameters at 144 px"]

@@ -241,12 +241,11 @@ def test_known_limits_are_kept_from_the_first_proposal_on() -> None:
     assert max(cost(architecture) for architecture in searched(proposer, 16)) <= 1000
 
 
+@pytest.mark.slow
 def test_limits_that_hardly_a_draw_keeps_to_are_reached_by_mutation() -> None:
     space, names = SearchSpace.load("wide"), ("reconstruction_loss", "params", "macs")
     limits = known_limits({"params": 100_000, "macs": 10_000_000})
-    proposer = make_proposer(
-        space, "pareto", names, 0, known_costs(names), limits, screen=300
-    )
+    proposer = make_proposer(space, "pareto", names, 0, known_costs(names), limits, screen=300)
     for _ in range(3):
         proposal = proposer.propose()
         assert proposal is not None

@@ -168,6 +168,7 @@ def test_without_plots_the_texts_stay(tmp_path: Path) -> None:
     assert study_headline(fake_study(tmp_path)).split("`")[0] in path.read_text(encoding="utf-8")
 
 
+@pytest.mark.slow
 def test_large_studies_stay_small(tmp_path: Path) -> None:
     study = fake_study(tmp_path, found=4000, objectives=("reconstruction_loss", "params"))
     path = write_report(study)
@@ -253,6 +254,7 @@ def test_a_large_front_is_listed_in_part_and_says_so(
     assert "nas study export faces-64" in text
 
 
+@pytest.mark.slow
 def test_a_large_study_says_how_many_points_are_drawn(tmp_path: Path) -> None:
     study = fake_study(tmp_path, found=2500)
     page = Page(write_report(study).read_text())

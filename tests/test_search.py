@@ -17,6 +17,7 @@ def values(digest: str) -> list[float]:
     return [1 + number % 97, 1 + number % 89]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("sampler", SAMPLERS)
 def test_every_sampler_proposes_each_network_once_and_then_ends(sampler: str) -> None:
     proposer = Proposer(TINY, sampler, 2, seed=1)
@@ -77,6 +78,7 @@ def test_failures_and_limit_violations_can_be_told() -> None:
             proposer.tell(digest, values(digest), {"params": -0.5})
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("sampler", ["tpe", "nsga2"])
 def test_a_learning_sampler_finds_better_points_than_chance(sampler: str) -> None:
     """Objectives reward small latents and narrow decoders: later proposals must move there."""

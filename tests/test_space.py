@@ -443,6 +443,7 @@ def test_wide_counts_stage_by_stage() -> None:
     assert SearchSpace.load("wide").size == 7 * 5 * encoder * decoder > 10**9
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["tiny", "quickstart"])
 def test_small_named_spaces_describe_no_network_twice(name: str) -> None:
     space = SearchSpace.load(name)

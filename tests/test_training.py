@@ -524,6 +524,7 @@ def _held(evaluator: Evaluator) -> tuple[int, bool]:
     return torch.get_num_threads(), evaluator.lane.held
 
 
+@pytest.mark.slow
 def test_an_evaluation_holds_threads_and_lane_only_while_it_trains(tmp_path: Path) -> None:
     at_batch: set[tuple[int, bool]] = set()
     evaluator = _evaluator(tmp_path, lambda done, total: at_batch.add(_held(evaluator)))

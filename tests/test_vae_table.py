@@ -75,6 +75,7 @@ def test_members_are_each_network_once_then_the_references() -> None:
     assert [member.digest for member in members(space)] == [member.digest for member in listed]
 
 
+@pytest.mark.slow
 def test_killed_run_goes_on_with_what_is_missing(run: Path, protocol: TableProtocol) -> None:
     before = {file.name: file.read_text() for file in (run / "training").iterdir()}
     lost = sorted(before)[0]
