@@ -16,15 +16,19 @@ def data() -> None:
     """Preview and export the images of a data set."""
 
 
-@data.command()
-@click.argument("kind", default="faces")
-@click.option(
+_path = click.option(
     "--path", type=click.Path(path_type=Path), help="Folder of the images; for celeba and folder."
 )
-@click.option(
+_size = click.option(
     "--size", type=click.IntRange(8, 1024), default=144, show_default=True,
     help="Width and height of an image in pixels.",
 )  # fmt: skip
+
+
+@data.command()
+@click.argument("kind", default="faces")
+@_path
+@_size
 @click.option(
     "--rows", type=click.IntRange(1, 50), default=6, show_default=True, help="Rows of images."
 )
@@ -58,13 +62,8 @@ def preview(
 @data.command("export")
 @click.argument("kind")
 @click.argument("directory", type=click.Path(path_type=Path))
-@click.option(
-    "--path", type=click.Path(path_type=Path), help="Folder of the images; for celeba and folder."
-)
-@click.option(
-    "--size", type=click.IntRange(8, 1024), default=144, show_default=True,
-    help="Width and height of an image in pixels.",
-)  # fmt: skip
+@_path
+@_size
 @click.option(
     "--count", type=click.IntRange(10), default=1000, show_default=True, help="Number of images."
 )
