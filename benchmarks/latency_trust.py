@@ -8,6 +8,7 @@ Measures on an otherwise quiet machine and writes one CSV per question:
     itself    a model against itself: how often the interval includes 1, how often it is flagged
     loops     the same with one and two busy loops running: how often they are detected
     sessions  the same ratios from separate processes
+    accuracy  the ratios of trained models against a plain loop over real images
 
 An existing file is kept: remove it to measure again. `--only NAME` makes one file. The summary is
 printed and written to summary.csv; `python -m benchmarks.latency_plots DIR` draws it.
@@ -35,14 +36,15 @@ import numpy as np
 import optuna
 import torch
 
+from benchmarks.latency_accuracy import accuracy, accuracy_lines
 from nas.datasets import DataConfig, load_dataset
 from nas.evaluate import Evaluator
-from nas.latency import measure_pair, one_image
+from nas.latency import measure_pair
 from nas.objectives import TRAINED_OBJECTIVE
 from nas.protocol import OnBatch
 from nas.search.samplers import quiet_optuna
+from nas.timed_models import TimedImages, timed_model
 from nas.training import TrainingConfig
-from nas.vae import build_vae
 from profiling.allocator import tune_allocator
 from profiling.environment import fingerprint
 from profiling.lane import Lane
@@ -168,11 +170,12 @@ def against_itself(count: int) -> Iterator[Row]:
 
 def itself(architecture: Architecture, beside: str) -> Row:
     """Compare an architecture with a copy of itself, once."""
-    model, lane = build_vae(architecture, seed=0), Lane("cpu")
+    images, lane = TimedImages.noise(architecture.image_size), Lane("cpu")
+    model, _ = timed_model(architecture, images)
     pair = compare_latency(
         copy.deepcopy(model),
         model,
-        one_image(architecture),
+        images.tensor(),
         ONCE,
         quiet=SPEEDS.setdefault(architecture.digest, QuietSpeed()),
         alone=lane.measuring,
@@ -266,6 +269,8 @@ def summary(folder: Path) -> list[tuple[str, str, str]]:
             lines.append((f"{beside} beside: flagged", f"{flagged:.1%}", "at least 95 %"))
     if "sessions" in data:
         lines.append(_between_sessions(data["sessions"]))
+    if "accuracy" in data:
+        lines += accuracy_lines(data["accuracy"])
     return lines
 
 
@@ -331,6 +336,11 @@ PLANS: dict[str, tuple[Callable[[int], Iterator[Row]], int, Callable[[int], int]
     "itself": (against_itself, 200, lambda n: n),
     "loops": (beside_loops, 30, lambda n: 2 * n),
     "sessions": (sessions, 10, lambda n: 4 * n),
+    "accuracy": (
+        lambda n: accuracy(architectures(n, "wide@64"), CONFIG),
+        20,
+        lambda n: n,
+    ),
     "lane": (lambda n: in_a_study(n, apart=False), 40, lambda n: n),
     "no-lane": (lambda n: in_a_study(n, apart=True), 40, lambda n: n),
 }

@@ -23,9 +23,10 @@ from nas.artefacts import CHECKPOINT, WEIGHTS, full_disk_refused, write_or_refus
 from nas.checkpoint import save_weights
 from nas.datasets import ImageDataset
 from nas.findings import Findings
-from nas.latency import Meter, latency_metrics, one_image
+from nas.latency import Meter, latency_metrics
 from nas.objectives import TRAINED_OBJECTIVE
 from nas.predict.predictor import LatencyPredictor
+from nas.timed_models import TimedImages
 from nas.training import (
     CandidateFailed,
     EpochResult,
@@ -94,7 +95,9 @@ class Evaluator:
     predictor: LatencyPredictor | None = None
 
     def __post_init__(self) -> None:
-        self.lane, self.meter = Lane(str(self.device)), Meter(self.latency, self.device)
+        images = TimedImages.of(self.dataset) if self.dataset else None
+        self.lane = Lane(str(self.device))
+        self.meter = Meter(self.latency, self.device, images)
 
     def __call__(
         self, architecture: Architecture, known: Findings | None = None
@@ -250,7 +253,7 @@ def _removed_after_failure(checkpoint: Path) -> Iterator[None]:
 def static_costs(architecture: Architecture) -> dict[str, float]:
     """Return the value of each objective in `STATIC_COSTS`; nothing is run."""
     with torch.device("meta"):
-        model, image = build_vae(architecture), one_image(architecture)
+        model, image = build_vae(architecture), _one_image(architecture)
         counts = complexity(model, image)
         return {name: float(cost(model, image, counts)) for name, cost in STATIC_COSTS.items()}
 
@@ -263,9 +266,14 @@ def training_memory_bytes(architecture: Architecture, batch_size: int) -> int:
     for `modified` at 144 pixels.
     """
     with torch.device("meta"):
-        counts = complexity(build_vae(architecture), one_image(architecture))
+        counts = complexity(build_vae(architecture), _one_image(architecture))
     written = sum(row.bytes_written for row in counts.rows)
     return written * batch_size + 4 * 4 * counts.params
+
+
+def _one_image(architecture: Architecture) -> torch.Tensor:
+    size = architecture.image_size
+    return torch.empty(1, architecture.image_channels, size, size)
 
 
 def shown_images(dataset: ImageDataset) -> npt.NDArray[np.uint8]:

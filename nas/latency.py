@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from hashlib import sha256
+from pathlib import Path
 
 import torch
-from torch import Tensor
 
 from nas.datasets.cache import cache_directory
-from nas.vae import build_vae
+from nas.timed_models import INITIAL, TimedImages, timed_model
 from profiling.environment import fingerprint, threads
 from profiling.fresh_process import FreshProcess, ProcessEndedError
 from profiling.lane import Lane
 from profiling.latency import LatencyConfig
 from profiling.paired import (
+    TWIN,
     InterleavedLatencies,
     PairedLatency,
     compare_latency,
@@ -26,34 +28,57 @@ from search_spaces.architecture import Architecture
 from search_spaces.references import ORIGINAL
 
 
-def quiet_speed(image_size: int, latency: LatencyConfig, device: torch.device) -> QuietSpeed:
-    """Return the recorded quiet speed of `original` in this environment."""
+def quiet_speed(
+    image_size: int,
+    latency: LatencyConfig,
+    device: torch.device,
+    fed: str = "",
+    weights: str = INITIAL,
+) -> QuietSpeed:
+    """Return the recorded quiet speed of `original` in this environment, on these inputs."""
     original = ORIGINAL.resized(image_size)
     with threads(latency.threads):
         where = fingerprint(device).model_dump_json()
-    key = f"{where} {original.digest} {latency.batch}"
+    key = f"{where} {original.digest} {latency.batch} {fed} {weights}"
     name = sha256(key.encode()).hexdigest()[:16]
     return QuietSpeed(cache_directory() / "speeds" / f"{name}.json")
 
 
 def measure_pair(
-    architecture: Architecture, latency: LatencyConfig, device: torch.device, lane: Lane
+    architecture: Architecture,
+    latency: LatencyConfig,
+    device: torch.device,
+    lane: Lane,
+    images: TimedImages | None = None,
 ) -> PairedLatency:
-    """Time an architecture and `original` at its image size, while the lane is held."""
+    """Time an architecture and `original` at its image size, while the lane is held.
+
+    Args:
+        architecture: The candidate.
+        latency: How to measure.
+        device: Where to measure.
+        lane: The measurement lane of the device.
+        images: Images that both models are fed; None takes noise.
+    """
     original = ORIGINAL.resized(architecture.image_size)
-    candidate, reference = (
-        build_vae(described, seed=0).to(device) for described in (architecture, original)
-    )
-    return compare_latency(
+    images = images or TimedImages.noise(architecture.image_size, architecture.image_channels)
+    # Calibrating BatchNorms would disturb the measurement of another process, as training does.
+    with lane.training(), threads(latency.threads):
+        (candidate, state), (reference, _) = (
+            timed_model(one, images, device) for one in (architecture, original)
+        )
+    pair = compare_latency(
         candidate,
         reference,
-        one_image(architecture),
+        images.tensor(batch=latency.batch),
         latency,
         device,
         digests=(architecture.digest, original.digest),
-        quiet=quiet_speed(architecture.image_size, latency, device),
+        quiet=quiet_speed(architecture.image_size, latency, device, images.about),
         alone=lane.measuring,
     )
+    states = {"candidate": state, "graph": state}
+    return replace(pair, interleaved=_described(pair.interleaved, images.about, states))
 
 
 class Meter:
@@ -62,10 +87,17 @@ class Meter:
     In a process that has trained, models run slower, and not all by the same factor, because their
     memory comes from blocks that the training has freed. The separate process starts with the first
     measurement.
+
+    Args:
+        latency: How to measure.
+        device: Where to measure.
+        images: Images that the models are fed; None takes noise.
     """
 
-    def __init__(self, latency: LatencyConfig, device: torch.device) -> None:
-        self._args = latency, str(device)
+    def __init__(
+        self, latency: LatencyConfig, device: torch.device, images: TimedImages | None = None
+    ) -> None:
+        self._args = latency, str(device), images
         self._process: FreshProcess | None = None
 
     def measure(self, architecture: Architecture) -> tuple[PairedLatency, float]:
@@ -86,36 +118,54 @@ class Meter:
 class _Meter:
     """The part of `Meter` that runs in the other process."""
 
-    def __init__(self, latency: LatencyConfig, device: str) -> None:
+    def __init__(self, latency: LatencyConfig, device: str, images: TimedImages | None) -> None:
         self._latency, self._device, self._lane = latency, torch.device(device), Lane(device)
+        self._images = images
 
     def measure(self, architecture: Architecture) -> tuple[PairedLatency, float]:
         waited_s = self._lane.waited_s
-        pair = measure_pair(architecture, self._latency, self._device, self._lane)
+        pair = measure_pair(architecture, self._latency, self._device, self._lane, self._images)
         return pair, self._lane.waited_s - waited_s
 
     def together(
         self,
         architectures: Mapping[str, Architecture],
         base: str,
+        weights: Mapping[str, Path],
         progress: Progress | None = None,
     ) -> InterleavedLatencies:
-        models = {
-            name: build_vae(architecture, seed=0).to(self._device)
-            for name, architecture in architectures.items()
-        }
-        size = architectures[base].image_size
+        original, latency = architectures[base], self._latency
+        images = self._images or TimedImages.noise(original.image_size, original.image_channels)
+        with self._lane.training(), threads(latency.threads):
+            built = {
+                name: timed_model(architecture, images, self._device, weights.get(name))
+                for name, architecture in architectures.items()
+            }
         found, _ = measure_interleaved(
-            models,
+            {name: model for name, (model, _) in built.items()},
             base,
-            one_image(architectures[base]),
-            self._latency.model_copy(update={"max_s": self._latency.max_s * len(models)}),
+            images.tensor(batch=latency.batch),
+            latency.model_copy(update={"max_s": latency.max_s * len(built)}),
             self._device,
-            quiet=quiet_speed(size, self._latency, self._device),
+            quiet=quiet_speed(
+                original.image_size, latency, self._device, images.about, built[base][1]
+            ),
             alone=self._lane.measuring,
             progress=progress,
         )
-        return found
+        states = {name: state for name, (_, state) in built.items()}
+        return _described(found, images.about, states | {TWIN: states[base]})
+
+
+def _described(
+    found: InterleavedLatencies, fed: str, states: Mapping[str, str]
+) -> InterleavedLatencies:
+    """Return the latencies with a record of the images and of each model's weights."""
+    taken = {
+        name: replace(one, subject=replace(one.subject, fed=fed, weights=states.get(name, INITIAL)))
+        for name, one in found.taken.items()
+    }
+    return replace(found, taken=taken)
 
 
 def latency_metrics(pair: PairedLatency) -> dict[str, float]:
@@ -135,9 +185,14 @@ def latency_metrics(pair: PairedLatency) -> dict[str, float]:
     return metrics
 
 
-def measure_anchor(image_size: int, latency: LatencyConfig, device: torch.device) -> float:
+def measure_anchor(
+    image_size: int,
+    latency: LatencyConfig,
+    device: torch.device,
+    images: TimedImages | None = None,
+) -> float:
     """Return the anchor: the latency of `original` in ms at the machine's quiet speed."""
-    pair, _ = Meter(latency, device).measure(ORIGINAL.resized(image_size))
+    pair, _ = Meter(latency, device, images).measure(ORIGINAL.resized(image_size))
     return pair.reference.median_ms
 
 
@@ -146,6 +201,8 @@ def measure_together(
     base: str,
     latency: LatencyConfig,
     device: torch.device,
+    images: TimedImages | None = None,
+    weights: Mapping[str, Path] | None = None,
     progress: Progress | None = None,
 ) -> InterleavedLatencies:
     """Time several architectures in the same rounds, so that any two of them can be compared.
@@ -157,16 +214,12 @@ def measure_together(
         base: The name of `original`.
         latency: How to measure; `max_s` applies to each architecture.
         device: Where to measure.
+        images: Images that the models are fed; None takes noise.
+        weights: Name -> file of trained weights; others are timed with initial weights.
         progress: Called with (done, total) after each round.
     """
-    with FreshProcess(_Meter, latency, str(device), tuned=True) as process:
+    with FreshProcess(_Meter, latency, str(device), images, tuned=True) as process:
         found: InterleavedLatencies = process.call(
-            "together", dict(architectures), base, progress=progress
+            "together", dict(architectures), base, dict(weights or {}), progress=progress
         )
         return found
-
-
-def one_image(architecture: Architecture) -> Tensor:
-    """Return a black image of the architecture's size, `(1, channels, size, size)`."""
-    size = architecture.image_size
-    return torch.zeros(1, architecture.image_channels, size, size)

@@ -155,8 +155,7 @@ def compare_backends(
     A backend that cannot be used has a row with the reason.
 
     Raises:
-        ProfilingError: a name is unknown, the example has another batch size, or the model is
-            random.
+        ProfilingError: a name is unknown, or the model is random.
     """
     config, device = config or LatencyConfig(), torch.device(device)
     wanted = list(dict.fromkeys(["eager", *(BACKENDS if names is None else names)]))
@@ -172,7 +171,7 @@ def compare_backends(
         name: ready.run for name, ready in prepared.items() if isinstance(ready, PreparedBackend)
     }
     report = progress and (lambda done, _: progress(len(wanted) + done, total))
-    latencies = measure_latency(runs, args, config, device, progress=report)
+    latencies = measure_latency(runs, example, config, device, progress=report)
     if progress:
         progress(total, total)
     return tuple(_row(name, ready, latencies) for name, ready in prepared.items())

@@ -117,7 +117,9 @@ class HandmadeLayer:
         return tuple((v["batch"], count, *rest) for count in channels)
 
     def build(self, device: torch.device | str = "cpu") -> tuple[nn.Module, tuple[Tensor, ...]]:
-        """Return the module with new weights, and random inputs for it.
+        """Return the module with new weights, and inputs for it that are drawn from N(0, 1).
+
+        These are the values after a BatchNorm; the time of an activation depends on their signs.
 
         Raises:
             ProfilingError: torch cannot build a layer of these values.
@@ -125,7 +127,7 @@ class HandmadeLayer:
         try:
             with torch.device(device):
                 module = LAYER_TYPES[self.kind].build(self.values)
-                return module, tuple(torch.rand(shape) for shape in self.input_shapes)
+                return module, tuple(torch.randn(shape) for shape in self.input_shapes)
         except (ValueError, RuntimeError) as error:
             raise ProfilingError(f"layer {str(self)!r}: {error}") from error
 

@@ -7,6 +7,7 @@ all of them. All samples are stored; medians, intervals and signs of contention 
 
 from __future__ import annotations
 
+import itertools
 import math
 import random
 from collections.abc import Callable, Mapping, Sequence
@@ -81,6 +82,8 @@ class TimedModel:
         repeats: Passes in one sample.
         digest: Identifies the model; "" if the caller has no digest.
         backend: Name of the backend that ran it.
+        fed: Description of the arguments, such as "16 images of faces"; "" if the caller has none.
+        weights: Description of the weights, such as "trained"; "" if the caller has none.
     """
 
     name: str
@@ -90,6 +93,8 @@ class TimedModel:
     repeats: int
     digest: str = ""
     backend: str = "eager"
+    fed: str = ""
+    weights: str = ""
 
     @property
     def batch(self) -> int:
@@ -193,7 +198,9 @@ def measure_latency(
 
     Args:
         models: Name -> module or callable.
-        example: Arguments for all models, with `config.batch` items or with one, which is repeated.
+        example: Arguments for all models. Each pass of a model takes the next `config.batch` items
+            and starts again at the end, because the time of a pass depends on the values; with
+            fewer items they are repeated.
         config: Settings.
         device: Device of the models.
         enough: Name -> times in ms; returns whether rounds may end (default: every median is
@@ -201,15 +208,14 @@ def measure_latency(
         progress: Called with (done, total) after each round.
 
     Raises:
-        ProfilingError: there is no model, a model is on another device, or the example has another
-            batch size.
+        ProfilingError: there is no model, a model is on another device, or an argument is empty.
     """
     config, device = config or LatencyConfig(), torch.device(device)
-    args = batched(example, config.batch, device)
+    batches = batches_of(example, config.batch, device)
     _check_models(models, device)
     timer, watch = timer_for(device), LoadWatch(device)
     enough = enough or partial(_precise, precision=config.precision)
-    passes = {name: partial(model, *args) for name, model in models.items()}
+    passes = {name: _in_turn(model, batches) for name, model in models.items()}
     with measuring(models.values(), config.threads, device):
         where = fingerprint(device)
         warmups = {name: _warm_up(run, timer, config) for name, run in passes.items()}
@@ -217,7 +223,7 @@ def measure_latency(
         timed = {name: partial(_timed, run, repeats[name], timer) for name, run in passes.items()}
         with watch.running():
             samples = _rounds(timed, config, enough, progress)
-    shapes, dtype = tuple(tuple(arg.shape) for arg in args), str(args[0].dtype)
+    shapes, dtype = tuple(tuple(arg.shape) for arg in batches[0]), str(batches[0][0].dtype)
     return {
         name: Latency(
             TimedModel(name, shapes, dtype, config.threads, repeats[name]),
@@ -231,22 +237,45 @@ def measure_latency(
 
 
 def batched(example: Example, batch: int, device: torch.device) -> tuple[Tensor, ...]:
-    """Return the example as arguments on `device` with `batch` items each.
+    """Return the arguments of the first pass on `device`, with `batch` items each.
 
     Raises:
-        ProfilingError: an argument has neither one item nor `batch` items.
+        ProfilingError: an argument has no items.
     """
-    args = []
-    for tensor in as_args(example):
-        items = tensor.shape[0] if tensor.dim() else 0
-        if items not in (1, batch):
-            raise ProfilingError(
-                f"example: {tuple(tensor.shape)} has {items} items, not batch={batch}: "
-                "give one item, or as many as the batch"
-            )
-        repeated = tensor if items == batch else tensor.repeat(batch, *[1] * (tensor.dim() - 1))
-        args.append(repeated.to(device, copy=True))  # the first layer may work in place
-    return tuple(args)
+    return batches_of(example, batch, device)[0]
+
+
+def batches_of(example: Example, batch: int, device: torch.device) -> list[tuple[Tensor, ...]]:
+    """Return the arguments of successive passes on `device`, with `batch` items each.
+
+    There are as many passes as the longest argument has whole batches, at least one. A shorter
+    argument is repeated.
+
+    Raises:
+        ProfilingError: an argument has no items.
+    """
+    args = as_args(example)
+    counts = [tensor.shape[0] if tensor.dim() else 0 for tensor in args]
+    if not all(counts):
+        empty = tuple(args[counts.index(0)].shape)
+        raise ProfilingError(f"example: an argument of shape {empty} has no items; give at least 1")
+    passes = max(1, max(counts) // batch)
+    parts = [torch.split(_repeated(arg, passes * batch).to(device), batch) for arg in args]
+    # Copied one by one: the first layer may work in place, and memory is aligned for each.
+    return [tuple(part.clone() for part in one) for one in zip(*parts, strict=True)]
+
+
+def _repeated(tensor: Tensor, items: int) -> Tensor:
+    """Return the first `items` items of a tensor that is repeated as often as necessary."""
+    times = math.ceil(items / tensor.shape[0])
+    repeated = tensor.repeat(times, *[1] * (tensor.dim() - 1)) if times > 1 else tensor
+    return repeated[:items]
+
+
+def _in_turn(model: Model, batches: Sequence[tuple[Tensor, ...]]) -> Callable[[], Any]:
+    """Return a function that calls the model with the next batch at each call."""
+    turns = itertools.cycle(batches)
+    return lambda: model(*next(turns))
 
 
 def _check_models(models: Mapping[str, Model], device: torch.device) -> None:

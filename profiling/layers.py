@@ -115,6 +115,8 @@ class LayerTable:
         instrumented: Latency of the copy that took notes.
         complexity: Costs of the model.
         peaks: Peak rates of the machine.
+        fed: Description of the arguments of the passes; "" if the caller gave none.
+        weights: Description of the weights; "" if the caller gave none.
     """
 
     layers: tuple[TimedLayer, ...]
@@ -123,6 +125,8 @@ class LayerTable:
     instrumented: Latency
     complexity: Complexity
     peaks: Peaks
+    fed: str = ""
+    weights: str = ""
 
     @cached_property
     def explained_share(self) -> float:
@@ -181,6 +185,8 @@ class LayerTable:
             "params": self.complexity.params,
             "macs": self.complexity.macs,
             "uncounted_ops": dict(self.complexity.uncounted_ops),
+            "fed": self.fed,
+            "weights": self.weights,
             "input_shapes": [list(shape) for shape in self.latency.subject.input_shapes],
             "peaks": self.peaks.model_dump(mode="json", exclude={"environment"}),
             "environment": self.latency.environment.model_dump(mode="json"),

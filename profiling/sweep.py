@@ -33,11 +33,19 @@ SWEEP_COLUMNS = (
 
 @dataclass(frozen=True)
 class CapturedLayer:
-    """A module of a model with its input in a forward pass."""
+    """A module of a model with its input in a forward pass.
+
+    Attributes:
+        path: Path of the module in the model.
+        module: The module.
+        inputs: Its arguments.
+        batch: Items in one timed pass; None takes all of `inputs`.
+    """
 
     path: str
     module: nn.Module
     inputs: tuple[Tensor, ...]
+    batch: int | None = None
 
     def __str__(self) -> str:
         return self.path
@@ -132,6 +140,10 @@ class _Point:
         inputs = on_meta(self.layer.inputs) if device.type == "meta" else self.layer.inputs
         return self.layer.module, batched(inputs, self.config.batch, device)
 
+    def example(self, inputs: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+        """Return the arguments of all timed passes: those captured, or the `inputs` of one pass."""
+        return self.layer.inputs if isinstance(self.layer, CapturedLayer) else inputs
+
 
 def _combinations(
     layer: HandmadeLayer | CapturedLayer, over: Mapping[str, Sequence[int]]
@@ -158,7 +170,7 @@ def _point(
         batch = layer.values["batch"]
         width = layer.values.get("out", layer.values["in"])
     else:
-        batch = values.get("batch", layer.inputs[0].shape[0])
+        batch = values.get("batch", layer.batch or layer.inputs[0].shape[0])
     threads = values.get("threads", config.threads)
     return _Point(layer, width, config.model_copy(update={"batch": batch, "threads": threads}))
 
@@ -172,7 +184,8 @@ def _check(point: _Point, device: torch.device) -> None:
 def _line(point: _Point, peaks: Peaks, device: torch.device) -> dict[str, Any]:
     module, inputs = point.build(device)
     cost = complexity(module, inputs)
-    latency: Latency = measure_latency({"layer": module}, inputs, point.config, device)["layer"]
+    example = point.example(inputs)
+    latency: Latency = measure_latency({"layer": module}, example, point.config, device)["layer"]
     moved = cost.bytes_read + cost.bytes_written
     bound, limit_ms = peaks.bound(cost.flops, moved, cost.launches)
     shape = tuple(inputs[0].shape)

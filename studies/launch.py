@@ -18,6 +18,7 @@ from nas.datasets import ImageDataset
 from nas.evaluate import STATIC_COSTS, npy, shown_images, static_costs
 from nas.latency import measure_anchor
 from nas.predict.predictor import LatencyPredictor
+from nas.timed_models import TimedImages
 from profiling.allocator import tune_allocator
 from profiling.environment import fingerprint, select_device
 from profiling.files import swept
@@ -108,9 +109,11 @@ def run_study(
     ):
         device = _checked_device(request, site)
         with full_disk_refused(store.folder), store.writing():
-            record, gave_up = site.run(_prepared(request, site, device))
+            prepared = _prepared(request, site, device)
+            record, gave_up = site.run(prepared)
             interruption.check()
-            return _concluded(request, site, device, record), gave_up
+            images = _timed_images(prepared.dataset, space.image_size)
+            return _concluded(request, site, device, images, record), gave_up
 
 
 def _checked_device(request: _Request, site: Site) -> torch.device:
@@ -131,9 +134,12 @@ def _prepared(request: _Request, site: Site, device: torch.device) -> PreparedSt
     config, space, store = request.config, request.space, request.store
     dataset = _load(config, space.image_size, request.progress_bar)
     predictor = load_predictor(config, device, space.image_size)
+    images = _timed_images(dataset, space.image_size)
     facts = _facts(site, device, config, dataset, predictor)
+    if config.timed:
+        facts["timed_on"] = images.about
     earlier = _earlier(config, request.root, space, facts["data_fingerprint"])
-    facts["original_latency_ms"] = _anchor_ms(request, site, device)
+    facts["original_latency_ms"] = _anchor_ms(request, site, device, images)
     store.create(config, space, facts, request.mix, request.artefacts)
     _write_samples(store, dataset)
     _note_small_space(request)
@@ -156,7 +162,11 @@ def _prepared(request: _Request, site: Site, device: torch.device) -> PreparedSt
 
 
 def _concluded(
-    request: _Request, site: Site, device: torch.device, record: StudyRecord
+    request: _Request,
+    site: Site,
+    device: torch.device,
+    images: TimedImages,
+    record: StudyRecord,
 ) -> StudyRecord:
     """Measure the front again where latency is wanted, and fetch the images for the report."""
     config, store = request.config, request.store
@@ -165,7 +175,7 @@ def _concluded(
             store.others.claimed("measuring the front"),
             request.progress_bar("measuring the front again") as progress,
         ):
-            record = measure_front(store, config.latency, device, progress, site.together)
+            record = measure_front(store, config.latency, device, images, progress, site.together)
     store.fetch(only="reconstructions.npy")
     return record
 
@@ -184,13 +194,19 @@ def _facts(
     return facts
 
 
-def _anchor_ms(request: _Request, site: Site, device: torch.device) -> float | None:
+def _timed_images(dataset: ImageDataset | None, image_size: int) -> TimedImages:
+    return TimedImages.of(dataset) if dataset else TimedImages.noise(image_size)
+
+
+def _anchor_ms(
+    request: _Request, site: Site, device: torch.device, images: TimedImages
+) -> float | None:
     """Return the study's latency of `original` in ms; measure it where one is wanted."""
     known = request.store.anchor_ms
     if known is not None or "latency_ms" not in request.config.wanted:
         return known
     size, latency = request.space.image_size, request.config.latency
-    measured: float = site.call(measure_anchor, size, latency, device)
+    measured: float = site.call(measure_anchor, size, latency, device, images)
     return measured
 
 

@@ -11,6 +11,7 @@ import pytest
 import torch
 
 from nas.findings import Findings
+from nas.timed_models import TimedImages
 from profiling.environment import fingerprint
 from profiling.latency import Latency, LatencyConfig, TimedModel
 from profiling.paired import InterleavedLatencies
@@ -51,16 +52,19 @@ class Bench:
 
     def __init__(self, times: Callable[[str], float], monkeypatch: pytest.MonkeyPatch) -> None:
         self.times, self.groups = times, list[list[str]]()
+        self.images: TimedImages | None = None
+        self.weights: Mapping[str, Path] = {}
         monkeypatch.setattr(final_latency, "measure_together", self)
 
     def __call__(
-        self, architectures: Mapping[str, Architecture], base: str, *_: Any
+        self, architectures: Mapping[str, Architecture], base: str, *rest: Any
     ) -> InterleavedLatencies:
         assert base == "original"
         self.groups.append(list(architectures))
+        _latency, _device, self.images, self.weights, _progress = rest
         taken = {
             name: Latency(
-                TimedModel(name, ((1, 3, 64, 64),), "float32", 1, 1),
+                TimedModel(name, ((1, 3, 64, 64),), "float32", 1, 1, weights=f"those of {name}"),
                 fingerprint(),
                 tuple(Sample(t, t) for t in [100 * self._ratio(name)] * 9),
             )
@@ -81,7 +85,8 @@ def a_store(root: Path, trials: int = 12) -> StudyStore:
 
 
 def measure(store: StudyStore) -> Any:
-    return measure_front(store, LatencyConfig(), torch.device("cpu"), lambda done, total: None)
+    images, cpu = TimedImages.noise(64), torch.device("cpu")
+    return measure_front(store, LatencyConfig(), cpu, images, lambda done, total: None)
 
 
 def test_the_front_and_both_references_are_told_as_measured_last(
@@ -143,6 +148,30 @@ def test_references_are_compared_by_the_ratio_measured_together(
     compared = compare(record, best, record.references["modified"])
     assert compared.factors["latency_ms"] == pytest.approx(6.0)
     assert compared.verdicts["latency_ms"] == 1
+
+
+def test_trained_weights_are_measured_where_the_study_has_them(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store = a_store(tmp_path)
+    trial = next(trial for trial in store.record().front if not trial.reference)
+    file = store.artefacts / trial.digest / "weights.safetensors"
+    file.parent.mkdir(parents=True)
+    file.touch()
+    bench = Bench(lambda digest: 0.5, monkeypatch)
+    measure(store)
+    assert bench.weights == {trial.digest: file}
+    assert bench.images == TimedImages.noise(64)
+    final = StudyStore.open(tmp_path, "s").final_latency()
+    assert final[trial.digest].weights == f"those of {trial.digest}"
+    assert final[REFERENCES["original"].resized(64).digest].weights == "those of original"
+
+
+def test_latencies_on_other_images_are_not_mixed(tmp_path: Path) -> None:
+    store, space = a_store(tmp_path), SearchSpace.load("quickstart")
+    faces = {**ENVIRONMENT, "original_latency_ms": ANCHOR_MS, "timed_on": "16 images of faces"}
+    with pytest.raises(UserError, match=r"timed_on was null, now .16 images of faces"):
+        store.create(ASKED, space, faces)
 
 
 def test_environments_are_mixed_only_when_told_to(tmp_path: Path) -> None:

@@ -7,13 +7,17 @@ from pathlib import Path
 import pytest
 import torch
 
+from nas.checkpoint import save_weights
 from nas.evaluate import MEASURERS, Evaluator
 from nas.latency import Meter, measure_together
+from nas.timed_models import INITIAL, TRAINED, TimedImages
 from nas.training import CandidateFailed, TrainingConfig
+from nas.vae import build_vae
 from profiling.fresh_process import ProcessEndedError
 from profiling.latency import LatencyConfig
 from search_spaces.architecture import Architecture
 from search_spaces.references import MODIFIED, ORIGINAL
+from tests.fakes.dataset import noise
 
 SMALL = ORIGINAL.resized(16)
 ONCE = LatencyConfig(min_rounds=2, max_rounds=2, attempts=1, warmup_window=1, max_warmup=2)
@@ -71,9 +75,29 @@ def test_several_are_measured_together_with_the_same_rounds() -> None:
     anchors = {"original": SMALL, "modified": MODIFIED.resized(16)}
     seen: list[tuple[int, int]] = []
     turns = measure_together(
-        anchors, "original", ONCE, CPU, lambda done, total: seen.append((done, total))
+        anchors, "original", ONCE, CPU, progress=lambda done, total: seen.append((done, total))
     )
     assert {len(one.samples) for one in turns.taken.values()} == {2}
     assert turns.ratio("modified").median > 0
     assert turns.ratio("original", "modified").median > 0
     assert seen == [(1, 2), (2, 2)]
+    assert {one.subject.fed for one in turns.taken.values()} == {"16 images of uniform noise"}
+    assert {one.subject.weights for one in turns.taken.values()} == {INITIAL}
+
+
+def test_images_and_trained_weights_reach_the_measuring_process(tmp_path: Path) -> None:
+    path, images = tmp_path / "weights.safetensors", TimedImages.of(noise(40, 16))
+    save_weights(build_vae(SMALL, seed=3), path)
+    turns = measure_together(
+        {"original": SMALL, "modified": MODIFIED.resized(16)},
+        "original",
+        ONCE,
+        CPU,
+        images,
+        {"original": path},
+    )
+    weights = {name: one.subject.weights for name, one in turns.taken.items()}
+    assert weights == {"original": TRAINED, "twin": TRAINED, "modified": INITIAL}
+    assert {one.subject.fed for one in turns.taken.values()} == {images.about}
+    pair, _ = Meter(ONCE, CPU, images).measure(SMALL)
+    assert pair.candidate.subject.fed == images.about

@@ -12,6 +12,7 @@ import pytest
 import torch
 from PIL import Image
 
+from nas.timed_models import TimedImages
 from profiling.latency import LatencyConfig
 from search_spaces.errors import UserError
 from search_spaces.references import PUBLISHED, REFERENCES
@@ -238,6 +239,7 @@ def test_a_stored_timing_is_not_measured_again(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     path, asked, cpu = tmp_path / "latency-1.json", LatencyConfig(), torch.device("cpu")
+    models = timing.TrainedModels(REFERENCES, TimedImages.noise(144), {"original": tmp_path})
     calls = list[str]()
 
     def measured(*given: object) -> timing.Timing:
@@ -247,12 +249,14 @@ def test_a_stored_timing_is_not_measured_again(
     monkeypatch.setattr(timing, "_measured", measured)
     silent = lambda *_: None  # noqa: E731
     for _ in range(2):
-        timing.load_or_measure(REFERENCES, asked, cpu, path, silent)
+        timing.load_or_measure(models, asked, cpu, path, silent)
     assert len(calls) == 1
     path.write_text("{", encoding="utf-8")
-    timing.load_or_measure(REFERENCES, asked, cpu, path, silent)
-    timing.load_or_measure(REFERENCES, LatencyConfig(threads=2), cpu, path, silent)
+    timing.load_or_measure(models, asked, cpu, path, silent)
+    timing.load_or_measure(models, LatencyConfig(threads=2), cpu, path, silent)
     assert len(calls) == 3
+    timing.load_or_measure(replace(models, weights={}), asked, cpu, path, silent)
+    assert len(calls) == 4
 
 
 def test_large_batches_get_longer() -> None:

@@ -19,6 +19,7 @@ from profiling.latency import (
     Latency,
     LatencyConfig,
     TimedModel,
+    batches_of,
     measure_latency,
     paired_ratio,
 )
@@ -178,8 +179,27 @@ def test_one_example_is_repeated_to_the_batch() -> None:
     config = QUICK.model_copy(update={"batch": 3})
     result = measure_latency({"a": nn.Linear(2, 2)}, torch.rand(1, 2), config)
     assert result["a"].subject.input_shapes == ((3, 2),)
-    with pytest.raises(ProfilingError, match="has 2 items, not batch=3"):
-        measure_latency({"a": nn.Linear(2, 2)}, torch.rand(2, 2), config)
+    with pytest.raises(ProfilingError, match=r"shape \(0, 2\) has no items"):
+        measure_latency({"a": nn.Linear(2, 2)}, torch.rand(0, 2), config)
+
+
+def test_each_pass_takes_the_next_items_and_starts_again() -> None:
+    seen: dict[str, list[list[float]]] = {"a": [], "b": []}
+    models = {name: (lambda x, n=name: seen[n].append(x.flatten().tolist())) for name in seen}
+    numbers = torch.arange(5.0).reshape(5, 1)  # two whole batches of 2; the fifth is left out
+    config = QUICK.model_copy(update={"batch": 2})
+    measure_latency(models, numbers, config)
+    assert len(seen["a"]) > 4
+    for passes in seen.values():
+        assert passes == [[0, 1], [2, 3]] * (len(passes) // 2) + [[0, 1]] * (len(passes) % 2)
+
+
+def test_a_shorter_argument_is_repeated() -> None:
+    first, second = batches_of((torch.arange(4.0), torch.arange(3.0)), 2, torch.device("cpu"))
+    assert [arg.tolist() for arg in first] == [[0, 1], [0, 1]]
+    assert [arg.tolist() for arg in second] == [[2, 3], [2, 0]]
+    (only,) = batches_of(torch.arange(3.0), 8, torch.device("cpu"))
+    assert only[0].tolist() == [0, 1, 2, 0, 1, 2, 0, 1]
 
 
 def test_nothing_to_measure_and_models_elsewhere_are_refused() -> None:

@@ -5,14 +5,16 @@ from __future__ import annotations
 import resource
 from collections.abc import Iterator, Sequence
 from functools import cached_property
+from pathlib import Path
 from typing import Any
 
 import torch
 from pydantic import Field
-from torch import Tensor, nn
+from torch import nn
 
 from nas.explain.explanation import ABLATION_ORDER, SIDES, SideName, Value
-from nas.vae import build_vae
+from nas.timed_models import TimedImages, timed_model
+from nas.vae import VAE
 from profiling.ablation import Ablation, Counts
 from profiling.environment import select_device
 from profiling.folding import fold_batch_norms
@@ -69,14 +71,32 @@ def standard(architecture: Architecture) -> Architecture:
 
 
 class AblatedPair:
-    """Two models, their ablated copies and their variants, in the measuring process."""
+    """Two models, their ablated copies and their variants, in the measuring process.
+
+    Args:
+        pair: The architectures.
+        batch: Batch size.
+        config: Settings.
+        images: Images that the models are fed.
+        weights: Files of the models' trained weights; None where there are none.
+    """
 
     def __init__(
-        self, pair: tuple[Architecture, Architecture], batch: int, config: ExplainConfig
+        self,
+        pair: tuple[Architecture, Architecture],
+        batch: int,
+        config: ExplainConfig,
+        images: TimedImages,
+        weights: tuple[Path | None, Path | None],
     ) -> None:
         self._pair, self._batch, self._config = dict(zip(SIDES, pair, strict=True)), batch, config
-        self._device = select_device(config.device)
-        self._ablations = {side: self._ablation(a) for side, a in self._pair.items()}
+        self._device, self._fed = select_device(config.device), images
+        self._weights = dict(zip(SIDES, weights, strict=True))
+        self._images = images.tensor(self._device, batch)
+        self._ablations = {
+            side: self._ablation(self._model(a, self._weights[side]))
+            for side, a in self._pair.items()
+        }
 
     def counts(self) -> dict[SideName, Counts]:
         """Return the counts of each model in one pass of the whole batch."""
@@ -92,13 +112,11 @@ class AblatedPair:
         """Time both models in the same rounds; with `ablate` also all copies and variants."""
         config = self._latency_config(rounds, max_s)
         subjects = self._copies if ablate else self._intact
-        return measure_latency(
-            subjects, self._images(self._batch), config, self._device, progress=progress
-        )
+        return measure_latency(subjects, self._images, config, self._device, progress=progress)
 
     def page_faults(self, passes: int = 3) -> dict[SideName, float]:
         """Return the minor page faults of one pass of each model."""
-        images, found = self._images(self._batch), {}
+        images, found = self._images[: self._batch], {}
         models = {side: self._intact[f"{side}:"] for side in SIDES}
         with measuring(models.values(), self._config.threads, self._device):
             for side, model in models.items():
@@ -118,7 +136,7 @@ class AblatedPair:
         """Return each kind's share of the latency by the layer table, and the share of all rows."""
         model: Any = self._intact[f"{side}:"]
         config = self._latency_config(self._config.rounds, self._config.max_s / 10)
-        table = profile_layers(model, self._images(1), config, self._device, peaks=peaks)
+        table = profile_layers(model, self._images, config, self._device, peaks=peaks)
         spent = dict.fromkeys(ABLATION_ORDER, 0.0)
         for layer in table.layers:
             if layer.cost.kind in spent:
@@ -137,17 +155,11 @@ class AblatedPair:
             max_warmup_s=_WARM_UP_S,
         )
 
-    def _images(self, batch: int) -> Tensor:
-        a = self._pair["a"]
-        generator = torch.Generator().manual_seed(0)
-        shape = (batch, a.image_channels, a.image_size, a.image_size)
-        return torch.rand(shape, generator=generator).to(self._device)
+    def _model(self, architecture: Architecture, weights: Path | None = None) -> VAE:
+        return timed_model(architecture, self._fed, self._device, weights)[0]
 
-    def _ablation(self, architecture: Architecture) -> Ablation:
-        return self._ablation_of(build_vae(architecture, seed=0))
-
-    def _ablation_of(self, model: nn.Module) -> Ablation:
-        return Ablation(model.eval().to(self._device), self._images(self._batch))
+    def _ablation(self, model: nn.Module) -> Ablation:
+        return Ablation(model, self._images[: self._batch])
 
     @cached_property
     def _intact(self) -> dict[str, Model]:
@@ -159,10 +171,10 @@ class AblatedPair:
         for side, architecture in self._pair.items():
             plain = standard(architecture)
             if plain != architecture:
-                found[variant(side, PLAIN)] = self._ablation(plain)
-            folded, done, _ = fold_batch_norms(build_vae(architecture, seed=0))
+                found[variant(side, PLAIN)] = self._ablation(self._model(plain))
+            folded, done, _ = fold_batch_norms(self._model(architecture, self._weights[side]))
             if done:
-                found[variant(side, FOLDED)] = self._ablation_of(folded)
+                found[variant(side, FOLDED)] = self._ablation(folded)
         return found
 
     @cached_property

@@ -205,7 +205,10 @@ class LatencyGap(Value):
 
 
 class Explanation(Value):
-    """The causes of the latency gap between architectures `a` and `b`, for each batch size."""
+    """The causes of the latency gap between architectures `a` and `b`, for each batch size.
+
+    `fed` describes the images that the models got; "" if it was not recorded.
+    """
 
     a_name: str
     b_name: str
@@ -215,3 +218,4 @@ class Explanation(Value):
     clock: Clock
     environment: Environment
     comparisons: tuple[LatencyGap, ...]
+    fed: str = ""

@@ -10,12 +10,14 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import replace
+from pathlib import Path
 
 import torch
 
 from nas.explain.copies import AblatedPair, ExplainConfig
 from nas.explain.explanation import SIDES, Explanation
 from nas.explain.gap import Measured, clock, explain_gap
+from nas.timed_models import TimedImages
 from nas.vae import build_vae
 from profiling.environment import select_device
 from profiling.fresh_process import FreshProcess
@@ -34,6 +36,8 @@ def explain_latency(
     names: tuple[str, str] = ("a", "b"),
     config: ExplainConfig | None = None,
     *,
+    images: TimedImages | None = None,
+    weights: tuple[Path | None, Path | None] = (None, None),
     progress: Progress | None = None,
 ) -> Explanation:
     """Measure two architectures and their ablations, and split the gap of B minus A into causes.
@@ -46,6 +50,8 @@ def explain_latency(
         b: The second architecture, model B, for images of the same shape.
         names: Their names in the result.
         config: Settings.
+        images: Images that both models are fed; None takes noise.
+        weights: Files of the trained weights of A and B; None where there are none.
         progress: Called with the steps done so far and the total.
 
     Raises:
@@ -54,8 +60,9 @@ def explain_latency(
     """
     config = config or ExplainConfig()
     _check(a, b, config)
+    images = (images or TimedImages.noise(a.image_size, a.image_channels)).fit(a)
     report = _Steps(progress, len(config.batches), config)
-    taken = [_measure((a, b), batch, config, report) for batch in config.batches]
+    taken = [_measure((a, b), batch, config, images, weights, report) for batch in config.batches]
     last = taken[-1]
     return Explanation(
         a_name=names[0],
@@ -65,6 +72,7 @@ def explain_latency(
         threads=config.threads,
         clock=clock(last.default["a:"]),
         environment=last.environment,
+        fed=images.about,
         comparisons=tuple(explain_gap(measured) for measured in taken),
     )
 
@@ -109,12 +117,18 @@ def _check(a: Architecture, b: Architecture, config: ExplainConfig) -> None:
 
 
 def _measure(
-    pair: tuple[Architecture, Architecture], batch: int, config: ExplainConfig, report: _Steps
+    pair: tuple[Architecture, Architecture],
+    batch: int,
+    config: ExplainConfig,
+    images: TimedImages,
+    weights: tuple[Path | None, Path | None],
+    report: _Steps,
 ) -> Measured:
     """Return all measurements at one batch size, from two processes that alternate."""
     with ExitStack() as stack:
+        args = pair, batch, config, images, weights
         plain, keeping = (
-            stack.enter_context(FreshProcess(AblatedPair, pair, batch, config, tuned=tuned))
+            stack.enter_context(FreshProcess(AblatedPair, *args, tuned=tuned))
             for tuned in (False, True)
         )
         # Both processes build their models before either of them measures.

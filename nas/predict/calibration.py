@@ -39,7 +39,8 @@ if TYPE_CHECKING:
 Role = Literal["fitted", "held_out"]
 Pairs = tuple[tuple[float, float], ...]
 
-_FORMAT = 2
+_FORMAT = 3
+"""Version of files and of how operations are measured: increase it when either changes."""
 _PATIENCE = 1000  # consecutive draws of known architectures after which the space is exhausted
 
 

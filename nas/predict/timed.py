@@ -10,8 +10,10 @@ from torch import nn
 
 from nas.layers import Crop
 from nas.predict.calibration import Measurement, Role, Setting
-from nas.vae import VAE, build_vae
+from nas.timed_models import TimedImages, timed_model
+from nas.vae import VAE
 from profiling.allocator import tune_allocator
+from profiling.environment import threads
 from profiling.lane import Lane
 from profiling.latency import Latency, LatencyConfig, Model, measure_latency
 from profiling.notes import Notes, Pass
@@ -30,18 +32,18 @@ class OperationTimer:
     def __init__(self, setting: Setting) -> None:
         tune_allocator()
         self._device, self._setting = torch.device(setting.device), setting
-        self._original = build_vae(ORIGINAL.resized(setting.image_size), seed=0).to(self._device)
         self._lane = Lane(setting.device)
+        self._images = TimedImages.noise(setting.image_size)
+        self._original = self._model(ORIGINAL.resized(setting.image_size))
 
     def __call__(self, architecture: Architecture, role: Role) -> Measurement:
         """Time whole passes of an architecture and `original`; for "fitted" each operation too."""
-        model = build_vae(architecture, seed=0).to(self._device).eval()
+        model = self._model(architecture)
         models: dict[str, Model] = {"candidate": model, "original": self._original}
         if role == "fitted":
             notes = Notes(model, _paths(model), self._device, cpu_time=self._alone)
             models["notes"] = notes
-        size, channels = architecture.image_size, architecture.image_channels
-        images = torch.rand(1, channels, size, size, generator=torch.Generator().manual_seed(0))
+        images = self._images.tensor(batch=self._setting.batch)
         with self._lane.measuring():
             found = measure_latency(models, images, self._config(role), self._device)
         candidate, original = found["candidate"], found["original"]
@@ -57,6 +59,10 @@ class OperationTimer:
             candidate.contended or original.contended,
             times,
         )
+
+    def _model(self, architecture: Architecture) -> VAE:
+        with self._lane.training(), threads(self._setting.threads):
+            return timed_model(architecture, self._images, self._device)[0]
 
     @property
     def _alone(self) -> bool:

@@ -100,7 +100,14 @@ def explain(
     pair = (first.architecture, second.architecture)
     hold_lane(select_device(device))
     with progress_bar("measuring") as progress:
-        found = explain_latency(*pair, names, config, progress=progress)
+        found = explain_latency(
+            *pair,
+            names,
+            config,
+            images=(first if first.artefacts else second).fed,
+            weights=(first.weights, second.weights),
+            progress=progress,
+        )
     for comparison in found.comparisons:
         _print(Words(found, comparison))
     page = _write(found, folder)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+from dataclasses import replace
 from pathlib import Path
 
 import click
@@ -135,11 +136,17 @@ def model(
 
     subject = Subject.find(arch, root)
     folder = writable(out or subject.artefacts or FOLDER / f"{subject.name}-batch{batch}")
-    vae, place = subject.build(device)
+    vae, place, weights = subject.build(device)
+    subject.require_memory(batch, place)
     with progress_bar("measuring") as progress:
         table = profile_layers(
-            vae, subject.images(), latency_config(batch, threads, seconds), place, progress=progress
+            vae,
+            subject.fed.tensor(batch=batch),
+            latency_config(batch, threads, seconds),
+            place,
+            progress=progress,
         )
+    table = replace(table, fed=subject.fed.about, weights=weights)
     for name in ("profile.csv", "profile.json"):
         table.save(folder / name)
     page = write_profile(table, subject.name, folder / "profile.html", vae.architecture.summary)
@@ -266,7 +273,7 @@ def trace(
 
     subject = Subject.find(arch, root)
     step = "training" if training else "inference"
-    vae, place = subject.build(device)
+    vae, place, _ = subject.build(device)
     subject.require_memory(batch, place, training=training)
     folder = writable(out or FOLDER / f"{subject.name}-{step}-batch{batch}")
     images = subject.images(batch, place)
@@ -317,9 +324,10 @@ def backends(
 
     chosen = choose_backends(names, device)
     subject = Subject.find(arch, root)
-    vae, place = subject.build(device)
+    vae, place, _ = subject.build(device)
     subject.require_memory(batch, place)
-    example = subject.images(batch), subject.noise(batch)
+    images = subject.fed.tensor(batch=batch)
+    example = images, subject.noise(len(images))
     with progress_bar("preparing and measuring") as progress:
         rows = compare_backends(
             vae, example, chosen, latency_config(batch, threads, seconds), place, progress=progress

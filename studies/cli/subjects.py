@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -17,6 +18,7 @@ from studies.cli.options import find_architecture, find_artefacts
 if TYPE_CHECKING:
     import torch
 
+    from nas.timed_models import TimedImages
     from nas.vae import VAE
     from profiling.backends import BackendRow
     from profiling.handmade import HandmadeLayer
@@ -71,19 +73,46 @@ class Subject:
         except (ValueError, RuntimeError) as error:  # such as BatchNorm over a single value
             raise UserError(f"{self.name}, --batch {batch}: {str(error).splitlines()[0]}") from None
 
-    def build(self, device: str) -> tuple[VAE, torch.device]:
+    def build(self, device: str) -> tuple[VAE, torch.device, str]:
         """Build the model for inference on a device, prepared for measuring as in studies.
+
+        A trial has its trained weights. Any other model has initial weights, with BatchNorm
+        statistics of the images that it is timed on.
+
+        Returns:
+            The model, the device, and the description of the weights.
 
         Raises:
             UserError, ProfilingError: an unknown device, or a model too large for memory.
         """
-        from nas.vae import build_vae
+        from nas.timed_models import timed_model
         from profiling.environment import select_device
 
         place = select_device(device)
         prepare(place)
         self.require_memory(1, place)
-        return build_vae(self.architecture, seed=0).to(place).eval(), place
+        model, weights = timed_model(self.architecture, self.fed, place, self.weights)
+        return model, place, weights
+
+    @property
+    def weights(self) -> Path | None:
+        """The file of its trained weights, if there is one."""
+        from nas.artefacts import WEIGHTS
+
+        path = self.artefacts / WEIGHTS if self.artefacts else None
+        return path if path and path.is_file() else None
+
+    @cached_property
+    def fed(self) -> TimedImages:
+        """The images that it is timed on: of its study if it is a trial, else noise."""
+        from nas.timed_models import TimedImages
+
+        found = self.architecture
+        noise = TimedImages.noise(found.image_size, found.image_channels)
+        if self.artefacts is None:
+            return noise
+        samples = self.artefacts.parent / "samples.npy"
+        return (TimedImages.read(samples) or noise).fit(found)
 
     def report(self, root: Path) -> Path | None:
         """Rewrite the report of the model's study, so that it links to the new profile.
@@ -101,15 +130,17 @@ class Subject:
         return write_report(record) if shown.exists() else None
 
     def images(self, batch: int = 1, device: torch.device | str = "cpu") -> torch.Tensor:
-        """Return random images in [0, 1], the same at each call.
+        """Return one batch of the images that it is timed on, the same at each call.
 
         Shape: (batch, image_channels, image_size, image_size).
         """
         import torch
 
         found = self.architecture
-        shape = (batch, found.image_channels, found.image_size, found.image_size)
-        return torch.rand(shape, generator=_generator(device), device=device)
+        if torch.device(device).type == "meta":
+            shape = batch, found.image_channels, found.image_size, found.image_size
+            return torch.empty(shape, device="meta")
+        return self.fed.tensor(device, batch)[:batch]
 
     def noise(self, batch: int, device: torch.device | str = "cpu") -> torch.Tensor:
         """Return fixed noise for the latent sample, which makes a forward pass repeatable.
@@ -185,8 +216,9 @@ def find_layer(
         prepare(select_device(device))
         return parse_layer(text), text
     subject = Subject.find(first, root)
-    vae, place = subject.build(device)
-    return capture_input(vae, rest[0], subject.images(1, place)), f"{subject.name} {rest[0]}"
+    vae, place, _ = subject.build(device)
+    captured = capture_input(vae, rest[0], subject.fed.tensor(place))
+    return replace(captured, batch=1), f"{subject.name} {rest[0]}"
 
 
 def parse_sweeps(texts: Sequence[str]) -> dict[str, list[int]]:

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
 
 from nas.latency import measure_together
+from nas.timed_models import TimedImages
 from profiling.latency import LatencyConfig
 from profiling.paired import InterleavedLatencies
 from search_spaces.architecture import Architecture
@@ -63,11 +65,16 @@ class RaySite:
         base: str,
         latency: LatencyConfig,
         device: torch.device,
+        images: TimedImages | None,
+        weights: Mapping[str, Path],
         progress: Callable[[int, int], None],
     ) -> InterleavedLatencies:
-        """Call `nas.latency.measure_together` on a node; `progress` is not called."""
+        """Call `nas.latency.measure_together` on a node; `progress` is not called.
+
+        A node that cannot read the files of `weights` measures with initial weights.
+        """
         measured: InterleavedLatencies = self.call(
-            measure_together, dict(architectures), base, latency, device
+            measure_together, dict(architectures), base, latency, device, images, dict(weights)
         )
         return measured
 

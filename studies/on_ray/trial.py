@@ -215,6 +215,8 @@ class RemoteMaker:
         if not self.timed:
             return []
         here = dict(fingerprint(evaluator.device).model_dump())
+        if "timed_on" in self.environment:  # the images are the study's, as checked before
+            here["timed_on"] = self.environment["timed_on"]
         if "latency_predictor" in self.environment and evaluator.predictor:
             here["latency_predictor"] = evaluator.predictor.calibration.digest
         differing = environment_differences(self.environment, here)

@@ -12,6 +12,7 @@ from nas.artefacts import CHECKPOINT, WEIGHTS
 from nas.checkpoint import read_tensors
 from nas.datasets import ImageDataset, load_dataset
 from nas.datasets.dataset import split_lengths
+from nas.timed_models import TimedImages
 from profiling.allocator import tune_allocator
 from profiling.environment import select_device, threads
 from profiling.lane import Lane
@@ -28,7 +29,7 @@ from studies.paper.results import (
     check_options,
     require_both,
 )
-from studies.paper.timing import BATCHES, Timing, config_for, load_or_measure
+from studies.paper.timing import BATCHES, Timing, TrainedModels, config_for, load_or_measure
 from studies.record.records import StudyRecord
 from studies.run.display import Display
 from studies.run.evaluators import ProgressBar, cores
@@ -79,7 +80,8 @@ def redraw(job: Job, display: Display, progress_bar: ProgressBar) -> PaperResult
     check_options(job.options, dataset, job.architectures)
     study, _ = run_study(job.config, job.root, display=display, progress_bar=progress_bar)
     require_both(study)
-    times = tuple(_timing(job, study, batch, progress_bar) for batch in BATCHES)
+    models = _trained_models(job, study, dataset)
+    times = tuple(_timing(job, models, study, batch, progress_bar) for batch in BATCHES)
     with threads(job.thread_count):
         examined = Examination(study, dataset, job.config.training, job.device, progress_bar)
         return examined.results(times, job.options)
@@ -122,8 +124,16 @@ def _images(job: Job, progress_bar: ProgressBar) -> ImageDataset:
         return load_dataset(job.config.data, size, progress)
 
 
-def _timing(job: Job, study: StudyRecord, batch: int, progress_bar: ProgressBar) -> Timing:
+def _trained_models(job: Job, study: StudyRecord, dataset: ImageDataset) -> TrainedModels:
+    folder = (study.folder / "artefacts").absolute()
+    weights = {name: folder / one.digest / WEIGHTS for name, one in job.architectures.items()}
+    return TrainedModels(job.architectures, TimedImages.of(dataset), weights)
+
+
+def _timing(
+    job: Job, models: TrainedModels, study: StudyRecord, batch: int, progress_bar: ProgressBar
+) -> Timing:
     path = study.folder / "paper" / f"latency-{batch}.json"
     with progress_bar(f"measuring batch {batch}") as progress:
         config = config_for(job.config.latency, batch)
-        return load_or_measure(job.architectures, config, job.device, path, progress)
+        return load_or_measure(models, config, job.device, path, progress)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from statistics import fmean, pstdev
 
@@ -10,8 +11,8 @@ import torch
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from nas.artefacts import write_or_refuse
-from nas.latency import measure_together, one_image
-from nas.vae import build_vae
+from nas.latency import measure_together
+from nas.timed_models import TimedImages, timed_model
 from profiling.environment import fingerprint
 from profiling.fresh_process import FreshProcess
 from profiling.lane import Lane
@@ -61,20 +62,37 @@ class Timing(BaseModel):
     source: str
 
 
+@dataclass(frozen=True)
+class TrainedModels:
+    """The models to be timed.
+
+    Attributes:
+        architectures: Name -> architecture, `original` among them.
+        images: Images that they are fed.
+        weights: Name -> file of trained weights.
+    """
+
+    architectures: Mapping[str, Architecture]
+    images: TimedImages
+    weights: Mapping[str, Path]
+
+
 def load_or_measure(
-    architectures: Mapping[str, Architecture],
+    models: TrainedModels,
     latency: LatencyConfig,
     device: torch.device,
     path: Path,
     progress: Callable[[int, int], None],
 ) -> Timing:
-    """Return the measurement stored at `path`, or measure both models and store the result.
+    """Return the measurement stored at `path`, or measure the models and store the result.
 
     A contended measurement is stored too: remove the file to measure again.
     """
     source = " ".join(
         [
-            *(one.digest for one in architectures.values()),
+            *(one.digest for one in models.architectures.values()),
+            models.images.about,
+            *(f"{name} trained" for name in sorted(models.weights)),
             latency.model_dump_json(),
             fingerprint(device).device_name,
             torch.__version__,
@@ -82,7 +100,7 @@ def load_or_measure(
     )
     found = _read(path)
     if found is None or found.source != source:
-        found = _measured(architectures, latency, device, source, progress)
+        found = _measured(models, latency, device, source, progress)
         path.parent.mkdir(parents=True, exist_ok=True)
         write_or_refuse(path, found.model_dump_json(indent=1).encode())
     return found
@@ -97,16 +115,24 @@ def config_for(latency: LatencyConfig, batch: int) -> LatencyConfig:
 
 
 def _measured(
-    architectures: Mapping[str, Architecture],
+    models: TrainedModels,
     latency: LatencyConfig,
     device: torch.device,
     source: str,
     progress: Callable[[int, int], None],
 ) -> Timing:
-    turns = measure_together(architectures, "original", latency, device, progress)
+    turns = measure_together(
+        models.architectures,
+        "original",
+        latency,
+        device,
+        models.images,
+        models.weights,
+        progress,
+    )
     with FreshProcess(_AsThePaperDid, latency.threads, str(device), tuned=True) as process:
-        papers = process.call("run", dict(architectures), latency.batch)
-    return _summary(turns, list(architectures), papers, latency, source)
+        papers = process.call("run", models, latency.batch)
+    return _summary(turns, list(models.architectures), papers, latency, source)
 
 
 def _summary(
@@ -139,17 +165,17 @@ class _AsThePaperDid:
     def __init__(self, thread_count: int, device: str) -> None:
         self._threads, self._device, self._lane = thread_count, torch.device(device), Lane(device)
 
-    def run(self, architectures: Mapping[str, Architecture], batch: int) -> dict[str, list[float]]:
+    def run(self, models: TrainedModels, batch: int) -> dict[str, list[float]]:
         """Return the times of each model in ms."""
-        return {name: self._times(described, batch) for name, described in architectures.items()}
+        return {name: self._times(models, name, batch) for name in models.architectures}
 
-    def _times(self, architecture: Architecture, batch: int) -> list[float]:
+    def _times(self, models: TrainedModels, name: str, batch: int) -> list[float]:
         warm_ups, runs = PAPERS_RUNS[batch]
-        model = build_vae(architecture, seed=0).to(self._device)
-        images, timer = (
-            batched(one_image(architecture), batch, self._device),
-            timer_for(self._device),
-        )
+        architecture, weights = models.architectures[name], models.weights.get(name)
+        with self._lane.training():
+            model, _ = timed_model(architecture, models.images, self._device, weights)
+        images = batched(models.images.tensor(), batch, self._device)
+        timer = timer_for(self._device)
         with self._lane.measuring(), measuring([model], self._threads, self._device):
             times = [timer(lambda: model(*images)).wall_ms for _ in range(warm_ups + runs)]
         return times[warm_ups:]

@@ -171,9 +171,11 @@ def _facts(explanation: Explanation) -> list[tuple[str, str]]:
     machine, found = explanation.environment, explanation.comparisons
     clock = "CPU time of the thread" if explanation.clock == "thread CPU" else "wall time"
     explained = ", ".join(f"{100 * c.explained_share:.1f} % (batch {c.batch})" for c in found)
+    fed = [("Timed on", explanation.fed)] if explanation.fed else []
     return [
         ("Gap explained", explained),
         ("Device", machine.device_name),
+        *fed,
         ("Threads", str(explanation.threads)),
         ("Rounds", ", ".join(f"{c.rounds} (batch {c.batch})" for c in found)),
         ("Clock", clock),

@@ -97,7 +97,7 @@ def facts(table: LayerTable) -> list[tuple[str, str]]:
     """Return key figures of the whole pass as (label, value)."""
     cost, latency = table.complexity, table.latency
     moved = _moved(table)
-    return [
+    found = [
         ("Latency", format_ms(latency.median_ms)),
         ("Parameters", format_count(cost.params)),
         ("MACs", format_count(cost.macs)),
@@ -111,7 +111,10 @@ def facts(table: LayerTable) -> list[tuple[str, str]]:
         ("Threads", str(latency.subject.threads)),
         ("Device", latency.environment.device_name),
         ("Allocator", latency.environment.allocator),
+        ("Timed on", table.fed),
+        ("Weights", table.weights),
     ]  # fmt: skip
+    return [(label, value) for label, value in found if value]
 
 
 def peak_facts(peaks: Peaks) -> list[tuple[str, str]]:

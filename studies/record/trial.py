@@ -28,10 +28,12 @@ class FinalLatency:
         over: Ratio to the latency of each reference, by the reference's name: (median, low, high)
             with the bounds of a 95 % interval.
         contended: Whether other work disturbed the measurement.
+        weights: Description of the weights that the model was timed with; "" if not recorded.
     """
 
     over: Mapping[str, tuple[float, float, float]]
     contended: bool
+    weights: str = ""
 
 
 @dataclass(frozen=True)

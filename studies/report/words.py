@@ -72,6 +72,7 @@ def _facts(study: StudyRecord) -> list[tuple[str, str]]:
                    if trained or timed else ""),
         ("Latency", _joined(_with_unit(latency.get("batch"), "", "batch "),
                             _with_unit(latency.get("threads"), "threads"),
+                            f"on {environment['timed_on']}" if "timed_on" in environment else "",
                             "front measured together" if study.measured_together else "")
                     if timed else ""),
         ("Waiting for measurements", _waiting(study) if timed else ""),

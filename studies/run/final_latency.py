@@ -2,17 +2,21 @@
 
 During a search each candidate is measured beside `original` alone, at different times, and the
 front favours candidates whose measured latency is low by chance. So at the end the members of the
-front and both references are measured in the same rounds. Tables and figures use these latencies.
+front and both references are measured in the same rounds, with their trained weights where they
+were trained. Tables and figures use these latencies.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from itertools import islice
+from pathlib import Path
 
 import torch
 
+from nas.artefacts import WEIGHTS
 from nas.latency import measure_together
+from nas.timed_models import TimedImages
 from profiling.latency import LatencyConfig
 from profiling.paired import InterleavedLatencies
 from search_spaces.architecture import Architecture
@@ -23,12 +27,22 @@ from studies.store.store import StudyStore
 TOGETHER = 24
 """Largest number of front members per round, besides the references: a round times all of them."""
 
+ORIGINAL = "original"
+
 PASSES = 3
 """Largest number of repetitions: new latencies may bring new members, which are then measured."""
 
 
 Together = Callable[
-    [Mapping[str, Architecture], str, LatencyConfig, torch.device, Callable[[int, int], None]],
+    [
+        Mapping[str, Architecture],
+        str,
+        LatencyConfig,
+        torch.device,
+        TimedImages | None,
+        Mapping[str, Path],
+        Callable[[int, int], None],
+    ],
     InterleavedLatencies,
 ]
 """A function with the signature of `nas.latency.measure_together`."""
@@ -38,6 +52,7 @@ def measure_front(
     store: StudyStore,
     latency: LatencyConfig,
     device: torch.device,
+    images: TimedImages,
     progress: Callable[[int, int], None],
     together: Together | None = None,
 ) -> StudyRecord:
@@ -49,6 +64,7 @@ def measure_front(
         store: The study, open for writing.
         latency: How latency is measured.
         device: Device of the measurement.
+        images: Images that the models are fed.
         progress: Called with (done, total) rounds.
         together: Measures on another host; None measures in this process.
     """
@@ -63,23 +79,24 @@ def measure_front(
         anchors = {name: REFERENCES[name].resized(record.image_size) for name in REFERENCES}
         found: dict[str, FinalLatency] = {}
         for group in _groups(wanted):
-            found |= _measured(
-                together or measure_together, group, anchors, latency, device, progress
+            members = {**group, **anchors}
+            latencies = (together or measure_together)(
+                members, ORIGINAL, latency, device, images, _weights(store, members), progress
             )
+            found |= _final(members, anchors, latencies)
         store.set_final_latency({**known, **found})
     return store.record()
 
 
-def _measured(
-    measure: Together,
-    members: Mapping[str, Architecture],
-    anchors: Mapping[str, Architecture],
-    latency: LatencyConfig,
-    device: torch.device,
-    progress: Callable[[int, int], None],
+def _weights(store: StudyStore, members: Mapping[str, Architecture]) -> dict[str, Path]:
+    """Return the files of trained weights that the study has, by the name of the model."""
+    files = {n: (store.artefacts / one.digest / WEIGHTS).absolute() for n, one in members.items()}
+    return {name: path for name, path in files.items() if path.is_file()}
+
+
+def _final(
+    members: Mapping[str, Architecture], anchors: Iterable[str], latencies: InterleavedLatencies
 ) -> dict[str, FinalLatency]:
-    together = {**members, **anchors}
-    latencies = measure(together, next(iter(anchors)), latency, device, progress)
     return {
         architecture.digest: FinalLatency(
             over={
@@ -88,8 +105,9 @@ def _measured(
                 for ratio in [latencies.ratio(name, anchor)]
             },
             contended=latencies.contended,
+            weights=latencies.taken[name].subject.weights,
         )
-        for name, architecture in together.items()
+        for name, architecture in members.items()
     }
 
 

@@ -21,6 +21,7 @@ ENVIRONMENT = (
     "mkldnn",
     "tf32",
     "latency_predictor",
+    "timed_on",
 )
 """Entries of the environment that must not change either where latency is measured."""
 

@@ -56,6 +56,7 @@ def final_latencies(attributes: Mapping[str, Any]) -> dict[str, FinalLatency]:
         digest: FinalLatency(
             over={name: (m, low, high) for name, (m, low, high) in one["over"].items()},
             contended=one["contended"],
+            weights=one.get("weights", ""),
         )
         for digest, one in attributes.get("final_latency", {}).items()
     }
