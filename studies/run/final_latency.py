@@ -76,16 +76,40 @@ def measure_front(
         if not record.complete or (known and front.keys() <= known.keys()):
             return record
         wanted |= front
-        anchors = {name: REFERENCES[name].resized(record.image_size) for name in REFERENCES}
-        found: dict[str, FinalLatency] = {}
-        for group in _groups(wanted):
-            members = {**group, **anchors}
-            latencies = (together or measure_together)(
-                members, ORIGINAL, latency, device, images, _weights(store, members), progress
-            )
-            found |= _final(members, anchors, latencies)
+        found = measure_trials(store, wanted, latency, device, images, progress, together)
         store.set_final_latency({**known, **found})
     return store.record()
+
+
+def measure_trials(
+    store: StudyStore,
+    wanted: Mapping[str, Architecture],
+    latency: LatencyConfig,
+    device: torch.device,
+    images: TimedImages,
+    progress: Callable[[int, int], None],
+    together: Together | None = None,
+) -> dict[str, FinalLatency]:
+    """Measure architectures together with the references, in groups; return them by digest.
+
+    Args:
+        store: The study, whose trained weights are used.
+        wanted: Digest -> architecture, without the references.
+        latency: How latency is measured.
+        device: Device of the measurement.
+        images: Images that the models are fed.
+        progress: Called with (done, total) rounds of each group.
+        together: Measures on another host; None measures in this process.
+    """
+    measure, found = together or measure_together, dict[str, FinalLatency]()
+    size = images.pixels.shape[-1]
+    anchors = {name: one.resized(size) for name, one in REFERENCES.items()}
+    for group in _groups(wanted):
+        members = {**group, **anchors}
+        weights = _weights(store, members)
+        latencies = measure(members, ORIGINAL, latency, device, images, weights, progress)
+        found |= _final(members, anchors, latencies)
+    return found
 
 
 def _weights(store: StudyStore, members: Mapping[str, Architecture]) -> dict[str, Path]:
