@@ -13,6 +13,7 @@ from contextlib import suppress
 import psutil
 import pytest
 
+from profiling.resources import logical_cpus
 from tests.helpers.forks import forked_instead_of_spawned
 from tests.helpers.postgres import Server, running_server
 from tests.helpers.processes import descendants, mark_descendants
@@ -47,7 +48,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 def pytest_xdist_auto_num_workers() -> int:
     """Return what `-n auto` means: one more than cores, since many tests wait for processes."""
-    return (os.cpu_count() or 1) + 1
+    return logical_cpus() + 1
 
 
 @pytest.fixture(scope="session", autouse=True)

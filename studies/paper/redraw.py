@@ -15,6 +15,7 @@ from nas.datasets.dataset import split_lengths
 from profiling.allocator import tune_allocator
 from profiling.environment import select_device, threads
 from profiling.lane import Lane
+from profiling.resources import cores
 from search_spaces.architecture import Architecture
 from search_spaces.errors import UserError
 from search_spaces.references import REFERENCES
@@ -31,7 +32,7 @@ from studies.paper.results import (
 from studies.paper.timing import BATCHES, Timing, config_for, load_or_measure
 from studies.record.records import StudyRecord
 from studies.run.display import Display
-from studies.run.evaluators import ProgressBar, cores
+from studies.run.evaluators import ProgressBar
 
 _DEFAULT_COUNT = 20_000
 _TIMED_PASSES = 80
