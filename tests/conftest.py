@@ -24,6 +24,7 @@ if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # the tests share the cores among themselves
 os.environ.setdefault("RAY_worker_niceness", "0")  # or Ray's workers wait for all other tests
 os.environ["TMPDIR"] = tempfile.tempdir = tempfile.mkdtemp(prefix="nas-tests-")
+os.environ["NAS_LANE_DIR"] = f"{tempfile.tempdir}/lanes"  # not that of real measurements
 atexit.register(shutil.rmtree, tempfile.tempdir, ignore_errors=True)
 mark_descendants()
 
