@@ -68,10 +68,13 @@ def existing_folder(config: DataConfig) -> Path:
     """Return the folder of `config.path`.
 
     Raises:
-        UserError: the folder does not exist.
+        UserError: the folder does not exist, or `~` has no meaning.
     """
     assert config.path is not None
-    root = config.path.expanduser()
+    try:
+        root = config.path.expanduser()
+    except RuntimeError:  # a user without a home folder, or no such user
+        raise UserError(f"path: {str(config.path)!r} is in no known home folder") from None
     if not root.is_dir():
         raise UserError(f"path: {str(root)!r} is not a folder; give the folder of the images")
     return root

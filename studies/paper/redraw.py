@@ -14,6 +14,7 @@ from nas.datasets import ImageDataset, load_dataset
 from nas.datasets.dataset import split_lengths
 from profiling.allocator import tune_allocator
 from profiling.environment import select_device, threads
+from profiling.files import require_writable
 from profiling.lane import Lane
 from profiling.resources import cores
 from search_spaces.architecture import Architecture
@@ -76,6 +77,7 @@ def redraw(job: Job, display: Display, progress_bar: ProgressBar) -> PaperResult
     Raises:
         UserError, ProfilingError: the work cannot be done as requested.
     """
+    require_writable(job.root)
     dataset = _images(job, progress_bar)
     check_options(job.options, dataset, job.architectures)
     study, _ = run_study(job.config, job.root, display=display, progress_bar=progress_bar)
