@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
 import sys
 import tempfile
+import time
+from collections.abc import Callable
 from pathlib import Path
 
 import plotly.graph_objects as go
@@ -38,6 +42,17 @@ def left_behind(text: str) -> list[psutil.Process]:
     return [one for one in psutil.process_iter(["cmdline"]) if text in (one.info["cmdline"] or [])]
 
 
+def with_path() -> dict[str, str]:
+    return {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
+
+
+def wait_until(happened: Callable[[], bool], patience_s: float = 60.0) -> None:
+    end = time.monotonic() + patience_s
+    while not happened():
+        assert time.monotonic() < end
+        time.sleep(0.05)
+
+
 def test_every_figure_is_written_under_its_name(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -69,6 +84,22 @@ def test_a_browser_that_hangs_is_given_up_and_ended(
         draw(tmp_path / "figures")
     assert list((tmp_path / "figures").iterdir()) == []
     assert left_behind(seconds) == []
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="the fake browsers are shell scripts")
+def test_a_browser_ends_with_a_process_that_is_killed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seconds = "86398"
+    browser(tmp_path / "hangs", f"sleep {seconds}", monkeypatch)
+    monkeypatch.setenv("TMPDIR", str(tmp_path))
+    code = "from pathlib import Path; from tests.test_pngs import draw; draw(Path('figures'))"
+    with subprocess.Popen([sys.executable, "-c", code], cwd=tmp_path, env=with_path()) as process:
+        wait_until(lambda: bool(left_behind(seconds)))
+        assert list(tmp_path.glob("nas-pngs-*"))
+        process.kill()
+    wait_until(lambda: not left_behind(seconds))
+    wait_until(lambda: not list(tmp_path.glob("nas-pngs-*")))
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="the fake browsers are shell scripts")

@@ -3,7 +3,8 @@
     python -c "from studies.pages.drawing import main; main()" FOLDER
 
 FOLDER has `figures.json`, a list of Kaleido's jobs. The figures are written where the jobs say, and
-if that fails, the reason is written to `reason.txt`.
+if that fails, the reason is written to `reason.txt`. Standard input is a pipe from the process that
+waits for the figures; when it closes, that process is gone.
 """
 
 from __future__ import annotations
@@ -11,8 +12,13 @@ from __future__ import annotations
 import json
 import logging
 import os
+import shutil
 import sys
+import threading
+from contextlib import suppress
 from pathlib import Path
+
+import psutil
 
 NO_BROWSER = 3
 """Exit code: no browser was found."""
@@ -21,8 +27,18 @@ NO_BROWSER = 3
 def main() -> None:
     """Draw the figures of the folder that the command line names; exit 0 if all are drawn."""
     folder = Path(sys.argv[1])
+    threading.Thread(target=_end_with_parent, args=(folder,), daemon=True).start()
     # Kaleido's threads may wait for a browser that is gone.
     os._exit(_draw(folder))
+
+
+def _end_with_parent(folder: Path) -> None:
+    sys.stdin.buffer.read()
+    for process in psutil.Process().children(recursive=True):
+        with suppress(psutil.Error):
+            process.kill()
+    shutil.rmtree(folder, ignore_errors=True)
+    os._exit(1)
 
 
 def _draw(folder: Path) -> int:

@@ -92,7 +92,7 @@ def _draw(jobs: Sequence[Mapping[str, object]], desk: Path) -> None:
     with (desk / "output.txt").open("wb") as output:
         process = subprocess.Popen(
             [sys.executable, "-c", _PROGRAM, str(desk)],
-            env=_environment(desk), stdin=subprocess.DEVNULL, stdout=output, stderr=output,
+            env=_environment(desk), stdin=subprocess.PIPE, stdout=output, stderr=output,
         )  # fmt: skip
     try:
         code = _finished(process, desk)
@@ -139,6 +139,8 @@ def _end(process: subprocess.Popen[bytes], desk: Path) -> None:
         left = psutil.Process(process.pid).children(recursive=True)
     process.kill()
     process.wait()
+    assert process.stdin is not None
+    process.stdin.close()
     for other in psutil.process_iter():
         with suppress(psutil.Error):
             if other.environ().get("TMPDIR") == str(desk):
