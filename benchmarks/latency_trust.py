@@ -115,8 +115,8 @@ class Maker:
     def __call__(self, on_batch: OnBatch) -> Evaluate:
         """Return the evaluator of one worker."""
         tune_allocator()
-        if self.apart:  # the lane is a file in this folder, also for the measuring process
-            tempfile.tempdir = os.environ["TMPDIR"] = tempfile.mkdtemp(dir=self.artefacts)
+        if self.apart:  # the measuring process inherits it
+            os.environ["NAS_LANE_DIR"] = tempfile.mkdtemp(dir=self.artefacts)
         return Evaluator(
             dataset=load_dataset(DataConfig(kind="faces", count=IMAGES), 64),
             training=TrainingConfig(epochs=EPOCHS, batch_size=16),

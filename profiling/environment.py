@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import platform
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -13,6 +12,7 @@ from pydantic import BaseModel, ConfigDict
 
 from profiling.allocator import AllocatorState, allocator_state
 from profiling.errors import ProfilingError
+from profiling.resources import logical_cpus
 
 _GOVERNOR = Path("/sys/devices/system/cpu/cpu0/cpufreq/scaling_governor")
 _CPUINFO = Path("/proc/cpuinfo")
@@ -25,7 +25,7 @@ class Environment(BaseModel):
         device: The device, as torch writes it.
         device_name: Name of the GPU or the CPU.
         cpu_model: Name of the CPU.
-        cores: Number of cores that this process may use.
+        cores: Number of logical CPUs that this process may use.
         threads: Number of torch's threads.
         torch_version, python, os: Versions.
         allocator: Configuration of the memory allocator.
@@ -60,7 +60,7 @@ def fingerprint(device: torch.device | str = "cpu") -> Environment:
         device=str(device),
         device_name=torch.cuda.get_device_name(device) if on_cuda else cpu,
         cpu_model=cpu,
-        cores=_cores(),
+        cores=logical_cpus(),
         threads=torch.get_num_threads(),
         torch_version=torch.__version__,
         python=platform.python_version(),
@@ -133,12 +133,6 @@ def convolution_precision() -> str:
 def _mkldnn() -> bool:
     available: bool = torch.backends.mkldnn.is_available()  # type: ignore[no-untyped-call]
     return available and bool(torch.backends.mkldnn.enabled)
-
-
-def _cores() -> int:
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
 
 
 def _cpu_model() -> str:

@@ -8,6 +8,7 @@ threads of a process must not write the same file at the same time.
 
 from __future__ import annotations
 
+import errno
 import os
 import platform
 import re
@@ -16,6 +17,8 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import psutil
+
+from profiling.errors import ProfilingError
 
 _PARTIAL = re.compile(r"\..+\.(?P<host>[^.]*)\.(?P<pid>\d+)\.part")
 
@@ -48,6 +51,21 @@ def write_whole(path: Path, content: bytes) -> None:
     """
     with replacing(path) as partial:
         partial.write_bytes(content)
+
+
+def require_writable(folder: Path) -> None:
+    """Check, before long work, that files can be made in a folder; it need not exist yet.
+
+    Raises:
+        ProfilingError: the folder cannot be made or written to.
+    """
+    place = next(path for path in (folder, *folder.absolute().parents) if os.path.lexists(path))
+    code = 0 if os.access(place, os.W_OK | os.X_OK) else errno.EACCES
+    code = code if place.is_dir() else errno.ENOTDIR
+    if code:
+        raise ProfilingError(
+            f"{folder.absolute()}: cannot be written ({os.strerror(code)}); choose another folder"
+        )
 
 
 def sweep(folder: Path) -> None:

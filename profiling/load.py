@@ -66,6 +66,7 @@ class LoadWatch:
         yield
         span_s = time.monotonic() - start
         others_s, stolen_s = (b - a for a, b in zip(before, _busy_s(process), strict=True))
+        # The times are those of the whole machine, so all of its cores count.
         core_s = max(span_s, 1e-9) * (psutil.cpu_count() or 1)
         others, stolen = (min(1.0, max(0.0, spent_s / core_s)) for spent_s in (others_s, stolen_s))
         self.load = Load(span_s, others, stolen, clock_mhz(self._device))

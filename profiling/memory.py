@@ -3,19 +3,17 @@
 from __future__ import annotations
 
 import weakref
-from pathlib import Path
 from typing import Any
 
-import psutil
 import torch
 from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from profiling.errors import ProfilingError
+from profiling.resources import available_memory_bytes
 from profiling.symbolic import Example, as_args, meta_copy, mode_of, on_meta, tensors_in
 
 _ADAM_MOMENTS = 2
-_CGROUP = Path("/sys/fs/cgroup")
 
 
 def peak_memory_bytes(
@@ -58,11 +56,7 @@ def free_memory_bytes(device: torch.device) -> int:
     """Return the bytes that this process may still allocate, within limits of a container."""
     if device.type == "cuda":
         return int(torch.cuda.mem_get_info(device)[0])
-    free = int(psutil.virtual_memory().available)
-    limit, used = _CGROUP / "memory.max", _CGROUP / "memory.current"
-    if limit.exists() and (allowed := limit.read_text().strip()).isdigit():
-        free = min(free, int(allowed) - int(used.read_text()))
-    return free
+    return available_memory_bytes()
 
 
 def _step(model: nn.Module, args: tuple[Tensor, ...], training: bool) -> None:

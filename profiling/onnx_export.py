@@ -18,10 +18,14 @@ from torch import Tensor, nn
 
 from profiling.agreement import checked_error, repeatable_outputs
 from profiling.errors import ProfilingError
+from profiling.files import require_writable, write_whole
 from profiling.latency import batched
 from profiling.symbolic import Example, as_args
 
 OPSET = 20  # supported by onnxruntime and OpenVINO, unlike newer ones
+_MOST_BYTES = 2_000_000_000
+"""Maximum size of the weights: a protobuf message holds 2 GiB, and the graph needs a part of it."""
+
 _INSTALL = "pip install 'vae-nas[backends]'"
 
 
@@ -66,13 +70,17 @@ def export_onnx(
     input.
 
     Raises:
-        ProfilingError: a package is missing, the model cannot be exported or is random, the result
-            is invalid or differs from eager by more than 1e-4, or `path` cannot be written.
+        ProfilingError: a package is missing, the model cannot be exported, is random or above 2 GB,
+            the result is invalid or differs from eager by more than 1e-4, or `path` cannot be
+            written.
     """
     if reason := missing("onnx", "onnxscript"):
         raise ProfilingError(f"onnx: {reason}")
     if not path.parent.is_dir():  # checked before the export, which takes long
         raise ProfilingError(f"{path}: cannot be written (no folder {path.parent})")
+    if path.exists() and not path.is_file():
+        raise ProfilingError(f"{path}: cannot be written (not a regular file)")
+    require_writable(path.parent)
     plain = copy.deepcopy(model).cpu().eval()
     args = tuple(tensor.cpu() for tensor in as_args(example))
     proto, dynamic = _dynamic_or_fixed(plain, args, output_names)
@@ -101,8 +109,9 @@ def onnx_model(
     """Convert a model in evaluation mode to an `onnx.ModelProto`, without verification.
 
     Raises:
-        ProfilingError: torch cannot convert it.
+        ProfilingError: torch cannot convert it, or it is above 2 GB.
     """
+    _require_fit(model)
     # torch would treat a batch of one as a constant.
     shown = batched(args, 2, torch.device("cpu")) if dynamic_batch and len(args[0]) == 1 else args
     batch = torch.export.Dim("batch")
@@ -126,6 +135,15 @@ def onnx_model(
     if program is None:
         raise ProfilingError(f"onnx: torch cannot export {type(model).__name__}")
     return program.model_proto
+
+
+def _require_fit(model: nn.Module) -> None:
+    tensors = (*model.parameters(), *model.buffers())
+    if (size := sum(tensor.nbytes for tensor in tensors)) > _MOST_BYTES:
+        raise ProfilingError(
+            f"onnx: the weights of {type(model).__name__} take {size:,} bytes, and an ONNX "
+            f"file holds at most {_MOST_BYTES:,}: use smaller widths"
+        )
 
 
 def _dynamic_or_fixed(
@@ -200,7 +218,7 @@ def _shapes(values: Any) -> dict[str, tuple[int | str, ...]]:
 
 def _write(path: Path, content: bytes) -> None:
     try:
-        path.write_bytes(content)
+        write_whole(path, content)
     except OSError as error:
         raise ProfilingError(f"{path}: cannot be written ({error.strerror})") from None
 

@@ -71,17 +71,22 @@ class QuietSpeed:
             self._write()
 
     def _recent(self) -> list[tuple[float, float]]:
-        since = time.time() - REMEMBERED_S
-        return [(at, speed_ms) for at, speed_ms in self._read() if at >= since]
+        """Return time and speed of what was noted within the last day.
+
+        A time in the future, which a corrected clock leaves behind, says nothing about the age.
+        """
+        now = time.time()
+        return [(at, speed_ms) for at, speed_ms in self._read() if 0 <= now - at <= REMEMBERED_S]
 
     def _read(self) -> list[tuple[float, float]]:
         if self._path is None:
             return self._noted
         try:
             entries = json.loads(self._path.read_text(encoding="utf-8"))
-            return [(float(at), float(speed_ms)) for at, speed_ms in entries]
-        except (OSError, ValueError, TypeError):
+            noted = [(float(at), float(speed_ms)) for at, speed_ms in entries]
+        except (OSError, ValueError, TypeError, OverflowError, RecursionError):
             return self._noted  # an unreadable file is replaced by the next measurement
+        return [(at, speed_ms) for at, speed_ms in noted if 0 < speed_ms < float("inf")]
 
     def _write(self) -> None:
         if self._path is None:

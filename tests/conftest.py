@@ -13,6 +13,7 @@ from contextlib import suppress
 import psutil
 import pytest
 
+from profiling.resources import logical_cpus
 from tests.helpers.forks import forked_instead_of_spawned
 from tests.helpers.postgres import Server, running_server
 from tests.helpers.processes import descendants, mark_descendants
@@ -23,6 +24,7 @@ if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # the tests share the cores among themselves
 os.environ.setdefault("RAY_worker_niceness", "0")  # or Ray's workers wait for all other tests
 os.environ["TMPDIR"] = tempfile.tempdir = tempfile.mkdtemp(prefix="nas-tests-")
+os.environ["NAS_LANE_DIR"] = f"{tempfile.tempdir}/lanes"  # not that of real measurements
 atexit.register(shutil.rmtree, tempfile.tempdir, ignore_errors=True)
 mark_descendants()
 
@@ -47,7 +49,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 def pytest_xdist_auto_num_workers() -> int:
     """Return what `-n auto` means: one more than cores, since many tests wait for processes."""
-    return (os.cpu_count() or 1) + 1
+    return logical_cpus() + 1
 
 
 @pytest.fixture(scope="session", autouse=True)

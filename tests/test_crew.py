@@ -8,7 +8,6 @@ import subprocess
 import sys
 from collections import Counter
 from pathlib import Path
-from types import SimpleNamespace
 
 import psutil
 import pytest
@@ -227,8 +226,7 @@ def test_as_many_workers_as_cores_and_memory_allow(
     # 2.8 GB with the process; four fifths of 8 GB hold two of them.
     asked = config(training={"batch_size": 32})
     monkeypatch.setattr(evaluators, "cores", lambda: 4)
-    available = SimpleNamespace(available=int(memory_gb * 1e9))
-    monkeypatch.setattr("psutil.virtual_memory", lambda: available)
+    monkeypatch.setattr(evaluators, "available_memory_bytes", lambda: int(memory_gb * 1e9))
     assert evaluators.default_workers(asked, 64, "cpu") == expected
     assert evaluators.default_workers(asked, 64, "cuda") == 1
     untrained = config(objectives=["params", "macs"])

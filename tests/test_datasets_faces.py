@@ -193,7 +193,7 @@ def test_processes_that_load_at_once_agree(cache: Path) -> None:
 
 def test_many_images_are_rendered_by_processes(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("nas.datasets.faces._PROCESS_CHUNK", 15)
-    monkeypatch.setattr("nas.datasets.faces._cores", lambda: 2)
+    monkeypatch.setattr("nas.datasets.faces.logical_cpus", lambda: 2)
     dataset = load_dataset(DataConfig(count=30), 16)
     assert np.array_equal(dataset.images, render_faces(0, 0, 30, 16))
     first = attributes_of(sample_scene(0, 29))

@@ -6,11 +6,14 @@ import pytest
 import pytorch_msssim
 import torch
 import torch.nn.functional as F
+from hypothesis import given
+from hypothesis import strategies as st
 from torch import Tensor
 
 from nas.losses import Window, kl_divergence, ms_ssim, psnr, ssim, vae_loss
 
 SIZES = [4, 5, 11, 12, 33, 64, 97, 144]
+NEAR = 2**-10
 
 
 def pair(size: int, channels: int = 3) -> tuple[Tensor, Tensor]:
@@ -185,3 +188,66 @@ def test_the_last_of_fewer_scales_weighs_its_share_of_them(size: int, share: flo
     # Constant images agree in contrast, so what is left is the luminance at the last scale.
     first, second = torch.full((1, 1, size, size), 0.01), torch.full((1, 1, size, size), 0.02)
     assert ms_ssim(first, second).item() == pytest.approx((5 / 6) ** (1.0001 * share), abs=1e-4)
+
+
+@given(
+    st.lists(st.floats(-NEAR, NEAR, width=32), min_size=1, max_size=128),
+    st.floats(-NEAR, NEAR, width=32),
+)
+def test_kl_of_a_nearly_standard_posterior_is_that_of_float64(
+    log_variances: list[float], mean: float
+) -> None:
+    log_variance = torch.tensor([log_variances])
+    means = torch.full_like(log_variance, mean)
+    excess = log_variance.double().expm1() - log_variance.double()
+    expected = 0.5 * (means.double().square() + excess).sum().item()
+    found = kl_divergence(means, log_variance).item()
+    assert found >= 0
+    # Each value loses at most two units in the last place of the log-variance.
+    assert found == pytest.approx(expected, rel=1e-6, abs=2.4e-7 * log_variance.abs().sum().item())
+
+
+def test_kl_near_its_minimum() -> None:
+    # 128 values: 64 (1e-5^2 / 2 + 1e-5^3 / 6 + ...) from the variance and 64 x 1e-5^2 of the mean.
+    near = torch.full((3, 128), 1e-5)
+    assert kl_divergence(near, near).item() == pytest.approx(9.6e-9, rel=1e-3)
+    assert kl_divergence(torch.zeros(1, 4), torch.zeros(1, 4)).item() == 0
+
+
+def test_kl_has_the_gradient_of_its_definition() -> None:
+    mean, log_variance = (torch.randn(2, 5, requires_grad=True) for _ in range(2))
+    kl_divergence(mean, log_variance).backward()  # type: ignore[no-untyped-call]
+    assert mean.grad is not None
+    assert log_variance.grad is not None
+    torch.testing.assert_close(mean.grad, mean.detach() / 2)
+    torch.testing.assert_close(log_variance.grad, (log_variance.detach().exp() - 1) / 4)
+
+
+@given(st.floats(0, 1, width=32), st.floats(0, 1, width=32), st.sampled_from([4, 12, 33]))
+def test_ssim_of_flat_images_is_that_of_float64(first: float, second: float, size: int) -> None:
+    images = [torch.full((1, 1, size, size), level) for level in (first, second)]
+    expected = (2 * first * second + 1e-4) / (first**2 + second**2 + 1e-4)  # the luminance
+    for window in ("gaussian", "uniform"):
+        found = ssim(images[0], images[1], window).item()
+        assert found <= 1
+        assert found == pytest.approx(expected, abs=2e-4)
+
+
+@given(st.floats(0, 1, width=32), st.floats(-NEAR, NEAR, width=32))
+def test_nearly_equal_flat_images_have_a_precise_ssim(level: float, shift: float) -> None:
+    first, second = torch.full((2, 3, 32, 32), level), torch.full((2, 3, 32, 32), level + shift)
+    one, other = first[0, 0, 0, 0].double(), second[0, 0, 0, 0].double()
+    unlikeness = ((one - other) ** 2 / (one**2 + other**2 + 1e-4)).item()
+    zeros = torch.zeros(2, 4)
+    for window in ("gaussian", "uniform"):
+        terms = vae_loss(second, first, zeros, zeros, window=window)
+        assert 1 - terms.ssim.item() == pytest.approx(unlikeness, abs=1e-6)
+        assert terms.total >= 0
+
+
+@pytest.mark.parametrize("window", ["gaussian", "uniform"])
+def test_no_window_of_a_reconstruction_exceeds_one(window: Window) -> None:
+    first = torch.full((1, 3, 64, 64), 0.9)
+    first[..., 32:] = 0.2
+    for step in range(1, 40):
+        assert ssim(first, first + step * 1e-5, window) <= 1

@@ -15,13 +15,13 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from profiling import engines
+from profiling import engines, onnx_export
 from profiling.agreement import max_error
 from profiling.backends import BACKENDS, Backend, compare_backends, prepare_backend
 from profiling.errors import ProfilingError
 from profiling.folding import fold_batch_norms
 from profiling.latency import LatencyConfig
-from profiling.onnx_export import export_onnx
+from profiling.onnx_export import export_onnx, onnx_model
 
 QUICK = LatencyConfig(
     min_rounds=2, max_rounds=2, warmup_window=1, max_warmup=2, min_sample_ms=0, batch=2
@@ -287,6 +287,25 @@ def test_what_cannot_be_exported_is_told_and_not_written(tmp_path: Path) -> None
     with pytest.raises(ProfilingError, match="no folder"):
         export_onnx(tiny(), EXAMPLE, tmp_path / "absent" / "tiny.onnx")
     assert not path.exists()
+
+
+def test_a_model_above_2_gb_is_refused_before_the_export(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    large = nn.Linear(1, 500_000_001, bias=False, device="meta")
+    with pytest.raises(ProfilingError, match="Linear take 2,000,000,004 bytes, and an ONNX"):
+        onnx_model(large, (torch.empty(1, 1, device="meta"),))
+    pytest.importorskip("onnxscript")
+    monkeypatch.setattr(onnx_export, "_MOST_BYTES", 100)
+    with pytest.raises(ProfilingError, match="use smaller widths"):
+        export_onnx(tiny(), EXAMPLE, tmp_path / "tiny.onnx")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_what_is_no_file_is_not_replaced_by_an_export(tmp_path: Path) -> None:
+    pytest.importorskip("onnxscript")
+    with pytest.raises(ProfilingError, match="not a regular file"):
+        export_onnx(tiny(), EXAMPLE, tmp_path)
 
 
 @pytest.mark.parametrize("noise", ["--deterministic", "--sampling"])

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+import select
+import stat
 import subprocess
 import sys
 import threading
@@ -15,12 +18,15 @@ from pathlib import Path
 import pytest
 
 from profiling.errors import ProfilingError
-from profiling.lane import Lane, as_the_host_counts
+from profiling.lane import Lane, as_the_host_counts, default_folder
 
 HOLD = """
-import sys, time
+import os, sys, time
 from pathlib import Path
 from profiling.lane import Lane
+if len(sys.argv) > 3:
+    os.umask(0o077)
+    os.setuid(int(sys.argv[3]))
 lane = Lane("cpu", Path(sys.argv[1]))
 with lane.measuring() if sys.argv[2] == "measure" else lane.training():
     print("in", flush=True)
@@ -29,8 +35,8 @@ with lane.measuring() if sys.argv[2] == "measure" else lane.training():
 
 
 @contextmanager
-def other_process(folder: Path, what: str) -> Iterator[subprocess.Popen[str]]:
-    command = [sys.executable, "-c", HOLD, str(folder), what]
+def other_process(folder: Path, what: str, *user: str) -> Iterator[subprocess.Popen[str]]:
+    command = [sys.executable, "-c", HOLD, str(folder), what, *user]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
         try:
             yield process
@@ -183,7 +189,7 @@ def test_nobody_starves(tmp_path: Path) -> None:
 
 def test_a_folder_that_cannot_be_written(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
-    with pytest.raises(ProfilingError, match="set TMPDIR"):
+    with pytest.raises(ProfilingError, match=r"\(not a folder\); remove it, or set NAS_LANE_DIR"):
         Lane("cpu", tmp_path / "file")
 
 
@@ -203,3 +209,97 @@ def test_processes_that_see_other_gpus_share_the_lane_of_the_same_one(
 ) -> None:
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", visible)
     assert as_the_host_counts(device) == counted
+
+
+def mode(path: Path) -> int:
+    return stat.S_IMODE(path.stat().st_mode)
+
+
+def test_all_users_can_lock_and_none_can_write_whatever_the_umask(tmp_path: Path) -> None:
+    before = os.umask(0o077)
+    try:
+        Lane("cpu", tmp_path / "lanes")
+    finally:
+        os.umask(before)
+    assert mode(tmp_path / "lanes") == 0o1777
+    assert {path.name for path in tmp_path.rglob("*")} == {"lanes", "cpu.door", "cpu.room"}
+    assert {mode(path) for path in (tmp_path / "lanes").iterdir()} == {0o444}
+
+
+@pytest.mark.skipif(not hasattr(os, "getuid") or os.getuid() != 0, reason="needs two users")
+def test_users_share_the_lane(tmp_path: Path) -> None:
+    for folder in (tmp_path, *tmp_path.parents[:3]):
+        folder.chmod(0o777)
+    folder = tmp_path / "lanes"
+    with other_process(folder, "measure", "65534") as other:
+        wait_until_in(other)
+        assert folder.stat().st_uid == 65534
+        lane = Lane("cpu", folder)
+        thread = in_background(lane.enter)
+        thread.join(0.2)
+        assert thread.is_alive()  # waits for the other user's measurement
+        other.kill()
+        thread.join(5)
+        assert not thread.is_alive()
+        lane.leave()
+    with other_process(folder, "train", "65533") as other:
+        assert other.stdout is not None
+        with lane.measuring():
+            assert select.select([other.stdout], [], [], 2) == ([], [], [])
+        wait_until_in(other)
+
+
+def test_the_lane_does_not_depend_on_tmpdir(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TMPDIR", "/nowhere")
+    monkeypatch.delenv("NAS_LANE_DIR")
+    assert default_folder() == Path("/tmp/nas-lanes")
+    monkeypatch.setenv("NAS_LANE_DIR", "/shared/lanes")
+    assert default_folder() == Path("/shared/lanes")
+
+
+@pytest.mark.parametrize("kind", ["link", "dangling", "pipe", "folder"])
+def test_what_is_no_lock_file_is_refused_and_not_followed(tmp_path: Path, kind: str) -> None:
+    folder, victim = tmp_path / "lanes", tmp_path / "victim"
+    folder.mkdir()
+    place = folder / "cpu.door"
+    if kind == "link":
+        victim.write_text("mine")
+    if kind == "pipe":
+        os.mkfifo(place)
+    elif kind == "folder":
+        place.mkdir()
+    else:
+        place.symlink_to(victim)
+    with pytest.raises(ProfilingError, match="lanes: cannot be used for the measurement lane"):
+        Lane("cpu", folder)
+    assert victim.exists() == (kind == "link")
+    Lane("cuda:0", folder).enter()  # another device's lane is not disturbed by it
+
+
+def test_a_link_in_place_of_the_folder_is_not_followed(tmp_path: Path) -> None:
+    (tmp_path / "victim").mkdir()
+    (tmp_path / "lanes").symlink_to(tmp_path / "victim")
+    with pytest.raises(ProfilingError, match="not a folder"):
+        Lane("cpu", tmp_path / "lanes")
+    assert list((tmp_path / "victim").iterdir()) == []
+
+
+def test_files_that_the_system_removes_from_tmp_are_made_again(tmp_path: Path) -> None:
+    folder = tmp_path / "lanes"
+    trainer = Lane("cpu", folder)
+    trainer.enter()
+    for path in folder.iterdir():
+        path.unlink()
+    folder.rmdir()
+    meter, done = Lane("cpu", folder), threading.Event()
+    trainer.enter()
+
+    def measure() -> None:
+        with meter.measuring():
+            done.set()
+
+    thread = in_background(measure)
+    assert not done.wait(0.2)  # both use the new files
+    trainer.leave()
+    assert done.wait(5)
+    thread.join(5)

@@ -32,13 +32,21 @@ Fill = Callable[[int, int], tuple[Images, Labels]]
 
 
 def cache_directory() -> Path:
-    """Return the folder of all caches: `$NAS_CACHE_DIR`, or the platform's user cache folder."""
-    override = os.environ.get("NAS_CACHE_DIR")
-    if override:
-        return Path(override).expanduser()
+    """Return the folder of all caches: `$NAS_CACHE_DIR`, or the platform's user cache folder.
+
+    Raises:
+        UserError: it is in the user's home folder, and the user has none.
+    """
     from platformdirs import user_cache_dir
 
-    return Path(user_cache_dir("vae-nas"))
+    override = os.environ.get("NAS_CACHE_DIR")
+    try:
+        return Path(override).expanduser() if override else Path(user_cache_dir("vae-nas"))
+    except RuntimeError:  # an account without a home folder, as containers and clusters have them
+        raise UserError(
+            "NAS_CACHE_DIR: this user has no home folder for the cache; set NAS_CACHE_DIR to a "
+            "folder that can be written"
+        ) from None
 
 
 @dataclass(frozen=True)

@@ -19,6 +19,7 @@ from nas.faces.attributes import ATTRIBUTE_NAMES, attributes_of
 from nas.faces.render import RENDERER_VERSION, render_faces
 from nas.faces.sample import sample_scene
 from profiling.progress import Progress
+from profiling.resources import logical_cpus
 
 DEFAULT_COUNT = 20_000
 _PROCESS_CHUNK = 500  # seconds of work, because a process takes a fraction of a second to start
@@ -29,7 +30,7 @@ def load_faces(config: DataConfig, image_size: int, progress: Progress | None) -
     count = config.count or DEFAULT_COUNT
     stem = f"faces-v{RENDERER_VERSION}-seed{config.seed}-{image_size}px"
     entry = Entry(stem=stem, size=image_size, labels=len(ATTRIBUTE_NAMES))
-    workers = _cores() if count > _PROCESS_CHUNK else 1
+    workers = logical_cpus() if count > _PROCESS_CHUNK else 1
 
     def fill(start: int, stop: int) -> tuple[Images, Labels]:
         draw = _render_in_process if workers > 1 else render_faces
@@ -49,13 +50,6 @@ def load_faces(config: DataConfig, image_size: int, progress: Progress | None) -
         skipped=(),
         fingerprint=fingerprint_of(stem=stem, count=count, split_seed=config.split_seed),
     )
-
-
-def _cores() -> int:
-    """Return the number of cores that this process may use, which a container can limit."""
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
 
 
 def _labels(seed: int, start: int, stop: int) -> Labels:

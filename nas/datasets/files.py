@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,6 +21,7 @@ from nas.datasets.dataset import (
     split_indices,
 )
 from profiling.progress import Progress
+from profiling.resources import logical_cpus
 from search_spaces.errors import UserError
 
 if TYPE_CHECKING:
@@ -68,10 +68,13 @@ def existing_folder(config: DataConfig) -> Path:
     """Return the folder of `config.path`.
 
     Raises:
-        UserError: the folder does not exist.
+        UserError: the folder does not exist, or `~` has no meaning.
     """
     assert config.path is not None
-    root = config.path.expanduser()
+    try:
+        root = config.path.expanduser()
+    except RuntimeError:  # a user without a home folder, or no such user
+        raise UserError(f"path: {str(config.path)!r} is in no known home folder") from None
     if not root.is_dir():
         raise UserError(f"path: {str(root)!r} is not a folder; give the folder of the images")
     return root
@@ -119,8 +122,9 @@ def read_images(
         return _decode(paths[start:stop], size)
 
     entry = Entry(stem=f"files-{key}-{size}px", size=size, labels=1)
-    threads = os.cpu_count() or 1
-    images, labels = entry.load(len(paths), fill, threads=threads, chunk=64, progress=progress)
+    images, labels = entry.load(
+        len(paths), fill, threads=logical_cpus(), chunk=64, progress=progress
+    )
     readable = np.asarray(labels)[:, 0]
     skipped = tuple(name for name, ok in zip(names, readable, strict=True) if not ok)
     _refuse_many(root, skipped, len(paths))

@@ -65,10 +65,12 @@ def search(
     table the regret over evaluations, epochs and simulated time (CSV, HTML, PNG), and a summary
     (CSV, Markdown).
     """
+    from profiling.files import require_writable
     from studies.bench.contenders import contenders_for
     from studies.bench.runs import PlannedSearch, run_all
     from studies.bench.write import write_comparison
 
+    require_writable(out)
     for table in tables or TABLES:
         names = samplers.split(",") if samplers else contenders_for(load_table(table))
         searches = [

@@ -320,8 +320,11 @@ def backends(
     The outputs of each backend are checked against those of eager PyTorch.
     """
     from profiling.backends import compare_backends
+    from profiling.files import require_writable
     from studies.cli.profile_print import print_backends
 
+    if out:
+        require_writable(out.parent)
     chosen = choose_backends(names, device)
     subject = Subject.find(arch, root)
     vae, place, _ = subject.build(device)

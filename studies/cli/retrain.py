@@ -101,8 +101,8 @@ def retrain(
     last training it only writes the report again.
     """
     wait_passively()
+    from profiling.resources import cores
     from studies.report.report import write_report
-    from studies.run.evaluators import cores
     from studies.run.retraining import chosen
     from studies.store.store import StudyStore
 

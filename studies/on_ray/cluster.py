@@ -17,6 +17,7 @@ from typing import Any
 import psutil
 
 from profiling.openmp import PASSIVE_WAITING
+from profiling.resources import logical_cpus
 from search_spaces.errors import UserError
 from studies.config.study import RayConfig
 
@@ -159,6 +160,7 @@ def _started(config: RayConfig) -> Iterator[None]:
         with _sigterm_kept():
             ray.init(
                 address="local",  # also if RAY_ADDRESS is set
+                num_cpus=logical_cpus(),  # Ray does not see the affinity and nested quotas
                 include_dashboard=config.dashboard,
                 dashboard_host="127.0.0.1",
                 log_to_driver=False,

@@ -7,7 +7,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
-import psutil
 import torch
 
 from nas.datasets import ImageDataset
@@ -15,6 +14,7 @@ from nas.evaluate import training_memory_bytes
 from nas.training import Trainer, TrainingConfig
 from profiling.environment import threads
 from profiling.lane import Lane
+from profiling.resources import available_memory_bytes
 from search_spaces.architecture import Architecture
 from studies.record.formats import format_duration
 
@@ -89,7 +89,7 @@ def memory_bytes(architectures: Mapping[str, Architecture], batch: int) -> int:
 def in_words(seconds: float, needed_bytes: int, device: torch.device) -> str:
     """Describe the estimate; on a CPU, warn if there is too little free memory."""
     text = f"this will take about {format_duration(seconds)} and {needed_bytes / 1e9:.1f} GB"
-    free = psutil.virtual_memory().available
+    free = available_memory_bytes()
     if device.type == "cpu" and needed_bytes > free:
         text += (
             f", but only {free / 1e9:.1f} GB are free: use a smaller --size or "

@@ -15,7 +15,9 @@ from nas.datasets.dataset import split_lengths
 from nas.timed_models import TimedImages
 from profiling.allocator import tune_allocator
 from profiling.environment import select_device, threads
+from profiling.files import require_writable
 from profiling.lane import Lane
+from profiling.resources import cores
 from search_spaces.architecture import Architecture
 from search_spaces.errors import UserError
 from search_spaces.references import REFERENCES
@@ -32,7 +34,7 @@ from studies.paper.results import (
 from studies.paper.timing import BATCHES, Timing, TrainedModels, config_for, load_or_measure
 from studies.record.records import StudyRecord
 from studies.run.display import Display
-from studies.run.evaluators import ProgressBar, cores
+from studies.run.evaluators import ProgressBar
 
 _DEFAULT_COUNT = 20_000
 _TIMED_PASSES = 80
@@ -76,6 +78,7 @@ def redraw(job: Job, display: Display, progress_bar: ProgressBar) -> PaperResult
     Raises:
         UserError, ProfilingError: the work cannot be done as requested.
     """
+    require_writable(job.root)
     dataset = _images(job, progress_bar)
     check_options(job.options, dataset, job.architectures)
     study, _ = run_study(job.config, job.root, display=display, progress_bar=progress_bar)

@@ -9,7 +9,6 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-import psutil
 import torch
 
 from nas.datasets import DataConfig, ImageDataset, load_dataset
@@ -22,6 +21,7 @@ from nas.predict.predictor import LatencyPredictor
 from nas.protocol import OnBatch
 from profiling.allocator import tune_allocator
 from profiling.lane import Lane
+from profiling.resources import available_memory_bytes, cores
 from search_spaces.errors import UserError
 from search_spaces.references import REFERENCES
 from studies.config.study import LEAST_MEMORY_BYTES, StudyConfig
@@ -88,11 +88,6 @@ class EvaluatorMaker:
         return self.config.workers or default_workers(self.config, self.image_size, self.device)
 
 
-def cores() -> int:
-    """Return the number of physical cores: two hyper-threads share one core's arithmetic."""
-    return psutil.cpu_count(logical=False) or 1
-
-
 def default_workers(config: StudyConfig, image_size: int, device: str) -> int:
     """Return the default number of workers: one on a GPU, else one per core if memory allows.
 
@@ -100,7 +95,7 @@ def default_workers(config: StudyConfig, image_size: int, device: str) -> int:
     """
     if device != "cpu" or not config.trains:
         return 1
-    room = psutil.virtual_memory().available * 4 // 5
+    room = available_memory_bytes() * 4 // 5
     return max(1, min(cores(), room // needed_memory_bytes(config, image_size)))
 
 

@@ -126,10 +126,14 @@ class Results:
         """Hold the lock on the results, and read the runs that other processes have added.
 
         Raises:
-            UserError: another process holds the lock.
+            UserError: another process holds the lock, or the folder cannot be written.
         """
-        self.folder.mkdir(parents=True, exist_ok=True)
-        with (self.folder / "lock").open("a") as file:
+        try:
+            self.folder.mkdir(parents=True, exist_ok=True)
+            opened = (self.folder / "lock").open("a")
+        except OSError as error:
+            raise UserError(f"{self.folder}: cannot be written ({error.strerror})") from None
+        with opened as file:
             if not try_lock(file):
                 raise UserError(
                     f"{self.folder}: another process is retraining this study; wait for it or "
