@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import importlib
+import io
 import sys
 from collections.abc import Sequence
 
 import click
 
 from search_spaces.errors import UserError, nearest
+from search_spaces.visible import visible
 from studies.cli.help import TableHelp
 
 GROUPS: dict[str, tuple[str, str]] = {
@@ -81,7 +83,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
     except click.exceptions.Exit as done:
         sys.exit(done.exit_code)
     except click.ClickException as error:
-        error.show()
+        shown = io.StringIO()
+        error.show(shown)
+        _print_error(shown.getvalue().rstrip("\n"))
         sys.exit(error.exit_code)
     except (click.Abort, KeyboardInterrupt):
         click.echo("nas: interrupted", err=True)
@@ -91,9 +95,13 @@ def main(arguments: Sequence[str] | None = None) -> None:
     except ValueError as error:
         if not _is_user_error(error):
             raise
-        for line in str(error).splitlines():
-            click.echo(f"nas: {line}", err=True)
+        _print_error("\n".join(f"nas: {line}" for line in str(error).split("\n")))
         sys.exit(2)
+
+
+def _print_error(text: str) -> None:
+    for line in text.split("\n"):
+        click.echo(visible(line), err=True)
 
 
 def _is_user_error(error: ValueError) -> bool:

@@ -180,7 +180,7 @@ def _conclude_early(root: Path, name: str) -> None:
     except UserError:  # it was interrupted before it began
         return
     if record.complete:
-        stdout.print(f"report so far: {write_report(record)}", soft_wrap=True)
+        stdout.say(f"report so far: {write_report(record)}")
 
 
 @contextmanager
@@ -188,7 +188,7 @@ def _one_line_warnings() -> Iterator[None]:
     """Print each warning as one line, without the source line that raised it."""
 
     def show(message: Warning | str, *_where: Any, **__: Any) -> None:
-        stderr.print(str(message), style="yellow", markup=False, soft_wrap=True)
+        stderr.say(str(message), style="yellow")
 
     with warnings.catch_warnings():
         warnings.showwarning = show
