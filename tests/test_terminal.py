@@ -136,6 +136,7 @@ def test_headings_break_before_texts_and_texts_before_rows() -> None:
         "rather long",
     ]
     assert [line.plain for line in table.lines(24)] == [
+        "name",
         "a name that is rather",
         "  long",
         "  median error:",

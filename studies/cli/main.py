@@ -78,6 +78,9 @@ def nas() -> None:
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run the command line. User errors print one line per fault and exit with code 2."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):  # characters that it cannot encode are escaped
+            stream.reconfigure(errors="backslashreplace")
     try:
         nas.main(args=arguments, prog_name="nas", standalone_mode=False)
     except click.exceptions.Exit as done:

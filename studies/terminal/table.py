@@ -146,21 +146,26 @@ class Table:
         return [Text(part, "dim") for part in folded(text, width)]
 
     def _blocks(self, width: int) -> list[Text]:
-        lines = []
+        """Return each row as its first cell, below the first heading, and a line per other cell."""
+        head = self._columns[0].head
+        lines = [Text(part, "dim") for part in folded(head, width)] if head else []
         for cells, style in self._rows:
-            for n, (text, own) in enumerate(cells):
-                column, indent = self._columns[n], "  " if n else ""
-                head = column.head.strip()
-                if n and not (head and text):
-                    continue
-                value = text if column.text else text.replace(" ", TIED)
-                words = f"{head}: {value}" if head and (n or not column.text) else value
-                for part in folded(words, max(width - (4 if n else 2), 8)):
-                    line = Text(indent, style=style)
-                    line.append(part.replace(TIED, " "), own or column.style or None)
-                    lines.append(line)
-                    indent = "    " if n else "  "
+            for n, cell in enumerate(cells):
+                lines += self._block_lines(n, cell, style, width)
         return lines
+
+    def _block_lines(self, n: int, cell: Pair, style: str, width: int) -> list[Text]:
+        column, (text, own) = self._columns[n], cell
+        head = column.head.strip()
+        if n and not (head and text):
+            return []
+        value = text if column.text else text.replace(" ", TIED)
+        parts = folded(f"{head}: {value}" if n else value, max(width - (4 if n else 2), 8))
+        indents = ["  " * bool(n), *["  " * (1 + bool(n))] * (len(parts) - 1)]
+        return [
+            Text(indent, style).append(part.replace(TIED, " "), own or column.style or None)
+            for indent, part in zip(indents, parts, strict=True)
+        ]
 
 
 def folded(text: str, width: int) -> list[str]:
