@@ -147,6 +147,15 @@ def test_percent(share: float, text: str) -> None:
     assert format_percent(share) == text
 
 
+def test_json_holds_every_digit() -> None:
+    made = table((20 / 3, 60e-12, 0, 1 / 7))
+    lines, frame = made.record()["layers"], made.frame()
+    assert [line["time_ms"] for line in lines] == list(frame["time_ms"])
+    assert [line["share"] for line in lines] == list(frame["share"])
+    assert lines[0]["macs"] == 10**9
+    assert type(lines[0]["macs"]) is int
+
+
 def test_tables_are_whole_at_every_width(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:

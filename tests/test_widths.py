@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import sys
+import warnings
 from dataclasses import replace
 from pathlib import Path
 
@@ -146,3 +147,19 @@ def test_control_sequences_of_a_foreign_study_are_shown_not_acted_upon(
     shown = r"\x1b[2J\x07\x9b1m\u202e[/red] :smile:"
     assert printed.count(shown) >= 5
     assert not [c for c in printed if c != "\n" and not c.isprintable()]
+
+
+def test_a_warning_is_one_line_of_data(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def warn(root: Path, name: str) -> StudyRecord:
+        with warnings.catch_warnings():
+            warnings.simplefilter("always")
+            warnings.warn(ESCAPES, RuntimeWarning, stacklevel=1)
+        raise UserError("a\nb\x1b")
+
+    monkeypatch.setattr(study, "_open", warn)
+    assert nas("study", "show", "s") == 2
+    warned, *refused = capsys.readouterr().err.splitlines()
+    assert warned == r"\x1b[2J\x07\x9b1m\u202e[/red] :smile:\nnext"
+    assert refused == ["nas: a", r"nas: b\x1b"]

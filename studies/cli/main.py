@@ -5,7 +5,9 @@ from __future__ import annotations
 import importlib
 import io
 import sys
+import warnings
 from collections.abc import Sequence
+from typing import Any
 
 import click
 
@@ -82,7 +84,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
         if isinstance(stream, io.TextIOWrapper):  # characters that it cannot encode are escaped
             stream.reconfigure(errors="backslashreplace")
     try:
-        nas.main(args=arguments, prog_name="nas", standalone_mode=False)
+        with warnings.catch_warnings():
+            warnings.showwarning = _print_warning
+            nas.main(args=arguments, prog_name="nas", standalone_mode=False)
     except click.exceptions.Exit as done:
         sys.exit(done.exit_code)
     except click.ClickException as error:
@@ -100,6 +104,11 @@ def main(arguments: Sequence[str] | None = None) -> None:
             raise
         _print_error("\n".join(f"nas: {line}" for line in str(error).split("\n")))
         sys.exit(2)
+
+
+def _print_warning(message: Warning | str, *_where: Any, **__: Any) -> None:
+    """Print a warning as one line, without the source line that raised it."""
+    click.echo(visible(str(message)), err=True)
 
 
 def _print_error(text: str) -> None:
