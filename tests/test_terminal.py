@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import io
+import os
 import re
 from pathlib import Path
 
@@ -207,6 +208,27 @@ def test_columns_are_followed_on_a_dumb_terminal_too(
     monkeypatch.setenv("TERM", "dumb")
     monkeypatch.setenv("COLUMNS", columns)
     assert Terminal(file=Screen()).width == int(columns)
+
+
+@pytest.mark.parametrize("width", WIDTHS)
+def test_a_bar_cuts_neither_label_nor_numbers(width: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TERM", "xterm")
+    monkeypatch.delenv("CI", raising=False)
+    file = Screen()
+    label = "#123, seed 3, learning rate 0.001 [x] :smile:"
+    with animated(Terminal(file=file, width=width), label) as report:
+        report(12345, 40000)
+    printed = re.sub(r"\x1b\[[\d;?]*[A-Za-z]", "", file.getvalue())
+    assert "12345/40000" in printed
+    assert "…" not in printed
+    assert {*label.split()} <= {*printed.split()}
+
+
+@pytest.mark.parametrize("columns", ["", "0", "-5", "wide", "9" * 5000, "²"])
+def test_a_senseless_width_is_passed_over(columns: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", columns)
+    monkeypatch.setattr(os, "get_terminal_size", lambda fd: os.terminal_size((0, 0)))
+    assert Terminal(file=io.StringIO()).width == 10_000
 
 
 def test_progress_without_a_terminal_is_one_line_a_minute(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -69,9 +69,9 @@ def cannot_write(option: str, path: Path, error: OSError) -> UserError:
             f"{option} {path}: cannot be written (there is no folder {path.parent}); create it, or "
             "give another path"
         )
-    return UserError(
-        f"{option} {path}: cannot be written ({error.strerror or error}); give another path"
-    )
+    taken = isinstance(error, FileExistsError)
+    reason = "there is a file of that name" if taken else error.strerror or error
+    return UserError(f"{option} {path}: cannot be written ({reason}); give another path")
 
 
 def csv_text(names: Iterable[str], rows: Iterable[Iterable[Any]]) -> str:

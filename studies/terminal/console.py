@@ -45,13 +45,15 @@ class Terminal(Console):
         super().__init__(
             stderr=stderr,
             file=file,
-            width=width,
+            width=1,  # rich would read the environment, and fail at some values of it
+            height=1,
             quiet=quiet,
             color_system="standard" if _forced() else "auto",
             highlight=False,
             markup=False,
             emoji=False,
         )
+        self._width, self._height = width, None
 
     @property
     def is_terminal(self) -> bool:
@@ -66,7 +68,7 @@ class Terminal(Console):
     @property
     def size(self) -> ConsoleDimensions:
         """Columns and lines: those given, `COLUMNS`, those of the terminal, or unlimited ones."""
-        columns = os.environ.get("COLUMNS", "")
+        columns = os.environ.get("COLUMNS", "")[:9]
         known = self._width or (int(columns) if columns.isdecimal() else 0)
         found = _terminal_size()
         width, height = known or found.width, self._height or found.height

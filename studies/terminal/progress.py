@@ -5,7 +5,15 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    ProgressColumn,
+    TextColumn,
+    TimeRemainingColumn,
+)
+from rich.table import Column
 
 from search_spaces.visible import visible
 from studies.terminal.console import Terminal, each_minute
@@ -13,16 +21,20 @@ from studies.terminal.console import Terminal, each_minute
 Report = Callable[[int, int], None]
 """Takes the number of steps done and the total number of steps."""
 
+_WIDE = 100
+"""Width of the terminal, in columns, from which a bar is shown."""
+
 
 @contextmanager
 def animated(console: Terminal, label: str) -> Iterator[Report]:
-    """Show a bar that disappears at the end."""
-    columns = (
-        TextColumn("{task.description}", markup=False),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TimeRemainingColumn(),
-    )
+    """Show a bar until the end; a narrow terminal breaks the label, not the numbers."""
+    whole = Column(no_wrap=True)
+    columns: list[ProgressColumn] = [
+        TextColumn("{task.description}", markup=False, table_column=Column(overflow="fold")),
+        *([BarColumn()] if console.width >= _WIDE else []),
+        MofNCompleteColumn(table_column=whole),
+        TimeRemainingColumn(table_column=whole.copy()),
+    ]
     with Progress(*columns, console=console, transient=True) as bar:
         task = bar.add_task(visible(label), total=None)
         yield lambda done, total: bar.update(task, completed=done, total=total)
