@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import csv
 import json
+import os
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -87,6 +89,20 @@ def test_a_spreadsheet_runs_no_cell(start: str, tmp_path: Path) -> None:
 def test_numbers_that_json_lacks_become_null(tmp_path: Path) -> None:
     write_table(table_of([{"a": float("inf")}, {"a": 1.0}]), tmp_path / "t.json", "json")
     assert json.loads((tmp_path / "t.json").read_text()) == [{"a": None}, {"a": 1.0}]
+
+
+def test_links_are_followed_and_devices_stay(tmp_path: Path) -> None:
+    link, target, pipe = (tmp_path / name for name in ("link", "target", "pipe"))
+    link.symlink_to(target)
+    write_table(table_of(ROWS), link, "json")
+    assert link.is_symlink()
+    assert len(json.loads(target.read_text())) == 3
+    os.mkfifo(pipe)
+    with ThreadPoolExecutor() as reader:
+        read_pipe = reader.submit(pipe.read_text)
+        write_table(table_of([{"a": 1}]), pipe, "csv")
+        assert read_pipe.result(timeout=60) == "a\n1\n"
+    assert pipe.is_fifo()
 
 
 def test_an_empty_table_is_written(tmp_path: Path) -> None:

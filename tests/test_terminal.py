@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import ast
+import fcntl
 import io
 import os
+import pty
 import re
+import struct
+import termios
 from pathlib import Path
 
 import pytest
@@ -222,6 +226,18 @@ def test_a_bar_cuts_neither_label_nor_numbers(width: int, monkeypatch: pytest.Mo
     assert "12345/40000" in printed
     assert "…" not in printed
     assert {*label.split()} <= {*printed.split()}
+
+
+def test_a_terminal_gives_its_width_to_what_is_printed_there_only(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.delenv("COLUMNS", raising=False)
+    ours, theirs = pty.openpty()
+    fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", 24, 53, 0, 0))
+    with os.fdopen(theirs, "w") as terminal, (tmp_path / "log").open("w") as log:
+        assert Terminal(file=terminal).width == 53
+        assert Terminal(file=log).width == 10_000
+    os.close(ours)
 
 
 @pytest.mark.parametrize("columns", ["", "0", "-5", "wide", "9" * 5000, "²"])

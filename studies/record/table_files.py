@@ -51,13 +51,19 @@ def _column(values: Sequence[Any]) -> pd.Series[Any]:
 
 
 def write_table(table: pd.DataFrame, path: Path, kind: str) -> None:
-    """Write a table atomically; `kind` is csv, parquet or json (a list of objects).
+    """Write a table; `kind` is csv, parquet or json (a list of objects).
+
+    A file is written atomically, a link is followed, a device such as /dev/stdout stays one.
 
     Raises:
         UserError: the file cannot be written; an existing file is unchanged.
     """
+    content = _content(table, kind)
     try:
-        write_whole(path, _content(table, kind))
+        if path.exists() and not path.is_file():
+            path.write_bytes(content)
+        else:
+            write_whole(path.resolve(), content)
     except OSError as error:
         raise cannot_write("--out", path, error) from None
 

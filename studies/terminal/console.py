@@ -70,7 +70,7 @@ class Terminal(Console):
         """Columns and lines: those given, `COLUMNS`, those of the terminal, or unlimited ones."""
         columns = os.environ.get("COLUMNS", "")[:9]
         known = self._width or (int(columns) if columns.isdecimal() else 0)
-        found = _terminal_size()
+        found = _terminal_size(self.file)
         width, height = known or found.width, self._height or found.height
         return ConsoleDimensions(min(width, _UNLIMITED), height)
 
@@ -142,10 +142,9 @@ def _set(name: str) -> bool:
     return os.environ.get(name, "").lower() not in ("", "0", "false")
 
 
-def _terminal_size() -> ConsoleDimensions:
-    for stream in (1, 2, 0):
-        with suppress(OSError):
-            found = os.get_terminal_size(stream)
-            if found.columns:
-                return ConsoleDimensions(found.columns, found.lines)
+def _terminal_size(file: IO[str]) -> ConsoleDimensions:
+    with suppress(OSError, ValueError):  # no terminal; no file at all; closed
+        found = os.get_terminal_size(file.fileno())
+        if found.columns:
+            return ConsoleDimensions(found.columns, found.lines)
     return ConsoleDimensions(_UNLIMITED, 25)
