@@ -136,7 +136,7 @@ def test_control_sequences_of_a_foreign_study_are_shown_not_acted_upon(
     assert nas("study", "list") == 0
 
     def refused(root: Path, name: str) -> StudyRecord:
-        raise UserError(f"study {name}")
+        raise UserError(f"study {name}\nand another fault")
 
     monkeypatch.setattr(study, "_open", refused)
     assert nas("study", "list") == 0

@@ -60,7 +60,8 @@ def list_(root: Path) -> None:
         try:
             record = _open(root, name)
         except UserError as error:
-            stderr.say(str(error), style="yellow")
+            for fault in str(error).split("\n"):
+                stderr.say(fault, style="yellow")
             continue
         volume = hypervolume(record.points(record.complete), record.nadir)
         table.add(
