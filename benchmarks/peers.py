@@ -249,7 +249,7 @@ def compare(names: Sequence[str], seeds: int, trials: int, workers: int, out: Pa
     ]
     for planned in missing_of(searches, out):
         run_contender(planned, PEERS[planned.sampler], out)
-    return write_comparison(stored_results(searches[0], out), out).text
+    return str(write_comparison(stored_results(searches[0], out), out).table)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -24,7 +24,6 @@ from pathlib import Path
 from typing import cast
 
 import psutil
-from rich.console import Console
 
 from benchmarks.postgres import private_postgres
 from benchmarks.scale_parts import ANCHOR_MS, MadeUp, Simulated, Stopwatch
@@ -40,6 +39,7 @@ from studies.run.display import Display
 from studies.run.runner import Runner
 from studies.run.watcher import Watcher
 from studies.store.store import StudyStore
+from studies.terminal.console import Terminal
 
 PARTS = ("ask", "tell", "record", "display")
 MARKS = (100, 300, 1000, 3000, 5000, 10_000, 20_000)
@@ -170,7 +170,7 @@ class Run:
 
     def __post_init__(self) -> None:
         setting = self.setting
-        self.display = Display(Console(file=io.StringIO()), setting.trials, setting.epochs)
+        self.display = Display(Terminal(file=io.StringIO()), setting.trials, setting.epochs)
         evaluate = MadeUp(setting.epochs)
         self.crew = Simulated(setting.workers, setting.trial_s, setting.epochs + 4, evaluate)
         self.store = StudyStore(setting.root / setting.name, setting.storage)

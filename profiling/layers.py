@@ -8,6 +8,7 @@ its rows explain, and how much slower the pass with notes was.
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -173,7 +174,9 @@ class LayerTable:
 
     def record(self) -> dict[str, Any]:
         """Return the table, its environment and its peaks as plain JSON types."""
-        lines = json.loads(self.frame().to_json(orient="records"))
+        frame = self.frame().astype(object)  # Python's numbers; pandas writes ten decimals only
+        finite = frame.where(frame.notna() & ~frame.isin([math.inf, -math.inf]), None)
+        lines = json.loads(json.dumps(finite.to_dict("records")))
         low, high = self.latency.interval_ms
         return {
             "latency_ms": self.latency.median_ms,

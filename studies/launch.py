@@ -11,7 +11,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from rich.console import Console
 
 from nas.artefacts import full_disk_refused, write_or_refuse
 from nas.datasets import ImageDataset
@@ -39,6 +38,7 @@ from studies.run.final_latency import measure_front
 from studies.run.interruption import Interruption
 from studies.run.site import LocalSite, PreparedStudy, Site
 from studies.store.store import StudyStore
+from studies.terminal.console import Terminal
 
 _PROBES = 30
 """Random candidates that are counted to check whether any meets the limits."""
@@ -96,7 +96,7 @@ def run_study(
         UserError, ProfilingError: the study cannot run as configured.
     """
     space, store = config.load_space(), StudyStore(root / config.name, storage)
-    display = display or Display(Console(quiet=True), config.search.trials, config.training.epochs)
+    display = display or Display(Terminal(quiet=True), config.search.trials, config.training.epochs)
     interruption = interruption or Interruption()
     request = _Request(
         config, root, space, store, artefacts, mix, display, progress_bar, interruption

@@ -399,7 +399,7 @@ def test_comparison_is_written_as_data_and_text(tmp_path: Path) -> None:
         "nb201-curves.csv", "nb201-summary.csv", "nb201-summary.md",
     ]  # fmt: skip
     assert all(path.stat().st_size for path in written.paths)
-    assert "random" in written.text
+    assert "random" in str(written.table)
     assert "epochs" not in written.paths[2].read_text()  # an untimed table of one epoch
 
 

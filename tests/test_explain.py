@@ -32,9 +32,11 @@ from profiling.timing import Sample
 from search_spaces.architecture import Architecture
 from search_spaces.errors import UserError
 from search_spaces.references import MODIFIED, ORIGINAL
+from studies.cli.explain import _print as print_words
 from studies.cli.explain import explain as command
 from studies.profiles.explain_page import waterfall_rows, write_explanation
 from studies.profiles.explain_words import Words
+from tests.helpers.widths import whole_at_every_width
 
 HERE = fingerprint()
 PEAKS = Peaks(gemm_gflop_s=100, copy_gb_s=((10**6, 10),), launch_us=1, environment=HERE)
@@ -271,6 +273,12 @@ def test_the_table_ends_with_the_sum() -> None:
     assert [row["key"] for row in rows[-2:]] == ["remainder", "sum"]
     assert rows[-1]["gap"] == "175.0"
     assert rows[-1]["share"] == "100 %"
+
+
+def test_the_table_is_whole_at_every_width(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole_at_every_width(lambda: print_words(words()), capsys, monkeypatch)
 
 
 def test_the_bars_lead_from_one_time_to_the_other() -> None:

@@ -20,7 +20,7 @@ PACKAGES = {
 """What each package may import, besides itself."""
 
 ROOMS = (
-    {"record", "storage"},
+    {"record", "storage", "terminal"},
     {"config", "pages"},
     {"profiles", "report", "store"},
     {"run"},

@@ -12,6 +12,7 @@ from studies.paper import examination, timing
 from studies.paper.timing import Timing
 from studies.store.store import StudyStore
 from tests.helpers.command import nas
+from tests.helpers.widths import whole_at_every_width
 
 TINY = ["paper", "--size", "32", "--images", "100", "--epochs", "1", "--threads", "1"]
 TINY += ["--device", "cpu", "--name", "p", "--attribute", "Brown_Hair"]
@@ -68,6 +69,12 @@ def test_the_same_command_only_writes_the_page_again(
     (here / "paper.html").unlink()
     assert nas(*TINY) == 0
     assert (here / "paper.html").read_bytes() == before
+
+
+def test_the_claims_are_whole_at_every_width(
+    here: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole_at_every_width(lambda: nas(*TINY), capsys, monkeypatch)
 
 
 def test_another_dimension_costs_its_traversal_alone(

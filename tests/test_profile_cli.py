@@ -6,6 +6,7 @@ import json
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 import pytest
@@ -16,8 +17,10 @@ from profiling.engines import as_it_is
 from profiling.environment import fingerprint
 from profiling.roofline import Peaks
 from search_spaces.references import MODIFIED, ORIGINAL
+from studies.cli import profile_print
 from tests.fakes.study import fake_study
 from tests.helpers.command import nas
+from tests.helpers.widths import whole_at_every_width
 
 QUICK = ("--seconds", "0.01")
 
@@ -162,6 +165,17 @@ def test_backends_name_those_that_cannot_run(
     assert torch.cuda.is_available() or "cuda_graph: finds no CUDA device" in printed
     names = {row["backend"] for row in json.loads((here / "b.json").read_text())}
     assert names == {"eager", "channels_last", "cuda_graph"}
+
+
+def test_backends_are_whole_at_every_width(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    given: list[Any] = []
+    monkeypatch.setattr(profile_print, "print_backends", lambda *words: given.extend(words))
+    chosen = ("--backends", "channels_last,cuda_graph")
+    assert nas("profile", "backends", "original@32", *chosen, *QUICK) == 0
+    monkeypatch.undo()
+    whole_at_every_width(lambda: profile_print.print_backends(*given), capsys, monkeypatch)
 
 
 MODEL, LAYER = ("profile", "model", "original@32"), ("profile", "layer")

@@ -17,6 +17,7 @@ from profiling.roofline import Peaks
 from profiling.sweep import SWEEP_COLUMNS
 from profiling.timing import Sample
 from search_spaces.errors import UserError
+from studies.cli.profile_print import print_profile, print_sweep
 from studies.profiles.layers_figures import (
     layer_points,
     roofline_figure,
@@ -38,6 +39,7 @@ from studies.record.formats import format_percent
 from studies.report.report import write_report
 from tests.fakes.study import fake_study
 from tests.helpers.page import Page
+from tests.helpers.widths import whole_at_every_width
 
 PEAKS = Peaks(
     gemm_gflop_s=100,
@@ -143,6 +145,36 @@ def test_layer_rows_scale_their_bars_to_the_slowest() -> None:
 )
 def test_percent(share: float, text: str) -> None:
     assert format_percent(share) == text
+
+
+def test_json_holds_every_digit() -> None:
+    made = table((20 / 3, 60e-12, 0, 1 / 7))
+    lines, frame = made.record()["layers"], made.frame()
+    assert [line["time_ms"] for line in lines] == list(frame["time_ms"])
+    assert [line["share"] for line in lines] == list(frame["share"])
+    assert lines[0]["macs"] == 10**9
+    assert type(lines[0]["macs"]) is int
+
+
+def test_tables_are_whole_at_every_width(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole_at_every_width(lambda: print_profile(table(), "m", None), capsys, monkeypatch)
+    whole_at_every_width(lambda: print_sweep(SWEEP, "conv", []), capsys, monkeypatch)
+
+
+def test_columns_that_are_left_out_are_named(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", "80")
+    print_profile(table(), "m", None)
+    printed = capsys.readouterr().out
+    assert "left out at this width: MACs, GFLOP/s, GB/s, output, moved, FLOP/B" in printed
+    monkeypatch.setenv("COLUMNS", "200")
+    print_profile(table(), "m", None)
+    printed = capsys.readouterr().out
+    assert "left out" not in printed
+    assert "FLOP/B" in printed
 
 
 def test_figures_show_each_layer_once_where_it_belongs() -> None:

@@ -8,20 +8,19 @@ from pathlib import Path
 from typing import Any
 
 import pandas as pd
-from rich.console import Console
-from rich.table import Table
 
 from studies.bench.contenders import CONTENDERS
 from studies.bench.curves import OVER, curves, markdown, minutes_reached, number_reached, summary
 from studies.bench.figures import grouped, regret_figure, write_figures
 from studies.bench.shipped import load_table
+from studies.terminal.table import Column, Table
 
 
 @dataclass(frozen=True)
 class Written:
     """The summary for a terminal, and the paths of the files."""
 
-    text: str
+    table: Table
     paths: tuple[Path, ...]
 
 
@@ -55,17 +54,19 @@ def write_comparison(
             for group, rows in grouped(drawn[over]).items()
         }
         paths += write_figures(made, folder)
-    return Written(_text(name, summarised, timed), tuple(paths))
+    return Written(_table(name, summarised, timed), tuple(paths))
 
 
-def _text(name: str, summarised: pd.DataFrame, timed: bool) -> str:
-    heads = ["sampler", "evaluations", *(["epochs", "time"] if timed else [])]
-    shown = Table(*heads, "seeds", "regret", "repeats", "ask", box=None, pad_edge=False)
+def _table(name: str, summarised: pd.DataFrame, timed: bool) -> Table:
+    heads = ["evaluations", *(["epochs", "time"] if timed else [])]
+    heads += ["seeds", "regret", "repeats", "ask"]
+    title = f"{name}: to 99 % of the exact front's hypervolume (medians)"
+    shown = Table(Column("sampler", text=True), *heads, title=title)
     for row in summarised.to_dict("records"):
         epochs = (
             [number_reached(row["to_99_epochs"]), minutes_reached(row["to_99_s"])] if timed else []
         )
-        shown.add_row(
+        shown.add(
             row["sampler"],
             number_reached(row["to_99_evaluations"]),
             *epochs,
@@ -74,8 +75,4 @@ def _text(name: str, summarised: pd.DataFrame, timed: bool) -> str:
             f"{row['duplicates']:.1f}",
             f"{row['ask_ms']:.1f} ms",
         )
-    console = Console(width=100, highlight=False)
-    with console.capture() as captured:
-        console.print(f"{name}: to 99 % of the exact front's hypervolume (medians)")
-        console.print(shown)
-    return captured.get()
+    return shown

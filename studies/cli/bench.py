@@ -81,9 +81,9 @@ def search(
         with progress_bar(f"searching {table}") as progress:
             results = run_all(searches, out, processes, progress)
         written = write_comparison(results, out, figures=not no_figures)
-        stdout.print(written.text, markup=False)
+        stdout.table(written.table)
         for path in written.paths:
-            stdout.print(f"  {path}", markup=False, soft_wrap=True)
+            stdout.say(f"  {path}")
 
 
 @bench.command()
@@ -101,7 +101,7 @@ def study(name: str, root: Path) -> None:
 
     with progress_bar("writing the study") as progress:
         record = replay(load_vae_table(), root / name, progress)
-    stdout.print(f"{len(record.trials)} trials; report: {write_report(record)}", soft_wrap=True)
+    stdout.say(f"{len(record.trials)} trials; report: {write_report(record)}")
 
 
 @bench.command("list")
@@ -114,11 +114,10 @@ def list_() -> None:
         try:
             table = load_table(name)
         except UserError as error:
-            stdout.print(f"{name}: {error}", markup=False)
+            stdout.say(f"{name}: {error}")
             continue
-        stdout.print(
-            f"[bold]{name}[/bold]: {len(table.entries)} architectures, {table.epochs} epochs, "
-            f"objectives {', '.join(table.objectives)}"
-        )
+        about = f"{len(table.entries)} architectures, {table.epochs} epochs"
+        objectives = ", ".join(table.objectives)
+        stdout.say((name, "bold"), f": {about}, objectives {objectives}", wrap=True)
     for name, contender in CONTENDERS.items():
-        stdout.print(f"[bold]{name}[/bold]: {contender.title} ({contender.family})")
+        stdout.say((name, "bold"), f": {contender.title} ({contender.family})", wrap=True)

@@ -6,13 +6,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
-from rich.markup import escape
 
 from nas.objectives import OBJECTIVES
 from search_spaces.errors import UserError, nearest
 from studies.cli.console import stdout
 from studies.cli.options import root_option
 from studies.record.formats import format_value, noun
+from studies.record.table_files import cannot_write
 
 if TYPE_CHECKING:
     from studies.record.records import StudyRecord, TrialRecord
@@ -51,11 +51,11 @@ def best(name: str, by: str | None, out: Path | None, root: Path, **limits: floa
     values = ", ".join(
         f"{noun(o)} {format_value(o, trial.objectives[o.name])}" for o in record.objectives
     )
-    stdout.print(f"[bold]{trial.name}[/bold]: {values}")
-    stdout.print(escape(trial.architecture.summary), style="dim")
+    stdout.say((trial.name, "bold"), f": {values}", wrap=True)
+    stdout.say(trial.architecture.summary, style="dim")
     store.fetch(trial.digest)
     for path in _take_out(record, trial, out or Path(f"{name}-best")):
-        stdout.print(str(path), soft_wrap=True)
+        stdout.say(str(path))
 
 
 def _best(record: StudyRecord, by: str, caps: dict[str, float]) -> TrialRecord:
@@ -106,5 +106,5 @@ def _take_out(record: StudyRecord, trial: TrialRecord, folder: Path) -> list[Pat
         if weights.exists():
             written.append(Path(shutil.copy(weights, folder / weights.name)))
     except OSError as error:
-        raise UserError(f"--out {folder}: cannot be written ({error.strerror})") from None
+        raise cannot_write("--out", folder, error) from None
     return written

@@ -1,6 +1,6 @@
 """The two consoles: results go to standard output, progress to standard error."""
 
-from rich.console import Console
+from studies.terminal.console import Terminal
 
-stdout = Console(highlight=False)
-stderr = Console(stderr=True, highlight=False)
+stdout = Terminal()
+stderr = Terminal(stderr=True)

@@ -7,8 +7,10 @@ from pathlib import Path
 import click
 
 from search_spaces.errors import UserError
+from studies.cli.console import stdout
 from studies.cli.main import HelpfulGroup
 from studies.cli.options import progress_bar
+from studies.record.table_files import cannot_write
 
 
 @click.group(cls=HelpfulGroup)
@@ -54,9 +56,11 @@ def preview(
     sheet = contact_sheet(dataset, rows, columns, seed)
     try:
         sheet.save(out)
-    except (OSError, ValueError) as error:
-        raise UserError(f"--out {out}: cannot be written ({error})") from None
-    click.echo(f"{out}: {rows} x {columns} of {len(dataset.images):,} {dataset.name} images")
+    except OSError as error:
+        raise cannot_write("--out", out, error) from None
+    except ValueError as error:  # an unknown suffix
+        raise UserError(f"--out {out}: cannot be written ({error}); give a name.png") from None
+    stdout.say(f"{out}: {rows} x {columns} of {len(dataset.images):,} {dataset.name} images")
 
 
 @data.command("export")
@@ -82,7 +86,7 @@ def export_(
     dataset = _load(kind, path, size, count, seed)
     with progress_bar("writing") as progress:
         export_celeba(dataset, directory, progress)
-    click.echo(f"{directory}: {len(dataset.images):,} images in CelebA's layout")
+    stdout.say(f"{directory}: {len(dataset.images):,} images in CelebA's layout")
 
 
 def _load(kind: str, path: Path | None, size: int, count: int | None, seed: int):  # type: ignore[no-untyped-def]

@@ -2,20 +2,18 @@
 
 from __future__ import annotations
 
-import csv
 import re
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
-from rich.markup import escape
-from rich.table import Table
 
-from search_spaces.errors import UserError
 from studies.cli.console import stdout
 from studies.cli.help import TableHelp
 from studies.cli.options import progress_bar, root_option
 from studies.cli.subjects import Subject, file_name, hold_lane, writable
+from studies.record.table_files import cannot_write, csv_text
+from studies.terminal.table import Column, Table
 
 if TYPE_CHECKING:
     from nas.explain.explanation import Explanation
@@ -111,24 +109,25 @@ def explain(
     for comparison in found.comparisons:
         _print(Words(found, comparison))
     page = _write(found, folder)
-    stdout.print(f"explanation: {page}", soft_wrap=True)
+    stdout.say(f"explanation: {page}")
 
 
 def _print(words: Words) -> None:
     found, names = words.comparison, words.explanation
-    stdout.print(f"\n{escape(words.verdict.replace('`', ''))}\n")
-    table = Table(box=None, pad_edge=False, header_style="dim")
-    table.add_column(f"batch {found.batch}, ms")
-    for title in (names.a_name, names.b_name, "gap", "95 %", "share", "alone", "layers"):
-        table.add_column(escape(title), justify="right")
+    stdout.print()
+    stdout.say(words.verdict.replace("`", ""), wrap=True)
+    stdout.print()
+    heads = (names.a_name, names.b_name, "gap", "95 %", "share", "alone", "layers")
+    table = Table(Column(f"batch {found.batch}, ms", text=True), *heads)
     columns = ("a", "b", "gap", "interval", "share", "alone", "layers")
     for row in words.causes:
         mark = " *" if row["busy"] else ""
-        table.add_row(f"{row['title']}{mark}", *(str(row[column]) for column in columns))
-    stdout.print(table)
+        table.add(f"{row['title']}{mark}", *(str(row[column]) for column in columns))
+    stdout.table(table)
     if any(row["busy"] for row in words.causes):
-        stdout.print("[dim]* contended: the machine was busy during this measurement[/dim]")
-    stdout.print(f"[dim]{100 * found.explained_share:.1f} % of the gap explained[/dim]\n")
+        stdout.say("* contended: the machine was busy during this measurement", style="dim")
+    stdout.say(f"{100 * found.explained_share:.1f} % of the gap explained", style="dim")
+    stdout.print()
 
 
 def _write(found: Explanation, folder: Path) -> Path:
@@ -139,16 +138,16 @@ def _write(found: Explanation, folder: Path) -> Path:
         (folder / "explain.json").write_text(numbers, encoding="utf-8")
         _write_causes(found, folder / "causes.csv")
     except OSError as error:
-        raise UserError(f"--out {folder}: cannot be written ({error.strerror})") from None
+        raise cannot_write("--out", folder, error) from None
     return write_explanation(found, folder / "explain.html")
 
 
 def _write_causes(found: Explanation, path: Path) -> None:
-    with path.open("w", newline="", encoding="utf-8") as file:
-        table = csv.writer(file)
-        table.writerow(["batch", "cause", "a_ms", "b_ms", "gap_ms", "low_ms", "high_ms", "share"])
-        for comparison in found.comparisons:
-            for cause in (*comparison.causes, comparison.remainder):
-                gap = cause.gap_ms
-                times = (cause.a_ms.value, cause.b_ms.value, gap.value, gap.low, gap.high)
-                table.writerow([comparison.batch, cause.title, *times, cause.share])
+    names = ("batch", "cause", "a_ms", "b_ms", "gap_ms", "low_ms", "high_ms", "share")
+    rows: list[tuple[object, ...]] = []
+    for comparison in found.comparisons:
+        for cause in (*comparison.causes, comparison.remainder):
+            gap = cause.gap_ms
+            times = (cause.a_ms.value, cause.b_ms.value, gap.value, gap.low, gap.high)
+            rows.append((comparison.batch, cause.title, *times, cause.share))
+    path.write_text(csv_text(names, rows), encoding="utf-8")

@@ -6,13 +6,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
-from rich.markup import escape
 
 from search_spaces.architecture import Architecture
 from search_spaces.errors import UserError
-from studies.cli.console import stderr, stdout
+from studies.cli.console import stdout
 from studies.cli.help import TableHelp
-from studies.cli.options import find_architecture, find_artefacts, root_option
+from studies.cli.options import find_architecture, find_artefacts, progress_bar, root_option
 
 if TYPE_CHECKING:
     from nas.vae import VAE
@@ -55,16 +54,15 @@ def export(
     """
     weights = weights or _stored_weights(architecture, root)
     model = _model(find_architecture(architecture, root), weights)
-    with stderr.status(f"exporting {architecture}"):
+    with progress_bar(f"exporting {architecture}"):
         report = _exported(model, path, deterministic)
-    stdout.print(escape(_sentence(report)), soft_wrap=True)
+    stdout.say(_sentence(report))
     for kind, shapes in (("input", report.inputs), ("output", report.outputs)):
         for name, shape in shapes.items():
-            stdout.print(f"  {kind:6}  {name:19}  {' x '.join(map(str, shape))}", style="dim")
+            stdout.say(f"  {kind:6}  {name:19}  {' x '.join(map(str, shape))}", style="dim")
     if weights is None:
-        stdout.print(
-            "the weights are random: give --weights to export a trained model", style="dim"
-        )
+        random = "the weights are random: give --weights to export a trained model"
+        stdout.say(random, style="dim", wrap=True)
 
 
 def _stored_weights(text: str, root: Path) -> Path | None:

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import importlib
+import io
 import sys
+import warnings
 from collections.abc import Sequence
+from typing import Any
 
 import click
 
 from search_spaces.errors import UserError, nearest
+from search_spaces.visible import visible
 from studies.cli.help import TableHelp
 
 GROUPS: dict[str, tuple[str, str]] = {
@@ -76,12 +80,19 @@ def nas() -> None:
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run the command line. User errors print one line per fault and exit with code 2."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):  # characters that it cannot encode are escaped
+            stream.reconfigure(errors="backslashreplace")
     try:
-        nas.main(args=arguments, prog_name="nas", standalone_mode=False)
+        with warnings.catch_warnings():
+            warnings.showwarning = _print_warning
+            nas.main(args=arguments, prog_name="nas", standalone_mode=False)
     except click.exceptions.Exit as done:
         sys.exit(done.exit_code)
     except click.ClickException as error:
-        error.show()
+        shown = io.StringIO()
+        error.show(shown)
+        _print_error(shown.getvalue().rstrip("\n"))
         sys.exit(error.exit_code)
     except (click.Abort, KeyboardInterrupt):
         click.echo("nas: interrupted", err=True)
@@ -91,9 +102,18 @@ def main(arguments: Sequence[str] | None = None) -> None:
     except ValueError as error:
         if not _is_user_error(error):
             raise
-        for line in str(error).splitlines():
-            click.echo(f"nas: {line}", err=True)
+        _print_error("\n".join(f"nas: {line}" for line in str(error).split("\n")))
         sys.exit(2)
+
+
+def _print_warning(message: Warning | str, *_where: Any, **__: Any) -> None:
+    """Print a warning as one line, without the source line that raised it."""
+    click.echo(visible(str(message)), err=True)
+
+
+def _print_error(text: str) -> None:
+    for line in text.split("\n"):
+        click.echo(visible(line), err=True)
 
 
 def _is_user_error(error: ValueError) -> bool:

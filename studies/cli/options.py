@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import click
 
@@ -29,27 +29,15 @@ root_option = click.option(
 
 @contextmanager
 def progress_bar(label: str) -> Iterator[Callable[[int, int], None]]:
-    """Show a progress bar on a terminal; print nothing where standard error is no terminal.
+    """Show a progress bar on a terminal; elsewhere print one line a minute.
 
     Yields a function that takes the number of steps done and the total number of steps.
     """
-    from rich.progress import (
-        BarColumn,
-        MofNCompleteColumn,
-        Progress,
-        TextColumn,
-        TimeRemainingColumn,
-    )
-
     from studies.cli.console import stderr
+    from studies.terminal.progress import animated, spoken
 
-    quiet = not stderr.is_terminal
-    columns: list[Any] = [TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn()]
-    with Progress(
-        *columns, TimeRemainingColumn(), console=stderr, transient=True, disable=quiet
-    ) as bar:
-        task = bar.add_task(label, total=None)
-        yield lambda done, total: bar.update(task, completed=done, total=total)
+    with (animated if stderr.live else spoken)(stderr, label) as progress:
+        yield progress
 
 
 def print_how_to_resume() -> None:
@@ -61,11 +49,7 @@ def print_how_to_resume() -> None:
     from studies.storage.addresses import masked
 
     again = shlex.join(["nas", *map(masked, sys.argv[1:])])
-    stderr.print(
-        f"interrupted; finished work is saved. The same command resumes: {again}",
-        soft_wrap=True,
-        markup=False,
-    )
+    stderr.say(f"interrupted; finished work is saved. The same command resumes: {again}")
 
 
 def find_architecture(text: str, root: Path) -> Architecture:

@@ -6,7 +6,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
-from rich.markup import escape
 
 from profiling.openmp import wait_passively
 from search_spaces.errors import UserError
@@ -120,7 +119,7 @@ def _print_estimate(job: Job, only: bool) -> None:
     if text is None:
         text = "both models are trained; the remaining steps take minutes at most" if only else None
     if text:
-        (stdout if only else stderr).print(escape(text), soft_wrap=True)
+        (stdout if only else stderr).say(text)
 
 
 def _redraw(job: Job) -> PaperResults:
@@ -141,18 +140,20 @@ def _write(results: PaperResults, png: bool) -> None:
     from studies.paper.words import paper_headline, tally
 
     found = claims(results)
-    stdout.print(f"\n{escape(paper_headline(found).replace('`', ''))}\n")
+    stdout.print()
+    stdout.say(paper_headline(found).replace("`", ""), wrap=True)
+    stdout.print()
     for one in found:
-        statement = escape(one.statement.replace("`", ""))
-        stdout.print(
-            f"[bold]{one.verdict:13}[/bold] {statement}: {escape(one.found)}", soft_wrap=True
-        )
+        statement = one.statement.replace("`", "")
+        stdout.say((f"{one.verdict:13}", "bold"), f" {statement}: {one.found}")
     page = write_paper(results)
-    stdout.print(f"\n{tally(found)}\nreport: {page}", soft_wrap=True)
+    stdout.print()
+    stdout.say(tally(found))
+    stdout.say(f"report: {page}")
     if png:
         try:
             written = write_paper_pngs(results)
         except UserError as error:  # the page itself is there
-            stderr.print(f"[yellow]no PNGs: {escape(str(error))}[/yellow]")
+            stderr.say(f"no PNGs: {error}", style="yellow")
             return
-        stdout.print(f"figures: {written[0].parent} ({len(written)} PNGs)", soft_wrap=True)
+        stdout.say(f"figures: {written[0].parent} ({len(written)} PNGs)")

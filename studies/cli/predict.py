@@ -2,20 +2,18 @@
 
 from __future__ import annotations
 
-import csv
 import json
-import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
-from rich.markup import escape
-from rich.table import Table
 
 from search_spaces.errors import UserError
 from studies.cli.console import stdout
 from studies.cli.help import TableHelp
 from studies.cli.options import find_architecture, progress_bar, root_option
+from studies.record.table_files import csv_text
+from studies.terminal.table import Column, Table
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -159,27 +157,28 @@ def print_accuracy(predictor: LatencyPredictor) -> None:
     held_out = predictor.calibration.of("held_out")
     quiet = [measurement for measurement in held_out if not measurement.contended]
     fitted = len(predictor.calibration.of("fitted"))
-    stdout.print(
-        f"\n[bold]{escape(predictor.setting.words)}[/bold]: fitted to {fitted} architectures, "
-        f"checked on {len(held_out)} others; original takes {predictor.original_ms:.1f} ms",
-        soft_wrap=True,
+    stdout.print()
+    stdout.say(
+        (predictor.setting.words, "bold"),
+        f": fitted to {fitted} architectures, checked on {len(held_out)} others; "
+        f"original takes {predictor.original_ms:.1f} ms",
+        wrap=True,
     )
-    stdout.print(_accuracy_table("", check(predictor)))
+    stdout.table(_accuracy_table("", check(predictor)))
     if _FEW <= len(quiet) < len(held_out):
         title = f"The {len(quiet)} of them that were measured while the machine was quiet"
-        stdout.print(_accuracy_table(title, check(predictor, quiet)))
+        stdout.table(_accuracy_table(title, check(predictor, quiet)))
     if len(quiet) < len(held_out) and any(measurement.cpu_ms for measurement in held_out):
         title = f"All {len(held_out)} by CPU time, which excludes waiting for a busy core"
-        stdout.print(_accuracy_table(title, check(predictor, undisturbed=True)))
-    stdout.print(f"[dim]{escape(str(predictor.calibration.path))}[/dim]", soft_wrap=True)
+        stdout.table(_accuracy_table(title, check(predictor, undisturbed=True)))
+    stdout.say(str(predictor.calibration.path), style="dim")
 
 
 def _accuracy_table(title: str, found: Sequence[Accuracy]) -> Table:
-    table = _table(
-        title, "", "within 10 %", "median error", "90th percentile", "Spearman", "Kendall"
-    )
+    names = ("within 10 %", "median error", "90th percentile", "Spearman", "Kendall")
+    table = Table(Column("", text=True), *names, title=title)
     for row in found:
-        table.add_row(
+        table.add(
             row.name,
             f"{100 * row.within_10:.0f} %",
             f"{100 * row.median_error:.1f} %",
@@ -191,25 +190,23 @@ def _accuracy_table(title: str, found: Sequence[Accuracy]) -> Table:
 
 
 def _print_table(rows: list[dict[str, Any]]) -> None:
-    names = ["architecture", "predicted", "95 % interval", "over original", "largest shares"]
-    table = _table("", *names, left=("architecture", "largest shares"))
+    name, shares_ = Column("architecture", text=True), Column("largest shares", text=True)
+    table = Table(name, "predicted", "95 % interval", "over original", shares_)
     for row in rows:
         shares = list(row["shares"].items())[:_SHOWN]
-        table.add_row(
-            escape(row["architecture"]),
+        table.add(
+            row["architecture"],
             f"{row['predicted_ms']:.1f} ms",
             f"{row['low_ms']:.1f} to {row['high_ms']:.1f}",
             f"{row['ratio_to_original']:.2f}x",
             ", ".join(f"{kind.replace('_', ' ')} {100 * share:.0f} %" for kind, share in shares),
         )
-    stdout.print(table)
+    stdout.table(table)
 
 
 def _print_csv(rows: list[dict[str, Any]]) -> None:
     flat = [_flat(row) for row in rows]
-    writer = csv.DictWriter(sys.stdout, fieldnames=list(flat[0]), lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(flat)
+    click.echo(csv_text(flat[0], [row.values() for row in flat]), nl=False)
 
 
 def _flat(row: dict[str, Any]) -> dict[str, Any]:
@@ -225,13 +222,3 @@ def _print_json(rows: list[dict[str, Any]]) -> None:
 
 
 _PRINTERS = {"table": _print_table, "csv": _print_csv, "json": _print_json}
-
-
-def _table(title: str, *columns: str, left: Sequence[str] = ("",)) -> Table:
-    table = Table(
-        box=None, pad_edge=False, header_style="dim", title=title or None,
-        title_justify="left", title_style="bold",
-    )  # fmt: skip
-    for column in columns:
-        table.add_column(column, justify="left" if column in left else "right")
-    return table

@@ -5,12 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from rich.markup import escape
-from rich.table import Table
-
 from search_spaces.errors import UserError
 from studies.cli.console import stderr, stdout
 from studies.record.formats import format_value, noun
+from studies.terminal.table import Column, Table
 
 if TYPE_CHECKING:
     from studies.record.records import StudyRecord, TrialRecord
@@ -27,24 +25,22 @@ def conclude(record: StudyRecord, png: bool) -> None:
     report = write_report(record)
     if png:
         print_pngs(record)
-    stdout.print(f"\nreport: {report}", soft_wrap=True)
+    stdout.print()
+    stdout.say(f"report: {report}")
 
 
 def print_study(record: StudyRecord) -> None:
     """Print the headline, the references, the front and the failed trials."""
     from studies.record.tables import compared_members, spread, study_headline, study_notes
 
-    stdout.print(
-        f"\n[bold]{escape(record.name)}[/bold]: {escape(study_headline(record).replace('`', ''))}\n"
-    )
+    stdout.print()
+    stdout.say((record.name, "bold"), f": {study_headline(record).replace('`', '')}", wrap=True)
+    stdout.print()
     for note in study_notes(record):
-        stdout.print(escape(note.replace("`", "")) + "\n", style="dim", soft_wrap=True)
-    table = Table(box=None, pad_edge=False, header_style="dim")
-    table.add_column("model", no_wrap=True)
-    for objective in record.objectives:
-        table.add_column(noun(objective), justify="right", min_width=9)
-    for objective in record.recorded:
-        table.add_column(f"({noun(objective)})", justify="right", min_width=9, style="dim")
+        stdout.say(note.replace("`", ""), style="dim", wrap=True)
+        stdout.print()
+    recorded = [Column(f"({noun(o)})", style="dim") for o in record.recorded]
+    table = Table(Column("model", text=True), *map(noun, record.objectives), *recorded)
     members = compared_members(record)
     shown = [*record.references.values(), *spread(members, _ROWS)]
     front = {trial.number for trial in record.front}
@@ -53,25 +49,27 @@ def print_study(record: StudyRecord) -> None:
         values = [format_value(o, trial.objectives[o.name]) for o in columns]
         mark = "*" if trial.number in front else ""
         style = "cyan" if trial.reference else ""
-        table.add_row(trial.name + mark, *values, style=style)
-    stdout.print(table)
+        table.add(trial.name + mark, *values, style=style)
+    stdout.table(table)
     beside = "; in brackets: recorded, but not an objective" if record.recorded else ""
-    stdout.print(f"[dim]* on the Pareto front{beside}[/dim]\n")
+    stdout.say(f"* on the Pareto front{beside}", style="dim", wrap=True)
+    stdout.print()
     if len(members) > _ROWS:
-        stdout.print(
+        stdout.say(
             f"{_ROWS} of the front's {len(members):,} architectures, evenly spread; for all of "
-            f"them: nas study export {escape(record.name)}\n"
+            f"them: nas study export {record.name}"
         )
+        stdout.print()
     for trial in shown:
-        stdout.print(f"{trial.name:9}{trial.architecture.summary}", style="dim", soft_wrap=True)
+        stdout.say(f"{trial.name:9}{trial.architecture.summary}", style="dim")
     _print_failures([trial for trial in record.trials if trial.state == "failed"])
 
 
 def _print_failures(failed: Sequence[TrialRecord]) -> None:
     for trial in failed[:_ROWS]:
-        stdout.print(f"[yellow]{trial.name} failed: {escape(trial.reason or '')}[/yellow]")
+        stdout.say(f"{trial.name} failed: {trial.reason or ''}", style="yellow")
     if len(failed) > _ROWS:
-        stdout.print(f"[yellow]and {len(failed) - _ROWS:,} more failed[/yellow]")
+        stdout.say(f"and {len(failed) - _ROWS:,} more failed", style="yellow")
 
 
 def print_pngs(record: StudyRecord) -> None:
@@ -81,6 +79,6 @@ def print_pngs(record: StudyRecord) -> None:
     try:
         written = write_report_pngs(record, record.folder / "figures")
     except UserError as error:  # the report itself was written
-        stderr.print(f"[yellow]no PNGs: {escape(str(error))}[/yellow]")
+        stderr.say(f"no PNGs: {error}", style="yellow")
         return
-    stdout.print(f"figures: {record.folder / 'figures'} ({len(written)} PNGs)", soft_wrap=True)
+    stdout.say(f"figures: {record.folder / 'figures'} ({len(written)} PNGs)")

@@ -152,11 +152,12 @@ def model(
     page = write_profile(table, subject.name, folder / "profile.html", vae.architecture.summary)
     if kind == "table":
         print_profile(table, subject.name, None if everything else top)
-        stdout.print(f"\nprofile: {page}", soft_wrap=True)
+        stdout.print()
+        stdout.say(f"profile: {page}")
     else:
         click.echo((folder / f"profile.{kind}").read_text(encoding="utf-8"), nl=False)
     if report := subject.report(root):
-        (stdout if kind == "table" else stderr).print(f"linked from: {report}", soft_wrap=True)
+        (stdout if kind == "table" else stderr).say(f"linked from: {report}")
 
 
 @profile.command(short_help="Time one layer alone, over batch sizes, widths, threads.")
@@ -198,6 +199,7 @@ def layer(
     from profiling.sweep import layer_sweep
     from studies.cli.profile_print import print_sweep
     from studies.profiles.layers_page import write_sweep
+    from studies.record.table_files import write_table
 
     over = parse_sweeps(sweeps)
     place = select_device(device)
@@ -210,11 +212,12 @@ def layer(
         sweep = layer_sweep(found, over, config, place, progress=progress)
     peaks = {int(n): measure_peaks(int(n), place) for n in sweep["threads"].unique()}
     axes = [axis for axis, values in over.items() if len(values) > 1]
-    sweep.to_csv(folder / "sweep.csv", index=False)
-    sweep.to_json(folder / "sweep.json", orient="records", indent=1)
+    for kind in ("csv", "json"):
+        write_table(sweep, folder / f"sweep.{kind}", kind)
     page = write_sweep(sweep, title, axes, peaks, folder / "sweep.html")
     print_sweep(sweep, title, axes)
-    stdout.print(f"\npage: {page}", soft_wrap=True)
+    stdout.print()
+    stdout.say(f"page: {page}")
 
 
 @profile.command(short_help="Measure the peak rates of this machine.")
@@ -285,13 +288,14 @@ def trace(
         )  # fmt: skip
     page = folder / "trace.html"
     write_trace_html(found, page)
-    stdout.print(
+    stdout.say(
         f"one {step} step takes {format_ms(found.setup.plain_ms)}, and {found.inflation:.2f}x as "
-        f"long while it is recorded; memory peaks at {found.peak_bytes / 1e9:.2f} GB"
+        f"long while it is recorded; memory peaks at {found.peak_bytes / 1e9:.2f} GB",
+        wrap=True,
     )
-    stdout.print(f"page:  {page}", soft_wrap=True)
-    stdout.print(f"trace: {found.path}", soft_wrap=True)
-    stdout.print(f"view it in TensorBoard: tensorboard --logdir {folder}", soft_wrap=True)
+    stdout.say(f"page:  {page}")
+    stdout.say(f"trace: {found.path}")
+    stdout.say(f"view it in TensorBoard: tensorboard --logdir {folder}")
 
 
 @profile.command(short_help="Compare ways to run a model, and check their outputs.")
@@ -338,4 +342,5 @@ def backends(
     print_backends(rows, subject.name, batch, threads)
     if out:
         save_rows(rows, out)
-        stdout.print(f"\n{out}: {len(rows)} backends", soft_wrap=True)
+        stdout.print()
+        stdout.say(f"{out}: {len(rows)} backends")

@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
-from rich.markup import escape
 
 from profiling.openmp import wait_passively
 from search_spaces.references import REFERENCES
@@ -175,11 +174,10 @@ def _run(
             done = sum(r.digest in asked and r.seed in wanted for r in results.runs)
             total = len(trials) * (seeds - 1 + len(budget.rates))
             length = format_duration(run.duration_s)
-            stderr.print(
-                f"{done} of {total}: {escape(trial.name)}, seed {run.seed}, "
+            stderr.say(
+                f"{done} of {total}: {trial.name}, seed {run.seed}, "
                 f"learning rate {run.learning_rate:g}: test loss {run.test['reconstruction']:.4f} "
-                f"after epoch {run.best_epoch} of {len(run.history)}, {length}",
-                soft_wrap=True,
+                f"after epoch {run.best_epoch} of {len(run.history)}, {length}"
             )
 
         try:

@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 import sys
-import warnings
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -147,7 +144,7 @@ def run(
     if shortcuts["address"] and resolved.runner != "ray":
         raise UserError("--address names a Ray cluster: add --runner ray")
     display = Display(stderr, resolved.search.trials, resolved.training.epochs)
-    with Interruption() as interruption, _one_line_warnings():
+    with Interruption() as interruption:
         try:
             record, gave_up = run_study(
                 resolved,
@@ -180,19 +177,7 @@ def _conclude_early(root: Path, name: str) -> None:
     except UserError:  # it was interrupted before it began
         return
     if record.complete:
-        stdout.print(f"report so far: {write_report(record)}", soft_wrap=True)
-
-
-@contextmanager
-def _one_line_warnings() -> Iterator[None]:
-    """Print each warning as one line, without the source line that raised it."""
-
-    def show(message: Warning | str, *_where: Any, **__: Any) -> None:
-        stderr.print(str(message), style="yellow", markup=False, soft_wrap=True)
-
-    with warnings.catch_warnings():
-        warnings.showwarning = show
-        yield
+        stdout.say(f"report so far: {write_report(record)}")
 
 
 def _data_overrides(celeba: Path | None, folder: Path | None) -> dict[str, Any]:

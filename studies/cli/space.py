@@ -6,14 +6,13 @@ import json
 
 import click
 import numpy as np
-from rich.markup import escape
-from rich.table import Table
 
 from search_spaces.references import REFERENCES
 from search_spaces.space import SPACES, SearchSpace
 from studies.cli.console import stdout
 from studies.cli.main import HelpfulGroup
 from studies.cli.options import progress_bar
+from studies.terminal.table import Column, Table
 
 
 @click.group(cls=HelpfulGroup)
@@ -24,17 +23,13 @@ def space() -> None:
 @space.command("list")
 def list_() -> None:
     """List the named spaces with their sizes."""
-    table = Table("space", "pixels", "axes", "assignments", "about", box=None, pad_edge=False)
+    space_, about = Column("space", text=True), Column("about", text=True)
+    table = Table(space_, "pixels", "axes", "assignments", about)
     for name in SPACES:
         found = SearchSpace.load(name)
-        table.add_row(
-            name,
-            str(found.image_size),
-            str(len(found.axes)),
-            _count(found.size),
-            escape(found.description),
-        )
-    stdout.print(table)
+        counts = (str(found.image_size), str(len(found.axes)), _count(found.size))
+        table.add(name, *counts, found.description)
+    stdout.table(table)
 
 
 @space.command()
@@ -45,26 +40,27 @@ def show(name: str) -> None:
     NAME is a named space or a YAML file.
     """
     found = SearchSpace.load(name)
-    stdout.print(f"[bold]{escape(found.name)}[/bold]  {escape(found.description)}")
+    stdout.say((found.name, "bold"), f"  {found.description}", wrap=True)
     with progress_bar("counting") as progress:
         distinct = found.distinct(progress=progress)
     unique = f", {distinct:,} distinct architectures" if distinct is not None else ""
-    stdout.print(f"{_count(found.size)} assignments{unique}; {found.image_size} pixels\n")
-    table = Table("axis", "choices", "active when", box=None, pad_edge=False)
+    stdout.say(f"{_count(found.size)} assignments{unique}; {found.image_size} pixels", wrap=True)
+    stdout.print()
+    table = Table(*(Column(head, text=True) for head in ("axis", "choices", "active when")))
     for path, axis in found.axes.items():
         choices = ", ".join("none" if choice is None else str(choice) for choice in axis.choices)
         when = "; ".join(
             f"{parent}: {', '.join(map(str, values))}" for parent, values in axis.when.items()
         )
-        table.add_row(path, escape(choices), escape(when))
-    stdout.print(table)
+        table.add(path, choices, when)
+    stdout.table(table)
     for key, value in found.fixed.items():
-        stdout.print(f"[dim]fixed {key}: {value}[/dim]")
+        stdout.say(f"fixed {key}: {value}", style="dim", wrap=True)
     for rule in found.forbid:
-        stdout.print(f"[dim]forbidden together: {escape(json.dumps(rule))}[/dim]")
+        stdout.say(f"forbidden together: {json.dumps(rule)}", style="dim", wrap=True)
     for reference, architecture in REFERENCES.items():
         member = architecture.resized(found.image_size) in found
-        stdout.print(f"{reference}: {'a member' if member else 'not a member'}")
+        stdout.say(f"{reference}: {'a member' if member else 'not a member'}")
 
 
 @space.command()
@@ -85,7 +81,7 @@ def sample(name: str, count: int, seed: int, as_json: bool) -> None:
         if as_json:
             click.echo(json.dumps(architecture.to_dict()))
         else:
-            click.echo(f"{architecture.digest}  {architecture.summary}")
+            stdout.say(f"{architecture.digest}  {architecture.summary}")
 
 
 def _count(number: int) -> str:

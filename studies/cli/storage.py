@@ -43,10 +43,9 @@ def serve(address: str, host: str, port: int) -> None:
         )
     database = open_storage(found)
     if host not in LOOPBACK:
-        stderr.print(
-            f"[yellow]{host}: everybody who can reach it can read and change all studies[/yellow]"
-        )
-    stderr.print(f"serving {masked(address)} at grpc://{host}:{port}", soft_wrap=True)
+        warning = f"{host}: everybody who can reach it can read and change all studies"
+        stderr.say(warning, style="yellow")
+    stderr.say(f"serving {masked(address)} at grpc://{host}:{port}")
     try:
         with quiet_optuna():
             run_grpc_proxy_server(database, host=host, port=port)

@@ -6,8 +6,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
-from rich.markup import escape
-from rich.table import Table
 
 # Import neither torch nor a module that imports it: `run` has to set OMP_WAIT_POLICY first.
 from nas.objectives import hypervolume
@@ -20,6 +18,7 @@ from studies.cli.print_study import print_pngs, print_study
 from studies.cli.retrain import retrain
 from studies.cli.run import run
 from studies.record.formats import noun
+from studies.terminal.table import Column, Table
 
 if TYPE_CHECKING:
     from studies.record.records import StudyRecord
@@ -53,27 +52,27 @@ def list_(root: Path) -> None:
 
     names = list_studies(root)
     if not names:
-        stdout.print(f"no studies in {root}; start one with: nas study run quickstart")
+        stdout.say(f"no studies in {root}; start one with: nas study run quickstart")
         return
-    table = Table(
-        "study", "space", "objectives", "complete", "front", "hypervolume", box=None, pad_edge=False
-    )
+    texts = [Column(head, text=True) for head in ("study", "space")]
+    table = Table(*texts, "objectives", "complete", "front", "hypervolume")
     for name in names:
         try:
             record = _open(root, name)
         except UserError as error:
-            stderr.print(f"[yellow]{escape(str(error))}[/yellow]")
+            for fault in str(error).split("\n"):
+                stderr.say(fault, style="yellow")
             continue
         volume = hypervolume(record.points(record.complete), record.nadir)
-        table.add_row(
-            escape(name),
-            escape(str(record.config["space"])),
+        table.add(
+            name,
+            str(record.config["space"]),
             str(len(record.objectives)),
             str(len(record.complete)),
             str(len(record.front)),
             f"{volume:.4f}",
         )
-    stdout.print(table)
+    stdout.table(table)
 
 
 @study.command()
@@ -96,20 +95,13 @@ def show(name: str, root: Path) -> None:
 @root_option
 def export(name: str, kind: str, out: Path | None, root: Path) -> None:
     """Write a table with one row per trial."""
+    from studies.record.table_files import write_table
     from studies.record.tables import trials_table
 
     table = trials_table(_open(root, name))
     path = out or Path(f"{name}.{kind}")
-    try:
-        if kind == "csv":
-            table.to_csv(path, index=False)
-        elif kind == "parquet":
-            table.to_parquet(path, index=False)
-        else:
-            table.to_json(path, orient="records", indent=1)
-    except OSError as error:
-        raise UserError(f"--out {path}: cannot be written ({error.strerror})") from None
-    stdout.print(f"{path}: {len(table)} trials, {len(table.columns)} columns", soft_wrap=True)
+    write_table(table, path, kind)
+    stdout.say(f"{path}: {len(table)} trials, {len(table.columns)} columns")
 
 
 @study.command()
@@ -133,6 +125,7 @@ def effects(name: str, axes: int, out: Path | None, root: Path) -> None:
     prefers some choices.
     """
     from studies.record.axis_effects import effect_table, format_effect
+    from studies.record.table_files import write_table
 
     record = _open(root, name)
     table = effect_table(record)
@@ -141,24 +134,19 @@ def effects(name: str, axes: int, out: Path | None, root: Path) -> None:
             f"study {name!r}: it has too few trials, or no axis with an effect on an objective"
         )
     objectives = [one for one in record.objectives if one.name in table]
-    shown = Table(box=None, pad_edge=False, header_style="dim")
-    shown.add_column("axis, choice", no_wrap=True)
-    for head in ("trials", *(noun(one).split()[-1] for one in objectives)):
-        shown.add_column(head, justify="right", min_width=7)
+    heads = ("trials", *(noun(one).split()[-1] for one in objectives))
+    shown = Table(Column("axis, choice", text=True), *heads)
     before = None
     for row in table[table["axis"].isin(table["axis"].unique()[:axes])].to_dict("records"):
         if row["axis"] != before:
-            shown.add_row(escape(str(row["axis"])), style="bold")
+            shown.add(str(row["axis"]), style="bold")
         cells = [format_effect(row, one.name).replace(" %", "%") for one in objectives]
-        shown.add_row(f"  {escape(str(row['choice']))}", str(row["trials"]), *cells)
+        shown.add(f"  {row['choice']}", str(row["trials"]), *cells)
         before = row["axis"]
-    stdout.print(shown)
+    stdout.table(shown)
     if out:
-        try:
-            table.to_csv(out, index=False)
-        except OSError as error:
-            raise UserError(f"--out {out}: cannot be written ({error.strerror})") from None
-        stdout.print(f"{out}: {len(table)} choices", soft_wrap=True)
+        write_table(table, out, "csv")
+        stdout.say(f"{out}: {len(table)} choices")
 
 
 @study.command()
@@ -173,6 +161,6 @@ def report(name: str, png: bool, root: Path) -> None:
     store.fetch("samples.npy")
     store.fetch(only="reconstructions.npy")
     record = store.record()
-    stdout.print(str(write_report(record)), soft_wrap=True)
+    stdout.say(str(write_report(record)))
     if png:
         print_pngs(record)

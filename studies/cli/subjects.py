@@ -279,13 +279,15 @@ def writable(folder: Path) -> Path:
     Raises:
         UserError: the folder cannot be written.
     """
+    from studies.record.table_files import cannot_write
+
     probe = folder / ".writable"
     try:
         folder.mkdir(parents=True, exist_ok=True)
         probe.touch()
         probe.unlink()
     except OSError as error:
-        raise UserError(f"--out {folder}: cannot be written ({error.strerror})") from None
+        raise cannot_write("--out", folder, error) from None
     return folder
 
 
@@ -300,13 +302,7 @@ def save_rows(rows: Sequence[BackendRow], path: Path) -> None:
     Raises:
         UserError: the file cannot be written.
     """
-    import pandas as pd
+    from studies.record.table_files import table_of, write_table
 
-    frame = pd.DataFrame([row.record() for row in rows])
-    try:
-        if path.suffix == ".json":
-            frame.to_json(path, orient="records", indent=1)
-        else:
-            frame.to_csv(path, index=False)
-    except OSError as error:
-        raise UserError(f"--out {path}: cannot be written ({error.strerror})") from None
+    kind = "json" if path.suffix == ".json" else "csv"
+    write_table(table_of([row.record() for row in rows]), path, kind)

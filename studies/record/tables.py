@@ -23,6 +23,7 @@ from studies.record.formats import (
     reason_kind,
 )
 from studies.record.records import StudyRecord, TrialRecord
+from studies.record.table_files import table_of
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -195,9 +196,7 @@ def repeats(study: StudyRecord) -> int:
 
 def trials_table(study: StudyRecord) -> pd.DataFrame:
     """Return the table for export: one row per trial, one column per value."""
-    import pandas as pd
-
-    return pd.DataFrame([_export_row(trial) for trial in study.trials])
+    return table_of([_export_row(trial) for trial in study.trials])
 
 
 def _export_row(trial: TrialRecord) -> dict[str, object]:

@@ -3,14 +3,11 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass, field
 
-from rich.console import Console, Group, RenderableType
+from rich.console import Group, RenderableType
 from rich.live import Live
-from rich.markup import escape
-from rich.progress_bar import ProgressBar
-from rich.table import Table
 from rich.text import Text
 
 from nas.findings import Findings
@@ -19,6 +16,8 @@ from studies.record.formats import format_duration, format_value, noun
 from studies.record.records import StudyRecord, TrialRecord
 from studies.record.tables import needs
 from studies.run.watcher import Watcher
+from studies.terminal.console import Terminal, each_minute, plain
+from studies.terminal.table import Column, Table
 
 _ROWS = 12
 """Members of the front that are shown."""
@@ -26,8 +25,8 @@ _ROWS = 12
 _WIDE = 100
 """Width of the terminal, in columns, from which a progress bar is shown."""
 
-_NARROW = 60
-"""Width of the terminal, in columns, below which the table has less padding."""
+_BAR = 30
+"""Width of the progress bar in columns."""
 
 
 @dataclass
@@ -41,7 +40,7 @@ class _Running:
 
 
 class Display(Watcher):
-    """A live panel on a terminal, one line per trial elsewhere.
+    """A live panel on a terminal; elsewhere one line per trial, and one per minute.
 
     Args:
         console: Where to print.
@@ -49,7 +48,7 @@ class Display(Watcher):
         epochs: Epochs of a full training.
     """
 
-    def __init__(self, console: Console, trials: int, epochs: int) -> None:
+    def __init__(self, console: Terminal, trials: int, epochs: int) -> None:
         self._console, self._trials, self._epochs = console, trials, epochs
         self._study: StudyRecord | None = None
         self._running: dict[int, _Running] = {}
@@ -57,19 +56,19 @@ class Display(Watcher):
         self._search_begun: float | None = None
         self._done_before = 0
         self._live = Live(console=console, refresh_per_second=4, get_renderable=self._render)
+        self._shown = ExitStack()
 
     def note(self, text: str) -> None:
         """Print a line that does not concern a single trial."""
-        self._console.print(text, style="dim", markup=False, soft_wrap=True)
+        self._console.say(text, style="dim")
 
     def __enter__(self) -> Display:
-        if self._console.is_terminal:
-            self._live.start()
+        live = self._console.live
+        self._shown.enter_context(self._live if live else each_minute(self._say_now))
         return self
 
     def __exit__(self, *_: object) -> None:
-        if self._live.is_started:
-            self._live.stop()
+        self._shown.close()
 
     def batch(self, done: int, total: int, number: int | None = None) -> None:
         """Record the number of batches done in the current epoch."""
@@ -89,14 +88,22 @@ class Display(Watcher):
 
     def warned(self, number: int, text: str) -> None:
         """Print a warning in one line above the panel."""
-        self._console.print(Text(f"#{number}: {text}", style="yellow"), soft_wrap=True)
+        self._console.say(f"#{number}: {text}", style="yellow")
 
     def ended(self, number: int, study: StudyRecord) -> None:
         """Remove a trial from the panel; without a live panel, print it in one line."""
         self._study, self._last_ended = study, time.monotonic()
         shown = self._running.pop(number, None)
         if shown and not self._live.is_started:
-            self._console.print(Text(self._line(study.trial(number), study)), soft_wrap=True)
+            self._console.say(self._line(study.trial(number), study))
+
+    def _say_now(self) -> None:
+        """Print the current steps in one line."""
+        if self._study is None:
+            return
+        done, steps = self._study.searched, list(self._running.values())
+        now = ", ".join(f"{r.trial.name} {self._step(self._study, r)}" for r in steps)
+        self._console.say(f"[{done}/{self._trials}] {self._times(done)}; {now or 'no trial runs'}")
 
     def _line(self, trial: TrialRecord, study: StudyRecord) -> str:
         count = f"{study.searched}/{self._trials}"
@@ -123,18 +130,17 @@ class Display(Watcher):
 
     def _head(self, study: StudyRecord) -> RenderableType:
         done = study.searched
-        parts: list[RenderableType] = [
-            Text(study.name, style="bold"),
-            f"{done}/{self._trials} searched",
-            f"hypervolume {_volume(study):.4f}",
-            f"{format_duration(time.monotonic() - self._begun)} gone{self._left(done)}",
-        ]
-        if self._console.width < _WIDE:
-            return Text("  ").join(Text(str(part)) for part in parts)
-        bar = ProgressBar(total=max(self._trials, 1), completed=done, width=30)
-        grid = Table.grid(padding=(0, 2))
-        grid.add_row(parts[0], bar, *parts[1:])
-        return grid
+        filled = min(_BAR, round(_BAR * done / max(self._trials, 1)))
+        bar = [("━" * filled, "green"), ("━" * (_BAR - filled) + "  ", "dim")]
+        return plain(
+            (f"{study.name}  ", "bold"),
+            *(bar if self._console.width >= _WIDE else []),
+            f"{done}/{self._trials} searched  hypervolume {_volume(study):.4f}  ",
+            self._times(done),
+        )
+
+    def _times(self, done: int) -> str:
+        return f"{format_duration(time.monotonic() - self._begun)} gone{self._left(done)}"
 
     def _left(self, done: int) -> str:
         fresh = done - self._done_before
@@ -146,7 +152,7 @@ class Display(Watcher):
     def _now(self, running: _Running) -> RenderableType:
         step = self._step(self._study, running)
         seconds, trial = format_duration(time.monotonic() - running.begun), running.trial
-        return Text(f"{trial.name}: {step}, {seconds}  {trial.architecture.summary}", style="dim")
+        return plain(f"{trial.name}: {step}, {seconds}  {trial.architecture.summary}", style="dim")
 
     def _step(self, study: StudyRecord | None, running: _Running) -> str:
         """Return the current step of a candidate, which follows from its findings."""
@@ -166,24 +172,12 @@ def _front(study: StudyRecord, columns: int) -> RenderableType:
     members = [trial for trial in study.front if not trial.reference]
     rows = [(trial, "cyan") for trial in study.references.values()]
     rows += [(trial, "") for trial in members[:_ROWS]]
-    table = Table(box=None, pad_edge=False, header_style="dim", collapse_padding=columns < _NARROW)
-    table.add_column("front", no_wrap=True)
-    cells = [(trial.name, *_cells(trial, study)) for trial, _ in rows]
-    widths = [max(map(len, column)) for column in zip(*cells, strict=True)] if cells else []
-    # On a narrow terminal headings wrap before numbers do; neither is truncated.
-    fits = sum(widths) + len(widths) <= columns
-    for index, objective in enumerate(study.objectives, start=1):
-        least = widths[index] if fits and widths else None
-        table.add_column(noun(objective), justify="right", overflow="fold", min_width=least)
-    for texts, (_, style) in zip(cells, rows, strict=True):
-        table.add_row(*map(escape, texts), style=style)
-    more = f"and {len(members) - _ROWS} more" if len(members) > _ROWS else ""
-    return Group(table, Text(more, style="dim")) if more else table
-
-
-def _cells(trial: TrialRecord, study: StudyRecord) -> Sequence[str]:
-    values = (format_value(o, trial.objectives[o.name]) for o in study.objectives)
-    return [value.replace(" ", "\N{NO-BREAK SPACE}") for value in values]
+    table = Table(Column("front", text=True), *map(noun, study.objectives))
+    for trial, style in rows:
+        values = (format_value(o, trial.objectives[o.name]) for o in study.objectives)
+        table.add(trial.name, *values, style=style)
+    more = [f"and {len(members) - _ROWS} more"] if len(members) > _ROWS else []
+    return Group(*table.lines(columns), *(plain(text, style="dim") for text in more))
 
 
 def _volume(study: StudyRecord) -> float:

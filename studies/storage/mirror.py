@@ -15,6 +15,7 @@ from fsspec.core import url_to_fs
 
 from profiling.files import replacing
 from search_spaces.errors import UserError
+from search_spaces.visible import visible
 from studies.storage.addresses import masked
 
 
@@ -54,7 +55,8 @@ class Mirror:
                 if there not in kept:
                     self._store.rm_file(there)
         except OSError as error:
-            print(f"{masked(self.url)}: {name} was not copied ({error})", file=sys.stderr)
+            text = f"{masked(self.url)}: {name} was not copied ({error})"
+            print(visible(text), file=sys.stderr)
 
     def pull(self, name: str = "", only: str | None = None) -> None:
         """Copy missing files from the store: all below `name`, or only those named `only`.

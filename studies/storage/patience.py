@@ -11,6 +11,7 @@ from typing import TypeVar
 from optuna.exceptions import StorageInternalError
 
 from search_spaces.errors import UserError
+from search_spaces.visible import visible
 from studies.storage.opening import reason_of
 
 PATIENCE_S = 300.0
@@ -47,7 +48,7 @@ def retrying(action: Callable[[], _Result], where: str) -> _Result:
                 ) from None
             if pause == FIRST_S:
                 text = f"{where} does not answer ({reason_of(error)})"
-                print(f"{text}: retrying for {PATIENCE_S:g} s", file=sys.stderr)
+                print(visible(f"{text}: retrying for {PATIENCE_S:g} s"), file=sys.stderr)
         time.sleep(pause * random.uniform(0.8, 1.2))
         pause = min(2 * pause, LONGEST_S)
 

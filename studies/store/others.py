@@ -11,6 +11,7 @@ from typing import Protocol, TypeVar
 from optuna.storages import BaseStorage
 from optuna.trial import FrozenTrial, TrialState
 
+from search_spaces.visible import visible
 from studies.record.records import State, TrialRecord
 from studies.storage.locks import DriverLock
 from studies.storage.patience import is_away, retrying
@@ -265,5 +266,5 @@ class OtherDrivers:
 
     def _say(self, text: str) -> None:
         if text != self._said:
-            print(text, file=sys.stderr)
+            print(visible(text), file=sys.stderr)
         self._said = text

@@ -26,6 +26,7 @@ from nas.search.samplers import quiet_optuna
 from profiling.locks import try_lock
 from search_spaces.errors import UserError, nearest
 from search_spaces.space import SearchSpace
+from search_spaces.visible import visible
 from studies.record.records import NAME, NAME_RULE, FinalLatency, StudyRecord, TrialRecord
 from studies.storage.addresses import masked, portable, shared
 from studies.storage.locks import driver_lock
@@ -137,7 +138,7 @@ class StudyStore:
             others.leave()
         except Exception as error:  # others notice the missing heartbeat
             missed = f"the end of this driver was not recorded ({reason_of(error)})"
-            print(f"{self._opened.where}: {missed}", file=sys.stderr)
+            print(visible(f"{self._opened.where}: {missed}"), file=sys.stderr)
 
     def create(
         self,

@@ -1,0 +1,1 @@
+"""Print lines and tables on a terminal, into a pipe or into a file."""
