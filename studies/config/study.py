@@ -33,11 +33,11 @@ from profiling.latency import LatencyConfig
 from search_spaces.errors import UserError, nearest
 from search_spaces.space import SearchSpace
 from studies.config.trial_limits import TrialLimits
-from studies.record.records import NAME, NAME_RULE
+from studies.record.names import NAME_RULE, is_name
 
 
 def _is_name(text: str) -> str:
-    if not re.fullmatch(NAME, text):
+    if not is_name(text):
         raise ValueError(NAME_RULE)
     return text
 

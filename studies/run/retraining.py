@@ -27,7 +27,7 @@ from nas.protocol import TrainingConfig, evaluate
 from nas.training import CandidateFailed, Trainer
 from profiling.environment import threads
 from profiling.lane import Lane
-from profiling.locks import try_lock
+from profiling.locks import open_lock, try_lock
 from search_spaces.errors import UserError
 from studies.record.comparison import ranked
 from studies.record.records import StudyRecord, TrialRecord
@@ -129,7 +129,7 @@ class Results:
             UserError: another process holds the lock.
         """
         self.folder.mkdir(parents=True, exist_ok=True)
-        with (self.folder / "lock").open("a") as file:
+        with open_lock(self.folder / "lock") as file:
             if not try_lock(file):
                 raise UserError(
                     f"{self.folder}: another process is retraining this study; wait for it or "
