@@ -98,10 +98,23 @@ def test_the_file_of_an_address_is_the_one_that_sqlalchemy_opens(tmp_path: Path)
     assert not shared(address)
 
 
+@pytest.mark.parametrize("password", ["hush", "hush hush", "hush@hush"])
+def test_no_message_has_a_password(
+    tmp_path: Path, password: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    address = f"s3://nas:{password}@bucket/x"
+    command = ["study", "run", "quickstart", "--root", str(tmp_path), "--set"]
+    assert nas(*command, f"ray.storage_path={address}") == 2
+    told = capsys.readouterr().err
+    assert "ray.storage_path: must have no password" in told
+    assert "hush" not in told
+
+
 def test_what_is_no_password_stays() -> None:
     plain = "postgresql+psycopg://nas@host:5432/db?sslmode=require"
     assert masked(plain) == without_password(plain) == plain
-    assert masked("--limit params=1e6 a@b: c") == "--limit params=1e6 a@b: c"
+    for text in ("--limit params=1e6 a@b: c", "grpc://h:1: no", "grpc://h: no", "http://h:80/x"):
+        assert masked(text) == text
     assert (
         without_password("postgresql://nas:hush@host/db?password=hush&sslmode=require")
         == "postgresql://nas@host/db?sslmode=require"

@@ -34,6 +34,7 @@ from search_spaces.errors import UserError, nearest
 from search_spaces.space import SearchSpace
 from studies.config.trial_limits import TrialLimits
 from studies.record.names import NAME_RULE, is_name
+from studies.storage.addresses import masked
 
 
 def _is_name(text: str) -> str:
@@ -162,6 +163,8 @@ class RayConfig(_Config):
     def _absolute_path_or_uri(cls, path: str | None) -> str | None:
         if path is not None and "://" not in path and not Path(path).is_absolute():
             raise ValueError("must be an absolute path or a URI, which every node can find")
+        if path is not None and masked(path) != path:
+            raise ValueError("must have no password, which would be stored; use the environment")
         return path
 
 

@@ -268,6 +268,8 @@ def retrain(
         shown = results.folder / "artefacts" / "samples.npy"
         shown.parent.mkdir(exist_ok=True)
         write_or_refuse(shown, npy(shown_images(dataset)))
+        for earlier in results.runs:  # whose process may have died before it removed it
+            _remove_checkpoint(results, earlier)
         for trial, config in _missing(results, trials, seeds):
             report = begun(trial, config)
             training = _Training(trial, config, dataset, device, results, lane)
@@ -281,7 +283,7 @@ def retrain(
                         "other models with --trial, or change the budget"
                     ) from None
                 results.add(run)
-            (results.folder / _checkpoint(trial, config)).unlink(missing_ok=True)
+            _remove_checkpoint(results, run)
             ended(trial, run)
 
 
@@ -316,7 +318,8 @@ class _Training:
             report(len(trainer.history) * total + done, self.config.epochs * total)
 
         seed, rate = self.config.seed, self.config.learning_rate
-        for _ in trainer.epochs(home / _checkpoint(self.trial, self.config), at_batch):
+        checkpoint = home / _checkpoint(self.trial.digest, seed, rate)
+        for _ in trainer.epochs(checkpoint, at_batch):
             pass
         model = trainer.best_model()
         test = evaluate(model, self.dataset, self.dataset.test, self.config)
@@ -332,8 +335,13 @@ class _Training:
         return run
 
 
-def _checkpoint(trial: TrialRecord, config: TrainingConfig) -> str:
-    return f"{trial.digest}-{config.seed}-{config.learning_rate:g}.{CHECKPOINT}"
+def _checkpoint(digest: str, seed: int, rate: float) -> str:
+    return f"{digest}-{seed}-{rate:g}.{CHECKPOINT}"
+
+
+def _remove_checkpoint(results: Results, run: TrainingRun) -> None:
+    name = _checkpoint(run.digest, run.seed, run.learning_rate)
+    (results.folder / name).unlink(missing_ok=True)
 
 
 def _retrained(trial: TrialRecord, runs: Sequence[TrainingRun]) -> TrialRecord | None:

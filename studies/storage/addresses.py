@@ -26,7 +26,7 @@ _PASSWORDS = re.compile(r"pass(?!file)|pwd|secret|token|scram", re.IGNORECASE)
 # In a text that contains an address, more than the password may be hidden, never less: all up to
 # the last @, and all after a colon that no port follows.
 _USERINFO = re.compile(r"(?<!sqlite:)(?<!file:)(//[^:@\[]*):.*@", re.DOTALL)
-_NO_PORT = re.compile(r"(?<!sqlite:)(//[^:/@\[\s]*):(?!\*\*\*@|\d+(?!\w)).*", re.DOTALL)
+_NO_PORT = re.compile(r"(?<!sqlite:)(//[^:/@\[\s]*):(?!\*\*\*@|\d+(?!\w)|\s).*", re.DOTALL)
 _QUERY = re.compile(rf"([?&][^=&]*(?:{_PASSWORDS.pattern}|%)[^=&]*=)[^&]*", re.IGNORECASE)
 
 

@@ -19,7 +19,7 @@ import optuna
 import yaml
 from optuna.storages import BaseStorage
 
-from nas.artefacts import write_or_refuse
+from nas.artefacts import CHECKPOINT, write_or_refuse
 from nas.search.samplers import quiet_optuna
 from search_spaces.errors import UserError, nearest
 from search_spaces.space import SearchSpace
@@ -203,6 +203,11 @@ class StudyStore:
         stored = self._opened.attributes.get("artefacts")
         if asked is None:
             return
+        if masked(asked) != asked:
+            raise UserError(
+                f"--artefacts {masked(asked)}: the address would be stored with its password; give "
+                "it by the environment"
+            )
         url = asked if "://" in asked else Path(asked).absolute().as_uri()
         if stored not in (None, url):
             raise UserError(
@@ -261,6 +266,18 @@ class StudyStore:
         """
         if self.mirror is not None:
             self.mirror.pull(name, only)
+
+    def remove_checkpoint(self, digest: str) -> None:
+        """Remove the checkpoint of a trial whose end is recorded, also from the artefact store."""
+        (self.artefacts / digest / CHECKPOINT).unlink(missing_ok=True)
+        if self.mirror is not None:
+            self.mirror.push(digest)
+
+    def remove_leftovers(self) -> None:
+        """Remove the checkpoints of ended trials, whose driver died before it removed them."""
+        left = {path.parent.name for path in self.artefacts.glob(f"*/{CHECKPOINT}")}
+        for digest in left & self.trials.ended() if left else ():
+            self.remove_checkpoint(digest)
 
     @property
     def space_distinct(self) -> int | None:
