@@ -99,14 +99,14 @@ def test_the_file_of_an_address_is_the_one_that_sqlalchemy_opens(tmp_path: Path)
 
 
 @pytest.mark.parametrize("password", ["hush", "hush hush", "hush@hush"])
-def test_no_message_has_a_password(
+def test_no_password_of_a_store_for_ray_is_shown(
     tmp_path: Path, password: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     address = f"s3://nas:{password}@bucket/x"
     command = ["study", "run", "quickstart", "--root", str(tmp_path), "--set"]
     assert nas(*command, f"ray.storage_path={address}") == 2
     told = capsys.readouterr().err
-    assert "ray.storage_path: must have no password" in told
+    assert "ray: storage_path: must have no password" in told
     assert "hush" not in told
 
 

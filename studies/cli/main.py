@@ -10,7 +10,6 @@ import click
 
 from search_spaces.errors import UserError, nearest
 from studies.cli.help import TableHelp
-from studies.storage.addresses import masked
 
 GROUPS: dict[str, tuple[str, str]] = {
     "study": ("studies.cli.study:study", "Run Pareto studies; show, compare and export them."),
@@ -93,7 +92,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         if not _is_user_error(error):
             raise
         for line in str(error).splitlines():
-            click.echo(f"nas: {masked(line)}", err=True)
+            click.echo(f"nas: {line}", err=True)
         sys.exit(2)
 
 

@@ -141,6 +141,15 @@ class RayConfig(_Config):
     storage_path: Annotated[str, Field(min_length=1)] | None = None
     dashboard: bool = False
 
+    @model_validator(mode="before")
+    @classmethod
+    def _refuse_passwords(cls, section: Any) -> Any:
+        """Refuse addresses with a password before an error on a key could show its value."""
+        for key, value in section.items() if isinstance(section, Mapping) else ():
+            if isinstance(value, str) and masked(value) != value:
+                raise ValueError(f"{key}: must have no password, which would be stored")
+        return section
+
     @field_validator("address")
     @classmethod
     def _refuse_ray_client(cls, address: str | None) -> str | None:
@@ -163,8 +172,6 @@ class RayConfig(_Config):
     def _absolute_path_or_uri(cls, path: str | None) -> str | None:
         if path is not None and "://" not in path and not Path(path).is_absolute():
             raise ValueError("must be an absolute path or a URI, which every node can find")
-        if path is not None and masked(path) != path:
-            raise ValueError("must have no password, which would be stored; use the environment")
         return path
 
 

@@ -62,6 +62,7 @@ class StudyStore:
         self._opened = OpenedStudy(folder, address_of(folder, storage))
         self.trials = Trials(self._opened)
         self._writes = False
+        self._storage: BaseStorage | None = None  # open for writing
 
     @classmethod
     def open(cls, root: Path, name: str) -> StudyStore:
@@ -109,13 +110,15 @@ class StudyStore:
             try:
                 yield
             finally:
-                self._writes = False
+                self._writes, self._storage = False, None
                 self._leave()
 
     @contextmanager
     def _alone(self) -> Iterator[None]:
         """Create the folder and hold the lock of a storage in a file, which is repaired."""
         path = file_of(self._opened.address)
+        if path is None:  # before the folder is created
+            self._storage = open_storage(self._opened.address)
         with ExitStack() as held:
             try:
                 if path is None or path.parent == self.folder:
@@ -164,10 +167,10 @@ class StudyStore:
         Raises:
             UserError: the stored study differs from this one; the message names the differences.
         """
-        self.artefacts.mkdir(parents=True, exist_ok=True)
         address, where = self._opened.address, self._opened.where
         address_of(self.folder, address)  # another driver may have created a study here meanwhile
-        storage = open_storage(address)
+        self.artefacts.mkdir(parents=True, exist_ok=True)
+        storage = self._storage or open_storage(address)
         lock = driver_lock(address, config.name, storage, engine_options())
         exclusively = Exclusive(lock, where)  # `OtherDrivers` needs the study
         exclusively(lambda: self._create(storage, config, space, environment, mix))
