@@ -33,7 +33,8 @@ def open_storage(address: str, *, reading: bool = False) -> BaseStorage:
     """
     path = file_of(address)
     if path and not holds_studies(address) and reading:
-        raise UserError(f"{path}: {'holds no study' if path.exists() else 'does not exist'}")
+        lost = "is empty" if path.exists() else "does not exist"
+        raise UserError(f"{path}: the study's storage {lost}; restore it from a copy")
     if address.startswith("journal:"):
         assert path is not None
         return JournalStorage(Journal(path))

@@ -99,7 +99,7 @@ class OpenedStudy:
         path = file_of(self.address)
         if path is None:
             return
-        if not path.parent.is_dir() and path.parent != self.folder:
+        if not path.parent.is_dir() and path.parent != self.folder.absolute():
             raise UserError(f"{path.parent}: is not a folder; create it, or give another --storage")
         try:
             if holds_studies(self.address):

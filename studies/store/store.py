@@ -121,7 +121,7 @@ class StudyStore:
             self._storage = open_storage(self._opened.address)
         with ExitStack() as held:
             try:
-                if path is None or path.parent == self.folder:
+                if path is None or path.parent == self.folder.absolute():
                     self.folder.mkdir(parents=True, exist_ok=True)
                 if path is not None:
                     held.enter_context(only_driver(path))
