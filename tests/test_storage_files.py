@@ -99,15 +99,17 @@ def test_a_damaged_database_is_told_in_one_line(
 ) -> None:
     path = tmp_path / "x.db"
     run(tmp_path, config(), storage=f"sqlite:///{path}")
-    whole = path.read_bytes()
-    garbled = whole[:4096] + b"\xff" * (len(whole) - 4096)
-    for content in (garbled, whole.replace(b'"params"', b'params""')):
+    whole, page = path.read_bytes(), 4096
+    contents = [whole[:at] + b"\xff" * page + whole[at + page :] for at in (page, 5 * page)]
+    contents += [whole[: len(whole) // 2], whole.replace(b'"params"', b'params""'), b""]
+    for content in contents:
         path.write_bytes(content)
-        assert nas("study", "show", "s", "--root", str(tmp_path)) == 2
-        told = capsys.readouterr().err.strip().splitlines()
-        assert len(told) == 1
-        assert str(path) in told[0]
-        assert path.read_bytes() == content
+        for command in (["show", "s"], ["export", "s"], ["run", "quickstart", "--name", "s"]):
+            assert nas("study", *command, "--root", str(tmp_path)) == 2
+            told = capsys.readouterr().err.strip().splitlines()
+            assert len(told) == 1
+            assert str(path) in told[0]
+            assert path.read_bytes() == content
 
 
 @contextmanager

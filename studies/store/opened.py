@@ -149,7 +149,10 @@ def address_of(folder: Path, storage: str | None) -> str:
         UserError: the study is recorded in another storage, or its `study.yaml` is damaged.
     """
     known = _known_address(folder)
-    asked = known if known and storage is None else absolute(storage, folder)
+    try:
+        asked = known if known and storage is None else absolute(storage, folder)
+    except UserError as error:
+        raise UserError(f"--{error}") from None
     if known and without_password(asked) != without_password(known):
         raise UserError(
             f"--storage {shown(asked)}: study {folder.name!r} is recorded in {shown(known)}; leave "

@@ -104,7 +104,7 @@ class StudyStore:
             UserError: the storage is damaged or holds something else, the folder cannot be written,
                 or another process holds the lock.
         """
-        self._opened.look()
+        retrying(self._opened.look, self._opened.where)
         with self._alone():
             self._writes = True
             try:
@@ -131,7 +131,8 @@ class StudyStore:
                     f"{error.filename or self.folder}: cannot be written ({error.strerror}); "
                     "choose another --root or --storage"
                 ) from None
-            self._opened.look()  # again: another driver may have ended meanwhile
+            # Again: another driver may have ended meanwhile.
+            retrying(self._opened.look, self._opened.where)
             if path is not None and self._opened.address.startswith("journal:"):
                 mend_journal(path)
             yield
