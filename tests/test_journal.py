@@ -133,7 +133,9 @@ def test_the_other_studies_are_listed_beside_a_damaged_one(
     assert nas("study", "list", "--root", str(small)) == 0
     printed = capsys.readouterr()
     assert "other" in printed.out
-    assert len(printed.err.strip().splitlines()) <= 3
+    told = printed.err.strip().splitlines()
+    assert len(told) == 1
+    assert "journal.log: not a journal of studies, or damaged in line 1" in told[0]
 
 
 def test_what_is_cut_is_kept_beside_the_journal_and_told(

@@ -62,7 +62,7 @@ def list_(root: Path) -> None:
         try:
             record = _open(root, name)
         except UserError as error:
-            stderr.print(f"[yellow]{escape(str(error))}[/yellow]")
+            stderr.print(f"[yellow]{escape(str(error))}[/yellow]", soft_wrap=True)
             continue
         volume = hypervolume(record.points(record.complete), record.nadir)
         table.add_row(
