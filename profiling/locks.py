@@ -7,13 +7,51 @@ one process exclude each other like those of two processes.
 
 from __future__ import annotations
 
+import os
+import stat
 from contextlib import suppress
+from pathlib import Path
 from typing import IO, Any
 
 import portalocker
 from portalocker import LockFlags
 
 from profiling.errors import ProfilingError
+
+_FLAGS = os.O_RDWR | os.O_CREAT | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0)
+"""How a lock's file is opened; Windows has neither of the last two."""
+
+
+def open_lock(path: Path) -> IO[str]:
+    """Open the file of a lock, which holds nothing or the number of a process, to read and write.
+
+    It is created if it does not exist. A symbolic link is not followed, since it may lead to a file
+    that must not be written.
+
+    Raises:
+        ProfilingError: the path is a link, no regular file, or a file with other content.
+        OSError: the file cannot be opened.
+    """
+    refusal = ProfilingError(f"{path}: is not the file of a lock; move it away, then try again")
+    if path.is_symlink() or (path.exists() and not path.is_file()):
+        raise refusal
+    file = os.fdopen(os.open(path, _FLAGS, 0o666), "r+", encoding="utf-8", errors="replace")
+    try:
+        if not stat.S_ISREG(os.fstat(file.fileno()).st_mode) or not _is_number(file):
+            raise refusal
+    except ProfilingError:
+        file.close()
+        raise
+    return file
+
+
+def _is_number(file: IO[str]) -> bool:
+    try:
+        content = file.read(20)
+        file.seek(0)
+    except OSError:  # on Windows no other process can read a locked file
+        return True
+    return not content or (content.isdecimal() and len(content) < 20)
 
 
 def lock(file: IO[Any], *, shared: bool = False) -> None:

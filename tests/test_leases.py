@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sqlite3
 import subprocess
 import sys
 import threading
@@ -9,6 +10,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import optuna
@@ -124,6 +126,15 @@ def test_a_driver_far_away_is_gone_after_it_stood_still_at_so_many_looks(
     seen.leave()
 
 
+@pytest.mark.parametrize("entry", [None, [], {"host": "x"}, {**vars(far()), "pid": "one"}])
+def test_a_driver_with_a_damaged_entry_is_gone(storage: BaseStorage, entry: Any) -> None:
+    storage.set_study_system_attr(0, "driver:x", entry)
+    begin(storage, "x")
+    with joined(storage) as others:
+        assert others.alive() == {others.me}
+        assert [trial.reference for trial in others.poll({})[1]] == ["original"]
+
+
 def test_a_trial_without_an_owner_is_anybodys(storage: BaseStorage) -> None:
     trial = begin(storage, None)
     with joined(storage) as others:
@@ -230,6 +241,26 @@ def test_a_refused_request_is_not_retried() -> None:
     with pytest.raises(DataError):
         retrying(action, "here")
     assert len(calls) == 1
+
+
+@pytest.mark.parametrize(
+    "text", ["database disk image is malformed", "disk I/O error", "disk full"]
+)
+def test_a_database_in_a_file_is_waited_for_only_while_it_is_locked(
+    text: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(patience, "FIRST_S", 0.0)
+    errors = [OperationalError("", None, sqlite3.OperationalError("database is locked"))]
+    assert retrying(lambda: raise_first(errors), "x.db") == "done"
+    errors = [OperationalError("", None, sqlite3.OperationalError(text))]
+    with pytest.raises(UserError, match=rf"x\.db: cannot be used \({text}\); restore"):
+        retrying(lambda: raise_first(errors), "x.db")
+
+
+def raise_first(errors: list[OperationalError]) -> str:
+    if errors:
+        raise errors.pop()
+    return "done"
 
 
 def test_optuna_takes_our_trial_as_one_of_its_own() -> None:

@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from nas.artefacts import CHECKPOINT
 from nas.findings import Findings
 from search_spaces.architecture import Architecture
 from search_spaces.errors import UserError
@@ -140,6 +141,33 @@ def test_a_study_copies_its_artefacts_and_a_reader_fetches_them(url: str, tmp_pa
     assert len(files(first.artefacts)) == 8
     with pytest.raises(UserError, match=r"--artefacts.*copies its artefacts to"):
         second.create(asked, space, ENVIRONMENT, artefacts="elsewhere")
+
+
+def test_the_checkpoint_of_an_ended_trial_leaves_the_store_too(url: str, tmp_path: Path) -> None:
+    asked, space = config(), SearchSpace.load("quickstart")
+    store = StudyStore(tmp_path / "s")
+    with store.writing():
+        store.create(asked, space, ENVIRONMENT, artefacts=url)
+        for name in ("weights", CHECKPOINT):
+            write(store.artefacts, f"abc/{name}", name)
+        assert store.mirror is not None
+        store.mirror.push("abc")
+        store.remove_checkpoint("abc")
+    assert files(store.artefacts) == {"abc/weights": "weights"}
+    Mirror(tmp_path / "there", url).pull()
+    assert files(tmp_path / "there") == {"abc/weights": "weights"}
+
+
+@pytest.mark.parametrize("password", ["hush", "hu sh", "hush@hush", "hush/hush"])
+def test_a_store_with_a_password_in_its_address_is_refused(tmp_path: Path, password: str) -> None:
+    asked, space = config(), SearchSpace.load("quickstart")
+    store = StudyStore(tmp_path / "s")
+    with (
+        store.writing(),
+        pytest.raises(UserError, match=r"--artefacts .*give it by the environment") as raised,
+    ):
+        store.create(asked, space, ENVIRONMENT, artefacts=f"memory://nas:{password}@bucket/x")
+    assert "hu" not in str(raised.value)
 
 
 def test_a_trial_goes_on_from_the_checkpoint_of_another_folder(url: str, tmp_path: Path) -> None:

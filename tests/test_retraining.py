@@ -65,6 +65,14 @@ def test_every_seed_is_judged_by_the_test_images_alone(root: Path) -> None:
     assert not list((root / "s" / "retrained").rglob("*checkpoint*"))
 
 
+def test_a_checkpoint_whose_process_died_is_removed_with_its_run_in_the_results(root: Path) -> None:
+    run = results(root)[0]
+    left = root / "s" / "retrained" / f"{run['digest']}-{run['seed']}-0.001.checkpoint.safetensors"
+    left.touch()
+    assert nas(*AGAIN, "--seeds", "2", "--top", "1", "--root", str(root)) == 0
+    assert not left.exists()
+
+
 def test_the_report_tells_means_and_spans_of_seeds(
     root: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

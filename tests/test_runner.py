@@ -11,6 +11,7 @@ import pytest
 from optuna.storages import JournalStorage
 from optuna.storages.journal import JournalFileBackend
 
+from nas.artefacts import CHECKPOINT
 from nas.search import SAMPLERS
 from search_spaces.errors import UserError
 from search_spaces.space import SearchSpace
@@ -287,6 +288,22 @@ def test_a_line_that_was_not_written_to_its_end_is_cut(tmp_path: Path) -> None:
     assert more.trials[:8] == first.trials
     assert len(more.trials) == 10
     assert journal.read_bytes().endswith(b"\n")
+
+
+def test_checkpoints_are_removed_even_if_the_driver_died_before(tmp_path: Path) -> None:
+    with pytest.raises(KeyboardInterrupt):
+        run(tmp_path, config(), FakeEvaluator(interrupt_on=3))
+    trials = StudyStore.open(tmp_path, "s").record().trials
+    assert [trial.state for trial in trials] == ["complete", "complete", "running"]
+    left = [tmp_path / "s" / "artefacts" / trial.digest / CHECKPOINT for trial in trials]
+    for path in left:
+        path.parent.mkdir()
+        path.touch()
+    with pytest.raises(KeyboardInterrupt):
+        run(tmp_path, config(), FakeEvaluator(interrupt_on=1))
+    assert [path.exists() for path in left] == [False, False, True]
+    run(tmp_path, config())
+    assert not any(path.exists() for path in left)
 
 
 def test_a_damaged_journal_is_told_by_its_line(tmp_path: Path) -> None:

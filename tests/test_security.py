@@ -34,16 +34,37 @@ NAMES = [
     EVIL,
     "a b",
     "x\x1b[31m",
+    "x ",
+    " x",
+    "\u0661",
+    "~",
 ]
 
 
-@pytest.mark.parametrize("name", NAMES)
+NAMED = [
+    ["study", "run", "quickstart", "--name={}"],
+    ["study", "show", "--", "{}"],
+    ["study", "report", "--", "{}"],
+    ["study", "export", "--", "{}"],
+    ["study", "effects", "--", "{}"],
+    ["study", "best", "--", "{}"],
+    ["study", "retrain", "--", "{}"],
+    ["study", "run", "quickstart", "--set", "search.sampler=pareto", "--warm-start={}"],
+    ["paper", "--estimate", "--name={}"],
+    ["profile", "model", "--", "{}#0"],
+    ["bench", "study", "--name={}"],
+]
+"""Commands that turn a name into a path."""
+
+
+@pytest.mark.parametrize("command", NAMED, ids=lambda command: " ".join(command[:2]))
 def test_a_name_that_is_none_is_refused_in_one_line(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str], name: str
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], command: list[str]
 ) -> None:
-    root = tmp_path / "studies"
-    for command in (["run", "quickstart", f"--name={name}"], ["show", "--", name]):
-        assert nas("study", command[0], "--root", str(root), *command[1:]) == 2
+    at = command.index("--") if "--" in command else len(command)
+    placed = [*command[:at], "--root", str(tmp_path / "studies"), *command[at:]]
+    for name in NAMES:
+        assert nas(*(part.replace("{}", name) for part in placed)) == 2
         printed = capsys.readouterr().err.strip()
         assert len(printed.splitlines()) == 1
         assert "begin with a letter or digit" in printed

@@ -207,16 +207,16 @@ def test_a_table_becomes_a_study_of_all_its_members(
 ) -> None:
     build(run, protocol, tmp_path / "t.parquet")
     table, told = load_vae_table(tmp_path / "t.parquet"), list[tuple[int, int]]()
-    record = replay(table, tmp_path / "s", lambda done, total: told.append((done, total)))
+    record = replay(table, tmp_path, "s", lambda done, total: told.append((done, total)))
     rows = table.table().entries
     found = {t.digest: [t.objectives[n] for n in record.objective_names] for t in record.trials}
     assert {digest: row.values for digest, row in rows.items()}.items() <= found.items()
     assert told[-1] == (len(rows), len(rows))
     assert StudyStore.open(tmp_path, "s").record().trials == record.trials
     with pytest.raises(UserError, match="exists already"):
-        replay(table, tmp_path / "s", lambda done, total: None)
+        replay(table, tmp_path, "s", lambda done, total: None)
     with pytest.raises(UserError, match="cannot name a study"):
-        replay(table, tmp_path / "a name", lambda done, total: None)
+        replay(table, tmp_path, "a name", lambda done, total: None)
 
 
 def test_kept_epoch_is_the_one_of_lowest_total_loss() -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -10,34 +9,37 @@ from typing import Any
 from search_spaces.errors import UserError
 from studies.bench.vae import TabularEvaluator, VaeTable
 from studies.config.study import StudyConfig
-from studies.record.records import NAME, NAME_RULE, StudyRecord
+from studies.record.names import require_name
+from studies.record.records import StudyRecord
 from studies.run.crew import Alone
 from studies.run.runner import Runner
 from studies.run.watcher import Watcher
 from studies.store.store import StudyStore
 
 
-def replay(table: VaeTable, folder: Path, progress: Callable[[int, int], None]) -> StudyRecord:
+def replay(
+    table: VaeTable, root: Path, name: str, progress: Callable[[int, int], None]
+) -> StudyRecord:
     """Create a study of all members, as if they had been evaluated, and return its record.
 
     Args:
         table: The source of the findings.
-        folder: Folder of the new study; its name is the study's name.
+        root: Folder of all studies.
+        name: Name of the new study.
         progress: Called with (evaluated, all).
 
     Raises:
         UserError: The name is not valid for a study, the folder exists already, or it cannot be
             written.
     """
-    if not re.fullmatch(NAME, folder.name):
-        raise UserError(f"--name {folder.name[:80]!r} cannot name a study: {NAME_RULE}")
+    folder = root / require_name(name, "--name")
     if folder.exists():
         raise UserError(f"{folder}: exists already; remove it, or choose another --name")
     protocol, tabulated = table.about["protocol"], table.table()
     members = len(tabulated.entries)
     config = StudyConfig.model_validate(
         {
-            "name": folder.name,
+            "name": name,
             "description": "Every member of the table, as it was trained and measured",
             "space": protocol["space"],
             "objectives": tabulated.objectives,

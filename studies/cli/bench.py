@@ -100,7 +100,7 @@ def study(name: str, root: Path) -> None:
     from studies.report.report import write_report
 
     with progress_bar("writing the study") as progress:
-        record = replay(load_vae_table(), root / name, progress)
+        record = replay(load_vae_table(), root, name, progress)
     stdout.say(f"{len(record.trials)} trials; report: {write_report(record)}")
 
 

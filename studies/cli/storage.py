@@ -7,7 +7,7 @@ import click
 from search_spaces.errors import UserError
 from studies.cli.console import stderr
 from studies.cli.main import HelpfulGroup
-from studies.storage.addresses import masked, shared
+from studies.storage.addresses import shared, shown
 
 LOOPBACK = ("localhost", "127.0.0.1", "::1")
 
@@ -39,13 +39,13 @@ def serve(address: str, host: str, port: int) -> None:
     found = absolute(address, Path())
     if not shared(found) or found.startswith("grpc:"):
         raise UserError(
-            f"{masked(address)}: the proxy serves a database: give an address postgresql://..."
+            f"{shown(address)}: the proxy serves a database: give an address postgresql://..."
         )
     database = open_storage(found)
     if host not in LOOPBACK:
         warning = f"{host}: everybody who can reach it can read and change all studies"
         stderr.say(warning, style="yellow")
-    stderr.say(f"serving {masked(address)} at grpc://{host}:{port}")
+    stderr.say(f"serving {shown(address)} at grpc://{host}:{port}")
     try:
         with quiet_optuna():
             run_grpc_proxy_server(database, host=host, port=port)

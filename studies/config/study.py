@@ -33,11 +33,12 @@ from profiling.latency import LatencyConfig
 from search_spaces.errors import UserError, nearest
 from search_spaces.space import SearchSpace
 from studies.config.trial_limits import TrialLimits
-from studies.record.records import NAME, NAME_RULE
+from studies.record.names import NAME_RULE, is_name
+from studies.storage.addresses import masked
 
 
 def _is_name(text: str) -> str:
-    if not re.fullmatch(NAME, text):
+    if not is_name(text):
         raise ValueError(NAME_RULE)
     return text
 
@@ -139,6 +140,15 @@ class RayConfig(_Config):
     memory_gb_per_trial: Annotated[float, Field(gt=0)] | None = None
     storage_path: Annotated[str, Field(min_length=1)] | None = None
     dashboard: bool = False
+
+    @model_validator(mode="before")
+    @classmethod
+    def _refuse_passwords(cls, section: Any) -> Any:
+        """Refuse addresses with a password before an error on a key could show its value."""
+        for key, value in section.items() if isinstance(section, Mapping) else ():
+            if isinstance(value, str) and masked(value) != value:
+                raise ValueError(f"{key}: must have no password, which would be stored")
+        return section
 
     @field_validator("address")
     @classmethod

@@ -15,11 +15,7 @@ from nas.objectives import DEFAULT_OBJECTIVES, OBJECTIVES, Objective
 from studies.record.standing import Standing, find, points
 from studies.record.trial import FinalLatency, State, TrialRecord
 
-__all__ = ["NAME", "NAME_RULE", "FinalLatency", "State", "StudyRecord", "TrialRecord"]
-
-NAME = r"[A-Za-z0-9][A-Za-z0-9._-]{0,79}"
-NAME_RULE = "use up to 80 letters, digits, '.', '_' and '-', and begin with a letter or digit"
-"""The rule for a study's name, which is used as a folder name, in pages and in commands."""
+__all__ = ["FinalLatency", "State", "StudyRecord", "TrialRecord"]
 
 
 @dataclass(frozen=True)

@@ -27,7 +27,7 @@ from nas.protocol import TrainingConfig, evaluate
 from nas.training import CandidateFailed, Trainer
 from profiling.environment import threads
 from profiling.lane import Lane
-from profiling.locks import try_lock
+from profiling.locks import open_lock, try_lock
 from search_spaces.errors import UserError
 from studies.record.comparison import ranked
 from studies.record.records import StudyRecord, TrialRecord
@@ -130,7 +130,7 @@ class Results:
         """
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
-            opened = (self.folder / "lock").open("a")
+            opened = open_lock(self.folder / "lock")
         except OSError as error:
             raise UserError(f"{self.folder}: cannot be written ({error.strerror})") from None
         with opened as file:
@@ -272,6 +272,8 @@ def retrain(
         shown = results.folder / "artefacts" / "samples.npy"
         shown.parent.mkdir(exist_ok=True)
         write_or_refuse(shown, npy(shown_images(dataset)))
+        for earlier in results.runs:  # whose process may have died before it removed it
+            _remove_checkpoint(results, earlier)
         for trial, config in _missing(results, trials, seeds):
             report = begun(trial, config)
             training = _Training(trial, config, dataset, device, results, lane)
@@ -285,7 +287,7 @@ def retrain(
                         "other models with --trial, or change the budget"
                     ) from None
                 results.add(run)
-            (results.folder / _checkpoint(trial, config)).unlink(missing_ok=True)
+            _remove_checkpoint(results, run)
             ended(trial, run)
 
 
@@ -320,7 +322,8 @@ class _Training:
             report(len(trainer.history) * total + done, self.config.epochs * total)
 
         seed, rate = self.config.seed, self.config.learning_rate
-        for _ in trainer.epochs(home / _checkpoint(self.trial, self.config), at_batch):
+        checkpoint = home / _checkpoint(self.trial.digest, seed, rate)
+        for _ in trainer.epochs(checkpoint, at_batch):
             pass
         model = trainer.best_model()
         test = evaluate(model, self.dataset, self.dataset.test, self.config)
@@ -336,8 +339,13 @@ class _Training:
         return run
 
 
-def _checkpoint(trial: TrialRecord, config: TrainingConfig) -> str:
-    return f"{trial.digest}-{config.seed}-{config.learning_rate:g}.{CHECKPOINT}"
+def _checkpoint(digest: str, seed: int, rate: float) -> str:
+    return f"{digest}-{seed}-{rate:g}.{CHECKPOINT}"
+
+
+def _remove_checkpoint(results: Results, run: TrainingRun) -> None:
+    name = _checkpoint(run.digest, run.seed, run.learning_rate)
+    (results.folder / name).unlink(missing_ok=True)
 
 
 def _retrained(trial: TrialRecord, runs: Sequence[TrainingRun]) -> TrialRecord | None:

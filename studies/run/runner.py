@@ -7,7 +7,6 @@ from contextlib import contextmanager, suppress
 from dataclasses import replace
 from typing import Generic, TypeVar
 
-from nas.artefacts import CHECKPOINT
 from nas.findings import Findings
 from nas.objectives import TRAINED_OBJECTIVE
 from nas.predict.known_costs import KnownCosts
@@ -75,6 +74,7 @@ class Runner(Generic[E_co]):
         self._deaths = Deaths()
         self._search = Search(config, space, self._limits, costs, limits)
         self._search.warm(earlier)
+        self.store.remove_leftovers()
         self._restore()
 
     def run(self: Runner[Crew]) -> StudyRecord:
@@ -295,7 +295,7 @@ class Runner(Generic[E_co]):
         if not self.store.trials.finish(number, state, findings, reason, violations):
             self._let_go(number)
             return
-        (self.store.artefacts / trial.digest / CHECKPOINT).unlink(missing_ok=True)
+        self.store.remove_checkpoint(trial.digest)
         ended = self.store.trial(number)
         self._search.tell(ended)
         self._stopper.ended(ended)

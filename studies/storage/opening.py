@@ -6,18 +6,16 @@ No data from a storage is unpickled: a journal, a database and Optuna's gRPC pro
 
 from __future__ import annotations
 
-import json
 import weakref
-from pathlib import Path
 from typing import Any
 
 from optuna.storages import BaseStorage, GrpcStorageProxy, JournalStorage, get_storage
-from optuna.storages.journal import JournalFileBackend, JournalFileOpenLock
 
 from nas.search.samplers import quiet_optuna
 from search_spaces.errors import UserError
-from studies.storage.addresses import FORMS, file_of, masked
-from studies.storage.journal import ReadingJournal
+from studies.storage.addresses import FORMS, file_of, masked, shown
+from studies.storage.files import holds_studies
+from studies.storage.journal import Journal
 from studies.storage.locks import advisory_lock, limit_idle_transactions
 
 CONNECT_S = 10
@@ -27,18 +25,19 @@ CONNECT_S = 10
 def open_storage(address: str, *, reading: bool = False) -> BaseStorage:
     """Open a storage by its absolute address.
 
-    With `reading` nothing is created. Trials have no parameters, except those of a journal that is
-    opened for writing.
+    With `reading` nothing is created. Trials have no parameters.
 
     Raises:
-        UserError: the storage does not exist or is damaged, or its driver reports an error.
+        UserError: the storage does not exist, is damaged or holds something else, or its driver
+            reports an error.
     """
     path = file_of(address)
-    if reading and path and not path.exists():
-        raise UserError(f"{path}: the study's storage does not exist")
+    if path and not holds_studies(address) and reading:
+        lost = "is empty" if path.exists() else "does not exist"
+        raise UserError(f"{path}: the study's storage {lost}; restore it from a copy")
     if address.startswith("journal:"):
         assert path is not None
-        return _open_journal(path, reading)
+        return JournalStorage(Journal(path))
     opened = _open_proxy if address.startswith("grpc:") else _open_database
     try:
         with quiet_optuna():
@@ -46,7 +45,7 @@ def open_storage(address: str, *, reading: bool = False) -> BaseStorage:
     except ImportError as error:
         raise UserError(_missing(address, error)) from None
     except Exception as error:  # any driver's own error: the user has to correct the address
-        raise UserError(f"--storage {masked(address)}: {reason_of(error)}; {FORMS}") from None
+        raise UserError(f"--storage {shown(address)}: {reason_of(error)}; {FORMS}") from None
 
 
 def reason_of(error: BaseException) -> str:
@@ -56,23 +55,6 @@ def reason_of(error: BaseException) -> str:
     details = getattr(cause, "details", None)  # gRPC
     text = str(details() if callable(details) else cause).strip()
     return masked(text.splitlines()[0].strip()) if text else type(cause).__name__
-
-
-def mend_journal(address: str) -> None:
-    """Repair a journal after its process was killed.
-
-    Remove an incomplete last line, which would damage the next one, and Optuna's own lock file, for
-    which Optuna would wait half a minute. Only the process that holds the study may call this.
-    """
-    path = file_of(address) if address.startswith("journal:") else None
-    if path is None or not path.exists():
-        return
-    Path(f"{path}.lock").unlink(missing_ok=True)
-    with path.open("rb+") as file:
-        content = file.read()
-        complete = content.rfind(b"\n") + 1
-        if complete < len(content):
-            file.truncate(complete)
 
 
 def _open_database(address: str, reading: bool) -> BaseStorage:
@@ -116,25 +98,4 @@ def _open_proxy(address: str, reading: bool) -> BaseStorage:
 def _missing(address: str, error: ImportError) -> str:
     module = error.name or getattr(error.__cause__, "name", None) or "its driver"
     extra = "grpc" if address.startswith("grpc:") else "postgres"
-    return f"--storage {masked(address)}: {module} is missing; pip install 'vae-nas[{extra}]'"
-
-
-def _open_journal(path: Path, reading: bool) -> BaseStorage:
-    try:
-        if reading:
-            return JournalStorage(ReadingJournal(path))
-        return JournalStorage(JournalFileBackend(str(path), JournalFileOpenLock(str(path))))
-    except json.JSONDecodeError as error:
-        raise UserError(
-            f"{path}: damaged in line {_bad_line(path)} ({error.msg}); remove that line, or "
-            "restore the file from a copy"
-        ) from None
-
-
-def _bad_line(path: Path) -> int:
-    for number, line in enumerate(path.read_bytes().splitlines(), start=1):
-        try:
-            json.loads(line)
-        except ValueError:
-            return number
-    return 0
+    return f"--storage {shown(address)}: {module} is missing; pip install 'vae-nas[{extra}]'"

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import random
+import sqlite3
 import sys
 import time
 from collections.abc import Callable
@@ -31,13 +33,18 @@ def retrying(action: Callable[[], _Result], where: str) -> _Result:
         where: The storage's address without its password.
 
     Raises:
-        UserError: the storage did not answer for `PATIENCE_S`.
+        UserError: the storage did not answer for `PATIENCE_S`, or it is a damaged file.
     """
     begun, pause = time.monotonic(), FIRST_S
     while True:
         try:
             return action()
         except Exception as error:
+            if _is_damage(error):
+                raise UserError(
+                    f"{where}: cannot be used ({reason_of(error)}); restore the file from a copy, "
+                    "or make room if the disk is full"
+                ) from None
             if not is_away(error):
                 raise
             gone = time.monotonic() - begun
@@ -61,6 +68,8 @@ def is_away(error: BaseException) -> bool:
     if module.startswith("sqlalchemy"):
         from sqlalchemy.exc import DBAPIError, InterfaceError, OperationalError
 
+        if _of_sqlite(error):
+            return "locked" in str(error)
         lost = isinstance(error, DBAPIError) and error.connection_invalidated
         return lost or isinstance(error, OperationalError | InterfaceError)
     if module.startswith("grpc"):
@@ -71,3 +80,14 @@ def is_away(error: BaseException) -> bool:
             grpc.StatusCode.UNKNOWN,  # the proxy's own database is unavailable
         )
     return False
+
+
+def _is_damage(error: BaseException) -> bool:
+    """Return whether an error means that a database in a file cannot be used as it is."""
+    if isinstance(error, StorageInternalError) and error.__cause__ is not None:
+        return _is_damage(error.__cause__)
+    return isinstance(error, json.JSONDecodeError) or (_of_sqlite(error) and not is_away(error))
+
+
+def _of_sqlite(error: BaseException) -> bool:
+    return isinstance(getattr(error, "orig", None), sqlite3.Error)

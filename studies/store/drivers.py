@@ -25,6 +25,7 @@ from typing import Any
 
 import psutil
 from optuna.storages import BaseStorage
+from pydantic import TypeAdapter, ValidationError
 
 BEAT_S = 10.0
 """Seconds between two heartbeats of a driver."""
@@ -74,6 +75,9 @@ class Driver:
             return abs(process.create_time() - self.started) < 2
         except psutil.Error:
             return False
+
+
+_ENTRY = TypeAdapter(Driver)
 
 
 class Drivers:
@@ -126,14 +130,20 @@ class Drivers:
 
     def _all(self) -> dict[str, Driver]:
         attributes: Mapping[str, Any] = self._storage.get_study_system_attrs(self._study_id)
-        return {
-            key.removeprefix(_PREFIX): Driver(**stored)
-            for key, stored in attributes.items()
-            if key.startswith(_PREFIX)
-        }
+        stored = {key: value for key, value in attributes.items() if key.startswith(_PREFIX)}
+        drivers = {key.removeprefix(_PREFIX): _driver(value) for key, value in stored.items()}
+        return {name: driver for name, driver in drivers.items() if driver is not None}
 
     def _write(self, driver: Driver) -> None:
         self._storage.set_study_system_attr(self._study_id, _PREFIX + self.name, asdict(driver))
+
+
+def _driver(stored: object) -> Driver | None:
+    """Return a stored entry; None for one that is damaged, whose driver counts as gone."""
+    try:
+        return _ENTRY.validate_python(stored)
+    except ValidationError:
+        return None
 
 
 def _machine() -> str:

@@ -14,12 +14,17 @@ from optuna.storages import BaseStorage
 from nas.search.samplers import quiet_optuna
 from search_spaces.errors import UserError
 from search_spaces.yaml_file import read_yaml
-from studies.storage.addresses import absolute, masked, without_password
+from studies.storage.addresses import absolute, file_of, shown, without_password
+from studies.storage.files import holds_studies
 from studies.storage.mirror import Mirror
 from studies.storage.opening import open_storage
 
 HEAD = "study.yaml"
 """The file in a study's folder with the storage's address and a copy of the configuration."""
+
+
+class NoStudyError(UserError):
+    """The storage can be read, but it contains no study of this name."""
 
 
 class OpenedStudy:
@@ -30,12 +35,12 @@ class OpenedStudy:
         address: The storage's address.
 
     Attributes:
-        where: The address without its password, for messages.
+        where: The address for messages, without its password.
     """
 
     def __init__(self, folder: Path, address: str) -> None:
         self.folder, self.address = folder, address
-        self.where = without_password(address)
+        self.where = shown(address)
         self._found: tuple[BaseStorage, optuna.Study] | None = None
 
     def create(self, storage: BaseStorage, name: str, objectives: int) -> optuna.Study:
@@ -84,6 +89,38 @@ class OpenedStudy:
         url = self.attributes.get("artefacts")
         return None if url is None else Mirror(self.artefacts, url)
 
+    def look(self) -> None:
+        """Read the storage before anything is written, if it is a file.
+
+        Raises:
+            UserError: the file is damaged or holds something else, or the study has been lost from
+                it: its folder shows that there was one.
+        """
+        path = file_of(self.address)
+        if path is None:
+            return
+        if not path.parent.is_dir() and path.parent != self.folder.absolute():
+            raise UserError(f"{path.parent}: is not a folder; create it, or give another --storage")
+        try:
+            if holds_studies(self.address):
+                self._open()[0].get_all_studies()  # what was written since the last look
+                return
+        except NoStudyError:
+            pass
+        self.require_new()
+
+    def require_new(self) -> None:
+        """Refuse to create a study if the folder shows that one has been lost.
+
+        Raises:
+            UserError: the folder has the files of a study.
+        """
+        if (self.folder / HEAD).is_file() or any(self.artefacts.glob("*/")):
+            raise UserError(
+                f"{self.where}: contains no study {self.folder.name!r}, but {self.folder} has the "
+                "files of one: restore the storage from a copy, or remove that folder to start anew"
+            )
+
     def _open(self) -> tuple[BaseStorage, optuna.Study]:
         if self._found is None:
             name = self.folder.name
@@ -94,7 +131,7 @@ class OpenedStudy:
                         study_name=name, storage=storage, sampler=RandomSampler()
                     )
             except KeyError:
-                raise UserError(f"{masked(self.address)}: contains no study {name!r}") from None
+                raise NoStudyError(f"{shown(self.address)}: contains no study {name!r}") from None
             self._found = storage, study
         return self._found
 
@@ -111,19 +148,29 @@ def address_of(folder: Path, storage: str | None) -> str:
     Raises:
         UserError: the study is recorded in another storage, or its `study.yaml` is damaged.
     """
+    known = _known_address(folder)
+    try:
+        asked = known if known and storage is None else absolute(storage, folder)
+    except UserError as error:
+        raise UserError(f"--{error}") from None
+    if known and without_password(asked) != without_password(known):
+        raise UserError(
+            f"--storage {shown(asked)}: study {folder.name!r} is recorded in {shown(known)}; leave "
+            "the option out, or give this one another --name"
+        )
+    return asked
+
+
+def _known_address(folder: Path) -> str | None:
     head = folder / HEAD
     if not head.is_file():
-        return absolute(storage, folder)
+        return None
     written = read_yaml(head)
     if not isinstance(written, dict) or not isinstance(written.get("storage"), str):
         raise UserError(
             f"{head}: damaged (it names no storage); restore it or remove {head.parent}"
         )
-    known = absolute(written["storage"], folder)
-    asked = known if storage is None else absolute(storage, folder)
-    if without_password(asked) != without_password(known):
-        raise UserError(
-            f"--storage {masked(str(storage))}: study {folder.name!r} is recorded in "
-            f"{masked(known)}; leave the option out, or give this one another --name"
-        )
-    return asked
+    try:
+        return absolute(written["storage"], folder)
+    except UserError as error:
+        raise UserError(f"{head}: {error}") from None

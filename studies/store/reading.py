@@ -10,7 +10,7 @@ from typing import Any
 from nas.objectives import select_objectives
 from search_spaces.errors import UserError
 from studies.record.records import FinalLatency, StudyRecord, TrialRecord
-from studies.storage.addresses import masked
+from studies.storage.addresses import shown
 from studies.store.frozen import record_of
 from studies.store.opened import OpenedStudy
 
@@ -28,7 +28,7 @@ def read_study(opened: OpenedStudy) -> StudyRecord:
         attributes = opened.attributes
         if attributes.get("format") != FORMAT:
             raise UserError(
-                f"{masked(opened.address)}: study {opened.study.study_name!r} was not made by nas"
+                f"{shown(opened.address)}: study {opened.study.study_name!r} was not made by nas"
             )
         environment, final = attributes["environment"], final_latencies(attributes)
         anchor_ms = environment.get("original_latency_ms")

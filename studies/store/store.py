@@ -1,37 +1,37 @@
 """The persistent state of a study: an Optuna storage for the record, a folder for artefacts.
 
-All tables and figures can be rebuilt from the two. A study in a file (a journal, SQLite) has one
-driver at a time, ensured by a lock in its folder. A study in a database may have several drivers:
-each trial names its owner, and only the holder of the lock of `studies.storage.locks` begins a
-trial, takes one over or ends one.
+All tables and figures can be rebuilt from the two. A file with studies (a journal, SQLite) has one
+driver at a time, ensured by a lock beside it. A study in a database may have several drivers: each
+trial names its owner, and only the holder of the lock of `studies.storage.locks` begins a trial,
+takes one over or ends one.
 """
 
 from __future__ import annotations
 
-import os
-import re
 import sys
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import asdict
 from pathlib import Path
-from typing import IO, TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any
 
 import optuna
 import yaml
 from optuna.storages import BaseStorage
 
-from nas.artefacts import write_or_refuse
+from nas.artefacts import CHECKPOINT, write_or_refuse
 from nas.search.samplers import quiet_optuna
-from profiling.locks import try_lock
 from search_spaces.errors import UserError, nearest
 from search_spaces.space import SearchSpace
 from search_spaces.visible import visible
-from studies.record.records import NAME, NAME_RULE, FinalLatency, StudyRecord, TrialRecord
-from studies.storage.addresses import masked, portable, shared
+from studies.record.names import require_name
+from studies.record.records import FinalLatency, StudyRecord, TrialRecord
+from studies.storage.addresses import file_of, masked, portable, shared, shown
+from studies.storage.files import only_driver
+from studies.storage.journal import mend_journal
 from studies.storage.locks import driver_lock
 from studies.storage.mirror import Mirror
-from studies.storage.opening import engine_options, mend_journal, open_storage, reason_of
+from studies.storage.opening import engine_options, open_storage, reason_of
 from studies.storage.patience import retrying
 from studies.store import agreement
 from studies.store.opened import HEAD, OpenedStudy, address_of
@@ -63,6 +63,7 @@ class StudyStore:
         self._opened = OpenedStudy(folder, address_of(folder, storage))
         self.trials = Trials(self._opened)
         self._writes = False
+        self._storage: BaseStorage | None = None  # open for writing
 
     @classmethod
     def open(cls, root: Path, name: str) -> StudyStore:
@@ -75,8 +76,7 @@ class StudyStore:
         Raises:
             UserError: there is no such study; the message suggests the most similar name.
         """
-        if not re.fullmatch(NAME, name):
-            raise UserError(f"{name[:80]!r} cannot name a study: {NAME_RULE}")
+        require_name(name)
         if not (root / name / HEAD).is_file():
             names = list_studies(root)
             have = f"there are {', '.join(names)}" if names else "there are none yet"
@@ -97,40 +97,46 @@ class StudyStore:
 
     @contextmanager
     def writing(self) -> Iterator[None]:
-        """Open the study for a run; a study in a file is locked until the block ends.
+        """Open the study for a run; a storage in a file is locked until the block ends.
+
+        The storage is read first: if it is refused, nothing has been written.
 
         Raises:
-            UserError: the folder cannot be written, or another process holds the lock.
+            UserError: the storage is damaged or holds something else, the folder cannot be written,
+                or another process holds the lock.
         """
-        path = self.folder / "lock"
-        try:
-            self.folder.mkdir(parents=True, exist_ok=True)
-            handle = path.open("a+", encoding="utf-8")
-        except OSError as error:
-            raise UserError(
-                f"{self.folder}: cannot be written ({error.strerror}); choose another --root"
-            ) from None
-        with handle:
-            if not shared(self._opened.address):
-                self._lock(handle)
-                mend_journal(self._opened.address)
+        retrying(self._opened.look, self._opened.where)
+        with self._alone():
             self._writes = True
             try:
                 yield
             finally:
-                self._writes = False
+                self._writes, self._storage = False, None
                 self._leave()
 
-    def _lock(self, handle: IO[str]) -> None:
-        if not try_lock(handle):
-            raise UserError(
-                f"study {self.folder.name!r} is being run by {_holder(handle)}, and a journal has "
-                "one driver: wait for it, stop it, give this run another --name, or let several "
-                "drivers share a PostgreSQL --storage"
-            )
-        handle.truncate(0)
-        handle.write(str(os.getpid()))
-        handle.flush()
+    @contextmanager
+    def _alone(self) -> Iterator[None]:
+        """Create the folder and hold the lock of a storage in a file, which is repaired."""
+        path = file_of(self._opened.address)
+        if path is None:  # before the folder is created
+            self._storage = open_storage(self._opened.address)
+        with ExitStack() as held:
+            try:
+                if path is None or path.parent == self.folder.absolute():
+                    self.folder.mkdir(parents=True, exist_ok=True)
+                if path is not None:
+                    held.enter_context(only_driver(path))
+                self.artefacts.mkdir(parents=True, exist_ok=True)
+            except OSError as error:
+                raise UserError(
+                    f"{error.filename or self.folder}: cannot be written ({error.strerror}); "
+                    "choose another --root or --storage"
+                ) from None
+            # Again: another driver may have ended meanwhile.
+            retrying(self._opened.look, self._opened.where)
+            if path is not None and self._opened.address.startswith("journal:"):
+                mend_journal(path)
+            yield
 
     def _leave(self) -> None:
         others, self.trials.others = self.others, NoOthers(self._opened.where)
@@ -163,9 +169,10 @@ class StudyStore:
         Raises:
             UserError: the stored study differs from this one; the message names the differences.
         """
-        self.artefacts.mkdir(parents=True, exist_ok=True)
         address, where = self._opened.address, self._opened.where
-        storage = open_storage(address)
+        address_of(self.folder, address)  # another driver may have created a study here meanwhile
+        self.artefacts.mkdir(parents=True, exist_ok=True)
+        storage = self._storage or open_storage(address)
         lock = driver_lock(address, config.name, storage, engine_options())
         exclusively = Exclusive(lock, where)  # `OtherDrivers` needs the study
         exclusively(lambda: self._create(storage, config, space, environment, mix))
@@ -181,13 +188,15 @@ class StudyStore:
         environment: Mapping[str, Any],
         mix: bool,
     ) -> None:
+        if config.name not in {one.study_name for one in storage.get_all_studies()}:
+            self._opened.require_new()
         study = self._opened.create(storage, config.name, len(config.objectives))
         stored = study.user_attrs
         if "format" in stored:
             agreement.require_same_question(stored, config, space, environment, self.folder)
         elif study.get_trials(deepcopy=False):
             raise UserError(
-                f"{masked(self._opened.address)}: contains a study {config.name!r} that nas did "
+                f"{shown(self._opened.address)}: contains a study {config.name!r} that nas did "
                 "not create; choose another --name or --storage"
             )
         before = stored.get("environment", environment)
@@ -199,6 +208,11 @@ class StudyStore:
         stored = self._opened.attributes.get("artefacts")
         if asked is None:
             return
+        if masked(asked) != asked:
+            raise UserError(
+                f"--artefacts {masked(asked)}: the address would be stored with its password; give "
+                "it by the environment"
+            )
         url = asked if "://" in asked else Path(asked).absolute().as_uri()
         if stored not in (None, url):
             raise UserError(
@@ -258,6 +272,18 @@ class StudyStore:
         if self.mirror is not None:
             self.mirror.pull(name, only)
 
+    def remove_checkpoint(self, digest: str) -> None:
+        """Remove the checkpoint of a trial whose end is recorded, also from the artefact store."""
+        (self.artefacts / digest / CHECKPOINT).unlink(missing_ok=True)
+        if self.mirror is not None:
+            self.mirror.push(digest)
+
+    def remove_leftovers(self) -> None:
+        """Remove the checkpoints of ended trials, whose driver died before it removed them."""
+        left = {path.parent.name for path in self.artefacts.glob(f"*/{CHECKPOINT}")}
+        for digest in left & self.trials.ended() if left else ():
+            self.remove_checkpoint(digest)
+
     @property
     def space_distinct(self) -> int | None:
         """Distinct architectures of a small space; None where they were not counted."""
@@ -311,12 +337,3 @@ class StudyStore:
 def list_studies(root: Path) -> list[str]:
     """Return the names of the studies in `root`, sorted."""
     return sorted(path.parent.name for path in root.glob(f"*/{HEAD}"))
-
-
-def _holder(handle: IO[str]) -> str:
-    """Return a description of the process that holds the lock, from the file's content."""
-    try:
-        handle.seek(0)
-        return f"process {handle.read().strip()}"
-    except OSError:  # on Windows no other process can read a locked file
-        return "another process"

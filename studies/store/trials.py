@@ -207,6 +207,16 @@ class Trials:
                 self._opened.study.tell(trial.number, state=TrialState.FAIL)
         return [record_of(trial) for trial in left if "candidate" in trial.user_attrs]
 
+    def ended(self) -> set[str]:
+        """Return the digests of the architectures whose trials have all ended."""
+        trials = retrying(lambda: self._opened.study.get_trials(deepcopy=False), self._opened.where)
+        digests: dict[bool, set[str]] = {True: set(), False: set()}
+        for trial in trials:
+            if "candidate" in trial.user_attrs:
+                digest = trial.user_attrs["candidate"]["digest"]
+                digests[trial.state.is_finished()].add(digest)
+        return digests[True] - digests[False]
+
     @cached_property
     def _objectives(self) -> list[str]:
         names: list[str] = self._opened.attributes["config"]["objectives"]
