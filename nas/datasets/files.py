@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -12,7 +11,6 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from nas.artefacts import write_or_refuse
 from nas.datasets.cache import Entry, Images, Labels
 from nas.datasets.dataset import (
     DataConfig,
@@ -128,7 +126,7 @@ def read_images(
     require_enough(len(kept), str(root))
     if skipped:
         entry, images = _readable_only(entry, images, labels)
-    return FileImages(images, kept, skipped, _pixel_digest(entry, images))
+    return FileImages(images, kept, skipped, entry.digest(images))
 
 
 def _decode(paths: Sequence[Path], size: int) -> tuple[Images, Labels]:
@@ -189,15 +187,3 @@ def _readable_only(entry: Entry, images: Images, labels: Labels) -> tuple[Entry,
 
     compact = Entry(stem=f"{entry.stem}-readable", size=entry.size, labels=1)
     return compact, compact.load(len(rows), fill, threads=1, chunk=512)[0]
-
-
-def _pixel_digest(entry: Entry, images: Images) -> str:
-    """Return the digest of the pixels; it is computed once and stored beside the entry."""
-    stored = entry.companion("digest")
-    if stored.is_file():
-        return stored.read_text()
-    digest = hashlib.sha256(repr(images.shape).encode())
-    for start in range(0, len(images), 512):
-        digest.update(images[start : start + 512].tobytes())
-    write_or_refuse(stored, digest.hexdigest().encode())
-    return digest.hexdigest()
