@@ -12,6 +12,7 @@ from nas.objectives import OBJECTIVES
 from search_spaces.errors import UserError, nearest
 from studies.cli.console import stdout
 from studies.cli.options import root_option
+from studies.cli.print_study import print_damage
 from studies.record.formats import format_value, noun
 
 if TYPE_CHECKING:
@@ -46,6 +47,7 @@ def best(name: str, by: str | None, out: Path | None, root: Path, **limits: floa
 
     store = StudyStore.open(root, name)
     record = store.record()
+    print_damage(record)
     caps = {key.removeprefix("max_"): cap for key, cap in limits.items() if cap is not None}
     trial = _best(record, by or record.objective_names[0], caps)
     values = ", ".join(

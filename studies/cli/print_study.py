@@ -67,6 +67,15 @@ def print_study(record: StudyRecord) -> None:
     _print_failures([trial for trial in record.trials if trial.state == "failed"])
 
 
+def print_damage(record: StudyRecord) -> None:
+    """Print one line about the trials that the record leaves out because they are damaged."""
+    from studies.record.tables import damage_note
+
+    if damage := damage_note(record):
+        line = f"{record.name}: {damage}"
+        stderr.print(line, style="yellow", markup=False, soft_wrap=True)
+
+
 def _print_failures(failed: Sequence[TrialRecord]) -> None:
     for trial in failed[:_ROWS]:
         stdout.print(f"[yellow]{trial.name} failed: {escape(trial.reason or '')}[/yellow]")

@@ -17,6 +17,7 @@ from search_spaces.yaml_file import read_yaml
 from studies.storage.addresses import absolute, masked, without_password
 from studies.storage.mirror import Mirror
 from studies.storage.opening import open_storage
+from studies.store.attributes import study_attributes
 
 HEAD = "study.yaml"
 """The file in a study's folder with the storage's address and a copy of the configuration."""
@@ -69,9 +70,12 @@ class OpenedStudy:
 
     @property
     def attributes(self) -> Mapping[str, Any]:
-        """The study's own user attributes, by name."""
-        attributes: Mapping[str, Any] = self.study.user_attrs
-        return attributes
+        """The study's own user attributes, by name; raises `UserError` if one is damaged."""
+        study, place = self.study, masked(self.address)
+        try:
+            return study_attributes(study.user_attrs, f"{place}: study {study.study_name!r}")
+        except UserError as error:
+            raise UserError(f"{error}; restore the storage from a copy") from None
 
     @property
     def artefacts(self) -> Path:

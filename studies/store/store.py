@@ -181,9 +181,10 @@ class StudyStore:
         mix: bool,
     ) -> None:
         study = self._opened.create(storage, config.name, len(config.objectives))
-        stored = study.user_attrs
+        stored = self._opened.attributes
         if "format" in stored:
             agreement.require_same_question(stored, config, space, environment, self.folder)
+            self._require_intact()
         elif study.get_trials(deepcopy=False):
             raise UserError(
                 f"{masked(self._opened.address)}: contains a study {config.name!r} that nas did "
@@ -193,6 +194,14 @@ class StudyStore:
         mixed = agreement.mixed_environments(before, config, environment, mix)
         kept = {**environment, **before} if shared(self._opened.address) else dict(environment)
         self._write_head(config, space, {**kept, **({"mixed": mixed} if mixed else {})})
+
+    def _require_intact(self) -> None:
+        """Refuse to continue a study with damaged trials, before anything is written."""
+        if damaged := read_study(self._opened).damaged:
+            raise UserError(
+                f"{self._opened.where}: study {self.folder.name!r} cannot continue: {damaged[0]}; "
+                "restore the storage from a copy, or give this run another --name"
+            )
 
     def _settle_mirror(self, asked: str | None) -> None:
         stored = self._opened.attributes.get("artefacts")
