@@ -53,10 +53,11 @@ def best(name: str, by: str | None, out: Path | None, root: Path, **limits: floa
     values = ", ".join(
         f"{noun(o)} {format_value(o, trial.objectives[o.name])}" for o in record.objectives
     )
+    store.fetch(trial.digest)
+    written = _take_out(record, trial, out or Path(f"{name}-best"))
     stdout.print(f"[bold]{trial.name}[/bold]: {values}")
     stdout.print(escape(trial.architecture.summary), style="dim")
-    store.fetch(trial.digest)
-    for path in _take_out(record, trial, out or Path(f"{name}-best")):
+    for path in written:
         stdout.print(str(path), soft_wrap=True)
 
 

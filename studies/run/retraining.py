@@ -17,6 +17,7 @@ from statistics import fmean
 from typing import Any
 
 import torch
+from pydantic import ConfigDict, TypeAdapter
 
 from nas.artefacts import CHECKPOINT, full_disk_refused, write_or_refuse
 from nas.checkpoint import save_weights
@@ -88,6 +89,19 @@ class TrainingRun:
     def validation_loss(self) -> float:
         """Total loss on the validation images at the best epoch."""
         return self.history[self.best_epoch - 1]["validation_loss"]
+
+
+_RUNS = TypeAdapter(list[TrainingRun], config=ConfigDict(allow_inf_nan=False))
+
+
+def _require_whole(runs: Sequence[TrainingRun]) -> None:
+    """Check the entries of runs that are read from a file; raise `LookupError` if one is absent."""
+    for run in runs:
+        for name in ("total", "reconstruction"):
+            run.test[name]
+        if run.best_epoch < 1:
+            raise LookupError(run.best_epoch)
+        _ = run.validation_loss, run.duration_s
 
 
 class Results:
@@ -186,9 +200,14 @@ class Results:
 
     def _read(self) -> None:
         try:
+            if not self._path.is_file():  # opening a FIFO would wait for ever
+                raise ValueError("not an ordinary file")
             content = json.loads(self._path.read_text(encoding="utf-8"))
-            runs = [TrainingRun(**run) for run in content.pop("runs")]
-        except (ValueError, TypeError, KeyError, AttributeError):
+            runs = _RUNS.validate_python(content.pop("runs"))
+            _require_whole(runs)
+        except OSError as error:
+            raise UserError(f"{self._path}: cannot be read ({error.strerror})") from None
+        except (ValueError, TypeError, LookupError, AttributeError, RecursionError):
             raise UserError(f"{self._path}: damaged; remove it to retrain from the start") from None
         differing = _differing(content, self._made_with)
         if differing:

@@ -318,7 +318,7 @@ class StudyStore:
 
 def list_studies(root: Path) -> list[str]:
     """Return the names of the studies in `root`, sorted."""
-    return sorted(path.parent.name for path in root.glob(f"*/{HEAD}"))
+    return sorted(path.parent.name for path in root.glob(f"*/{HEAD}") if path.is_file())
 
 
 def _holder(handle: IO[str]) -> str:
