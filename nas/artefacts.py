@@ -33,6 +33,21 @@ def write_or_refuse(path: Path, content: bytes) -> None:
         raise _refusal(path, error) from None
 
 
+def folder_or_refuse(path: Path) -> Path:
+    """Create a folder with its parents unless it exists; return it.
+
+    Raises:
+        UserError: it cannot be created, as where a file has its name.
+    """
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        if isinstance(error, FileExistsError | NotADirectoryError):
+            raise UserError(f"{path}: a file is in place of this folder; move it away") from None
+        raise _refusal(path, error) from None
+    return path
+
+
 def read_pixels(path: Path) -> NDArray[np.uint8] | None:
     """Return images uint8 `(n, 1 or 3, height, width)` of a `.npy` file; None if it has none.
 

@@ -14,6 +14,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from benchmarks.scale import Setting, grow
 from nas.artefacts import read_pixels
 from nas.checkpoint import load_vae, save_weights, write_tensors
 from nas.datasets import DataConfig
@@ -23,7 +24,9 @@ from search_spaces.architecture import Architecture
 from search_spaces.errors import UserError
 from search_spaces.references import ORIGINAL
 from studies.bench.runs import PlannedSearch, run_all
+from studies.report.pictures import picture_rows
 from studies.run.retraining import Budget, Results
+from studies.store.store import StudyStore, list_studies
 from tests.fakes.study import fake_study
 
 ARCHITECTURE = ORIGINAL.resized(32)
@@ -208,3 +211,30 @@ def test_intact_results_of_a_retraining_are_read(tmp_path: Path) -> None:
     path.write_text(json.dumps({**budget.to_dict(), "runs": [RUN]}))
     (run,) = Results(study, budget, {}).runs
     assert (run.validation_loss, run.learning_rate, run.test) == (1.0, 0.001, RUN["test"])
+
+
+def test_a_file_in_place_of_the_artefacts_is_refused_in_one_line(tmp_path: Path) -> None:
+    (tmp_path / "scale").mkdir()
+    (tmp_path / "scale" / "artefacts").write_text("mine")
+    with pytest.raises(UserError, match=r"artefacts: a file is in place of this folder; move it"):
+        grow(Setting(tmp_path, None, trials=2, epochs=1))
+    assert (tmp_path / "scale" / "artefacts").read_text() == "mine"
+
+
+def test_only_folders_with_an_ordinary_study_file_are_listed(tmp_path: Path) -> None:
+    for name in ("fifo", "folder", "study"):
+        (tmp_path / name).mkdir()
+    os.mkfifo(tmp_path / "fifo" / "study.yaml")
+    (tmp_path / "folder" / "study.yaml").mkdir()
+    (tmp_path / "study" / "study.yaml").write_text("storage: journal:journal.log\n")
+    assert list_studies(tmp_path) == ["study"]
+    for name in ("fifo", "folder"):
+        with pytest.raises(UserError, match=f"no study '{name}'"):
+            StudyStore.open(tmp_path, name)
+
+
+def test_the_report_of_a_study_with_foreign_arrays_has_no_pictures(tmp_path: Path) -> None:
+    study = fake_study(tmp_path, images=4)
+    assert picture_rows(study)
+    study.samples.write_bytes(shaped("(8, 3, 1000000, 1000000)"))
+    assert picture_rows(study) == []

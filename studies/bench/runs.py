@@ -14,7 +14,7 @@ from typing import Annotated, Any, Self
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-from nas.artefacts import write_or_refuse
+from nas.artefacts import folder_or_refuse, write_or_refuse
 from profiling.progress import Progress
 from search_spaces.errors import UserError
 from studies.bench.contenders import Contender, contender
@@ -135,7 +135,7 @@ def run_contender(planned: PlannedSearch, chosen: Contender, folder: Path) -> No
     file = planned.file(folder)
     if file.exists() and _read(file) is None:
         print(f"{file}: damaged; the search was run again", file=sys.stderr)
-    file.parent.mkdir(parents=True, exist_ok=True)
+    folder_or_refuse(file.parent)
     result = {**asdict(planned), "fingerprint": table.fingerprint, **as_records(search)}
     write_or_refuse(file, json.dumps(result).encode())
 

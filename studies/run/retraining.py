@@ -19,7 +19,7 @@ from typing import Any
 import torch
 from pydantic import ConfigDict, TypeAdapter
 
-from nas.artefacts import CHECKPOINT, full_disk_refused, write_or_refuse
+from nas.artefacts import CHECKPOINT, folder_or_refuse, full_disk_refused, write_or_refuse
 from nas.checkpoint import save_weights
 from nas.datasets import DataConfig, ImageDataset
 from nas.evaluate import history_row, npy, reconstructions, shown_images
@@ -142,7 +142,7 @@ class Results:
         Raises:
             UserError: another process holds the lock.
         """
-        self.folder.mkdir(parents=True, exist_ok=True)
+        folder_or_refuse(self.folder)
         with (self.folder / "lock").open("a") as file:
             if not try_lock(file):
                 raise UserError(
@@ -285,7 +285,7 @@ def retrain(
     lane = Lane(str(device))
     with results.alone():
         shown = results.folder / "artefacts" / "samples.npy"
-        shown.parent.mkdir(exist_ok=True)
+        folder_or_refuse(shown.parent)
         write_or_refuse(shown, npy(shown_images(dataset)))
         for trial, config in _missing(results, trials, seeds):
             report = begun(trial, config)
@@ -340,7 +340,7 @@ class _Training:
         model = trainer.best_model()
         test = evaluate(model, self.dataset, self.dataset.test, self.config)
         folder = home / "artefacts" / self.trial.digest
-        folder.mkdir(parents=True, exist_ok=True)
+        folder_or_refuse(folder)
         save_weights(model, folder / f"weights-{seed}-{rate:g}.safetensors")
         history = [history_row(result) for result in trainer.history]
         run = TrainingRun(self.trial.digest, seed, rate, trainer.best.epoch, asdict(test), history)

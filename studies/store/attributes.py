@@ -170,6 +170,7 @@ class _Environment(_Attributes):
 class _Final(_Attributes):
     over: Annotated[dict[Text, tuple[Positive, Positive, Positive]], Field(min_length=1)]
     contended: Flag
+    weights: Text = ""
 
 
 class _Axis(_Attributes):

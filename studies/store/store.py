@@ -21,7 +21,7 @@ import optuna
 import yaml
 from optuna.storages import BaseStorage
 
-from nas.artefacts import write_or_refuse
+from nas.artefacts import folder_or_refuse, write_or_refuse
 from nas.search.samplers import quiet_optuna
 from profiling.locks import try_lock
 from search_spaces.errors import UserError, nearest
@@ -162,7 +162,7 @@ class StudyStore:
         Raises:
             UserError: the stored study differs from this one; the message names the differences.
         """
-        self.artefacts.mkdir(parents=True, exist_ok=True)
+        folder_or_refuse(self.artefacts)
         address, where = self._opened.address, self._opened.where
         storage = open_storage(address)
         lock = driver_lock(address, config.name, storage, engine_options())
