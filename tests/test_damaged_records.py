@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json
 import math
+import sqlite3
 from collections.abc import Callable
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -217,3 +219,56 @@ def test_a_final_latency_of_the_wrong_shape_is_refused(
         file.write(json.dumps(log) + "\n")
     with pytest.raises(UserError, match=r"final_latency\.000000000000\.over"):
         StudyStore.open(root, "scale").record()
+
+
+@pytest.fixture(scope="module")
+def database(tmp_path_factory: pytest.TempPathFactory) -> bytes:
+    """An SQLite file with a study of made-up evaluations."""
+    folder = tmp_path_factory.mktemp("database")
+    grow(Setting(folder, f"sqlite:///{folder / 's.db'}", trials=4, epochs=1))
+    return (folder / "s.db").read_bytes()
+
+
+@pytest.fixture
+def changed(database: bytes, tmp_path: Path) -> Callable[[str], StudyStore]:
+    """Change a copy of the SQLite file by one statement; return its study."""
+
+    def change(statement: str) -> StudyStore:
+        path = tmp_path / "s.db"
+        path.write_bytes(database)
+        with closing(sqlite3.connect(path)) as connection:
+            connection.execute(statement)
+            connection.commit()
+        return StudyStore(tmp_path / "scale", f"sqlite:///{path}")
+
+    return change
+
+
+@pytest.mark.parametrize("value", ["'{no'", "''", "x'fffe'", "NULL", f"'{'[' * 100_000}'"])
+def test_a_cell_of_a_trial_that_is_no_json_leaves_that_trial_out(
+    changed: Callable[[str], StudyStore], value: str
+) -> None:
+    where = "WHERE key = 'findings' AND trial_id = 3"
+    record = changed(f"UPDATE trial_user_attributes SET value_json = {value} {where}").record()
+    assert record.damaged == ("trial 2: damaged (findings: not a mapping, found no JSON)",)
+    assert 2 not in {trial.number for trial in record.trials}
+
+
+@pytest.mark.parametrize(
+    "statement",
+    [
+        "UPDATE study_user_attributes SET value_json = '{no' WHERE key = 'config'",
+        "UPDATE trials SET state = 'FOO' WHERE trial_id = 2",
+        "UPDATE trials SET datetime_start = 'never' WHERE trial_id = 2",
+        "UPDATE trials SET number = NULL WHERE trial_id = 2",
+        "UPDATE study_directions SET direction = 'X'",
+    ],
+)
+def test_rows_that_optuna_cannot_read_are_refused_in_one_line(
+    changed: Callable[[str], StudyStore], statement: str
+) -> None:
+    with pytest.raises(
+        UserError, match=r"study 'scale': damaged \(.*restore the storage"
+    ) as refused:
+        changed(statement).record()
+    assert "\n" not in str(refused.value)

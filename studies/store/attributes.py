@@ -204,17 +204,16 @@ class _Study(_Attributes):
 _Model = TypeVar("_Model", bound=BaseModel)
 
 
-def study_attributes(stored: Mapping[str, Any], study: str) -> Mapping[str, Any]:
+def study_attributes(stored: Mapping[str, Any]) -> Mapping[str, Any]:
     """Return the attributes of a study if they are valid.
 
     Args:
         stored: The attributes; those of a study that is being created may be missing.
-        study: Name and storage of the study, for the error.
 
     Raises:
         UserError: an attribute has a wrong type, shape or range; the message names the first.
     """
-    _validated(_Study, stored, study)
+    _validated(_Study, stored)
     return stored
 
 
@@ -230,16 +229,16 @@ def trial_attributes(stored: Mapping[str, Any], number: int, *, complete: bool) 
         UserError: an attribute has a wrong type, shape or range; the message names the first.
     """
     model = _CompleteTrial if complete else TrialAttributes
-    return _validated(model, stored, f"trial {number}")
+    return _validated(model, stored, f"trial {number}: ")
 
 
-def _validated(model: type[_Model], stored: Mapping[str, Any], where: str) -> _Model:
+def _validated(model: type[_Model], stored: Mapping[str, Any], where: str = "") -> _Model:
     try:
         return model.model_validate(stored)
     except ValidationError as error:
         first, *others = error.errors(include_url=False)
         more = f", and {len(others)} more" if others else ""
-        raise UserError(f"{where}: damaged ({_line(first)}{more})") from None
+        raise UserError(f"{where}damaged ({_line(first)}{more})") from None
 
 
 def _line(fault: ErrorDetails) -> str:

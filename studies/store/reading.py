@@ -58,7 +58,7 @@ def _read_trials(
     objectives, axes = attributes["config"]["objectives"], attributes["space"]["axes"]
     choices = {name: {(type(one), one) for one in axes[name]["choices"]} for name in axes}
     trials, damaged = [], []
-    for stored in opened.study.get_trials(deepcopy=False):
+    for stored in opened.trials():
         if "candidate" not in stored.user_attrs:
             continue
         try:
