@@ -50,8 +50,10 @@ def load_vae(path: Path) -> VAE:
     except (ValueError, RecursionError):
         raise UserError(f"{path}: damaged (its architecture is not JSON); remove it") from None
     architecture = Architecture.from_dict(described, str(path))
-    if misfit := _misfit(architecture, tensors):
-        raise UserError(f"{path}: does not fit its architecture ({misfit}); remove it")
+    with torch.device("meta"):
+        expected = build_vae(architecture).state_dict()
+    if difference := misfit(expected, tensors):
+        raise UserError(f"{path}: does not fit its architecture ({difference}); remove it")
     return with_weights(architecture, tensors)
 
 
@@ -63,10 +65,8 @@ def with_weights(architecture: Architecture, weights: Mapping[str, Tensor]) -> V
     return model.eval()
 
 
-def _misfit(architecture: Architecture, weights: Mapping[str, Tensor]) -> str | None:
-    """Return the first difference between weights and those of an architecture; None if none."""
-    with torch.device("meta"):
-        expected = build_vae(architecture).state_dict()
+def misfit(expected: Mapping[str, Tensor], weights: Mapping[str, Tensor]) -> str | None:
+    """Return the first difference in names, shapes and types of two sets of weights; or None."""
     for name in sorted({*expected, *weights}):
         wanted, found = expected.get(name), weights.get(name)
         if wanted is None or found is None:

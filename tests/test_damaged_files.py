@@ -16,9 +16,10 @@ from torch import Tensor
 
 from benchmarks.scale import Setting, grow
 from nas.artefacts import read_pixels
-from nas.checkpoint import load_vae, save_weights, write_tensors
+from nas.checkpoint import load_vae, read_tensors, save_weights, write_tensors
 from nas.datasets import DataConfig
 from nas.protocol import TrainingConfig
+from nas.training import Trainer
 from nas.vae import build_vae
 from search_spaces.architecture import Architecture
 from search_spaces.errors import UserError
@@ -27,6 +28,7 @@ from studies.bench.runs import PlannedSearch, run_all
 from studies.report.pictures import picture_rows
 from studies.run.retraining import Budget, Results
 from studies.store.store import StudyStore, list_studies
+from tests.fakes.dataset import noise
 from tests.fakes.study import fake_study
 
 ARCHITECTURE = ORIGINAL.resized(32)
@@ -238,3 +240,34 @@ def test_the_report_of_a_study_with_foreign_arrays_has_no_pictures(tmp_path: Pat
     assert picture_rows(study)
     study.samples.write_bytes(shaped("(8, 3, 1000000, 1000000)"))
     assert picture_rows(study) == []
+
+
+def trained(path: Path) -> tuple[Trainer, list[int]]:
+    """Train a small model for two epochs from a checkpoint, if there is one."""
+    config = TrainingConfig(epochs=2, batch_size=8)
+    trainer = Trainer(ARCHITECTURE, noise(20, 32), config)
+    return trainer, [result.epoch for result in trainer.epochs(path)]
+
+
+@pytest.mark.parametrize("change", ["history", "model.", "best.", "adam.", "type"])
+def test_a_checkpoint_with_foreign_content_starts_the_training_over(
+    tmp_path: Path, change: str
+) -> None:
+    path = tmp_path / "checkpoint"
+    whole, _ = trained(path)
+    tensors, metadata = read_tensors(path)
+    part = change if change.endswith(".") else "model."
+    name = next(one for one in tensors if one.startswith(part))
+    if change == "history":
+        metadata["history"] = "[1]"
+    elif change == "type":
+        tensors[name] = tensors[name].double()
+    else:
+        del tensors[name]
+    write_tensors(path, tensors, metadata)
+    with pytest.warns(RuntimeWarning, match=r"checkpoint: damaged .*; training starts over"):
+        again, epochs = trained(path)
+    assert epochs == [1, 2]
+    best = again.best_model().state_dict()
+    for key, tensor in whole.best_model().state_dict().items():
+        assert torch.equal(tensor, best[key])
