@@ -45,8 +45,16 @@ def load_vae(path: Path) -> VAE:
         raise UserError(
             f"{path}: contains no architecture; give a file of weights that this tool wrote"
         )
-    described = json.loads(metadata[_ARCHITECTURE])
-    return with_weights(Architecture.from_dict(described, str(path)), tensors)
+    try:
+        described = json.loads(metadata[_ARCHITECTURE])
+    except (ValueError, RecursionError):
+        raise UserError(f"{path}: damaged (its architecture is not JSON); remove it") from None
+    architecture = Architecture.from_dict(described, str(path))
+    with torch.device("meta"):
+        expected = build_vae(architecture).state_dict()
+    if difference := misfit(expected, tensors):
+        raise UserError(f"{path}: does not fit its architecture ({difference}); remove it")
+    return with_weights(architecture, tensors)
 
 
 def with_weights(architecture: Architecture, weights: Mapping[str, Tensor]) -> VAE:
@@ -55,6 +63,20 @@ def with_weights(architecture: Architecture, weights: Mapping[str, Tensor]) -> V
         model = build_vae(architecture)
     model.load_state_dict(weights, assign=True)
     return model.eval()
+
+
+def misfit(expected: Mapping[str, Tensor], weights: Mapping[str, Tensor]) -> str | None:
+    """Return the first difference in names, shapes and types of two sets of weights; or None."""
+    for name in sorted({*expected, *weights}):
+        wanted, found = expected.get(name), weights.get(name)
+        if wanted is None or found is None:
+            return f"{name[:80]!r} is {'missing' if found is None else 'unknown'}"
+        if (wanted.shape, wanted.dtype) != (found.shape, found.dtype):
+            return (
+                f"{name} is {found.dtype} {tuple(found.shape)}, expected {wanted.dtype} "
+                f"{tuple(wanted.shape)}"
+            )
+    return None
 
 
 def write_tensors(path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[str, str]) -> None:
@@ -73,6 +95,8 @@ def read_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
     Raises:
         UserError: the file is missing, damaged, or not written by `write_tensors`.
     """
+    if path.exists() and not path.is_file():  # opening a FIFO would wait for ever
+        raise UserError(f"{path}: cannot be read (not an ordinary file)")
     try:
         with safe_open(path, framework="pt") as file:
             metadata = dict(file.metadata() or {})

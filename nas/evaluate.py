@@ -19,7 +19,13 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from nas.artefacts import CHECKPOINT, WEIGHTS, full_disk_refused, write_or_refuse
+from nas.artefacts import (
+    CHECKPOINT,
+    WEIGHTS,
+    folder_or_refuse,
+    full_disk_refused,
+    write_or_refuse,
+)
 from nas.checkpoint import save_weights
 from nas.datasets import ImageDataset
 from nas.findings import Findings
@@ -147,7 +153,7 @@ class Evaluator:
         pair, waiting_s = self._measure(architecture)
         spent_s = {"latency": time.monotonic() - start - waiting_s, "waiting": waiting_s}
         folder = self.artefacts / architecture.digest
-        folder.mkdir(parents=True, exist_ok=True)
+        folder_or_refuse(folder)
         write_or_refuse(folder / "latency.json", json.dumps(pair.interleaved.to_dict()).encode())
         # A machine's speed changes within minutes, a ratio hardly. So all latencies are ratios
         # times one number: the latency of `original` when the study began.
@@ -180,7 +186,7 @@ class Evaluator:
     def _trained(self, architecture: Architecture, known: Findings) -> Iterator[Findings]:
         assert self.dataset is not None, "training needs images"
         folder = self.artefacts / architecture.digest
-        folder.mkdir(parents=True, exist_ok=True)
+        folder_or_refuse(folder)
         checkpoint = folder / CHECKPOINT
         with _removed_after_failure(checkpoint):
             with self._working():

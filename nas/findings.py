@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Literal
 
 EvaluationStep = Literal["static", "device", "training", "done"]
 """The last finished step: exact costs, measurements, an epoch of training, or everything."""
@@ -34,9 +34,3 @@ class Findings:
     contended: bool = False
     history: Sequence[Mapping[str, float]] = ()
     timings_s: Mapping[str, float] = field(default_factory=dict)
-
-    @classmethod
-    def from_dict(cls, stored: Mapping[str, Any]) -> Findings:
-        """Return findings from the result of `dataclasses.asdict`, also if read from JSON."""
-        intervals = {name: (low, high) for name, (low, high) in stored.get("intervals", {}).items()}
-        return cls(**{**stored, "intervals": intervals})

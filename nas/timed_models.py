@@ -17,6 +17,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
+from nas.artefacts import read_pixels
 from nas.checkpoint import load_vae
 from nas.datasets.dataset import ImageDataset
 from nas.vae import VAE, build_vae
@@ -60,11 +61,8 @@ class TimedImages:
     @classmethod
     def read(cls, path: Path) -> Self | None:
         """Return the images of an `.npy` file that a study wrote; None if it cannot be read."""
-        try:
-            pixels = np.load(path, allow_pickle=False)
-        except (OSError, ValueError, EOFError):
-            return None
-        if pixels.dtype != np.uint8 or pixels.ndim != 4 or not len(pixels):
+        pixels = read_pixels(path)
+        if pixels is None:
             return None
         return cls(pixels, f"{len(pixels)} images of the study")
 

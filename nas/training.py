@@ -11,11 +11,12 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Generator, Tensor, nn
 
-from nas.checkpoint import read_tensors, with_weights, write_tensors
+from nas.checkpoint import misfit, read_tensors, with_weights, write_tensors
 from nas.datasets.dataset import ImageDataset, ImageIndices
 from nas.protocol import (
     OnBatch,
@@ -255,13 +256,19 @@ class Trainer:
                 f"{path}: belongs to a training with another architecture, data or settings; "
                 "remove it or choose another folder"
             )
-        self.model.load_state_dict(_under("model.", tensors))
-        self._best_weights = _under("best.", tensors)
-        self._restore_adam(tensors)
-        for result in json.loads(metadata["history"]):
-            self._restored.append(
-                EpochResult(**{**result, "validation": Quality(**result["validation"])})
-            )
+        model, best = _under("model.", tensors), _under("best.", tensors)
+        try:
+            history = [_result(one) for one in json.loads(metadata["history"])]
+            if found := misfit(self.model.state_dict(), model) or misfit(model, best):
+                raise ValueError(found)
+            self._restore_adam(tensors)
+        except (LookupError, TypeError, ValueError, RuntimeError) as error:
+            text = f"{path}: damaged ({str(error)[:80]!r}); training starts over"
+            warnings.warn(text, RuntimeWarning, stacklevel=3)
+            return
+        self.model.load_state_dict(model)
+        self._best_weights = best
+        self._restored.extend(history)
 
     def _restore_adam(self, tensors: dict[str, Tensor]) -> None:
         state = {}
@@ -274,6 +281,10 @@ class Trainer:
             state[index] = {"step": tensors[f"adam.step.{name}"], **moments}
         groups = self._adam.state_dict()["param_groups"]
         self._adam.load_state_dict({"state": state, "param_groups": groups})
+
+
+def _result(stored: Mapping[str, Any]) -> EpochResult:
+    return EpochResult(**{**stored, "validation": Quality(**stored["validation"])})
 
 
 class _Watch:

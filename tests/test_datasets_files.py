@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 import csv
+import os
+import struct
+import subprocess
+import zlib
 from pathlib import Path
 
 import numpy as np
@@ -254,3 +258,115 @@ def test_moved_files_keep_their_fingerprint(tmp_path: Path) -> None:
         for name in ("here", "there")
     ]
     assert prints[0] == prints[1]
+
+
+def no_regular_file(root: Path, suffix: str) -> None:
+    """Fill a folder with what only looks like an image."""
+    os.mkfifo(root / f"fifo{suffix}")
+    (root / f"dangling{suffix}").symlink_to(root / "nowhere")
+    (root / f"loop{suffix}").symlink_to(root / f"loop{suffix}")
+    (root / f"device{suffix}").symlink_to("/dev/zero")
+    (root / f"folder{suffix}").mkdir()
+
+
+@pytest.mark.parametrize("kind", ["folder", "celeba"])
+def test_what_is_no_regular_file_is_unreadable_and_never_opened(tmp_path: Path, kind: str) -> None:
+    root = tmp_path / "img_align_celeba"
+    suffix = ".jpg" if kind == "celeba" else ".png"
+    write_images(root, 400, suffix)
+    no_regular_file(root, suffix)
+    config = DataConfig.model_validate({"kind": kind, "path": tmp_path})
+    dataset = load_dataset(config, 8)
+    assert len(dataset) == 400
+    names = sorted(Path(name).stem for name in dataset.skipped)
+    assert names == ["dangling", "device", "fifo", "loop"]
+
+
+def png_of_size(side: int) -> bytes:
+    """Return a small PNG file that claims to have `side` x `side` pixels."""
+
+    def chunk(kind: bytes, data: bytes) -> bytes:
+        check = struct.pack(">I", zlib.crc32(kind + data))
+        return struct.pack(">I", len(data)) + kind + data + check
+
+    header = struct.pack(">IIBBBBB", side, side, 8, 2, 0, 0, 0)
+    parts = (b"IHDR", header), (b"IDAT", zlib.compress(bytes(9999))), (b"IEND", b"")
+    return b"\x89PNG\r\n\x1a\n" + b"".join(chunk(*part) for part in parts)
+
+
+EPS = b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 8 8\n%%EndComments\nshowpage\n%%EOF\n"
+
+
+@pytest.mark.parametrize("content", [png_of_size(60_000), EPS, b"", bytes(999), b"\x80\x04."])
+def test_hostile_and_empty_images_are_skipped(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, content: bytes
+) -> None:
+    def refused(*_: object, **__: object) -> None:
+        raise AssertionError("a program was started")
+
+    write_images(tmp_path / "images", 100)
+    (tmp_path / "images" / "zz.png").write_bytes(content)
+    monkeypatch.setattr(subprocess, "Popen", refused)
+    dataset = load_dataset(DataConfig(kind="folder", path=tmp_path / "images"), 8)
+    assert dataset.skipped == ("zz.png",)
+
+
+def test_any_error_of_a_decoder_counts_as_unreadable(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def broken(image: Image.Image) -> Image.Image:
+        raise RuntimeError("Failed to decode frame 0: Truncated data")
+
+    write_images(tmp_path, 12)
+    monkeypatch.setattr("nas.datasets.files._as_rgb", broken)
+    with pytest.raises(UserError, match="12 of 12 images cannot be read"):
+        load_dataset(DataConfig(kind="folder", path=tmp_path), 8)
+
+
+def test_control_characters_in_file_names_do_not_reach_the_terminal(tmp_path: Path) -> None:
+    write_images(tmp_path, 12)
+    (tmp_path / "\x1b[31m\udcff.png").write_bytes(b"")
+    with pytest.raises(UserError, match=r"remove \\x1b\[31m\\udcff\.png") as refused:
+        load_dataset(DataConfig(kind="folder", path=tmp_path), 8)
+    assert "\x1b" not in str(refused.value)
+
+
+ROWS = "\n".join(f"{number:06d}.jpg,1,-1" for number in range(1, 21))
+LIST = f"image_id,Male,Young\n{ROWS}\n"
+
+
+@pytest.mark.parametrize(
+    "content",
+    [b"\xef\xbb\xbf" + LIST.encode(), LIST.replace("\n", "\r\n").encode(), LIST.encode()],
+    ids=["byte-order mark", "CRLF", "plain"],
+)
+def test_celeba_lists_as_other_systems_write_them(exported: Path, content: bytes) -> None:
+    (exported / "list_attr_celeba.csv").write_bytes(content)
+    read = load_dataset(DataConfig(kind="celeba", path=exported), 32)
+    assert read.attribute_names == ("Male", "Young")
+    assert read.attributes is not None
+    assert read.attributes.tolist() == [[True, False]] * 20
+
+
+@pytest.mark.parametrize(
+    ("content", "reason"),
+    [
+        (LIST.encode("utf-16"), "not UTF-8 text"),
+        (LIST.replace("Male", "M\xe4nnlich").encode("latin-1"), "not UTF-8 text"),
+        (LIST.replace("000005.jpg,1", f"000005.jpg,{'1' * 200_000}").encode(), "field larger"),
+        (LIST.replace("000005.jpg,1,-1", "000005.jpg,1").encode(), "1 values for 2 attributes"),
+        (LIST.replace("000005.jpg,1", "000005.jpg,\x1b[31m").encode(), r"'\\x1b\[31m', but each"),
+        (LIST.replace("000005.jpg,1", "000005.jpg,").encode(), "a value '', but each"),
+        (bytes(5000), "20 images have no row"),
+        (b"", "20 images have no row"),
+    ],
+)
+def test_celeba_lists_that_cannot_be_read_are_refused_in_one_line(
+    exported: Path, content: bytes, reason: str
+) -> None:
+    (exported / "list_attr_celeba.csv").write_bytes(content)
+    with pytest.raises(UserError, match=reason) as refused:
+        load_dataset(DataConfig(kind="celeba", path=exported), 32)
+    assert "list_attr_celeba.csv" in str(refused.value)
+    assert "\n" not in str(refused.value)
+    assert len(str(refused.value)) < 400

@@ -179,6 +179,37 @@ def test_an_interrupted_calibration_goes_on_and_loses_nothing() -> None:
     assert found.measurements[0].ratio == pytest.approx(fake(straight[0], "fitted").ratio, 1e-4)
 
 
+@pytest.mark.parametrize(
+    ("line", "value"),
+    [
+        (0, "{no JSON"),
+        (0, '{"format": 1}'),
+        (1, "null"),
+        (1, "[" * 100_000),
+        (1, "\udcff"),
+        (1, {"samples_ms": [[1.0, 0.0]]}),
+        (1, {"samples_ms": []}),
+        (1, {"samples_ms": [[1.0]]}),
+        (1, {"operations": [None]}),
+        (1, {"role": "x"}),
+        (1, {"architecture": {}}),
+    ],
+)
+def test_a_damaged_calibration_is_refused_in_one_line_and_left_as_it_is(
+    line: int, value: str | dict[str, object]
+) -> None:
+    calibration = Calibration.here(Setting(image_size=SIZE))
+    extend(calibration, SPACE, 2, 1, measure=fake)
+    lines = calibration.path.read_text().splitlines()
+    lines[line] = value if isinstance(value, str) else json.dumps(json.loads(lines[line]) | value)
+    content = ("\n".join(lines) + "\nunfinished").encode(errors="surrogateescape")
+    calibration.path.write_bytes(content)
+    with pytest.raises(UserError, match=r"jsonl: not a calibration of this version") as refused:
+        Calibration.here(Setting(image_size=SIZE))
+    assert "\n" not in str(refused.value)
+    assert calibration.path.read_bytes() == content
+
+
 def test_time_that_runs_out_leaves_a_share_of_each() -> None:
     calibration = Calibration.here(SETTING)
     extend(calibration, SPACE, 60, 30, seconds=0.0, measure=fake)

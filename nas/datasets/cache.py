@@ -1,34 +1,48 @@
-"""A disk cache of images that is safe under interruption and concurrent use.
+"""A disk cache of images that is safe under interruption, loss of power and concurrent use.
 
-A finished entry is a pair of `.npy` files that readers memory-map. An unfinished entry is the same
-pair under other names, with one flag per row that marks finished rows, so an interrupted build is
-resumed. A lock per entry lets one process build while others wait, and an entry becomes visible
-only by a rename, which is atomic.
+A finished entry is a pair of `.npy` files that readers memory-map, and a seal: a file with their
+checksums, which is written after the pair has reached the disk. A pair without a seal, or with
+other checksums, is not used but built again. The checksums are compared once for each state of the
+files (length, times, inode), since reading 20,000 images of 144 pixels takes a second.
+
+An unfinished entry is the same pair under other names, with a checksum per finished row, so an
+interrupted build is resumed. A lock per entry lets one process build while others wait.
 """
 
 from __future__ import annotations
 
+import errno
+import json
 import os
 import re
 import shutil
-from collections.abc import Callable, Iterator
+import sys
+import zlib
+from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor, as_completed
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
-from numpy.lib.format import open_memmap
 from numpy.typing import NDArray
 
+from nas.datasets.array_file import ArrayFile, digest
+from profiling.files import write_whole
 from profiling.locks import lock
 from profiling.progress import Progress
 from search_spaces.errors import UserError
 
 Images = NDArray[np.uint8]
 Labels = NDArray[np.bool_]
+Marks = NDArray[np.uint64]
+"""A checksum for each finished row; 0 for others."""
 Fill = Callable[[int, int], tuple[Images, Labels]]
 """Returns rows `start` to `stop`: images uint8 `(n, 3, size, size)`, labels bool `(n, labels)`."""
+
+_PARTS = ("labels", "images")  # readers look for the images file, so it is renamed last
+_FULL = {errno.ENOSPC, errno.EDQUOT}
 
 
 def cache_directory() -> Path:
@@ -74,7 +88,8 @@ class Entry:
     ) -> tuple[Images, Labels]:
         """Return the first `count` images and labels, memory-mapped; build missing rows first.
 
-        `fill` is called from `threads` threads for runs of at most `chunk` rows.
+        `fill` is called from `threads` threads for runs of at most `chunk` rows. A damaged entry is
+        built again; one line on standard error says so.
 
         Raises:
             UserError: the cache folder cannot be written or has too little space.
@@ -83,20 +98,27 @@ class Entry:
             return found
         with self._locked():
             if (found := self._open(count)) is None:
-                self._build(count, fill, threads, chunk, progress)
+                self._remove_damaged(count)
+                with self._refusing_a_full_disk(count):
+                    self._build(count, fill, threads, chunk, progress)
                 found = self._open(count)
-        assert found is not None
+        if found is None:
+            raise UserError(
+                f"{self._folder}: the images just written cannot be read back; check the disk, or "
+                "set NAS_CACHE_DIR to another folder"
+            )
         return found
 
-    def companion(self, suffix: str) -> Path:
-        """Return the path of a small file next to this entry."""
-        return self._folder / f"{self.stem}.{suffix}"
+    def digest(self, images: Images) -> str:
+        """Return the SHA-256 of loaded images, from the seal where it covers exactly these."""
+        sealed = self._seal(len(images))
+        return str(sealed["images"]) if sealed else digest(images)
 
     @contextmanager
     def _locked(self) -> Iterator[None]:
         try:
             self._folder.mkdir(parents=True, exist_ok=True)
-            file = self.companion("lock").open("a")
+            file = (self._folder / f"{self.stem}.lock").open("a")
         except OSError as error:
             raise UserError(
                 f"{self._folder}: cannot be written ({error.strerror or error}); set NAS_CACHE_DIR "
@@ -110,87 +132,175 @@ class Entry:
     def _folder(self) -> Path:
         return cache_directory() / "datasets"
 
-    def _file(self, count: int, part: str) -> Path:
-        return self._folder / f"{self.stem}-{count}.{part}.npy"
+    def _file(self, count: int, part: str) -> ArrayFile:
+        kind = part.removeprefix("unfinished-")
+        shape, dtype = {
+            "images": ((count, 3, self.size, self.size), np.uint8),
+            "labels": ((count, self.labels), np.bool_),
+            "done": ((count,), np.uint64),
+        }[kind]
+        return ArrayFile(self._folder / f"{self.stem}-{count}.{part}.npy", shape, dtype)
+
+    def _seal_path(self, count: int) -> Path:
+        return self._folder / f"{self.stem}-{count}.seal.json"
 
     def _finished(self) -> list[int]:
         """Return the row counts of the finished entries, smallest first."""
-        pattern = re.compile(re.escape(self.stem) + r"-(\d+)\.images\.npy")
+        pattern = re.compile(re.escape(self.stem) + r"-([1-9]\d{0,11})\.images\.npy")
         if not self._folder.is_dir():
             return []
         matches = (pattern.fullmatch(path.name) for path in self._folder.iterdir())
         return sorted(int(match[1]) for match in matches if match)
 
     def _open(self, count: int) -> tuple[Images, Labels] | None:
-        enough = [finished for finished in self._finished() if finished >= count]
-        if not enough:
+        for finished in self._finished():
+            if finished >= count and (found := self._intact(finished)) is not None:
+                return found[0][:count], found[1][:count]
+        return None
+
+    def _intact(self, count: int) -> tuple[Images, Labels] | None:
+        """Return a finished entry; None if it is missing or damaged."""
+        files = [self._file(count, part) for part in _PARTS]
+        labels, images = (file.open() for file in files)
+        sealed = self._seal(count)
+        if sealed is None or images is None or labels is None:
             return None
-        images = np.load(self._file(enough[0], "images"), mmap_mode="r")
-        labels = np.load(self._file(enough[0], "labels"), mmap_mode="r")
-        return images[:count], labels[:count]
+        try:
+            state = [file.state() for file in files]
+        except OSError:  # removed by another process
+            return None
+        if sealed.get("state") != state:
+            if (sealed["labels"], sealed["images"]) != (digest(labels), digest(images)):
+                return None
+            with suppress(OSError):  # without it the next process compares the checksums again
+                self._write_seal(count, {**sealed, "state": state})
+        return images, labels
+
+    def _write_seal(self, count: int, sealed: Mapping[str, object]) -> None:
+        write_whole(self._seal_path(count), json.dumps(sealed).encode())
+
+    def _seal(self, count: int) -> dict[str, Any] | None:
+        """Return the content of an entry's seal; None if it is missing or damaged."""
+        path = self._seal_path(count)
+        try:
+            read = json.loads(path.read_bytes()) if path.is_file() else None
+        except (OSError, ValueError, RecursionError):
+            return None
+        right = isinstance(read, dict) and all(_is_digest(read.get(part)) for part in _PARTS)
+        return read if right else None
+
+    def _remove_damaged(self, count: int) -> None:
+        """Remove finished files that `_open` did not accept, and print one line about them."""
+        damaged = [finished for finished in self._finished() if finished >= count]
+        if damaged:
+            path = self._file(damaged[0], "images").path
+            print(f"{path}: damaged, or without checksum; made again", file=sys.stderr)
+        for finished in damaged:
+            files = [self._file(finished, part).path for part in _PARTS]
+            for path in (*files, self._seal_path(finished)):
+                with suppress(OSError):
+                    path.unlink()
 
     def _build(
         self, count: int, fill: Fill, threads: int, chunk: int, progress: Progress | None
     ) -> None:
-        self._require_space(count)
         images, labels, done = self._partial(count)
-        if (smaller := self._finished()) and not done.any():
-            self._copy(smaller[-1], images, labels, done)
-        runs = list(_missing(done, chunk))
+        if not done.any():
+            self._copy(count, images, labels, done)
+        runs = list(_missing(done != 0, chunk))
         pool = ThreadPoolExecutor(max_workers=max(1, min(threads, len(runs))))
         try:
             pending = {pool.submit(fill, start, stop): slice(start, stop) for start, stop in runs}
             for future in as_completed(pending):
                 rows = pending.pop(future)
                 images[rows], labels[rows] = future.result()
-                done[rows] = True
+                done[rows] = _marks(images[rows], labels[rows])
                 if progress is not None:
-                    progress(int(done.sum()), count)
+                    progress(int((done != 0).sum()), count)
         finally:
             pool.shutdown(cancel_futures=True)
+        sealed = {"images": digest(images), "labels": digest(labels)}
         del images, labels, done
-        # Readers look for the images file, so it is renamed last.
-        for part in ("labels", "images"):
-            self._file(count, f"unfinished-{part}").replace(self._file(count, part))
-        self._file(count, "unfinished-done").unlink()
+        self._finish(count, sealed)
 
-    def _partial(self, count: int) -> tuple[Images, Labels, Labels]:
-        """Open the unfinished files, or create new ones if they are missing or damaged."""
-        shapes: dict[str, tuple[tuple[int, ...], type]] = {
-            "images": ((count, 3, self.size, self.size), np.uint8),
-            "labels": ((count, self.labels), np.bool_),
-            "done": ((count,), np.bool_),
-        }
-        paths = {part: self._file(count, f"unfinished-{part}") for part in shapes}
-        try:
-            arrays = {part: open_memmap(path, mode="r+") for part, path in paths.items()}
-        except (OSError, ValueError):
-            arrays = {
-                part: open_memmap(paths[part], mode="w+", shape=shape, dtype=dtype)
-                for part, (shape, dtype) in shapes.items()
-            }
-        return arrays["images"], arrays["labels"], arrays["done"]
+    def _finish(self, count: int, sealed: dict[str, str]) -> None:
+        """Flush the files, give them their names, then write the seal."""
+        for part in _PARTS:
+            unfinished = self._file(count, f"unfinished-{part}")
+            unfinished.flush()
+            unfinished.path.replace(self._file(count, part).path)
+        state = [self._file(count, part).state() for part in _PARTS]
+        self._write_seal(count, {**sealed, "state": state})
+        self._file(count, "unfinished-done").path.unlink()
+
+    def _partial(self, count: int) -> tuple[Images, Labels, Marks]:
+        """Open the unfinished files, or create new ones if they are missing or damaged.
+
+        A mark that does not fit its row is removed: a loss of power may have kept only the mark.
+        """
+        files = [self._file(count, f"unfinished-{part}") for part in (*_PARTS, "done")]
+        labels, images, done = (file.open("r+") for file in files)
+        if images is None or labels is None or done is None:
+            self._require_space(count)
+            labels, images, done = (file.create() for file in files)
+        for start, stop in _missing(done == 0, 512):
+            marks = _marks(images[start:stop], labels[start:stop])
+            done[start:stop] = np.where(done[start:stop] == marks, marks, 0)
+        return images, labels, done
 
     def _require_space(self, count: int) -> None:
-        """Check the free space first: a full disk would kill the process without a message."""
-        needed = count * (3 * self.size**2 + self.labels + 1)
-        present = self._file(count, "unfinished-images")
-        if present.is_file():
-            needed -= 512 * getattr(present.stat(), "st_blocks", 0)
+        """Check the free space, since the file system may be unable to reserve it."""
         free = shutil.disk_usage(self._folder).free
-        if needed > free:
-            raise UserError(
-                f"{self._folder}: {count} images need {needed / 1e9:.1f} GB, but only "
-                f"{free / 1e9:.1f} GB are free; use fewer or smaller images, or set NAS_CACHE_DIR "
-                "to a larger disk"
-            )
+        if self._needed(count) > free:
+            raise self._too_full(count, free)
 
-    def _copy(self, finished: int, images: Images, labels: Labels, done: Labels) -> None:
-        """Copy the rows of a smaller finished entry."""
-        known = self._open(finished)
-        assert known is not None
-        images[:finished], labels[:finished] = known
-        done[:finished] = True
+    def _needed(self, count: int) -> int:
+        return count * (3 * self.size**2 + self.labels + 8)
+
+    def _too_full(self, count: int, free: int) -> UserError:
+        return UserError(
+            f"{self._folder}: {count} images need {self._needed(count) / 1e6:,.1f} MB, but only "
+            f"{free / 1e6:,.1f} MB are free; use fewer or smaller images, or set NAS_CACHE_DIR "
+            "to a larger disk"
+        )
+
+    @contextmanager
+    def _refusing_a_full_disk(self, count: int) -> Iterator[None]:
+        """Turn errors of writing into errors for the user; a full disk keeps no unfinished file."""
+        try:
+            yield
+        except OSError as error:
+            if error.errno not in _FULL:
+                raise UserError(
+                    f"{error.filename2 or error.filename or self._folder}: cannot be written "
+                    f"({error.strerror or error}); remove it, or set NAS_CACHE_DIR to another "
+                    "folder"
+                ) from None
+            free = shutil.disk_usage(self._folder).free
+            for part in (*_PARTS, "done"):
+                self._file(count, f"unfinished-{part}").path.unlink(missing_ok=True)
+            raise self._too_full(count, free) from None
+
+    def _copy(self, count: int, images: Images, labels: Labels, done: Marks) -> None:
+        """Copy the rows of the largest smaller entry that is intact."""
+        for finished in reversed([known for known in self._finished() if known < count]):
+            if (known := self._intact(finished)) is not None:
+                images[:finished], labels[:finished] = known
+                done[:finished] = _marks(*known)
+                return
+
+
+def _is_digest(text: Any) -> bool:
+    return isinstance(text, str) and re.fullmatch("[0-9a-f]{64}", text) is not None
+
+
+def _marks(images: Images, labels: Labels) -> Marks:
+    """Return for each row the CRC-32 of image and labels plus 1, which is never 0."""
+    checks = [
+        zlib.crc32(label.tobytes(), zlib.crc32(image.tobytes())) + 1
+        for image, label in zip(images, labels, strict=True)
+    ]
+    return np.array(checks, np.uint64)
 
 
 def _missing(done: Labels, chunk: int) -> Iterator[tuple[int, int]]:

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from nas.datasets.dataset import DataConfig, ImageDataset
-from nas.datasets.files import existing_folder, from_files, read_images
+from nas.datasets.files import existing_folder, from_files, listed, read_images
 from profiling.progress import Progress
 from search_spaces.errors import UserError
 
@@ -34,7 +34,7 @@ def load_celeba(config: DataConfig, image_size: int, progress: Progress | None) 
     root = existing_folder(config)
     folder = _image_folder(root)
     count = config.count or PAPER_COUNT
-    paths = sorted(path for path in folder.iterdir() if path.suffix.lower() == ".jpg")[:count]
+    paths = listed(folder, folder.glob("*"), {".jpg"})[:count]
     read = read_images(folder, paths, image_size, progress)
     names, attributes = _read_attributes(root, read.names)
     return from_files("celeba", read, config, names, attributes)
@@ -120,17 +120,29 @@ def _read_attributes(
     path = next((candidate for candidate in candidates if candidate.is_file()), None)
     if path is None:
         return (), None
+    try:
+        names, found = _find_rows(path, set(wanted))
+    except (OSError, ValueError, csv.Error) as error:
+        reason = "not UTF-8 text" if isinstance(error, UnicodeError) else str(error)
+        raise UserError(
+            f"{path}: cannot be read ({reason}); download it again, or remove it to load the "
+            "images without attributes"
+        ) from None
+    _check(path, names, found, set(wanted) - found.keys())
+    return names, np.array([[value == "1" for value in found[one]] for one in wanted], np.bool_)
+
+
+def _find_rows(path: Path, missing: set[str]) -> tuple[tuple[str, ...], dict[str, list[str]]]:
+    """Return the attribute names, and by file name the values of the wanted images."""
     rows = _rows(path)
-    names = tuple(next(rows, []))
-    missing, found = set(wanted), {}
+    names, found = tuple(next(rows, [])), {}
     for image, *values in rows:
         if image in missing:
-            found[image] = [value == "1" for value in values]
+            found[image] = [value.strip() for value in values]
             missing.discard(image)
         if not missing:
             break
-    _check(path, names, found, missing)
-    return names, np.array([found[image] for image in wanted], np.bool_)
+    return names, found
 
 
 def _rows(path: Path) -> Iterator[list[str]]:
@@ -146,7 +158,7 @@ def _rows(path: Path) -> Iterator[list[str]]:
 
 
 def _check(
-    path: Path, names: Sequence[str], found: dict[str, list[bool]], missing: set[str]
+    path: Path, names: Sequence[str], found: dict[str, list[str]], missing: set[str]
 ) -> None:
     if missing:
         raise UserError(
@@ -157,5 +169,10 @@ def _check(
         if len(values) != len(names):
             raise UserError(
                 f"{path}: {image!r} has {len(values)} values for {len(names)} attributes; "
+                "download the file again"
+            )
+        if wrong := [value for value in values if value not in ("1", "-1", "0")]:
+            raise UserError(
+                f"{path}: {image!r} has a value {wrong[0][:40]!r}, but each is 1 or -1; "
                 "download the file again"
             )

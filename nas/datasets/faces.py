@@ -20,6 +20,7 @@ from nas.faces.render import RENDERER_VERSION, render_faces
 from nas.faces.sample import sample_scene
 from profiling.progress import Progress
 from profiling.resources import logical_cpus
+from search_spaces.errors import UserError
 
 DEFAULT_COUNT = 20_000
 _PROCESS_CHUNK = 500  # seconds of work, because a process takes a fraction of a second to start
@@ -67,6 +68,11 @@ def _render_in_process(seed: int, start: int, stop: int, size: int) -> Images:
     arguments = [str(number) for number in (seed, start, stop, size)]
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(path for path in sys.path if path)}
     done = subprocess.run(
-        [*command, *arguments], env=environment, stdout=subprocess.PIPE, check=True
+        [*command, *arguments], env=environment, stdout=subprocess.PIPE, check=False
     )
+    if done.returncode:
+        raise UserError(
+            f"faces {start} to {stop}: their renderer ended with code {done.returncode}, as for "
+            "lack of memory; free some memory and run the same command again"
+        )
     return np.frombuffer(done.stdout, np.uint8).reshape(stop - start, 3, size, size)

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-import hashlib
-from collections.abc import Sequence
+import os
+import warnings
+from collections.abc import Container, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -11,7 +12,6 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from nas.artefacts import write_or_refuse
 from nas.datasets.cache import Entry, Images, Labels
 from nas.datasets.dataset import (
     DataConfig,
@@ -28,6 +28,9 @@ if TYPE_CHECKING:
     from PIL import Image
 
 SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".webp", ".bmp"})
+FORMATS = ("AVIF", "BMP", "GIF", "JPEG", "PNG", "PPM", "TIFF", "WEBP")
+"""Formats that are read whatever the suffix says. EPS is none of them: its reader starts
+Ghostscript."""
 DECODER_VERSION = 2
 """Part of the cache's key: increase it when the same file gives other pixels."""
 UNREADABLE_SHARE = 0.01
@@ -58,8 +61,7 @@ def load_folder(config: DataConfig, image_size: int, progress: Progress | None) 
         UserError: the folder is missing, or has fewer than 10 images or too many unreadable ones.
     """
     root = existing_folder(config)
-    found = (path for path in root.rglob("*") if path.suffix.lower() in SUFFIXES)
-    paths = sorted(path for path in found if path.is_file())[: config.count]
+    paths = listed(root, root.rglob("*"), SUFFIXES)[: config.count]
     read = read_images(root, paths, image_size, progress)
     return from_files("folder", read, config)
 
@@ -78,6 +80,22 @@ def existing_folder(config: DataConfig) -> Path:
     if not root.is_dir():
         raise UserError(f"path: {str(root)!r} is not a folder; give the folder of the images")
     return root
+
+
+def listed(root: Path, paths: Iterable[Path], suffixes: Container[str]) -> list[Path]:
+    """Return those of `paths` that have one of the suffixes and are no folders, sorted.
+
+    Dangling links and files that are no ordinary files are included; `read_images` counts them as
+    unreadable.
+
+    Raises:
+        UserError: the folder cannot be read.
+    """
+    try:
+        found = [path for path in paths if path.suffix.lower() in suffixes and not path.is_dir()]
+    except OSError as error:
+        raise UserError(f"{root}: cannot be read ({error.strerror or error})") from None
+    return sorted(found)
 
 
 def from_files(
@@ -114,7 +132,7 @@ def read_images(
     """
     require_enough(len(paths), str(root))
     names = [path.relative_to(root).as_posix() for path in paths]
-    stats = [path.stat() for path in paths]
+    stats = [_stat(path) for path in paths]
     listing = [(n, s.st_size, s.st_mtime_ns) for n, s in zip(names, stats, strict=True)]
     key = fingerprint_of(decoder=DECODER_VERSION, root=str(root.resolve()), listing=listing)
 
@@ -122,9 +140,11 @@ def read_images(
         return _decode(paths[start:stop], size)
 
     entry = Entry(stem=f"files-{key}-{size}px", size=size, labels=1)
-    images, labels = entry.load(
-        len(paths), fill, threads=logical_cpus(), chunk=64, progress=progress
-    )
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # Pillow's, of images that are read all the same
+        images, labels = entry.load(
+            len(paths), fill, threads=logical_cpus(), chunk=64, progress=progress
+        )
     readable = np.asarray(labels)[:, 0]
     skipped = tuple(name for name, ok in zip(names, readable, strict=True) if not ok)
     _refuse_many(root, skipped, len(paths))
@@ -132,22 +152,40 @@ def read_images(
     require_enough(len(kept), str(root))
     if skipped:
         entry, images = _readable_only(entry, images, labels)
-    return FileImages(images, kept, skipped, _pixel_digest(entry, images))
+    return FileImages(images, kept, skipped, entry.digest(images))
+
+
+def _stat(path: Path) -> os.stat_result:
+    try:
+        return path.stat()
+    except OSError:  # a dangling link, or removed meanwhile
+        return os.stat_result((0,) * 10)
+
+
+def _formats() -> list[str]:
+    """Return the formats that Pillow may read here: none that starts an outside program."""
+    from PIL import Image
+
+    Image.init()
+    return [name for name in FORMATS if name in Image.OPEN]
 
 
 def _decode(paths: Sequence[Path], size: int) -> tuple[Images, Labels]:
     """Decode and resize images; the label of an image is whether it was readable."""
     from PIL import Image, ImageOps
 
+    formats = _formats()
     images = np.zeros((len(paths), 3, size, size), np.uint8)
     readable = np.zeros((len(paths), 1), np.bool_)
     for row, path in enumerate(paths):
+        if not path.is_file():  # opening a FIFO would wait for ever
+            continue
         try:
-            with Image.open(path) as opened:
+            with Image.open(path, formats=formats) as opened:
                 upright = _as_rgb(ImageOps.exif_transpose(opened))
             resized = upright.resize((size, size), Image.Resampling.BILINEAR)
-        except (OSError, SyntaxError, ValueError, Image.DecompressionBombError):
-            continue  # Pillow raises one of these for a damaged file; the caller counts them
+        except Exception:  # decoders raise any type for a damaged file; the caller counts them
+            continue
         images[row] = np.asarray(resized).transpose(2, 0, 1)
         readable[row] = True
     return images, readable
@@ -177,11 +215,16 @@ def _as_rgb(image: Image.Image) -> Image.Image:
 def _refuse_many(root: Path, skipped: Sequence[str], count: int) -> None:
     if len(skipped) <= UNREADABLE_SHARE * count:
         return
-    shown = ", ".join(skipped[:5]) + (", ..." if len(skipped) > 5 else "")
+    shown = ", ".join(map(_printable, skipped[:5])) + (", ..." if len(skipped) > 5 else "")
     raise UserError(
         f"{root}: {len(skipped)} of {count} images cannot be read, which is more than "
         f"{UNREADABLE_SHARE:.0%}; repair or remove {shown}"
     )
+
+
+def _printable(name: str) -> str:
+    """Return a file name with escapes for control characters and undecodable bytes."""
+    return "".join(one if one.isprintable() else repr(one)[1:-1] for one in name)
 
 
 def _readable_only(entry: Entry, images: Images, labels: Labels) -> tuple[Entry, Images]:
@@ -193,15 +236,3 @@ def _readable_only(entry: Entry, images: Images, labels: Labels) -> tuple[Entry,
 
     compact = Entry(stem=f"{entry.stem}-readable", size=entry.size, labels=1)
     return compact, compact.load(len(rows), fill, threads=1, chunk=512)[0]
-
-
-def _pixel_digest(entry: Entry, images: Images) -> str:
-    """Return the digest of the pixels; it is computed once and stored beside the entry."""
-    stored = entry.companion("digest")
-    if stored.is_file():
-        return stored.read_text()
-    digest = hashlib.sha256(repr(images.shape).encode())
-    for start in range(0, len(images), 512):
-        digest.update(images[start : start + 512].tobytes())
-    write_or_refuse(stored, digest.hexdigest().encode())
-    return digest.hexdigest()

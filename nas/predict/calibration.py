@@ -21,11 +21,13 @@ from functools import cached_property
 from hashlib import sha256
 from pathlib import Path
 from statistics import median
-from typing import TYPE_CHECKING, Any, Literal, Self
+from typing import TYPE_CHECKING, Annotated, Any, Literal, Self
 
 import numpy as np
+from pydantic import BaseModel, Field
 
 from nas.datasets.cache import cache_directory
+from profiling.files import write_whole
 from profiling.progress import Progress
 from search_spaces.architecture import Architecture
 from search_spaces.axes import matches
@@ -66,6 +68,21 @@ class Setting:
         name = next((deep[size] for size in deep if size <= self.image_size), "SPACE")
         options = f"--space {name}@{self.image_size} --device {self.device}"
         return f"nas profile calibrate {options} --threads {self.threads} --batch {self.batch}"
+
+
+_Ms = Annotated[float, Field(strict=True, ge=0, allow_inf_nan=False)]
+_Times = tuple[tuple[_Ms, Annotated[_Ms, Field(gt=0)]], ...]
+
+
+class _Line(BaseModel):
+    """A measurement as a file has it, validated: `Measurement` explains the fields."""
+
+    architecture: Architecture
+    role: Role
+    samples_ms: Annotated[_Times, Field(min_length=1)]
+    cpu_ms: _Times
+    contended: Annotated[bool, Field(strict=True)]
+    operations: tuple[_Ms, ...]
 
 
 @dataclass(frozen=True)
@@ -117,16 +134,13 @@ class Measurement:
 
     @classmethod
     def from_json(cls, line: str) -> Self:
-        """Return the measurement of a line that `to_json` wrote."""
-        data = json.loads(line)
-        return cls(
-            Architecture.from_dict(data["architecture"]),
-            data["role"],
-            tuple((own, original) for own, original in data["samples_ms"]),
-            tuple((own, original) for own, original in data["cpu_ms"]),
-            data["contended"],
-            tuple(data["operations"]),
-        )
+        """Return the measurement of a line that `to_json` wrote.
+
+        Raises:
+            ValueError: the line is something else.
+        """
+        read = _Line.model_validate_json(line)
+        return cls(**{name: getattr(read, name) for name in _Line.model_fields})
 
 
 @dataclass
@@ -173,8 +187,8 @@ class Calibration:
         try:
             with paths[-1].open(encoding="utf-8") as file:
                 there = Environment.model_validate(json.loads(file.readline())["environment"])
-        except (ValueError, KeyError):  # of another version, or an unfinished header
-            return None
+        except (OSError, ValueError, LookupError, TypeError, RecursionError):
+            return None  # of another version, damaged, or an unfinished header
         return "; ".join(differences(there, _environment(setting)))
 
     def append(self, measurement: Measurement) -> None:
@@ -279,18 +293,28 @@ def _due(wanted: dict[Role, int], calibration: Calibration) -> Role | None:
 def _read(path: Path) -> Iterable[Measurement]:
     """Return the measurements of a file; an incomplete last line is removed."""
     try:
-        lines = path.read_text(encoding="utf-8").splitlines(keepends=True)
+        text = path.read_text(encoding="utf-8")
+        header, *lines = text[: text.rfind("\n") + 1].splitlines() or [_empty_header(text)]
+        if json.loads(header)["format"] != _FORMAT:
+            raise ValueError(header)
+        found = [Measurement.from_json(line) for line in lines]
+        if not text.endswith("\n"):
+            write_whole(path, text[: text.rfind("\n") + 1].encode())
     except OSError as error:
         raise UserError(f"{path}: cannot be read ({error.strerror})") from None
-    if lines and not lines[-1].endswith("\n"):
-        lines.pop()
-        path.write_text("".join(lines), encoding="utf-8")
-    try:
-        return [Measurement.from_json(line) for line in lines[1:]]
-    except (ValueError, KeyError):
+    except (ValueError, LookupError, TypeError, RecursionError):
         raise UserError(
             f"{path}: not a calibration of this version; move the file away and calibrate again"
         ) from None
+    return found
+
+
+def _empty_header(text: str) -> str:
+    """Return a header for a file that was cut within its own; raise `ValueError` for another."""
+    header = json.dumps({"format": _FORMAT})
+    if not header[:-1].startswith(text[: len(header) - 1]):
+        raise ValueError(text)
+    return header
 
 
 def _environment(setting: Setting) -> Environment:

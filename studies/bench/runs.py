@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import json
+import sys
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import asdict, dataclass
 from functools import cache
 from multiprocessing import get_context
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any, Self
 
-from nas.artefacts import write_or_refuse
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+from nas.artefacts import folder_or_refuse, write_or_refuse
 from profiling.progress import Progress
 from search_spaces.errors import UserError
 from studies.bench.contenders import Contender, contender
@@ -34,6 +37,35 @@ class PlannedSearch:
         """Return the path of its result."""
         setting = f"{self.table}-{self.trials}x{self.workers}"
         return folder / "runs" / setting / f"{self.sampler}-{self.seed}.json"
+
+
+_Curve = Annotated[list[Annotated[float, Field(allow_inf_nan=False)]], Field(min_length=1)]
+
+
+class _Result(BaseModel):
+    """A result as its file has it: the search and the fields of `simulation.as_records`."""
+
+    model_config = ConfigDict(extra="allow")
+
+    table: str
+    sampler: str
+    seed: int
+    trials: int
+    workers: int
+    fingerprint: str
+    duplicates: int
+    distinct: int
+    ask_ms: Annotated[float, Field(ge=0, allow_inf_nan=False)]
+    time_s: _Curve
+    epochs: _Curve
+    evaluations: _Curve
+    regret: _Curve
+
+    @model_validator(mode="after")
+    def _equally_long(self) -> Self:
+        if len({len(one) for one in (self.time_s, self.epochs, self.evaluations, self.regret)}) > 1:
+            raise ValueError("the curves differ in length")
+        return self
 
 
 def run_all(
@@ -64,7 +96,7 @@ def run_all(
         done += 1
         if progress:
             progress(done, len(searches))
-    return [_read(planned.file(folder)) for planned in searches]
+    return [_require(planned.file(folder)) for planned in searches]
 
 
 def missing_of(searches: Sequence[PlannedSearch], folder: Path) -> list[PlannedSearch]:
@@ -75,7 +107,7 @@ def missing_of(searches: Sequence[PlannedSearch], folder: Path) -> list[PlannedS
 def stored_results(planned: PlannedSearch, folder: Path) -> list[dict[str, Any]]:
     """Return every valid result with the setting of `planned`, of all samplers and seeds."""
     files = sorted(planned.file(folder).parent.glob("*.json"))
-    return [_read(file) for file in files if _valid(file, planned.table)]
+    return [_require(file) for file in files if _valid(file, planned.table)]
 
 
 def _run(missing: Sequence[PlannedSearch], folder: Path, processes: int) -> Iterator[None]:
@@ -101,18 +133,34 @@ def run_contender(planned: PlannedSearch, chosen: Contender, folder: Path) -> No
     stopping = chosen.stopping(table, asker) if chosen.stopping else None
     search = simulate(table, asker, planned.trials, planned.workers, stopping)
     file = planned.file(folder)
-    file.parent.mkdir(parents=True, exist_ok=True)
+    if file.exists() and _read(file) is None:
+        print(f"{file}: damaged; the search was run again", file=sys.stderr)
+    folder_or_refuse(file.parent)
     result = {**asdict(planned), "fingerprint": table.fingerprint, **as_records(search)}
     write_or_refuse(file, json.dumps(result).encode())
 
 
 def _valid(file: Path, table: str) -> bool:
     """Whether there is a result of the current version of the table."""
-    return file.exists() and _read(file)["fingerprint"] == _table(table).fingerprint
+    found = _read(file)
+    return found is not None and found["fingerprint"] == _table(table).fingerprint
 
 
-def _read(file: Path) -> dict[str, Any]:
-    read: dict[str, Any] = json.loads(file.read_text())
+def _require(file: Path) -> dict[str, Any]:
+    found = _read(file)
+    if found is None:
+        raise UserError(f"{file}: damaged or removed meanwhile; run the same command again")
+    return found
+
+
+def _read(file: Path) -> dict[str, Any] | None:
+    """Return a stored result; None if it is missing or damaged, so that its search runs again."""
+    try:
+        content = file.read_bytes() if file.is_file() else b""
+        _Result.model_validate_json(content)
+    except (OSError, ValueError):
+        return None
+    read: dict[str, Any] = json.loads(content)
     return read
 
 

@@ -11,6 +11,7 @@ from nas.objectives import OBJECTIVES
 from search_spaces.errors import UserError, nearest
 from studies.cli.console import stdout
 from studies.cli.options import root_option
+from studies.cli.print_study import print_damage
 from studies.record.formats import format_value, noun
 from studies.record.table_files import cannot_write
 
@@ -46,15 +47,17 @@ def best(name: str, by: str | None, out: Path | None, root: Path, **limits: floa
 
     store = StudyStore.open(root, name)
     record = store.record()
+    print_damage(record)
     caps = {key.removeprefix("max_"): cap for key, cap in limits.items() if cap is not None}
     trial = _best(record, by or record.objective_names[0], caps)
     values = ", ".join(
         f"{noun(o)} {format_value(o, trial.objectives[o.name])}" for o in record.objectives
     )
+    store.fetch(trial.digest)
+    written = _take_out(record, trial, out or Path(f"{name}-best"))
     stdout.say((trial.name, "bold"), f": {values}", wrap=True)
     stdout.say(trial.architecture.summary, style="dim")
-    store.fetch(trial.digest)
-    for path in _take_out(record, trial, out or Path(f"{name}-best")):
+    for path in written:
         stdout.say(str(path))
 
 

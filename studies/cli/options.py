@@ -99,6 +99,8 @@ def _find_trial(text: str, root: Path) -> tuple[StudyRecord, TrialRecord]:
     for trial in record.trials:
         if number in (str(trial.number), trial.reference):
             return record, trial
+    if record.damaged:
+        raise UserError(f"{study}#{number}: no intact trial: {record.damaged[0]}")
     if not record.trials:
         raise UserError(f"{study}#{number}: study {study!r} has no trials yet")
     last = max(trial.number for trial in record.trials)

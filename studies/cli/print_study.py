@@ -65,6 +65,15 @@ def print_study(record: StudyRecord) -> None:
     _print_failures([trial for trial in record.trials if trial.state == "failed"])
 
 
+def print_damage(record: StudyRecord) -> None:
+    """Print one line about the trials that the record leaves out because they are damaged."""
+    from studies.record.tables import damage_note
+
+    if damage := damage_note(record):
+        line = f"{record.name}: {damage}"
+        stderr.say(line, style="yellow")
+
+
 def _print_failures(failed: Sequence[TrialRecord]) -> None:
     for trial in failed[:_ROWS]:
         stdout.say(f"{trial.name} failed: {trial.reason or ''}", style="yellow")

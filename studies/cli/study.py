@@ -14,7 +14,7 @@ from studies.cli.best import best
 from studies.cli.console import stderr, stdout
 from studies.cli.main import HelpfulGroup
 from studies.cli.options import root_option
-from studies.cli.print_study import print_pngs, print_study
+from studies.cli.print_study import print_damage, print_pngs, print_study
 from studies.cli.retrain import retrain
 from studies.cli.run import run
 from studies.record.formats import noun
@@ -35,7 +35,10 @@ for command in (run, retrain, best):
 
 
 def _open(root: Path, name: str) -> StudyRecord:
-    return _store(root, name).record()
+    """Return the record of a study; print a line about damaged trials, which it leaves out."""
+    record = _store(root, name).record()
+    print_damage(record)
+    return record
 
 
 def _store(root: Path, name: str) -> StudyStore:
@@ -80,7 +83,7 @@ def list_(root: Path) -> None:
 @root_option
 def show(name: str, root: Path) -> None:
     """Show a study's Pareto front, both references and failed trials."""
-    print_study(_open(root, name))
+    print_study(_store(root, name).record())
 
 
 @study.command()

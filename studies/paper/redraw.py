@@ -114,10 +114,10 @@ def _left(job: Job, architecture: Architecture) -> Work:
 
 
 def _epochs(checkpoint: Path) -> int:
-    """Return the number of epochs in a checkpoint; 0 if there is none."""
+    """Return the number of epochs in a checkpoint; 0 if there is none, or a damaged one."""
     try:
         return len(json.loads(read_tensors(checkpoint)[1].get("history", "[]")))
-    except UserError:
+    except (UserError, ValueError, TypeError, RecursionError):
         return 0
 
 

@@ -13,6 +13,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
+from nas.artefacts import folder_or_refuse
 from nas.checkpoint import read_tensors, write_tensors
 from search_spaces.errors import UserError
 
@@ -41,7 +42,7 @@ class Stored:
         found = _read(path, key)
         if found is None:
             found = make()
-            self.folder.mkdir(parents=True, exist_ok=True)
+            folder_or_refuse(self.folder)
             tensors = {k: torch.from_numpy(np.ascontiguousarray(v)) for k, v in found.items()}
             write_tensors(path, tensors, {"source": key})
         return found

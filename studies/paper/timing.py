@@ -8,7 +8,7 @@ from pathlib import Path
 from statistics import fmean, pstdev
 
 import torch
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict
 
 from nas.artefacts import write_or_refuse
 from nas.latency import measure_together
@@ -184,5 +184,5 @@ class _AsThePaperDid:
 def _read(path: Path) -> Timing | None:
     try:
         return Timing.model_validate_json(path.read_text(encoding="utf-8"))
-    except (OSError, ValidationError):
+    except (OSError, ValueError):  # missing, or damaged
         return None

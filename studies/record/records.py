@@ -35,6 +35,8 @@ class StudyRecord:
     """Whether the front's latencies were measured together at the study's end."""
     mixed: tuple[str, ...] = ()
     """Differences between the environments in which latencies were measured, if mixed."""
+    damaged: tuple[str, ...] = ()
+    """A line for each trial that is left out because its attributes are damaged."""
     known: Standing | None = field(default=None, repr=False, compare=False)
     """Derived values of these trials, if known already; ignored for other trials."""
 

@@ -111,6 +111,8 @@ def study_notes(study: StudyRecord) -> list[str]:
         reason = f": {attempt.reason}" if attempt is not None and attempt.reason else ""
         notes.append(f"Reference `{name}` {state}{reason}. Comparisons with it are left out.")
     notes += _diverged(study)
+    if damage := damage_note(study):
+        notes.append(damage)
     if retrained := study.config.get("retrained"):
         seeds, rates = len(retrained["seeds"]), retrained["learning_rates"]
         notes.append(
@@ -125,6 +127,18 @@ def study_notes(study: StudyRecord) -> list[str]:
             f"{'; '.join(study.mixed)}."
         )
     return notes
+
+
+def damage_note(study: StudyRecord) -> str | None:
+    """Return a note on the trials that are left out because they are damaged; None if none is."""
+    if not study.damaged:
+        return None
+    first, *others = study.damaged
+    more = f"; {len(others)} more are damaged" if others else ""
+    return (
+        f"Left out: {first}{more}. Restore the storage from a copy to have "
+        f"{'these trials' if others else 'this trial'} again."
+    )
 
 
 def _diverged(study: StudyRecord) -> list[str]:

@@ -5,12 +5,12 @@ from __future__ import annotations
 import base64
 import io
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
 
+from nas.artefacts import read_pixels
 from studies.record.records import StudyRecord, TrialRecord
 from studies.record.tables import spread
 
@@ -42,12 +42,12 @@ def picture_rows(study: StudyRecord) -> list[PictureRow]:
 
     Trials without readable reconstructions are left out; without originals there are no rows.
     """
-    samples = _load(study.samples)
+    samples = read_pixels(study.samples)
     if samples is None:
         return []
     members = [t for t in study.front if not t.reference and study.reconstructions(t).exists()]
     shown = [*study.references.values(), *spread(members, _MEMBERS)]
-    loaded = [(trial, _load(study.reconstructions(trial))) for trial in shown]
+    loaded = [(trial, read_pixels(study.reconstructions(trial))) for trial in shown]
     rows = [(trial, images) for trial, images in loaded if images is not None]
     count = min(len(images) for _, images in [(None, samples), *rows])
     count = min(count, max(4, _PIXELS // samples.shape[-1]))
@@ -55,15 +55,6 @@ def picture_rows(study: StudyRecord) -> list[PictureRow]:
         PictureRow(trial, data_uri(images[:count]), count)
         for trial, images in [(None, samples), *rows]
     ]
-
-
-def _load(path: Path) -> npt.NDArray[np.uint8] | None:
-    try:
-        images = np.load(path, allow_pickle=False)
-    except (OSError, ValueError, EOFError):
-        return None
-    fits = images.ndim == 4 and images.dtype == np.uint8 and len(images)
-    return images if fits and images.shape[1] in (1, 3) else None
 
 
 def data_uri(images: npt.NDArray[np.uint8], kind: str = "PNG") -> str:

@@ -17,8 +17,9 @@ from statistics import fmean
 from typing import Any
 
 import torch
+from pydantic import ConfigDict, TypeAdapter
 
-from nas.artefacts import CHECKPOINT, full_disk_refused, write_or_refuse
+from nas.artefacts import CHECKPOINT, folder_or_refuse, full_disk_refused, write_or_refuse
 from nas.checkpoint import save_weights
 from nas.datasets import DataConfig, ImageDataset
 from nas.evaluate import history_row, npy, reconstructions, shown_images
@@ -90,6 +91,19 @@ class TrainingRun:
         return self.history[self.best_epoch - 1]["validation_loss"]
 
 
+_RUNS = TypeAdapter(list[TrainingRun], config=ConfigDict(allow_inf_nan=False))
+
+
+def _require_whole(runs: Sequence[TrainingRun]) -> None:
+    """Check the entries of runs that are read from a file; raise `LookupError` if one is absent."""
+    for run in runs:
+        for name in ("total", "reconstruction"):
+            run.test[name]
+        if run.best_epoch < 1:
+            raise LookupError(run.best_epoch)
+        _ = run.validation_loss, run.duration_s
+
+
 class Results:
     """The finished runs of a study, in a file; all have the same budget and images.
 
@@ -128,12 +142,8 @@ class Results:
         Raises:
             UserError: another process holds the lock, or the folder cannot be written.
         """
-        try:
-            self.folder.mkdir(parents=True, exist_ok=True)
-            opened = open_lock(self.folder / "lock")
-        except OSError as error:
-            raise UserError(f"{self.folder}: cannot be written ({error.strerror})") from None
-        with opened as file:
+        folder_or_refuse(self.folder)
+        with open_lock(self.folder / "lock") as file:
             if not try_lock(file):
                 raise UserError(
                     f"{self.folder}: another process is retraining this study; wait for it or "
@@ -190,9 +200,14 @@ class Results:
 
     def _read(self) -> None:
         try:
+            if not self._path.is_file():  # opening a FIFO would wait for ever
+                raise ValueError("not an ordinary file")
             content = json.loads(self._path.read_text(encoding="utf-8"))
-            runs = [TrainingRun(**run) for run in content.pop("runs")]
-        except (ValueError, TypeError, KeyError, AttributeError):
+            runs = _RUNS.validate_python(content.pop("runs"))
+            _require_whole(runs)
+        except OSError as error:
+            raise UserError(f"{self._path}: cannot be read ({error.strerror})") from None
+        except (ValueError, TypeError, LookupError, AttributeError, RecursionError):
             raise UserError(f"{self._path}: damaged; remove it to retrain from the start") from None
         differing = _differing(content, self._made_with)
         if differing:
@@ -270,7 +285,7 @@ def retrain(
     lane = Lane(str(device))
     with results.alone():
         shown = results.folder / "artefacts" / "samples.npy"
-        shown.parent.mkdir(exist_ok=True)
+        folder_or_refuse(shown.parent)
         write_or_refuse(shown, npy(shown_images(dataset)))
         for earlier in results.runs:  # whose process may have died before it removed it
             _remove_checkpoint(results, earlier)
@@ -328,7 +343,7 @@ class _Training:
         model = trainer.best_model()
         test = evaluate(model, self.dataset, self.dataset.test, self.config)
         folder = home / "artefacts" / self.trial.digest
-        folder.mkdir(parents=True, exist_ok=True)
+        folder_or_refuse(folder)
         save_weights(model, folder / f"weights-{seed}-{rate:g}.safetensors")
         history = [history_row(result) for result in trainer.history]
         run = TrainingRun(self.trial.digest, seed, rate, trainer.best.epoch, asdict(test), history)

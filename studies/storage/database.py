@@ -85,10 +85,24 @@ class Database(RDBStorage):
             datetime_complete=trial.datetime_complete,
             params={},
             distributions={},
-            user_attrs={one.key: json.loads(one.value_json) for one in trial.user_attributes},
-            system_attrs={one.key: json.loads(one.value_json) for one in trial.system_attributes},
+            user_attrs={one.key: _decoded(one.value_json) for one in trial.user_attributes},
+            system_attrs={one.key: _decoded(one.value_json) for one in trial.system_attributes},
             intermediate_values={},  # this package reports none
         )
+
+
+class NoJson:
+    """The value of an attribute whose text is not JSON; no validation accepts it."""
+
+    def __repr__(self) -> str:
+        return "no JSON"
+
+
+def _decoded(text: Any) -> Any:
+    try:
+        return json.loads(text)
+    except (ValueError, TypeError, RecursionError):
+        return NoJson()
 
 
 @lru_cache(10_000)

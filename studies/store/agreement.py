@@ -52,14 +52,14 @@ def require_same_question(
         UserError: they differ; the message names each difference.
     """
     before, current = stored["config"], config.to_dict()
-    differing = [key for key in QUESTION if current[key] != before[key]]
+    differing = [key for key in QUESTION if current[key] != before.get(key)]
     if stored["space_digest"] != space.digest and "space" not in differing:
         differing.insert(0, "space")
-    data = stored["environment"]["data_fingerprint"]
+    data = stored["environment"].get("data_fingerprint")
     if not differing and data != environment["data_fingerprint"]:
         differing = ["data"]
     if differing:
-        parts = "; ".join(_difference(key, before[key], current[key]) for key in differing)
+        parts = "; ".join(_difference(key, before.get(key), current[key]) for key in differing)
         raise UserError(
             f"study {config.name!r} exists with other settings ({parts}): "
             "give this one another --name, or remove the folder "
@@ -125,7 +125,7 @@ def require_comparable(
         part
         for part, differs in {
             "other space": stored["space_digest"] != space.digest,
-            "other data": stored["environment"]["data_fingerprint"] != data,
+            "other data": stored["environment"].get("data_fingerprint") != data,
         }.items()
         if differs
     ]
@@ -149,4 +149,9 @@ def _difference(key: str, stored: Any, current: Any) -> str:
             return "; ".join(inner)
     if stored == current:
         return f"{key} has the same description, but its content changed"
-    return f"{key} was {json.dumps(stored)}, now {json.dumps(current)}"
+    return f"{key} was {_short(stored)}, now {_short(current)}"
+
+
+def _short(value: Any) -> str:
+    text = json.dumps(value)
+    return text if len(text) <= 80 else f"{text[:80]}..."

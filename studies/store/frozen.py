@@ -7,10 +7,10 @@ from typing import Any
 
 from optuna.trial import FrozenTrial, TrialState, create_trial
 
-from nas.findings import Findings
 from search_spaces.architecture import Architecture
 from search_spaces.space import SearchSpace
 from studies.record.records import State, TrialRecord
+from studies.store.attributes import trial_attributes
 
 OWNER = "owner"
 """Attribute with the name of the driver that owns a trial, where drivers share a study."""
@@ -64,16 +64,22 @@ def state_of(trial: FrozenTrial) -> State:
 
 
 def record_of(trial: FrozenTrial) -> TrialRecord:
-    """Return the record of a stored trial."""
-    candidate = trial.user_attrs["candidate"]
+    """Return the record of a stored trial.
+
+    Raises:
+        UserError: an attribute is damaged.
+    """
+    state = state_of(trial)
+    stored = trial_attributes(trial.user_attrs, trial.number, complete=state == "complete")
+    candidate = stored.candidate
     return TrialRecord(
         number=trial.number,
-        state=state_of(trial),
-        digest=candidate["digest"],
-        architecture=Architecture.model_validate(candidate["architecture"]),
-        assignment=candidate["assignment"],
-        reference=candidate["reference"],
-        repeats=candidate["repeats"],
-        reason=trial.user_attrs.get("reason"),
-        findings=Findings.from_dict(trial.user_attrs.get("findings", {})),
+        state=state,
+        digest=candidate.digest,
+        architecture=candidate.architecture,
+        assignment=candidate.assignment,
+        reference=candidate.reference,
+        repeats=candidate.repeats,
+        reason=stored.reason,
+        findings=stored.found,
     )

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -10,6 +11,7 @@ from typing import Any
 import optuna
 from optuna.samplers import RandomSampler
 from optuna.storages import BaseStorage
+from optuna.trial import FrozenTrial
 
 from nas.search.samplers import quiet_optuna
 from search_spaces.errors import UserError
@@ -17,7 +19,8 @@ from search_spaces.yaml_file import read_yaml
 from studies.storage.addresses import absolute, file_of, shown, without_password
 from studies.storage.files import holds_studies
 from studies.storage.mirror import Mirror
-from studies.storage.opening import open_storage
+from studies.storage.opening import open_storage, reason_of
+from studies.store.attributes import study_attributes
 
 HEAD = "study.yaml"
 """The file in a study's folder with the storage's address and a copy of the configuration."""
@@ -64,7 +67,8 @@ class OpenedStudy:
     @property
     def study(self) -> optuna.Study:
         """The Optuna study; raises `UserError` if there is none yet."""
-        return self._open()[1]
+        with self._damage_refused():
+            return self._open()[1]
 
     @cached_property
     def study_id(self) -> int:
@@ -74,9 +78,37 @@ class OpenedStudy:
 
     @property
     def attributes(self) -> Mapping[str, Any]:
-        """The study's own user attributes, by name."""
-        attributes: Mapping[str, Any] = self.study.user_attrs
-        return attributes
+        """The study's own user attributes, by name; raises `UserError` if one is damaged."""
+        study = self.study
+        with self._damage_refused():
+            stored = study.user_attrs
+        try:
+            return study_attributes(stored)
+        except UserError as error:
+            raise self._damage(str(error)) from None
+
+    def trials(self) -> list[FrozenTrial]:
+        """Return all trials as stored; raises `UserError` if the storage cannot make sense of one.
+
+        Their attributes are not validated yet: see `studies.store.frozen.record_of`.
+        """
+        study = self.study
+        with self._damage_refused():
+            return study.get_trials(deepcopy=False)
+
+    @contextmanager
+    def _damage_refused(self) -> Iterator[None]:
+        """Turn errors of content, not those of a connection, into errors for the user."""
+        try:
+            yield
+        except UserError:
+            raise
+        except (LookupError, ValueError, TypeError, RecursionError) as error:
+            raise self._damage(f"damaged ({reason_of(error)})") from None
+
+    def _damage(self, reason: str) -> UserError:
+        where = f"{shown(self.address)}: study {self.folder.name!r}"
+        return UserError(f"{where}: {reason}; restore the storage from a copy")
 
     @property
     def artefacts(self) -> Path:

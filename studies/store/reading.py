@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import gc
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -17,12 +17,15 @@ from studies.store.opened import OpenedStudy
 FORMAT = 1
 """Version of the format of trial and study attributes."""
 
+_ANCHOR = "original_latency_ms"
+
 
 def read_study(opened: OpenedStudy) -> StudyRecord:
-    """Read a whole study.
+    """Read a whole study. Trials whose attributes are damaged are left out and listed.
 
     Raises:
-        UserError: there is no such study, or `nas` did not create it.
+        UserError: there is no such study, `nas` did not create it, or its own attributes are
+            damaged.
     """
     with _collecting_no_garbage():
         attributes = opened.attributes
@@ -30,23 +33,58 @@ def read_study(opened: OpenedStudy) -> StudyRecord:
             raise UserError(
                 f"{shown(opened.address)}: study {opened.study.study_name!r} was not made by nas"
             )
-        environment, final = attributes["environment"], final_latencies(attributes)
-        anchor_ms = environment.get("original_latency_ms")
+        environment = attributes["environment"]
+        trials, damaged = _read_trials(opened, attributes)
         return StudyRecord(
             name=opened.study.study_name,
             objectives=select_objectives(attributes["config"]["objectives"]),
-            trials=tuple(
-                with_final_latency(record_of(trial), final, anchor_ms)
-                for trial in opened.study.get_trials(deepcopy=False)
-                if "candidate" in trial.user_attrs
-            ),
+            trials=tuple(trials),
+            damaged=tuple(damaged),
             config=attributes["config"],
             environment=environment,
             folder=opened.folder,
             space_size=attributes["space_size"],
             space_distinct=attributes.get("space_distinct"),
-            measured_together=bool(final),
+            measured_together=bool(attributes.get("final_latency")),
             mixed=tuple(environment.get("mixed", ())),
+        )
+
+
+def _read_trials(
+    opened: OpenedStudy, attributes: Mapping[str, Any]
+) -> tuple[list[TrialRecord], list[str]]:
+    """Return the intact trials, and what is wrong with each damaged one."""
+    final, anchor_ms = final_latencies(attributes), attributes["environment"].get(_ANCHOR)
+    objectives, axes = attributes["config"]["objectives"], attributes["space"]["axes"]
+    choices = {name: {(type(one), one) for one in axes[name]["choices"]} for name in axes}
+    trials, damaged = [], []
+    for stored in opened.trials():
+        if "candidate" not in stored.user_attrs:
+            continue
+        try:
+            trial = record_of(stored)
+            _require_fit(trial, objectives, choices)
+        except UserError as error:
+            damaged.append(str(error))
+        else:
+            trials.append(with_final_latency(trial, final, anchor_ms))
+    return trials, damaged
+
+
+def _require_fit(
+    trial: TrialRecord, objectives: Sequence[str], choices: Mapping[str, set[tuple[type, Any]]]
+) -> None:
+    """Check that a trial fits its study; raise `UserError` otherwise."""
+    for name, value in trial.assignment.items():
+        if (type(value), value) not in choices.get(name, ()):
+            raise UserError(
+                f"trial {trial.number}: damaged (candidate.assignment: {value!r:.40} is not a "
+                f"choice of axis {name!r:.40})"
+            )
+    missing = [name for name in objectives if name not in trial.objectives]
+    if missing and trial.state == "complete":
+        raise UserError(
+            f"trial {trial.number}: damaged (findings.objectives: {missing[0]} is missing)"
         )
 
 

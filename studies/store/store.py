@@ -19,7 +19,7 @@ import optuna
 import yaml
 from optuna.storages import BaseStorage
 
-from nas.artefacts import CHECKPOINT, write_or_refuse
+from nas.artefacts import CHECKPOINT, folder_or_refuse, write_or_refuse
 from nas.search.samplers import quiet_optuna
 from search_spaces.errors import UserError, nearest
 from search_spaces.space import SearchSpace
@@ -171,7 +171,7 @@ class StudyStore:
         """
         address, where = self._opened.address, self._opened.where
         address_of(self.folder, address)  # another driver may have created a study here meanwhile
-        self.artefacts.mkdir(parents=True, exist_ok=True)
+        folder_or_refuse(self.artefacts)
         storage = self._storage or open_storage(address)
         lock = driver_lock(address, config.name, storage, engine_options())
         exclusively = Exclusive(lock, where)  # `OtherDrivers` needs the study
@@ -191,9 +191,10 @@ class StudyStore:
         if config.name not in {one.study_name for one in storage.get_all_studies()}:
             self._opened.require_new()
         study = self._opened.create(storage, config.name, len(config.objectives))
-        stored = study.user_attrs
+        stored = self._opened.attributes
         if "format" in stored:
             agreement.require_same_question(stored, config, space, environment, self.folder)
+            self._require_intact()
         elif study.get_trials(deepcopy=False):
             raise UserError(
                 f"{shown(self._opened.address)}: contains a study {config.name!r} that nas did "
@@ -203,6 +204,14 @@ class StudyStore:
         mixed = agreement.mixed_environments(before, config, environment, mix)
         kept = {**environment, **before} if shared(self._opened.address) else dict(environment)
         self._write_head(config, space, {**kept, **({"mixed": mixed} if mixed else {})})
+
+    def _require_intact(self) -> None:
+        """Refuse to continue a study with damaged trials, before anything is written."""
+        if damaged := read_study(self._opened).damaged:
+            raise UserError(
+                f"{self._opened.where}: study {self.folder.name!r} cannot continue: {damaged[0]}; "
+                "restore the storage from a copy, or give this run another --name"
+            )
 
     def _settle_mirror(self, asked: str | None) -> None:
         stored = self._opened.attributes.get("artefacts")
@@ -336,4 +345,4 @@ class StudyStore:
 
 def list_studies(root: Path) -> list[str]:
     """Return the names of the studies in `root`, sorted."""
-    return sorted(path.parent.name for path in root.glob(f"*/{HEAD}"))
+    return sorted(path.parent.name for path in root.glob(f"*/{HEAD}") if path.is_file())

@@ -1,0 +1,173 @@
+"""The image cache: damaged files are never used, and a full disk ends in one line."""
+
+from __future__ import annotations
+
+import errno
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+from nas.datasets import DataConfig, load_dataset
+from nas.datasets.array_file import ArrayFile, digest
+from nas.datasets.cache import Entry
+from search_spaces.errors import UserError
+
+FACES = DataConfig(count=20)
+
+
+@pytest.fixture(autouse=True)
+def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setenv("NAS_CACHE_DIR", str(tmp_path / "cache"))
+    return tmp_path / "cache" / "datasets"
+
+
+def overwrite(path: Path, content: bytes) -> None:
+    """Change a file, and set its time of modification back."""
+    before = path.stat()
+    path.write_bytes(content)
+    os.utime(path, ns=(before.st_atime_ns, before.st_mtime_ns))
+
+
+def make_fifo(path: Path) -> None:
+    path.unlink()
+    os.mkfifo(path)
+
+
+def make_dangling_link(path: Path) -> None:
+    path.unlink()
+    path.symlink_to(path.parent / "nowhere")
+
+
+DAMAGES: dict[str, Callable[[Path], None]] = {
+    "zeros": lambda path: overwrite(path, bytes(path.stat().st_size)),
+    "empty": lambda path: overwrite(path, b""),
+    "truncated": lambda path: overwrite(path, path.read_bytes()[:-40]),
+    "last byte": lambda path: overwrite(path, path.read_bytes()[:-1] + b"\x07"),
+    "zip": lambda path: overwrite(path, b"PK\x03\x04" + path.read_bytes()[4:]),
+    "nested header": lambda path: overwrite(path, path.read_bytes()[:10] + b"(" * 5000),
+    "fifo": make_fifo,
+    "dangling link": make_dangling_link,
+}
+
+
+@pytest.mark.parametrize("part", ["images.npy", "labels.npy", "seal.json"])
+@pytest.mark.parametrize("damage", DAMAGES)
+def test_a_damaged_file_is_made_again_with_one_line(
+    cache: Path, capsys: pytest.CaptureFixture[str], part: str, damage: str
+) -> None:
+    intact = load_dataset(FACES, 16)
+    pixels, fingerprint = intact.images.copy(), intact.fingerprint
+    (path,) = cache.glob(f"*.{part}")
+    DAMAGES[damage](path)
+    read = load_dataset(FACES, 16)
+    assert np.array_equal(read.images, pixels)
+    assert read.fingerprint == fingerprint
+    said = capsys.readouterr().err.splitlines()
+    assert len(said) == 1
+    assert "damaged, or without checksum; made again" in said[0]
+    load_dataset(FACES, 16)
+    assert capsys.readouterr().err == ""
+
+
+def test_an_entry_without_checksums_is_made_again(cache: Path) -> None:
+    """Earlier versions wrote the pair of files alone."""
+    load_dataset(FACES, 16)
+    (seal,) = cache.glob("*.seal.json")
+    seal.unlink()
+    (images,) = cache.glob("*.images.npy")
+    images.write_bytes(images.read_bytes()[:-3000] + bytes(3000))
+    assert load_dataset(FACES, 16).images[-1].any()
+
+
+def test_checksums_are_compared_once_for_each_state_of_the_files(
+    cache: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    load_dataset(FACES, 16)
+    compared: list[tuple[int, ...]] = []
+
+    def noted(array: NDArray[np.uint8]) -> str:
+        compared.append(array.shape)
+        return digest(array)
+
+    monkeypatch.setattr("nas.datasets.cache.digest", noted)
+    load_dataset(FACES, 16)
+    assert compared == []
+    (images,) = cache.glob("*.images.npy")
+    os.utime(images)
+    for _ in range(2):
+        load_dataset(FACES, 16)
+    assert [shape[0] for shape in compared] == [20, 20]  # labels and images, once
+
+
+def numbered(start: int, stop: int) -> tuple[NDArray[np.uint8], NDArray[np.bool_]]:
+    rows = np.arange(start + 1, stop + 1, dtype=np.uint8)
+    pixels = np.broadcast_to(rows[:, None, None, None], (len(rows), 3, 4, 4))
+    return pixels, np.ones((len(rows), 1), np.bool_)
+
+
+def test_rows_that_a_loss_of_power_emptied_are_made_again(cache: Path) -> None:
+    entry, asked = Entry("entry", size=4, labels=1), list[int]()
+
+    def interrupted(start: int, stop: int) -> tuple[NDArray[np.uint8], NDArray[np.bool_]]:
+        if start == 20:
+            raise KeyboardInterrupt
+        return numbered(start, stop)
+
+    def noted(start: int, stop: int) -> tuple[NDArray[np.uint8], NDArray[np.bool_]]:
+        asked.append(start)
+        return numbered(start, stop)
+
+    with pytest.raises(KeyboardInterrupt):
+        entry.load(30, interrupted, threads=1, chunk=10)
+    (unfinished,) = cache.glob("*unfinished-images.npy")
+    content = bytearray(unfinished.read_bytes())
+    content[-30 * 48 : -20 * 48] = bytes(480)  # rows 0 to 9, of which only the marks were kept
+    unfinished.write_bytes(content)
+    images, _ = entry.load(30, noted, threads=1, chunk=10)
+    assert asked == [0, 20]
+    assert images[:, 0, 0, 0].tolist() == list(range(1, 31))
+
+
+@pytest.mark.skipif(not hasattr(os, "posix_fallocate"), reason="space is not reserved so")
+def test_a_disk_that_is_too_small_is_refused_before_anything_is_rendered(
+    cache: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(descriptor: int, offset: int, length: int) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(os, "posix_fallocate", full)
+    with pytest.raises(UserError, match=r"30 images need 0\.0 MB, .*set NAS_CACHE_DIR to a larger"):
+        Entry("entry", size=4, labels=1).load(30, numbered, threads=1, chunk=10)
+    assert [path.name for path in cache.iterdir()] == ["entry.lock"]
+
+
+def test_space_is_reserved_where_the_file_system_cannot_do_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def unsupported(descriptor: int, offset: int, length: int) -> None:
+        raise OSError(errno.EOPNOTSUPP, "Operation not supported")
+
+    monkeypatch.setattr(os, "posix_fallocate", unsupported, raising=False)
+    file = ArrayFile(tmp_path / "x.npy", (300, 3, 50, 50), np.uint8)
+    array = file.create()
+    assert array.shape == file.shape
+    assert not array.any()
+    assert file.path.stat().st_blocks * 512 >= array.nbytes
+    array[7] = 9
+    read = np.load(file.path)  # an ordinary .npy file
+    assert read.shape == file.shape
+    assert (read[7] == 9).all()
+
+
+def test_another_shape_or_type_is_not_opened(tmp_path: Path) -> None:
+    path = tmp_path / "x.npy"
+    np.save(path, np.zeros((4, 2), np.uint8))
+    opened = ArrayFile(path, (4, 2), np.uint8).open()
+    assert opened is not None
+    assert opened.shape == (4, 2)
+    assert ArrayFile(path, (2, 4), np.uint8).open() is None
+    assert ArrayFile(path, (4, 2), np.bool_).open() is None
