@@ -25,6 +25,7 @@ from search_spaces.errors import UserError
 from search_spaces.space import SearchSpace
 from studies.config.study import StudyConfig
 from studies.record.records import StudyRecord, TrialRecord
+from studies.record.verdict import Limits, in_words, missed
 from studies.run.display import Display
 from studies.run.evaluators import (
     EvaluatorMaker,
@@ -117,8 +118,21 @@ def _checked_device(request: _Request, site: Site) -> torch.device:
     """Return the device of the study, after a check that its limits leave candidates."""
     device: torch.device = site.call(select_device, request.config.device)
     with request.progress_bar("checking limits") as progress:
-        check_limits(request.config, request.space, progress)
+        try:
+            check_limits(request.config, request.space, progress)
+        except UserError:
+            if not _has_candidate_within_limits(request):
+                raise
     return device
+
+
+def _has_candidate_within_limits(request: _Request) -> bool:
+    try:
+        trials = request.store.record().trials
+    except UserError:  # there is no study yet
+        return False
+    known = (trial.findings for trial in trials if trial.objectives and not trial.reference)
+    return any(missed(request.config.limits, findings) is None for findings in known)
 
 
 def _prepared(request: _Request, site: Site, device: torch.device) -> PreparedStudy:
@@ -134,7 +148,9 @@ def _prepared(request: _Request, site: Site, device: torch.device) -> PreparedSt
     facts = _facts(site, device, config, dataset, predictor)
     earlier = _earlier(config, request.root, space, facts["data_fingerprint"])
     facts["original_latency_ms"] = _anchor_ms(request, site, device)
+    limits = store.limits
     store.create(config, space, facts, request.mix, request.artefacts)
+    _note_changed_limits(request, limits)
     _write_samples(store, dataset)
     _note_small_space(request)
     # Read again: another driver may have recorded its anchor first.
@@ -208,6 +224,15 @@ def _note_small_space(request: _Request) -> None:
         request.display.note(f"{request.config.space}: all {distinct} architectures will be tried")
 
 
+def _note_changed_limits(request: _Request, before: Limits | None) -> None:
+    now = request.config.limits
+    if before is not None and dict(before) != dict(now):
+        request.display.note(
+            f"limits were {in_words(before)}, now {in_words(now)}: the trials so far are judged by "
+            "these"
+        )
+
+
 def _site(
     config: StudyConfig, image_size: int, progress_bar: ProgressBar
 ) -> AbstractContextManager[Site]:
@@ -230,12 +255,12 @@ def _load(config: StudyConfig, image_size: int, progress_bar: ProgressBar) -> Im
 def _earlier(
     config: StudyConfig, root: Path, space: SearchSpace, data: str | None
 ) -> tuple[TrialRecord, ...]:
-    """Return the complete trials of the study named by `search.warm_start`."""
+    """Return the trained trials of the study named by `search.warm_start`."""
     if config.search.warm_start is None:
         return ()
     store = StudyStore.open(root, config.search.warm_start)
     store.require_comparable(config, space, data)
-    return store.record().complete
+    return tuple(trial for trial in store.record().trials if trial.trained)
 
 
 def _require_colour(space: SearchSpace) -> None:

@@ -10,8 +10,9 @@ from typing import Any
 from nas.objectives import select_objectives
 from search_spaces.errors import UserError
 from studies.record.records import FinalLatency, StudyRecord, TrialRecord
+from studies.record.verdict import judged
 from studies.storage.addresses import masked
-from studies.store.frozen import record_of
+from studies.store.frozen import last_of_each, record_of
 from studies.store.opened import OpenedStudy
 
 FORMAT = 1
@@ -32,15 +33,17 @@ def read_study(opened: OpenedStudy) -> StudyRecord:
             )
         environment, final = attributes["environment"], final_latencies(attributes)
         anchor_ms = environment.get("original_latency_ms")
+        config = attributes["config"]
+        trials = (
+            with_final_latency(record_of(trial), final, anchor_ms)
+            for trial in last_of_each(opened.study.get_trials(deepcopy=False))
+        )
+        limits = config.get("limits") or {}
         return StudyRecord(
             name=opened.study.study_name,
-            objectives=select_objectives(attributes["config"]["objectives"]),
-            trials=tuple(
-                with_final_latency(record_of(trial), final, anchor_ms)
-                for trial in opened.study.get_trials(deepcopy=False)
-                if "candidate" in trial.user_attrs
-            ),
-            config=attributes["config"],
+            objectives=select_objectives(config["objectives"]),
+            trials=tuple(judged(trial, limits) for trial in trials),
+            config=config,
             environment=environment,
             folder=opened.folder,
             space_size=attributes["space_size"],
