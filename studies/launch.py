@@ -21,6 +21,7 @@ from nas.predict.predictor import LatencyPredictor
 from profiling.allocator import tune_allocator
 from profiling.environment import fingerprint, select_device
 from profiling.files import swept
+from profiling.fresh_process import begun_again
 from search_spaces.errors import UserError
 from search_spaces.space import SearchSpace
 from studies.config.study import StudyConfig
@@ -181,7 +182,9 @@ def _concluded(
             store.others.claimed("measuring the front"),
             request.progress_bar("measuring the front again") as progress,
         ):
-            record = measure_front(store, config.latency, device, progress, site.together)
+            record = begun_again(
+                measure_front, store, config.latency, device, progress, site.together
+            )
     store.fetch(only="reconstructions.npy")
     return record
 
@@ -206,7 +209,7 @@ def _anchor_ms(request: _Request, site: Site, device: torch.device) -> float | N
     if known is not None or "latency_ms" not in request.config.wanted:
         return known
     size, latency = request.space.image_size, request.config.latency
-    measured: float = site.call(measure_anchor, size, latency, device)
+    measured: float = begun_again(site.call, measure_anchor, size, latency, device)
     return measured
 
 

@@ -4,13 +4,17 @@ from __future__ import annotations
 
 import logging
 import os
+import secrets
 import shutil
 import signal
+import subprocess
+import sys
 import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -43,6 +47,20 @@ _SETTINGS = {
 
 _LOOPBACK = {"RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0"}
 """Makes Ray listen on 127.0.0.1 only. It must be set before Ray is imported."""
+
+ANSWER_S = 20.0
+"""Seconds in which a cluster must answer; `ray.init` itself tries for many minutes."""
+
+_PROBE = """
+import socket, sys
+from ray._private.services import canonicalize_bootstrap_address_or_die
+from ray._raylet import GcsClient
+address = canonicalize_bootstrap_address_or_die(sys.argv[1])
+host, _, port = address.rpartition(":")
+socket.create_connection((host.strip("[]"), int(port)), timeout=5).close()
+GcsClient(address=address)
+"""
+"""A program that ends with an error if no Ray answers at the address of its argument."""
 
 
 class Cluster:
@@ -116,7 +134,8 @@ def ray_session(config: RayConfig) -> Iterator[None]:
         UserError: there is no such cluster, or the connection fails.
     """
     local = config.address is None
-    with _environment(_SETTINGS | (_LOOPBACK if local else {})):
+    own = _LOOPBACK | {"RAY_AUTH_TOKEN": _token()} if local else {}
+    with _environment(_SETTINGS | own):
         import ray
 
         with _silent():
@@ -156,7 +175,7 @@ def _started(config: RayConfig) -> Iterator[None]:
     _remove_left_behind()
     folder = Path(tempfile.mkdtemp(prefix=f"{_FOLDER}{os.getpid()}-", dir="/tmp"))
     try:
-        with _sigterm_kept():
+        with _sigterm_kept(), _hangups_ignored():
             ray.init(
                 address="local",  # also if RAY_ADDRESS is set
                 include_dashboard=config.dashboard,
@@ -201,10 +220,46 @@ def _remove_left_behind() -> None:
             shutil.rmtree(folder, ignore_errors=True)
 
 
+@cache
+def _token() -> str:
+    """Return the token of this process's own Ray.
+
+    Without it, Ray would write one to `~/.ray/auth_token`, which other users can often read: with
+    it they could run code in the study. An environment is private to its user. Ray reads the token
+    once per process.
+    """
+    return secrets.token_hex(32)
+
+
+def _require_answer(address: str) -> None:
+    """Raise `UserError` if no cluster answers; another process asks, because it may hang."""
+    try:
+        asked = subprocess.run(
+            [sys.executable, "-c", _PROBE, address],
+            check=False,
+            capture_output=True,
+            text=True,
+            timeout=ANSWER_S,
+        )
+    except subprocess.TimeoutExpired:
+        raise _unreachable(address, f"no cluster answered within {ANSWER_S:g} s") from None
+    if asked.returncode != 0:
+        last = (asked.stderr.strip().splitlines() or ["no reason given"])[-1]
+        raise _unreachable(address, last.partition(": ")[2] or last)
+
+
+def _unreachable(address: str, reason: str) -> UserError:
+    return UserError(
+        f"--address {address}: the connection failed ({reason}); start a cluster with: "
+        "ray start --head"
+    )
+
+
 @contextmanager
 def _connected(address: str) -> Iterator[None]:
     import ray
 
+    _require_answer(address)
     try:
         with _sigterm_kept():
             ray.init(
@@ -215,10 +270,7 @@ def _connected(address: str) -> Iterator[None]:
             )
     except (ConnectionError, RuntimeError, ValueError, OSError) as error:
         first = next((line for line in str(error).splitlines() if line.strip()), type(error))
-        raise UserError(
-            f"--address {address}: the connection failed ({first}); start a cluster with: "
-            "ray start --head"
-        ) from None
+        raise _unreachable(address, str(first)) from None
     try:
         yield
     finally:
@@ -243,6 +295,22 @@ def _sigterm_kept() -> Iterator[None]:
         signal.signal(signal.SIGTERM, before)
     if came:
         signal.raise_signal(signal.SIGTERM)
+
+
+@contextmanager
+def _hangups_ignored() -> Iterator[None]:
+    """Let the processes started inside ignore SIGHUP, which a closed terminal sends to all.
+
+    They end with this process, which handles the signal.
+    """
+    if threading.current_thread() is not threading.main_thread() or not hasattr(signal, "SIGHUP"):
+        yield
+        return
+    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGHUP, before)
 
 
 @contextmanager
