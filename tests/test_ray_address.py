@@ -9,7 +9,7 @@ from contextlib import closing
 import pytest
 
 from search_spaces.errors import UserError
-from studies.on_ray import cluster
+from studies.on_ray import cluster, local
 
 pytestmark = pytest.mark.ray
 
@@ -52,5 +52,5 @@ def test_an_address_without_a_server_is_refused_with_the_reason(address: str, re
 
 
 def test_the_token_of_a_local_ray_stays_in_this_process_and_its_children() -> None:
-    assert len(cluster._token()) == 64
-    assert cluster._token() == cluster._token()
+    assert len(local._token()) == 64
+    assert local._token() == local._token()
