@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import os
 import socket
 from collections.abc import Iterator
 from contextlib import closing
+from pathlib import Path
 
 import pytest
+import ray
 
 from search_spaces.errors import UserError
+from studies.config.study import RayConfig
 from studies.on_ray import cluster, local
 
 pytestmark = pytest.mark.ray
@@ -49,6 +53,25 @@ def test_what_answers_nothing_is_refused_after_a_time_limit(
 )
 def test_an_address_without_a_server_is_refused_with_the_reason(address: str, reason: str) -> None:
     assert reason in refused(address)
+
+
+def test_a_local_ray_that_does_not_start_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    def init(**_: object) -> None:
+        raise Exception("Cannot include dashboard with missing packages.\nMore")
+
+    monkeypatch.setattr(ray, "init", init)
+    monkeypatch.setattr(ray, "shutdown", lambda: None)
+    made = set(Path("/tmp").glob(f"nas-ray-{os.getpid()}-*"))
+    with (
+        pytest.raises(UserError) as refusal,
+        local.started_here(RayConfig(dashboard=True)),
+    ):
+        pass
+    assert str(refusal.value) == (
+        "ray: no Ray started on this machine (Cannot include dashboard with missing packages.): "
+        'install "ray[default]", or leave out ray.dashboard'
+    )
+    assert set(Path("/tmp").glob(f"nas-ray-{os.getpid()}-*")) == made
 
 
 def test_the_token_of_a_local_ray_stays_in_this_process_and_its_children() -> None:

@@ -17,6 +17,7 @@ from typing import Any
 
 import psutil
 
+from search_spaces.errors import UserError
 from studies.config.study import RayConfig
 
 _FOLDER = "nas-ray-"
@@ -54,6 +55,21 @@ def started_here(config: RayConfig) -> Iterator[None]:
     _remove_left_behind()
     folder = Path(tempfile.mkdtemp(prefix=f"{_FOLDER}{os.getpid()}-", dir="/tmp"))
     try:
+        _start(config, folder)
+        yield
+    finally:
+        started = _started_in(folder)
+        ray.shutdown()
+        for process in psutil.wait_procs(started, timeout=_SHUTDOWN_S)[1]:
+            with suppress(psutil.Error):
+                process.kill()
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def _start(config: RayConfig, folder: Path) -> None:
+    import ray
+
+    try:
         with sigterm_kept(), _hangups_ignored(), _without_monitors(config.dashboard):
             ray.init(
                 address="local",  # also if RAY_ADDRESS is set
@@ -63,14 +79,10 @@ def started_here(config: RayConfig) -> Iterator[None]:
                 logging_level=logging.CRITICAL,
                 _temp_dir=str(folder),
             )
-        yield
-    finally:
-        started = _started_in(folder)
-        ray.shutdown()
-        for process in psutil.wait_procs(started, timeout=_SHUTDOWN_S)[1]:
-            with suppress(psutil.Error):
-                process.kill()
-        shutil.rmtree(folder, ignore_errors=True)
+    except Exception as error:  # Ray raises errors of every kind
+        first = next((line for line in str(error).splitlines() if line.strip()), type(error))
+        remedy = ': install "ray[default]", or leave out ray.dashboard' if config.dashboard else ""
+        raise UserError(f"ray: no Ray started on this machine ({first}){remedy}") from None
 
 
 def _started_in(folder: Path) -> list[psutil.Process]:
