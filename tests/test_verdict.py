@@ -2,21 +2,32 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from types import SimpleNamespace
+from typing import Any, cast
 
 import pytest
 from optuna.trial import TrialState
 
 from nas.findings import Findings
 from nas.search import SAMPLERS
+from search_spaces.architecture import Architecture
+from search_spaces.errors import UserError
 from search_spaces.references import ORIGINAL
 from search_spaces.space import SearchSpace
-from studies.record.records import State, StudyRecord, TrialRecord
+from studies import launch
+from studies.record.records import FinalLatency, State, StudyRecord, TrialRecord
 from studies.record.tables import study_headline, study_notes, trials_table
 from studies.record.verdict import judged, missed, violations
+from studies.run.crew import Alone
+from studies.run.runner import Runner
+from studies.run.site import LocalSite
+from studies.store.frozen import last_of_each
 from studies.store.store import StudyStore
+from tests.fakes.environment import ENVIRONMENT
 from tests.fakes.evaluator import FakeEvaluator, Learner
 from tests.fakes.runs import config, run, stopping_config
 
@@ -221,3 +232,68 @@ def test_a_limit_on_what_was_not_recorded_is_told(tmp_path: Path) -> None:
         "The limit latency_ms does not apply to 3 architectures whose latency_ms was not recorded: "
         "#2, #3, #4."
     ]
+
+
+class Timed(FakeEvaluator):
+    """Every latency is 4 ms."""
+
+    def __call__(self, architecture: Architecture, known: Any = None) -> Iterator[Findings]:
+        for findings in super().__call__(architecture, known):
+            yield replace(findings, objectives={**findings.objectives, "latency_ms": 4.0})
+
+
+def test_a_final_latency_over_the_limit_takes_a_member_off_the_front(tmp_path: Path) -> None:
+    asked = config(
+        space="tiny", limits={"latency_ms": 5.0}, search={"sampler": "random", "trials": 3}
+    )
+    store, space = StudyStore(tmp_path / "s"), SearchSpace.load("tiny")
+    with store.writing():
+        store.create(asked, space, {**ENVIRONMENT, "original_latency_ms": 10.0})
+        record = Runner(asked, space, store, Alone(Timed())).run()
+        first, second, *_ = candidates(record, "complete")
+        ratios = {first.digest: 0.51, second.digest: 0.49}
+        store.set_final_latency(
+            {d: FinalLatency({"original": (r, r, r)}, False) for d, r in ratios.items()}
+        )
+        [over] = candidates(store.record(), "rejected")
+        assert (over.number, over.reason) == (first.number, "latency_ms 5.1 is over the limit 5")
+        assert over.searched
+        again = Timed()
+        assert Runner(asked, space, store, Alone(again)).run().searched == 3
+        assert again.calls == 0  # a resumed study does not search for another
+
+
+def test_what_was_evaluated_again_is_no_news_for_other_drivers(tmp_path: Path) -> None:
+    distinct = SearchSpace.load("tiny").distinct()
+    assert distinct is not None
+    limited(tmp_path, 3000.0, distinct)
+    looser = limited(tmp_path, 7000.0, distinct)
+    stored = StudyStore.open(tmp_path, "s").study.trials
+    assert len(stored) > len(looser.trials)
+    assert [t.number for t in last_of_each(stored)] == [t.number for t in looser.trials]
+
+
+def test_a_tight_limit_that_a_trial_meets_is_not_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first = limited(tmp_path, None, 3)
+    smallest = min(t.objectives["params"] for t in candidates(first, "complete"))
+
+    def unmet(*_: object) -> None:
+        raise UserError("limits: none of 30 random candidates")
+
+    monkeypatch.setattr(launch, "check_limits", unmet)
+    for root, limit, refused in (
+        (tmp_path, smallest, False),
+        (tmp_path, smallest - 1, True),
+        (tmp_path / "new", smallest, True),
+    ):
+        asked = config(space="tiny", limits={"params": limit}, device="cpu")
+        request = SimpleNamespace(
+            config=asked,
+            space=SearchSpace.load("tiny"),
+            store=StudyStore(root / "s"),
+            progress_bar=lambda _: nullcontext(lambda *_: None),
+        )
+        with pytest.raises(UserError) if refused else nullcontext():
+            launch._checked_device(cast(Any, request), LocalSite())
