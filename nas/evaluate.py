@@ -10,7 +10,7 @@ import io
 import json
 import time
 from collections.abc import Callable, Collection, Iterator, Mapping
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -43,7 +43,7 @@ from nas.training import (
 from nas.vae import VAE, build_vae
 from profiling.complexity import Complexity, complexity
 from profiling.environment import threads
-from profiling.fresh_process import ProcessEndedError
+from profiling.fresh_process import ProcessEndedError, begun_again
 from profiling.lane import Lane
 from profiling.latency import LatencyConfig
 from profiling.memory import peak_memory_bytes
@@ -62,9 +62,6 @@ STATIC_COSTS: dict[str, Callable[[VAE, torch.Tensor, Complexity], float]] = {
 
 Each function takes a model and one image, both on the meta device, and the counts of one pass.
 """
-
-MEASURERS = 3
-"""A candidate fails after this many measuring processes have ended while they measured it."""
 
 SHOWN_IMAGES = 8
 """Number of validation images that every candidate reconstructs for the report."""
@@ -173,13 +170,10 @@ class Evaluator:
         """Measure, and replace a measuring process that ended: the cause may not be the candidate.
 
         Raises:
-            CandidateFailed: `MEASURERS` processes ended.
+            CandidateFailed: several processes ended.
         """
-        for _ in range(MEASURERS - 1):
-            with suppress(ProcessEndedError):
-                return self.meter.measure(architecture)
         try:
-            return self.meter.measure(architecture)
+            return begun_again(self.meter.measure, architecture)
         except ProcessEndedError as error:
             raise CandidateFailed(f"while its latency was measured: {error}") from None
 

@@ -16,8 +16,8 @@ class ChildProcess:
     """A new child process, and the pipe to it.
 
     It is spawned, not forked, because a fork inherits this process's allocator, and torch's threads
-    do not survive it. It ends as soon as this process has ended. It ignores SIGINT and SIGTERM,
-    which are sent to every process of a terminal or a job; this process handles them.
+    do not survive it. It ends as soon as this process has ended. It ignores SIGINT, SIGTERM and
+    SIGHUP, which are sent to every process of a terminal or a job; this process handles them.
 
     Args:
         serve: Called in the child process with its end of the pipe and `args`, which must be
@@ -44,8 +44,9 @@ class ChildProcess:
 
 def _begin(pipe: Connection, serve: Callable[..., None], args: tuple[Any, ...]) -> None:
     _end_with_parent()
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    for name in ("SIGINT", "SIGTERM", "SIGHUP"):
+        if hasattr(signal, name):  # Windows has no SIGHUP
+            signal.signal(getattr(signal, name), signal.SIG_IGN)
     serve(pipe, *args)
 
 

@@ -7,9 +7,10 @@ between processes. The calling process is not changed.
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import suppress
 from multiprocessing.connection import Connection
 from multiprocessing.util import Finalize
-from typing import Any, Self
+from typing import Any, Self, TypeVar
 
 from profiling.allocator import tune_allocator
 from profiling.child_process import ChildProcess
@@ -17,6 +18,11 @@ from profiling.errors import ProfilingError
 from profiling.progress import Progress
 
 _PATIENCE_S = 5.0
+
+MOST_ENDED = 3
+"""A measurement is given up after this many processes have ended while they did it."""
+
+_Result = TypeVar("_Result")
 
 
 class ProcessEndedError(ProfilingError):
@@ -75,6 +81,20 @@ class FreshProcess:
                 "process: the measuring process ended unexpectedly; the system may have stopped it "
                 "for lack of memory: use a smaller batch"
             ) from None
+
+
+def begun_again(call: Callable[..., _Result], *args: Any) -> _Result:
+    """Call a function that works in a fresh process, and call it again if that process ended.
+
+    The cause need not be the work: the system may have ended the process for lack of memory.
+
+    Raises:
+        ProcessEndedError: `MOST_ENDED` processes ended.
+    """
+    for _ in range(MOST_ENDED - 1):
+        with suppress(ProcessEndedError):
+            return call(*args)
+    return call(*args)
 
 
 def _serve(

@@ -21,10 +21,12 @@ from nas.timed_models import TimedImages
 from profiling.allocator import tune_allocator
 from profiling.environment import fingerprint, select_device
 from profiling.files import swept
+from profiling.fresh_process import begun_again
 from search_spaces.errors import UserError
 from search_spaces.space import SearchSpace
 from studies.config.study import StudyConfig
 from studies.record.records import StudyRecord, TrialRecord
+from studies.record.verdict import Limits, in_words, missed
 from studies.run.display import Display
 from studies.run.evaluators import (
     EvaluatorMaker,
@@ -120,8 +122,21 @@ def _checked_device(request: _Request, site: Site) -> torch.device:
     """Return the device of the study, after a check that its limits leave candidates."""
     device: torch.device = site.call(select_device, request.config.device)
     with request.progress_bar("checking limits") as progress:
-        check_limits(request.config, request.space, progress)
+        try:
+            check_limits(request.config, request.space, progress)
+        except UserError:
+            if not _has_candidate_within_limits(request):
+                raise
     return device
+
+
+def _has_candidate_within_limits(request: _Request) -> bool:
+    try:
+        trials = request.store.record().trials
+    except UserError:  # there is no study yet
+        return False
+    known = (trial.findings for trial in trials if trial.objectives and not trial.reference)
+    return any(missed(request.config.limits, findings) is None for findings in known)
 
 
 def _prepared(request: _Request, site: Site, device: torch.device) -> PreparedStudy:
@@ -140,7 +155,9 @@ def _prepared(request: _Request, site: Site, device: torch.device) -> PreparedSt
         facts["timed_on"] = images.about
     earlier = _earlier(config, request.root, space, facts["data_fingerprint"])
     facts["original_latency_ms"] = _anchor_ms(request, site, device, images)
+    limits = store.limits
     store.create(config, space, facts, request.mix, request.artefacts)
+    _note_changed_limits(request, limits)
     _write_samples(store, dataset)
     _note_small_space(request)
     # Read again: another driver may have recorded its anchor first.
@@ -175,7 +192,9 @@ def _concluded(
             store.others.claimed("measuring the front"),
             request.progress_bar("measuring the front again") as progress,
         ):
-            record = measure_front(store, config.latency, device, images, progress, site.together)
+            record = begun_again(
+                measure_front, store, config.latency, device, images, progress, site.together
+            )
     store.fetch(only="reconstructions.npy")
     return record
 
@@ -206,7 +225,7 @@ def _anchor_ms(
     if known is not None or "latency_ms" not in request.config.wanted:
         return known
     size, latency = request.space.image_size, request.config.latency
-    measured: float = site.call(measure_anchor, size, latency, device, images)
+    measured: float = begun_again(site.call, measure_anchor, size, latency, device, images)
     return measured
 
 
@@ -222,6 +241,15 @@ def _note_small_space(request: _Request) -> None:
     distinct = request.store.space_distinct
     if distinct is not None and distinct <= request.config.search.trials:
         request.display.note(f"{request.config.space}: all {distinct} architectures will be tried")
+
+
+def _note_changed_limits(request: _Request, before: Limits | None) -> None:
+    now = request.config.limits
+    if before is not None and dict(before) != dict(now):
+        request.display.note(
+            f"limits were {in_words(before)}, now {in_words(now)}: the trials so far are judged by "
+            "these"
+        )
 
 
 def _site(
@@ -246,12 +274,12 @@ def _load(config: StudyConfig, image_size: int, progress_bar: ProgressBar) -> Im
 def _earlier(
     config: StudyConfig, root: Path, space: SearchSpace, data: str | None
 ) -> tuple[TrialRecord, ...]:
-    """Return the complete trials of the study named by `search.warm_start`."""
+    """Return the trained trials of the study named by `search.warm_start`."""
     if config.search.warm_start is None:
         return ()
     store = StudyStore.open(root, config.search.warm_start)
     store.require_comparable(config, space, data)
-    return store.record().complete
+    return tuple(trial for trial in store.record().trials if trial.trained)
 
 
 def _require_colour(space: SearchSpace) -> None:

@@ -1,4 +1,4 @@
-"""Ctrl-C and SIGTERM, once and twice, sent to real studies."""
+"""Ctrl-C, SIGTERM and SIGHUP, once and twice, sent to real studies."""
 
 from __future__ import annotations
 
@@ -54,6 +54,51 @@ def test_a_signal_ends_a_wait_and_a_second_one_everything() -> None:
     assert signal.getsignal(signal.SIGINT) is before
 
 
+def test_a_closed_terminal_is_one_signal_however_often_it_is_told() -> None:
+    before = signal.getsignal(signal.SIGHUP)
+    with Interruption() as interruption, interruption.held():
+        for _ in range(3):  # the kernel and the shell tell it
+            signal.raise_signal(signal.SIGHUP)
+        assert interruption.signum == signal.SIGHUP
+    assert signal.getsignal(signal.SIGHUP) is before
+
+
+def test_under_nohup_a_closed_terminal_stays_ignored() -> None:
+    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    try:
+        with Interruption() as interruption:
+            signal.raise_signal(signal.SIGHUP)
+        assert interruption.signum is None
+        assert signal.getsignal(signal.SIGHUP) == signal.SIG_IGN
+    finally:
+        signal.signal(signal.SIGHUP, before)
+
+
+HANG_UP = """
+import os, pty, signal, sys
+from studies.run.crew import Interrupted
+from studies.run.interruption import Interruption
+child, terminal = pty.fork()
+if child:
+    os.read(terminal, 1)  # it has begun
+    os.close(terminal)
+    sys.exit(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
+with Interruption():
+    try:
+        print("begun", flush=True)
+        signal.pause()
+    except Interrupted as stopped:
+        print("The same command resumes", flush=True)  # nobody reads it
+        sys.exit(128 + stopped.signum)
+"""
+
+
+def test_a_study_whose_terminal_is_closed_can_still_write() -> None:
+    assert (
+        subprocess.run([sys.executable, "-c", HANG_UP], timeout=120, check=False).returncode == 129
+    )
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize(
     ("workers", "runner", "signum", "times", "code"),
@@ -61,13 +106,17 @@ def test_a_signal_ends_a_wait_and_a_second_one_everything() -> None:
         ("1", "local", signal.SIGINT, 1, 130),
         ("2", "local", signal.SIGTERM, 1, 143),
         ("2", "local", signal.SIGINT, 2, 130),
+        ("2", "local", signal.SIGHUP, 1, 129),
         pytest.param("2", "ray", signal.SIGTERM, 1, 143, marks=pytest.mark.ray),
+        pytest.param("2", "ray", signal.SIGHUP, 1, 129, marks=pytest.mark.ray),
     ],
 )
 def test_an_interrupted_study_ends_soon_and_resumes_from_its_checkpoint(
     tmp_path: Path, workers: str, runner: str, signum: int, times: int, code: int
 ) -> None:
     environment = {**os.environ, "NAS_CACHE_DIR": str(tmp_path / "cache")}
+    environment |= {"HOME": str(tmp_path / "home")}
+    (tmp_path / "home").mkdir()
     (tmp_path / "slow").mkdir()
     if times == 2:  # so that whoever is killed at once is killed while writing
         (tmp_path / "slow/sitecustomize.py").write_text(SLOW_DISK)
@@ -99,3 +148,5 @@ def test_an_interrupted_study_ends_soon_and_resumes_from_its_checkpoint(
     assert list(tmp_path.glob("s/artefacts/*/checkpoint.safetensors"))
     assert not list(tmp_path.rglob("*.part"))
     assert not list(tmp_path.glob("s/tune*"))
+    assert not list(Path("/tmp").glob(f"nas-ray-{study.pid}-*"))
+    assert not (tmp_path / "home/.ray/auth_token").exists()  # others could often read it

@@ -14,6 +14,7 @@ from typing import Any
 
 import numpy as np
 import optuna
+import psutil
 import pytest
 from optuna.exceptions import StorageInternalError
 from optuna.storages import BaseStorage, InMemoryStorage
@@ -101,6 +102,30 @@ def test_a_driver_whose_process_has_ended_is_gone_at_once(storage: BaseStorage) 
             process.kill()
             process.wait()
             assert len(others.poll({0: "running"})[1]) == 1
+
+
+def test_a_clock_that_is_set_does_not_end_a_driver(
+    storage: BaseStorage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tell_of(storage, "x", Driver.here())
+    begin(storage, "x")
+    with joined(storage) as others:
+        began = psutil.Process.create_time
+        for shift_s in (-7200.0, 7200.0):  # the boot, and so each start, moves with the clock
+            monkeypatch.setattr(psutil.Process, "create_time", lambda p, s=shift_s: began(p) + s)
+            monkeypatch.setattr(time, "time", lambda s=shift_s: time.monotonic() + s)
+            assert others.poll({0: "running"})[1] == []
+
+
+@pytest.mark.parametrize("old", [True, False], ids=["since 1970", "since the boot"])
+def test_a_driver_of_an_earlier_version_is_known_by_its_start(
+    storage: BaseStorage, old: bool
+) -> None:
+    here = Driver.here()
+    assert here.started < 1e9
+    start = psutil.Process().create_time() if old else here.started
+    assert not replace(here, started=start).has_ended
+    assert replace(here, started=start - 60).has_ended
 
 
 def test_a_process_number_used_again_is_not_the_driver(storage: BaseStorage) -> None:

@@ -8,12 +8,12 @@ import pytest
 import torch
 
 from nas.checkpoint import save_weights
-from nas.evaluate import MEASURERS, Evaluator
+from nas.evaluate import Evaluator
 from nas.latency import Meter, measure_together
 from nas.timed_models import INITIAL, TRAINED, TimedImages
 from nas.training import CandidateFailed, TrainingConfig
 from nas.vae import build_vae
-from profiling.fresh_process import ProcessEndedError
+from profiling.fresh_process import MOST_ENDED, ProcessEndedError
 from profiling.latency import LatencyConfig
 from search_spaces.architecture import Architecture
 from search_spaces.references import MODIFIED, ORIGINAL
@@ -68,7 +68,7 @@ def test_a_candidate_that_ends_every_measuring_process_has_failed(
     monkeypatch.setattr(evaluator.meter, "measure", ended)
     with pytest.raises(CandidateFailed, match="while its latency was measured"):
         list(evaluator(SMALL))
-    assert tries == [SMALL] * MEASURERS
+    assert tries == [SMALL] * MOST_ENDED
 
 
 def test_several_are_measured_together_with_the_same_rounds() -> None:

@@ -11,6 +11,7 @@ import sys
 import psutil
 import pytest
 
+from profiling.fresh_process import MOST_ENDED, ProcessEndedError, begun_again
 from tests.helpers.processes import descendants
 
 DETACH = (
@@ -47,3 +48,28 @@ def test_a_process_gets_the_environment_of_whoever_starts_it(
 
 def _tell(pipe: multiprocessing.connection.Connection, name: str) -> None:
     pipe.send(os.environ[name])
+
+
+@pytest.mark.parametrize("deaths", [0, 1, MOST_ENDED - 1])
+def test_work_whose_process_ended_is_begun_again(deaths: int) -> None:
+    calls: list[int] = []
+
+    def work(number: int) -> int:
+        calls.append(number)
+        if len(calls) <= deaths:
+            raise ProcessEndedError("process: ended")
+        return 10 * number
+
+    assert begun_again(work, 4) == 40
+    assert calls == [4] * (deaths + 1)
+
+
+def test_work_that_ends_every_process_is_given_up() -> None:
+    calls: list[int] = []
+
+    def work() -> None:
+        calls.append(0)
+        raise ProcessEndedError(f"process: ended {len(calls)} times")
+
+    with pytest.raises(ProcessEndedError, match="ended 3 times"):
+        begun_again(work)

@@ -35,8 +35,9 @@ from profiling.lane import Lane
 from search_spaces.errors import UserError
 from studies.config.study import StudyConfig
 from studies.config.trial_limits import TrialLimits
-from studies.on_ray.cluster import Cluster, _remove_left_behind, _sigterm_kept
+from studies.on_ray.cluster import Cluster
 from studies.on_ray.folder import TuneFolder, remove_trial
+from studies.on_ray.local import _remove_left_behind, sigterm_kept
 from studies.on_ray.status import WorkerStatus
 from studies.on_ray.trial import RemoteMaker
 from studies.record.records import StudyRecord
@@ -413,7 +414,7 @@ def test_sigterm_keeps_its_meaning_also_while_ray_starts() -> None:
     taken: list[int] = []
     before = signal.signal(signal.SIGTERM, lambda signum, _: taken.append(signum))
     try:
-        with _sigterm_kept():
+        with sigterm_kept():
             signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))  # as Ray does
             signal.raise_signal(signal.SIGTERM)
         assert taken == [signal.SIGTERM]

@@ -130,7 +130,7 @@ def test_limits_nothing_meets_end_the_study(
 
 def test_rejections_end_the_study_only_in_a_row(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(limits, "MAX_REJECTIONS", 3)
-    counted = limits.Limits({"params": 1.0})
+    counted = limits.Rejections({"params": 1.0})
     rejected = made_up(2, None, 5.0, state="rejected")
     for one in (rejected, rejected, made_up(3, 0.5, 0.5), rejected, rejected):
         counted.count(one)

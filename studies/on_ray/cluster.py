@@ -1,32 +1,22 @@
-"""Connect to a running Ray cluster, or start one on this machine only."""
+"""Connect to a Ray cluster: to a running one, or to one that is started on this machine only."""
 
 from __future__ import annotations
 
 import logging
 import os
-import shutil
-import signal
-import tempfile
-import threading
+import subprocess
+import sys
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager, suppress
-from pathlib import Path
+from contextlib import contextmanager
 from typing import Any
 
-import psutil
-
 from profiling.openmp import PASSIVE_WAITING
-from profiling.resources import logical_cpus
 from search_spaces.errors import UserError
 from studies.config.study import RayConfig
+from studies.on_ray.local import local_settings, sigterm_kept, started_here
 
 _GB = 1_000_000_000
-
-_FOLDER = "nas-ray-"
-
-_SHUTDOWN_S = 3.0
-"""Seconds that the processes of a local Ray have to end by themselves."""
 
 _LOOK_AGAIN_S = 2.0
 """Seconds for which the known list of nodes is used before it is read again."""
@@ -42,8 +32,19 @@ _SETTINGS = {
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "1",  # a trial without GPUs sees none
 }
 
-_LOOPBACK = {"RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0"}
-"""Makes Ray listen on 127.0.0.1 only. It must be set before Ray is imported."""
+ANSWER_S = 20.0
+"""Seconds in which a cluster must answer; `ray.init` itself tries for many minutes."""
+
+_PROBE = """
+import socket, sys
+from ray._private.services import canonicalize_bootstrap_address_or_die
+from ray._raylet import GcsClient
+address = canonicalize_bootstrap_address_or_die(sys.argv[1])
+host, _, port = address.rpartition(":")
+socket.create_connection((host.strip("[]"), int(port)), timeout=5).close()
+GcsClient(address=address)
+"""
+"""A program that ends with an error if no Ray answers at the address of its argument."""
 
 
 class Cluster:
@@ -117,14 +118,14 @@ def ray_session(config: RayConfig) -> Iterator[None]:
         UserError: there is no such cluster, or the connection fails.
     """
     local = config.address is None
-    with _environment(_SETTINGS | (_LOOPBACK if local else {})):
+    with _environment(_SETTINGS | (local_settings() if local else {})):
         import ray
 
         with _silent():
             if ray.is_initialized():
                 yield
             elif local:
-                with _started(config):
+                with started_here(config):
                     yield
             else:
                 with _connected(str(config.address)):
@@ -148,67 +149,37 @@ def _silent() -> Iterator[None]:
         logger.setLevel(level)
 
 
-@contextmanager
-def _started(config: RayConfig) -> Iterator[None]:
-    import ray
-
-    # A separate folder, so that all files of Ray can be removed. It is in /tmp because the
-    # paths of Ray's sockets must be short.
-    _remove_left_behind()
-    folder = Path(tempfile.mkdtemp(prefix=f"{_FOLDER}{os.getpid()}-", dir="/tmp"))
+def _require_answer(address: str) -> None:
+    """Raise `UserError` if no cluster answers; another process asks, because it may hang."""
     try:
-        with _sigterm_kept():
-            ray.init(
-                address="local",  # also if RAY_ADDRESS is set
-                num_cpus=logical_cpus(),  # Ray does not see the affinity and nested quotas
-                include_dashboard=config.dashboard,
-                dashboard_host="127.0.0.1",
-                log_to_driver=False,
-                logging_level=logging.CRITICAL,
-                _temp_dir=str(folder),
-            )
-        yield
-    finally:
-        started = _started_in(folder)
-        ray.shutdown()
-        for process in psutil.wait_procs(started, timeout=_SHUTDOWN_S)[1]:
-            with suppress(psutil.Error):
-                process.kill()
-        shutil.rmtree(folder, ignore_errors=True)
+        asked = subprocess.run(
+            [sys.executable, "-c", _PROBE, address],
+            check=False,
+            capture_output=True,
+            text=True,
+            timeout=ANSWER_S,
+        )
+    except subprocess.TimeoutExpired:
+        raise _unreachable(address, f"no cluster answered within {ANSWER_S:g} s") from None
+    if asked.returncode != 0:
+        last = (asked.stderr.strip().splitlines() or ["no reason given"])[-1]
+        raise _unreachable(address, last.partition(": ")[2] or last)
 
 
-def _started_in(folder: Path) -> list[psutil.Process]:
-    """Return the processes of the local Ray in a folder, and all their descendants."""
-    found: list[psutil.Process] = []
-    for child in psutil.Process().children():
-        with suppress(psutil.Error):
-            if any(str(folder) in word for word in child.cmdline()):
-                found += [child, *child.children(recursive=True)]
-    return found
-
-
-def _remove_left_behind() -> None:
-    """Remove the folders of killed drivers, and Ray's agents that still use them.
-
-    The other processes of a local Ray end with its driver; its two agents keep trying to connect
-    for minutes.
-    """
-    for folder in Path("/tmp").glob(f"{_FOLDER}*-*"):
-        owner = folder.name.removeprefix(_FOLDER).partition("-")[0]
-        if owner.isdigit() and not psutil.pid_exists(int(owner)):
-            for process in psutil.process_iter():
-                with suppress(psutil.Error):
-                    if any(Path(file.path).is_relative_to(folder) for file in process.open_files()):
-                        process.kill()
-            shutil.rmtree(folder, ignore_errors=True)
+def _unreachable(address: str, reason: str) -> UserError:
+    return UserError(
+        f"--address {address}: the connection failed ({reason}); start a cluster with: "
+        "ray start --head"
+    )
 
 
 @contextmanager
 def _connected(address: str) -> Iterator[None]:
     import ray
 
+    _require_answer(address)
     try:
-        with _sigterm_kept():
+        with sigterm_kept():
             ray.init(
                 address=address,
                 log_to_driver=False,
@@ -217,34 +188,11 @@ def _connected(address: str) -> Iterator[None]:
             )
     except (ConnectionError, RuntimeError, ValueError, OSError) as error:
         first = next((line for line in str(error).splitlines() if line.strip()), type(error))
-        raise UserError(
-            f"--address {address}: the connection failed ({first}); start a cluster with: "
-            "ray start --head"
-        ) from None
+        raise _unreachable(address, str(first)) from None
     try:
         yield
     finally:
         ray.shutdown()
-
-
-@contextmanager
-def _sigterm_kept() -> Iterator[None]:
-    """Restore the handler of SIGTERM, which Ray replaces at its start with a silent exit.
-
-    A SIGTERM that comes inside the block is raised again at its end.
-    """
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-    before, came = signal.getsignal(signal.SIGTERM), False
-    try:
-        yield
-    except SystemExit:
-        came = True
-    finally:
-        signal.signal(signal.SIGTERM, before)
-    if came:
-        signal.raise_signal(signal.SIGTERM)
 
 
 @contextmanager

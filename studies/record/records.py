@@ -14,6 +14,7 @@ import numpy.typing as npt
 from nas.objectives import DEFAULT_OBJECTIVES, OBJECTIVES, Objective
 from studies.record.standing import Standing, find, points
 from studies.record.trial import FinalLatency, State, TrialRecord
+from studies.record.verdict import Limits
 
 __all__ = ["FinalLatency", "State", "StudyRecord", "TrialRecord"]
 
@@ -45,7 +46,9 @@ class StudyRecord:
         """Whether every distinct architecture of the space has been evaluated."""
         if self.space_distinct is None:
             return False
-        tried = {t.digest for t in self.trials if t.assignment and t.state != "running"}
+        tried = {
+            t.digest for t in self.trials if t.assignment and t.state not in ("running", "open")
+        }
         return len(tried) >= self.space_distinct
 
     @property
@@ -59,9 +62,14 @@ class StudyRecord:
         return tuple(objective.name for objective in self.objectives)
 
     @property
+    def limits(self) -> Limits:
+        """The study's hard limits: those of its last run."""
+        return self.config.get("limits") or {}
+
+    @property
     def wanted(self) -> frozenset[str]:
         """Names of all values that each candidate needs: objectives and limited ones."""
-        return frozenset({*self.objective_names, *(self.config.get("limits") or {})})
+        return frozenset({*self.objective_names, *self.limits})
 
     @cached_property
     def recorded(self) -> tuple[Objective, ...]:

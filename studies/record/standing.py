@@ -49,9 +49,10 @@ class Standing:
     def with_trial(self, trial: TrialRecord) -> Standing:
         """Return the values with this trial added, or in place of its earlier version.
 
-        The trial is compared only with the front, so that the time does not grow with the study.
+        An open trial of its architecture is left out. The trial is compared only with the front, so
+        that the time does not grow with the study.
         """
-        before, trials = find(self.trials, trial.number), put(self.trials, trial)
+        before, trials = find(self.trials, trial.number), put(_without_open(self, trial), trial)
         if before is not None and before.state == "complete":
             return Standing.of(self.objectives, trials)
         searched = self.searched + trial.searched - (before is not None and before.searched)
@@ -89,6 +90,13 @@ def put(trials: tuple[TrialRecord, ...], trial: TrialRecord) -> tuple[TrialRecor
     """Return the trials with this one inserted, or in place of the one of the same number."""
     place = _place(trials, trial.number)
     return (*trials[:place], trial, *trials[place + _is_at(trials, place, trial.number) :])
+
+
+def _without_open(standing: Standing, trial: TrialRecord) -> tuple[TrialRecord, ...]:
+    """Return the trials without an open one of the architecture that this trial evaluates."""
+    trials = standing.trials
+    replaced = [t.number for t in trials if t.state == "open" and t.digest == trial.digest]
+    return tuple(t for t in trials if t.number not in replaced) if replaced else trials
 
 
 def _references(complete: Iterable[TrialRecord]) -> dict[str, TrialRecord]:

@@ -6,7 +6,6 @@ All functions depend only on the record. Pandas is imported only where a table i
 from __future__ import annotations
 
 import json
-import math
 from collections import Counter
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, TypeVar
@@ -24,6 +23,7 @@ from studies.record.formats import (
 )
 from studies.record.records import StudyRecord, TrialRecord
 from studies.record.table_files import table_of
+from studies.record.verdict import in_words, violations
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -110,7 +110,7 @@ def study_notes(study: StudyRecord) -> list[str]:
         )
         reason = f": {attempt.reason}" if attempt is not None and attempt.reason else ""
         notes.append(f"Reference `{name}` {state}{reason}. Comparisons with it are left out.")
-    notes += _diverged(study)
+    notes += [*_limit_notes(study), *_diverged(study)]
     if damage := damage_note(study):
         notes.append(damage)
     if retrained := study.config.get("retrained"):
@@ -139,6 +139,41 @@ def damage_note(study: StudyRecord) -> str | None:
         f"Left out: {first}{more}. Restore the storage from a copy to have "
         f"{'these trials' if others else 'this trial'} again."
     )
+
+
+def _limit_notes(study: StudyRecord) -> list[str]:
+    """Return notes on the trials whose verdict changed with the limits, or cannot be given."""
+    over = [trial for trial in study.trials if trial.trained and trial.state == "rejected"]
+    within = [trial for trial in study.trials if trial.state == "open"]
+    notes = []
+    if over:
+        notes.append(
+            f"{counted(len(over), 'trained architecture')} {_is_are(over)} over the limits "
+            f"({in_words(study.limits)}) and left out: {_named(over)}."
+        )
+    if within:
+        notes.append(
+            f"{counted(len(within), 'candidate')} that earlier limits rejected {_is_are(within)} "
+            f"within those of now ({in_words(study.limits)}): the search may evaluate "
+            f"{'it' if len(within) == 1 else 'them'} again."
+        )
+    for name in study.limits:
+        unknown = [trial for trial in found(study) if name not in trial.objectives]
+        if unknown:
+            notes.append(
+                f"The limit {name} does not apply to {counted(len(unknown), 'architecture')} whose "
+                f"{name} was not recorded: {_named(unknown)}."
+            )
+    return notes
+
+
+def _is_are(trials: Sequence[TrialRecord]) -> str:
+    return "is" if len(trials) == 1 else "are"
+
+
+def _named(trials: Sequence[TrialRecord], most: int = 8) -> str:
+    names = ", ".join(trial.name for trial in trials[:most])
+    return names if len(trials) <= most else f"{names} and {len(trials) - most:,} more"
 
 
 def _diverged(study: StudyRecord) -> list[str]:
@@ -262,10 +297,10 @@ def _nothing_found(study: StudyRecord) -> str:
 
 def _rejections(study: StudyRecord, rejected: Sequence[TrialRecord]) -> list[str]:
     """Return a sentence per limit that rejected candidates, with the smallest value seen."""
-    limits = study.config.get("limits") or {}
-    causes: dict[str, list[TrialRecord]] = {}
+    limits, causes = study.limits, dict[str, list[TrialRecord]]()
     for trial in rejected:
-        over = (n for n, limit in limits.items() if trial.objectives.get(n, -math.inf) > limit)
+        excess = violations(limits, trial.findings).items()
+        over = (name for name, by in excess if by > 0 and name in trial.objectives)
         causes.setdefault(next(over, ""), []).append(trial)
     sentences = []
     for name, trials in causes.items():

@@ -11,10 +11,11 @@ from nas.findings import Findings
 from search_spaces.architecture import Architecture
 from search_spaces.errors import UserError
 
-State = Literal["running", "complete", "rejected", "stopped", "failed"]
+State = Literal["running", "complete", "rejected", "open", "stopped", "failed"]
 """The state of a trial.
 
-rejected: it is above a hard limit, found before its training.
+rejected: it is above a hard limit, see `studies.record.verdict`.
+open: an earlier limit rejected it, and it is within those of now: it may be evaluated again.
 stopped: early stopping ended its training.
 failed: it diverged, ran out of memory or was interrupted; `reason` says which.
 """
@@ -49,6 +50,7 @@ class TrialRecord:
         reference: Name of the reference model that it is, or None.
         reason: Why it was rejected, was stopped or failed.
         repeats: Number of proposals of known architectures just before this one.
+        ended: The state in which its evaluation ended, where the limits of now give another one.
         findings: Findings of its evaluation; a complete trial has all objectives of the study.
     """
 
@@ -60,6 +62,7 @@ class TrialRecord:
     reference: str | None = None
     reason: str | None = None
     repeats: int = 0
+    ended: State | None = None
     findings: Findings = field(default_factory=Findings)
 
     def __post_init__(self) -> None:
@@ -100,9 +103,18 @@ class TrialRecord:
         return sum(self.findings.timings_s.values())
 
     @property
+    def trained(self) -> bool:
+        """Whether its training was complete, also if a limit of now rejects it."""
+        return (self.ended or self.state) == "complete"
+
+    @property
     def searched(self) -> bool:
-        """Whether the trial counts towards the study's `search.trials`."""
-        return self.reference is None and self.state in ("complete", "stopped", "failed")
+        """Whether the trial counts towards the study's `search.trials`.
+
+        A trial whose evaluation a limit did not end counts, also if a limit of now rejects it.
+        """
+        ended = self.ended or self.state
+        return self.reference is None and ended in ("complete", "stopped", "failed")
 
     @property
     def name(self) -> str:

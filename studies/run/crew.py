@@ -56,7 +56,7 @@ class Interrupted(KeyboardInterrupt):
 
     @property
     def signum(self) -> int:
-        """SIGINT or SIGTERM."""
+        """SIGINT, SIGTERM or SIGHUP."""
         return int(self.args[0])
 
 

@@ -1,16 +1,20 @@
-"""Handle Ctrl-C and SIGTERM in a running study: the first stops it cleanly, the second at once.
+"""Handle Ctrl-C, SIGTERM and SIGHUP in a running study: the first signal stops it cleanly.
 
 The first signal raises `Interrupted` while the study waits, for an evaluation or anything else, but
 never between two writes to its storage. The second raises `KeyboardInterrupt` at any place. The
-third has the system's default effect.
+third has the system's default effect. SIGHUP says that the terminal was closed. It may come several
+times, from the kernel and from a shell, so only the first one has an effect; it has none in a
+process that was started with SIGHUP ignored (`nohup`).
 """
 
 from __future__ import annotations
 
+import os
 import signal
+import stat
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from types import FrameType
 from typing import Any, Self
 
@@ -18,11 +22,11 @@ from nas.findings import Findings
 from search_spaces.architecture import Architecture
 from studies.run.crew import Crew, Interrupted, TrialEvent
 
-_SIGNALS = (signal.SIGINT, signal.SIGTERM)
+_HANGUP = getattr(signal, "SIGHUP", None)  # Windows has none
 
 
 class Interruption:
-    """Handles SIGINT and SIGTERM inside its `with` block."""
+    """Handles SIGINT, SIGTERM and SIGHUP inside its `with` block."""
 
     def __init__(self) -> None:
         self.signum: int | None = None
@@ -31,7 +35,7 @@ class Interruption:
 
     def __enter__(self) -> Self:
         if threading.current_thread() is threading.main_thread():
-            self._before = {signum: signal.signal(signum, self._take) for signum in _SIGNALS}
+            self._before = {signum: signal.signal(signum, self._take) for signum in _signals()}
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -63,12 +67,33 @@ class Interruption:
             raise Interrupted(self.signum)
 
     def _take(self, signum: int, _: FrameType | None) -> None:
+        if signum == _HANGUP:
+            _leave_terminal()
+            if self.signum is not None:
+                return
         if self.signum is not None:
             signal.signal(signum, signal.SIG_DFL)
             raise KeyboardInterrupt
         self.signum = signum
         if not self._held:
             raise Interrupted(signum)
+
+
+def _signals() -> list[signal.Signals]:
+    handled = [signal.SIGINT, signal.SIGTERM]
+    if _HANGUP is not None and signal.getsignal(_HANGUP) != signal.SIG_IGN:
+        handled.append(_HANGUP)
+    return handled
+
+
+def _leave_terminal() -> None:
+    """Let standard streams of a closed terminal lead nowhere: writing there would raise errors."""
+    nowhere = os.open(os.devnull, os.O_RDWR)
+    for stream in (0, 1, 2):
+        with suppress(OSError):
+            if stat.S_ISCHR(os.fstat(stream).st_mode) and not os.isatty(stream):
+                os.dup2(nowhere, stream)
+    os.close(nowhere)
 
 
 class Interruptible:

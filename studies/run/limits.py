@@ -1,11 +1,9 @@
-"""Hard limits: reject candidates above them, and give up a search that finds no others."""
+"""Give up a search whose hard limits reject every candidate."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-
-from nas.findings import Findings
 from studies.record.records import TrialRecord
+from studies.record.verdict import Limits
 
 MAX_REJECTIONS = 300
 """A study gives up after this many rejected candidates in a row."""
@@ -14,40 +12,16 @@ MAX_MEASURED_REJECTIONS = 20
 """A study gives up after this many measured ones in such a row; each takes seconds."""
 
 
-class Limits:
-    """The largest value of each limited objective that is still worth training.
+class Rejections:
+    """The rejected candidates in a row.
 
     Args:
-        largest: Value by objective; empty where nothing is limited.
+        largest: The study's hard limits.
     """
 
-    def __init__(self, largest: Mapping[str, float]) -> None:
+    def __init__(self, largest: Limits) -> None:
         self._largest = largest
         self._rejected: list[TrialRecord] = []
-
-    def violations(
-        self, objectives: Mapping[str, float], metrics: Mapping[str, float]
-    ) -> dict[str, float]:
-        """Return value / limit - 1 for each limit whose value is known; above 0 it is violated.
-
-        A latency that was not measured counts with its predicted lower bound.
-        """
-        known = _known(objectives, metrics)
-        limits = self._largest.items()
-        return {name: known[name] / limit - 1 for name, limit in limits if name in known}
-
-    def missed(self, findings: Findings) -> str | None:
-        """Return the reason for rejecting a candidate; None if it violates no limit."""
-        known = findings.objectives
-        for name, excess in self.violations(known, findings.metrics).items():
-            if excess <= 0:
-                continue
-            limit = f"over the limit {self._largest[name]:g}"
-            if name in known:
-                return f"{name} {known[name]:.6g} is {limit}"
-            least = findings.metrics["latency_ms_at_least"]
-            return f"{name} is predicted to be at least {least:.4g}, {limit}"
-        return None
 
     def count(self, trial: TrialRecord) -> None:
         """Count rejections in a row; a candidate that was not rejected ends the row."""
@@ -77,7 +51,7 @@ class Limits:
         Empty if none of them has a value of a limited objective: where the limits of a study were
         changed, it may have candidates that another limit rejected.
         """
-        known = [(trial, _known(trial.objectives, trial.metrics)) for trial in self._rejected]
+        known = [(trial, _known(trial)) for trial in self._rejected]
         parts = []
         for name in self._largest:
             values = [(there[name], name in t.objectives) for t, there in known if name in there]
@@ -87,7 +61,7 @@ class Limits:
         return ", ".join(parts)
 
 
-def _known(objectives: Mapping[str, float], metrics: Mapping[str, float]) -> dict[str, float]:
+def _known(trial: TrialRecord) -> dict[str, float]:
     """Return the objectives, with the predicted lower bound of a latency that was not measured."""
-    least = metrics.get("latency_ms_at_least")
-    return {**({"latency_ms": least} if least else {}), **objectives}
+    least = trial.metrics.get("latency_ms_at_least")
+    return {**({"latency_ms": least} if least else {}), **trial.objectives}

@@ -246,8 +246,10 @@ def chosen(
     complete = {trial.number: trial for trial in study.complete}
     for number in numbers:
         if number not in complete:
+            over = next((t.reason for t in study.trials if t.number == number and t.trained), None)
             raise UserError(
                 f"--trial {number}: study {study.name!r} has no complete trial {number}"
+                f"{f' within its limits ({over})' if over else ''}"
             )
     asked = [complete[number] for number in dict.fromkeys(numbers)]
     return references + [trial for trial in asked if not trial.reference]

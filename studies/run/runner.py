@@ -16,12 +16,13 @@ from search_spaces.references import REFERENCES
 from search_spaces.space import SearchSpace
 from studies.config.study import StudyConfig
 from studies.record.records import State, StudyRecord, TrialRecord
+from studies.record.verdict import judged, missed, violations
 from studies.run.backlog import Backlog
 from studies.run.crew import Crew, Executor, Interrupted, TrialEvent
 from studies.run.deaths import Deaths
 from studies.run.elsewhere import Elsewhere
 from studies.run.evaluation import Evaluation, known_of
-from studies.run.limits import Limits
+from studies.run.limits import Rejections
 from studies.run.search import Search
 from studies.run.stopping import Stopper
 from studies.run.watcher import Watcher
@@ -66,13 +67,13 @@ class Runner(Generic[E_co]):
         self.watcher = watcher or Watcher()
         self.gave_up: str | None = None
         self._record = store.record()
-        self._limits = Limits(config.limits)
+        self._rejections = Rejections(config.limits)
         self._stopper = Stopper(config.stopping_rule(), config.objectives, config.training.epochs)
         self._backlog = Backlog(store.trials.unfinished(), self._record.trials)
         self._elsewhere = Elsewhere(self._record.trials, shared=bool(store.others.me))
         self._running: dict[int, Evaluation] = {}
         self._deaths = Deaths()
-        self._search = Search(config, space, self._limits, costs, limits)
+        self._search = Search(config, space, costs, limits)
         self._search.warm(earlier)
         self.store.remove_leftovers()
         self._restore()
@@ -127,7 +128,7 @@ class Runner(Generic[E_co]):
         if trial := self.store.others.exclusively(self._due):
             return trial
         while self._has_room():
-            self.gave_up = self._limits.hopeless()
+            self.gave_up = self._rejections.hopeless()
             if self.gave_up or self._search.propose() is None:
                 return None
             if (number := self.store.others.exclusively(self._begin_held)) is not None:
@@ -170,14 +171,15 @@ class Runner(Generic[E_co]):
         """Read what other drivers began and ended; take over trials of drivers that are gone."""
         news, orphans = self.store.others.poll(self._elsewhere.states)
         for trial in news:
-            self._take_note(trial)
+            self._take_note(judged(trial, self.config.limits))
         for trial in orphans:
             self._elsewhere.running.discard(trial.number)
             self._backlog.add(trial)
 
     def _take_note(self, trial: TrialRecord) -> None:
         self._elsewhere.update(trial)
-        self._search.register(self.space.assignment(trial.architecture), trial.architecture)
+        if trial.state != "open":
+            self._search.register(self.space.assignment(trial.architecture), trial.architecture)
         self._backlog.add_reference(trial.reference)
         self._backlog.paused.pop(trial.digest, None)
         if trial.number in self._running:
@@ -193,6 +195,8 @@ class Runner(Generic[E_co]):
         """Report the recorded trials to the sampler and to early stopping."""
         paused = self._backlog.paused
         for trial in self._record.trials:
+            if trial.state == "open":  # it may be proposed again
+                continue
             # Deriving the assignment from the architecture takes longer than all other steps.
             known_as = trial.assignment or self.space.assignment(trial.architecture)
             self._search.register(known_as, trial.architecture)
@@ -272,7 +276,7 @@ class Runner(Generic[E_co]):
             loss = findings.objectives[TRAINED_OBJECTIVE]
             self._search.observe(trial.digest, len(findings.history), loss)
             stop = self._stopper.reason_to_stop(trial, findings)
-        over = self._limits.missed(findings)
+        over = missed(self.config.limits, findings)
         if over and not trial.reference:
             evaluation.ending = "rejected", over
         elif stop:
@@ -291,17 +295,17 @@ class Runner(Generic[E_co]):
         trial = evaluation.trial if evaluation else self._record.trial(number)
         self._backlog.paused.pop(trial.digest, None)
         findings = evaluation.findings if evaluation else trial.findings
-        violations = self._limits.violations(findings.objectives, findings.metrics)
-        if not self.store.trials.finish(number, state, findings, reason, violations):
+        excess = violations(self.config.limits, findings)
+        if not self.store.trials.finish(number, state, findings, reason, excess):
             self._let_go(number)
             return
         self.store.remove_checkpoint(trial.digest)
-        ended = self.store.trial(number)
+        ended = judged(self.store.trial(number), self.config.limits)
         self._search.tell(ended)
         self._stopper.ended(ended)
         self._put(ended)
 
     def _put(self, trial: TrialRecord) -> None:
-        self._limits.count(trial)
+        self._rejections.count(trial)
         self._record = self._record.with_trial(trial)
         self.watcher.ended(trial.number, self._record)

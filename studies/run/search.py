@@ -12,7 +12,7 @@ from search_spaces.architecture import Architecture
 from search_spaces.space import SearchSpace
 from studies.config.study import StudyConfig
 from studies.record.records import TrialRecord
-from studies.run.limits import Limits
+from studies.record.verdict import violations
 
 
 class Search:
@@ -21,7 +21,6 @@ class Search:
     Args:
         config: The study's configuration: sampler, seed, objectives.
         space: The search space.
-        limits: The study's hard limits.
         costs: Computes exact or predicted costs of many architectures at once.
         known_limits: Computes by how much architectures exceed hard limits.
 
@@ -33,11 +32,10 @@ class Search:
         self,
         config: StudyConfig,
         space: SearchSpace,
-        limits: Limits,
         costs: KnownCosts | None,
         known_limits: KnownLimits | None,
     ) -> None:
-        self._space, self._limits, self._objectives = space, limits, config.objectives
+        self._space, self._limits, self._objectives = space, config.limits, config.objectives
         search = config.search
         self._proposer = make_proposer(
             space, search.sampler, config.objectives, search.seed, costs, known_limits
@@ -45,7 +43,7 @@ class Search:
         self.proposal: Proposal | None = None
 
     def warm(self, earlier: Iterable[TrialRecord]) -> None:
-        """Report those complete trials of another study whose architecture is in the space."""
+        """Report those trained trials of another study whose architecture is in the space."""
         members = [(self._space.assignment(t.architecture), t) for t in earlier]
         known = [(assignment, t) for assignment, t in members if assignment is not None]
         if known:
@@ -67,9 +65,8 @@ class Search:
 
     def tell(self, trial: TrialRecord) -> None:
         """Report the objective values and limit violations of a trial that has ended."""
-        values = self._values(trial) if trial.state == "complete" else None
-        violations = self._limits.violations(trial.objectives, trial.metrics)
-        self._proposer.tell(trial.digest, values, violations)
+        values = self._values(trial) if trial.trained else None
+        self._proposer.tell(trial.digest, values, violations(self._limits, trial.findings))
 
     def observe(self, digest: str, epoch: int, loss: float) -> None:
         """Report the loss of an epoch while the training runs."""

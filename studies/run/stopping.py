@@ -26,7 +26,7 @@ class Stopper:
 
     def restore(self, trial: TrialRecord) -> None:
         """Report a trial of an earlier run or another driver, with the decision made then."""
-        if self._rule is None or not trial.history:
+        if self._rule is None or not trial.history or trial.state == "rejected":
             return
         self._decided[trial.digest] = len(trial.history)
         if trial.reference:

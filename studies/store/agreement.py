@@ -26,7 +26,10 @@ ENVIRONMENT = (
 """Entries of the environment that must not change either where latency is measured."""
 
 QUESTION = ("space", "data", "objectives", "training", "latency")
-"""Sections that must not change between two runs of one study: they make values comparable."""
+"""Sections that must not change between two runs of one study: they make values comparable.
+
+Limits may change: they only decide which trials count (`studies.record.verdict`).
+"""
 
 StudyAttributes = Mapping[str, Any]
 """A study's attributes, as an earlier run recorded them."""

@@ -35,6 +35,9 @@ LOOKS = 6
 
 _PREFIX = "driver:"
 
+_SINCE_1970 = 1e9
+"""Starts above this are in seconds since 1970: no machine has been running for so long."""
+
 
 @dataclass(frozen=True)
 class Driver:
@@ -44,7 +47,9 @@ class Driver:
         host: Name of its host, for people.
         machine: Identifier of boot and PID namespace, within which process numbers are comparable.
         pid: Number of its process.
-        started: Start of the process in seconds since 1970, since process numbers are reused.
+        started: Start of the process, since process numbers are reused, in seconds since the boot,
+            which do not change when the clock is set. In seconds since 1970 where that is not
+            known, and in entries of earlier versions.
         beat: Number of heartbeats so far.
         ended: Whether it has recorded its end.
     """
@@ -59,8 +64,7 @@ class Driver:
     @classmethod
     def here(cls) -> Driver:
         """Return an entry for this process."""
-        started = psutil.Process().create_time()
-        return cls(socket.gethostname(), _machine(), os.getpid(), started)
+        return cls(socket.gethostname(), _machine(), os.getpid(), _started(psutil.Process()))
 
     @property
     def has_ended(self) -> bool:
@@ -72,7 +76,9 @@ class Driver:
             process = psutil.Process(self.pid)
             if process.status() == psutil.STATUS_ZOMBIE:
                 return False
-            return abs(process.create_time() - self.started) < 2
+            by_clock = self.started > _SINCE_1970
+            started = process.create_time() if by_clock else _started(process)
+            return abs(started - self.started) < 2
         except psutil.Error:
             return False
 
@@ -144,6 +150,19 @@ def _driver(stored: object) -> Driver | None:
         return _ENTRY.validate_python(stored)
     except ValidationError:
         return None
+
+
+def _started(process: psutil.Process) -> float:
+    """Return the start of a process in seconds since the boot; since 1970 where that is not known.
+
+    `psutil.Process.create_time` adds the time of the boot, which Linux derives from the clock. If
+    the clock was set meanwhile, a running process would seem to be another one.
+    """
+    try:
+        fields = Path(f"/proc/{process.pid}/stat").read_text(encoding="utf-8").rpartition(")")[2]
+        return int(fields.split()[19]) / os.sysconf("SC_CLK_TCK")
+    except (OSError, ValueError, IndexError):  # not Linux, or the process has ended
+        return process.create_time()
 
 
 def _machine() -> str:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from optuna.trial import FrozenTrial, TrialState, create_trial
@@ -61,6 +61,23 @@ def state_of(trial: FrozenTrial) -> State:
     if trial.user_attrs.get("stopped") and state in ("running", "rejected"):
         return "stopped"
     return state
+
+
+def last_of_each(trials: Iterable[FrozenTrial]) -> list[FrozenTrial]:
+    """Return the stored candidates, without rejected ones that were evaluated again later.
+
+    An architecture is evaluated again if the limits that rejected it have changed. Damaged trials
+    are returned as well.
+    """
+    stored = [trial for trial in trials if "candidate" in trial.user_attrs]
+    last = {_digest(trial): trial.number for trial in stored}
+    return [t for t in stored if state_of(t) != "rejected" or t.number == last[_digest(t)]]
+
+
+def _digest(trial: FrozenTrial) -> str:
+    candidate = trial.user_attrs["candidate"]
+    known = isinstance(candidate, Mapping) and candidate.get("digest")
+    return str(known or f"of trial {trial.number}")
 
 
 def record_of(trial: FrozenTrial) -> TrialRecord:

@@ -17,11 +17,11 @@ from studies.storage.locks import DriverLock
 from studies.storage.patience import is_away, retrying
 from studies.store import drivers
 from studies.store.drivers import Drivers
-from studies.store.frozen import OWNER, record_of, state_of
+from studies.store.frozen import OWNER, last_of_each, record_of, state_of
 
 _Result = TypeVar("_Result")
 
-_SETTLED = ("complete", "rejected", "failed")
+_SETTLED = ("complete", "rejected", "open", "failed")
 
 
 class Others(Protocol):
@@ -261,8 +261,7 @@ class OtherDrivers:
         return [trial for trial in self._trials() if not trial.state.is_finished()]
 
     def _trials(self) -> list[FrozenTrial]:
-        trials = self._storage.get_all_trials(self._study_id, deepcopy=False)
-        return [trial for trial in trials if "candidate" in trial.user_attrs]
+        return last_of_each(self._storage.get_all_trials(self._study_id, deepcopy=False))
 
     def _say(self, text: str) -> None:
         if text != self._said:

@@ -10,8 +10,9 @@ from typing import Any
 from nas.objectives import select_objectives
 from search_spaces.errors import UserError
 from studies.record.records import FinalLatency, StudyRecord, TrialRecord
+from studies.record.verdict import judged
 from studies.storage.addresses import shown
-from studies.store.frozen import record_of
+from studies.store.frozen import last_of_each, record_of
 from studies.store.opened import OpenedStudy
 
 FORMAT = 1
@@ -33,14 +34,15 @@ def read_study(opened: OpenedStudy) -> StudyRecord:
             raise UserError(
                 f"{shown(opened.address)}: study {opened.study.study_name!r} was not made by nas"
             )
-        environment = attributes["environment"]
+        environment, config = attributes["environment"], attributes["config"]
         trials, damaged = _read_trials(opened, attributes)
+        limits = config.get("limits") or {}
         return StudyRecord(
             name=opened.study.study_name,
-            objectives=select_objectives(attributes["config"]["objectives"]),
-            trials=tuple(trials),
+            objectives=select_objectives(config["objectives"]),
+            trials=tuple(judged(trial, limits) for trial in trials),
             damaged=tuple(damaged),
-            config=attributes["config"],
+            config=config,
             environment=environment,
             folder=opened.folder,
             space_size=attributes["space_size"],
@@ -58,9 +60,7 @@ def _read_trials(
     objectives, axes = attributes["config"]["objectives"], attributes["space"]["axes"]
     choices = {name: {(type(one), one) for one in axes[name]["choices"]} for name in axes}
     trials, damaged = [], []
-    for stored in opened.trials():
-        if "candidate" not in stored.user_attrs:
-            continue
+    for stored in last_of_each(opened.trials()):
         try:
             trial = record_of(stored)
             _require_fit(trial, objectives, choices)

@@ -307,6 +307,15 @@ class StudyStore:
             return None
         return environment.get("original_latency_ms")  # type: ignore[no-any-return]
 
+    @property
+    def limits(self) -> Mapping[str, float] | None:
+        """The hard limits of the study's last run, by objective; None before its first run."""
+        try:
+            config = self._opened.attributes.get("config")
+        except UserError:  # there is no study yet
+            return None
+        return None if config is None else config.get("limits") or {}
+
     def require_comparable(self, config: StudyConfig, space: SearchSpace, data: str | None) -> None:
         """Check that another study may learn from this one; raise `UserError` otherwise."""
         agreement.require_comparable(self._opened.attributes, self.folder.name, config, space, data)
