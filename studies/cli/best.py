@@ -11,7 +11,7 @@ from rich.markup import escape
 from nas.objectives import OBJECTIVES
 from search_spaces.errors import UserError, nearest
 from studies.cli.console import stdout
-from studies.cli.options import root_option
+from studies.cli.options import Positive, root_option
 from studies.record.formats import format_value, noun
 
 if TYPE_CHECKING:
@@ -23,7 +23,7 @@ def _limit_options(command: Any) -> Any:
         flag = f"--max-{name.replace('_', '-')}"
         unit = f" ({objective.unit})" if objective.unit else ""
         text = f"Upper limit of {noun(objective)}{unit}."
-        command = click.option(flag, f"max_{name}", type=float, help=text)(command)
+        command = click.option(flag, f"max_{name}", type=Positive(1e30), help=text)(command)
     return command
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import csv
-import re
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -14,7 +13,7 @@ from rich.table import Table
 from search_spaces.errors import UserError
 from studies.cli.console import stdout
 from studies.cli.help import TableHelp
-from studies.cli.options import progress_bar, root_option
+from studies.cli.options import Listed, Positive, Whole, progress_bar, root_option
 from studies.cli.subjects import Subject, file_name, hold_lane, writable
 
 if TYPE_CHECKING:
@@ -22,17 +21,11 @@ if TYPE_CHECKING:
     from studies.profiles.explain_words import Words
 
 
-def _batches(
-    context: click.Context, parameter: click.Parameter, values: tuple[str, ...]
+def _all_batches(
+    context: click.Context, parameter: click.Parameter, values: tuple[list[int], ...]
 ) -> tuple[int, ...]:
-    """Parse `1,8`, or the option given twice; return the batch sizes in that order."""
-    words = [word for value in values for word in re.split(r"[,\s]+", value.strip())]
-    wrong = [word for word in words if not (word.isdigit() and int(word) > 0)]
-    if wrong:
-        raise click.BadParameter(
-            f"{wrong[0]!r} is not a batch size: give positive integers, as in --batch 1,8"
-        )
-    return tuple(dict.fromkeys(int(word) for word in words))
+    """Return the batch sizes of an option that may be given several times, in order."""
+    return tuple(dict.fromkeys(size for sizes in values for size in sizes))
 
 
 @click.command(cls=TableHelp)
@@ -41,23 +34,25 @@ def _batches(
 @click.option(
     "--batch",
     "batches",
+    type=Listed(Whole(1), "batch size"),
     multiple=True,
     default=("1",),
     show_default=True,
-    callback=_batches,
+    callback=_all_batches,
+    metavar="N,...",
     help="Batch sizes, as in --batch 1,8.",
 )
 @click.option(
-    "--threads", type=click.IntRange(1, 1024), default=1, show_default=True,
+    "--threads", type=Whole(1, 1024), default=1, show_default=True,
     help="Number of CPU threads.",
 )  # fmt: skip
 @click.option(
-    "--rounds", type=click.IntRange(2), default=15, show_default=True,
+    "--rounds", type=Whole(2), default=15, show_default=True,
     help="Number of rounds in which all variants are timed.",
 )  # fmt: skip
 @click.option(
     "--seconds",
-    type=click.FloatRange(0, min_open=True),
+    type=Positive(),
     default=90.0,
     show_default=True,
     help="Time limit for each batch size in seconds, without warm-up.",

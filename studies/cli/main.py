@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import importlib
+import io
 import sys
 from collections.abc import Sequence
+from typing import NoReturn
 
 import click
 
-from search_spaces.errors import UserError, nearest
+from search_spaces.errors import UserError, condensed, nearest, quoted
 from studies.cli.help import TableHelp
 
 GROUPS: dict[str, tuple[str, str]] = {
@@ -37,7 +39,8 @@ class HelpfulGroup(TableHelp, click.Group):
         if not name.startswith("-") and self.get_command(ctx, name) is None:
             known = self.list_commands(ctx)
             raise click.UsageError(
-                f"no command {name!r}{nearest(name, known)}; commands: {', '.join(known)}", ctx
+                f"no command {quoted(name)}{nearest(name, known)}; commands: {', '.join(known)}",
+                ctx,
             )
         return super().resolve_command(ctx, args)
 
@@ -76,24 +79,55 @@ def nas() -> None:
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run the command line. User errors print one line per fault and exit with code 2."""
+    _print_any_text()
     try:
         nas.main(args=arguments, prog_name="nas", standalone_mode=False)
     except click.exceptions.Exit as done:
         sys.exit(done.exit_code)
     except click.ClickException as error:
-        error.show()
+        _brief(error).show()
         sys.exit(error.exit_code)
     except (click.Abort, KeyboardInterrupt):
         click.echo("nas: interrupted", err=True)
         sys.exit(130)
     except BrokenPipeError:
         sys.exit(141)
+    except OSError as error:
+        _refuse(_of_system(error))
     except ValueError as error:
         if not _is_user_error(error):
             raise
-        for line in str(error).splitlines():
-            click.echo(f"nas: {line}", err=True)
-        sys.exit(2)
+        _refuse(str(error))
+
+
+def _print_any_text() -> None:
+    """Let a file name that is no text in the terminal's encoding be printed as Python writes it."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
+
+
+def _brief(error: click.ClickException) -> click.ClickException:
+    """Return a usage error with its message in one line that is not too long."""
+    if isinstance(error, click.exceptions.NoArgsIsHelpError):  # its message is the whole help
+        return error
+    message = condensed(" ".join(error.format_message().split()))
+    return click.UsageError(message, getattr(error, "ctx", None))
+
+
+def _refuse(message: str) -> NoReturn:
+    for line in condensed(message).splitlines():
+        click.echo(f"nas: {line}", err=True)
+    sys.exit(2)
+
+
+def _of_system(error: OSError) -> str:
+    """Return what the system refuses: a missing file, a name that is too long, a full disk.
+
+    Commands check the files that they are given. This is the answer where the system refuses later.
+    """
+    where = f"{error.filename}: " if error.filename else ""
+    return f"{where}{error.strerror or error}"
 
 
 def _is_user_error(error: ValueError) -> bool:

@@ -10,7 +10,7 @@ import click
 from profiling.openmp import wait_passively
 from studies.cli.console import stderr, stdout
 from studies.cli.main import HelpfulGroup
-from studies.cli.options import progress_bar, root_option
+from studies.cli.options import Listed, Positive, Whole, progress_bar, root_option
 from studies.cli.subjects import (
     Subject,
     choose_backends,
@@ -65,12 +65,10 @@ def profile() -> None:
     wait_passively()
 
 
-_batch = click.option(
-    "--batch", type=click.IntRange(1), default=1, show_default=True, help="Batch size."
-)
+_batch = click.option("--batch", type=Whole(1), default=1, show_default=True, help="Batch size.")
 _threads = click.option(
     "--threads",
-    type=click.IntRange(1, 1024),
+    type=Whole(1, 1024),
     default=1,
     show_default=True,
     help="Number of CPU threads. Waiting threads sleep, unless OMP_WAIT_POLICY=ACTIVE is set.",
@@ -80,7 +78,7 @@ _device = click.option(
 )
 _seconds = click.option(
     "--seconds",
-    type=click.FloatRange(0, min_open=True),
+    type=Positive(),
     default=20.0,
     show_default=True,
     help="Time limit of the measurement in seconds, without warm-up.",
@@ -103,7 +101,7 @@ _out = click.option(
     "--all", "everything", is_flag=True, help="Print all layers in the order of the model."
 )
 @click.option(
-    "--top", type=click.IntRange(1), default=15, show_default=True,
+    "--top", type=Whole(1), default=15, show_default=True,
     help="Number of slowest layers to print.",
 )  # fmt: skip
 @click.option(
@@ -154,7 +152,7 @@ def model(
 
 @profile.command(short_help="Time one layer alone, over batch sizes, widths, threads.")
 @click.argument("words", nargs=-1, required=True, metavar="LAYER...")
-@click.option("--batch", type=click.IntRange(1), help="Batch size. Default: 1.")
+@click.option("--batch", type=Whole(1), help="Batch size. Default: 1.")
 @_threads
 @_device
 @_seconds
@@ -235,11 +233,11 @@ def peaks(threads: int, device: str, as_json: bool) -> None:
 @click.option(
     "--training", is_flag=True, help="Record training steps: forward, backward and update."
 )
-@click.option("--batch", type=click.IntRange(1), default=8, show_default=True, help="Batch size.")
+@click.option("--batch", type=Whole(1), default=8, show_default=True, help="Batch size.")
 @_threads
 @_device
 @click.option(
-    "--steps", type=click.IntRange(1, 100), default=3, show_default=True,
+    "--steps", type=Whole(1, 100), default=3, show_default=True,
     help="Number of steps to record.",
 )  # fmt: skip
 @_out
@@ -289,7 +287,10 @@ def trace(
 
 @profile.command(short_help="Compare ways to run a model, and check their outputs.")
 @click.argument("arch")
-@click.option("--backends", "names", metavar="NAME,...", help="Backends to compare. Default: all.")
+@click.option(
+    "--backends", "names", type=Listed(click.STRING, "backend"), metavar="NAME,...",
+    help="Backends to compare. Default: all.",
+)  # fmt: skip
 @_batch
 @_threads
 @_device
@@ -300,7 +301,7 @@ def trace(
 @root_option
 def backends(
     arch: str,
-    names: str | None,
+    names: list[str] | None,
     batch: int,
     threads: int,
     device: str,

@@ -15,7 +15,7 @@ from search_spaces.errors import UserError
 from studies.cli.best import best
 from studies.cli.console import stderr, stdout
 from studies.cli.main import HelpfulGroup
-from studies.cli.options import root_option
+from studies.cli.options import Whole, root_option
 from studies.cli.print_study import print_pngs, print_study
 from studies.cli.retrain import retrain
 from studies.cli.run import run
@@ -116,7 +116,7 @@ def export(name: str, kind: str, out: Path | None, root: Path) -> None:
 @click.argument("name")
 @click.option(
     "--axes",
-    type=click.IntRange(min=1),
+    type=Whole(1),
     default=10,
     show_default=True,
     help="Number of axes to show.",

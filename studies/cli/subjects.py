@@ -209,8 +209,8 @@ def parse_sweeps(texts: Sequence[str]) -> dict[str, list[int]]:
     return over
 
 
-def choose_backends(names: str | None, device: str) -> list[str] | None:
-    """Parse `--backends`; None means all backends.
+def choose_backends(names: list[str] | None, device: str) -> list[str] | None:
+    """Check the backends of `--backends`; None means all backends.
 
     Raises:
         ProfilingError: a name is unknown.
@@ -221,13 +221,12 @@ def choose_backends(names: str | None, device: str) -> list[str] | None:
 
     if names is None:
         return None
-    chosen = [name.strip() for name in names.split(",") if name.strip()]
     place = select_device(device)
-    reasons = {name: find_backend(name).unavailable(place) for name in chosen}
-    if reasons and all(reasons.values()):
+    reasons = {name: find_backend(name).unavailable(place) for name in names}
+    if all(reasons.values()):
         why = "; ".join(f"{name} {reason}" for name, reason in reasons.items())
-        raise UserError(f"--backends {names}: {why}")
-    return chosen
+        raise UserError(f"--backends {','.join(names)}: {why}")
+    return names
 
 
 def training_loss(images: torch.Tensor) -> Callable[[Any], torch.Tensor]:
