@@ -83,6 +83,7 @@ _BY_NAME: dict[str, tuple[Bad, ...]] = {
     **dict.fromkeys(("--out", "--onnx", "directory"), values.OUT_PATHS),
     "--root": values.tolerated(*values.IN_PATHS, *values.OUT_PATHS),  # some do not read it
     "paper --celeba": values.tolerated(*values.IN_PATHS),  # an estimate reads no image
+    "paper --attribute": values.tolerated(*values.ATTRIBUTES),
     "--sampler": values.CHOICES,
     "--samplers": values.SAMPLERS,
     "--backends": values.BACKENDS,
@@ -147,7 +148,7 @@ def _unusable_lines(name: str, valid: Valid) -> Iterator[Case]:
     if "archs" not in valid.arguments and "words" not in valid.arguments:
         yield Case(f"{name} (one word too many)", (*words, "surplus"))
         yield Case(f"{name} (many words too many)", (*words, *["surplus"] * 3000))
-    if valid.arguments:
+    if valid.arguments and name != "data preview":
         yield Case(f"{name} (no argument)", tuple(name.split()))
 
 

@@ -22,10 +22,10 @@ import psutil
 
 CPU_S = 1.5
 """A command that has computed for so long was accepted."""
-WALL_S = 12.0
-"""A command that has waited for so long hangs, unless it has computed meanwhile."""
-IDLE_S = 0.8
-"""Maximum CPU time of a command that hangs."""
+WALL_S = 40.0
+"""So has one that has run for so long, although it computes little."""
+IDLE_S = 8.0
+"""A command that has not computed for so long hangs."""
 MEMORY_BYTES = 4_000_000_000
 GRACE_S = 3.0
 """Seconds that processes have to follow their command's end."""
@@ -146,30 +146,27 @@ def _leave() -> None:
 
 
 def _wait(pid: int, cpu_s: float, wall_s: float) -> tuple[int | None, str | None]:
-    start = time.monotonic()
+    start = progressed = time.monotonic()
+    spent = 0.0
     while True:
         ended, status = os.waitpid(pid, os.WNOHANG)
         if ended:
             return os.waitstatus_to_exitcode(status), None
-        if limit := _exceeded(time.monotonic() - start, cpu_s, wall_s):
-            for one in _family():
+        family, now = _family(), time.monotonic()
+        if (now_spent := sum(map(_cpu_s, family))) > spent + 0.02:
+            spent, progressed = now_spent, now
+        limit = "hangs" if now - progressed > IDLE_S else None
+        if any(_memory_bytes(process) > MEMORY_BYTES for process in family):
+            limit = "memory"
+        elif spent > cpu_s or now - start > wall_s:
+            limit = "time"
+        if limit:
+            for one in family:
                 with suppress(psutil.NoSuchProcess):
                     one.kill()
             os.waitpid(pid, 0)
             return None, limit
         time.sleep(0.01)
-
-
-def _exceeded(wall: float, cpu_s: float, wall_s: float) -> str | None:
-    family = _family()
-    if any(_memory_bytes(process) > MEMORY_BYTES for process in family):
-        return "memory"
-    spent = sum(map(_cpu_s, family))
-    if spent > cpu_s:
-        return "time"
-    if wall > wall_s:
-        return "hangs" if spent < IDLE_S else "time"
-    return None
 
 
 def _memory_bytes(process: psutil.Process) -> int:

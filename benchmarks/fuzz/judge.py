@@ -51,7 +51,9 @@ def judge(case: Case, scratch: Scratch) -> Verdict:
     changed = sorted(path for path in {*before, *after} if before.get(path) != after.get(path))
     if changed or case.damage:
         scratch.restore()
-    faults = tuple(_faults(case, ended, changed))
+    # The cache may keep what was computed before the fault of something else was found.
+    seen = [path for path in changed if not path.startswith("cache")]
+    faults = tuple(_faults(case, ended, seen))
     return Verdict(faults, ended.code in (0, None), _shortened(ended.errors))
 
 

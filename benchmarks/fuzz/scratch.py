@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import shutil
 import stat
 from collections.abc import Callable, Sequence
@@ -41,6 +42,7 @@ search: {sampler: random, trials: 2}
 device: cpu
 workers: 1
 """
+FIFO = "fifo"
 VALID_LINES = (
     "study run tiny.yaml --name good",
     "study run tiny.yaml --name indb --storage sqlite:///indb.db --objectives params,macs",
@@ -80,11 +82,14 @@ class Scratch:
         (self.work / "tiny-space.yaml").write_text(SPACE)
         (self.work / "tiny.yaml").write_text(STUDY)
         (self.work / "foreign.json").write_text('{"not": "ours"}')
+        os.mkfifo(self.work / FIFO)
+        (self.work / "dangling").symlink_to("nowhere")
+        (self.work / "loop").symlink_to("loop")
         for line in VALID_LINES:
             run(line.split())
         self._write_architecture()
         predictor()
-        shutil.copytree(self.root, self.pristine, symlinks=True)
+        _copy(self.root, self.pristine)
 
     def _write_architecture(self) -> None:
         from search_spaces.space import SearchSpace
@@ -99,7 +104,7 @@ class Scratch:
             if path.is_dir() and not path.is_symlink():
                 path.chmod(0o755)
         shutil.rmtree(self.root)
-        shutil.copytree(self.pristine, self.root, symlinks=True)
+        _copy(self.pristine, self.root)
 
     def snapshot(self) -> Snapshot:
         """Return what every path below the folder holds now."""
@@ -122,6 +127,11 @@ def write_predictor() -> None:
         times = (0.01,) * count if role == "fitted" else ()
         samples = ((ratio, 1.0), (1.1 * ratio, 1.1))
         calibration.append(Measurement(architecture, role, samples, (), False, times))
+
+
+def _copy(source: Path, target: Path) -> None:
+    shutil.copytree(source, target, symlinks=True, ignore=shutil.ignore_patterns(FIFO))
+    os.mkfifo(target / "work" / FIFO)
 
 
 def _state(path: Path) -> tuple[str, bytes]:

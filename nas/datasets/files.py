@@ -71,8 +71,12 @@ def existing_folder(config: DataConfig) -> Path:
         UserError: the folder does not exist.
     """
     assert config.path is not None
-    root = config.path.expanduser()
-    if not root.is_dir():
+    try:
+        root = config.path.expanduser()
+        found = root.is_dir()
+    except (RuntimeError, OSError) as error:  # no home folder; a name that is too long
+        raise UserError(f"path: {str(config.path)!r} cannot be read ({error})") from None
+    if not found:
         raise UserError(f"path: {str(root)!r} is not a folder; give the folder of the images")
     return root
 

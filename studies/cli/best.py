@@ -10,6 +10,7 @@ from rich.markup import escape
 
 from nas.objectives import OBJECTIVES
 from search_spaces.errors import UserError, nearest
+from search_spaces.numbers import at_least
 from studies.cli.console import stdout
 from studies.cli.options import Positive, root_option
 from studies.record.formats import format_value, noun
@@ -72,13 +73,15 @@ def _best(record: StudyRecord, by: str, caps: dict[str, float]) -> TrialRecord:
             raise UserError(f"--max-{flag}: the study did not record it; it has {', '.join(known)}")
     fitting = [t for t in record.complete if all(t.objectives[n] <= c for n, c in caps.items())]
     if not fitting:
-        ranges = ", ".join(
-            f"{noun(OBJECTIVES[n])} from "
-            f"{format_value(OBJECTIVES[n], min(t.objectives[n] for t in record.complete))}"
-            for n in caps
+        nearest_one = min(
+            record.complete, key=lambda t: max(t.objectives[n] / c for n, c in caps.items())
+        )
+        values = ", ".join(
+            f"{noun(OBJECTIVES[n])} {at_least(nearest_one.objectives[n])}" for n in caps
         )
         raise UserError(
-            f"no model of study {record.name!r} is within these limits; its models have {ranges}"
+            f"no model of study {record.name!r} is within these limits; the nearest, "
+            f"{nearest_one.name}, has {values}"
         )
     return min(fitting, key=lambda trial: trial.objectives[by])
 

@@ -88,12 +88,12 @@ def explain(
 
     first, second = Subject.find(a, root), Subject.find(b, root)
     names = (first.name, second.name)
-    folder = writable(out or Path("nas-profiles") / file_name("explain-" + "-".join(names)))
     config = ExplainConfig(
         batches=batches, threads=threads, rounds=rounds, max_s=seconds, device=device
     )
     pair = (first.architecture, second.architecture)
     hold_lane(select_device(device))
+    folder = writable(out or Path("nas-profiles") / file_name("explain-" + "-".join(names)))
     with progress_bar("measuring") as progress:
         found = explain_latency(*pair, names, config, progress=progress)
     for comparison in found.comparisons:

@@ -80,8 +80,11 @@ def nas() -> None:
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run the command line. User errors print one line per fault and exit with code 2."""
     _print_any_text()
+    words = list(sys.argv[1:] if arguments is None else arguments)
     try:
-        nas.main(args=arguments, prog_name="nas", standalone_mode=False)
+        for word in words:
+            _require_text(word)
+        nas.main(args=words, prog_name="nas", standalone_mode=False)
     except click.exceptions.Exit as done:
         sys.exit(done.exit_code)
     except click.ClickException as error:
@@ -105,6 +108,17 @@ def _print_any_text() -> None:
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")
+
+
+def _require_text(word: str) -> None:
+    """Refuse what no command can use: empty words, control characters, bytes that are no text.
+
+    Names and paths are stored as UTF-8 text and printed on terminals.
+    """
+    if not word.strip():
+        raise UserError("one of the arguments is empty: give a value, or leave the option out")
+    if not word.isprintable():
+        raise UserError(f"{quoted(word)}: an argument has characters that cannot be printed")
 
 
 def _brief(error: click.ClickException) -> click.ClickException:

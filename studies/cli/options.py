@@ -64,7 +64,7 @@ class Positive(click.FloatRange):
         return found
 
 
-class Listed(click.ParamType):
+class Listed(click.ParamType):  # type: ignore[type-arg]  # generic in new versions only
     """Values separated by commas: at least one, none empty and none twice.
 
     Args:
@@ -74,7 +74,7 @@ class Listed(click.ParamType):
 
     name = "list"
 
-    def __init__(self, of: click.ParamType, what: str) -> None:
+    def __init__(self, of: click.ParamType[Any], what: str) -> None:
         self._of, self._what = of, what
 
     def convert(
@@ -146,16 +146,18 @@ def find_architecture(text: str, root: Path) -> Architecture:
     from search_spaces.references import REFERENCES
 
     name, _, size = text.partition("@")
-    if name in REFERENCES and (not size or size.isdigit()):
-        found = REFERENCES[name]
-        return found.resized(int(size)) if size else found
+    if text in REFERENCES:
+        return REFERENCES[text]
+    if name in REFERENCES and re.fullmatch(r"[0-9]{1,9}", size):
+        return REFERENCES[name].resized(int(size))
     if Path(text).suffix in {".json", ".yaml", ".yml"}:
         return Architecture.load(Path(text))
     if "#" in text:
         return _find_trial(text, root)[1].architecture
+    known = ", ".join(REFERENCES)
     raise UserError(
-        f"{text!r} is not an architecture: give a reference ({', '.join(REFERENCES)}; original@64 "
-        f"for 64 pixels), a JSON or YAML file, or STUDY#TRIAL{nearest(name, REFERENCES)}"
+        f"{quoted(text)} is not an architecture: give a reference ({known}; original@64 for 64 "
+        f"pixels), a JSON or YAML file, or STUDY#TRIAL{nearest(name, REFERENCES)}"
     )
 
 

@@ -132,8 +132,8 @@ def model(
     from studies.profiles.layers_page import write_profile
 
     subject = Subject.find(arch, root)
-    folder = writable(out or subject.artefacts or FOLDER / f"{subject.name}-batch{batch}")
     vae, place = subject.build(device)
+    folder = writable(out or subject.artefacts or FOLDER / f"{subject.name}-batch{batch}")
     with progress_bar("measuring") as progress:
         table = profile_layers(
             vae, subject.images(), latency_config(batch, threads, seconds), place, progress=progress

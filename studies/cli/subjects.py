@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -199,7 +201,7 @@ def parse_sweeps(texts: Sequence[str]) -> dict[str, list[int]]:
     for text in texts:
         axis, _, values = text.partition("=")
         numbers = [value.strip() for value in values.split(",")]
-        if not all(number.isdecimal() for number in numbers):
+        if not all(re.fullmatch(r"[0-9]{1,12}", number) for number in numbers):
             raise UserError(f"--sweep {text}: give an axis and whole numbers, such as batch=1,2,4")
         if axis in over:
             raise UserError(
@@ -243,17 +245,28 @@ def training_loss(images: torch.Tensor) -> Callable[[Any], torch.Tensor]:
 def writable(folder: Path) -> Path:
     """Create a folder and check, before anything is measured, that files can be written there.
 
+    When the command ends, folders that were created here and are still empty are removed.
+
     Raises:
         UserError: the folder cannot be written.
     """
     probe = folder / ".writable"
+    new = [path for path in (folder, *folder.parents) if not os.path.lexists(path)]
     try:
         folder.mkdir(parents=True, exist_ok=True)
         probe.touch()
         probe.unlink()
     except OSError as error:
         raise UserError(f"--out {folder}: cannot be written ({error.strerror})") from None
+    if context := click.get_current_context(silent=True):
+        context.call_on_close(lambda: _remove_empty(new))
     return folder
+
+
+def _remove_empty(folders: Sequence[Path]) -> None:
+    with suppress(OSError):  # it holds files
+        for folder in folders:
+            folder.rmdir()
 
 
 def file_name(title: str) -> str:

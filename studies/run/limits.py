@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from nas.findings import Findings
+from search_spaces.numbers import at_least, at_most
 from studies.record.records import TrialRecord
 
 MAX_REJECTIONS = 300
@@ -42,11 +43,11 @@ class Limits:
         for name, excess in self.violations(known, findings.metrics).items():
             if excess <= 0:
                 continue
-            limit = f"over the limit {self._largest[name]:g}"
+            limit = f"over the limit {at_most(self._largest[name])}"
             if name in known:
-                return f"{name} {known[name]:.6g} is {limit}"
+                return f"{name} {at_least(known[name])} is {limit}"
             least = findings.metrics["latency_ms_at_least"]
-            return f"{name} is predicted to be at least {least:.4g}, {limit}"
+            return f"{name} is predicted to be at least {at_least(least)}, {limit}"
         return None
 
     def count(self, trial: TrialRecord) -> None:
@@ -62,7 +63,7 @@ class Limits:
         measured = sum("latency_ms" in t.objectives for t in row)
         if len(row) < MAX_REJECTIONS and measured < MAX_MEASURED_REJECTIONS:
             return None
-        limits = ", ".join(f"{name} {limit:g}" for name, limit in self._largest.items())
+        limits = ", ".join(f"{name} {at_most(limit)}" for name, limit in self._largest.items())
         over = f"were all over {limits}" if limits else "were all rejected"
         smallest = self._smallest()
         values = f"; the smallest values among them are {smallest}" if smallest else ""
@@ -83,7 +84,7 @@ class Limits:
             values = [(there[name], name in t.objectives) for t, there in known if name in there]
             if values:
                 value, found = min(values)
-                parts.append(f"{name} {value:.4g}{'' if found else ' (predicted)'}")
+                parts.append(f"{name} {at_least(value)}{'' if found else ' (predicted)'}")
         return ", ".join(parts)
 
 
