@@ -10,7 +10,7 @@ from benchmarks.fuzz.child import Ended, run_nas
 from benchmarks.fuzz.scratch import Scratch
 
 LINES = 3
-"""Maximum number of lines of a refusal; a list of faults may have `LINES_OF_LIST`."""
+"""Maximum number of lines of a refusal; the faults of one file may have `LINES_OF_LIST`."""
 LINES_OF_LIST = 11
 LENGTH = 600
 """Maximum number of characters of a line."""
@@ -73,7 +73,7 @@ def _faults(case: Case, ended: Ended, changed: list[str]) -> list[str]:
         lines = [line for line in ended.errors.splitlines() if line.strip()]
         if not lines:
             found.append("no message")
-        if len(lines) > (LINES_OF_LIST if case.damage else LINES):
+        if len(lines) > (LINES_OF_LIST if _one_list(lines) else LINES):
             found.append("many lines")
         if any(len(line) > LENGTH for line in lines):
             found.append("long lines")
@@ -82,6 +82,12 @@ def _faults(case: Case, ended: Ended, changed: list[str]) -> list[str]:
     if ended.left:
         found.append("left running")
     return found
+
+
+def _one_list(lines: list[str]) -> bool:
+    """Return whether the lines are the faults of one description, each with its source."""
+    sources = {line.split(": ")[1] for line in lines if line.startswith("nas: ")}
+    return len({source for source in sources if not source.startswith("and ")}) == 1
 
 
 def _shortened(text: str) -> str:
