@@ -11,7 +11,7 @@ from rich.table import Table
 
 # Import neither torch nor a module that imports it: `run` has to set OMP_WAIT_POLICY first.
 from nas.objectives import hypervolume
-from search_spaces.errors import UserError
+from search_spaces.errors import UserError, condensed
 from studies.cli.best import best
 from studies.cli.console import stderr, stdout
 from studies.cli.main import HelpfulGroup
@@ -62,7 +62,7 @@ def list_(root: Path) -> None:
         try:
             record = _open(root, name)
         except UserError as error:
-            stderr.print(f"[yellow]{escape(str(error))}[/yellow]")
+            stderr.print(f"[yellow]{escape(condensed(str(error)))}[/yellow]")
             continue
         volume = hypervolume(record.points(record.complete), record.nadir)
         table.add_row(
