@@ -13,7 +13,11 @@ from benchmarks.fuzz.cases import VALID, Case, commands, option_cases
 from benchmarks.fuzz.judge import judge
 from benchmarks.fuzz.scratch import Scratch
 
-KINDS = r"^(?!file: )|^file: (study\.yaml|space|architecture)$"
+KINDS = (
+    r"^(?!file: |storage serve|bench study --name|study run --(storage|artefacts))"
+    r"|^file: (study\.yaml|space|architecture)$"
+)
+"""Command lines and descriptions; records and addresses are for the long form."""
 
 
 @pytest.mark.slow

@@ -13,6 +13,7 @@ import sys
 import threading
 import time
 import traceback
+import weakref
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
@@ -124,6 +125,11 @@ def _be_the_child(
         nothing = os.open(os.devnull, os.O_RDONLY)
         for source, target in zip((nothing, *streams), range(3), strict=True):
             os.dup2(source, target)
+        sys.stdout = open(1, "w", encoding="utf-8", closefd=False)  # noqa: SIM115
+        sys.stderr = open(2, "w", encoding="utf-8", closefd=False)  # noqa: SIM115
+        # What the parent does at its end, such as removing folders, is not the child's to do.
+        atexit._clear()
+        weakref.finalize._registry.clear()  # type: ignore[attr-defined]
         try:
             work()
             code = 0
