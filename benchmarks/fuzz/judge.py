@@ -15,6 +15,9 @@ LINES_OF_LIST = 11
 LENGTH = 600
 """Maximum number of characters of a line."""
 
+CACHES = ("cache", "home/.cache", "tmp/torchinductor")
+"""Caches may keep what was computed before a fault of something else was found."""
+
 LATE_S = 8.0
 """CPU time after which an input that must be refused counts as accepted."""
 
@@ -28,7 +31,7 @@ class Verdict:
     Attributes:
         faults: What is wrong with the answer; empty if it is as it should be.
         accepted: Whether the command accepted the input.
-        errors: The end of what it wrote to standard error.
+        errors: The last line that it wrote to standard error.
     """
 
     faults: tuple[str, ...]
@@ -51,10 +54,9 @@ def judge(case: Case, scratch: Scratch) -> Verdict:
     changed = sorted(path for path in {*before, *after} if before.get(path) != after.get(path))
     if changed or case.damage:
         scratch.restore()
-    # The cache may keep what was computed before the fault of something else was found.
-    seen = [path for path in changed if not path.startswith("cache")]
+    seen = [path for path in changed if not path.startswith(CACHES)]
     faults = tuple(_faults(case, ended, seen))
-    return Verdict(faults, ended.code in (0, None), _shortened(ended.errors))
+    return Verdict(faults, ended.code in (0, None), _last_line(ended.errors))
 
 
 def _faults(case: Case, ended: Ended, changed: list[str]) -> list[str]:
@@ -90,5 +92,7 @@ def _one_list(lines: list[str]) -> bool:
     return len({source for source in sources if not source.startswith("and ")}) == 1
 
 
-def _shortened(text: str) -> str:
-    return text if len(text) <= 1500 else f"{text[:300]} ... {text[-1200:]}"
+def _last_line(text: str) -> str:
+    """Return the end of a text without this machine's folders."""
+    lines = text.strip().splitlines() or [""]
+    return re.sub(r"/\S*/", "", lines[-1])[-300:]

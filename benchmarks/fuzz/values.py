@@ -238,7 +238,7 @@ _NUMERIC_KEYS = (
     *("search.early_stopping.eta", "search.early_stopping.rungs", "ray.memory_gb_per_trial"),
 )
 YAML_NUMBERS = (
-    *("nan", ".nan", ".inf", "-.inf", "1e400", "0x_", LONG, "99999999999999999999", "2026-01-01"),
+    *("nan", ".nan", ".inf", "-.inf", "1e400", "0x_", LONG, "{}", "2026-01-01"),
     *("1:30", "2026-01-01T00:00:00", "!!binary aGk=", "!!set {1}", "!!timestamp 2026-01-01", "-1"),
     *(
         "'\u0663'",
