@@ -8,27 +8,18 @@ from typing import Annotated, Literal
 
 import numpy as np
 import torch
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field
 from torch import Generator, Tensor
 
-from nas.datasets.dataset import ImageDataset, ImageIndices, Seed
+from nas.datasets.dataset import ImageDataset, ImageIndices
 from nas.losses import LossTerms, Window, ms_ssim, psnr, vae_loss
 from nas.vae import VAE
 from search_spaces.architecture import Architecture
 from search_spaces.errors import UserError
+from search_spaces.numbers import Count, Number, Seed
 
 OnBatch = Callable[[int, int], None]
 """Called after each batch with (done, total) batches of the epoch, including validation."""
-
-
-def _no_bool(value: object) -> object:
-    """Refuse booleans, which pydantic would convert to 0.0 or 1.0; numbers as text are allowed."""
-    if isinstance(value, bool):
-        raise ValueError("should be a number, not true or false")
-    return value
-
-
-_Number = Annotated[float, BeforeValidator(_no_bool), Field(allow_inf_nan=False)]
 
 
 class TrainingConfig(BaseModel):
@@ -51,13 +42,13 @@ class TrainingConfig(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    epochs: Annotated[int, Field(strict=True, ge=1)] = 10
-    batch_size: Annotated[int, Field(strict=True, ge=2)] = 32
-    learning_rate: Annotated[_Number, Field(gt=0)] = 1e-4
-    patience: Annotated[int, Field(strict=True, ge=1)] = 5
+    epochs: Count = 10
+    batch_size: Annotated[Count, Field(ge=2)] = 32
+    learning_rate: Annotated[Number, Field(gt=0)] = 1e-4
+    patience: Count = 5
     ssim: Window = "gaussian"
-    l1_weight: Annotated[_Number, Field(ge=0)] = 0.5
-    kl_weight: Annotated[_Number, Field(ge=0)] = 1e-3
+    l1_weight: Annotated[Number, Field(ge=0)] = 0.5
+    kl_weight: Annotated[Number, Field(ge=0)] = 1e-3
     precision: Literal["float32", "bfloat16"] = "float32"
     channels_last: bool | None = None
     seed: Seed = 0

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import platform
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -88,7 +89,9 @@ def select_device(name: str = "auto") -> torch.device:
     if name == "auto":
         name = "cuda" if torch.cuda.is_available() else "cpu"
     kind, _, index = name.partition(":")
-    if kind not in ("cpu", "cuda") or (index and not (kind == "cuda" and index.isdigit())):
+    if kind not in ("cpu", "cuda") or (
+        index and not (kind == "cuda" and re.fullmatch(r"[0-9]{1,4}", index))
+    ):
         raise ProfilingError(f"device: {name!r} is not one of 'auto', 'cpu', 'cuda', 'cuda:N'")
     if kind == "cuda":
         _require_cuda(name, int(index or 0))

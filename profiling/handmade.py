@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import re
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
 
@@ -171,7 +172,7 @@ def parse_layer(text: str) -> HandmadeLayer:
     for pair in pairs:
         key, _, value = pair.partition("=")
         _require_known(key, values, f"layer {text!r}: key")
-        if not value.isdecimal():
+        if not re.fullmatch(r"[0-9]{1,12}", value):
             raise ProfilingError(f"layer {text!r}: {key}={value!r} is not a whole number")
         values[key] = int(value)
     missing = [key for key, value in values.items() if value is None]

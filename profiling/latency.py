@@ -15,10 +15,10 @@ from dataclasses import dataclass, field, replace
 from functools import cached_property, partial
 from itertools import compress
 from statistics import median
-from typing import Any
+from typing import Annotated, Any
 
 import torch
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 from torch import Tensor, nn
 
 from profiling.environment import Environment, fingerprint
@@ -33,6 +33,16 @@ Model = nn.Module | Callable[..., Any]
 
 MAX_WALL_OVER_CPU = 1.05  # above it, the thread waited for other work
 MAX_RELATIVE_IQR = 0.10
+
+
+def _no_bool(value: object) -> object:
+    if isinstance(value, bool):  # pydantic would convert it to 0.0 or 1.0
+        raise ValueError("should be a number, not true or false")
+    return value
+
+
+_Count = Annotated[int, Field(strict=True, ge=1, le=10**9)]
+_Number = Annotated[float, BeforeValidator(_no_bool), Field(le=1e9, allow_inf_nan=False)]
 
 
 class LatencyConfig(BaseModel):
@@ -55,19 +65,19 @@ class LatencyConfig(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    batch: int = Field(1, ge=1)
-    threads: int = Field(1, ge=1)
-    min_rounds: int = Field(15, ge=2)
-    max_rounds: int = Field(200, ge=2)
-    max_s: float = Field(10.0, gt=0)
-    precision: float = Field(0.02, gt=0)
-    attempts: int = Field(4, ge=1)
-    warmup_window: int = Field(5, ge=1)
-    warmup_tolerance: float = Field(0.05, gt=0)
-    max_warmup: int = Field(50, ge=2)
-    max_warmup_s: float = Field(10.0, gt=0)
-    min_sample_ms: float = Field(1.0, ge=0)
-    seed: int = 0
+    batch: _Count = 1
+    threads: _Count = 1
+    min_rounds: _Count = Field(15, ge=2)
+    max_rounds: _Count = Field(200, ge=2)
+    max_s: _Number = Field(10.0, gt=0)
+    precision: _Number = Field(0.02, gt=0)
+    attempts: _Count = 4
+    warmup_window: _Count = 5
+    warmup_tolerance: _Number = Field(0.05, gt=0)
+    max_warmup: _Count = Field(50, ge=2)
+    max_warmup_s: _Number = Field(10.0, gt=0)
+    min_sample_ms: _Number = Field(1.0, ge=0)
+    seed: Annotated[int, Field(strict=True, ge=0, lt=2**64)] = 0
 
 
 @dataclass(frozen=True)

@@ -3,13 +3,26 @@
 from __future__ import annotations
 
 import difflib
+import re
 import typing
 from collections.abc import Iterable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from search_spaces.visible import visible
 
 if TYPE_CHECKING:  # importing pydantic would slow down `nas --help`
     from pydantic import BaseModel, ValidationError
     from pydantic_core import ErrorDetails
+
+
+_Fault = TypeVar("_Fault")
+
+MAX_LINES = 10
+"""Maximum number of faults that one message lists."""
+MAX_LENGTH = 500
+"""Maximum number of characters of a line of a message."""
+_MAX_WORD = 200
+_MAX_VALUE = 80
 
 
 class UserError(ValueError):
@@ -19,15 +32,50 @@ class UserError(ValueError):
     """
 
 
+def quoted(value: object) -> str:
+    """Return a value as Python writes it, shortened to about 80 characters."""
+    return _shortened(repr(value), _MAX_VALUE)
+
+
+def condensed(message: str) -> str:
+    """Return a message as a terminal can show it.
+
+    It has at most `MAX_LINES` lines, of at most `MAX_LENGTH` characters each. Long words and lines
+    lose their middle, and control characters are written as Python writes them.
+    """
+    first, rest = split_faults(message.split("\n"))
+    return "\n".join([*map(_condensed_line, first), *rest])
+
+
+def split_faults(faults: Sequence[_Fault]) -> tuple[Sequence[_Fault], list[str]]:
+    """Return the faults that a message lists, and the line that counts the others, if any."""
+    more = len(faults) - MAX_LINES
+    return faults[:MAX_LINES], [f"and {more} more"] if more > 0 else []
+
+
+def _condensed_line(line: str) -> str:
+    words = re.sub(rf"\S{{{_MAX_WORD + 1},}}", lambda w: _shortened(w[0], _MAX_WORD), visible(line))
+    return _shortened(words, MAX_LENGTH)
+
+
+def _shortened(text: str, most: int) -> str:
+    if len(text) <= most:
+        return text
+    head = most // 2
+    return f"{text[:head]}[...]{text[head + 5 - most :]}"
+
+
 def nearest(name: str, valid: Iterable[str]) -> str:
     """Return `` (did you mean 'x'?)`` for the closest valid name, or an empty string."""
-    match = difflib.get_close_matches(name, list(valid), n=1, cutoff=0.5)
+    match = difflib.get_close_matches(name[:_MAX_VALUE], list(valid), n=1, cutoff=0.5)
     return f" (did you mean {match[0]!r}?)" if match else ""
 
 
 def refusal(error: ValidationError, source: str, model: type[BaseModel]) -> UserError:
     """Return pydantic's errors on `model` as one line per fault, with the nearest valid names."""
-    return UserError("\n".join(f"{source}: {_line(e, model)}" for e in error.errors()))
+    first, rest = split_faults(error.errors())
+    lines = [_line(fault, model) for fault in first]
+    return UserError("\n".join(f"{source}: {line}" for line in [*lines, *rest]))
 
 
 def _line(fault: ErrorDetails, model: type[BaseModel]) -> str:
@@ -43,10 +91,12 @@ def _line(fault: ErrorDetails, model: type[BaseModel]) -> str:
     if kind == "literal_error":
         allowed = fault.get("ctx", {}).get("expected", "")
         names = [name.strip("'") for name in allowed.replace(" or ", ", ").split(", ")]
-        return f"{key}: {value!r} is not one of {', '.join(names)}{nearest(str(value), names)}"
+        return (
+            f"{key}: {quoted(value)} is not one of {', '.join(names)}{nearest(str(value), names)}"
+        )
     if isinstance(value, Mapping | list | tuple):
         return f"{key}: {reason}" if key else reason
-    return f"{key}: {reason}, got {value!r}"
+    return f"{key}: {reason}, got {quoted(value)}"
 
 
 def _fields_at(model: Any, location: Sequence[str | int]) -> list[str]:

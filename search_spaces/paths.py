@@ -31,6 +31,8 @@ from search_spaces.axes import Scalar
 from search_spaces.errors import nearest
 
 PARTS = ("encoder", "decoder")
+MAX_DEPTH = 11
+"""Maximum number of stages of a part: as many halve the largest images to one pixel."""
 _PART_TYPES: dict[str, type[BaseModel]] = {"encoder": Encoder, "decoder": Decoder}
 _STAGE_TYPES: dict[str, type[BaseModel]] = {"encoder": EncoderStage, "decoder": DecoderStage}
 _TOP = tuple(name for name in Architecture.model_fields if name not in PARTS)
@@ -39,14 +41,14 @@ _OWN = {
     for part, kind in _PART_TYPES.items()
 }
 _STAGE = {part: tuple(kind.model_fields) for part, kind in _STAGE_TYPES.items()}
-_STAGE_PATH = re.compile(r"(encoder|decoder)\.stages\.(\d+|\*)\.(\w+)")
+_STAGE_PATH = re.compile(r"(encoder|decoder)\.stages\.([0-9]{1,3}|\*)\.(\w+)")
 
 
 def _adapters() -> dict[str, TypeAdapter[Any]]:
     hints = {name: hint for name, hint in _hints(Architecture).items() if name in _TOP}
     for part in PARTS:
         found = {**_hints(_PART_TYPES[part]), **_hints(_STAGE_TYPES[part])}
-        found |= {"depth": Annotated[int, Field(ge=1)], "base_width": Width}
+        found |= {"depth": Annotated[int, Field(ge=1, le=MAX_DEPTH)], "base_width": Width}
         hints |= {
             f"{part}.{name}": found[name]
             for name in ("depth", "base_width", *_OWN[part], *_STAGE[part])

@@ -8,7 +8,10 @@ from typing import Any
 from search_spaces.axes import Axis, Rule, Scalar
 from search_spaces.definition import REQUIRED, Definition, incomplete, is_int, shown
 from search_spaces.errors import UserError, nearest
-from search_spaces.paths import path_fault, stage_of, value_fault
+from search_spaces.paths import MAX_DEPTH, path_fault, stage_of, value_fault
+
+MAX_CHOICES = 256
+"""Maximum number of choices of an axis."""
 
 _KEYS = ("name", "description", "fixed", "axes", "forbid")
 
@@ -107,6 +110,9 @@ class _Reader:
         if not isinstance(given, list | tuple) or not given:
             self._fault(key, f"expected a list of at least one choice, got {given!r}")
             return ()
+        if len(given) > MAX_CHOICES:
+            self._fault(key, f"has {len(given):,} choices; at most {MAX_CHOICES} are possible")
+            return ()
         for value in given:
             if path and (fault := value_fault(path, value)):
                 self._fault(key, fault)
@@ -185,7 +191,8 @@ class _Reader:
     def _deepest(self, part: str) -> int:
         path = f"{part}.depth"
         values = self.declared[path][0] if path in self.declared else (self.fixed.get(path),)
-        return max((value for value in values if is_int(value)), default=0)
+        # A value out of range is reported elsewhere.
+        return max((value for value in values if is_int(value) and value <= MAX_DEPTH), default=0)
 
     def _check_reach(self, key: str, part: str, index: int) -> None:
         deepest = self._deepest(part)

@@ -19,6 +19,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
@@ -111,11 +112,11 @@ class SearchSpace(ConfigurationSpace):
         """
         text = str(name)
         base, _, size = text.partition("@")
-        if base in SPACES and size.isdecimal():
+        if base in SPACES and re.fullmatch(r"[0-9]{1,9}", size):
             return cls(read_yaml(SPACES[base]), base).with_fixed(image_size=int(size))
         if text in SPACES:
             return cls(read_yaml(SPACES[text]), text)
-        if not Path(text).is_file():
+        if not Path(text).exists():
             known = ", ".join(SPACES)
             raise UserError(
                 f"search space {text!r}: neither a named space nor a file"

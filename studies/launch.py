@@ -13,7 +13,7 @@ import numpy as np
 import torch
 
 from nas.artefacts import full_disk_refused, write_or_refuse
-from nas.datasets import ImageDataset
+from nas.datasets import ImageDataset, require_source
 from nas.evaluate import STATIC_COSTS, npy, shown_images, static_costs
 from nas.latency import measure_anchor
 from nas.predict.predictor import LatencyPredictor
@@ -23,6 +23,7 @@ from profiling.environment import fingerprint, select_device
 from profiling.files import swept
 from profiling.fresh_process import begun_again
 from search_spaces.errors import UserError
+from search_spaces.numbers import at_least, at_most
 from search_spaces.space import SearchSpace
 from studies.config.study import StudyConfig
 from studies.record.records import StudyRecord, TrialRecord
@@ -104,6 +105,8 @@ def run_study(
         config, root, space, store, artefacts, mix, display, progress_bar, interruption
     )
     _require_colour(space)
+    if config.trains:
+        require_source(config.data, space.image_size)
     with (
         # Around the site: at its end it kills workers, possibly while they write a file.
         swept(store.folder, store.artefacts),
@@ -301,22 +304,25 @@ def check_limits(
     on static costs.
 
     Raises:
-        UserError: no candidate met them; the message has the smallest value found for each limit.
+        UserError: no candidate met them; the message has the costs of the candidate that exceeds
+            them least, which are limits that it meets.
     """
-    limits, smallest = config.limits, dict.fromkeys(config.limits, math.inf)
-    if not limits.keys() & STATIC_COSTS.keys():
+    limits = {name: limit for name, limit in config.limits.items() if name in STATIC_COSTS}
+    if not limits:
         return
-    rng = np.random.default_rng(0)
+    rng, nearest = np.random.default_rng(0), dict[str, float]()
+    excess = math.inf
     for probe in range(_PROBES):
         progress(probe, _PROBES)
         costs = static_costs(space.architecture(space.sample(rng)))
-        known = {name: costs[name] for name in limits if name in costs}
-        if all(value <= limits[name] for name, value in known.items()):
+        over = max(costs[name] / limit for name, limit in limits.items())
+        if over <= 1:
             return
-        smallest |= {name: min(value, smallest[name]) for name, value in known.items()}
-    wanted = ", ".join(f"{name} {limit:g}" for name, limit in limits.items())
-    found = ", ".join(f"{n} {value:.4g}" for n, value in smallest.items() if value < math.inf)
+        if over < excess:
+            excess, nearest = over, {name: costs[name] for name in limits}
+    wanted = ", ".join(f"{name} {at_most(limit)}" for name, limit in limits.items())
+    found = ", ".join(f"{name} {at_least(value)}" for name, value in nearest.items())
     raise UserError(
         f"limits: none of {_PROBES} random candidates of space {space.name!r} meets {wanted}; the "
-        f"smallest values among them are {found}: raise the limits or choose another space"
+        f"nearest of them has {found}: raise the limits or choose another space"
     )

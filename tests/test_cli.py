@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -17,10 +18,13 @@ from PIL import Image
 from nas.checkpoint import load_vae
 from nas.search import SAMPLERS
 from search_spaces.architecture import Architecture
+from search_spaces.errors import UserError
 from search_spaces.references import MODIFIED, REFERENCES
 from studies.bench.shipped import TABLES
 from studies.cli.main import GROUPS
+from studies.config.loading import load_config, parse_overrides
 from studies.config.presets import presets
+from studies.launch import check_limits
 from studies.store.store import StudyStore
 from tests.helpers.command import nas
 
@@ -148,9 +152,55 @@ def test_best_gives_a_model_that_works(study: Path, tmp_path: Path) -> None:
 
 def test_best_within_impossible_limits(study: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert nas("study", "best", "s", "--max-params", "3") == 2
-    assert (
-        "no model of study 's' is within these limits; its models have" in capsys.readouterr().err
-    )
+    assert "no model of study 's' is within these limits; the nearest," in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("names", [["params"], ["latency-ms"], ["latency-ms", "params", "macs"]])
+def test_the_limits_that_a_refusal_names_are_met_when_typed_back(
+    study: Path, tmp_path: Path, names: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    impossible = [word for name in names for word in (f"--max-{name}", "1e-6")]
+    assert nas("study", "best", "s", *impossible) == 2
+    values = re.findall(r" ([0-9.]+)(?=,|$)", capsys.readouterr().err.strip().partition(" has ")[2])
+    assert len(values) == len(names)
+    limits = [w for n, v in zip(names, values, strict=True) for w in (f"--max-{n}", v)]
+    assert nas("study", "best", "s", *limits, "-o", str(tmp_path / "best")) == 0
+
+
+def test_so_are_the_limits_of_a_study_that_no_candidate_meets(tmp_path: Path) -> None:
+    asked = {"space": "tiny", "limits.params": 5, "limits.macs": 3, "limits.peak_memory_bytes": 1}
+    config = load_config("quickstart", asked)
+    with pytest.raises(UserError, match="the nearest of them has params") as refused:
+        check_limits(config, config.load_space(), lambda done, total: None)
+    found = re.search(r"has params (\S+), macs (\S+), peak_memory_bytes (\S+):", str(refused.value))
+    assert found is not None
+    pairs = zip(config.limits, found.groups(), strict=True)
+    again = [f"limits.{name}={value}" for name, value in pairs]
+    config = load_config("quickstart", {**asked, **parse_overrides(again, "--set")})
+    check_limits(config, config.load_space(), lambda done, total: None)
+
+
+@pytest.mark.parametrize(
+    ("words", "told"),
+    [
+        (["study", "best", "s", "--by", ""], "one of the arguments is empty"),
+        (["study", "show", "\x1b[2J"], r"'\\x1b\[2J': an argument has characters that cannot be"),
+        (["study", "show", "\udcff"], "an argument has characters that cannot be printed"),
+        (["study", "list", "--root", "n" * 300 + "/x/y"], r"n\[\.\.\.\]n"),
+        (["space", "show", "n" * 300 + ".yaml"], "File name too long"),
+        (["space", "list", *["surplus"] * 3000], "unexpected extra arguments"),
+        (["study", "run", "x" * 5000], "File name too long"),
+    ],
+)
+def test_words_that_no_command_can_use(
+    here: Path, words: list[str], told: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    code = nas(*words)
+    printed = capsys.readouterr().err
+    assert code == 2
+    assert re.search(told, printed)
+    assert all(len(line) <= 520 for line in printed.splitlines())
+    assert not list(here.iterdir())
 
 
 @pytest.mark.slow
@@ -206,7 +256,10 @@ def bad_input(tmp_path: Path) -> dict[str, tuple[list[str], list[str]]]:
         "no CelebA": ([*run, "--celeba", str(empty)], ["img_align_celeba"]),
         "corrupt images": ([*run, "--folder", str(foreign)], ["broken0.png", "1%"]),
         "one objective": ([*run, "--objectives", "params"], ["at least two"]),
-        "impossible limit": ([*run, "--limit", "params=5"], ["params 5", "smallest"]),
+        "impossible limit": (
+            [*run, "--limit", "params=5"],
+            ["params 5", "the nearest of them has params"],
+        ),
         "limit below zero": ([*run, "--limit", "params=-5"], ["limits.params", "-5"]),
         "read-only folder": ([*run, "--root", str(blocked / "x")], ["cannot be written", "--root"]),
         "no CUDA": ([*run, "--device", "cuda"], ["finds no CUDA device"]),

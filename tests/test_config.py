@@ -138,7 +138,7 @@ def test_a_trial_s_time_is_written_as_people_do(written: object, seconds: float)
         ("trial_timeout_s", "1.2.3h", "trial_timeout_s: .*'1.2.3h'"),
         ("trial_timeout_s", 0, "trial_timeout_s: .*greater than 0"),
         ("trial_memory_bytes", "100MB", "trial_memory_bytes: a worker needs 600 MB"),
-        ("trial_memory_bytes", "much", "trial_memory_bytes: .*byte.*'much'"),
+        ("trial_memory_bytes", "much", "trial_memory_bytes: write an amount of memory.*'much'"),
     ],
 )
 def test_limits_of_a_trial_that_make_no_sense_are_refused(

@@ -373,11 +373,14 @@ def test_a_batch_too_big_for_memory_is_refused_before_anything_runs() -> None:
         explain_latency(ORIGINAL, MODIFIED, config=ExplainConfig(batches=(10**7,), device="cpu"))
 
 
-@pytest.mark.parametrize("batches", ["0", "1,x", "-1", ""])
-def test_a_bad_batch_is_refused_in_one_line(batches: str) -> None:
+@pytest.mark.parametrize(
+    ("batches", "told"),
+    [("0", "range"), ("1,x", "whole number"), ("-1", "range"), ("", "one batch size or several")],
+)
+def test_a_bad_batch_is_refused_in_one_line(batches: str, told: str) -> None:
     outcome = CliRunner().invoke(command, ["original", "modified", "--batch", batches])
     assert outcome.exit_code == 2
-    assert "is not a batch size: give positive integers, as in --batch 1,8" in outcome.output
+    assert told in outcome.output
 
 
 def test_an_unknown_model_is_refused_with_the_nearest_name() -> None:

@@ -69,9 +69,9 @@ def test_candidates_rejected_by_prediction_alone_are_told_by_what_was_predicted(
         trial.objectives["params"] for trial in runner.store.record().trials[2:]
     )  # the two references come first: they are calls 1 and 2
     assert runner.gave_up == (
-        "limits: the last 5 candidates were all over latency_ms 11, params 1e+09; the smallest "
-        f"values among them are latency_ms 23 (predicted), params {smallest:.4g}: raise the limits "
-        "or choose another space"
+        "limits: the last 5 candidates were all over latency_ms 11, params 1000000000; the "
+        f"smallest values among them are latency_ms 23 (predicted), params {smallest:.0f}: raise "
+        "the limits or choose another space"
     )
 
 

@@ -591,6 +591,14 @@ CHOOSE_BLOCK = {"encoder.block": ["plain", "dense"]}
             {"encoder.head": ["flatten", "squeeze"]},
             "encoder.head_width: missing where encoder.head = squeeze",
         ),
+        (
+            {"encoder.depth": [1, 10**9], "encoder.stages.*.layers": [1, 2]},
+            "axes.encoder.depth: Input should be less than or equal to 11, got 1000000000",
+        ),
+        (
+            {"latent_size": list(range(1, 3000))},
+            "axes.latent_size: has 2,999 choices; at most 256 are possible",
+        ),
     ],
 )
 def test_a_fault_in_the_axes_is_named_with_its_remedy(axes: dict[str, Any], expected: str) -> None:

@@ -158,7 +158,7 @@ def test_a_warning_is_one_line_of_data(
             warnings.warn(ESCAPES, RuntimeWarning, stacklevel=1)
         raise UserError("a\nb\x1b")
 
-    monkeypatch.setattr(study, "_open", warn)
+    monkeypatch.setattr(study, "_store", warn)
     assert nas("study", "show", "s") == 2
     warned, *refused = capsys.readouterr().err.splitlines()
     assert warned == r"\x1b[2J\x07\x9b1m\u202e[/red] :smile:\nnext"

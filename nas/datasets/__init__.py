@@ -7,7 +7,7 @@ from collections.abc import Callable
 from nas.datasets.celeba import export_celeba, load_celeba
 from nas.datasets.dataset import DataConfig, ImageDataset, split_indices
 from nas.datasets.faces import load_faces
-from nas.datasets.files import load_folder
+from nas.datasets.files import existing_folder, load_folder
 from nas.datasets.preview import contact_sheet
 from profiling.progress import Progress
 from search_spaces.errors import UserError
@@ -26,6 +26,7 @@ __all__ = [
     "contact_sheet",
     "export_celeba",
     "load_dataset",
+    "require_source",
     "split_indices",
 ]
 
@@ -41,6 +42,17 @@ def load_dataset(
     Raises:
         UserError: the size or the folder cannot be used; the message says what to do.
     """
+    require_source(config, image_size)
+    return DATASETS[config.kind](config, image_size, progress)
+
+
+def require_source(config: DataConfig, image_size: int) -> None:
+    """Check quickly that a data set can be loaded, without reading an image.
+
+    Raises:
+        UserError: the size or the folder cannot be used.
+    """
+    if config.kind != "faces":
+        existing_folder(config)
     if image_size < 8:
         raise UserError(f"image_size: {image_size} is too small for a face; use at least 8")
-    return DATASETS[config.kind](config, image_size, progress)

@@ -13,11 +13,10 @@ from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from search_spaces.errors import UserError
+from search_spaces.numbers import Count, Seed
 
 ImageIndices = NDArray[np.int64]
 """Positions of images in a data set, `(n,)`."""
-Seed = Annotated[int, Field(strict=True, ge=0, lt=2**32)]
-"""Seed of a random generator. It is strict, because otherwise `true` would be seed 1."""
 
 MINIMUM_IMAGES = 10  # with fewer, the 70/15/15 split leaves a part empty
 
@@ -39,7 +38,7 @@ class DataConfig(BaseModel):
 
     kind: Literal["faces", "celeba", "folder"] = "faces"
     path: Path | None = None
-    count: Annotated[int, Field(strict=True, ge=MINIMUM_IMAGES)] | None = None
+    count: Annotated[Count, Field(ge=MINIMUM_IMAGES)] | None = None
     seed: Seed = 0
     split_seed: Seed = 42
 

@@ -75,9 +75,12 @@ def existing_folder(config: DataConfig) -> Path:
     assert config.path is not None
     try:
         root = config.path.expanduser()
+        found = root.is_dir()
     except RuntimeError:  # a user without a home folder, or no such user
         raise UserError(f"path: {str(config.path)!r} is in no known home folder") from None
-    if not root.is_dir():
+    except OSError as error:  # a name that is too long
+        raise UserError(f"path: {str(config.path)!r} cannot be read ({error.strerror})") from None
+    if not found:
         raise UserError(f"path: {str(root)!r} is not a folder; give the folder of the images")
     return root
 

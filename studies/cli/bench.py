@@ -9,7 +9,7 @@ import click
 from studies.bench.shipped import TABLES, load_table
 from studies.cli.console import stdout
 from studies.cli.main import HelpfulGroup
-from studies.cli.options import progress_bar, root_option
+from studies.cli.options import Listed, Whole, progress_bar, root_option
 
 
 @click.group(cls=HelpfulGroup)
@@ -25,21 +25,24 @@ def bench() -> None:
     multiple=True,
     help="Table (repeatable). Default: all.",
 )
-@click.option("--samplers", help="Names separated by commas. Default: all.")
 @click.option(
-    "--seeds", type=click.IntRange(1), default=20, show_default=True,
+    "--samplers", type=Listed(click.STRING, "sampler"), metavar="NAME,...",
+    help="Names separated by commas. Default: all.",
+)  # fmt: skip
+@click.option(
+    "--seeds", type=Whole(1, 10_000), default=20, show_default=True,
     help="Number of searches with each sampler.",
 )  # fmt: skip
 @click.option(
-    "--trials", type=click.IntRange(1), default=200, show_default=True,
+    "--trials", type=Whole(1), default=200, show_default=True,
     help="Budget of each search, as a number of full trainings.",
 )  # fmt: skip
 @click.option(
-    "--workers", type=click.IntRange(1), default=4, show_default=True,
+    "--workers", type=Whole(1, 10_000), default=4, show_default=True,
     help="Number of simulated workers: candidates trained at the same time.",
 )  # fmt: skip
 @click.option(
-    "--processes", type=click.IntRange(1), default=1, show_default=True,
+    "--processes", type=Whole(1, 1024), default=1, show_default=True,
     help="Number of processes: searches replayed at the same time.",
 )  # fmt: skip
 @click.option(
@@ -50,7 +53,7 @@ def bench() -> None:
 @click.option("--no-figures", is_flag=True, help="Write tables only.")
 def search(
     tables: tuple[str, ...],
-    samplers: str | None,
+    samplers: list[str] | None,
     seeds: int,
     trials: int,
     workers: int,
@@ -72,7 +75,7 @@ def search(
 
     require_writable(out)
     for table in tables or TABLES:
-        names = samplers.split(",") if samplers else contenders_for(load_table(table))
+        names = samplers or contenders_for(load_table(table))
         searches = [
             PlannedSearch(table, name, seed, trials, workers)
             for name in names

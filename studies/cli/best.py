@@ -9,8 +9,9 @@ import click
 
 from nas.objectives import OBJECTIVES
 from search_spaces.errors import UserError, nearest
+from search_spaces.numbers import at_least
 from studies.cli.console import stdout
-from studies.cli.options import root_option
+from studies.cli.options import Positive, root_option
 from studies.cli.print_study import print_damage
 from studies.record.formats import format_value, noun
 from studies.record.table_files import cannot_write
@@ -24,7 +25,7 @@ def _limit_options(command: Any) -> Any:
         flag = f"--max-{name.replace('_', '-')}"
         unit = f" ({objective.unit})" if objective.unit else ""
         text = f"Upper limit of {noun(objective)}{unit}."
-        command = click.option(flag, f"max_{name}", type=float, help=text)(command)
+        command = click.option(flag, f"max_{name}", type=Positive(1e30), help=text)(command)
     return command
 
 
@@ -75,13 +76,15 @@ def _best(record: StudyRecord, by: str, caps: dict[str, float]) -> TrialRecord:
             raise UserError(f"--max-{flag}: the study did not record it; it has {', '.join(known)}")
     fitting = [t for t in record.complete if all(t.objectives[n] <= c for n, c in caps.items())]
     if not fitting:
-        ranges = ", ".join(
-            f"{noun(OBJECTIVES[n])} from "
-            f"{format_value(OBJECTIVES[n], min(t.objectives[n] for t in record.complete))}"
-            for n in caps
+        nearest_one = min(
+            record.complete, key=lambda t: max(t.objectives[n] / c for n, c in caps.items())
+        )
+        values = ", ".join(
+            f"{noun(OBJECTIVES[n])} {at_least(nearest_one.objectives[n])}" for n in caps
         )
         raise UserError(
-            f"no model of study {record.name!r} is within these limits; its models have {ranges}"
+            f"no model of study {record.name!r} is within these limits; the nearest, "
+            f"{nearest_one.name}, has {values}"
         )
     return min(fitting, key=lambda trial: trial.objectives[by])
 

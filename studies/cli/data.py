@@ -9,7 +9,7 @@ import click
 from search_spaces.errors import UserError
 from studies.cli.console import stdout
 from studies.cli.main import HelpfulGroup
-from studies.cli.options import progress_bar
+from studies.cli.options import SEED, Whole, progress_bar
 from studies.record.table_files import cannot_write
 
 
@@ -22,7 +22,7 @@ _path = click.option(
     "--path", type=click.Path(path_type=Path), help="Folder of the images; for celeba and folder."
 )
 _size = click.option(
-    "--size", type=click.IntRange(8, 1024), default=144, show_default=True,
+    "--size", type=Whole(8, 1024), default=144, show_default=True,
     help="Width and height of an image in pixels.",
 )  # fmt: skip
 
@@ -31,16 +31,12 @@ _size = click.option(
 @click.argument("kind", default="faces")
 @_path
 @_size
+@click.option("--rows", type=Whole(1, 50), default=6, show_default=True, help="Rows of images.")
 @click.option(
-    "--rows", type=click.IntRange(1, 50), default=6, show_default=True, help="Rows of images."
-)
-@click.option(
-    "--columns", type=click.IntRange(1, 50), default=10, show_default=True,
+    "--columns", type=Whole(1, 50), default=10, show_default=True,
     help="Columns of images.",
 )  # fmt: skip
-@click.option(
-    "--seed", type=click.IntRange(0), default=0, show_default=True, help="Seed of the images."
-)
+@click.option("--seed", type=SEED, default=0, show_default=True, help="Seed of the images.")
 @click.option(
     "-o", "--out", type=click.Path(path_type=Path), default=Path("preview.png"), show_default=True,
     help="PNG file to write.",
@@ -68,12 +64,8 @@ def preview(
 @click.argument("directory", type=click.Path(path_type=Path))
 @_path
 @_size
-@click.option(
-    "--count", type=click.IntRange(10), default=1000, show_default=True, help="Number of images."
-)
-@click.option(
-    "--seed", type=click.IntRange(0), default=0, show_default=True, help="Seed of the images."
-)
+@click.option("--count", type=Whole(10), default=1000, show_default=True, help="Number of images.")
+@click.option("--seed", type=SEED, default=0, show_default=True, help="Seed of the images.")
 def export_(
     kind: str, directory: Path, path: Path | None, size: int, count: int, seed: int
 ) -> None:

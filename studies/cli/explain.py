@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -10,7 +9,7 @@ import click
 
 from studies.cli.console import stdout
 from studies.cli.help import TableHelp
-from studies.cli.options import progress_bar, root_option
+from studies.cli.options import Listed, Positive, Whole, progress_bar, root_option
 from studies.cli.subjects import Subject, file_name, hold_lane, writable
 from studies.record.table_files import cannot_write, csv_text
 from studies.terminal.table import Column, Table
@@ -20,17 +19,11 @@ if TYPE_CHECKING:
     from studies.profiles.explain_words import Words
 
 
-def _batches(
-    context: click.Context, parameter: click.Parameter, values: tuple[str, ...]
+def _all_batches(
+    context: click.Context, parameter: click.Parameter, values: tuple[list[int], ...]
 ) -> tuple[int, ...]:
-    """Parse `1,8`, or the option given twice; return the batch sizes in that order."""
-    words = [word for value in values for word in re.split(r"[,\s]+", value.strip())]
-    wrong = [word for word in words if not (word.isdigit() and int(word) > 0)]
-    if wrong:
-        raise click.BadParameter(
-            f"{wrong[0]!r} is not a batch size: give positive integers, as in --batch 1,8"
-        )
-    return tuple(dict.fromkeys(int(word) for word in words))
+    """Return the batch sizes of an option that may be given several times, in order."""
+    return tuple(dict.fromkeys(size for sizes in values for size in sizes))
 
 
 @click.command(cls=TableHelp)
@@ -39,23 +32,25 @@ def _batches(
 @click.option(
     "--batch",
     "batches",
+    type=Listed(Whole(1), "batch size"),
     multiple=True,
     default=("1",),
     show_default=True,
-    callback=_batches,
+    callback=_all_batches,
+    metavar="N,...",
     help="Batch sizes, as in --batch 1,8.",
 )
 @click.option(
-    "--threads", type=click.IntRange(1, 1024), default=1, show_default=True,
+    "--threads", type=Whole(1, 1024), default=1, show_default=True,
     help="Number of CPU threads.",
 )  # fmt: skip
 @click.option(
-    "--rounds", type=click.IntRange(2), default=15, show_default=True,
+    "--rounds", type=Whole(2), default=15, show_default=True,
     help="Number of rounds in which all variants are timed.",
 )  # fmt: skip
 @click.option(
     "--seconds",
-    type=click.FloatRange(0, min_open=True),
+    type=Positive(),
     default=90.0,
     show_default=True,
     help="Time limit for each batch size in seconds, without warm-up.",
@@ -91,12 +86,12 @@ def explain(
 
     first, second = Subject.find(a, root), Subject.find(b, root)
     names = (first.name, second.name)
-    folder = writable(out or Path("nas-profiles") / file_name("explain-" + "-".join(names)))
     config = ExplainConfig(
         batches=batches, threads=threads, rounds=rounds, max_s=seconds, device=device
     )
     pair = (first.architecture, second.architecture)
     hold_lane(select_device(device))
+    folder = writable(out or Path("nas-profiles") / file_name("explain-" + "-".join(names)))
     with progress_bar("measuring") as progress:
         found = explain_latency(
             *pair,

@@ -7,11 +7,11 @@ import io
 import sys
 import warnings
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, NoReturn
 
 import click
 
-from search_spaces.errors import UserError, nearest
+from search_spaces.errors import UserError, condensed, nearest, quoted
 from search_spaces.visible import visible
 from studies.cli.help import TableHelp
 
@@ -41,7 +41,8 @@ class HelpfulGroup(TableHelp, click.Group):
         if not name.startswith("-") and self.get_command(ctx, name) is None:
             known = self.list_commands(ctx)
             raise click.UsageError(
-                f"no command {name!r}{nearest(name, known)}; commands: {', '.join(known)}", ctx
+                f"no command {quoted(name)}{nearest(name, known)}; commands: {', '.join(known)}",
+                ctx,
             )
         return super().resolve_command(ctx, args)
 
@@ -83,37 +84,68 @@ def main(arguments: Sequence[str] | None = None) -> None:
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):  # characters that it cannot encode are escaped
             stream.reconfigure(errors="backslashreplace")
+    words = list(sys.argv[1:] if arguments is None else arguments)
     try:
+        for word in words:
+            _require_text(word)
         with warnings.catch_warnings():
             warnings.showwarning = _print_warning
-            nas.main(args=arguments, prog_name="nas", standalone_mode=False)
+            nas.main(args=words, prog_name="nas", standalone_mode=False)
     except click.exceptions.Exit as done:
         sys.exit(done.exit_code)
     except click.ClickException as error:
-        shown = io.StringIO()
-        error.show(shown)
-        _print_error(shown.getvalue().rstrip("\n"))
+        _brief(error).show()
         sys.exit(error.exit_code)
     except (click.Abort, KeyboardInterrupt):
         click.echo("nas: interrupted", err=True)
         sys.exit(130)
     except BrokenPipeError:
         sys.exit(141)
+    except OSError as error:
+        _refuse(_of_system(error))
     except ValueError as error:
         if not _is_user_error(error):
             raise
-        _print_error("\n".join(f"nas: {line}" for line in str(error).split("\n")))
-        sys.exit(2)
+        _refuse(str(error))
+
+
+def _require_text(word: str) -> None:
+    """Refuse what no command can use: empty words, control characters, bytes that are no text.
+
+    Names and paths are stored as UTF-8 text and printed on terminals.
+    """
+    if not word.strip():
+        raise UserError("one of the arguments is empty: give a value, or leave the option out")
+    if visible(word) != word:
+        raise UserError(f"{quoted(word)}: an argument has characters that cannot be printed")
+
+
+def _brief(error: click.ClickException) -> click.ClickException:
+    """Return a usage error with its message in one line that is not too long."""
+    if isinstance(error, click.exceptions.NoArgsIsHelpError):  # its message is the whole help
+        return error
+    message = condensed(" ".join(error.format_message().split()))
+    return click.UsageError(message, getattr(error, "ctx", None))
+
+
+def _refuse(message: str) -> NoReturn:
+    for line in condensed(message).splitlines():
+        click.echo(f"nas: {line}", err=True)
+    sys.exit(2)
+
+
+def _of_system(error: OSError) -> str:
+    """Return what the system refuses: a missing file, a name that is too long, a full disk.
+
+    Commands check the files that they are given. This is the answer where the system refuses later.
+    """
+    where = f"{error.filename}: " if error.filename else ""
+    return f"{where}{error.strerror or error}"
 
 
 def _print_warning(message: Warning | str, *_where: Any, **__: Any) -> None:
     """Print a warning as one line, without the source line that raised it."""
-    click.echo(visible(str(message)), err=True)
-
-
-def _print_error(text: str) -> None:
-    for line in text.split("\n"):
-        click.echo(visible(line), err=True)
+    click.echo(condensed(str(message)), err=True)
 
 
 def _is_user_error(error: ValueError) -> bool:

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from search_spaces.architecture import Architecture
-from search_spaces.errors import UserError, nearest
+from search_spaces.errors import UserError, nearest, quoted
+from search_spaces.numbers import MOST
 
 if TYPE_CHECKING:
     from studies.record.records import StudyRecord, TrialRecord
@@ -25,6 +27,70 @@ root_option = click.option(
     show_default=True,
     help="Folder that holds the studies (or set NAS_STUDIES).",
 )
+
+
+class Whole(click.IntRange):
+    """A whole number within a range, in the digits 0 to 9."""
+
+    def __init__(self, least: int | None = None, most: int = MOST) -> None:
+        super().__init__(least, most)
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> int:
+        """Return the number; a usage error says what is not one."""
+        if isinstance(value, str) and not re.fullmatch(r"[+-]?[0-9]{1,20}", value):
+            self.fail(f"{quoted(value)} is not a whole number.", param, ctx)
+        found: int = super().convert(value, param, ctx)
+        return found
+
+
+SEED = Whole(0, 2**32 - 1)
+"""The seed of a random generator."""
+
+
+class Positive(click.FloatRange):
+    """A finite number above zero, in the digits 0 to 9."""
+
+    def __init__(self, most: float = 1e9) -> None:
+        super().__init__(0, most, min_open=True)
+
+    def convert(
+        self, value: Any, param: click.Parameter | None, ctx: click.Context | None
+    ) -> float:
+        """Return the number; a usage error says what is not one."""
+        form = r"[+-]?([0-9]{1,400}\.?[0-9]{0,400}|\.[0-9]{1,400})([eE][+-]?[0-9]{1,6})?"
+        if isinstance(value, str) and not re.fullmatch(form, value):
+            self.fail(f"{quoted(value)} is not a finite number.", param, ctx)
+        found: float = super().convert(value, param, ctx)
+        return found
+
+
+class Listed(click.ParamType):  # type: ignore[type-arg]  # generic in new versions only
+    """Values separated by commas: at least one, none empty and none twice.
+
+    Args:
+        of: The type of each value.
+        what: What a value is called in messages.
+    """
+
+    name = "list"
+
+    def __init__(self, of: click.ParamType[Any], what: str) -> None:
+        self._of, self._what = of, what
+
+    def convert(
+        self, value: Any, param: click.Parameter | None, ctx: click.Context | None
+    ) -> list[Any]:
+        """Return the values; a usage error names the one that is not valid."""
+        if not isinstance(value, str):
+            return list(value)
+        texts = [text.strip() for text in value.split(",")]
+        if not all(texts):
+            self.fail(f"{quoted(value)}: give one {self._what} or several, as in A,B.", param, ctx)
+        found = [self._of.convert(text, param, ctx) for text in texts]
+        for one in found:
+            if found.count(one) > 1:
+                self.fail(f"{quoted(one)} is given twice.", param, ctx)
+        return found
 
 
 @contextmanager
@@ -64,16 +130,18 @@ def find_architecture(text: str, root: Path) -> Architecture:
     from search_spaces.references import REFERENCES
 
     name, _, size = text.partition("@")
-    if name in REFERENCES and (not size or size.isdigit()):
-        found = REFERENCES[name]
-        return found.resized(int(size)) if size else found
+    if text in REFERENCES:
+        return REFERENCES[text]
+    if name in REFERENCES and re.fullmatch(r"[0-9]{1,9}", size):
+        return REFERENCES[name].resized(int(size))
     if Path(text).suffix in {".json", ".yaml", ".yml"}:
         return Architecture.load(Path(text))
     if "#" in text:
         return _find_trial(text, root)[1].architecture
+    known = ", ".join(REFERENCES)
     raise UserError(
-        f"{text!r} is not an architecture: give a reference ({', '.join(REFERENCES)}; original@64 "
-        f"for 64 pixels), a JSON or YAML file, or STUDY#TRIAL{nearest(name, REFERENCES)}"
+        f"{quoted(text)} is not an architecture: give a reference ({known}; original@64 for 64 "
+        f"pixels), a JSON or YAML file, or STUDY#TRIAL{nearest(name, REFERENCES)}"
     )
 
 

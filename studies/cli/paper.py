@@ -10,7 +10,7 @@ import click
 from profiling.openmp import wait_passively
 from search_spaces.errors import UserError
 from studies.cli.console import stderr, stdout
-from studies.cli.options import print_how_to_resume, progress_bar, root_option
+from studies.cli.options import Whole, print_how_to_resume, progress_bar, root_option
 
 if TYPE_CHECKING:
     from studies.paper.redraw import Job
@@ -26,21 +26,21 @@ _PRESET = "paper-table"
 @click.option(
     "--celeba", type=click.Path(path_type=Path), help="Train on the CelebA images of this folder."
 )
-@click.option("--images", type=int, help="Number of images in the data set.  [default: 20000]")
-@click.option("--epochs", type=int, help="Maximum number of training epochs.  [default: 10]")
+@click.option("--images", type=Whole(), help="Number of images in the data set.  [default: 20000]")
+@click.option("--epochs", type=Whole(), help="Maximum number of training epochs.  [default: 10]")
 @click.option(
     "--size",
-    type=click.IntRange(32, 512),
+    type=Whole(32, 512),
     default=144,
     show_default=True,
     help="Image size in pixels.",
 )
 @click.option("--device", help="Device: auto, cpu or cuda.")
-@click.option("--threads", type=int, help="Number of training threads.")
+@click.option("--threads", type=Whole(), help="Number of training threads.")
 @click.option(
     "--dimension",
     "dimensions",
-    type=int,
+    type=Whole(0),
     multiple=True,
     help="Latent dimension to traverse, counted from 0 (repeatable).  [default: 20]",
 )

@@ -11,7 +11,13 @@ import click
 from search_spaces.errors import UserError
 from studies.cli.console import stdout
 from studies.cli.help import TableHelp
-from studies.cli.options import find_architecture, progress_bar, root_option
+from studies.cli.options import (
+    Positive,
+    Whole,
+    find_architecture,
+    progress_bar,
+    root_option,
+)
 from studies.record.table_files import csv_text
 from studies.terminal.table import Column, Table
 
@@ -22,12 +28,10 @@ if TYPE_CHECKING:
     from nas.predict.predictor import LatencyPredictor
 
 _threads = click.option(
-    "--threads", type=click.IntRange(1, 1024), default=1, show_default=True,
+    "--threads", type=Whole(1, 1024), default=1, show_default=True,
     help="Number of CPU threads.",
 )  # fmt: skip
-_batch = click.option(
-    "--batch", type=click.IntRange(1), default=1, show_default=True, help="Batch size."
-)
+_batch = click.option("--batch", type=Whole(1), default=1, show_default=True, help="Batch size.")
 _device = click.option(
     "--device", default="auto", show_default=True, help="Device: auto, cpu or cuda."
 )
@@ -46,14 +50,14 @@ _FEW = 10  # with fewer quiet measurements, their accuracy is not shown
 )
 @click.option(
     "--architectures",
-    type=click.IntRange(50),
+    type=Whole(50),
     default=300,
     show_default=True,
     help="Number of architectures to measure; a third of them is held out.",
 )
 @click.option(
     "--minutes",
-    type=click.FloatRange(0, min_open=True),
+    type=Positive(),
     help="Time limit of the measurement in minutes; the same command continues it.",
 )
 @_threads

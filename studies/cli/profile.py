@@ -11,7 +11,7 @@ import click
 from profiling.openmp import wait_passively
 from studies.cli.console import stderr, stdout
 from studies.cli.main import HelpfulGroup
-from studies.cli.options import progress_bar, root_option
+from studies.cli.options import Listed, Positive, Whole, progress_bar, root_option
 from studies.cli.subjects import (
     Subject,
     choose_backends,
@@ -66,12 +66,10 @@ def profile() -> None:
     wait_passively()
 
 
-_batch = click.option(
-    "--batch", type=click.IntRange(1), default=1, show_default=True, help="Batch size."
-)
+_batch = click.option("--batch", type=Whole(1), default=1, show_default=True, help="Batch size.")
 _threads = click.option(
     "--threads",
-    type=click.IntRange(1, 1024),
+    type=Whole(1, 1024),
     default=1,
     show_default=True,
     help="Number of CPU threads. Waiting threads sleep, unless OMP_WAIT_POLICY=ACTIVE is set.",
@@ -81,7 +79,7 @@ _device = click.option(
 )
 _seconds = click.option(
     "--seconds",
-    type=click.FloatRange(0, min_open=True),
+    type=Positive(),
     default=20.0,
     show_default=True,
     help="Time limit of the measurement in seconds, without warm-up.",
@@ -104,7 +102,7 @@ _out = click.option(
     "--all", "everything", is_flag=True, help="Print all layers in the order of the model."
 )
 @click.option(
-    "--top", type=click.IntRange(1), default=15, show_default=True,
+    "--top", type=Whole(1), default=15, show_default=True,
     help="Number of slowest layers to print.",
 )  # fmt: skip
 @click.option(
@@ -135,9 +133,9 @@ def model(
     from studies.profiles.layers_page import write_profile
 
     subject = Subject.find(arch, root)
-    folder = writable(out or subject.artefacts or FOLDER / f"{subject.name}-batch{batch}")
     vae, place, weights = subject.build(device)
     subject.require_memory(batch, place)
+    folder = writable(out or subject.artefacts or FOLDER / f"{subject.name}-batch{batch}")
     with progress_bar("measuring") as progress:
         table = profile_layers(
             vae,
@@ -162,7 +160,7 @@ def model(
 
 @profile.command(short_help="Time one layer alone, over batch sizes, widths, threads.")
 @click.argument("words", nargs=-1, required=True, metavar="LAYER...")
-@click.option("--batch", type=click.IntRange(1), help="Batch size. Default: 1.")
+@click.option("--batch", type=Whole(1), help="Batch size. Default: 1.")
 @_threads
 @_device
 @_seconds
@@ -245,11 +243,11 @@ def peaks(threads: int, device: str, as_json: bool) -> None:
 @click.option(
     "--training", is_flag=True, help="Record training steps: forward, backward and update."
 )
-@click.option("--batch", type=click.IntRange(1), default=8, show_default=True, help="Batch size.")
+@click.option("--batch", type=Whole(1), default=8, show_default=True, help="Batch size.")
 @_threads
 @_device
 @click.option(
-    "--steps", type=click.IntRange(1, 100), default=3, show_default=True,
+    "--steps", type=Whole(1, 100), default=3, show_default=True,
     help="Number of steps to record.",
 )  # fmt: skip
 @_out
@@ -300,7 +298,10 @@ def trace(
 
 @profile.command(short_help="Compare ways to run a model, and check their outputs.")
 @click.argument("arch")
-@click.option("--backends", "names", metavar="NAME,...", help="Backends to compare. Default: all.")
+@click.option(
+    "--backends", "names", type=Listed(click.STRING, "backend"), metavar="NAME,...",
+    help="Backends to compare. Default: all.",
+)  # fmt: skip
 @_batch
 @_threads
 @_device
@@ -311,7 +312,7 @@ def trace(
 @root_option
 def backends(
     arch: str,
-    names: str | None,
+    names: list[str] | None,
     batch: int,
     threads: int,
     device: str,

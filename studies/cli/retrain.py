@@ -12,7 +12,7 @@ import click
 from profiling.openmp import wait_passively
 from search_spaces.references import REFERENCES
 from studies.cli.console import stderr
-from studies.cli.options import print_how_to_resume, progress_bar, root_option
+from studies.cli.options import Positive, Whole, print_how_to_resume, progress_bar, root_option
 from studies.cli.print_study import conclude
 
 if TYPE_CHECKING:
@@ -28,13 +28,17 @@ _LONGER = 3
 @click.argument("name")
 @click.option(
     "--top",
-    type=click.IntRange(min=1),
+    type=Whole(1),
     default=5,
     show_default=True,
     help="Number of members of the front to retrain: those that improve most on `original`.",
 )
 @click.option(
-    "--trial", "numbers", type=int, multiple=True, help="Retrain this trial instead (repeatable)."
+    "--trial",
+    "numbers",
+    type=Whole(0),
+    multiple=True,
+    help="Retrain this trial instead (repeatable).",
 )
 @click.option(
     "--reference",
@@ -45,28 +49,26 @@ _LONGER = 3
 )
 @click.option(
     "--seeds",
-    type=click.IntRange(min=1),
+    type=Whole(1, 1000),
     default=3,
     show_default=True,
     help="Number of trainings of each model.",
 )
 @click.option(
     "--epochs",
-    type=click.IntRange(min=1),
+    type=Whole(1),
     help=f"Maximum number of epochs. Default: {_LONGER} times the study's.",
 )
 @click.option(
     "--learning-rate",
     "rates",
-    type=click.FloatRange(min=0, min_open=True),
+    type=Positive(),
     multiple=True,
     help="Learning rate (repeatable). Each model uses the best one, found with the first seed.",
 )
-@click.option("--images", type=int, help="Number of images. Default: the study's.")
+@click.option("--images", type=Whole(), help="Number of images. Default: the study's.")
 @click.option("--device", default="auto", show_default=True, help="Device: auto, cpu or cuda.")
-@click.option(
-    "--threads", type=click.IntRange(min=1), help="Number of threads. Default: one per core."
-)
+@click.option("--threads", type=Whole(1), help="Number of threads. Default: one per core.")
 @click.option(
     "--set",
     "settings",

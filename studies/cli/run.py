@@ -13,7 +13,7 @@ from profiling.openmp import wait_passively
 from search_spaces.errors import UserError
 from studies.cli.console import stderr, stdout
 from studies.cli.help import TableHelp
-from studies.cli.options import print_how_to_resume, progress_bar, root_option
+from studies.cli.options import Listed, Whole, print_how_to_resume, progress_bar, root_option
 from studies.cli.print_study import conclude
 
 _SHORTCUTS: dict[str, str] = {
@@ -41,10 +41,12 @@ _SHORTCUTS: dict[str, str] = {
 @click.option("--name", help="Name of the study and of its folder in --root.")
 @click.option("--space", help="Search space: a name or a YAML file.")
 @click.option(
-    "--trials", type=int, help="Number of architectures to evaluate, besides the two references."
+    "--trials",
+    type=Whole(),
+    help="Number of architectures to evaluate, besides the two references.",
 )
 @click.option("--sampler", help="Sampler, one of {samplers}.")
-@click.option("--seed", type=int, help="Seed of the search.")
+@click.option("--seed", type=Whole(), help="Seed of the search.")
 @click.option(
     "--warm-start",
     metavar="STUDY",
@@ -55,9 +57,12 @@ _SHORTCUTS: dict[str, str] = {
     default=None,
     help="Stop trainings early that are unlikely to reach the Pareto front.",
 )
-@click.option("--epochs", type=int, help="Maximum number of training epochs of each candidate.")
-@click.option("--images", type=int, help="Number of images in the data set.")
-@click.option("--objectives", help="Names of at least two objectives, separated by commas.")
+@click.option("--epochs", type=Whole(), help="Maximum number of training epochs of each candidate.")
+@click.option("--images", type=Whole(), help="Number of images in the data set.")
+@click.option(
+    "--objectives", type=Listed(click.STRING, "objective"), metavar="NAME,...",
+    help="Names of at least two objectives, separated by commas.",
+)  # fmt: skip
 @click.option(
     "--limit",
     "limits",
@@ -72,8 +77,10 @@ _SHORTCUTS: dict[str, str] = {
     "--folder", type=click.Path(path_type=Path), help="Train on the images of this folder."
 )
 @click.option("--device", help="Device: auto, cpu or cuda.")
-@click.option("--workers", type=int, help="Number of worker processes that evaluate candidates.")
-@click.option("--threads", type=int, help="Number of training threads of each worker.")
+@click.option(
+    "--workers", type=Whole(), help="Number of worker processes that evaluate candidates."
+)
+@click.option("--threads", type=Whole(), help="Number of training threads of each worker.")
 @click.option("--trial-timeout", metavar="TIME", help="Time limit of one trial: 90s, 30m, 2h.")
 @click.option("--trial-memory", metavar="SIZE", help="Memory limit of one trial: 4GB, 1500MB.")
 @click.option("--runner", help="Where candidates are evaluated: local or ray.")
@@ -106,7 +113,7 @@ _SHORTCUTS: dict[str, str] = {
 @root_option
 def run(
     config: str,
-    objectives: str | None,
+    objectives: list[str] | None,
     early_stopping: bool | None,
     limits: tuple[str, ...],
     celeba: Path | None,
@@ -133,7 +140,7 @@ def run(
 
     overrides = {_SHORTCUTS[k]: v for k, v in shortcuts.items() if v is not None}
     if objectives is not None:
-        overrides["objectives"] = [name.strip() for name in objectives.split(",") if name.strip()]
+        overrides["objectives"] = objectives
     if early_stopping is not None:
         overrides["search.early_stopping"] = {} if early_stopping else None
     limited = parse_overrides(limits, "--limit")

@@ -11,7 +11,7 @@ from search_spaces.references import REFERENCES
 from search_spaces.space import SPACES, SearchSpace
 from studies.cli.console import stdout
 from studies.cli.main import HelpfulGroup
-from studies.cli.options import progress_bar
+from studies.cli.options import SEED, Whole, progress_bar
 from studies.terminal.table import Column, Table
 
 
@@ -66,12 +66,10 @@ def show(name: str) -> None:
 @space.command()
 @click.argument("name")
 @click.option(
-    "-n", "--count", type=click.IntRange(1), default=5, show_default=True,
+    "-n", "--count", type=Whole(1), default=5, show_default=True,
     help="Number of architectures.",
 )  # fmt: skip
-@click.option(
-    "--seed", type=click.IntRange(0), default=0, show_default=True, help="Seed of the draw."
-)
+@click.option("--seed", type=SEED, default=0, show_default=True, help="Seed of the draw.")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON architecture per line.")
 def sample(name: str, count: int, seed: int, as_json: bool) -> None:
     """Draw architectures uniformly from a space, a name or a YAML file."""

@@ -7,6 +7,7 @@ import click
 from search_spaces.errors import UserError
 from studies.cli.console import stderr
 from studies.cli.main import HelpfulGroup
+from studies.cli.options import Whole
 from studies.storage.addresses import shared, shown
 
 LOOPBACK = ("localhost", "127.0.0.1", "::1")
@@ -20,7 +21,9 @@ def storage() -> None:
 @storage.command()
 @click.argument("address")
 @click.option("--host", default="localhost", show_default=True, help="Host name to listen on.")
-@click.option("--port", default=13000, show_default=True, help="Port to listen on.")
+@click.option(
+    "--port", type=Whole(1, 65535), default=13000, show_default=True, help="Port to listen on."
+)
 def serve(address: str, host: str, port: int) -> None:
     """Serve the database at ADDRESS until interrupted.
 

@@ -9,11 +9,11 @@ import click
 
 # Import neither torch nor a module that imports it: `run` has to set OMP_WAIT_POLICY first.
 from nas.objectives import hypervolume
-from search_spaces.errors import UserError
+from search_spaces.errors import UserError, condensed
 from studies.cli.best import best
 from studies.cli.console import stderr, stdout
 from studies.cli.main import HelpfulGroup
-from studies.cli.options import root_option
+from studies.cli.options import Whole, root_option
 from studies.cli.print_study import print_damage, print_pngs, print_study
 from studies.cli.retrain import retrain
 from studies.cli.run import run
@@ -63,7 +63,7 @@ def list_(root: Path) -> None:
         try:
             record = _open(root, name)
         except UserError as error:
-            for fault in str(error).split("\n"):
+            for fault in condensed(str(error)).split("\n"):
                 stderr.say(fault, style="yellow")
             continue
         volume = hypervolume(record.points(record.complete), record.nadir)
@@ -111,7 +111,7 @@ def export(name: str, kind: str, out: Path | None, root: Path) -> None:
 @click.argument("name")
 @click.option(
     "--axes",
-    type=click.IntRange(min=1),
+    type=Whole(1),
     default=10,
     show_default=True,
     help="Number of axes to show.",

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -231,7 +233,7 @@ def parse_sweeps(texts: Sequence[str]) -> dict[str, list[int]]:
     for text in texts:
         axis, _, values = text.partition("=")
         numbers = [value.strip() for value in values.split(",")]
-        if not all(number.isdecimal() for number in numbers):
+        if not all(re.fullmatch(r"[0-9]{1,12}", number) for number in numbers):
             raise UserError(f"--sweep {text}: give an axis and whole numbers, such as batch=1,2,4")
         if axis in over:
             raise UserError(
@@ -241,8 +243,8 @@ def parse_sweeps(texts: Sequence[str]) -> dict[str, list[int]]:
     return over
 
 
-def choose_backends(names: str | None, device: str) -> list[str] | None:
-    """Parse `--backends`; None means all backends.
+def choose_backends(names: list[str] | None, device: str) -> list[str] | None:
+    """Check the backends of `--backends`; None means all backends.
 
     Raises:
         ProfilingError: a name is unknown.
@@ -253,13 +255,12 @@ def choose_backends(names: str | None, device: str) -> list[str] | None:
 
     if names is None:
         return None
-    chosen = [name.strip() for name in names.split(",") if name.strip()]
     place = select_device(device)
-    reasons = {name: find_backend(name).unavailable(place) for name in chosen}
-    if reasons and all(reasons.values()):
+    reasons = {name: find_backend(name).unavailable(place) for name in names}
+    if all(reasons.values()):
         why = "; ".join(f"{name} {reason}" for name, reason in reasons.items())
-        raise UserError(f"--backends {names}: {why}")
-    return chosen
+        raise UserError(f"--backends {','.join(names)}: {why}")
+    return names
 
 
 def training_loss(images: torch.Tensor) -> Callable[[Any], torch.Tensor]:
@@ -276,19 +277,30 @@ def training_loss(images: torch.Tensor) -> Callable[[Any], torch.Tensor]:
 def writable(folder: Path) -> Path:
     """Create a folder and check, before anything is measured, that files can be written there.
 
+    When the command ends, folders that were created here and are still empty are removed.
+
     Raises:
         UserError: the folder cannot be written.
     """
     from studies.record.table_files import cannot_write
 
     probe = folder / ".writable"
+    new = [path for path in (folder, *folder.parents) if not os.path.lexists(path)]
     try:
         folder.mkdir(parents=True, exist_ok=True)
         probe.touch()
         probe.unlink()
     except OSError as error:
         raise cannot_write("--out", folder, error) from None
+    if context := click.get_current_context(silent=True):
+        context.call_on_close(lambda: _remove_empty(new))
     return folder
+
+
+def _remove_empty(folders: Sequence[Path]) -> None:
+    with suppress(OSError):  # it holds files
+        for folder in folders:
+            folder.rmdir()
 
 
 def file_name(title: str) -> str:

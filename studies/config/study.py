@@ -31,6 +31,7 @@ from nas.search.samplers import SAMPLERS
 from nas.training import TrainingConfig
 from profiling.latency import LatencyConfig
 from search_spaces.errors import UserError, nearest
+from search_spaces.numbers import MOST, Count, Number, Seed
 from search_spaces.space import SearchSpace
 from studies.config.trial_limits import TrialLimits
 from studies.record.names import NAME_RULE, is_name
@@ -49,12 +50,15 @@ Name = Annotated[str, AfterValidator(_is_name)]
 LEAST_MEMORY_BYTES = 600_000_000
 """Memory of a worker before it trains, in bytes: no trial can run with less."""
 
+MOST_MEMORY_BYTES = 10**18
+"""Largest memory limit in bytes; no machine has as much."""
+
 _UNITS_S = {"": 1, "s": 1, "m": 60, "min": 60, "h": 3600, "d": 86400}
 
 
 def _seconds(value: object) -> object:
     """Parse `90`, `90s`, `30m`, `1.5 h` as seconds; return other values unchanged."""
-    found = re.fullmatch(r"\s*([\d.]+)\s*([a-z]*)\s*", value) if isinstance(value, str) else None
+    found = re.fullmatch(r"\s*([0-9.]+)\s*([a-z]*)\s*", value) if isinstance(value, str) else None
     if found is None or found[2] not in _UNITS_S:
         return value
     try:
@@ -63,13 +67,24 @@ def _seconds(value: object) -> object:
         return value
 
 
+def _size(value: object) -> object:
+    """Refuse texts that `ByteSize` cannot convert or misreads."""
+    if isinstance(value, str) and not re.fullmatch(
+        r"\s*[0-9]{1,18}(\.[0-9]{1,18})?\s*[A-Za-z]*\s*", value
+    ):
+        raise ValueError("write an amount of memory, such as 4GB or 1500MB")
+    return value
+
+
 def _enough(count: int) -> int:
     if count < LEAST_MEMORY_BYTES:
         raise ValueError(f"a worker needs {LEAST_MEMORY_BYTES // 10**6} MB before it trains")
+    if count > MOST_MEMORY_BYTES:
+        raise ValueError(f"at most {MOST_MEMORY_BYTES // 10**15} PB")
     return count
 
 
-Seconds = Annotated[float, BeforeValidator(_seconds), Field(gt=0, allow_inf_nan=False)]
+Seconds = Annotated[Number, BeforeValidator(_seconds), Field(gt=0, le=MOST)]
 
 
 class _Config(BaseModel):
@@ -79,9 +94,9 @@ class _Config(BaseModel):
 class EarlyStoppingConfig(_Config):
     """Settings of early stopping: see `nas.search.early_stopping.EarlyStopping`."""
 
-    eta: Annotated[int, Field(ge=2)] = 3
-    rungs: tuple[Annotated[int, Field(ge=1)], ...] | None = None
-    grace: Annotated[int, Field(ge=1)] | None = None
+    eta: Annotated[Count, Field(ge=2)] = 3
+    rungs: Annotated[tuple[Count, ...], Field(min_length=1)] | None = None
+    grace: Count | None = None
     extrapolate: bool = False
 
 
@@ -98,8 +113,8 @@ class SearchConfig(_Config):
     """
 
     sampler: str = "pareto"
-    trials: Annotated[int, Field(ge=0)] = 50
-    seed: Annotated[int, Field(ge=0, lt=2**32)] = 0
+    trials: Annotated[int, Field(strict=True, ge=0, le=MOST)] = 50
+    seed: Seed = 0
     early_stopping: EarlyStoppingConfig | None = None
     warm_start: Name | None = None
 
@@ -135,9 +150,9 @@ class RayConfig(_Config):
     """
 
     address: Annotated[str, Field(min_length=1)] | None = None
-    cpus_per_trial: Annotated[float, Field(gt=0, le=1024)] = 1
-    gpus_per_trial: Annotated[float, Field(ge=0, le=64)] = 0
-    memory_gb_per_trial: Annotated[float, Field(gt=0)] | None = None
+    cpus_per_trial: Annotated[Number, Field(gt=0, le=1024)] = 1
+    gpus_per_trial: Annotated[Number, Field(ge=0, le=64)] = 0
+    memory_gb_per_trial: Annotated[Number, Field(gt=0, le=1e6)] | None = None
     storage_path: Annotated[str, Field(min_length=1)] | None = None
     dashboard: bool = False
 
@@ -204,15 +219,17 @@ class StudyConfig(_Config):
     space: str
     data: DataConfig = DataConfig()
     objectives: tuple[str, ...] = DEFAULT_OBJECTIVES
-    limits: Mapping[str, Annotated[float, Field(gt=0)]] = {}
+    limits: Mapping[str, Annotated[Number, Field(gt=0)]] = {}
     training: TrainingConfig = TrainingConfig()
     latency: LatencyConfig = LatencyConfig()
     search: SearchConfig = SearchConfig()
     device: Literal["auto", "cpu", "cuda"] = "auto"
-    workers: Annotated[int, Field(ge=1, le=256)] | None = None
-    threads: Annotated[int, Field(ge=1, le=1024)] | None = None
+    workers: Annotated[Count, Field(le=256)] | None = None
+    threads: Annotated[Count, Field(le=1024)] | None = None
     trial_timeout_s: Seconds | None = None
-    trial_memory_bytes: Annotated[ByteSize, AfterValidator(_enough)] | None = None
+    trial_memory_bytes: (
+        Annotated[ByteSize, BeforeValidator(_size), AfterValidator(_enough)] | None
+    ) = None
     runner: Literal["local", "ray"] = "local"
     ray: RayConfig = RayConfig()
 

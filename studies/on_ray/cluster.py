@@ -13,6 +13,7 @@ from typing import Any
 
 from profiling.openmp import PASSIVE_WAITING
 from search_spaces.errors import UserError
+from search_spaces.numbers import at_most
 from studies.config.study import RayConfig
 from studies.on_ray.local import local_settings, sigterm_kept, started_here
 
@@ -231,4 +232,8 @@ def _times(available: float, amount: float) -> int:
 
 
 def _amount(name: str, amount: float) -> str:
-    return f"{amount / _GB:.1f} GB of memory" if name == "memory" else f"{amount:g} {name}"
+    return (
+        f"{at_most(amount / _GB, 3)} GB of memory"
+        if name == "memory"
+        else f"{at_most(amount)} {name}"
+    )

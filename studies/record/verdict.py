@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 
 from nas.findings import Findings
+from search_spaces.numbers import at_least, at_most
 from studies.record.trial import TrialRecord
 
 Limits = Mapping[str, float]
@@ -35,7 +36,7 @@ def judged(trial: TrialRecord, limits: Limits) -> TrialRecord:
 
 def in_words(limits: Limits) -> str:
     """Return the limits as text, such as `params <= 2e+06, latency_ms <= 20`."""
-    return ", ".join(f"{name} <= {limit:g}" for name, limit in limits.items()) or "none"
+    return ", ".join(f"{name} <= {at_most(limit)}" for name, limit in limits.items()) or "none"
 
 
 def missed(limits: Limits, findings: Findings) -> str | None:
@@ -44,11 +45,11 @@ def missed(limits: Limits, findings: Findings) -> str | None:
     for name, excess in violations(limits, findings).items():
         if excess <= 0:
             continue
-        limit = f"over the limit {limits[name]:g}"
+        limit = f"over the limit {at_most(limits[name])}"
         if name in known:
-            return f"{name} {known[name]:.6g} is {limit}"
+            return f"{name} {at_least(known[name])} is {limit}"
         least = findings.metrics["latency_ms_at_least"]
-        return f"{name} is predicted to be at least {least:.4g}, {limit}"
+        return f"{name} is predicted to be at least {at_least(least)}, {limit}"
     return None
 
 

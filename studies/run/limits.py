@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from search_spaces.numbers import at_least, at_most
 from studies.record.records import TrialRecord
 from studies.record.verdict import Limits
 
@@ -36,7 +37,7 @@ class Rejections:
         measured = sum("latency_ms" in t.objectives for t in row)
         if len(row) < MAX_REJECTIONS and measured < MAX_MEASURED_REJECTIONS:
             return None
-        limits = ", ".join(f"{name} {limit:g}" for name, limit in self._largest.items())
+        limits = ", ".join(f"{name} {at_most(limit)}" for name, limit in self._largest.items())
         over = f"were all over {limits}" if limits else "were all rejected"
         smallest = self._smallest()
         values = f"; the smallest values among them are {smallest}" if smallest else ""
@@ -57,7 +58,7 @@ class Rejections:
             values = [(there[name], name in t.objectives) for t, there in known if name in there]
             if values:
                 value, found = min(values)
-                parts.append(f"{name} {value:.4g}{'' if found else ' (predicted)'}")
+                parts.append(f"{name} {at_least(value)}{'' if found else ' (predicted)'}")
         return ", ".join(parts)
 
 

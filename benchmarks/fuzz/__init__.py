@@ -1,0 +1,1 @@
+"""Malformed inputs for every command, option and kind of file of `nas`."""
