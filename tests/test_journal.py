@@ -13,6 +13,7 @@ from optuna.storages.journal import JournalFileBackend
 
 from benchmarks.scale import Setting, grow
 from search_spaces.errors import UserError
+from studies.record.verdict import judged
 from studies.storage.journal import Journal
 from studies.storage.opening import open_storage
 from studies.store.frozen import record_of
@@ -45,7 +46,9 @@ def folder(tmp_path: Path) -> Path:
 def test_the_record_is_what_optuna_itself_replays(folder: Path) -> None:
     whole = JournalStorage(JournalFileBackend(str(folder / "journal.log"))).get_all_trials(0)
     store = StudyStore.open(folder.parent, "scale")
-    assert store.record().trials == tuple(map(record_of, whole))
+    assert store.record().trials == tuple(
+        judged(record_of(one), store.limits or {}) for one in whole
+    )
     assert {trial.state for trial in store.record().trials} == {"complete", "rejected"}
     assert all(trial.params for trial in whole)
     assert not any(trial.params for trial in store.study.trials)  # or nothing was left out

@@ -7,7 +7,6 @@ import select
 import stat
 import subprocess
 import sys
-import tempfile
 import threading
 import time
 from collections import Counter
@@ -229,9 +228,10 @@ def test_all_users_can_lock_and_none_can_write_whatever_the_umask(tmp_path: Path
 
 @pytest.mark.skipif(not hasattr(os, "getuid") or os.getuid() != 0, reason="needs two users")
 def test_users_share_the_lane(tmp_path: Path) -> None:
-    private = [path for path in tmp_path.parents if path.is_relative_to(tempfile.gettempdir())]
-    for folder in (tmp_path, *private):
-        folder.chmod(0o777)
+    tmp_path.chmod(0o777)
+    for parent in tmp_path.parents:
+        if not parent.stat().st_mode & stat.S_IXOTH:  # private to the tests
+            parent.chmod(0o711)
     folder = tmp_path / "lanes"
     with other_process(folder, "measure", "65534") as other:
         wait_until_in(other)

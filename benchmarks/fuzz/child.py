@@ -14,7 +14,7 @@ import threading
 import time
 import traceback
 import weakref
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence, Set
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -104,11 +104,12 @@ def forked(
     streams = [os.memfd_create(name) for name in ("output", "errors")]
     sys.stdout.flush()
     sys.stderr.flush()
+    earlier = set(_family())  # such as multiprocessing's own servers
     pid = os.fork()
     if pid == 0:
         _be_the_child(work, folder, variables, streams)
-    code, limit = _wait(pid, cpu_s, wall_s)
-    left = _left_running(GRACE_S if limit is None else 0)
+    code, limit = _wait(pid, cpu_s, wall_s, earlier)
+    left = _left_running(GRACE_S if limit is None else 0, earlier)
     texts = [_read(stream) for stream in streams]
     return Ended(code, limit, texts[0], texts[1], left if limit is None else ())
 
@@ -151,14 +152,16 @@ def _leave() -> None:
     sys.stderr.flush()
 
 
-def _wait(pid: int, cpu_s: float, wall_s: float) -> tuple[int | None, str | None]:
+def _wait(
+    pid: int, cpu_s: float, wall_s: float, earlier: Set[psutil.Process]
+) -> tuple[int | None, str | None]:
     start = progressed = time.monotonic()
     spent = 0.0
     while True:
         ended, status = os.waitpid(pid, os.WNOHANG)
         if ended:
             return os.waitstatus_to_exitcode(status), None
-        family, now = _family(), time.monotonic()
+        family, now = _family(earlier), time.monotonic()
         if (now_spent := sum(map(_cpu_s, family))) > spent + 0.02:
             spent, progressed = now_spent, now
         limit = "hangs" if now - progressed > IDLE_S else None
@@ -188,13 +191,13 @@ def _cpu_s(process: psutil.Process) -> float:
     return 0.0
 
 
-def _family() -> list[psutil.Process]:
-    return psutil.Process().children(recursive=True)
+def _family(earlier: Set[psutil.Process] = frozenset()) -> list[psutil.Process]:
+    return [one for one in psutil.Process().children(recursive=True) if one not in earlier]
 
 
-def _left_running(grace_s: float) -> tuple[str, ...]:
+def _left_running(grace_s: float, earlier: Set[psutil.Process]) -> tuple[str, ...]:
     """Return the processes that are left after `grace_s`, and end them."""
-    _gone, alive = psutil.wait_procs(_family(), timeout=grace_s)
+    _gone, alive = psutil.wait_procs(_family(earlier), timeout=grace_s)
     found = []
     for process in alive:
         with suppress(psutil.NoSuchProcess):

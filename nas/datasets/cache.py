@@ -33,6 +33,7 @@ from profiling.files import write_whole
 from profiling.locks import lock
 from profiling.progress import Progress
 from search_spaces.errors import UserError
+from search_spaces.visible import visible
 
 Images = NDArray[np.uint8]
 Labels = NDArray[np.bool_]
@@ -194,7 +195,7 @@ class Entry:
         damaged = [finished for finished in self._finished() if finished >= count]
         if damaged:
             path = self._file(damaged[0], "images").path
-            print(f"{path}: damaged, or without checksum; made again", file=sys.stderr)
+            print(visible(f"{path}: damaged, or without checksum; made again"), file=sys.stderr)
         for finished in damaged:
             files = [self._file(finished, part).path for part in _PARTS]
             for path in (*files, self._seal_path(finished)):

@@ -17,6 +17,7 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 from nas.artefacts import folder_or_refuse, write_or_refuse
 from profiling.progress import Progress
 from search_spaces.errors import UserError
+from search_spaces.visible import visible
 from studies.bench.contenders import Contender, contender
 from studies.bench.shipped import load_table
 from studies.bench.simulation import as_records, simulate
@@ -134,7 +135,7 @@ def run_contender(planned: PlannedSearch, chosen: Contender, folder: Path) -> No
     search = simulate(table, asker, planned.trials, planned.workers, stopping)
     file = planned.file(folder)
     if file.exists() and _read(file) is None:
-        print(f"{file}: damaged; the search was run again", file=sys.stderr)
+        print(visible(f"{file}: damaged; the search was run again"), file=sys.stderr)
     folder_or_refuse(file.parent)
     result = {**asdict(planned), "fingerprint": table.fingerprint, **as_records(search)}
     write_or_refuse(file, json.dumps(result).encode())

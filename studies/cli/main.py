@@ -130,7 +130,7 @@ def _brief(error: click.ClickException) -> click.ClickException:
 
 def _refuse(message: str) -> NoReturn:
     for line in condensed(message).splitlines():
-        click.echo(f"nas: {line}", err=True)
+        click.echo(visible(f"nas: {line}"), err=True)
     sys.exit(2)
 
 
@@ -145,7 +145,7 @@ def _of_system(error: OSError) -> str:
 
 def _print_warning(message: Warning | str, *_where: Any, **__: Any) -> None:
     """Print a warning as one line, without the source line that raised it."""
-    click.echo(condensed(str(message)), err=True)
+    click.echo(visible(str(message)), err=True)
 
 
 def _is_user_error(error: ValueError) -> bool:

@@ -19,6 +19,7 @@ from optuna.storages.journal import JournalFileBackend, JournalFileOpenLock
 from optuna.storages.journal._storage import JournalOperation
 
 from search_spaces.errors import UserError
+from search_spaces.visible import visible
 from studies.storage.entries import CREATED_BY, check_entry
 
 HEAD = b'{"op_code":'
@@ -121,7 +122,7 @@ def mend_journal(path: Path) -> None:
             file.truncate(complete)
             os.fsync(file.fileno())
             said = f"{path}: the last line was incomplete and was moved to {kept.name}"
-            print(said, file=sys.stderr)
+            print(visible(said), file=sys.stderr)
 
 
 def _remove_lock(lock: Path) -> None:

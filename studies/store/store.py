@@ -126,12 +126,12 @@ class StudyStore:
                     self.folder.mkdir(parents=True, exist_ok=True)
                 if path is not None:
                     held.enter_context(only_driver(path))
-                self.artefacts.mkdir(parents=True, exist_ok=True)
             except OSError as error:
                 raise UserError(
                     f"{error.filename or self.folder}: cannot be written ({error.strerror}); "
                     "choose another --root or --storage"
                 ) from None
+            folder_or_refuse(self.artefacts)
             # Again: another driver may have ended meanwhile.
             retrying(self._opened.look, self._opened.where)
             if path is not None and self._opened.address.startswith("journal:"):
