@@ -376,13 +376,28 @@ def test_drivers_that_share_a_storage_remove_each_other_s_folders_only_when_gone
     assert {path.name for path in tmp_path.iterdir()} == {"artefacts"}
 
 
+def an_ended_process() -> str:
+    command = [sys.executable, "-c", "import os; print(os.getpid())"]
+    return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
+
+
+def test_a_link_that_looks_like_the_folder_of_a_ray_is_not_followed(tmp_path: Path) -> None:
+    link = Path(f"/tmp/nas-ray-{an_ended_process()}-link")
+    link.symlink_to(tmp_path)
+    try:
+        with (tmp_path / "log").open("w") as log:
+            stranger = subprocess.Popen(["sleep", "600"], stdout=log)
+        _remove_left_behind()
+        assert stranger.poll() is None
+        assert link.is_symlink()
+    finally:
+        link.unlink()
+        stranger.kill()
+        stranger.wait()
+
+
 def test_what_a_killed_driver_left_of_its_ray_is_removed(tmp_path: Path) -> None:
-    owner = subprocess.run(
-        [sys.executable, "-c", "import os; print(os.getpid())"],
-        capture_output=True,
-        text=True,
-        check=True,
-    ).stdout.strip()
+    owner = an_ended_process()
     folder = Path(tempfile.mkdtemp(prefix=f"nas-ray-{owner}-", dir="/tmp"))
     with (folder / "log").open("w") as log, (tmp_path / "log").open("w") as other:
         agent, stranger = (subprocess.Popen(["sleep", "600"], stdout=out) for out in (log, other))

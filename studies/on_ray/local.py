@@ -7,6 +7,7 @@ import os
 import secrets
 import shutil
 import signal
+import stat
 import tempfile
 import threading
 from collections.abc import Iterator
@@ -105,12 +106,20 @@ def _remove_left_behind() -> None:
     """
     for folder in Path("/tmp").glob(f"{_FOLDER}*-*"):
         owner = folder.name.removeprefix(_FOLDER).partition("-")[0]
-        if owner.isdigit() and not psutil.pid_exists(int(owner)):
+        if owner.isdigit() and _is_mine(folder) and not psutil.pid_exists(int(owner)):
             for process in psutil.process_iter():
                 with suppress(psutil.Error):
                     if any(Path(file.path).is_relative_to(folder) for file in process.open_files()):
                         process.kill()
             shutil.rmtree(folder, ignore_errors=True)
+
+
+def _is_mine(folder: Path) -> bool:
+    """Return whether it is a folder of this user: others can make folders and links in /tmp."""
+    if not hasattr(os, "getuid"):  # on Windows
+        return folder.is_dir()
+    found = folder.lstat()
+    return stat.S_ISDIR(found.st_mode) and found.st_uid == os.getuid()
 
 
 @contextmanager
