@@ -79,7 +79,7 @@ READS: tuple[Read, ...] = (
     Read("reconstructions", f"{_STUDY}/artefacts/*/reconstructions.npy", "npy",
          ("study report good",)),
     Read("latency samples", f"{_STUDY}/artefacts/*/latency.json", "json", ("study report good",)),
-    Read("lock", f"{_STUDY}/lock", "other", ("study run tiny.yaml --name good", "study show good")),
+    Read("lock", f"{_STUDY}/journal.log.driver", "other", ("study run tiny.yaml --name good", "study show good")),
     Read("artefacts", f"{_STUDY}/artefacts", "folder",
          ("study report good", "study best good", "study run tiny.yaml --name good")),
     Read("studies folder", "work/nas-studies", "folder", ("study list", "study show good")),
