@@ -53,6 +53,17 @@ def write_whole(path: Path, content: bytes) -> None:
         partial.write_bytes(content)
 
 
+def behind_links(path: Path) -> Path:
+    """Return the path that a symbolic link leads to; other paths only become absolute.
+
+    Raises:
+        OSError: the links lead in a circle, or cannot be followed.
+    """
+    with suppress(FileNotFoundError):  # a new file, or the target of a link that does not exist yet
+        path.stat()  # `resolve` raises a RuntimeError for a circle before Python 3.13
+    return path.resolve()
+
+
 def require_writable(folder: Path) -> None:
     """Check, before long work, that files can be made in a folder; it need not exist yet.
 

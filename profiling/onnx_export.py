@@ -18,7 +18,7 @@ from torch import Tensor, nn
 
 from profiling.agreement import checked_error, repeatable_outputs
 from profiling.errors import ProfilingError
-from profiling.files import require_writable, write_whole
+from profiling.files import behind_links, require_writable, write_whole
 from profiling.latency import batched
 from profiling.symbolic import Example, as_args
 
@@ -218,7 +218,7 @@ def _shapes(values: Any) -> dict[str, tuple[int | str, ...]]:
 
 def _write(path: Path, content: bytes) -> None:
     try:
-        write_whole(path, content)
+        write_whole(behind_links(path), content)
     except OSError as error:
         raise ProfilingError(f"{path}: cannot be written ({error.strerror})") from None
 

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
 AXES = ("batch", "width", "size", "threads")
+MOST_THREADS = 1024
 SWEEP_COLUMNS = (
     *("layer", "batch", "width", "size", "threads", "input_shape", "params", "macs"),
     *("bytes_moved", "launches", "intensity", "time_ms", "low_ms", "high_ms", "spread"),
@@ -154,6 +155,10 @@ def _combinations(
             raise ProfilingError(f"sweep: {axis!r} is not one of {', '.join(allowed)} for {layer}")
         if not values or min(values) < 1:
             raise ProfilingError(f"sweep: {axis}={list(values)} is not a list of positive numbers")
+        if axis == "threads" and max(values) > MOST_THREADS:
+            raise ProfilingError(
+                f"sweep: threads={max(values)} is too many: at most {MOST_THREADS} are possible"
+            )
     return [dict(zip(over, values, strict=True)) for values in itertools.product(*over.values())]
 
 

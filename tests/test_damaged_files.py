@@ -221,6 +221,7 @@ def test_a_file_in_place_of_the_artefacts_is_refused_in_one_line(tmp_path: Path)
     with pytest.raises(UserError, match=r"artefacts: a file is in place of this folder; move it"):
         grow(Setting(tmp_path, None, trials=2, epochs=1))
     assert (tmp_path / "scale" / "artefacts").read_text() == "mine"
+    assert [path.name for path in (tmp_path / "scale").iterdir()] == ["artefacts"]
 
 
 def test_only_folders_with_an_ordinary_study_file_are_listed(tmp_path: Path) -> None:

@@ -109,6 +109,13 @@ def test_an_unknown_store_is_refused(tmp_path: Path, address: str) -> None:
         Mirror(tmp_path, address)
 
 
+@pytest.mark.parametrize("address", ["file:///dev/null", "{}/file"])
+def test_a_store_that_is_no_folder_is_refused(tmp_path: Path, address: str) -> None:
+    (tmp_path / "file").touch()
+    with pytest.raises(UserError, match="is a file; give the folder of the store"):
+        Mirror(tmp_path, address.format(tmp_path.as_uri()))
+
+
 class Writing(FakeEvaluator):
     """Writes a file for each architecture, and finds the file of an earlier evaluation."""
 

@@ -125,6 +125,7 @@ def test_a_sweep_has_a_line_per_combination() -> None:
         ("conv in=2 out=4 size=4", {"kernal": [3]}, "'kernal' is not one of batch, width, size"),
         ("conv in=2 out=4 size=4", {"batch": [0]}, "not a list of positive numbers"),
         ("conv in=2 out=4 size=4", {"size": []}, "not a list of positive numbers"),
+        ("conv in=2 out=4 size=4", {"threads": [1, 1025]}, "threads=1025 is too many"),
         ("maxpool in=2 size=4", {"size": [4, 1]}, "cannot take an example of shape"),
         ("conv in=2 out=4 size=4", {"size": [4, 1000000]}, "needs .* GB"),
         ("linear in=2 out=4", {"size": [4]}, "key 'size'"),

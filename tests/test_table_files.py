@@ -105,6 +105,14 @@ def test_links_are_followed_and_devices_stay(tmp_path: Path) -> None:
     assert pipe.is_fifo()
 
 
+def test_links_in_a_circle_are_refused(tmp_path: Path) -> None:
+    loop = tmp_path / "loop"
+    loop.symlink_to(loop)
+    with pytest.raises(UserError, match=r"loop: cannot be written \(Too many levels of symbolic"):
+        write_table(table_of(ROWS), loop, "csv")
+    assert loop.is_symlink()
+
+
 def test_an_empty_table_is_written(tmp_path: Path) -> None:
     for kind in KINDS:
         write_table(table_of([]), tmp_path / f"t.{kind}", kind)

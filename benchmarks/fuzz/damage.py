@@ -160,6 +160,12 @@ def replaced(data: Any, path: tuple[Any, ...], value: Any) -> Any:
     return found
 
 
+def _at(data: Any, path: tuple[Any, ...]) -> Any:
+    for key in path:
+        data = data[key]
+    return data
+
+
 _MARK = "M4RK"
 
 
@@ -170,6 +176,8 @@ def wrong_values(data: Any, rng: random.Random, count: int) -> Iterator[tuple[st
         place = rng.choice(places)
         where = ".".join(map(str, place))
         value = rng.choice(WRONG)
+        if value == {} and isinstance(_at(data, place), dict):
+            value = None  # an empty section may be valid: all its values have defaults
         yield f"{where} = {value!r:.40}", json.dumps(replaced(data, place, value))
 
 

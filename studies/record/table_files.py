@@ -13,7 +13,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from profiling.files import write_whole
+from profiling.files import behind_links, write_whole
 from search_spaces.errors import UserError
 
 if TYPE_CHECKING:
@@ -63,7 +63,7 @@ def write_table(table: pd.DataFrame, path: Path, kind: str) -> None:
         if path.exists() and not path.is_file():
             path.write_bytes(content)
         else:
-            write_whole(path.resolve(), content)
+            write_whole(behind_links(path), content)
     except OSError as error:
         raise cannot_write("--out", path, error) from None
 

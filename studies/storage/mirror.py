@@ -12,6 +12,7 @@ from pathlib import Path
 
 import fsspec
 from fsspec.core import url_to_fs
+from fsspec.implementations.local import LocalFileSystem
 
 from profiling.files import replacing
 from search_spaces.errors import UserError
@@ -38,6 +39,9 @@ class Mirror:
             raise UserError(f"--artefacts {masked(url)}: {masked(str(error))}") from None
         self._store: fsspec.AbstractFileSystem = found[0]
         self._root: str = found[1].rstrip("/")
+        local = isinstance(self._store, LocalFileSystem)
+        if local and self._store.exists(self._root) and not self._store.isdir(self._root):
+            raise UserError(f"--artefacts {masked(url)}: is a file; give the folder of the store")
         self._pushed: dict[Path, tuple[int, int]] = {}
 
     def push(self, name: str) -> None:

@@ -118,6 +118,8 @@ class StudyStore:
     def _alone(self) -> Iterator[None]:
         """Create the folder and hold the lock of a storage in a file, which is repaired."""
         path = file_of(self._opened.address)
+        if self.artefacts.exists():  # before anything is written
+            folder_or_refuse(self.artefacts)
         if path is None:  # before the folder is created
             self._storage = open_storage(self._opened.address)
         with ExitStack() as held:
