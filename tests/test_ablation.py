@@ -205,7 +205,7 @@ def test_an_error_comes_back_and_the_process_lives_on(process: FreshProcess) -> 
     assert process.call("add", 0) >= 10
 
 
-def test_a_process_that_dies_is_told_in_one_line() -> None:
+def test_a_process_that_dies_is_reported_in_one_line() -> None:
     with (
         FreshProcess(Actor, 0) as dying,
         pytest.raises(ProfilingError, match="ended unexpectedly") as told,

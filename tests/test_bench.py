@@ -272,7 +272,7 @@ def test_contenders_for_a_table_of_one_epoch_do_not_stop_early(nb201: Table) -> 
         run_all([PlannedSearch("nb201", "random-stopping", 0, 5, 1)], Path("unused"))
 
 
-def test_raw_optuna_is_told_of_both_of_two_equal_proposals(nb201: Table) -> None:
+def test_raw_optuna_gets_both_of_two_equal_proposals(nb201: Table) -> None:
     class Fixed(CellSpace):
         def suggest(self, trial: Any) -> dict[str, Any]:
             return {**super().suggest(trial), **dict.fromkeys(EDGES, "none")}

@@ -121,7 +121,7 @@ def test_a_disturbance_of_either_latency_is_one_of_the_comparison(
     assert compare(study(fast), fast, original).contended == any(disturbed)
 
 
-def test_a_disturbed_latency_is_told_as_about() -> None:
+def test_a_disturbed_latency_is_reported_as_about() -> None:
     busy = with_findings(trial(2, 100, 2.0, 0.5, 0.02), contended=True)
     assert "about 2.0x lower latency" in study_headline(study(busy))
 

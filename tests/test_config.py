@@ -38,7 +38,7 @@ def test_an_unknown_preset_offers_the_nearest() -> None:
         load_config("quikstart")
 
 
-def test_all_faults_are_told_at_once(tmp_path: Path) -> None:
+def test_all_faults_are_reported_at_once(tmp_path: Path) -> None:
     path = tmp_path / "my.yaml"
     path.write_text(
         "space: tiny\ntraining: {epoch: 3, batch_size: 0}\nobjectives: [parms]\n"

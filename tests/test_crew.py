@@ -70,7 +70,7 @@ def processes(folder: Path) -> set[str]:
     return {path.suffix for path in folder.glob("*.*")}
 
 
-def test_workers_evaluate_side_by_side_and_survive_what_befalls_one(tmp_path: Path) -> None:
+def test_workers_evaluate_side_by_side_and_survive_the_end_of_one(tmp_path: Path) -> None:
     (tmp_path / "killed").write_text("2")
     (tmp_path / "failed").write_text("1")
     with Workers(2, Mischief(tmp_path)) as crew:

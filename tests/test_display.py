@@ -53,7 +53,7 @@ def shown(
         (Findings("training", history=[EPOCH] * EPOCHS), None, "epoch 6/6 100%"),
     ],
 )
-def test_the_step_is_told(
+def test_the_step_is_reported(
     tmp_path: Path, findings: Findings | None, batches: tuple[int, int] | None, step: str
 ) -> None:
     assert f"#5: {step}," in shown(tmp_path, findings, batches)

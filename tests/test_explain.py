@@ -210,7 +210,7 @@ def test_a_slow_round_changes_nothing() -> None:
     assert all(np.ptp(times) == pytest.approx(0) for times in medians.values())
 
 
-def test_waiting_is_told_and_not_counted() -> None:
+def test_waiting_is_reported_and_not_counted() -> None:
     result = explain_gap(measured(wall=2.0))
     assert result.b.ms.value == pytest.approx(200)
     assert result.contended
@@ -242,7 +242,7 @@ def words(**changes: Any) -> Words:
     return Words(made, made.comparisons[0])
 
 
-def test_the_verdict_is_told_from_the_numbers() -> None:
+def test_the_verdict_is_reported_from_the_numbers() -> None:
     assert words().verdict == (
         "`modified` has 1.7x fewer parameters but is 8.0x slower at batch 1 (200 ms against "
         "25.0 ms): 47 % of the gap is page faults of the allocator, 27 % BatchNorm and "

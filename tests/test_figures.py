@@ -138,7 +138,7 @@ def test_factors_durations_and_reasons_are_written_for_people() -> None:
         ("params", 1000, 1000, "as many parameters"),
     ],
 )
-def test_changes_are_told_as_factors_or_shares(
+def test_changes_are_reported_as_factors_or_shares(
     name: str, value: float, reference: float, text: str
 ) -> None:
     assert describe_change(OBJECTIVES[name], value, reference) == text
@@ -437,7 +437,7 @@ def test_labels_avoid_points_edges_and_each_other() -> None:
     assert first != second
 
 
-def test_a_training_whose_kl_ran_away_is_told() -> None:
+def test_a_training_whose_kl_ran_away_is_reported() -> None:
     def trained(number: int, total: float, reference: str | None = None) -> TrialRecord:
         found = trial(number, 0.5, 1000.0 - number, reference=reference)
         return with_findings(found, metrics={"total_loss": total})

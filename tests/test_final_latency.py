@@ -89,7 +89,7 @@ def measure(store: StudyStore) -> Any:
     return measure_front(store, LatencyConfig(), cpu, images, lambda done, total: None)
 
 
-def test_the_front_and_both_references_are_told_as_measured_last(
+def test_the_front_and_both_references_are_reported_as_measured_last(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     store = a_store(tmp_path)
@@ -174,7 +174,7 @@ def test_latencies_on_other_images_are_not_mixed(tmp_path: Path) -> None:
         store.create(ASKED, space, faces)
 
 
-def test_environments_are_mixed_only_when_told_to(tmp_path: Path) -> None:
+def test_environments_are_mixed_only_on_request(tmp_path: Path) -> None:
     store = a_store(tmp_path)
     other = {**ENVIRONMENT, "torch_version": "2.14.0", "original_latency_ms": ANCHOR_MS}
     space = SearchSpace.load("quickstart")

@@ -71,7 +71,7 @@ def test_the_citation_is_of_this_version() -> None:
     ]
 
 
-def test_contributors_are_told_of_every_marker() -> None:
+def test_the_contributing_page_names_every_marker() -> None:
     markers = {
         one.partition(":")[0] for one in project()["tool"]["pytest"]["ini_options"]["markers"]
     }

@@ -54,7 +54,7 @@ def test_a_signal_ends_a_wait_and_a_second_one_everything() -> None:
     assert signal.getsignal(signal.SIGINT) is before
 
 
-def test_a_closed_terminal_is_one_signal_however_often_it_is_told() -> None:
+def test_a_closed_terminal_is_one_signal_however_often_it_is_sent() -> None:
     before = signal.getsignal(signal.SIGHUP)
     with Interruption() as interruption, interruption.held():
         for _ in range(3):  # the kernel and the shell tell it

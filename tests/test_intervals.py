@@ -18,7 +18,7 @@ from profiling.intervals import (
 )
 
 
-def test_half_the_width_is_told_relative_to_the_centre() -> None:
+def test_half_the_width_is_relative_to_the_centre() -> None:
     assert Interval(1.0, 3.0).half_width(4.0) == 0.25
     assert Interval(1.0, 3.0).half_width(0.0) == math.inf
 

@@ -141,7 +141,7 @@ def test_the_other_studies_are_listed_beside_a_damaged_one(
     assert "journal.log: not a journal of studies, or damaged in line 1" in told[0]
 
 
-def test_what_is_cut_is_kept_beside_the_journal_and_told(
+def test_what_is_cut_is_kept_beside_the_journal_and_reported(
     small: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     journal = small / "s" / "journal.log"

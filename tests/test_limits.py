@@ -57,7 +57,7 @@ def driven(root: Path, limit: dict[str, float], trials: int, evaluator: Costly) 
     return runner
 
 
-def test_candidates_rejected_by_prediction_alone_are_told_by_what_was_predicted(
+def test_candidates_rejected_by_prediction_alone_are_reported_with_their_predictions(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def predicted(calls: int, findings: Findings) -> Findings:
@@ -75,7 +75,7 @@ def test_candidates_rejected_by_prediction_alone_are_told_by_what_was_predicted(
     )
 
 
-def test_a_measured_value_is_told_without_a_word_about_predictions(
+def test_a_measured_value_is_reported_without_a_word_about_predictions(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def measured(calls: int, findings: Findings) -> Findings:

@@ -37,7 +37,7 @@ def kill(meter: Meter) -> None:
     meter._process._process.join()
 
 
-def test_a_process_that_ended_is_told_and_replaced() -> None:
+def test_a_process_that_ended_is_reported_and_replaced() -> None:
     meter = Meter(ONCE, CPU)
     pair, waited_s = meter.measure(SMALL)
     assert pair.candidate.subject.digest == SMALL.digest

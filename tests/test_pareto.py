@@ -129,7 +129,7 @@ def test_the_sampler_finds_more_than_chance() -> None:
     assert volume("pareto") > volume("random")
 
 
-def test_what_costs_cannot_tell_is_learned_from_what_was_told() -> None:
+def test_the_loss_is_learned_from_observations() -> None:
     def partly(architectures: Sequence[Any]) -> Array:
         return np.column_stack([costs(architectures), np.full(len(architectures), np.nan)])
 
@@ -254,7 +254,7 @@ def test_limits_that_hardly_a_draw_keeps_to_are_reached_by_mutation() -> None:
 
 
 @pytest.mark.slow
-def test_a_guess_at_a_limit_that_is_too_low_is_corrected_by_what_was_told() -> None:
+def test_a_guess_at_a_limit_that_is_too_low_is_corrected_by_observations() -> None:
     space, names = SearchSpace.load("wide"), ("reconstruction_loss", "macs")
     known = known_costs(names)
     limit, wrong = 10_000_000, 1.3

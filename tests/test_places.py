@@ -83,7 +83,7 @@ def test_a_file_or_a_dangling_link_in_the_way(tmp_path: Path) -> None:
     ["bench search --seeds 1", "profile backends original@32 -o rows.csv",
      "export original@32 --onnx model.onnx", "paper --size 32 --epochs 1"],
 )  # fmt: skip
-def test_a_folder_that_cannot_be_written_is_told_before_the_work(
+def test_a_folder_that_cannot_be_written_is_reported_before_the_work(
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],

@@ -249,7 +249,7 @@ def test_the_password_is_nowhere_in_the_folder(
     assert len(StudyStore.open(tmp_path, "s").record().trials) == 3
 
 
-def test_a_second_driver_elsewhere_is_told_in_the_firsts_latency(
+def test_latencies_of_a_second_driver_elsewhere_have_the_scale_of_the_first(
     server: Server, tmp_path: Path
 ) -> None:
     asked = config(objectives=["reconstruction_loss", "latency_ms"])

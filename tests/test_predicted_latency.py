@@ -44,7 +44,7 @@ def findings(tmp_path: Path, anchor_ms: float | None) -> Any:
     return last
 
 
-def test_a_prediction_is_told_on_the_study_s_scale_with_what_is_certain_of_it(
+def test_a_prediction_has_the_study_s_scale_and_a_lower_bound(
     tmp_path: Path,
 ) -> None:
     found = findings(tmp_path, anchor_ms=7.0)
@@ -54,7 +54,7 @@ def test_a_prediction_is_told_on_the_study_s_scale_with_what_is_certain_of_it(
     assert findings(tmp_path, anchor_ms=None).objectives["predicted_latency_ms"] == 20.0
 
 
-def test_without_a_calibration_the_remedy_is_told(
+def test_without_a_calibration_the_remedy_is_reported(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("NAS_CACHE_DIR", str(tmp_path))

@@ -278,7 +278,7 @@ def test_a_model_of_one_batch_size_is_exported_with_that(tmp_path: Path) -> None
     assert report.inputs == {"values": (3, 2, 2)}
 
 
-def test_what_cannot_be_exported_is_told_and_not_written(tmp_path: Path) -> None:
+def test_what_cannot_be_exported_is_reported_and_not_written(tmp_path: Path) -> None:
     pytest.importorskip("onnxscript")
     pytest.importorskip("onnxruntime")
     path = tmp_path / "random.onnx"

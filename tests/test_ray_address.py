@@ -55,7 +55,7 @@ def test_an_address_without_a_server_is_refused_with_the_reason(address: str, re
     assert reason in refused(address)
 
 
-def test_a_local_ray_that_does_not_start_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_local_ray_that_does_not_start_is_reported(monkeypatch: pytest.MonkeyPatch) -> None:
     def init(**_: object) -> None:
         raise Exception("Cannot include dashboard with missing packages.\nMore")
 

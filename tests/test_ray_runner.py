@@ -111,7 +111,7 @@ def test_one_worker_gives_the_very_record_of_a_local_run(
         assert not left.exists()  # nothing calls it back any more
 
 
-def test_two_at_a_time_with_whatever_befalls_them(tmp_path: Path, nodes: Any) -> None:
+def test_two_at_a_time_with_every_kind_of_end(tmp_path: Path, nodes: Any) -> None:
     maker = RayMaker(tmp_path)
     for trouble, times in {"killed": 2, "failed": 1, "nan": 1}.items():
         (tmp_path / trouble).write_text(str(times))

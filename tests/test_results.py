@@ -51,7 +51,7 @@ def test_architectures_beat_modified_in_everything_and_original_in_costs() -> No
     assert {46, 49} <= {trial.number for trial in winners}
 
 
-def test_that_original_did_not_learn_is_told() -> None:
+def test_that_original_did_not_learn_is_reported() -> None:
     record = StudyStore.open(ROOT, "surpass").record()
     assert any("`original` diverged" in note for note in study_notes(record))
 

@@ -306,7 +306,7 @@ def test_checkpoints_are_removed_even_if_the_driver_died_before(tmp_path: Path) 
     assert not any(path.exists() for path in left)
 
 
-def test_a_damaged_journal_is_told_by_its_line(tmp_path: Path) -> None:
+def test_a_damaged_journal_is_reported_by_its_line(tmp_path: Path) -> None:
     run(tmp_path, config())
     journal = tmp_path / "s" / "journal.log"
     lines = journal.read_bytes().splitlines(keepends=True)
@@ -347,7 +347,7 @@ def test_a_storage_that_is_gone_is_not_made_anew_by_reading(tmp_path: Path) -> N
     assert not (tmp_path / "s" / "journal.log").exists()
 
 
-def test_a_damaged_head_is_told(tmp_path: Path) -> None:
+def test_a_damaged_head_is_reported(tmp_path: Path) -> None:
     run(tmp_path, config())
     (tmp_path / "s" / "study.yaml").write_text("just text")
     with pytest.raises(UserError, match=r"study\.yaml: damaged"):

@@ -64,7 +64,7 @@ def test_a_non_member_counts_as_seen_without_disturbing_the_sampler() -> None:
     assert proposer.propose() is not None
 
 
-def test_failures_and_limit_violations_can_be_told() -> None:
+def test_failures_and_limit_violations_can_be_reported() -> None:
     proposer = Proposer(SearchSpace.load("quickstart"), "tpe", 2, seed=0)
     for number in range(30):
         proposal = proposer.propose()

@@ -50,7 +50,7 @@ def test_what_cannot_matter_is_stopped_and_never_enters_the_front(
     assert all(epochs[trial.digest] == EPOCHS for trial in record.complete)
 
 
-def test_optuna_is_told_of_them_as_pruned_without_values(tmp_path: Path) -> None:
+def test_optuna_gets_them_as_pruned_without_values(tmp_path: Path) -> None:
     record = run(tmp_path, Learner({}))
     study = StudyStore.open(tmp_path, "s").study
     for trial, frozen in zip(record.trials, study.trials, strict=True):

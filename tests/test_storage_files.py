@@ -94,7 +94,7 @@ def test_a_database_whose_creation_was_killed_is_completed(tmp_path: Path) -> No
     assert len(run(tmp_path, config(), storage=f"sqlite:///{tmp_path / 'x.db'}").complete) == 8
 
 
-def test_a_damaged_database_is_told_in_one_line(
+def test_a_damaged_database_is_reported_in_one_line(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     path = tmp_path / "x.db"

@@ -223,7 +223,7 @@ def test_a_batch_that_fails_costs_its_epoch_only(tmp_path: Path) -> None:
     assert values(list(trainer().epochs(path))) == values(list(trainer().epochs()))
 
 
-def test_a_finished_checkpoint_is_told_again(tmp_path: Path) -> None:
+def test_a_finished_checkpoint_is_reported_again(tmp_path: Path) -> None:
     path = tmp_path / "checkpoint"
     first = trainer()
     expected, again = list(first.epochs(path)), trainer()
@@ -248,7 +248,9 @@ def test_checkpoint_of_another_training_is_refused(
 
 
 @pytest.mark.parametrize("damage", ["truncated", "flipped", "empty"])
-def test_damaged_checkpoint_is_told_and_training_starts_over(tmp_path: Path, damage: str) -> None:
+def test_damaged_checkpoint_is_reported_and_training_starts_over(
+    tmp_path: Path, damage: str
+) -> None:
     path = tmp_path / "checkpoint"
     expected = next(trainer().epochs(path))
     _damage(path, damage)

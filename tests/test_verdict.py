@@ -68,7 +68,7 @@ def test_a_latency_counts_as_predicted_until_it_is_measured() -> None:
         ({"params": 100, "latency_ms": 3.0}, {"latency_ms_at_least": 6.5}, None),
     ],
 )
-def test_the_limit_that_is_missed_is_told(
+def test_the_limit_that_is_missed_is_reported(
     objectives: dict[str, float], metrics: dict[str, float], told: str | None
 ) -> None:
     limits = {"params": 200, "latency_ms": 4}
@@ -158,7 +158,7 @@ def test_with_a_looser_limit_what_was_rejected_is_searched_again(
     assert again.calls == 0
 
 
-def test_what_is_open_is_told_until_it_is_evaluated(tmp_path: Path) -> None:
+def test_what_is_open_is_reported_until_it_is_evaluated(tmp_path: Path) -> None:
     first = limited(tmp_path, 3000.0, 3)
     rejected = candidates(first, "rejected")
     assert len(rejected) >= 2
@@ -223,7 +223,7 @@ def test_what_was_stopped_early_is_judged_too(tmp_path: Path) -> None:
     assert run(tmp_path, more, Learner(checkpoints)).searched == 24
 
 
-def test_a_limit_on_what_was_not_recorded_is_told(tmp_path: Path) -> None:
+def test_a_limit_on_what_was_not_recorded_is_reported(tmp_path: Path) -> None:
     limited(tmp_path, None, 3)
     asked = config(
         space="tiny", limits={"latency_ms": 5.0}, search={"sampler": "random", "trials": 3}
