@@ -96,7 +96,7 @@ def _line(fault: ErrorDetails, model: type[BaseModel]) -> str:
         )
     if isinstance(value, Mapping | list | tuple):
         return f"{key}: {reason}" if key else reason
-    return f"{key}: {reason}, got {quoted(value)}"
+    return f"{key}: {reason}, got {quoted(value)}" if key else f"{reason}, got {quoted(value)}"
 
 
 def _fields_at(model: Any, location: Sequence[str | int]) -> list[str]:

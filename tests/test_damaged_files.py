@@ -30,6 +30,7 @@ from studies.run.retraining import Budget, Results
 from studies.store.store import StudyStore, list_studies
 from tests.fakes.dataset import noise
 from tests.fakes.study import fake_study
+from tests.helpers.command import nas
 
 ARCHITECTURE = ORIGINAL.resized(32)
 
@@ -272,3 +273,39 @@ def test_a_checkpoint_with_foreign_content_starts_the_training_over(
     best = again.best_model().state_dict()
     for key, tensor in whole.best_model().state_dict().items():
         assert torch.equal(tensor, best[key])
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        "study export scale --out {}/journal.log",
+        "study best scale --out {}",
+        "study best scale --out {}/artefacts/x",
+        "study effects scale --out {}/study.yaml",
+        "export original@32 --onnx {}/study.yaml",
+        "data preview --out {}/x.png",
+        "bench search --out {}/artefacts",
+        "profile model original@32 --out {}/artefacts/x",
+    ],
+)
+def test_nothing_is_written_over_the_files_of_a_study(
+    command: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = tmp_path / "scale"
+    (folder / "artefacts").mkdir(parents=True)
+    (folder / "study.yaml").write_text("storage: journal:journal.log\n")
+    (tmp_path / "link").symlink_to(folder)
+    for way in (folder, tmp_path / "link"):
+        assert nas(*command.format(way).split()) == 2
+        assert "is in the folder of study scale" in capsys.readouterr().err
+    assert sorted(path.name for path in folder.rglob("*")) == ["artefacts", "study.yaml"]
+
+
+def test_a_study_that_is_refused_before_it_began_leaves_no_folder(tmp_path: Path) -> None:
+    store = StudyStore(tmp_path / "s")
+    with pytest.raises(UserError, match="no images"), store.writing():
+        raise UserError("no images")
+    assert list(tmp_path.iterdir()) == []
+    with store.writing():
+        (tmp_path / "s" / "artefacts" / "samples.npy").touch()
+    assert (tmp_path / "s" / "artefacts" / "samples.npy").exists()

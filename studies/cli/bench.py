@@ -9,7 +9,7 @@ import click
 from studies.bench.shipped import TABLES, load_table
 from studies.cli.console import stdout
 from studies.cli.main import HelpfulGroup
-from studies.cli.options import Listed, Whole, progress_bar, root_option
+from studies.cli.options import Listed, OutPath, Whole, progress_bar, root_option
 
 
 @click.group(cls=HelpfulGroup)
@@ -46,7 +46,7 @@ def bench() -> None:
     help="Number of processes: searches replayed at the same time.",
 )  # fmt: skip
 @click.option(
-    "-o", "--out", type=click.Path(path_type=Path, file_okay=False),
+    "-o", "--out", type=OutPath(file_okay=False),
     default=Path("nas-bench"), show_default=True,
     help="Folder of results; searches that it already holds are not repeated.",
 )  # fmt: skip

@@ -7,11 +7,11 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from nas.objectives import OBJECTIVES
+from nas.objectives import OBJECTIVES, TRAINED_OBJECTIVE
 from search_spaces.errors import UserError, nearest
 from search_spaces.numbers import at_least
-from studies.cli.console import stdout
-from studies.cli.options import Positive, root_option
+from studies.cli.console import stderr, stdout
+from studies.cli.options import OutPath, Positive, root_option
 from studies.cli.print_study import print_damage
 from studies.record.formats import format_value, noun
 from studies.record.table_files import cannot_write
@@ -33,9 +33,7 @@ def _limit_options(command: Any) -> Any:
 @click.argument("name")
 @_limit_options
 @click.option("--by", help="Objective to minimise. Default: the study's first objective.")
-@click.option(
-    "-o", "--out", type=click.Path(path_type=Path), help="Folder to write to. Default: NAME-best."
-)
+@click.option("-o", "--out", type=OutPath(), help="Folder to write to. Default: NAME-best.")
 @root_option
 def best(name: str, by: str | None, out: Path | None, root: Path, **limits: float | None) -> None:
     """Export the best model within limits to a folder.
@@ -60,6 +58,8 @@ def best(name: str, by: str | None, out: Path | None, root: Path, **limits: floa
     stdout.say(trial.architecture.summary, style="dim")
     for path in written:
         stdout.say(str(path))
+    if len(written) == 2 and TRAINED_OBJECTIVE in record.wanted:
+        stderr.say("its weights are not in the study's folder any more: none were written")
 
 
 def _best(record: StudyRecord, by: str, caps: dict[str, float]) -> TrialRecord:
@@ -91,9 +91,9 @@ def _best(record: StudyRecord, by: str, caps: dict[str, float]) -> TrialRecord:
 
 def _take_out(record: StudyRecord, trial: TrialRecord, folder: Path) -> list[Path]:
     import json
-    import shutil
 
     from nas.artefacts import WEIGHTS
+    from profiling.files import write_whole
 
     weights = record.folder / "artefacts" / trial.digest / WEIGHTS
     if weights.exists():
@@ -102,15 +102,17 @@ def _take_out(record: StudyRecord, trial: TrialRecord, folder: Path) -> list[Pat
         load_vae(weights)  # refuse to copy a damaged file
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        architecture = folder / "architecture.json"
-        architecture.write_text(trial.architecture.to_json() + "\n", encoding="utf-8")
-        result = folder / "result.json"
         found = {"study": record.name, "trial": trial.number, "digest": trial.digest}
         numbers = {"objectives": dict(trial.objectives), "metrics": dict(trial.metrics)}
-        result.write_text(json.dumps({**found, **numbers}, indent=1) + "\n", encoding="utf-8")
-        written = [architecture, result]
+        contents = {
+            "architecture.json": (trial.architecture.to_json() + "\n").encode(),
+            "result.json": (json.dumps({**found, **numbers}, indent=1) + "\n").encode(),
+        }
         if weights.exists():
-            written.append(Path(shutil.copy(weights, folder / weights.name)))
+            contents[weights.name] = weights.read_bytes()
+        for name, content in contents.items():
+            write_whole(folder / name, content)
+        written = [folder / name for name in contents]
     except OSError as error:
         raise cannot_write("--out", folder, error) from None
     return written

@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
+from profiling.files import behind_links, replacing
 from search_spaces.errors import UserError
 from studies.cli.console import stdout
 from studies.cli.main import HelpfulGroup
-from studies.cli.options import SEED, Whole, progress_bar
+from studies.cli.options import SEED, OutPath, Whole, progress_bar
 from studies.record.table_files import cannot_write
+
+if TYPE_CHECKING:
+    from PIL import Image
 
 
 @click.group(cls=HelpfulGroup)
@@ -38,7 +43,7 @@ _size = click.option(
 )  # fmt: skip
 @click.option("--seed", type=SEED, default=0, show_default=True, help="Seed of the images.")
 @click.option(
-    "-o", "--out", type=click.Path(path_type=Path), default=Path("preview.png"), show_default=True,
+    "-o", "--out", type=OutPath(), default=Path("preview.png"), show_default=True,
     help="PNG file to write.",
 )  # fmt: skip
 def preview(
@@ -50,18 +55,29 @@ def preview(
     count = rows * columns if kind == "faces" else None
     dataset = _load(kind, path, size, count and max(count, 10), seed)
     sheet = contact_sheet(dataset, rows, columns, seed)
+    _save(sheet, out)
+    stdout.say(f"{out}: {rows} x {columns} of {len(dataset.images):,} {dataset.name} images")
+
+
+def _save(sheet: Image.Image, out: Path) -> None:
+    from PIL import Image
+
+    kind = Image.registered_extensions().get(out.suffix.lower())
+    if kind is None:
+        unknown = f"unknown file extension: {out.suffix}"
+        raise UserError(f"--out {out}: cannot be written ({unknown}); give a name.png")
+    if out.exists() and not out.is_file():  # it would be replaced
+        raise UserError(f"--out {out}: is no ordinary file; give another path")
     try:
-        sheet.save(out)
+        with replacing(behind_links(out)) as partial:
+            sheet.save(partial, format=kind)
     except OSError as error:
         raise cannot_write("--out", out, error) from None
-    except ValueError as error:  # an unknown suffix
-        raise UserError(f"--out {out}: cannot be written ({error}); give a name.png") from None
-    stdout.say(f"{out}: {rows} x {columns} of {len(dataset.images):,} {dataset.name} images")
 
 
 @data.command("export")
 @click.argument("kind")
-@click.argument("directory", type=click.Path(path_type=Path))
+@click.argument("directory", type=OutPath())
 @_path
 @_size
 @click.option("--count", type=Whole(10), default=1000, show_default=True, help="Number of images.")

@@ -9,7 +9,7 @@ import click
 
 from studies.cli.console import stdout
 from studies.cli.help import TableHelp
-from studies.cli.options import Listed, Positive, Whole, progress_bar, root_option
+from studies.cli.options import Listed, OutPath, Positive, Whole, progress_bar, root_option
 from studies.cli.subjects import Subject, file_name, hold_lane, writable
 from studies.record.table_files import cannot_write, csv_text
 from studies.terminal.table import Column, Table
@@ -59,7 +59,7 @@ def _all_batches(
 @click.option(
     "-o",
     "--out",
-    type=click.Path(path_type=Path),
+    type=OutPath(),
     help="Folder to write to. Default: a new one in nas-profiles.",
 )
 @root_option

@@ -11,7 +11,13 @@ from search_spaces.architecture import Architecture
 from search_spaces.errors import UserError
 from studies.cli.console import stdout
 from studies.cli.help import TableHelp
-from studies.cli.options import find_architecture, find_artefacts, progress_bar, root_option
+from studies.cli.options import (
+    OutPath,
+    find_architecture,
+    find_artefacts,
+    progress_bar,
+    root_option,
+)
 
 if TYPE_CHECKING:
     from nas.vae import VAE
@@ -26,7 +32,7 @@ _OUTPUTS = ("reconstruction", "latent_mean", "latent_log_variance")
 @click.option(
     "--onnx",
     "path",
-    type=click.Path(path_type=Path, dir_okay=False),
+    type=OutPath(dir_okay=False),
     required=True,
     help="ONNX file to write.",
 )

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
+from profiling.files import behind_links
 from search_spaces.architecture import Architecture
 from search_spaces.errors import UserError, nearest, quoted
 from search_spaces.numbers import MOST
@@ -91,6 +93,31 @@ class Listed(click.ParamType):  # type: ignore[type-arg]  # generic in new versi
             if found.count(one) > 1:
                 self.fail(f"{quoted(one)} is given twice.", param, ctx)
         return found
+
+
+class OutPath(click.Path):
+    """The path of a file or folder to write, which must not be in the folder of a study.
+
+    There it could replace the study's journal or weights.
+    """
+
+    def __init__(self, *, file_okay: bool = True, dir_okay: bool = True) -> None:
+        super().__init__(file_okay=file_okay, dir_okay=dir_okay, path_type=Path)
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Path:
+        """Return the path; a usage error names the study."""
+        path = Path(os.fsdecode(super().convert(value, param, ctx)))
+        with suppress(OSError):  # the writer of the file refuses it
+            place = behind_links(path)
+            for folder in (place, *place.parents):
+                if (folder / "study.yaml").is_file() and (folder / "artefacts").is_dir():
+                    self.fail(
+                        f"{path} is in the folder of study {folder.name}, whose files it could "
+                        "replace; give another path",
+                        param,
+                        ctx,
+                    )
+        return path
 
 
 @contextmanager

@@ -11,7 +11,7 @@ import click
 from profiling.openmp import wait_passively
 from studies.cli.console import stderr, stdout
 from studies.cli.main import HelpfulGroup
-from studies.cli.options import Listed, Positive, Whole, progress_bar, root_option
+from studies.cli.options import Listed, OutPath, Positive, Whole, progress_bar, root_option
 from studies.cli.subjects import (
     Subject,
     choose_backends,
@@ -87,7 +87,7 @@ _seconds = click.option(
 _out = click.option(
     "-o",
     "--out",
-    type=click.Path(path_type=Path),
+    type=OutPath(),
     help=f"Folder to write to. Default: a new one in {FOLDER}.",
 )
 
@@ -306,9 +306,7 @@ def trace(
 @_threads
 @_device
 @_seconds
-@click.option(
-    "-o", "--out", type=click.Path(path_type=Path), help="Also write a .csv or .json file."
-)
+@click.option("-o", "--out", type=OutPath(), help="Also write a .csv or .json file.")
 @root_option
 def backends(
     arch: str,

@@ -13,7 +13,7 @@ from search_spaces.errors import UserError, condensed
 from studies.cli.best import best
 from studies.cli.console import stderr, stdout
 from studies.cli.main import HelpfulGroup
-from studies.cli.options import Whole, root_option
+from studies.cli.options import OutPath, Whole, root_option
 from studies.cli.print_study import print_damage, print_pngs, print_study
 from studies.cli.retrain import retrain
 from studies.cli.run import run
@@ -92,9 +92,7 @@ def show(name: str, root: Path) -> None:
     "--format", "kind", type=click.Choice(["csv", "parquet", "json"]), default="csv",
     show_default=True, help="File format.",
 )  # fmt: skip
-@click.option(
-    "-o", "--out", type=click.Path(path_type=Path), help="File to write. Default: NAME.FORMAT."
-)
+@click.option("-o", "--out", type=OutPath(), help="File to write. Default: NAME.FORMAT.")
 @root_option
 def export(name: str, kind: str, out: Path | None, root: Path) -> None:
     """Write a table with one row per trial."""
@@ -116,9 +114,7 @@ def export(name: str, kind: str, out: Path | None, root: Path) -> None:
     show_default=True,
     help="Number of axes to show.",
 )
-@click.option(
-    "-o", "--out", type=click.Path(path_type=Path), help="Also write the whole table as CSV."
-)
+@click.option("-o", "--out", type=OutPath(), help="Also write the whole table as CSV.")
 @root_option
 def effects(name: str, axes: int, out: Path | None, root: Path) -> None:
     """Show how each choice of the space's axes changes each objective.

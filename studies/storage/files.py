@@ -94,17 +94,33 @@ def only_driver(path: Path) -> Iterator[None]:
             f"{path}: has hard links, and drivers that use another one would not be noticed; "
             f"copy it to another name and give that one, or remove the links"
         )
-    with open_lock(Path(f"{real}.driver")) as file:
-        if not try_lock(file):
-            raise UserError(
-                f"{path}: a study in it is being run by {_holder(file)}, and a file has one "
-                "driver: wait for it, stop it, give this run another --name or --storage, or let "
-                "several drivers share a PostgreSQL --storage"
-            )
+    with _locked(lock_of(real), path) as file:
         file.truncate(0)
         file.write(str(os.getpid()))
         file.flush()
         yield
+
+
+def lock_of(path: Path) -> Path:
+    """Return the path of the lock of a storage in a file."""
+    return Path(f"{path.resolve()}.driver")
+
+
+def _locked(lock: Path, path: Path) -> IO[str]:
+    """Return the open lock file; a driver that could not begin its study may just remove it."""
+    while True:
+        file = open_lock(lock)
+        if not try_lock(file):
+            holder = _holder(file)
+            file.close()
+            raise UserError(
+                f"{path}: a study in it is being run by {holder}, and a file has one "
+                "driver: wait for it, stop it, give this run another --name or --storage, or let "
+                "several drivers share a PostgreSQL --storage"
+            )
+        if lock.exists() and os.path.samestat(os.fstat(file.fileno()), lock.stat()):
+            return file
+        file.close()
 
 
 def _holder(file: IO[str]) -> str:

@@ -95,7 +95,16 @@ def _open_proxy(address: str, reading: bool) -> BaseStorage:
     return proxy
 
 
+_EXTRAS = {"grpc:": "grpc", "postgres": "postgres"}
+"""Beginning of an address -> the extra that it needs."""
+
+
 def _missing(address: str, error: ImportError) -> str:
     module = error.name or getattr(error.__cause__, "name", None) or "its driver"
-    extra = "grpc" if address.startswith("grpc:") else "postgres"
+    extra = next((one for kind, one in _EXTRAS.items() if address.startswith(kind)), None)
+    if extra is None:
+        return (
+            f"--storage {shown(address)}: {module} is missing; this kind of database was never "
+            f"tried: give journal:PATH, sqlite:///PATH, postgresql:DATABASE or grpc:HOST:PORT"
+        )
     return f"--storage {shown(address)}: {module} is missing; pip install 'vae-nas[{extra}]'"

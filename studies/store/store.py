@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -27,7 +27,7 @@ from search_spaces.visible import visible
 from studies.record.names import require_name
 from studies.record.records import FinalLatency, StudyRecord, TrialRecord
 from studies.storage.addresses import file_of, masked, portable, shared, shown
-from studies.storage.files import only_driver
+from studies.storage.files import lock_of, only_driver
 from studies.storage.journal import mend_journal
 from studies.storage.locks import driver_lock
 from studies.storage.mirror import Mirror
@@ -106,6 +106,7 @@ class StudyStore:
                 or another process holds the lock.
         """
         retrying(self._opened.look, self._opened.where)
+        new = not self.folder.exists()
         with self._alone():
             self._writes = True
             try:
@@ -113,6 +114,8 @@ class StudyStore:
             finally:
                 self._writes, self._storage = False, None
                 self._leave()
+                if new and not (self.folder / HEAD).exists():
+                    self._remove_unbegun()
 
     @contextmanager
     def _alone(self) -> Iterator[None]:
@@ -139,6 +142,15 @@ class StudyStore:
             if path is not None and self._opened.address.startswith("journal:"):
                 mend_journal(path)
             yield
+
+    def _remove_unbegun(self) -> None:
+        """Remove the empty folder of a study that was refused before it began."""
+        path = file_of(self._opened.address)
+        with suppress(OSError):  # something is in it
+            self.artefacts.rmdir()
+            if path is not None and path.parent == self.folder.absolute() and not path.exists():
+                lock_of(path).unlink(missing_ok=True)
+            self.folder.rmdir()
 
     def _leave(self) -> None:
         others, self.trials.others = self.others, NoOthers(self._opened.where)
