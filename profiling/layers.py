@@ -271,12 +271,13 @@ def profile_layers(
     timings = measure_latency(
         {"plain": model, "instrumented": notes}, example, config, device, progress=progress
     )
-    passes = notes.passes(skip=len(timings["instrumented"].warmup_ms))
+    noted = timings["instrumented"]
+    passes = notes.passes(skip=len(noted.warmup_ms), repeats=noted.subject.repeats)
     return LayerTable(
         layers=_layers(cost, passes, peaks),
         outside_ms=max(0.0, outside_ms(passes) - notes.calls * note_cost_ms(config, device)),
         latency=timings["plain"],
-        instrumented=timings["instrumented"],
+        instrumented=noted,
         complexity=cost,
         peaks=peaks,
     )

@@ -76,9 +76,14 @@ class Notes:
         """Number of watched calls in a pass."""
         return (len(self._taken[-1]) - 2) // 4
 
-    def passes(self, skip: int) -> list[Pass]:
-        """Return the times of all passes except the first `skip`."""
-        return [self._worked_out(taken) for taken in self._taken[skip:]]
+    def passes(self, skip: int, repeats: int = 0) -> list[Pass]:
+        """Return the times of all passes except the first `skip`.
+
+        With `repeats`, the passes are those of `measure_latency`: samples of that many passes, each
+        after a pass that is not timed, which is left out.
+        """
+        later = enumerate(self._taken[skip:])
+        return [self._worked_out(taken) for i, taken in later if not repeats or i % (repeats + 1)]
 
     def _watch(self, module: nn.Module, index: int) -> None:
         events, stamp = self._events, self._stamp
@@ -134,5 +139,6 @@ def note_cost_ms(config: LatencyConfig, device: torch.device) -> float:
     notes = Notes(chain, [str(i) for i in range(count)], device)
     quick = config.model_copy(update={"batch": 1, "max_s": 0.5})
     timings = measure_latency({"notes": notes}, torch.zeros(1, 1), quick, device)
-    passes = notes.passes(skip=len(timings["notes"].warmup_ms))
+    timed = timings["notes"]
+    passes = notes.passes(skip=len(timed.warmup_ms), repeats=timed.subject.repeats)
     return median(taken.total_ms - sum(taken.own_ms) for taken in passes) / count

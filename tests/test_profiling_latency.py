@@ -77,9 +77,9 @@ def test_a_noisy_model_goes_on_to_the_cap(monkeypatch: pytest.MonkeyPatch) -> No
 
 
 def test_the_time_cap_ends_the_rounds(monkeypatch: pytest.MonkeyPatch) -> None:
-    config = QUICK.model_copy(update={"max_s": 0.05})
+    config = QUICK.model_copy(update={"max_s": 0.11})
     result = run(FakeClock(a=[10.0, 20.0]), monkeypatch, config)
-    assert len(result["a"].samples) == 4  # 10 + 20 + 10 + 20 ms
+    assert len(result["a"].samples) == 4  # 2 x (10 + 20 + 10 + 20) ms
 
 
 def test_warm_up_ends_when_two_windows_agree(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -97,6 +97,15 @@ def test_warm_up_gives_up_on_a_model_that_never_settles(monkeypatch: pytest.Monk
     assert result["a"].warmup_ms == (1.0, 1.0, 9.0, 9.0)
 
 
+def test_an_untimed_pass_precedes_each_sample(monkeypatch: pytest.MonkeyPatch) -> None:
+    clock = FakeClock(a=[2.0], b=[6.0])
+    result = run(clock, monkeypatch, QUICK)
+    warmups = sum(len(one.warmup_ms) for one in result.values())
+    rounds = clock.log[warmups:]
+    assert rounds[::2] == rounds[1::2]  # each model twice in a row: untimed, timed
+    assert len(rounds) == 2 * sum(len(one.samples) for one in result.values())
+
+
 def test_short_passes_are_repeated_within_a_sample(monkeypatch: pytest.MonkeyPatch) -> None:
     config = QUICK.model_copy(update={"min_sample_ms": 1.0})
     clock = FakeClock(a=[0.25])
@@ -110,7 +119,7 @@ def test_every_round_times_each_model_once_in_changing_order(
 ) -> None:
     clock = FakeClock(a=[1.0], b=[1.0], c=[1.0])
     run(clock, monkeypatch, QUICK.model_copy(update={"min_rounds": 8}))
-    taken = clock.log[-24:]
+    taken = clock.log[-48::2]  # each twice: untimed, timed
     rounds = [tuple(taken[i : i + 3]) for i in range(0, 24, 3)]
     assert all(sorted(names) == ["a", "b", "c"] for names in rounds)
     assert len(set(rounds)) > 1

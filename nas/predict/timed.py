@@ -49,7 +49,8 @@ class OperationTimer:
         candidate, original = found["candidate"], found["original"]
         times: tuple[float, ...] = ()
         if role == "fitted":
-            passes = notes.passes(skip=len(found["notes"].warmup_ms))
+            noted = found["notes"]
+            passes = notes.passes(skip=len(noted.warmup_ms), repeats=noted.subject.repeats)
             times = _operation_ratios(passes, self._undisturbed(original))
         return Measurement(
             architecture,
