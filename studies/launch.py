@@ -40,6 +40,7 @@ from studies.run.evaluators import (
 from studies.run.final_latency import measure_front
 from studies.run.interruption import Interruption
 from studies.run.site import LocalSite, PreparedStudy, Site
+from studies.storage.mirror import store_url
 from studies.store.store import StudyStore
 from studies.terminal.console import Terminal
 
@@ -101,6 +102,8 @@ def run_study(
     space, store = config.load_space(), StudyStore(root / config.name, storage)
     display = display or Display(Terminal(quiet=True), config.search.trials, config.training.epochs)
     interruption = interruption or Interruption()
+    if artefacts is not None:  # refused before anything is written
+        store_url(artefacts)
     request = _Request(
         config, root, space, store, artefacts, mix, display, progress_bar, interruption
     )

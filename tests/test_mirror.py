@@ -16,7 +16,7 @@ from search_spaces.errors import UserError
 from search_spaces.space import SearchSpace
 from studies.run.crew import Alone
 from studies.run.runner import Runner
-from studies.storage.mirror import Mirror
+from studies.storage.mirror import Mirror, store_url
 from studies.store.store import StudyStore
 from tests.fakes.environment import ENVIRONMENT
 from tests.fakes.evaluator import FakeEvaluator
@@ -114,6 +114,12 @@ def test_a_store_that_is_no_folder_is_refused(tmp_path: Path, address: str) -> N
     (tmp_path / "file").touch()
     with pytest.raises(UserError, match="is a file; give the folder of the store"):
         Mirror(tmp_path, address.format(tmp_path.as_uri()))
+
+
+@pytest.mark.parametrize("asked", ["://", "file://", "a b://c", "x" * 5000])
+def test_an_option_that_names_no_store_is_refused(asked: str) -> None:
+    with pytest.raises(UserError, match="--artefacts"):
+        store_url(asked)
 
 
 class Writing(FakeEvaluator):

@@ -136,8 +136,9 @@ STORAGES = _all(
     ),
     *("postgresql://127.0.0.1:1/d?connect_timeout=1", "grpc://127.0.0.1:1"),
 )
-STORES = _all(
-    "", "x", "s3:", "://", "file://", "file:///dev/null", "http://127.0.0.1:1", "x" * 5000
+STORES = (
+    *_all("", "://", "file://", "file:///dev/null", "http://127.0.0.1:1", "x" * 5000),
+    *_all("x", "s3:", may_pass=True),  # folders
 )
 ADDRESSES = _all("", "ray://127.0.0.1:1", "x" * 5000, "::::", "127.0.0.1:99999", "\x1b[2J")
 KINDS = _all("", "face", "FACES", "faces,celeba", "x" * 5000, "\x1b[2J", "celeba", "folder", "0")

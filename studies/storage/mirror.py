@@ -20,6 +20,27 @@ from search_spaces.visible import visible
 from studies.storage.addresses import masked
 
 
+def store_url(asked: str) -> str:
+    """Return the address of a store of artefacts from an option: an address, or a folder.
+
+    Raises:
+        UserError: it is neither, or `Mirror` refuses it.
+    """
+    kind, separator, place = asked.partition("://")
+    if separator and not (kind.isascii() and kind.replace("+", "").isalnum() and place.strip("/")):
+        raise UserError(
+            f"--artefacts {masked(asked)}: names no place; give a folder or KIND://PLACE"
+        )
+    url = asked if separator else Path(asked).absolute().as_uri()
+    try:
+        Mirror(Path(), url)
+        if not separator:
+            Path(asked).exists()  # raises for a name that is too long
+    except OSError as error:
+        raise UserError(f"--artefacts {masked(asked)}: {error.strerror or error}") from None
+    return url
+
+
 class Mirror:
     """A store that holds copies of a study's artefacts.
 

@@ -30,7 +30,7 @@ from studies.storage.addresses import file_of, masked, portable, shared, shown
 from studies.storage.files import lock_of, only_driver
 from studies.storage.journal import mend_journal
 from studies.storage.locks import driver_lock
-from studies.storage.mirror import Mirror
+from studies.storage.mirror import Mirror, store_url
 from studies.storage.opening import engine_options, open_storage, reason_of
 from studies.storage.patience import retrying
 from studies.store import agreement
@@ -236,7 +236,7 @@ class StudyStore:
                 f"--artefacts {masked(asked)}: the address would be stored with its password; give "
                 "it by the environment"
             )
-        url = asked if "://" in asked else Path(asked).absolute().as_uri()
+        url = store_url(asked)
         if stored not in (None, url):
             raise UserError(
                 f"--artefacts {masked(asked)}: study {self.folder.name!r} copies its artefacts to "
