@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from nas.datasets import DataConfig, load_dataset
 from nas.datasets.array_file import ArrayFile, digest
 from nas.datasets.cache import Entry
+from profiling.errors import ProfilingError
 from search_spaces.errors import UserError
 
 FACES = DataConfig(count=20)
@@ -171,3 +172,16 @@ def test_another_shape_or_type_is_not_opened(tmp_path: Path) -> None:
     assert opened.shape == (4, 2)
     assert ArrayFile(path, (2, 4), np.uint8).open() is None
     assert ArrayFile(path, (4, 2), np.bool_).open() is None
+
+
+@pytest.mark.parametrize("make", [make_fifo, make_dangling_link])
+def test_a_lock_that_is_no_file_is_refused_and_not_waited_for(
+    cache: Path, make: Callable[[Path], None]
+) -> None:
+    entry = Entry("x", size=2, labels=1)
+    cache.mkdir(parents=True, exist_ok=True)
+    (cache / "x.lock").touch()
+    make(cache / "x.lock")
+    with pytest.raises(ProfilingError, match=r"x\.lock: is not the file of a lock"):
+        entry.load(4, numbered, threads=1, chunk=2)
+    assert [path.name for path in cache.iterdir()] == ["x.lock"]

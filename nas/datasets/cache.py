@@ -30,7 +30,7 @@ from numpy.typing import NDArray
 
 from nas.datasets.array_file import ArrayFile, digest
 from profiling.files import write_whole
-from profiling.locks import lock
+from profiling.locks import lock, open_lock
 from profiling.progress import Progress
 from search_spaces.errors import UserError
 from search_spaces.visible import visible
@@ -119,7 +119,7 @@ class Entry:
     def _locked(self) -> Iterator[None]:
         try:
             self._folder.mkdir(parents=True, exist_ok=True)
-            file = (self._folder / f"{self.stem}.lock").open("a")
+            file = open_lock(self._folder / f"{self.stem}.lock")
         except OSError as error:
             raise UserError(
                 f"{self._folder}: cannot be written ({error.strerror or error}); set NAS_CACHE_DIR "
