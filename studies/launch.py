@@ -1,4 +1,4 @@
-"""Run a study from its configuration: prepare it, search, measure the front again."""
+"""Run a study from its configuration: prepare it, search, confirm and measure the front again."""
 
 from __future__ import annotations
 
@@ -26,6 +26,9 @@ from search_spaces.errors import UserError
 from search_spaces.numbers import at_least, at_most
 from search_spaces.space import SearchSpace
 from studies.config.study import StudyConfig
+from studies.confirm.confirmation import Shown, confirm
+from studies.confirm.plan import best_models
+from studies.record.comparison import found
 from studies.record.records import StudyRecord, TrialRecord
 from studies.record.verdict import Limits, in_words, missed
 from studies.run.display import Display
@@ -46,6 +49,9 @@ from studies.terminal.console import Terminal
 
 _PROBES = 30
 """Random candidates that are counted to check whether any meets the limits."""
+
+_PASSES = 2
+"""Number of times that the front is confirmed and measured again at the end."""
 
 
 @contextmanager
@@ -121,7 +127,7 @@ def run_study(
             record, gave_up = site.run(prepared)
             interruption.check()
             images = _timed_images(prepared.dataset, space.image_size)
-            return _concluded(request, site, device, images, record), gave_up
+            return _concluded(request, site, device, images, prepared.dataset, record), gave_up
 
 
 def _checked_device(request: _Request, site: Site) -> torch.device:
@@ -189,20 +195,47 @@ def _concluded(
     site: Site,
     device: torch.device,
     images: TimedImages,
+    dataset: ImageDataset | None,
     record: StudyRecord,
 ) -> StudyRecord:
-    """Measure the front again where latency is wanted, and fetch the images for the report."""
+    """Confirm the best models, measure the front again, and fetch the images for the report.
+
+    Either may bring new members to the front, so both are done twice; what is known already is not
+    done again.
+    """
     config, store = request.config, request.store
-    if "latency_ms" in config.wanted:
-        with (
-            store.others.claimed("measuring the front"),
-            request.progress_bar("measuring the front again") as progress,
-        ):
-            record = begun_again(
-                measure_front, store, config.latency, device, images, progress, site.together
-            )
+    for _ in range(_PASSES):
+        record = _confirmed(request, device, dataset, record)
+        if "latency_ms" in config.wanted:
+            with (
+                store.others.claimed("measuring the front"),
+                request.progress_bar("measuring the front again") as progress,
+            ):
+                record = begun_again(
+                    measure_front, store, config.latency, device, images, progress, site.together
+                )
     store.fetch(only="reconstructions.npy")
     return record
+
+
+def _confirmed(
+    request: _Request, device: torch.device, dataset: ImageDataset | None, record: StudyRecord
+) -> StudyRecord:
+    """Train the models that may be best with further seeds, where the study asks for it."""
+    config, store, asked = request.config, request.store, request.config.confirmation
+    if dataset is None or asked is None or not found(record):
+        return record
+    if device.type == "cuda" and not torch.cuda.is_available():  # it is a node's
+        request.display.note(
+            f"not confirmed: this machine has no {device}; on one that has: "
+            f"nas study confirm {config.name}"
+        )
+        return record
+    with store.others.claimed("confirming the best models"):
+        record = store.record()
+        plan = best_models(record, asked.seeds, asked.top, request.space)
+        shown = Shown(request.display.note, request.progress_bar, request.interruption)
+        return confirm(store, config, plan, dataset, device, shown)
 
 
 def _facts(

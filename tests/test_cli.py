@@ -74,7 +74,7 @@ def test_help_imports_nothing_heavy() -> None:
 def test_help_names_what_the_tables_hold(capsys: pytest.CaptureFixture[str]) -> None:
     for command, names in {
         ("study", "run"): [*SAMPLERS, *presets(), f"Presets: {', '.join(presets())}."],
-        ("study", "retrain"): [*REFERENCES, "none"],
+        ("study", "confirm"): [*REFERENCES, "none"],
         ("bench", "search"): list(TABLES),
         ("profile",): list(REFERENCES),
         ("profile", "explain"): list(REFERENCES),

@@ -25,8 +25,8 @@ from search_spaces.architecture import Architecture
 from search_spaces.errors import UserError
 from search_spaces.references import ORIGINAL
 from studies.bench.runs import PlannedSearch, run_all
+from studies.confirm.retraining import Budget, Results
 from studies.report.pictures import picture_rows
-from studies.run.retraining import Budget, Results
 from studies.store.store import StudyStore, list_studies
 from tests.fakes.dataset import noise
 from tests.fakes.study import fake_study
@@ -201,7 +201,7 @@ def test_damaged_results_of_a_retraining_are_refused(tmp_path: Path, content: by
     path.parent.mkdir(parents=True)
     path.write_bytes(content)
     budget = Budget(DataConfig(), TrainingConfig(), (0.001,))
-    with pytest.raises(UserError, match=r"results\.json: damaged; remove it to retrain"):
+    with pytest.raises(UserError, match=r"results\.json: damaged; remove it to begin again"):
         Results(study, budget, {})
     assert path.read_bytes() == content
 

@@ -147,15 +147,17 @@ def test_changes_are_reported_as_factors_or_shares(
 def test_headline_tells_who_dominates_and_by_how_much() -> None:
     assert study_headline(SMALL) == (
         "2 of 3 architectures found dominate `original` in both objectives (1 dominates "
-        "`modified`); the best, #2, has 2.0x fewer parameters at 2.0x lower reconstruction loss."
+        "`modified`), by losses of one training each, not confirmed; the best, #2, has 2.0x fewer "
+        "parameters at 2.0x lower reconstruction loss."
     )
 
 
 def test_headline_names_the_closest_where_none_dominates() -> None:
     lone = study(trial(0, 0.4, 1000, "original"), trial(1, 0.8, 100))
     assert study_headline(lone) == (
-        "None of 1 architecture found dominates `original` in both objectives; the closest, #1, "
-        "has 10.0x fewer parameters at 2.0x higher reconstruction loss."
+        "None of 1 architecture found dominates `original` in both objectives, by losses of one "
+        "training each, not confirmed; the closest, #1, has 10.0x fewer parameters at 2.0x higher "
+        "reconstruction loss."
     )
 
 

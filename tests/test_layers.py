@@ -24,7 +24,7 @@ ROOMS = (
     {"config", "pages"},
     {"profiles", "report", "store"},
     {"run"},
-    {"bench", "on_ray"},
+    {"bench", "confirm", "on_ray"},
     {"launch"},
     {"paper"},
     {"cli"},

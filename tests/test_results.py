@@ -15,10 +15,10 @@ from nas.datasets import DataConfig
 from nas.evaluate import static_costs
 from nas.protocol import TrainingConfig
 from search_spaces.references import REFERENCES
+from studies.confirm.retraining import FOLDER, Budget, Results
 from studies.paper.timing import Timing
 from studies.record.records import StudyRecord
 from studies.record.tables import study_notes
-from studies.run.retraining import FOLDER, Budget, Results
 from studies.store.store import StudyStore, list_studies
 
 ROOT = Path(__file__).parent.parent / "studies" / "results"

@@ -49,7 +49,7 @@ NAMED = [
     ["study", "export", "--", "{}"],
     ["study", "effects", "--", "{}"],
     ["study", "best", "--", "{}"],
-    ["study", "retrain", "--", "{}"],
+    ["study", "confirm", "--", "{}"],
     ["study", "run", "quickstart", "--set", "search.sampler=pareto", "--warm-start={}"],
     ["paper", "--estimate", "--name={}"],
     ["profile", "model", "--", "{}#0"],

@@ -44,7 +44,7 @@ class Valid:
 _SMALL: Options = {"--size": "16", "--count": "12"}
 VALID: dict[str, Valid] = {
     "study run": Valid({"config": "tiny.yaml"}),
-    "study retrain": Valid({"name": "good"}, {"--epochs": "1", "--seeds": "1"}),
+    "study confirm": Valid({"name": "good"}, {"--epochs": "1", "--seeds": "1"}),
     "study best": Valid({"name": "good"}),
     "study list": Valid(),
     "study show": Valid({"name": "good"}),

@@ -68,7 +68,12 @@ def preload() -> None:
         *("torch", "pandas", "optuna", "sqlalchemy", "rich.progress", "safetensors.torch"),
         *("studies.launch", "studies.report.report", "studies.paper.redraw", "studies.run.display"),
         *("nas.explain.measure", "nas.predict.predictor", "profiling.onnx_export"),
-        *("profiling.trace", "profiling.layers", "studies.bench.write", "studies.run.retraining"),
+        *(
+            "profiling.trace",
+            "profiling.layers",
+            "studies.bench.write",
+            "studies.confirm.retraining",
+        ),
     ):
         importlib.import_module(module)
 

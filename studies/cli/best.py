@@ -7,17 +7,19 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from nas.artefacts import WEIGHTS
 from nas.objectives import OBJECTIVES, TRAINED_OBJECTIVE
 from search_spaces.errors import UserError, nearest
 from search_spaces.numbers import at_least
 from studies.cli.console import stderr, stdout
 from studies.cli.options import OutPath, Positive, root_option
 from studies.cli.print_study import print_damage
-from studies.record.formats import format_value, noun
+from studies.record.formats import noun
 from studies.record.table_files import cannot_write
 
 if TYPE_CHECKING:
     from studies.record.records import StudyRecord, TrialRecord
+    from studies.store.store import StudyStore
 
 
 def _limit_options(command: Any) -> Any:
@@ -38,10 +40,12 @@ def _limit_options(command: Any) -> Any:
 def best(name: str, by: str | None, out: Path | None, root: Path, **limits: float | None) -> None:
     """Export the best model within limits to a folder.
 
-    The folder gets its weights, architecture and result.
+    The folder gets its weights, architecture and result. Of a confirmed model, the weights are
+    those of the training with the lowest validation loss.
 
     Example: nas study best quickstart --max-latency-ms 5 --max-params 1e6
     """
+    from studies.record.confirmed import shown_value
     from studies.store.store import StudyStore
 
     store = StudyStore.open(root, name)
@@ -49,15 +53,14 @@ def best(name: str, by: str | None, out: Path | None, root: Path, **limits: floa
     print_damage(record)
     caps = {key.removeprefix("max_"): cap for key, cap in limits.items() if cap is not None}
     trial = _best(record, by or record.objective_names[0], caps)
-    values = ", ".join(
-        f"{noun(o)} {format_value(o, trial.objectives[o.name])}" for o in record.objectives
-    )
+    values = ", ".join(f"{noun(o)} {shown_value(trial, o)}" for o in record.objectives)
     store.fetch(trial.digest)
-    written = _take_out(record, trial, out or Path(f"{name}-best"))
+    weights, whose = _weights(store, trial)
+    written = _take_out(record, trial, weights, out or Path(f"{name}-best"))
     stdout.say((trial.name, "bold"), f": {values}", wrap=True)
     stdout.say(trial.architecture.summary, style="dim")
     for path in written:
-        stdout.say(str(path))
+        stdout.say(f"{path} ({whose})" if path.name == WEIGHTS else str(path))
     if len(written) == 2 and TRAINED_OBJECTIVE in record.wanted:
         stderr.say("its weights are not in the study's folder any more: none were written")
 
@@ -86,16 +89,31 @@ def _best(record: StudyRecord, by: str, caps: dict[str, float]) -> TrialRecord:
             f"no model of study {record.name!r} is within these limits; the nearest, "
             f"{nearest_one.name}, has {values}"
         )
-    return min(fitting, key=lambda trial: trial.objectives[by])
+    # A loss of one training may be low by luck: prefer confirmed models where any fits.
+    sure = [t for t in fitting if t.confirmed and not t.reference] if _is_learned(by) else []
+    return min(sure or fitting, key=lambda trial: trial.objectives[by])
 
 
-def _take_out(record: StudyRecord, trial: TrialRecord, folder: Path) -> list[Path]:
+def _is_learned(name: str) -> bool:
+    return name in OBJECTIVES and OBJECTIVES[name].cost == "training"
+
+
+def _weights(store: StudyStore, trial: TrialRecord) -> tuple[Path, str]:
+    """Return the file of the weights with the lowest validation loss, and whose they are."""
+    from studies.record.confirmed import best_weights
+
+    seed = best_weights(trial, "total_loss")
+    if seed is not None and (path := store.confirmed_weights(trial.digest, seed)).is_file():
+        return path, f"of seed {seed}, which has the lowest validation loss"
+    lowest = ", which has the lowest validation loss" if trial.runs and seed is None else ""
+    return store.artefacts / trial.digest / WEIGHTS, f"of the search{lowest}"
+
+
+def _take_out(record: StudyRecord, trial: TrialRecord, weights: Path, folder: Path) -> list[Path]:
     import json
 
-    from nas.artefacts import WEIGHTS
     from profiling.files import write_whole
 
-    weights = record.folder / "artefacts" / trial.digest / WEIGHTS
     if weights.exists():
         from nas.checkpoint import load_vae
 

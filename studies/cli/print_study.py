@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from search_spaces.errors import UserError
 from studies.cli.console import stderr, stdout
-from studies.record.formats import format_value, noun
+from studies.record.formats import noun
 from studies.terminal.table import Column, Table
 
 if TYPE_CHECKING:
@@ -31,6 +31,7 @@ def conclude(record: StudyRecord, png: bool) -> None:
 
 def print_study(record: StudyRecord) -> None:
     """Print the headline, the references, the front and the failed trials."""
+    from studies.record.confirmed import shown_value
     from studies.record.tables import compared_members, spread, study_headline, study_notes
 
     stdout.print()
@@ -40,19 +41,23 @@ def print_study(record: StudyRecord) -> None:
         stdout.say(note.replace("`", ""), style="dim", wrap=True)
         stdout.print()
     recorded = [Column(f"({noun(o)})", style="dim") for o in record.recorded]
-    table = Table(Column("model", text=True), *map(noun, record.objectives), *recorded)
+    seeds = ["seeds"] if record.noise else []
+    objectives = map(noun, record.objectives)
+    table = Table(Column("model", text=True), *objectives, *seeds, *recorded)
     members = compared_members(record)
     shown = [*record.references.values(), *spread(members, _ROWS)]
     front = {trial.number for trial in record.front}
     for trial in shown:
-        columns = (*record.objectives, *record.recorded)
-        values = [format_value(o, trial.objectives[o.name]) for o in columns]
+        values = [shown_value(trial, one) for one in record.objectives]
+        values += [f"{trial.metrics.get('seeds', 1):g}"] if record.noise else []
+        values += [shown_value(trial, one) for one in record.recorded]
         mark = "*" if trial.number in front else ""
         style = "cyan" if trial.reference else ""
         table.add(trial.name + mark, *values, style=style)
     stdout.table(table)
+    interval = "; \N{PLUS-MINUS SIGN} half the 95 % interval" if record.noise else ""
     beside = "; in brackets: recorded, but not an objective" if record.recorded else ""
-    stdout.say(f"* on the Pareto front{beside}", style="dim", wrap=True)
+    stdout.say(f"* on the Pareto front{interval}{beside}", style="dim", wrap=True)
     stdout.print()
     if len(members) > _ROWS:
         stdout.say(

@@ -11,11 +11,11 @@ import click
 from nas.objectives import hypervolume
 from search_spaces.errors import UserError, condensed
 from studies.cli.best import best
+from studies.cli.confirm import confirm
 from studies.cli.console import stderr, stdout
 from studies.cli.main import HelpfulGroup
 from studies.cli.options import OutPath, Whole, root_option
 from studies.cli.print_study import print_damage, print_pngs, print_study
-from studies.cli.retrain import retrain
 from studies.cli.run import run
 from studies.record.formats import noun
 from studies.terminal.table import Column, Table
@@ -25,12 +25,24 @@ if TYPE_CHECKING:
     from studies.store.store import StudyStore
 
 
-@click.group(cls=HelpfulGroup)
+class StudyGroup(HelpfulGroup):
+    """The commands on studies, and the names that earlier versions gave them."""
+
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        """Return the command; an earlier name is refused with the present one."""
+        if args[0] == "retrain":
+            raise UserError("nas study retrain is now: nas study confirm NAME")
+        return super().resolve_command(ctx, args)
+
+
+@click.group(cls=StudyGroup)
 def study() -> None:
     """Run Pareto studies; show, compare and export their results."""
 
 
-for command in (run, retrain, best):
+for command in (run, confirm, best):
     study.add_command(command)
 
 

@@ -135,6 +135,24 @@ class SearchConfig(_Config):
         return self
 
 
+def _above_zero(count: object) -> object:
+    if count == 0 and not isinstance(count, bool):
+        raise ValueError("must be 1 or more; to confirm nothing, write confirmation: null")
+    return count
+
+
+class ConfirmationConfig(_Config):
+    """How the best models are trained again at the end: see `studies.confirm.plan.Plan`.
+
+    Attributes:
+        seeds: Largest number of further trainings of each model, each with its own seed.
+        top: Largest number of models to confirm, besides the references.
+    """
+
+    seeds: Annotated[Count, BeforeValidator(_above_zero), Field(le=1000)] = 3
+    top: Annotated[Count, BeforeValidator(_above_zero), Field(le=10_000)] = 6
+
+
 class RayConfig(_Config):
     """Settings of `runner: ray`: see docs/cluster.md.
 
@@ -203,6 +221,7 @@ class StudyConfig(_Config):
         training: The training protocol, equal for every candidate.
         latency: How latency is measured.
         search: How candidates are proposed.
+        confirmation: How the best models are confirmed at the end; None confirms none.
         device: Device of trainings and measurements.
         workers: Number of worker processes; None chooses it by cores, memory and device.
         threads: Threads of each training; None divides the cores among the workers. Latency
@@ -223,6 +242,7 @@ class StudyConfig(_Config):
     training: TrainingConfig = TrainingConfig()
     latency: LatencyConfig = LatencyConfig()
     search: SearchConfig = SearchConfig()
+    confirmation: ConfirmationConfig | None = ConfirmationConfig()
     device: Literal["auto", "cpu", "cuda"] = "auto"
     workers: Annotated[Count, Field(le=256)] | None = None
     threads: Annotated[Count, Field(le=1024)] | None = None
@@ -250,6 +270,13 @@ class StudyConfig(_Config):
         except UserError as error:
             raise ValueError(str(error).removeprefix("objectives: ")) from None
         return names
+
+    @field_validator("confirmation", mode="before")
+    @classmethod
+    def _null_confirms_nothing(cls, section: object) -> object:
+        if section is not None and not isinstance(section, Mapping | ConfirmationConfig):
+            raise ValueError("write a section with keys, or confirmation: null to confirm nothing")
+        return section
 
     @field_validator("limits")
     @classmethod

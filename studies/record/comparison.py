@@ -57,6 +57,11 @@ def compare(study: StudyRecord, trial: TrialRecord, reference: TrialRecord) -> C
     quotient of their ratios to `original`, and without such ratios the quotient of the recorded
     latencies. If the factor's 95 % interval includes 1, the two are tied; other values are tied if
     their intervals overlap.
+
+    After the confirmation of a study, losses are compared by a test of their difference, corrected
+    for the number of comparisons (`StudyRecord.certain`); they are tied where it does not exceed
+    the seed noise. A trial then dominates a reference only if its loss is certainly lower. Before,
+    each loss is that of one training, and is compared as it is.
     """
     names, ours, theirs = study.objective_names, trial.objectives, reference.objectives
     factors = {name: theirs[name] / ours[name] for name in names}
@@ -65,7 +70,11 @@ def compare(study: StudyRecord, trial: TrialRecord, reference: TrialRecord) -> C
     if paired:
         factors[LATENCY], low, high = paired
         verdicts[LATENCY] = _sign(low, high)
+    for name in study.noises:
+        sure = (name, trial.number, reference.reference) in study.certain
+        verdicts[name] = _sign(factors[name], factors[name]) if sure else 0
     certain = min(verdicts.values()) >= 0 and max(verdicts.values()) > 0
+    certain = certain and all(verdicts[name] > 0 for name in study.noises)
     contended = LATENCY in names and (trial.contended or reference.contended)
     return Comparison(factors, verdicts, certain and dominates(ours, theirs, names), contended)
 
@@ -86,8 +95,8 @@ def dominators(study: StudyRecord, reference: TrialRecord) -> tuple[TrialRecord,
 def champion(study: StudyRecord, reference: TrialRecord) -> TrialRecord | None:
     """Return the trial that compares best with `reference`; None if no trial is complete.
 
-    The order is: trials that dominate it first, then by the number of objectives in which a trial
-    is better, then by the geometric mean of its factors.
+    The order is: trials that dominate it first, then confirmed ones, then by the number of
+    objectives in which a trial is better, then by the geometric mean of its factors.
     """
     return next(iter(ranked(study, found(study), reference)), None)
 
@@ -97,9 +106,9 @@ def ranked(
 ) -> list[TrialRecord]:
     """Return the trials in the order of `champion`, best first."""
 
-    def rank(trial: TrialRecord) -> tuple[bool, int, float]:
+    def rank(trial: TrialRecord) -> tuple[bool, bool, int, float]:
         compared = compare(study, trial, reference)
-        return compared.dominates, compared.better, compared.mean_factor
+        return compared.dominates, trial.confirmed, compared.better, compared.mean_factor
 
     return sorted(trials, key=rank, reverse=True)
 

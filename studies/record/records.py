@@ -12,11 +12,12 @@ import numpy as np
 import numpy.typing as npt
 
 from nas.objectives import DEFAULT_OBJECTIVES, OBJECTIVES, Objective
+from studies.record.noise import LEVEL, SeedNoise, certain_pairs
 from studies.record.standing import Standing, find, points
-from studies.record.trial import FinalLatency, State, TrialRecord
+from studies.record.trial import FinalLatency, SeedRun, State, TrialRecord
 from studies.record.verdict import Limits
 
-__all__ = ["FinalLatency", "State", "StudyRecord", "TrialRecord"]
+__all__ = ["FinalLatency", "SeedRun", "State", "StudyRecord", "TrialRecord"]
 
 
 @dataclass(frozen=True)
@@ -133,6 +134,62 @@ class StudyRecord:
             return np.ones(len(self.objectives))
         nadir: npt.NDArray[np.float64] = 1.1 * self.points(anchors).max(axis=0)
         return nadir
+
+    @cached_property
+    def noises(self) -> Mapping[str, SeedNoise]:
+        """The seed noise of each trained objective, by name; empty before the confirmation."""
+        spent_s = sum(t.findings.timings_s.get("confirmation", 0.0) for t in self.complete)
+        found = {
+            one.name: SeedNoise.pooled(
+                [trial.samples.get(one.name, ()) for trial in self.complete], spent_s
+            )
+            for one in self.objectives
+            if one.cost == "training"
+        }
+        return {name: noise for name, noise in found.items() if noise is not None}
+
+    @property
+    def noise(self) -> SeedNoise | None:
+        """The seed noise of the loss, the first trained objective; None before the confirmation."""
+        return next(iter(self.noises.values()), None)
+
+    @cached_property
+    def certain(self) -> frozenset[tuple[str, int, str]]:
+        """The certain differences of trained objectives: (objective, trial's number, reference).
+
+        All claims of a study together are wrong with a probability of at most 5 %: half of it is
+        for the confirmed trials, half for the others, and Holm's method divides each half among its
+        comparisons. A trial that is not confirmed has its single training. That it may look good by
+        chance is allowed for, because all such trials are among the comparisons.
+        """
+        found = set[tuple[str, int, str]]()
+        for name, noise in self.noises.items():
+            level = LEVEL / 2 / len(self.noises)
+            references = {other: one.mean_of(name) for other, one in self.references.items()}
+            for confirmed in (True, False):
+                ours = {
+                    trial.number: trial.mean_of(name)
+                    for trial in self.complete
+                    if trial.reference is None and trial.confirmed == confirmed
+                }
+                pairs = certain_pairs(noise, ours, references, level)
+                found |= {(name, number, other) for number, other in pairs}
+        return frozenset(found)
+
+    def with_intervals(self) -> StudyRecord:
+        """Return the study with a 95 % interval of each trained objective of each complete trial.
+
+        Before the confirmation there are none.
+        """
+        if not self.noises:
+            return self
+        trials = tuple(t if t.state != "complete" else self._bounded(t) for t in self.trials)
+        return replace(self, trials=trials, known=None)
+
+    def _bounded(self, trial: TrialRecord) -> TrialRecord:
+        bounds = {n: noise.interval(trial.mean_of(n)) for n, noise in self.noises.items()}
+        findings = replace(trial.findings, intervals={**trial.intervals, **bounds})
+        return replace(trial, findings=findings)
 
     def points(self, trials: Iterable[TrialRecord]) -> npt.NDArray[np.float64]:
         """Return the objective values of `trials`, shape (trials, objectives)."""

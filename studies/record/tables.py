@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, TypeVar
 from nas.objectives import OBJECTIVES, TRAINED_OBJECTIVE, Cost, Objective
 from search_spaces.references import REFERENCES
 from studies.record.comparison import Comparison, champion, compare, dominators, found
+from studies.record.confirmed import confirmation_notes, unconfirmed_claim
 from studies.record.formats import (
     counted,
     describe_change,
@@ -83,7 +84,7 @@ def study_headline(study: StudyRecord) -> str:
     return (
         f"{f'{count:,}' if count else 'None'} of {counted(len(candidates), 'architecture')} found "
         f"dominate{'s' if count < 2 else ''} `{main.reference}` in {_all_objectives(study)}"
-        f"{f' ({aside})' if aside else ''}; "
+        f"{f' ({aside})' if aside else ''}{unconfirmed_claim(study)}; "
         f"the {'best' if count else 'closest'}, {best.name}, has {_changes(study, best, main)}."
     )
 
@@ -110,13 +111,13 @@ def study_notes(study: StudyRecord) -> list[str]:
         )
         reason = f": {attempt.reason}" if attempt is not None and attempt.reason else ""
         notes.append(f"Reference `{name}` {state}{reason}. Comparisons with it are left out.")
-    notes += [*_limit_notes(study), *_diverged(study)]
+    notes += [*confirmation_notes(study), *_limit_notes(study), *_diverged(study)]
     if damage := damage_note(study):
         notes.append(damage)
     if retrained := study.config.get("retrained"):
         seeds, rates = len(retrained["seeds"]), retrained["learning_rates"]
         notes.append(
-            f"Retrained {_counted_seeds(seeds)}{_rates_kept(study, rates)}: losses are means "
+            f"Trained again {_counted_seeds(seeds)}{_rates_kept(study, rates)}: losses are means "
             f"over the seeds on {retrained['judged_on']}, which neither the search nor the choice "
             "of an epoch used. "
             "Costs and latencies are those of the searched study."

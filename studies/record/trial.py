@@ -5,11 +5,13 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from statistics import fmean
 from typing import Any, Literal
 
 from nas.findings import Findings
 from search_spaces.architecture import Architecture
 from search_spaces.errors import UserError
+from studies.record.noise import Mean
 
 State = Literal["running", "complete", "rejected", "open", "stopped", "failed"]
 """The state of a trial.
@@ -19,6 +21,10 @@ open: an earlier limit rejected it, and it is within those of now: it may be eva
 stopped: early stopping ended its training.
 failed: it diverged, ran out of memory or was interrupted; `reason` says which.
 """
+
+
+IN_SEARCH, ON_TEST = "_in_search", "_on_test"
+"""Endings of metrics: the value that the search saw, and that on the test images."""
 
 
 @dataclass(frozen=True)
@@ -38,6 +44,27 @@ class FinalLatency:
 
 
 @dataclass(frozen=True)
+class SeedRun:
+    """A further training of one architecture, with another seed than that of the search.
+
+    Attributes:
+        seed: Seed of the weights, the order of images and the noise.
+        validation: Means over the validation images, by the names of objectives and metrics.
+        test: Means over the test images, likewise; no decision uses them.
+        best_epoch: Epoch of the lowest validation loss; its weights are evaluated.
+        duration_s: Duration of training and validation in seconds.
+        reason: Why the training failed; None if it did not.
+    """
+
+    seed: int
+    validation: Mapping[str, float] = field(default_factory=dict)
+    test: Mapping[str, float] = field(default_factory=dict)
+    best_epoch: int = 0
+    duration_s: float = 0.0
+    reason: str | None = None
+
+
+@dataclass(frozen=True)
 class TrialRecord:
     """A trial: the candidate, its state and its findings.
 
@@ -52,6 +79,9 @@ class TrialRecord:
         repeats: Number of proposals of known architectures just before this one.
         ended: The state in which its evaluation ended, where the limits of now give another one.
         findings: Findings of its evaluation; a complete trial has all objectives of the study.
+        runs: Its further trainings with other seeds, which confirm it.
+        samples: Values that the mean of each trained objective rests on; empty if it is not
+            confirmed.
     """
 
     number: int
@@ -64,6 +94,8 @@ class TrialRecord:
     repeats: int = 0
     ended: State | None = None
     findings: Findings = field(default_factory=Findings)
+    runs: tuple[SeedRun, ...] = ()
+    samples: Mapping[str, tuple[float, ...]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         if not re.fullmatch("[0-9a-f]{12}", self.digest):  # it names a folder of artefacts
@@ -146,3 +178,65 @@ class TrialRecord:
             contended=final.contended,
         )
         return replace(self, findings=findings)
+
+    @property
+    def confirmed(self) -> bool:
+        """Whether its losses are means over trainings that were not the reason to choose it."""
+        return bool(self.samples)
+
+    def mean_of(self, name: str) -> Mean:
+        """Return the recorded value of a trained objective, and the trainings it rests on."""
+        return Mean(self.objectives[name], max(1, len(self.samples.get(name, ()))))
+
+    def observed(self, name: str) -> float:
+        """Return the value of a trained objective that the search saw, with its one seed."""
+        return self.metrics.get(f"{name}{IN_SEARCH}", self.objectives[name])
+
+    def with_runs(self, runs: Sequence[SeedRun]) -> TrialRecord:
+        """Return the trial with further trainings; its losses become means over the seeds.
+
+        The search chose a candidate by its loss with one seed, which is therefore too low on
+        average: the mean of a candidate rests on the further seeds alone. That of a reference,
+        which no loss chose, rests on all. Losses of the search stay in `metrics`, as
+        `reconstruction_loss_in_search`; those on the test images are there as
+        `reconstruction_loss_on_test`.
+
+        Args:
+            runs: The further trainings; those that failed do not count.
+        """
+        confirmed, good = replace(self, runs=tuple(runs)), [r for r in runs if r.reason is None]
+        if not good:
+            return confirmed
+        values = self._values_of(good)
+        means = {name: fmean(numbers) for name, numbers in values.items()}
+        learned = [name for name in values if name in self.objectives]
+        known = {**self.metrics, **self.objectives}
+        seen = {f"{n}{IN_SEARCH}": known[n] for n in (*learned, "total_loss") if n in known}
+        own = {"seeds": len(good) + (self.reference is not None)}
+        findings = replace(
+            self.findings,
+            objectives={n: means.get(n, value) for n, value in self.objectives.items()},
+            metrics={n: means.get(n, value) for n, value in self.metrics.items()}
+            | {**seen, **_on_test(good, (*learned, "total_loss")), **own},
+            timings_s={**self.findings.timings_s, "confirmation": sum(r.duration_s for r in runs)},
+        )
+        samples = {name: tuple(values[name]) for name in learned}
+        return replace(confirmed, findings=findings, samples=samples)
+
+    def _values_of(self, good: Sequence[SeedRun]) -> dict[str, list[float]]:
+        """Return the values on the validation images that count, by name: one per training."""
+        known = {**self.metrics, **self.objectives}
+        return {
+            name: ([known[name]] if self.reference else []) + [run.validation[name] for run in good]
+            for name in good[0].validation
+            if name in known and all(name in run.validation for run in good)
+        }
+
+
+def _on_test(good: Sequence[SeedRun], names: Sequence[str]) -> dict[str, float]:
+    """Return the means over the test images of some values, by the names of metrics."""
+    return {
+        f"{name}{ON_TEST}": fmean(run.test[name] for run in good)
+        for name in names
+        if all(name in run.test for run in good)
+    }

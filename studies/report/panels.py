@@ -7,8 +7,10 @@ from typing import TYPE_CHECKING
 
 from studies.pages.page import Panel
 from studies.record.axis_effects import effect_table, importance_table
+from studies.record.confirmed import confirmation_table, the_loss
 from studies.record.records import StudyRecord
 from studies.record.tables import needs
+from studies.report.confirmation_figure import confirmation_figure
 from studies.report.figure_tables import (
     curve_table,
     hypervolume_table,
@@ -34,6 +36,7 @@ def report_panels(study: StudyRecord) -> dict[str, list[Panel]]:
     return {
         "trade_offs": _pairs(study, points),
         "overviews": _overviews(study, points),
+        "confirmation": _confirmation(study),
         "hypervolume": _hypervolumes(study),
         "importance": _importance(study),
         "curves": _curves(study),
@@ -68,6 +71,18 @@ def _overviews(study: StudyRecord, points: pd.DataFrame) -> list[Panel]:
         "zoom.",
     )
     return [cube, parallel]
+
+
+def _confirmation(study: StudyRecord) -> list[Panel]:
+    loss, table = the_loss(study), confirmation_table(study)
+    if loss is None or study.noise is None or table.empty:
+        return []
+    caption = (
+        "One point is one confirmed model; bars are 95 % intervals. Above the dashed line the "
+        "search saw a lower value than further trainings give: it chose the model partly for its "
+        "luck. References were not chosen by a loss."
+    )
+    return [Panel("confirmation", confirmation_figure(table, loss), caption)]
 
 
 def _hypervolumes(study: StudyRecord) -> list[Panel]:

@@ -9,7 +9,15 @@ from typing import Any
 from nas.objectives import Objective
 from studies.record import tables
 from studies.record.comparison import Comparison, champion, compare, dominators, found, ranked
-from studies.record.formats import MISSING, axis_title, format_duration, format_gain, format_value
+from studies.record.confirmed import confirmation_table, the_loss
+from studies.record.formats import (
+    MISSING,
+    axis_title,
+    format_change,
+    format_duration,
+    format_gain,
+    format_value,
+)
 from studies.record.records import StudyRecord, TrialRecord
 
 _SETBACK_ROWS = 200
@@ -34,6 +42,7 @@ def report_words(study: StudyRecord) -> dict[str, Any]:
         "trained": tables.needs(study, "training"),
         "timed": tables.needs(study, "device"),
         "seeded": "retrained" in study.config,
+        "confirmation": _confirmation(study),
         "retrained": (study.folder / "retrained" / "report.html").exists(),
         "setback_counts": tables.setback_table(study).to_dict("records"),
         "setbacks": tables.setbacks(study)[:_SETBACK_ROWS],
@@ -153,6 +162,25 @@ def _compared(study: StudyRecord, trial: TrialRecord, reference: TrialRecord) ->
         for o in study.objectives
     ]
     return {"better": compared.better, "dominates": compared.dominates, "cells": cells}
+
+
+def _confirmation(study: StudyRecord) -> list[dict[str, Any]]:
+    """Return a row per confirmed model: what the search saw, the mean over further seeds, test."""
+    loss = the_loss(study)
+    if loss is None or study.noise is None:
+        return []
+    return [
+        {
+            "name": row["name"],
+            "seeds": row["seeds"],
+            "observed": format_value(loss, row["observed"]),
+            "confirmed": format_value(loss, row["confirmed"]),
+            "interval": f"{format_value(loss, row['low'])} to {format_value(loss, row['high'])}",
+            "change": format_change(row["confirmed"] / row["observed"]),
+            "test": format_value(loss, row["test"]),
+        }
+        for row in confirmation_table(study).to_dict("records")
+    ]
 
 
 def _front(study: StudyRecord) -> dict[str, Any]:

@@ -37,6 +37,9 @@ _REASONS = {
 }
 """Reasons in place of pydantic's, which names types of Python."""
 
+CONFIRMED = "confirmed:"
+"""Beginning of the names of the attributes that hold further trainings, one attribute each."""
+
 _LONGEST = 60  # characters of a foreign text that a message repeats
 
 
@@ -173,6 +176,24 @@ class _Final(_Attributes):
     weights: Text = ""
 
 
+def _positive_losses(values: dict[str, float]) -> dict[str, float]:
+    for name, value in values.items():
+        if name in OBJECTIVES and value <= 0:
+            raise ValueError(f"{name!r} is not above 0")
+    return values
+
+
+class Run(_Attributes):
+    """A further training: an attribute of the study, named as `confirmed:DIGEST:SEED`."""
+
+    seed: Count
+    validation: Annotated[dict[Text, Finite], AfterValidator(_positive_losses)] = {}
+    test: dict[Text, Finite] = {}
+    best_epoch: Count = 0
+    duration_s: Duration = 0.0
+    reason: Text | None = None
+
+
 class _Axis(_Attributes):
     choices: list[Choice]
 
@@ -189,6 +210,7 @@ class _Study(_Attributes):
     space_distinct: Count | None = None
     environment: _Environment | None = None
     final_latency: dict[Text, _Final] = {}
+    confirmed: dict[Text, Run] = {}
     artefacts: Text | None = None
     format: Any = None
 
@@ -213,8 +235,17 @@ def study_attributes(stored: Mapping[str, Any]) -> Mapping[str, Any]:
     Raises:
         UserError: an attribute has a wrong type, shape or range; the message names the first.
     """
-    _validated(_Study, stored)
+    _validated(_Study, {**stored, "confirmed": runs_in(stored)})
     return stored
+
+
+def runs_in(stored: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the further trainings among the attributes of a study, as stored, by `DIGEST:SEED`."""
+    return {
+        key.removeprefix(CONFIRMED): value
+        for key, value in stored.items()
+        if key.startswith(CONFIRMED)
+    }
 
 
 def trial_attributes(stored: Mapping[str, Any], number: int, *, complete: bool) -> TrialAttributes:

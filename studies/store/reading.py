@@ -9,9 +9,10 @@ from typing import Any
 
 from nas.objectives import select_objectives
 from search_spaces.errors import UserError
-from studies.record.records import FinalLatency, StudyRecord, TrialRecord
+from studies.record.records import FinalLatency, SeedRun, StudyRecord, TrialRecord
 from studies.record.verdict import judged
 from studies.storage.addresses import shown
+from studies.store.attributes import runs_in
 from studies.store.frozen import last_of_each, record_of
 from studies.store.opened import OpenedStudy
 
@@ -49,7 +50,7 @@ def read_study(opened: OpenedStudy) -> StudyRecord:
             space_distinct=attributes.get("space_distinct"),
             measured_together=bool(attributes.get("final_latency")),
             mixed=tuple(environment.get("mixed", ())),
-        )
+        ).with_intervals()
 
 
 def _read_trials(
@@ -59,6 +60,7 @@ def _read_trials(
     final, anchor_ms = final_latencies(attributes), attributes["environment"].get(_ANCHOR)
     objectives, axes = attributes["config"]["objectives"], attributes["space"]["axes"]
     choices = {name: {(type(one), one) for one in axes[name]["choices"]} for name in axes}
+    runs = further_runs(attributes)
     trials, damaged = [], []
     for stored in last_of_each(opened.trials()):
         try:
@@ -67,7 +69,7 @@ def _read_trials(
         except UserError as error:
             damaged.append(str(error))
         else:
-            trials.append(with_final_latency(trial, final, anchor_ms))
+            trials.append(with_runs(with_final_latency(trial, final, anchor_ms), runs))
     return trials, damaged
 
 
@@ -113,6 +115,22 @@ def with_final_latency(
     if trial.state != "complete" or trial.digest not in final or anchor_ms is None:
         return trial
     return trial.with_latency(final[trial.digest], anchor_ms)
+
+
+def further_runs(attributes: Mapping[str, Any]) -> dict[str, list[SeedRun]]:
+    """Return the further trainings of a study by digest, in the order of their seeds."""
+    found: dict[str, list[SeedRun]] = {}
+    for key, one in runs_in(attributes).items():
+        fields = {name: one[name] for name in SeedRun.__dataclass_fields__ if name in one}
+        found.setdefault(key.partition(":")[0], []).append(SeedRun(**fields))
+    return {digest: sorted(runs, key=lambda run: run.seed) for digest, runs in found.items()}
+
+
+def with_runs(trial: TrialRecord, runs: Mapping[str, Sequence[SeedRun]]) -> TrialRecord:
+    """Return a complete trial with its further trainings; another one is returned unchanged."""
+    if trial.state != "complete" or trial.digest not in runs:
+        return trial
+    return trial.with_runs(runs[trial.digest])
 
 
 @contextmanager

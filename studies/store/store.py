@@ -19,13 +19,13 @@ import optuna
 import yaml
 from optuna.storages import BaseStorage
 
-from nas.artefacts import CHECKPOINT, folder_or_refuse, write_or_refuse
+from nas.artefacts import CHECKPOINT, WEIGHTS, folder_or_refuse, write_or_refuse
 from nas.search.samplers import quiet_optuna
 from search_spaces.errors import UserError, nearest
 from search_spaces.space import SearchSpace
 from search_spaces.visible import visible
 from studies.record.names import require_name
-from studies.record.records import FinalLatency, StudyRecord, TrialRecord
+from studies.record.records import FinalLatency, SeedRun, StudyRecord, TrialRecord
 from studies.storage.addresses import file_of, masked, portable, shared, shown
 from studies.storage.files import lock_of, only_driver
 from studies.storage.journal import mend_journal
@@ -34,9 +34,17 @@ from studies.storage.mirror import Mirror, store_url
 from studies.storage.opening import engine_options, open_storage, reason_of
 from studies.storage.patience import retrying
 from studies.store import agreement
+from studies.store.attributes import CONFIRMED
 from studies.store.opened import HEAD, OpenedStudy, address_of
 from studies.store.others import Exclusive, NoOthers, OtherDrivers, Others
-from studies.store.reading import FORMAT, final_latencies, read_study, with_final_latency
+from studies.store.reading import (
+    FORMAT,
+    final_latencies,
+    further_runs,
+    read_study,
+    with_final_latency,
+    with_runs,
+)
 from studies.store.trials import Trials
 
 if TYPE_CHECKING:  # reading a study needs no torch, which this imports
@@ -278,6 +286,11 @@ class StudyStore:
         return self._opened.artefacts
 
     @property
+    def confirmed(self) -> Path:
+        """Folder of the further trainings: one folder per seed, in it one per architecture."""
+        return self.folder / "confirmed"
+
+    @property
     def mirror(self) -> Mirror | None:
         """The store that artefacts are copied to; None if the study has none."""
         return self._opened.mirror
@@ -343,10 +356,11 @@ class StudyStore:
         trial = self.trials.record(number)
         if trial.state != "complete":
             return trial
-        return retrying(
-            lambda: with_final_latency(trial, self.final_latency(), self.anchor_ms),
-            self._opened.where,
-        )
+        return retrying(lambda: self._as_known_last(trial), self._opened.where)
+
+    def _as_known_last(self, trial: TrialRecord) -> TrialRecord:
+        trial = with_final_latency(trial, self.final_latency(), self.anchor_ms)
+        return with_runs(trial, further_runs(self._opened.attributes))
 
     def final_latency(self) -> dict[str, FinalLatency]:
         """Return the latencies of the last measurement of front and references, by digest."""
@@ -364,6 +378,15 @@ class StudyStore:
         stored = {digest: asdict(one) for digest, one in found.items()}
         where = self._opened.where
         retrying(lambda: self.study.set_user_attr("final_latency", stored), where)
+
+    def add_run(self, digest: str, run: SeedRun) -> None:
+        """Record a further training of an architecture; one write stores it whole."""
+        key, stored = f"{CONFIRMED}{digest}:{run.seed}", asdict(run)
+        retrying(lambda: self.study.set_user_attr(key, stored), self._opened.where)
+
+    def confirmed_weights(self, digest: str, seed: int) -> Path:
+        """Return the path of the weights of a further training."""
+        return self.confirmed / str(seed) / digest / WEIGHTS
 
 
 def list_studies(root: Path) -> list[str]:

@@ -1,10 +1,8 @@
-"""Retrain models of a front: several seeds, a larger budget, evaluated on the test images.
+"""Confirm models with a budget of its own: more epochs, other images or learning rates.
 
-A search trains each candidate once, briefly, and selects by the validation images, so its best
-models are partly the best by chance. The retrained models form a study record of their own, in the
-folder `retrained` of the study. Their reconstruction loss is the mean over the seeds on the test
-images, which no decision used; its interval reaches from the lowest seed to the highest. Costs are
-those of the study.
+Losses of another budget cannot be pooled with those of the search. The trainings form a study
+record of their own, in the folder `retrained` of the study. Their loss is the mean over the seeds
+on the test images, which no decision used. Costs are those of the study.
 """
 
 from __future__ import annotations
@@ -23,16 +21,18 @@ from nas.artefacts import CHECKPOINT, folder_or_refuse, full_disk_refused, write
 from nas.checkpoint import save_weights
 from nas.datasets import DataConfig, ImageDataset
 from nas.evaluate import history_row, npy, reconstructions, shown_images
-from nas.objectives import TRAINED_OBJECTIVE
 from nas.protocol import TrainingConfig, evaluate
 from nas.training import CandidateFailed, Trainer
 from profiling.environment import threads
 from profiling.lane import Lane
 from profiling.locks import open_lock, try_lock
 from search_spaces.errors import UserError
+from studies.confirm.candidates import asked_for, require_training
+from studies.confirm.evaluator import renamed
 from studies.record.comparison import ranked
 from studies.record.records import StudyRecord, TrialRecord
 from studies.record.tables import front_found
+from studies.record.trial import IN_SEARCH, ON_TEST
 
 FOLDER = "retrained"
 """Name of the folder below the study's, and of the entry in the record's configuration."""
@@ -108,7 +108,7 @@ class Results:
     """The finished runs of a study, in a file; all have the same budget and images.
 
     Args:
-        study: The study whose models are retrained.
+        study: The study whose models are confirmed.
         budget: Budget of every model.
         facts: Data fingerprint, numbers of images and device, as they are recorded.
 
@@ -146,7 +146,7 @@ class Results:
         with open_lock(self.folder / "lock") as file:
             if not try_lock(file):
                 raise UserError(
-                    f"{self.folder}: another process is retraining this study; wait for it or "
+                    f"{self.folder}: another process is confirming this study; wait for it or "
                     "stop it"
                 )
             if self._path.exists():
@@ -196,7 +196,8 @@ class Results:
             config=config,
             environment=environment,
             folder=self.folder,
-        )
+            known=None,
+        ).with_intervals()
 
     def _read(self) -> None:
         try:
@@ -208,7 +209,7 @@ class Results:
         except OSError as error:
             raise UserError(f"{self._path}: cannot be read ({error.strerror})") from None
         except (ValueError, TypeError, LookupError, AttributeError, RecursionError):
-            raise UserError(f"{self._path}: damaged; remove it to retrain from the start") from None
+            raise UserError(f"{self._path}: damaged; remove it to begin again") from None
         differing = _differing(content, self._made_with)
         if differing:
             raise UserError(
@@ -221,7 +222,7 @@ class Results:
 def chosen(
     study: StudyRecord, top: int, numbers: Sequence[int] = (), names: Sequence[str] = ()
 ) -> list[TrialRecord]:
-    """Return the models to retrain: references, then the trials of `numbers` or the best ones.
+    """Return the models to train: references, then the trials of `numbers` or the best ones.
 
     Args:
         study: The study.
@@ -233,26 +234,13 @@ def chosen(
     Raises:
         UserError: a number names no complete trial, or the study trains nothing.
     """
-    if TRAINED_OBJECTIVE not in study.objective_names:
-        raise UserError(
-            f"study {study.name!r} has no {TRAINED_OBJECTIVE} among its objectives: there is "
-            "nothing to train"
-        )
+    require_training(study)
     yardsticks = list(study.references.values())
     references = [one for name, one in study.references.items() if not names or name in names]
     if not numbers:
         members = list(front_found(study))
         return references + (ranked(study, members, yardsticks[0]) if yardsticks else members)[:top]
-    complete = {trial.number: trial for trial in study.complete}
-    for number in numbers:
-        if number not in complete:
-            over = next((t.reason for t in study.trials if t.number == number and t.trained), None)
-            raise UserError(
-                f"--trial {number}: study {study.name!r} has no complete trial {number}"
-                f"{f' within its limits ({over})' if over else ''}"
-            )
-    asked = [complete[number] for number in dict.fromkeys(numbers)]
-    return references + [trial for trial in asked if not trial.reference]
+    return references + asked_for(study, numbers)
 
 
 def retrain(
@@ -368,18 +356,23 @@ def _remove_checkpoint(results: Results, run: TrainingRun) -> None:
 def _retrained(trial: TrialRecord, runs: Sequence[TrainingRun]) -> TrialRecord | None:
     if not runs:
         return None
-    means = {name: fmean(run.test[name] for run in runs) for name in runs[0].test}
-    losses = [run.test["reconstruction"] for run in runs]
-    quality, rate = {"total_loss": means.pop("total"), **means}, runs[0].learning_rate
+    tested = [renamed(run.test) for run in runs]
+    means = {name: fmean(one[name] for one in tested) for name in tested[0]}
+    learned = [name for name in means if name in trial.objectives]
+    of_search = {f"{name}{end}" for name in (*means, *learned) for end in (IN_SEARCH, ON_TEST)}
+    metrics = {name: value for name, value in trial.metrics.items() if name not in of_search}
+    quality = {name: value for name, value in means.items() if name not in learned}
+    used = {"seeds": len(runs), "learning_rate": runs[0].learning_rate}
     findings = replace(
         trial.findings,
-        objectives={**trial.objectives, TRAINED_OBJECTIVE: quality.pop("reconstruction")},
-        intervals={**trial.intervals, TRAINED_OBJECTIVE: (min(losses), max(losses))},
-        metrics={**trial.metrics, **quality, "seeds": len(runs), "learning_rate": rate},
+        objectives={name: means.get(name, value) for name, value in trial.objectives.items()},
+        intervals={n: bounds for n, bounds in trial.intervals.items() if n not in learned},
+        metrics={**metrics, **quality, **used},
         history=runs[0].history,
-        timings_s={"training": sum(run.duration_s for run in runs)},
+        timings_s={"confirmation": sum(run.duration_s for run in runs)},
     )
-    return replace(trial, findings=findings)
+    samples = {name: tuple(one[name] for one in tested) for name in learned}
+    return replace(trial, findings=findings, runs=(), samples=samples)
 
 
 def _differing(there: Mapping[str, Any], here: Mapping[str, Any]) -> list[str]:

@@ -1,0 +1,1 @@
+"""Confirm the models that may be best: train them again with further seeds."""

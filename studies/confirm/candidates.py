@@ -1,0 +1,114 @@
+"""The models that may be best: which ones to train again, most promising first."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from itertools import chain, zip_longest
+
+import numpy as np
+
+from nas.objectives import Objective, nondominated
+from nas.search.axis_features import AxisFeatures
+from nas.search.surrogate import fit
+from search_spaces.errors import UserError
+from search_spaces.space import SearchSpace
+from studies.record.comparison import found, ranked
+from studies.record.records import StudyRecord, TrialRecord
+from studies.record.tables import front_found
+
+ENOUGH = 10
+"""Minimum number of trained candidates for a fit of the loss."""
+
+Fitted = Mapping[int, float]
+"""The fitted loss of each trained candidate, by the trial's number."""
+
+
+def trained_objectives(study: StudyRecord) -> list[Objective]:
+    """Return the study's objectives that are known only after training, in order."""
+    return [objective for objective in study.objectives if objective.cost == "training"]
+
+
+def badness(objective: Objective, value: float) -> float:
+    """Return a number that is lower the better a value of the objective is."""
+    return -value if getattr(objective, "direction", "minimise") == "maximise" else value
+
+
+def fitted_losses(study: StudyRecord, space: SearchSpace) -> Fitted:
+    """Return the losses by the surrogate of the search: the posterior mean at each candidate.
+
+    A fit to all candidates smooths the luck of single trainings. It is made of the losses that the
+    search observed, so it does not change during a confirmation.
+
+    Returns:
+        Trial's number -> loss; empty where there are too few candidates for a fit.
+    """
+    name = trained_objectives(study)[0].name
+    trials = [trial for trial in found(study) if trial.assignment]
+    if len(trials) < ENOUGH:
+        return {}
+    features = AxisFeatures(space)([dict(trial.assignment) for trial in trials])
+    observed = [trial.observed(name) for trial in trials]
+    predicted = fit(features, np.array(observed)).predict(features)
+    numbers = [trial.number for trial in trials]
+    return dict(zip(numbers, np.median(predicted, axis=1).tolist(), strict=True))
+
+
+def promising(study: StudyRecord, fitted: Fitted) -> list[TrialRecord]:
+    """Return the candidates that may be best, most promising first.
+
+    They are the front as observed and the front by the fitted losses. In turn the next by each of
+    three orders is taken: by the comparison with the first reference, by loss, by fitted loss.
+    """
+    observed = list(front_found(study))
+    loss = trained_objectives(study)[0]
+    reference = next(iter(study.references.values()), None)
+    orders = [
+        ranked(study, observed, reference) if reference else observed,
+        sorted(observed, key=lambda trial: badness(loss, trial.objectives[loss.name])),
+        sorted(_front_by(study, fitted), key=lambda trial: badness(loss, fitted[trial.number])),
+    ]
+    in_turn = chain.from_iterable(zip_longest(*orders))
+    return list({trial.number: trial for trial in in_turn if trial is not None}.values())
+
+
+def asked_for(study: StudyRecord, numbers: Sequence[int]) -> list[TrialRecord]:
+    """Return the complete trials of these numbers, without references.
+
+    Raises:
+        UserError: a number names no complete trial.
+    """
+    complete = {trial.number: trial for trial in study.complete}
+    for number in numbers:
+        if number not in complete:
+            over = next((t.reason for t in study.trials if t.number == number and t.trained), None)
+            raise UserError(
+                f"--trial {number}: study {study.name!r} has no complete trial {number}"
+                f"{f' within its limits ({over})' if over else ''}"
+            )
+    asked = [complete[number] for number in dict.fromkeys(numbers)]
+    return [trial for trial in asked if not trial.reference]
+
+
+def require_training(study: StudyRecord) -> None:
+    """Refuse a study that trains nothing; raise `UserError`."""
+    if not trained_objectives(study):
+        raise UserError(
+            f"study {study.name!r} has no objective that needs training: there is no loss to "
+            "confirm"
+        )
+
+
+def _front_by(study: StudyRecord, fitted: Fitted) -> list[TrialRecord]:
+    """Return the front of the candidates that have fitted losses, with these losses."""
+    trials = [trial for trial in found(study) if trial.number in fitted]
+    if not trials:
+        return []
+    name = trained_objectives(study)[0].name
+    points = study.points(_with_value(trial, name, fitted[trial.number]) for trial in trials)
+    return [trial for trial, kept in zip(trials, nondominated(points), strict=True) if kept]
+
+
+def _with_value(trial: TrialRecord, name: str, value: float) -> TrialRecord:
+    objectives = {**trial.objectives, name: value}
+    return replace(trial, findings=replace(trial.findings, objectives=objectives))
