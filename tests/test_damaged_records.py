@@ -221,6 +221,28 @@ def test_a_final_latency_of_the_wrong_shape_is_refused(
         StudyStore.open(root, "scale").record()
 
 
+@pytest.mark.parametrize(
+    ("change", "place"),
+    [
+        ({"seed": "one"}, "seed"),
+        ({"duration_s": None}, "duration_s"),
+        ({"validation": {"reconstruction_loss": 0.0}}, "validation"),
+        ({"test": {"reconstruction_loss": "low"}}, "test.reconstruction_loss"),
+    ],
+)
+def test_a_damaged_further_training_is_refused(
+    damage: Damage, change: dict[str, Any], place: str
+) -> None:
+    name = f"confirmed:{'0' * 12}:1"
+    run = {"seed": 1, "validation": {"reconstruction_loss": 0.5}, "test": {}, **change}
+    root = damage("space_size", (), 90)
+    log = {"op_code": 2, "worker_id": "w", "study_id": 0, "user_attr": {name: run}}
+    with (root / "scale" / "journal.log").open("a") as file:
+        file.write(json.dumps(log) + "\n")
+    with pytest.raises(UserError, match=rf"confirmed\.0{{12}}:1\.{place}"):
+        StudyStore.open(root, "scale").record()
+
+
 @pytest.fixture(scope="module")
 def database(tmp_path_factory: pytest.TempPathFactory) -> bytes:
     """An SQLite file with a study of made-up evaluations."""

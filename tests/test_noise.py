@@ -160,6 +160,26 @@ def test_a_difference_within_the_noise_is_tied_and_nothing_is_dominated() -> Non
     assert compare(record, record.trial(4), reference).verdicts[LOSS] == -1
 
 
+def test_among_equals_the_champion_is_the_one_that_is_worse_in_fewer_objectives() -> None:
+    original = confirmed(trial(0, 0.50, 1000, "original"), 0.51, 0.49)
+    tied = confirmed(trial(2, 0.4, 500), 0.500, 0.502)
+    small_and_worse = confirmed(trial(3, 0.4, 1), 0.70, 0.71)
+    record = study(original, tied, small_and_worse)
+    best = champion(record, record.references["original"])
+    assert best is not None
+    assert best.number == 2
+    assert "at no certain change in reconstruction loss" in study_headline(record)
+
+
+def test_a_confirmed_model_comes_before_one_that_is_not() -> None:
+    original = confirmed(trial(0, 0.50, 1000, "original"), 0.51, 0.49)
+    sure, lucky = confirmed(trial(2, 0.5, 500), 0.500, 0.502), trial(3, 0.495, 1)
+    record = study(original, sure, lucky)
+    best = champion(record, record.references["original"])
+    assert best is not None
+    assert best.number == 2
+
+
 def test_the_luck_of_the_search_is_told() -> None:
     record = study(
         confirmed(trial(0, 0.50, 1000, "original"), 0.60, 0.60),  # chosen by no loss

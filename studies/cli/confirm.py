@@ -74,7 +74,8 @@ class _Asked:
     type=Whole(1, 1000),
     default=3,
     show_default=True,
-    help="Number of further trainings of each model.",
+    help="Number of trainings that count of each model: further ones, of a reference also the "
+    "search's.",
 )
 @click.option("--epochs", type=Whole(1), help="Another maximum number of epochs than the study's.")
 @click.option(
@@ -136,7 +137,7 @@ def _confirmed(store: StudyStore, study: StudyRecord, asked: _Asked) -> StudyRec
     from profiling.environment import select_device
     from studies.confirm.candidates import fitted_losses
     from studies.confirm.confirmation import Shown, confirm
-    from studies.confirm.plan import Plan
+    from studies.confirm.plan import FIRST, Plan
     from studies.run.evaluators import data_facts, load_images
     from studies.run.interruption import Interruption
 
@@ -153,7 +154,7 @@ def _confirmed(store: StudyStore, study: StudyRecord, asked: _Asked) -> StudyRec
     plan = Plan(
         seeds=asked.seeds,
         top=asked.top,
-        first=asked.seeds,
+        first=max(FIRST, asked.seeds),
         numbers=asked.numbers,
         references=tuple(
             n for n in study.references if not asked.references or n in asked.references

@@ -145,7 +145,8 @@ class ConfirmationConfig(_Config):
     """How the best models are trained again at the end: see `studies.confirm.plan.Plan`.
 
     Attributes:
-        seeds: Largest number of further trainings of each model, each with its own seed.
+        seeds: Largest number of trainings of each model that count, each with its own seed: of a
+            candidate further ones, of a reference that of the search too.
         top: Largest number of models to confirm, besides the references.
     """
 

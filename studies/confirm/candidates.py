@@ -24,11 +24,6 @@ Fitted = Mapping[int, float]
 """The fitted loss of each trained candidate, by the trial's number."""
 
 
-def trained_objectives(study: StudyRecord) -> list[Objective]:
-    """Return the study's objectives that are known only after training, in order."""
-    return [objective for objective in study.objectives if objective.cost == "training"]
-
-
 def badness(objective: Objective, value: float) -> float:
     """Return a number that is lower the better a value of the objective is."""
     return -value if getattr(objective, "direction", "minimise") == "maximise" else value
@@ -43,7 +38,7 @@ def fitted_losses(study: StudyRecord, space: SearchSpace) -> Fitted:
     Returns:
         Trial's number -> loss; empty where there are too few candidates for a fit.
     """
-    name = trained_objectives(study)[0].name
+    name = study.trained[0].name
     trials = [trial for trial in found(study) if trial.assignment]
     if len(trials) < ENOUGH:
         return {}
@@ -61,7 +56,7 @@ def promising(study: StudyRecord, fitted: Fitted) -> list[TrialRecord]:
     three orders is taken: by the comparison with the first reference, by loss, by fitted loss.
     """
     observed = list(front_found(study))
-    loss = trained_objectives(study)[0]
+    loss = study.trained[0]
     reference = next(iter(study.references.values()), None)
     orders = [
         ranked(study, observed, reference) if reference else observed,
@@ -92,7 +87,7 @@ def asked_for(study: StudyRecord, numbers: Sequence[int]) -> list[TrialRecord]:
 
 def require_training(study: StudyRecord) -> None:
     """Refuse a study that trains nothing; raise `UserError`."""
-    if not trained_objectives(study):
+    if not study.trained:
         raise UserError(
             f"study {study.name!r} has no objective that needs training: there is no loss to "
             "confirm"
@@ -104,7 +99,7 @@ def _front_by(study: StudyRecord, fitted: Fitted) -> list[TrialRecord]:
     trials = [trial for trial in found(study) if trial.number in fitted]
     if not trials:
         return []
-    name = trained_objectives(study)[0].name
+    name = study.trained[0].name
     points = study.points(_with_value(trial, name, fitted[trial.number]) for trial in trials)
     return [trial for trial, kept in zip(trials, nondominated(points), strict=True) if kept]
 

@@ -154,6 +154,7 @@ class _Ongoing:
         for trial, run in recorded:  # whose process may have died before it removed it
             self._remove_checkpoint(trial, run.seed)
         self._fill(crew, record)
+        self._report(record)
         while self.begun:
             event = crew.next()
             if self._handle(crew, event):

@@ -1,8 +1,8 @@
 """Which training a confirmation does next: a function of the record, so that it can be resumed.
 
-Every chosen model is first trained with a few further seeds. Then seeds are added where the order
-at the top is not sure: to the best model, to those whose loss is tied with the best, and to models
-and references that are tied with each other.
+Every chosen model is first trained until two trainings of it count. Then seeds are added where the
+order at the top is not sure: to the best model, to those whose loss is tied with the best, and to
+models and references that are tied with each other.
 """
 
 from __future__ import annotations
@@ -16,12 +16,11 @@ from studies.confirm.candidates import (
     badness,
     fitted_losses,
     promising,
-    trained_objectives,
 )
 from studies.record.records import StudyRecord, TrialRecord
 
 FIRST = 2
-"""Further seeds that each model gets before any model gets more: two show the noise."""
+"""Trainings that count, of each model, before any model gets more: two show the noise."""
 
 Training = tuple[str, int]
 """A training: the digest of its architecture, and its seed."""
@@ -32,9 +31,10 @@ class Plan:
     """What a confirmation may do.
 
     Attributes:
-        seeds: Largest number of further trainings of each model.
+        seeds: Largest number of trainings that count of each model. Of a candidate further ones
+            count, of a reference that of the search too; a reference has at least two.
         top: Largest number of models, besides the references.
-        first: Further trainings that each chosen model gets in any case.
+        first: Number of trainings that each chosen model gets in any case.
         numbers: Numbers of the trials to confirm; empty for the most promising ones.
         references: Names of the references to train again.
         fitted: Losses by the surrogate, by which promising candidates are chosen too.
@@ -57,20 +57,24 @@ class Plan:
             running: The trainings that have begun and are not recorded yet.
         """
         models = self._models(study, running)
-        counts = {trial.number: len(_seeds(trial, running)) for trial in models}
-        behind = [trial for trial in models if counts[trial.number] < min(self.first, self.seeds)]
-        wanted = behind or [
-            trial for trial in _contested(study, models) if counts[trial.number] < self.seeds
-        ]
+        counts = {trial.number: _count(trial, running) for trial in models}
+        missing = [trial for trial in models if counts[trial.number] < self._most_of(trial)]
+        behind = [trial for trial in missing if counts[trial.number] < self.first]
+        tied = {trial.number for trial in _contested(study, models)} if missing else set()
+        wanted = behind or [trial for trial in missing if trial.number in tied]
         if not wanted:
             return None
         trial = min(wanted, key=lambda one: counts[one.number])
         return trial, _next_seed(study, trial, running)
 
+    def _most_of(self, trial: TrialRecord) -> int:
+        return max(self.seeds, FIRST) if trial.reference else self.seeds
+
     def most(self, study: StudyRecord) -> int:
         """Return the largest number of trainings of the whole confirmation."""
         found = len(self.numbers) or min(self.top, sum(not t.reference for t in study.complete))
-        return (found + len(self._references(study))) * self.seeds
+        further = max(self.seeds, FIRST) - 1  # of a reference, the search's counts
+        return found * self.seeds + len(self._references(study)) * further
 
     def _models(self, study: StudyRecord, running: Collection[Training]) -> list[TrialRecord]:
         """Return the references and the chosen candidates, those that have begun first."""
@@ -102,7 +106,7 @@ def _contested(study: StudyRecord, models: Sequence[TrialRecord]) -> list[TrialR
     noise, found = study.noise, [trial for trial in models if not trial.reference]
     if noise is None or not found:
         return list(models)
-    loss = trained_objectives(study)[0]
+    loss = study.trained[0]
     means = {trial.number: trial.mean_of(loss.name) for trial in models}
     best = min(found, key=lambda trial: badness(loss, trial.objectives[loss.name]))
     pairs = [(best, other) for other in models if other is not best]
@@ -119,6 +123,11 @@ def _contested(study: StudyRecord, models: Sequence[TrialRecord]) -> list[TrialR
 def _seeds(trial: TrialRecord, running: Collection[Training]) -> set[int]:
     begun = {seed for digest, seed in running if digest == trial.digest}
     return begun | {run.seed for run in trial.runs}
+
+
+def _count(trial: TrialRecord, running: Collection[Training]) -> int:
+    """Return the number of trainings that count: of a reference, that of the search does too."""
+    return len(_seeds(trial, running)) + (trial.reference is not None)
 
 
 def _next_seed(study: StudyRecord, trial: TrialRecord, running: Collection[Training]) -> int:

@@ -40,6 +40,11 @@ class Comparison:
         return sum(verdict > 0 for verdict in self.verdicts.values())
 
     @property
+    def worse(self) -> int:
+        """Number of objectives in which the trial is worse."""
+        return sum(verdict < 0 for verdict in self.verdicts.values())
+
+    @property
     def mean_factor(self) -> float:
         """Geometric mean of the factors."""
         return math.exp(sum(map(math.log, self.factors.values())) / len(self.factors))
@@ -96,7 +101,8 @@ def champion(study: StudyRecord, reference: TrialRecord) -> TrialRecord | None:
     """Return the trial that compares best with `reference`; None if no trial is complete.
 
     The order is: trials that dominate it first, then confirmed ones, then by the number of
-    objectives in which a trial is better, then by the geometric mean of its factors.
+    objectives in which a trial is better, then by that in which it is worse, then by the geometric
+    mean of its factors.
     """
     return next(iter(ranked(study, found(study), reference)), None)
 
@@ -106,9 +112,9 @@ def ranked(
 ) -> list[TrialRecord]:
     """Return the trials in the order of `champion`, best first."""
 
-    def rank(trial: TrialRecord) -> tuple[bool, bool, int, float]:
-        compared = compare(study, trial, reference)
-        return compared.dominates, trial.confirmed, compared.better, compared.mean_factor
+    def rank(trial: TrialRecord) -> tuple[bool, bool, int, int, float]:
+        one = compare(study, trial, reference)
+        return one.dominates, trial.confirmed, one.better, -one.worse, one.mean_factor
 
     return sorted(trials, key=rank, reverse=True)
 

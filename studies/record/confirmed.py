@@ -28,7 +28,7 @@ _NAMED = 8
 
 def the_loss(study: StudyRecord) -> Objective | None:
     """Return the study's first trained objective; None if it has none."""
-    return next((one for one in study.objectives if one.cost == "training"), None)
+    return next(iter(study.trained), None)
 
 
 def confirmed_models(study: StudyRecord) -> list[TrialRecord]:

@@ -135,6 +135,11 @@ class StudyRecord:
         nadir: npt.NDArray[np.float64] = 1.1 * self.points(anchors).max(axis=0)
         return nadir
 
+    @property
+    def trained(self) -> tuple[Objective, ...]:
+        """The objectives that are known only after training; the first one is *the loss*."""
+        return tuple(one for one in self.objectives if one.cost == "training")
+
     @cached_property
     def noises(self) -> Mapping[str, SeedNoise]:
         """The seed noise of each trained objective, by name; empty before the confirmation."""
@@ -143,14 +148,13 @@ class StudyRecord:
             one.name: SeedNoise.pooled(
                 [trial.samples.get(one.name, ()) for trial in self.complete], spent_s
             )
-            for one in self.objectives
-            if one.cost == "training"
+            for one in self.trained
         }
         return {name: noise for name, noise in found.items() if noise is not None}
 
     @property
     def noise(self) -> SeedNoise | None:
-        """The seed noise of the loss, the first trained objective; None before the confirmation."""
+        """The seed noise of the loss; None before the confirmation."""
         return next(iter(self.noises.values()), None)
 
     @cached_property

@@ -174,6 +174,8 @@ def hover(study: StudyRecord, trial: TrialRecord) -> str:
             low, high = (format_value(objective, v) for v in trial.intervals[objective.name])
             value += f" ({low} to {high})"
         lines.append(f"{objective.title}: {value}")
+    if study.noise and not trial.confirmed:
+        lines.append("<i>loss of one training, not confirmed</i>")
     if trial.contended:
         lines.append("<i>latency measured on a busy machine</i>")
     for part in trial.architecture.summary.split(" | "):

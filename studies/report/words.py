@@ -9,7 +9,7 @@ from typing import Any
 from nas.objectives import Objective
 from studies.record import tables
 from studies.record.comparison import Comparison, champion, compare, dominators, found, ranked
-from studies.record.confirmed import confirmation_table, the_loss
+from studies.record.confirmed import confirmation_table, confirmed_models, the_loss
 from studies.record.formats import (
     MISSING,
     axis_title,
@@ -65,6 +65,7 @@ def _facts(study: StudyRecord) -> list[tuple[str, str]]:
     trained, timed = tables.needs(study, "training"), tables.needs(study, "device")
     facts = [
         ("Evaluated", f"{len(found(study)):,} + {len(study.references)} references"),
+        ("Confirmed", _confirmed(study)),
         ("Rejected by limits", f"{states.count('rejected'):,}"),
         ("Stopped early", f"{states.count('stopped'):,}" if "stopped" in states else ""),
         ("Failed", f"{states.count('failed'):,}"),
@@ -164,6 +165,12 @@ def _compared(study: StudyRecord, trial: TrialRecord, reference: TrialRecord) ->
     return {"better": compared.better, "dominates": compared.dominates, "cells": cells}
 
 
+def _confirmed(study: StudyRecord) -> str:
+    models = confirmed_models(study)
+    count = sum(trial.reference is None for trial in models)
+    return f"{count:,} + {len(models) - count} references" if models else ""
+
+
 def _confirmation(study: StudyRecord) -> list[dict[str, Any]]:
     """Return a row per confirmed model: what the search saw, the mean over further seeds, test."""
     loss = the_loss(study)
@@ -209,12 +216,13 @@ def _share_listed(study: StudyRecord, count: int) -> str:
 
 
 def _front_row(study: StudyRecord, trial: TrialRecord, metrics: Sequence[str]) -> dict[str, Any]:
-    cells = [
+    cells: list[dict[str, Any]] = [
         {
             "sort": trial.objectives[objective.name],
             "text": format_value(objective, trial.objectives[objective.name]),
             "interval": _interval(objective, trial),
             "busy": trial.contended and objective.cost == "device",
+            "single": objective in study.trained and bool(study.noise) and not trial.confirmed,
         }
         for objective in (*study.objectives, *study.recorded)
     ]
@@ -222,7 +230,8 @@ def _front_row(study: StudyRecord, trial: TrialRecord, metrics: Sequence[str]) -
         value = trial.metrics.get(name)
         digits = 2 if "psnr" in name else 4
         text = MISSING if value is None else f"{value:.{digits}f}"
-        cells.append({"sort": value or 0, "text": text, "interval": "", "busy": False})
+        shown = {"sort": value or 0, "text": text, "interval": "", "busy": False, "single": False}
+        cells.append(shown)
     return {"trial": trial, "cells": cells, "profile": _profile(study, trial)}
 
 
