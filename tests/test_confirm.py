@@ -129,6 +129,16 @@ def test_the_fit_smooths_the_luck_of_one_training() -> None:
     assert fitted_losses(record(*confirmed), space) == fitted  # it is of what the search saw
 
 
+def test_of_many_candidates_the_front_and_an_even_selection_are_fitted(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    space, study = searched(40)
+    monkeypatch.setattr("studies.confirm.candidates.MOST_POINTS", 20)
+    fitted = fitted_losses(study, space)
+    assert 10 <= len(fitted) <= 20
+    assert {one.number for one in study.front} <= fitted.keys()
+
+
 def test_without_enough_candidates_there_is_no_fit() -> None:
     space, study = searched(ENOUGH - 1)
     assert fitted_losses(study, space) == {}

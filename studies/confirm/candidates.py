@@ -15,10 +15,13 @@ from search_spaces.errors import UserError
 from search_spaces.space import SearchSpace
 from studies.record.comparison import found, ranked
 from studies.record.records import StudyRecord, TrialRecord
-from studies.record.tables import front_found
+from studies.record.tables import front_found, spread
 
 ENOUGH = 10
 """Minimum number of trained candidates for a fit of the loss."""
+
+MOST_POINTS = 1000
+"""Maximum number of candidates in the fit: its time grows with their third power."""
 
 Fitted = Mapping[int, float]
 """The fitted loss of each trained candidate, by the trial's number."""
@@ -36,10 +39,10 @@ def fitted_losses(study: StudyRecord, space: SearchSpace) -> Fitted:
     search observed, so it does not change during a confirmation.
 
     Returns:
-        Trial's number -> loss; empty where there are too few candidates for a fit.
+        Trial's number -> loss; empty where there are too few candidates for a fit. Of more than
+        `MOST_POINTS` candidates, an even selection, half of it from the front.
     """
-    name = study.trained[0].name
-    trials = [trial for trial in found(study) if trial.assignment]
+    name, trials = study.trained[0].name, _fittable(study)
     if len(trials) < ENOUGH:
         return {}
     features = AxisFeatures(space)([dict(trial.assignment) for trial in trials])
@@ -47,6 +50,15 @@ def fitted_losses(study: StudyRecord, space: SearchSpace) -> Fitted:
     predicted = fit(features, np.array(observed)).predict(features)
     numbers = [trial.number for trial in trials]
     return dict(zip(numbers, np.median(predicted, axis=1).tolist(), strict=True))
+
+
+def _fittable(study: StudyRecord) -> list[TrialRecord]:
+    trials = [trial for trial in found(study) if trial.assignment]
+    if len(trials) <= MOST_POINTS:
+        return trials
+    kept = (*spread(front_found(study), MOST_POINTS // 2), *spread(trials, MOST_POINTS // 2))
+    chosen = {trial.number for trial in kept}
+    return [trial for trial in trials if trial.number in chosen]
 
 
 def promising(study: StudyRecord, fitted: Fitted) -> list[TrialRecord]:

@@ -86,7 +86,7 @@ def confirm(
     ):
         ongoing = _Ongoing(store, plan, config.training.epochs, shown.say, progress)
         with (
-            _crew(maker, workers, config, dataset, ongoing.batch) as crew,
+            _crew(maker, workers, config, dataset) as crew,
             shown.interruption.held(),
         ):
             ongoing.run(Interruptible(crew, shown.interruption))
@@ -112,11 +112,10 @@ def _crew(
     workers: int,
     config: StudyConfig,
     dataset: ImageDataset,
-    on_batch: Callable[[int, int], None],
 ) -> Iterator[Crew]:
     # A process that exceeds a limit is killed, so it must not be this one.
     if workers == 1 and not config.trial_limits:
-        yield Alone(maker.make(on_batch, dataset))
+        yield Alone(maker.make(lambda done, total: None, dataset))
     else:
         with Workers(workers, maker, config.trial_limits) as crew:
             yield crew
@@ -160,9 +159,6 @@ class _Ongoing:
             if self._handle(crew, event):
                 self._fill(crew, self.store.record())
             self._report(record)
-
-    def batch(self, done: int, total: int) -> None:
-        """Ignore the progress within an epoch; epochs are short enough to show progress."""
 
     def _fill(self, crew: Crew, record: StudyRecord) -> None:
         running = {(one.trial.digest, one.seed) for one in self.begun.values()}
