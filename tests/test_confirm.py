@@ -174,7 +174,8 @@ def test_the_old_command_points_to_the_new_one(capsys: pytest.CaptureFixture[str
 def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Return a root with a study that has confirmed its best model with two seeds."""
     root = tmp_path_factory.mktemp("studies")
-    assert nas(*RUN, *CONFIRMED, "--root", str(root)) == 0
+    store = ["--artefacts", f"file://{root / 'store'}"]
+    assert nas(*RUN, *CONFIRMED, *store, "--root", str(root)) == 0
     return root
 
 
@@ -260,6 +261,22 @@ def test_best_exports_the_weights_of_the_best_training(
 
 
 @pytest.mark.slow
+def test_weights_of_further_trainings_are_in_the_store_of_artefacts(
+    root: Path, tmp_path: Path
+) -> None:
+    one = next(one for one in of(root).complete if one.confirmed and not one.reference)
+    shutil.copytree(root / "s", tmp_path / "s", ignore=shutil.ignore_patterns("confirmed"))
+    store = StudyStore.open(tmp_path, "s")
+    for run in one.runs:
+        its = store.confirmed_weights(one.digest, run.seed)
+        assert not its.exists()
+        store.fetch_confirmed(one.digest, run.seed)
+        theirs = StudyStore.open(root, "s").confirmed_weights(one.digest, run.seed)
+        assert its.read_bytes() == theirs.read_bytes()
+    assert not list(root.glob("store-confirmed/**/*checkpoint*"))
+
+
+@pytest.mark.slow
 def test_more_seeds_are_added_to_the_same_study(root: Path, tmp_path: Path) -> None:
     shutil.copytree(root / "s", tmp_path / "s")
     before = of(tmp_path)
@@ -303,5 +320,6 @@ def test_a_killed_confirmation_loses_no_finished_training(tmp_path: Path) -> Non
     assert nas(*RUN, *CONFIRMED, "--root", str(tmp_path)) == 0
     after = of(tmp_path)
     assert sum(len(one.runs) for one in after.complete) == 4
+    assert not list((tmp_path / "s").rglob("*.part"))
     for number, runs in begun.items():  # they are those of before, with their durations
         assert after.trial(number).runs[: len(runs)] == runs

@@ -142,6 +142,7 @@ def test_another_budget_is_refused(root: Path, capsys: pytest.CaptureFixture[str
         (["--trial", "99"], "has no complete trial 99"),
         (["--set", "search.trials=3"], "only keys of data.* and training.*"),
         (["--set", "training.epochs=none"], "training.epochs"),
+        (["--images", "0"], "data.count"),
     ],
 )
 def test_faults_are_one_line(

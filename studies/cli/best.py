@@ -103,6 +103,8 @@ def _weights(store: StudyStore, trial: TrialRecord) -> tuple[Path, str]:
     from studies.record.confirmed import best_weights
 
     seed = best_weights(trial, "total_loss")
+    if seed is not None:
+        store.fetch_confirmed(trial.digest, seed)
     if seed is not None and (path := store.confirmed_weights(trial.digest, seed)).is_file():
         return path, f"of seed {seed}, which has the lowest validation loss"
     lowest = ", which has the lowest validation loss" if trial.runs and seed is None else ""

@@ -43,7 +43,8 @@ class _Asked:
     @property
     def own_budget(self) -> bool:
         """Whether the trainings have a budget of their own, not that of the search."""
-        return bool(self.epochs or self.rates or self.images or self.settings)
+        counts = (self.epochs, self.images)
+        return any(count is not None for count in counts) or bool(self.rates or self.settings)
 
 
 @click.command()

@@ -16,6 +16,7 @@ import torch
 
 from nas.artefacts import CHECKPOINT, folder_or_refuse, full_disk_refused
 from nas.datasets import ImageDataset
+from profiling.files import sweep
 from profiling.locks import open_lock, try_lock
 from profiling.resources import cores
 from search_spaces.errors import UserError
@@ -95,7 +96,7 @@ def confirm(
 
 @contextmanager
 def _alone(store: StudyStore) -> Iterator[None]:
-    """Hold the lock of the confirmation, which one process at a time may do."""
+    """Hold the lock of the confirmation; remove partial files that killed processes have left."""
     folder_or_refuse(store.confirmed)
     with open_lock(store.confirmed / "lock") as file:
         if not try_lock(file):
@@ -103,7 +104,16 @@ def _alone(store: StudyStore) -> Iterator[None]:
                 f"{store.confirmed}: another process is confirming this study; wait for it or "
                 "stop it"
             )
-        yield
+        _sweep(store)
+        try:
+            yield
+        finally:
+            _sweep(store)
+
+
+def _sweep(store: StudyStore) -> None:
+    for of_seed in store.confirmed.glob("*/"):
+        sweep(of_seed)
 
 
 @contextmanager
@@ -203,6 +213,7 @@ class _Ongoing:
         self.store.add_run(one.trial.digest, run)
         self.ended, one.epochs, one.recorded = self.ended + 1, 0, True
         self._remove_checkpoint(one.trial, one.seed)
+        self.store.push_confirmed(one.trial.digest, one.seed)
         self.say(f"confirming: {one.trial.name}, seed {one.seed}: {_told(one.trial, run)}")
 
     def _remove_checkpoint(self, trial: TrialRecord, seed: int) -> None:

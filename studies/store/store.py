@@ -388,6 +388,22 @@ class StudyStore:
         """Return the path of the weights of a further training."""
         return self.confirmed / str(seed) / digest / WEIGHTS
 
+    def push_confirmed(self, digest: str, seed: int) -> None:
+        """Copy the files of a further training to the store of artefacts, if there is one."""
+        if mirror := self._confirmed_mirror:
+            mirror.push(f"{seed}/{digest}")
+
+    def fetch_confirmed(self, digest: str, seed: int) -> None:
+        """Copy the files of a further training, which another driver did, to this folder."""
+        if mirror := self._confirmed_mirror:
+            mirror.pull(f"{seed}/{digest}")
+
+    @property
+    def _confirmed_mirror(self) -> Mirror | None:
+        """The copy of `confirmed`: it stands beside that of the artefacts."""
+        mirror = self.mirror
+        return None if mirror is None else Mirror(self.confirmed, f"{mirror.url}-confirmed")
+
 
 def list_studies(root: Path) -> list[str]:
     """Return the names of the studies in `root`, sorted."""
