@@ -67,6 +67,7 @@ def _facts(study: StudyRecord) -> list[tuple[str, str]]:
                          pixels) if trained else ""),
         ("Images", "" if trained else pixels),
         ("Budget", _epochs(training.get("epochs")) if trained else ""),
+        ("Recipe", _recipe(training) if trained else ""),
         ("Device", _joined(environment.get("device_name") or environment.get("device"),
                            _with_unit(environment.get("threads"), "threads"))
                    if trained or timed else ""),
@@ -78,6 +79,12 @@ def _facts(study: StudyRecord) -> list[tuple[str, str]]:
         ("Waiting for measurements", _waiting(study) if timed else ""),
     ]  # fmt: skip
     return [(label, value) for label, value in facts if value]
+
+
+def _recipe(training: Mapping[str, Any]) -> str:
+    """Return the training recipe with its learning rate, or "" where it is not recorded."""
+    recipe, rate = training.get("recipe"), training.get("learning_rate")
+    return _joined(recipe, f"learning rate {rate:g}" if rate else "") if recipe else ""
 
 
 def _waiting(study: StudyRecord) -> str:

@@ -204,8 +204,12 @@ class _Study(_Attributes):
 _Model = TypeVar("_Model", bound=BaseModel)
 
 
+_EARLIER = {"recipe": "paper", "evaluate_at": "sample"}
+"""Settings of training that a study written before they existed had without naming them."""
+
+
 def study_attributes(stored: Mapping[str, Any]) -> Mapping[str, Any]:
-    """Return the attributes of a study if they are valid.
+    """Return the attributes of a study if they are valid, with the settings that it does not name.
 
     Args:
         stored: The attributes; those of a study that is being created may be missing.
@@ -214,7 +218,10 @@ def study_attributes(stored: Mapping[str, Any]) -> Mapping[str, Any]:
         UserError: an attribute has a wrong type, shape or range; the message names the first.
     """
     _validated(_Study, stored)
-    return stored
+    config = stored.get("config")
+    if not config or "training" not in config:
+        return stored
+    return {**stored, "config": {**config, "training": {**_EARLIER, **config["training"]}}}
 
 
 def trial_attributes(stored: Mapping[str, Any], number: int, *, complete: bool) -> TrialAttributes:
