@@ -131,7 +131,10 @@ def evaluate(
     varied = float(originals.value.sum())
     variation = float(rebuilts.value.sum()) / varied if varied > 0 else 1.0
     active = int((latents.value > _ACTIVE).sum())
-    return Quality(*(sum(means) / len(indices)).tolist(), variation, active)
+    total, rebuilding, similarity, l1, kl, decibels, multi_scale = (
+        torch.stack(means).sum(dim=0) / len(indices)
+    ).tolist()
+    return Quality(total, rebuilding, similarity, l1, kl, decibels, multi_scale, variation, active)
 
 
 _ACTIVE = 0.01

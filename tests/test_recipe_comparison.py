@@ -54,7 +54,7 @@ def test_an_average_of_weights_is_evaluated_and_the_last_step_is_trained() -> No
 
 def test_a_cosine_starts_with_a_warm_up_and_ends_at_nothing() -> None:
     model = build_vae(SMALL, seed=0)
-    bias, changes = model.decoder.output[0].bias, []
+    bias, changes = dict(model.named_parameters())["decoder.output.convolution.bias"], []
     optimiser = AdamVariant(model, 1e-2, steps=40)
     for _ in range(40):
         for parameter in model.parameters():

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
@@ -11,7 +12,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 
 from benchmarks.recipes.variants import VARIANTS, register
 from nas.datasets import DataConfig, ImageDataset, load_dataset
@@ -149,7 +149,7 @@ def _images(kind: str, size: int, photos: Path | None) -> ImageDataset:
 
 def finite(record: dict[str, Any]) -> bool:
     """Return whether a training ended without divergence."""
-    return record["failure"] is None and torch.tensor(totals(record)).isfinite().all().item()
+    return record["failure"] is None and all(map(math.isfinite, totals(record)))
 
 
 def totals(record: dict[str, Any]) -> list[float]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 from scipy.stats import kendalltau
@@ -29,7 +30,7 @@ def build(folder: Path, to: Path) -> int:
     return len(rows)
 
 
-def _row(record: dict) -> dict:
+def _row(record: dict[str, Any]) -> dict[str, Any]:
     last = record["epochs"][-1]["validation"] if record["epochs"] else {}
     after = {
         f"total_{number}": record["epochs"][number - 1]["validation"]["total"]
@@ -87,7 +88,7 @@ def _compared(table: pd.DataFrame) -> pd.DataFrame:
             "against today": (wide[name] / wide[TODAY]).mean() - 1,
             "mean regret": regret.mean(),
             "worst regret": regret.max(),
-            "worst model": regret.idxmax()[2],
+            "worst model": regret.reset_index(name="regret").nlargest(1, "regret").model.iloc[0],
             "tau half, end": kendalltau(early, mine["loss"]).statistic,
             "half, against today's end": (early.to_numpy() / wide[TODAY].loc[mine.index]).mean()
             - 1,
