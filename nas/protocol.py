@@ -8,7 +8,7 @@ from typing import Annotated, Any, Literal
 
 import numpy as np
 import torch
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
 from torch import Generator, Tensor
 
 from nas.datasets.dataset import ImageDataset, ImageIndices
@@ -30,10 +30,6 @@ def _known_recipe(name: str) -> str:
             f"{name!r} is not a recipe; use one of {', '.join(RECIPES)}{nearest(name, RECIPES)}"
         )
     return name
-
-
-def _rate_of_recipe(given: dict[str, Any]) -> float:
-    return RECIPES[given.get("recipe", DEFAULT_RECIPE)].learning_rate
 
 
 class TrainingConfig(BaseModel):
@@ -61,7 +57,7 @@ class TrainingConfig(BaseModel):
     recipe: Annotated[str, AfterValidator(_known_recipe)] = DEFAULT_RECIPE
     epochs: Count = 10
     batch_size: Annotated[Count, Field(ge=2)] = 32
-    learning_rate: Annotated[Number, Field(gt=0)] = Field(default_factory=_rate_of_recipe)
+    learning_rate: Annotated[Number, Field(gt=0)] = RECIPES[DEFAULT_RECIPE].learning_rate
     patience: Count = 5
     ssim: Window = "gaussian"
     l1_weight: Annotated[Number, Field(ge=0)] = 0.5
@@ -70,6 +66,14 @@ class TrainingConfig(BaseModel):
     precision: Literal["float32", "bfloat16"] = "float32"
     channels_last: bool | None = None
     seed: Seed = 0
+
+    @model_validator(mode="before")
+    @classmethod
+    def _rate_of_recipe(cls, given: Any) -> Any:
+        recipe = given.get("recipe") if isinstance(given, dict) else None
+        if isinstance(recipe, str) and recipe in RECIPES:
+            return {"learning_rate": RECIPES[recipe].learning_rate, **given}
+        return given
 
 
 @dataclass(frozen=True)

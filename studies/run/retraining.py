@@ -31,6 +31,7 @@ from profiling.lane import Lane
 from profiling.locks import open_lock, try_lock
 from search_spaces.errors import UserError
 from studies.record.comparison import ranked
+from studies.record.earlier import complete_training
 from studies.record.records import StudyRecord, TrialRecord
 from studies.record.tables import front_found
 
@@ -205,6 +206,7 @@ class Results:
             content = json.loads(self._path.read_text(encoding="utf-8"))
             runs = _RUNS.validate_python(content.pop("runs"))
             _require_whole(runs)
+            content["training"] = complete_training(content["training"])
         except OSError as error:
             raise UserError(f"{self._path}: cannot be read ({error.strerror})") from None
         except (ValueError, TypeError, LookupError, AttributeError, RecursionError):

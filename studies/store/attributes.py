@@ -18,6 +18,7 @@ from nas.findings import EvaluationStep, Findings
 from nas.objectives import OBJECTIVES, TRAINED_OBJECTIVE, select_objectives
 from search_spaces.architecture import Architecture
 from search_spaces.errors import UserError
+from studies.record.earlier import complete_training
 
 Finite = Annotated[float, Field(strict=True, allow_inf_nan=False)]
 Number = Annotated[float, Field(strict=True)]
@@ -204,10 +205,6 @@ class _Study(_Attributes):
 _Model = TypeVar("_Model", bound=BaseModel)
 
 
-_EARLIER = {"recipe": "paper", "evaluate_at": "sample"}
-"""Settings of training that a study written before they existed had without naming them."""
-
-
 def study_attributes(stored: Mapping[str, Any]) -> Mapping[str, Any]:
     """Return the attributes of a study if they are valid, with the settings that it does not name.
 
@@ -221,7 +218,7 @@ def study_attributes(stored: Mapping[str, Any]) -> Mapping[str, Any]:
     config = stored.get("config")
     if not config or "training" not in config:
         return stored
-    return {**stored, "config": {**config, "training": {**_EARLIER, **config["training"]}}}
+    return {**stored, "config": {**config, "training": complete_training(config["training"])}}
 
 
 def trial_attributes(stored: Mapping[str, Any], number: int, *, complete: bool) -> TrialAttributes:
