@@ -16,6 +16,7 @@ import torch
 from PIL import Image
 
 from nas.checkpoint import load_vae
+from nas.evaluate import prior_samples
 from nas.search import SAMPLERS
 from search_spaces.architecture import Architecture
 from search_spaces.errors import UserError
@@ -104,8 +105,13 @@ def test_a_study_leaves_a_report_weights_and_reconstructions(study: Path) -> Non
     artefacts = [path for path in (folder / "artefacts").iterdir() if path.is_dir()]
     assert len(artefacts) == 4
     for path in artefacts:
-        assert load_vae(path / "weights.safetensors").architecture.digest == path.name
-        assert np.load(path / "reconstructions.npy").dtype == np.uint8
+        model = load_vae(path / "weights.safetensors")
+        assert model.architecture.digest == path.name
+        rebuilt = np.load(path / "reconstructions.npy")
+        assert rebuilt.dtype == np.uint8
+        samples = np.load(path / "prior_samples.npy")
+        assert samples.shape == rebuilt.shape
+        np.testing.assert_array_equal(samples, prior_samples(model, len(samples)))
         assert not list(path.glob("checkpoint*"))
 
 

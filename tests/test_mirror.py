@@ -74,7 +74,7 @@ def test_only_requested_files_are_fetched_and_local_ones_stay(url: str, tmp_path
     for name in ("a", "b", "samples"):
         mirror.push(name)
     write(there, "b/picture", "mine")
-    Mirror(there, url).pull(only="picture")
+    Mirror(there, url).pull(only=("picture",))
     assert files(there) == {"a/picture": "a/picture", "b/picture": "mine"}
 
 
