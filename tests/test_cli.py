@@ -145,13 +145,18 @@ def test_export_holds_every_trial(study: Path, kind: str, tmp_path: Path) -> Non
     assert set(table["state"]) == {"complete"}
 
 
-def test_best_gives_a_model_that_works(study: Path, tmp_path: Path) -> None:
+def test_best_gives_a_model_that_works(
+    study: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     out = tmp_path / "best"
     limit = ["--max-params", "1e5", "--max-latency-ms", "1e6"]
     assert nas("study", "best", "s", *limit, "-o", str(out)) == 0
     model = load_vae(out / "weights.safetensors")
     assert Architecture.load(out / "architecture.json") == model.architecture
     result = json.loads((out / "result.json").read_text())
+    told = result["metrics"]
+    latent = f"KL {told['kl']:,.1f} nats, total loss {told['total_loss']:.4f}"
+    assert latent in " ".join(capsys.readouterr().out.split())
     assert result["objectives"]["params"] == sum(p.numel() for p in model.parameters()) <= 1e5
     assert model.reconstruct(torch.zeros(1, 3, 32, 32)).shape == (1, 3, 32, 32)
 

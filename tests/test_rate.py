@@ -63,6 +63,13 @@ def test_the_note_is_printed(capsys: pytest.CaptureFixture[str]) -> None:
     printed = " ".join(capsys.readouterr().out.split())
     assert "than original bought it with more nats, and the total loss is not lower: #2" in printed
     assert "active units" not in printed
+    metrics = {**BOUGHT.metrics, "active_units": 7.0}
+    print_study(weighed(ORIGINAL, with_findings(BOUGHT, metrics=metrics)))
+    table = [line.split("  ") for line in capsys.readouterr().out.splitlines()]
+    cells = {line[0]: line[-1].strip() for line in table}
+    assert cells["model"] == "(active units)"
+    assert cells["original"] == "-"
+    assert cells["#2*"] == f"7 of {BOUGHT.architecture.latent_size}"
 
 
 def test_an_equal_total_loss_is_not_lower() -> None:
