@@ -23,7 +23,7 @@ RATE = Objective("kl", "KL", "nats", "static", "Kullback-Leibler divergence of t
 
 _NAMED = 3
 _LINES = 9
-_SHORTEST = 0.02
+_SHORTEST = 0.05
 """Lines that cut a corner of the box are left out: they are shorter than this share of it."""
 
 _MARGIN = 0.06
@@ -145,7 +145,7 @@ def _add_lines(figure: go.Figure, lines: dict[float, tuple[Array, Array]]) -> No
     for total, (distortions, rates) in lines.items():
         x += [*distortions.tolist(), None]
         y += [*rates.tolist(), None]
-        text += ["" for _ in rates[1:]] + [f"{total:g}", ""]
+        text += ["" for _ in rates[1:]] + [f"\N{NO-BREAK SPACE}{total:g}", ""]
     figure.add_scatter(
         x=x, y=y, text=text, mode="lines+text", textposition="bottom right", hoverinfo="skip",
         line={"color": GREY, "width": 1, "dash": "dot"}, textfont={"color": GREY, "size": 11},
