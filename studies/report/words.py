@@ -11,6 +11,7 @@ from studies.record import tables
 from studies.record.comparison import Comparison, champion, compare, dominators, found, ranked
 from studies.record.formats import MISSING, axis_title, format_duration, format_gain, format_value
 from studies.record.records import StudyRecord, TrialRecord
+from studies.report.rate_words import latent_cells, latent_heads, rate_words
 
 _SETBACK_ROWS = 200
 _FRONT_ROWS = 200
@@ -31,6 +32,7 @@ def report_words(study: StudyRecord) -> dict[str, Any]:
         "dominance": _dominance(study),
         "comparison": _comparison(study),
         "front": _front(study),
+        "rate": rate_words(study, tables.spread(tables.compared_members(study), _FRONT_ROWS)),
         "trained": tables.needs(study, "training"),
         "timed": tables.needs(study, "device"),
         "seeded": "retrained" in study.config,
@@ -170,6 +172,7 @@ def _front(study: StudyRecord) -> dict[str, Any]:
         for o in study.recorded
     ]
     heads += [(_metric_title(name), "higher is better") for name in metrics]
+    heads += latent_heads(study)
     best = {trial.number for trial in _best_found(study)}
     listed = [trial for trial in study.front if trial.reference or trial.number in best]
     rows = [_front_row(study, trial, metrics) for trial in listed]
@@ -202,6 +205,7 @@ def _front_row(study: StudyRecord, trial: TrialRecord, metrics: Sequence[str]) -
         digits = 2 if "psnr" in name else 4
         text = MISSING if value is None else f"{value:.{digits}f}"
         cells.append({"sort": value or 0, "text": text, "interval": "", "busy": False})
+    cells += latent_cells(study, trial)
     return {"trial": trial, "cells": cells, "profile": _profile(study, trial)}
 
 

@@ -22,7 +22,7 @@ from pydantic import ConfigDict, TypeAdapter
 from nas.artefacts import CHECKPOINT, folder_or_refuse, full_disk_refused, write_or_refuse
 from nas.checkpoint import save_weights
 from nas.datasets import DataConfig, ImageDataset
-from nas.evaluate import history_row, npy, reconstructions, shown_images
+from nas.evaluate import history_row, npy, shown_images, write_pictures
 from nas.objectives import TRAINED_OBJECTIVE
 from nas.protocol import TrainingConfig, evaluate
 from nas.training import CandidateFailed, Trainer
@@ -332,7 +332,7 @@ class _Training:
     lane: Lane
 
     def run(self, report: Callable[[int, int], None]) -> TrainingRun:
-        """Train, evaluate, save the weights, and the reconstructions of the best first-seed run."""
+        """Train, evaluate, save the weights, and the images of the best first-seed run."""
         home = self.results.folder
         trainer = Trainer(self.trial.architecture, self.dataset, self.config, self.device)
 
@@ -352,9 +352,7 @@ class _Training:
         history = [history_row(result) for result in trainer.history]
         run = TrainingRun(self.trial.digest, seed, rate, trainer.best.epoch, asdict(test), history)
         if self.results.leads(run):
-            write_or_refuse(
-                folder / "reconstructions.npy", npy(reconstructions(model, self.dataset))
-            )
+            write_pictures(model, self.dataset, folder)
         return run
 
 
