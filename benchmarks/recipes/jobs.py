@@ -68,10 +68,11 @@ def plan() -> Iterator[Job]:
     """Yield all trainings, those on which the choice rests first."""
     members = [str(number) for number in range(CHOICE + HELD_OUT)]
     chosen_on, held_out = [*REFERENCES, *members[:CHOICE]], members[CHOICE:]
-    yield from _all(64, "faces", chosen_on, FEW)
+    half = "schedule-free 1e-2, bfloat16"
+    yield from _all(64, "faces", chosen_on, [*FEW, half])
     yield from _all(64, "faces", held_out, FEW)
     yield from _all(64, "photos", [*chosen_on, *held_out], FEW)
-    others = [name for name in VARIANTS if name not in FEW]
+    others = [name for name in VARIANTS if name not in (*FEW, half)]
     yield from _all(64, "faces", chosen_on, others)
     few_large = [*REFERENCES, *members[:3], *held_out[:3]]
     yield from _all(144, "faces", few_large, FEW[:2])
