@@ -31,6 +31,7 @@ def conclude(record: StudyRecord, png: bool) -> None:
 
 def print_study(record: StudyRecord) -> None:
     """Print the headline, the references, the front and the failed trials."""
+    from studies.record.floor_words import floor_rows
     from studies.record.tables import compared_members, spread, study_headline, study_notes
 
     stdout.print()
@@ -44,15 +45,16 @@ def print_study(record: StudyRecord) -> None:
     members = compared_members(record)
     shown = [*record.references.values(), *spread(members, _ROWS)]
     front = {trial.number for trial in record.front}
+    columns = (*record.objectives, *record.recorded)
     for trial in shown:
-        columns = (*record.objectives, *record.recorded)
         values = [format_value(o, trial.objectives[o.name]) for o in columns]
-        mark = "*" if trial.number in front else ""
+        mark = "*" if trial.number in front else "!" if record.unlearned(trial) else ""
         style = "cyan" if trial.reference else ""
         table.add(trial.name + mark, *values, style=style)
+    for row in floor_rows(record, shown, columns):
+        table.add(*row, style="dim")
     stdout.table(table)
-    beside = "; in brackets: recorded, but not an objective" if record.recorded else ""
-    stdout.say(f"* on the Pareto front{beside}", style="dim", wrap=True)
+    stdout.say(_legend(record), style="dim", wrap=True)
     stdout.print()
     if len(members) > _ROWS:
         stdout.say(
@@ -63,6 +65,18 @@ def print_study(record: StudyRecord) -> None:
     for trial in shown:
         stdout.say(f"{trial.name:9}{trial.architecture.summary}", style="dim")
     _print_failures([trial for trial in record.trials if trial.state == "failed"])
+
+
+def _legend(record: StudyRecord) -> str:
+    """Return the line that explains the signs of the table."""
+    from studies.record.floor_words import fitted_words
+
+    parts = ["* on the Pareto front"]
+    if any(record.unlearned(trial) for trial in record.references.values()):
+        parts.append("! has not learned")
+    if record.recorded:
+        parts.append("in brackets: recorded, but not an objective")
+    return "; ".join([*parts, *filter(None, [fitted_words(record)])])
 
 
 def print_damage(record: StudyRecord) -> None:
