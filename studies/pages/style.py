@@ -109,17 +109,17 @@ def axis(objective: Objective, values: pd.Series[float]) -> dict[str, Any]:
 def draw_floors(figure: go.Figure, floors: Mapping[str, float], letter: str = "y") -> None:
     """Draw a labelled dashed line across the figure at each value of the axis `x` or `y`.
 
-    The highest line is labelled at its end, where plots of costs and losses have few points, and
-    the others at their start.
+    The highest line is labelled in its middle and the others at their start, where plots of losses
+    have the fewest points.
     """
     other = "y" if letter == "x" else "x"
     for label, value in floors.items():
         place = {f"{letter}0": value, f"{letter}1": value, f"{letter}ref": letter}
         across = {f"{other}0": 0, f"{other}1": 1, f"{other}ref": f"{other} domain"}
-        end = "end" if value == max(floors.values()) else "start"
+        where = "middle" if value == max(floors.values()) else "start"
         figure.add_shape(
             type="line", layer="below", line={"color": GREY, "width": 1, "dash": "dash"},
-            label={"text": label, "textposition": end, "yanchor": "bottom",
+            label={"text": label, "textposition": where, "yanchor": "bottom",
                    "font": {"size": 10, "color": GREY}}, **place, **across,
         )  # fmt: skip
 

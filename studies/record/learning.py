@@ -16,8 +16,8 @@ from studies.record.trial import TrialRecord
 LEAST_VARIATION = 0.01
 """Smallest variance between a model's reconstructions, as a share of that between the images.
 
-The first principal component of face images alone has more than a tenth of their variance. A model
-below a tenth of that gives nearly the same picture for every image.
+The first principal component alone has 43 % of the variance of the rendered faces at 64 pixels. A
+model below a fortieth of that gives nearly the same picture for every image.
 """
 
 LEAST_KL = 1.0

@@ -220,8 +220,9 @@ def curve_figure(table: pd.DataFrame, floors: Mapping[str, float] | None = None)
 def _marker(kind: str, label: str, points: pd.DataFrame) -> dict[str, Any]:
     if kind in FADED:
         size = 6 if len(points) <= _MANY else 4
-        symbol = {"symbol": "x-thin-open"} if kind == UNLEARNED else {}
-        return {"marker": {"color": GREY, "size": size, "opacity": 0.4, **symbol}}
+        cross = {"symbol": "x-thin-open", "opacity": 0.8, "line": {"width": 1.5}}
+        look = cross if kind == UNLEARNED else {"opacity": 0.4}
+        return {"marker": {"color": GREY, "size": size, **look}}
     if kind == "front":
         # A hollow symbol means that the latency was measured on a busy machine.
         fill = BLUE if label == kind else "#ffffff"

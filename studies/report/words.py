@@ -181,10 +181,11 @@ def _front(study: StudyRecord) -> dict[str, Any]:
     best = {trial.number for trial in _best_found(study)}
     listed = [trial for trial in study.front if trial.reference or trial.number in best]
     rows = [_front_row(study, trial, metrics) for trial in listed]
+    columns = (*study.objectives, *study.recorded)
     return {
         "heads": heads,
         "rows": rows,
-        "floors": floor_rows(study, listed, (*study.objectives, *study.recorded), metrics),
+        "floors": floor_rows(study, [*listed, *study.references.values()], columns, metrics),
         "fitted": fitted_words(study),
         "listed": _share_listed(study, len(best)),
     }
