@@ -38,6 +38,7 @@ from studies.run.evaluators import (
     needed_memory_bytes,
 )
 from studies.run.final_latency import measure_front
+from studies.run.floors import record_floors
 from studies.run.interruption import Interruption
 from studies.run.site import LocalSite, PreparedStudy, Site
 from studies.storage.mirror import store_url
@@ -165,6 +166,8 @@ def _prepared(request: _Request, site: Site, device: torch.device) -> PreparedSt
     store.create(config, space, facts, request.mix, request.artefacts)
     _note_changed_limits(request, limits)
     _write_samples(store, dataset)
+    if dataset is not None:
+        record_floors(store, dataset, config, space, request.progress_bar)
     _note_small_space(request)
     # Read again: another driver may have recorded its anchor first.
     anchor_ms = store.anchor_ms

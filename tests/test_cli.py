@@ -43,7 +43,7 @@ def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 @pytest.fixture(scope="module")
-def finished(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+def finished(tmp_path_factory: pytest.TempPathFactory, untrained_counts: None) -> Iterator[Path]:
     """A folder with a small real study `s`."""
     folder = tmp_path_factory.mktemp("finished")
     with pytest.MonkeyPatch.context() as patch:
@@ -115,13 +115,25 @@ def test_a_study_leaves_a_report_weights_and_reconstructions(study: Path) -> Non
         assert not list(path.glob("checkpoint*"))
 
 
+def test_a_study_records_its_floors(study: Path) -> None:
+    floors = StudyStore.open(study / "nas-studies", "s").record().floors
+    assert floors is not None
+    assert floors.fitted_on == 21  # of 30 images
+    assert list(floors.pca) == [8, 16]
+    assert floors.absent == {128: "it needs 129 training images, and there are 21"}
+    assert floors.mean.reconstruction > floors.pca[8].reconstruction > 0
+    assert floors.on("test").mean != floors.mean
+
+
 def test_running_again_resumes_without_work(
     study: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     journal = study / "nas-studies" / "s" / "journal.log"
-    before = journal.read_text().count("candidate")
+    before = [journal.read_text().count(word) for word in ("candidate", '"floors"')]
+    assert before[1] == 1
     assert nas("study", "run", "quickstart", "--name", "s", *SMALL, *QUICK) == 0
-    assert journal.read_text().count("candidate") == before
+    after = [journal.read_text().count(word) for word in ("candidate", '"floors"')]
+    assert after == before
     assert "original" in capsys.readouterr().out
 
 

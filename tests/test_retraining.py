@@ -30,7 +30,7 @@ RUN = ["study", "run", "quickstart", "--space", "tiny", "--trials", "2", "--epoc
 RUN += ["--images", "30", "--objectives", "reconstruction_loss,params", "--name", "s"]
 AGAIN = ["study", "retrain", "s", "--epochs", "2", "--threads", "1"]
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("untrained_counts")]
 
 
 @pytest.fixture(scope="module")

@@ -19,6 +19,8 @@ from benchmarks.mutation.sandbox import Sandbox
 
 _COMPARISON = "studies/record/comparison.py"
 _WORDS = "studies/report/words.py"
+_FORMATS = "studies/record/formats.py"
+_LEARNING = "studies/record/learning.py"
 _WORDS_TESTS = [
     "tests/test_report.py::test_the_batch_of_the_latency_is_a_fact",
     "tests/test_report.py::test_the_front_shows_intervals_and_metrics_with_their_digits",
@@ -149,7 +151,6 @@ CHANGES = (
         "else:",
     ),
     Change(_WORDS, "row of the batch: its key is misspelt", 'get("batch")', 'get("batches")'),
-    Change(_WORDS, "PSNR gets four digits", "digits = 2 if", "digits = 4 if"),
     Change(
         _WORDS,
         "the colour of a factor is inverted",
@@ -168,7 +169,17 @@ CHANGES = (
         '"interval": _interval(objective, trial)',
         '"interval": ""',
     ),
-    Change(_WORDS, "metrics are shown as dashes", "MISSING if value is None else", "MISSING or"),
+    Change(_FORMATS, "PSNR gets four digits", "2 if 'psnr' in name", "4 if 'psnr' in name"),
+    Change(_FORMATS, "metrics are shown as dashes", "MISSING if value is None else", "MISSING or"),
+    Change(
+        _LEARNING, "a loss equal to the mean image's is enough", "loss >= (mean", "loss > (mean"
+    ),
+    Change(_LEARNING, "the reconstructions may be equal", "< LEAST_VARIATION", "< 0"),
+    Change(_LEARNING, "the latent may be empty", "< LEAST_KL:", "< 0:"),
+    Change("nas/floors.py", "reconstructions are not clipped", "flat.clamp(0, 1)", "flat"),
+    Change(
+        "nas/floors.py", "the size of PCA that cannot be fitted", "len(fitted) - 1", "len(fitted)"
+    ),
     Change(
         "nas/losses.py",
         "PSNR per pixel",

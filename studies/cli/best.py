@@ -42,6 +42,7 @@ def best(name: str, by: str | None, out: Path | None, root: Path, **limits: floa
 
     Example: nas study best quickstart --max-latency-ms 5 --max-params 1e6
     """
+    from studies.record.floor_words import floor_clauses
     from studies.record.rate import latent_words
     from studies.store.store import StudyStore
 
@@ -59,6 +60,8 @@ def best(name: str, by: str | None, out: Path | None, root: Path, **limits: floa
     stdout.say(trial.architecture.summary, style="dim")
     if latent := latent_words(record, trial):
         stdout.say(", ".join(latent), style="dim", wrap=True)
+    if clauses := floor_clauses(record, trial):
+        stdout.say(f"its loss {'; it '.join(clauses)}", style="dim", wrap=True)
     for path in written:
         stdout.say(str(path))
     if len(written) == 2 and TRAINED_OBJECTIVE in record.wanted:
@@ -68,6 +71,8 @@ def best(name: str, by: str | None, out: Path | None, root: Path, **limits: floa
 def _best(record: StudyRecord, by: str, caps: dict[str, float]) -> TrialRecord:
     if not record.complete:
         raise UserError(f"study {record.name!r} has no complete trial to choose from")
+    if not record.learned:
+        raise UserError(f"no model of study {record.name!r} has learned: {_why_none(record)}")
     known = sorted({name for trial in record.complete for name in trial.objectives})
     if by not in known:
         raise UserError(
@@ -77,10 +82,10 @@ def _best(record: StudyRecord, by: str, caps: dict[str, float]) -> TrialRecord:
         if cap not in known:
             flag = cap.replace("_", "-")
             raise UserError(f"--max-{flag}: the study did not record it; it has {', '.join(known)}")
-    fitting = [t for t in record.complete if all(t.objectives[n] <= c for n, c in caps.items())]
+    fitting = [t for t in record.learned if all(t.objectives[n] <= c for n, c in caps.items())]
     if not fitting:
         nearest_one = min(
-            record.complete, key=lambda t: max(t.objectives[n] / c for n, c in caps.items())
+            record.learned, key=lambda t: max(t.objectives[n] / c for n, c in caps.items())
         )
         values = ", ".join(
             f"{noun(OBJECTIVES[n])} {at_least(nearest_one.objectives[n])}" for n in caps
@@ -92,11 +97,21 @@ def _best(record: StudyRecord, by: str, caps: dict[str, float]) -> TrialRecord:
     return min(fitting, key=lambda trial: trial.objectives[by])
 
 
+def _why_none(record: StudyRecord) -> str:
+    """Return why no model has learned, by the one with the lowest loss, and what to do."""
+    lowest = min(record.complete, key=lambda trial: trial.objectives[TRAINED_OBJECTIVE])
+    return (
+        f"the best of them, {lowest.name}, has not because {record.unlearned(lowest)}; train with "
+        "more epochs (--epochs) or more images (--images), in a study of another name"
+    )
+
+
 def _take_out(record: StudyRecord, trial: TrialRecord, folder: Path) -> list[Path]:
     import json
 
     from nas.artefacts import WEIGHTS
     from profiling.files import write_whole
+    from studies.record.floor_words import floor_values
 
     weights = record.folder / "artefacts" / trial.digest / WEIGHTS
     if weights.exists():
@@ -106,7 +121,11 @@ def _take_out(record: StudyRecord, trial: TrialRecord, folder: Path) -> list[Pat
     try:
         folder.mkdir(parents=True, exist_ok=True)
         found = {"study": record.name, "trial": trial.number, "digest": trial.digest}
-        numbers = {"objectives": dict(trial.objectives), "metrics": dict(trial.metrics)}
+        numbers = {
+            "objectives": dict(trial.objectives),
+            "metrics": dict(trial.metrics),
+            "floors": floor_values(record, [trial]),
+        }
         contents = {
             "architecture.json": (trial.architecture.to_json() + "\n").encode(),
             "result.json": (json.dumps({**found, **numbers}, indent=1) + "\n").encode(),

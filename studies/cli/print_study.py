@@ -31,6 +31,7 @@ def conclude(record: StudyRecord, png: bool) -> None:
 
 def print_study(record: StudyRecord) -> None:
     """Print the headline, the references, the front and the failed trials."""
+    from studies.record.floor_words import floor_rows
     from studies.record.rate import active_units
     from studies.record.tables import compared_members, spread, study_headline, study_notes
 
@@ -48,16 +49,17 @@ def print_study(record: StudyRecord) -> None:
         recorded.append(Column("(active units)", style="dim"))
     table = Table(Column("model", text=True), *map(noun, record.objectives), *recorded)
     front = {trial.number for trial in record.front}
+    columns = (*record.objectives, *record.recorded)
     for trial in shown:
-        columns = (*record.objectives, *record.recorded)
         values = [format_value(o, trial.objectives[o.name]) for o in columns]
         values += [active_units(trial) or MISSING] if units else []
-        mark = "*" if trial.number in front else ""
+        mark = "*" if trial.number in front else "!" if record.unlearned(trial) else ""
         style = "cyan" if trial.reference else ""
         table.add(trial.name + mark, *values, style=style)
+    for row in floor_rows(record, shown, columns):
+        table.add(*row, *([MISSING] if units else []), style="dim")
     stdout.table(table)
-    beside = "; in brackets: recorded, but not an objective" if recorded else ""
-    stdout.say(f"* on the Pareto front{beside}", style="dim", wrap=True)
+    stdout.say(_legend(record, bracketed=bool(recorded)), style="dim", wrap=True)
     stdout.print()
     if len(members) > _ROWS:
         stdout.say(
@@ -68,6 +70,18 @@ def print_study(record: StudyRecord) -> None:
     for trial in shown:
         stdout.say(f"{trial.name:9}{trial.architecture.summary}", style="dim")
     _print_failures([trial for trial in record.trials if trial.state == "failed"])
+
+
+def _legend(record: StudyRecord, *, bracketed: bool) -> str:
+    """Return the line that explains the signs of the table."""
+    from studies.record.floor_words import fitted_words
+
+    parts = ["* on the Pareto front"]
+    if any(record.unlearned(trial) for trial in record.references.values()):
+        parts.append("! has not learned")
+    if bracketed:
+        parts.append("in brackets: recorded, but not an objective")
+    return "; ".join([*parts, *filter(None, [fitted_words(record)])])
 
 
 def print_damage(record: StudyRecord) -> None:

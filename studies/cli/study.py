@@ -66,7 +66,7 @@ def list_(root: Path) -> None:
             for fault in condensed(str(error)).split("\n"):
                 stderr.say(fault, style="yellow")
             continue
-        volume = hypervolume(record.points(record.complete), record.nadir)
+        volume = hypervolume(record.points(record.front), record.nadir)
         table.add(
             name,
             str(record.config["space"]),

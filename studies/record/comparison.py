@@ -25,7 +25,7 @@ class Comparison:
         factors: By objective, how many times better the trial is; below 1 it is worse.
         verdicts: By objective, 1 better, -1 worse, 0 equal or tied.
         dominates: Whether the trial is no worse in all objectives and better in at least one, both
-            by the recorded values and by the verdicts.
+            by the recorded values and by the verdicts, and both models have learned.
         contended: Whether other work disturbed a latency measurement of the two.
     """
 
@@ -67,7 +67,9 @@ def compare(study: StudyRecord, trial: TrialRecord, reference: TrialRecord) -> C
         verdicts[LATENCY] = _sign(low, high)
     certain = min(verdicts.values()) >= 0 and max(verdicts.values()) > 0
     contended = LATENCY in names and (trial.contended or reference.contended)
-    return Comparison(factors, verdicts, certain and dominates(ours, theirs, names), contended)
+    dominating = certain and dominates(ours, theirs, names)
+    learned = not (study.unlearned(trial) or study.unlearned(reference))
+    return Comparison(factors, verdicts, dominating and learned, contended)
 
 
 def found(study: StudyRecord) -> tuple[TrialRecord, ...]:
@@ -75,21 +77,26 @@ def found(study: StudyRecord) -> tuple[TrialRecord, ...]:
     return tuple(trial for trial in study.complete if trial.reference is None)
 
 
+def found_learned(study: StudyRecord) -> tuple[TrialRecord, ...]:
+    """Return the trials that have learned and are not reference models."""
+    return tuple(trial for trial in study.learned if trial.reference is None)
+
+
 def dominators(study: StudyRecord, reference: TrialRecord) -> tuple[TrialRecord, ...]:
     """Return the complete trials that dominate `reference`."""
     names, theirs = study.objective_names, reference.objectives
     # A cheap test first: it rules out most trials of a large study.
-    possible = (t for t in found(study) if dominates(t.objectives, theirs, names))
+    possible = (t for t in found_learned(study) if dominates(t.objectives, theirs, names))
     return tuple(t for t in possible if compare(study, t, reference).dominates)
 
 
 def champion(study: StudyRecord, reference: TrialRecord) -> TrialRecord | None:
-    """Return the trial that compares best with `reference`; None if no trial is complete.
+    """Return the trial that compares best with `reference`; None if no trial has learned.
 
     The order is: trials that dominate it first, then by the number of objectives in which a trial
     is better, then by the geometric mean of its factors.
     """
-    return next(iter(ranked(study, found(study), reference)), None)
+    return next(iter(ranked(study, found_learned(study), reference)), None)
 
 
 def ranked(

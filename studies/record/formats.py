@@ -30,6 +30,11 @@ def format_value(objective: Objective, value: float | None) -> str:
     return format_count(value)
 
 
+def format_metric(name: str, value: float | None) -> str:
+    """Format an image-quality metric: PSNR with two decimals, others with four; unknown: a dash."""
+    return MISSING if value is None else f"{value:.{2 if 'psnr' in name else 4}f}"
+
+
 def format_axis(objective: Objective, value: float) -> str:
     """Format a value as an axis tick, in the shortest form: `100M`, `5`, `0.25`."""
     if objective.unit == "ms" or objective.cost == "training":
@@ -124,6 +129,12 @@ def listed(parts: Sequence[str], joint: str = "and") -> str:
     """Join parts as in a sentence: `a, b and c`; no parts give an empty text."""
     *first, last = parts or [""]
     return f"{', '.join(first)} {joint} {last}" if first else last
+
+
+def named(names: Sequence[str], most: int = 8) -> str:
+    """List up to `most` names and the number of the others: `#1, #2 and 30 more`."""
+    text = ", ".join(names[:most])
+    return text if len(names) <= most else f"{text} and {len(names) - most:,} more"
 
 
 def describe_change(objective: Objective, value: float, reference: float) -> str:

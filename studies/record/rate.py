@@ -66,7 +66,7 @@ def loss_parts(trials: Sequence[TrialRecord]) -> list[tuple[TrialRecord, LossPar
 
 def with_champion(study: StudyRecord, members: Sequence[TrialRecord]) -> list[TrialRecord]:
     """Return the members and, after them, the best trial of the headline unless it is one."""
-    main = next(iter(study.references.values()), None)
+    main = next(iter(study.yardsticks.values()), None)
     best = champion(study, main) if main else None
     return [*members, *([best] if best and best not in members else [])]
 
@@ -82,7 +82,7 @@ def rate_notes(study: StudyRecord, members: Sequence[TrialRecord]) -> list[str]:
         members: The architectures that are compared with the references.
     """
     compared = loss_parts(with_champion(study, members))
-    references = loss_parts(list(study.references.values()))
+    references = loss_parts(list(study.yardsticks.values()))
     return [note for one in references if (note := _note(compared, *one))]
 
 

@@ -12,7 +12,9 @@ import numpy as np
 import numpy.typing as npt
 
 from nas.artefacts import PRIOR_SAMPLES, RECONSTRUCTIONS
+from nas.floors import Floors
 from nas.objectives import DEFAULT_OBJECTIVES, OBJECTIVES, Objective
+from studies.record.learning import unlearned
 from studies.record.standing import Standing, find, points
 from studies.record.trial import FinalLatency, State, TrialRecord
 from studies.record.verdict import Limits
@@ -39,6 +41,8 @@ class StudyRecord:
     """Differences between the environments in which latencies were measured, if mixed."""
     damaged: tuple[str, ...] = ()
     """A line for each trial that is left out because its attributes are damaged."""
+    floors: Floors | None = None
+    """Losses of the mean training image and of PCA; None in studies that have none recorded."""
     known: Standing | None = field(default=None, repr=False, compare=False)
     """Derived values of these trials, if known already; ignored for other trials."""
 
@@ -99,9 +103,14 @@ class StudyRecord:
     @cached_property
     def _standing(self) -> Standing:
         known = self.known
-        if known and known.trials is self.trials and known.objectives is self.objectives:
+        if (
+            known
+            and known.trials is self.trials
+            and known.objectives is self.objectives
+            and known.floors is self.floors
+        ):
             return known
-        return Standing.of(self.objectives, self.trials)
+        return Standing.of(self.objectives, self.trials, self.floors)
 
     @property
     def searched(self) -> int:
@@ -119,8 +128,26 @@ class StudyRecord:
         return self._standing.references
 
     @property
+    def learned(self) -> tuple[TrialRecord, ...]:
+        """The complete trials, including references, without those that have not learned."""
+        return self._standing.learned
+
+    @property
+    def yardsticks(self) -> dict[str, TrialRecord]:
+        """The complete references that have learned: those that trials are compared with."""
+        return {name: one for name, one in self.references.items() if not self.unlearned(one)}
+
+    def unlearned(self, trial: TrialRecord) -> str | None:
+        """Return why a complete, trained trial has not learned, as a clause; None otherwise.
+
+        It has not if its loss is not below that of the mean training image, if its reconstructions
+        hardly vary between images, or if its KL divergence is below one nat.
+        """
+        return unlearned(trial, self.floors)
+
+    @property
     def front(self) -> tuple[TrialRecord, ...]:
-        """The non-dominated complete trials, sorted by the first objective."""
+        """The non-dominated trials of `learned`, sorted by the first objective."""
         return self._standing.front
 
     @cached_property

@@ -12,12 +12,21 @@ from typing import TYPE_CHECKING, TypeVar
 
 from nas.objectives import OBJECTIVES, TRAINED_OBJECTIVE, Cost, Objective
 from search_spaces.references import REFERENCES
-from studies.record.comparison import Comparison, champion, compare, dominators, found
+from studies.record.comparison import (
+    Comparison,
+    champion,
+    compare,
+    dominators,
+    found,
+    found_learned,
+)
+from studies.record.floor_words import unlearned_note
 from studies.record.formats import (
     counted,
     describe_change,
     format_value,
     listed,
+    named,
     noun,
     reason_kind,
 )
@@ -48,8 +57,11 @@ def front_found(study: StudyRecord) -> tuple[TrialRecord, ...]:
 
 
 def compared_members(study: StudyRecord) -> tuple[TrialRecord, ...]:
-    """Return the trials to compare with the references: the front, or all retrained ones."""
-    return found(study) if "retrained" in study.config else front_found(study)
+    """Return the trials to compare with the references: the front, or all retrained ones.
+
+    Those that have not learned are left out.
+    """
+    return found_learned(study) if "retrained" in study.config else front_found(study)
 
 
 def spread(items: Sequence[Item], limit: int) -> list[Item]:
@@ -67,24 +79,31 @@ def study_headline(study: StudyRecord) -> str:
     candidates = found(study)
     if not candidates:
         return _nothing_found(study)
-    if not study.references:
+    architectures = f"{counted(len(candidates), 'architecture')} found"
+    if not found_learned(study):
+        return f"None of {architectures} has learned, so there is no result to compare."
+    if not study.yardsticks:
+        missing = "has learned" if study.references else "is complete"
         return (
-            f"{len(study.front)} of {counted(len(candidates), 'architecture')} found are on the "
-            "front; no reference model is complete, so there is nothing to compare them with."
+            f"{len(front_found(study))} of {architectures} are on the front; no reference model "
+            f"{missing}, so there is nothing to compare them with."
         )
-    main, *others = study.references.values()
+    main, *others = study.yardsticks.values()
     best = champion(study, main)
-    assert best is not None, "candidates are not empty"
+    assert best is not None, "a candidate has learned"
     count = len(dominators(study, main))
-    aside = ", ".join(
+    asides = [
         f"{len(dominators(study, o)) or 'none'} dominate{'s' * (len(dominators(study, o)) < 2)} "
         f"`{o.reference}`"
         for o in others
-    )
+    ]
+    unlearned = study.references.keys() - study.yardsticks.keys()
+    asides += [f"`{name}` has not learned" for name in sorted(unlearned)]
+    aside = f" ({', '.join(asides)})" if asides else ""
     return (
-        f"{f'{count:,}' if count else 'None'} of {counted(len(candidates), 'architecture')} found "
+        f"{f'{count:,}' if count else 'None'} of {architectures} "
         f"dominate{'s' if count < 2 else ''} `{main.reference}` in {_all_objectives(study)}"
-        f"{f' ({aside})' if aside else ''}; "
+        f"{aside}; "
         f"the {'best' if count else 'closest'}, {best.name}, has {_changes(study, best, main)}."
     )
 
@@ -107,6 +126,7 @@ def study_notes(study: StudyRecord) -> list[str]:
         )
         reason = f": {attempt.reason}" if attempt is not None and attempt.reason else ""
         notes.append(f"Reference `{name}` {state}{reason}. Comparisons with it are left out.")
+    notes += filter(None, [unlearned_note(study)])
     notes += [*_limit_notes(study), *_diverged(study)]
     notes += rate_notes(study, compared_members(study))
     if damage := damage_note(study):
@@ -147,7 +167,7 @@ def _limit_notes(study: StudyRecord) -> list[str]:
     if over:
         notes.append(
             f"{counted(len(over), 'trained architecture')} {_is_are(over)} over the limits "
-            f"({in_words(study.limits)}) and left out: {_named(over)}."
+            f"({in_words(study.limits)}) and left out: {named([trial.name for trial in over])}."
         )
     if within:
         notes.append(
@@ -160,18 +180,13 @@ def _limit_notes(study: StudyRecord) -> list[str]:
         if unknown:
             notes.append(
                 f"The limit {name} does not apply to {counted(len(unknown), 'architecture')} whose "
-                f"{name} was not recorded: {_named(unknown)}."
+                f"{name} was not recorded: {named([trial.name for trial in unknown])}."
             )
     return notes
 
 
 def _is_are(trials: Sequence[TrialRecord]) -> str:
     return "is" if len(trials) == 1 else "are"
-
-
-def _named(trials: Sequence[TrialRecord], most: int = 8) -> str:
-    names = ", ".join(trial.name for trial in trials[:most])
-    return names if len(trials) <= most else f"{names} and {len(trials) - most:,} more"
 
 
 def _diverged(study: StudyRecord) -> list[str]:
@@ -198,6 +213,8 @@ def quality_metrics(study: StudyRecord) -> list[str]:
 def dominance_table(study: StudyRecord) -> pd.DataFrame:
     """Count trials by the number of objectives in which they are better than each reference.
 
+    Trials and references that have not learned are left out.
+
     Returns:
         One row per reference; columns `dominate`, then `better_in_<k>` for k from the number of
         objectives to 0.
@@ -205,8 +222,9 @@ def dominance_table(study: StudyRecord) -> pd.DataFrame:
     import pandas as pd
 
     rows = {}
-    for name, reference in study.references.items():
-        counts = Counter(compare(study, trial, reference).better for trial in found(study))
+    for name, reference in study.yardsticks.items():
+        compared = [compare(study, trial, reference) for trial in found_learned(study)]
+        counts = Counter(one.better for one in compared)
         total = len(study.objectives)
         row = {"dominate": len(dominators(study, reference))}
         row.update({f"better_in_{k}": counts[k] for k in range(total, -1, -1)})
@@ -243,13 +261,13 @@ def repeats(study: StudyRecord) -> int:
 
 def trials_table(study: StudyRecord) -> pd.DataFrame:
     """Return the table for export: one row per trial, one column per value."""
-    return table_of([_export_row(trial) for trial in study.trials])
+    return table_of([_export_row(study, trial) for trial in study.trials])
 
 
-def _export_row(trial: TrialRecord) -> dict[str, object]:
+def _export_row(study: StudyRecord, trial: TrialRecord) -> dict[str, object]:
     names = ("number", "state", "reference", "reason", "digest", "repeats", "contended")
     row: dict[str, object] = {name: getattr(trial, name) for name in names}
-    row |= {**trial.objectives, **trial.metrics}
+    row |= {"unlearned": study.unlearned(trial), **trial.objectives, **trial.metrics}
     for name, (low, high) in trial.intervals.items():
         row |= {f"{name}_low": low, f"{name}_high": high}
     row |= {f"{step}_duration_s": seconds for step, seconds in trial.findings.timings_s.items()}

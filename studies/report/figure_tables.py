@@ -11,6 +11,8 @@ import numpy.typing as npt
 import pandas as pd
 
 from nas.objectives import hypervolume, nondominated
+from studies.pages.style import UNLEARNED
+from studies.record.floor_words import floor_clauses, floor_values
 from studies.record.formats import format_value
 from studies.record.rate import latent_words
 from studies.record.records import StudyRecord, TrialRecord
@@ -32,13 +34,14 @@ SHAPE_AXES = ("Latent size", "Encoder stages", "Layers", "Widest stage", "Seed w
 def points_table(study: StudyRecord, limit: int = POINT_LIMIT) -> pd.DataFrame:
     """Return one row per plotted architecture, dominated ones first.
 
-    Columns: `name`, `kind` (`dominated`, `front`, or the reference's name), `front`, `contended`,
+    Columns: `name`, `kind` (`dominated`, `front`, `has not learned`, or the reference's name),
+    `front`, `learned`, `contended`,
     each objective with `<objective>_low` and `<objective>_high` (NaN: no interval), and the
     `SHAPE_AXES`. With more than `limit` rows, an even selection of the dominated points is kept.
     """
     front = {trial.number for trial in study.front}
     rows = [_point(study, trial, trial.number in front) for trial in plotted(study, limit)]
-    columns = ["name", "kind", "front", "contended", *SHAPE_AXES]
+    columns = ["name", "kind", "front", "learned", "contended", *SHAPE_AXES]
     for name in study.objective_names:
         columns += [name, f"{name}_low", f"{name}_high"]
     return pd.DataFrame(rows, columns=columns)
@@ -78,9 +81,21 @@ def hovers(study: StudyRecord, limit: int = POINT_LIMIT) -> dict[str, str]:
 
 
 def staircase(points: pd.DataFrame, x: str, y: str) -> pd.DataFrame:
-    """Return the points that are not dominated in columns `x` and `y`, sorted by `x`."""
+    """Return the learned points that are not dominated in columns `x` and `y`, sorted by `x`."""
+    points = points[points["learned"]]
     best = points[nondominated(points[[x, y]].to_numpy(dtype=np.float64))]
     return best[[x, y]].drop_duplicates().sort_values(x)
+
+
+def floor_lines(study: StudyRecord, name: str) -> dict[str, float]:
+    """Return the floors to draw in a plot of an objective or metric, by their labels.
+
+    These are the mean image and the PCAs of the smallest and the largest latent size among the
+    front and the references: more lines would hide the points. Tooltips have the others.
+    """
+    shown = [*study.front, *study.references.values()]
+    labels = list(found := floor_values(study, shown, name))
+    return {label: found[label] for label in dict.fromkeys([*labels[:2], *labels[-1:]])}
 
 
 def hypervolume_table(study: StudyRecord) -> pd.DataFrame:
@@ -94,7 +109,8 @@ def hypervolume_table(study: StudyRecord) -> pd.DataFrame:
     front = np.empty((0, len(study.objectives)))
     for count, trial in enumerate((t for t in study.trials if t.state != "running"), start=1):
         spent += sum(epoch.get("duration_s", 0.0) for epoch in trial.history)
-        point = study.points([trial] if trial.state == "complete" else [])
+        counts = trial.state == "complete" and not study.unlearned(trial)
+        point = study.points([trial] if counts else [])
         if len(point) and not (front <= point).all(axis=1).any():
             front = np.vstack([front[~(point <= front).all(axis=1)], point])
             volume = hypervolume(front, study.nadir)
@@ -113,8 +129,8 @@ def hypervolume_steps(table: pd.DataFrame) -> pd.DataFrame:
 
 
 def reference_hypervolume(study: StudyRecord) -> float | None:
-    """Return the hypervolume of the reference models alone; None if none is complete."""
-    references = list(study.references.values())
+    """Return the hypervolume of the reference models alone; None if none has learned."""
+    references = list(study.yardsticks.values())
     return hypervolume(study.points(references), study.nadir) if references else None
 
 
@@ -146,10 +162,13 @@ def _value(name: str) -> Callable[[TrialRecord], float]:
 def _point(study: StudyRecord, trial: TrialRecord, on_front: bool) -> dict[str, object]:
     encoder, decoder = trial.architecture.encoder, trial.architecture.decoder
     stages = (*encoder.stages, *decoder.stages)
+    learned = not study.unlearned(trial)
+    kind = "front" if on_front else "dominated" if learned else UNLEARNED
     row: dict[str, object] = {
         "name": trial.name,
-        "kind": trial.reference or ("front" if on_front else "dominated"),
+        "kind": trial.reference or kind,
         "front": on_front,
+        "learned": learned,
         "contended": trial.contended,
     }
     shape = (
@@ -175,6 +194,9 @@ def hover(study: StudyRecord, trial: TrialRecord) -> str:
             low, high = (format_value(objective, v) for v in trial.intervals[objective.name])
             value += f" ({low} to {high})"
         lines.append(f"{objective.title}: {value}")
+    lines += [html.escape(words) for words in floor_clauses(study, trial)]
+    if reason := study.unlearned(trial):
+        lines.append(f"<i>has not learned: {html.escape(reason)}</i>")
     if trial.contended:
         lines.append("<i>latency measured on a busy machine</i>")
     if latent := latent_words(study, trial):

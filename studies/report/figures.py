@@ -7,6 +7,7 @@ trials in `meta`; the page looks up the tooltips by these names.
 from __future__ import annotations
 
 import html
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -16,11 +17,14 @@ import plotly.graph_objects as go
 from nas.objectives import Objective
 from studies.pages.style import (
     BLUE,
+    FADED,
     GREY,
     INK,
     MARKS,
+    UNLEARNED,
     along,
     axis,
+    draw_floors,
     layers,
     marks_in,
     new_figure,
@@ -46,8 +50,20 @@ _NAMED = 8
 """Largest front whose members are labelled with their names."""
 
 
-def pair_figure(points: pd.DataFrame, x: Objective, y: Objective) -> go.Figure:
-    """Plot objective `y` against objective `x`; the lower left is better in both."""
+def pair_figure(
+    points: pd.DataFrame,
+    x: Objective,
+    y: Objective,
+    floors: Mapping[str, Mapping[str, float]] | None = None,
+) -> go.Figure:
+    """Plot objective `y` against objective `x`; the lower left is better in both.
+
+    Args:
+        points: As `points_table` returns it.
+        x: The horizontal objective.
+        y: The vertical objective.
+        floors: Values that are drawn as lines, by objective and label.
+    """
     figure = new_figure(f"{y.title} against {noun(x)}")
     stairs = staircase(points, x.name, y.name)
     line = {"color": BLUE, "width": 1, "shape": "hv", "dash": "dot"}
@@ -58,6 +74,8 @@ def pair_figure(points: pd.DataFrame, x: Objective, y: Objective) -> go.Figure:
     add_points(figure, points, x, y)
     figure.update_xaxes(title_text=axis_title(x), **axis(x, points[x.name]))
     figure.update_yaxes(title_text=axis_title(y), **axis(y, points[y.name]))
+    for letter, objective in (("x", x), ("y", y)):
+        draw_floors(figure, (floors or {}).get(objective.name, {}), letter)
     return figure
 
 
@@ -81,11 +99,7 @@ def add_points(figure: go.Figure, points: pd.DataFrame, x: Objective, y: Objecti
             hoverinfo="text",
             **_marker(kind, label, points),
             **_names(kind, rows, points, labels),
-            **(
-                {}
-                if kind == "dominated"
-                else _error_bars(rows, x.name, y.name, _colour(kind, points))
-            ),
+            **({} if kind in FADED else _error_bars(rows, x.name, y.name, _colour(kind, points))),
         )
 
 
@@ -182,10 +196,11 @@ def _as_table(figure: go.Figure, rows_height: int) -> go.Figure:
     return figure
 
 
-def curve_figure(table: pd.DataFrame) -> go.Figure:
+def curve_figure(table: pd.DataFrame, floors: Mapping[str, float] | None = None) -> go.Figure:
     """Plot the total loss over the epochs.
 
-    Solid lines are validation losses, dotted lines the references' training losses.
+    Solid lines are validation losses, dotted lines the references' training losses, and dashed
+    lines the values of `floors` with their labels.
     """
     figure = new_figure("Total loss during training")
     names = list(dict.fromkeys(table.loc[table["kind"] != "front", "kind"]))
@@ -211,13 +226,16 @@ def curve_figure(table: pd.DataFrame) -> go.Figure:
     ticks = {"tickvals": sorted(set(table["epoch"].tolist()))} if few else {}
     figure.update_xaxes(title_text="Epoch", tickformat="d", **ticks)
     figure.update_yaxes(title_text="Total loss")
+    draw_floors(figure, floors or {})
     return figure
 
 
 def _marker(kind: str, label: str, points: pd.DataFrame) -> dict[str, Any]:
-    if kind == "dominated":
+    if kind in FADED:
         size = 6 if len(points) <= _MANY else 4
-        return {"marker": {"color": GREY, "size": size, "opacity": 0.4}}
+        cross = {"symbol": "x-thin-open", "opacity": 0.8, "line": {"width": 1.5}}
+        look = cross if kind == UNLEARNED else {"opacity": 0.4}
+        return {"marker": {"color": GREY, "size": size, **look}}
     if kind == "front":
         # A hollow symbol means that the latency was measured on a busy machine.
         fill = BLUE if label == kind else "#ffffff"
@@ -267,7 +285,7 @@ def _label_positions(points: pd.DataFrame, x: Objective, y: Objective) -> dict[s
 
 def _with_bars(points: pd.DataFrame, x: str, y: str) -> pd.DataFrame:
     """Append points along the error bars, so that labels avoid the bars too."""
-    rows = points[points["kind"] != "dominated"]
+    rows = points[~points["kind"].isin(FADED)]
     bars = [
         rows.assign(**{name: rows[f"{name}_low"] * (1 - share) + rows[f"{name}_high"] * share})
         for name in (x, y)

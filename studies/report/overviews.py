@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import html
 import math
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -14,6 +15,7 @@ from nas.objectives import Objective
 from studies.pages.style import (
     AMBER,
     BLUE,
+    FADED,
     GREY,
     along,
     axis,
@@ -69,18 +71,33 @@ def cube_figure(points: pd.DataFrame, objectives: tuple[Objective, ...]) -> go.F
     return figure
 
 
-def parallel_figure(points: pd.DataFrame, objectives: tuple[Objective, ...]) -> go.Figure:
-    """Draw each architecture as a line through its objectives and the axes of its shape."""
+def parallel_figure(
+    points: pd.DataFrame,
+    objectives: tuple[Objective, ...],
+    floors: Mapping[str, Mapping[str, float]] | None = None,
+) -> go.Figure:
+    """Draw each architecture as a line through its objectives and the axes of its shape.
+
+    Args:
+        points: As `points_table` returns it.
+        objectives: The study's objectives.
+        floors: Values that are marked on the axes, by objective and label.
+    """
     columns = [o.name for o in objectives] + [a for a in SHAPE_AXES if points[a].nunique() > 1]
     heights = pd.DataFrame({name: _height(name, points, objectives) for name in columns})
     figure = new_figure("Every objective and the shape of the network")
     for label, kind, rows in layers(points):
-        indices = spread(list(rows.index), FADED_LINES) if kind == "dominated" else rows.index
+        indices = spread(list(rows.index), FADED_LINES) if kind in FADED else rows.index
         figure.add_scatter(**_lines(label, kind, points, heights.loc[indices]))
     ticks = [
         _tick(position, height, text)
         for position, name in enumerate(columns)
         for height, text in _ticks(name, points, objectives)
+    ]
+    ticks += [
+        {**_tick(columns.index(name), height, f"- {label}"), "xanchor": "left", "xshift": 1}
+        for name, lines in (floors or {}).items()
+        for label, height in _floor_heights(points[name], lines).items()
     ]
     verticals = [_vertical(position) for position in range(len(columns))]
     figure.update_layout(annotations=ticks, shapes=verticals)
@@ -111,8 +128,8 @@ def _tick(position: int, height: float, text: str) -> dict[str, Any]:
 def _cube_marker(
     kind: str, rows: pd.DataFrame, points: pd.DataFrame, colour: Objective
 ) -> dict[str, Any]:
-    if kind in ("dominated", "front"):
-        size, opacity = (3, 0.35) if kind == "dominated" else (6, 1)
+    if kind in (*FADED, "front"):
+        size, opacity = (3, 0.35) if kind in FADED else (6, 1)
         marker = {"size": size, "opacity": opacity, "coloraxis": "coloraxis", "line": {"width": 0}}
         return {"mode": "markers", "marker": {**marker, "color": _coloured(colour, rows, points)}}
     mark = marks_in(points)[kind]
@@ -145,7 +162,7 @@ def _lines(label: str, kind: str, points: pd.DataFrame, heights: pd.DataFrame) -
     width = len(heights.columns)
     gapped = np.column_stack([heights.to_numpy(), np.full(len(heights), np.nan)])
     mark = marks_in(points).get(kind)
-    faded = kind == "dominated"
+    faded = kind in FADED
     colour = mark.colour if mark else GREY if faded else BLUE
     marker = {"symbol": mark.symbol if mark else "circle", "size": 9 if mark else 4}
     return {
@@ -159,6 +176,13 @@ def _lines(label: str, kind: str, points: pd.DataFrame, heights: pd.DataFrame) -
         "opacity": 1 if mark else 0.3 if faded else _clear(len(heights)),
         "hoverinfo": "skip" if faded else "text",
     }
+
+
+def _floor_heights(values: pd.Series[float], lines: Mapping[str, float]) -> dict[str, float]:
+    """Return where floors lie on an axis of losses, from 0 to 1; those beyond it are left out."""
+    low, span = float(values.min()), max(float(np.ptp(values)), 1e-12)
+    heights = {label: (value - low) / span for label, value in lines.items()}
+    return {label: height for label, height in heights.items() if -0.03 <= height <= 1.03}
 
 
 def _clear(lines: int) -> float:

@@ -6,11 +6,13 @@ from itertools import combinations
 from typing import TYPE_CHECKING
 
 from studies.pages.page import Panel
+from studies.pages.style import FADED
 from studies.record.axis_effects import effect_table, importance_table
 from studies.record.records import StudyRecord
 from studies.record.tables import needs
 from studies.report.figure_tables import (
     curve_table,
+    floor_lines,
     hypervolume_table,
     points_table,
     reference_hypervolume,
@@ -45,7 +47,15 @@ def report_panels(study: StudyRecord) -> dict[str, list[Panel]]:
 def _pairs(study: StudyRecord, points: pd.DataFrame) -> list[Panel]:
     """Return one figure for each pair of objectives; the first objective is always vertical."""
     pairs = combinations(study.objectives, 2) if len(points) else ()
-    return [Panel(f"{y.name}-over-{x.name}", pair_figure(points, x, y), "") for y, x in pairs]
+    floors = _floors(study)
+    return [
+        Panel(f"{y.name}-over-{x.name}", pair_figure(points, x, y, floors), "") for y, x in pairs
+    ]
+
+
+def _floors(study: StudyRecord) -> dict[str, dict[str, float]]:
+    """Return the floors to draw by objective and label; objectives without floors have none."""
+    return {name: floor_lines(study, name) for name in study.objective_names}
 
 
 def _overviews(study: StudyRecord, points: pd.DataFrame) -> list[Panel]:
@@ -56,10 +66,10 @@ def _overviews(study: StudyRecord, points: pd.DataFrame) -> list[Panel]:
         "One line is one architecture; thick lines are references. On the axes of objectives lower "
         "is better; the other axes show the shape of the network."
     )
-    dominated = len(study.complete) - int((points["kind"] != "dominated").sum())
+    dominated = len(study.complete) - int((~points["kind"].isin(FADED)).sum())
     if dominated > FADED_LINES:
-        caption += f" {FADED_LINES} of the {dominated:,} dominated architectures are drawn."
-    parallel = Panel("parallel", parallel_figure(points, study.objectives), caption)
+        caption += f" {FADED_LINES} of the {dominated:,} other architectures are drawn."
+    parallel = Panel("parallel", parallel_figure(points, study.objectives, _floors(study)), caption)
     if len(study.objectives) < 3:
         return [parallel]
     cube = Panel(
@@ -111,6 +121,7 @@ def _curves(study: StudyRecord) -> list[Panel]:
         return []
     caption = (
         "Lower is better. Thick lines are the references, thin blue lines the front. Solid lines "
-        "are validation losses, dotted lines training losses; both include the KL term."
+        "are validation losses, dotted lines training losses; both include the KL term. Dashed "
+        "lines are the mean training image and PCA."
     )
-    return [Panel("curves", curve_figure(table), caption)]
+    return [Panel("curves", curve_figure(table, floor_lines(study, "total_loss")), caption)]

@@ -30,7 +30,7 @@ def rate_words(study: StudyRecord, members: Sequence[TrialRecord]) -> dict[str, 
         (whether any trial recorded its active units), and `rows`, lowest total loss first; there
         are none if no trial recorded the parts of its loss.
     """
-    references = loss_parts(list(study.references.values()))
+    references = loss_parts(list(study.yardsticks.values()))
     listed = [*references, *loss_parts(with_champion(study, members))]
     return {
         "weight": kl_weight(study),

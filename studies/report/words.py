@@ -9,7 +9,14 @@ from typing import Any
 from nas.objectives import Objective
 from studies.record import tables
 from studies.record.comparison import Comparison, champion, compare, dominators, found, ranked
-from studies.record.formats import MISSING, axis_title, format_duration, format_gain, format_value
+from studies.record.floor_words import fitted_words, floor_rows
+from studies.record.formats import (
+    axis_title,
+    format_duration,
+    format_gain,
+    format_metric,
+    format_value,
+)
 from studies.record.records import StudyRecord, TrialRecord
 from studies.report.rate_words import latent_cells, latent_heads, rate_words
 
@@ -31,6 +38,7 @@ def report_words(study: StudyRecord) -> dict[str, Any]:
         "tiles": _tiles(study),
         "dominance": _dominance(study),
         "comparison": _comparison(study),
+        "unlearned": _unlearned_references(study),
         "front": _front(study),
         "rate": rate_words(study, tables.spread(tables.compared_members(study), _FRONT_ROWS)),
         "trained": tables.needs(study, "training"),
@@ -61,6 +69,7 @@ def _facts(study: StudyRecord) -> list[tuple[str, str]]:
         ("Rejected by limits", f"{states.count('rejected'):,}"),
         ("Stopped early", f"{states.count('stopped'):,}" if "stopped" in states else ""),
         ("Failed", f"{states.count('failed'):,}"),
+        ("Not learned", _unlearned(study)),
         ("Repeated proposals", f"{tables.repeats(study):,}"),
         ("Total trial time", format_duration(sum(trial.duration_s for trial in study.trials))),
         ("Space", f"{study.config['space']}{space}" if "space" in study.config else ""),
@@ -98,7 +107,7 @@ def _waiting(study: StudyRecord) -> str:
 
 def _tiles(study: StudyRecord) -> dict[str, Any] | None:
     """Compare the best architecture with the first reference: one tile for each objective."""
-    reference = next(iter(study.references.values()), None)
+    reference = next(iter(study.yardsticks.values()), None)
     best = champion(study, reference) if reference else None
     if reference is None or best is None:
         return None
@@ -129,12 +138,18 @@ def _dominance(study: StudyRecord) -> list[dict[str, Any]]:
             "dominate": counts[name]["dominate"],
             "better": [(k, counts[name][f"better_in_{k}"]) for k in range(total, -1, -1)],
         }
-        for name, reference in study.references.items()
+        for name, reference in study.yardsticks.items()
     ]
 
 
+def _unlearned_references(study: StudyRecord) -> list[tuple[str, str]]:
+    """Return the references that have not learned, with the reason."""
+    reasons = {name: study.unlearned(trial) for name, trial in study.references.items()}
+    return [(name, why) for name, why in reasons.items() if why]
+
+
 def _comparison(study: StudyRecord) -> list[dict[str, Any]]:
-    references = list(study.references.values())
+    references = list(study.yardsticks.values())
     if not references:
         return []
     return [
@@ -145,7 +160,7 @@ def _comparison(study: StudyRecord) -> list[dict[str, Any]]:
 
 def _best_found(study: StudyRecord) -> list[TrialRecord]:
     """Return the trials to compare, those that improve most on the first reference first."""
-    reference = next(iter(study.references.values()), None)
+    reference = next(iter(study.yardsticks.values()), None)
     members = list(tables.compared_members(study))
     return (ranked(study, members, reference) if reference else members)[:_FRONT_ROWS]
 
@@ -176,14 +191,21 @@ def _front(study: StudyRecord) -> dict[str, Any]:
     best = {trial.number for trial in _best_found(study)}
     listed = [trial for trial in study.front if trial.reference or trial.number in best]
     rows = [_front_row(study, trial, metrics) for trial in listed]
-    return {"heads": heads, "rows": rows, "listed": _share_listed(study, len(best))}
+    columns = (*study.objectives, *study.recorded)
+    return {
+        "heads": heads,
+        "rows": rows,
+        "floors": floor_rows(study, [*listed, *study.references.values()], columns, metrics),
+        "fitted": fitted_words(study),
+        "listed": _share_listed(study, len(best)),
+    }
 
 
 def _share_listed(study: StudyRecord, count: int) -> str:
     total = len(tables.compared_members(study))
     if count == total:
         return ""
-    by = f" that improve most on `{next(iter(study.references))}`" if study.references else ""
+    by = f" that improve most on `{next(iter(study.yardsticks))}`" if study.yardsticks else ""
     return (
         f"The table lists the {count}{by}, of {total:,} found; `nas study export {study.name}` "
         "writes all of them."
@@ -202,11 +224,16 @@ def _front_row(study: StudyRecord, trial: TrialRecord, metrics: Sequence[str]) -
     ]
     for name in metrics:
         value = trial.metrics.get(name)
-        digits = 2 if "psnr" in name else 4
-        text = MISSING if value is None else f"{value:.{digits}f}"
+        text = format_metric(name, value)
         cells.append({"sort": value or 0, "text": text, "interval": "", "busy": False})
     cells += latent_cells(study, trial)
     return {"trial": trial, "cells": cells, "profile": _profile(study, trial)}
+
+
+def _unlearned(study: StudyRecord) -> str:
+    """Return the number of models that have not learned; "" if all have."""
+    count = len(study.complete) - len(study.learned)
+    return f"{count:,} of {len(study.complete):,}" if count else ""
 
 
 def _profile(study: StudyRecord, trial: TrialRecord) -> str:

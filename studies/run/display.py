@@ -112,7 +112,8 @@ class Display(Watcher):
         values = ", ".join(
             f"{noun(o)} {format_value(o, trial.objectives[o.name])}" for o in study.objectives
         )
-        mark = " (front)" if trial in study.front else ""
+        unlearned = " (has not learned)" if study.unlearned(trial) else ""
+        mark = " (front)" if trial in study.front else unlearned
         took = format_duration(trial.duration_s)
         return f"[{count}] {trial.name}{mark}: {values}; {took}; hypervolume {_volume(study):.4f}"
 

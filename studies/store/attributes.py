@@ -174,6 +174,30 @@ class _Final(_Attributes):
     weights: Text = ""
 
 
+class _Floor(_Attributes):
+    reconstruction: Finite
+    ssim: Finite
+    l1: Finite
+    psnr_db: Finite
+    ms_ssim: Finite
+
+
+_Size = Annotated[int, Field(ge=1, lt=2**53)]  # not strict: JSON has only texts as keys
+
+
+class _PartFloors(_Attributes):
+    mean: _Floor
+    pca: dict[_Size, _Floor]
+
+
+class _Floors(_Attributes):
+    source: dict[Text, Any]
+    fitted_on: Count
+    validation: _PartFloors
+    test: _PartFloors
+    absent: dict[_Size, Text]
+
+
 class _Axis(_Attributes):
     choices: list[Choice]
 
@@ -190,6 +214,7 @@ class _Study(_Attributes):
     space_distinct: Count | None = None
     environment: _Environment | None = None
     final_latency: dict[Text, _Final] = {}
+    floors: _Floors | None = None
     artefacts: Text | None = None
     format: Any = None
 
