@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from search_spaces.errors import UserError
 from studies.cli.console import stderr, stdout
-from studies.record.formats import format_value, noun
+from studies.record.formats import directions, format_value, noun
 from studies.terminal.table import Column, Table
 
 if TYPE_CHECKING:
@@ -53,6 +53,8 @@ def print_study(record: StudyRecord) -> None:
     stdout.table(table)
     beside = "; in brackets: recorded, but not an objective" if record.recorded else ""
     stdout.say(f"* on the Pareto front{beside}", style="dim", wrap=True)
+    if any(objective.direction == "maximise" for objective in record.objectives):
+        stdout.say(directions(record.objectives), style="dim", wrap=True)
     stdout.print()
     if len(members) > _ROWS:
         stdout.say(

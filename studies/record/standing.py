@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 import numpy.typing as npt
 
-from nas.objectives import Objective, nondominated
+from nas.objectives import Objective, minimised, nondominated
 from studies.record.trial import TrialRecord
 
 
@@ -23,7 +23,7 @@ class Standing:
         searched: Number of trials that count towards `search.trials`.
         complete: The complete trials, including references.
         references: The complete references, by name.
-        front: The non-dominated complete trials, sorted by the first objective.
+        front: The non-dominated complete trials, the best in the first objective first.
     """
 
     objectives: tuple[Objective, ...]
@@ -107,10 +107,11 @@ def _references(complete: Iterable[TrialRecord]) -> dict[str, TrialRecord]:
 def _front(
     objectives: tuple[Objective, ...], trials: Sequence[TrialRecord]
 ) -> tuple[TrialRecord, ...]:
-    kept = nondominated(points(objectives, trials))
+    names = [objective.name for objective in objectives]
+    kept = nondominated(minimised(points(objectives, trials), names))
     members = [trial for trial, keep in zip(trials, kept, strict=True) if keep]
-    first = objectives[0].name
-    return tuple(sorted(members, key=lambda trial: (trial.objectives[first], trial.number)))
+    first, sign = names[0], objectives[0].sign
+    return tuple(sorted(members, key=lambda trial: (sign * trial.objectives[first], trial.number)))
 
 
 def _place(trials: Sequence[TrialRecord], number: int) -> int:
