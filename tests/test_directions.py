@@ -13,6 +13,7 @@ import numpy as np
 import optuna
 import pandas as pd
 import pytest
+import torch
 from pydantic import ValidationError
 
 from nas.evaluate import STATIC_COSTS, TRAINED_VALUES, Evaluator
@@ -44,6 +45,7 @@ from studies.report.figures import curve_figure, effect_figure, pair_figure
 from studies.report.overviews import cube_figure, parallel_figure
 from studies.report.report import write_report
 from studies.report.words import report_words
+from studies.run.evaluation import Evaluation
 from studies.store.agreement import require_same_question
 from studies.store.store import StudyStore
 from tests.fakes.dataset import noise
@@ -169,7 +171,7 @@ def test_a_training_records_every_trained_objective_by_epoch(tmp_path: Path) -> 
         images,
         TrainingConfig(epochs=2, batch_size=7),
         LatencyConfig(),
-        __import__("torch").device("cpu"),
+        torch.device("cpu"),
         [*TRAINED_VALUES],
         tmp_path,
     )
@@ -405,6 +407,13 @@ def test_a_study_of_maximised_objectives_is_resumed(stored: Path, tmp_path: Path
     assert [one.digest for one in resumed.trials] == [one.digest for one in whole.trials]
 
 
+def test_a_value_that_no_factor_can_have_fails_its_trial() -> None:
+    values = {"psnr_db": -1.0, "kl": 0.0, "l1": 0.0}
+    evaluated = Evaluation(BETTER, Findings("done", values))
+    assert evaluated.verdict(["psnr_db", "kl"]) == ("complete", None)
+    assert evaluated.verdict(["psnr_db", "l1"]) == ("failed", "l1 is 0.0")
+
+
 def test_best_is_the_highest_psnr_within_limits(
     stored: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -532,6 +541,7 @@ def test_figures_show_the_direction_of_each_axis() -> None:
     assert list(figure.data[0].y) == [19, 23, 25]
     parallel = parallel_figure(points, SHOWN.objectives)
     front = next(trace for trace in parallel.data if trace.name == "front")
+    assert parallel.layout.xaxis.ticktext[0] == "PSNR (dB)<br>higher is better"
     heights = dict(zip(front.meta[::4], front.y[::4], strict=True))
     assert heights["#3"] == 0  # the best PSNR is at the bottom
     assert heights["#4"] == 1

@@ -92,12 +92,17 @@ def parallel_figure(points: pd.DataFrame, objectives: tuple[Objective, ...]) -> 
     titles = {objective.name: axis_label(objective) for objective in objectives}
     figure.update_xaxes(
         side="top", tickvals=list(range(len(columns))), showgrid=False, showline=False,
-        ticktext=[titles.get(name, name).replace(" ", "<br>", 1) for name in columns],
+        ticktext=[_in_two_lines(titles.get(name, name)) for name in columns],
         range=[-0.45, len(columns) - 0.8],
     )  # fmt: skip
     figure.update_yaxes(visible=False, range=[-0.04, 1.04])
     figure.update_layout(margin={"l": 10, "r": 10, "t": 112, "b": 10}, showlegend=False)
     return figure
+
+
+def _in_two_lines(title: str) -> str:
+    """Break a title before what its comma separates, or else after its first word."""
+    return title.replace(", ", "<br>") if ", " in title else title.replace(" ", "<br>", 1)
 
 
 def _vertical(position: int) -> dict[str, Any]:

@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from nas.findings import Findings
-from nas.objectives import trained_objectives
+from nas.objectives import by_factor, trained_objectives
 from studies.record.records import State, TrialRecord
 
 
@@ -34,7 +34,7 @@ class Evaluation:
             return self.ending
         for name in objectives:
             value = self.findings.objectives.get(name)
-            if value is None or not np.isfinite(value):
+            if value is None or not np.isfinite(value) or (value <= 0 and by_factor(name)):
                 return "failed", f"{name} is {value}"
         return "complete", None
 
