@@ -27,7 +27,7 @@ from nas.objectives import (
     reference_point,
     select_objectives,
 )
-from nas.search import SAMPLERS, make_proposer
+from nas.search import SAMPLERS, Proposer, make_proposer, pareto
 from nas.training import TrainingConfig
 from profiling.latency import LatencyConfig
 from search_spaces.architecture import Architecture
@@ -288,6 +288,13 @@ SPACE = SearchSpace.load("quickstart")
 
 def proposals(sampler: str, names: Sequence[str], count: int, negated: bool) -> list[Any]:
     proposer, found = make_proposer(SPACE, sampler, names, 5), []
+    if sampler == "pareto":
+        rng = np.random.default_rng(0)
+        earlier = [SPACE.sample(rng) for _ in range(4)]
+        architectures = [SPACE.architecture(assignment) for assignment in earlier]
+        values = [told(architecture) for architecture in architectures]
+        signs = [-1 if negated else 1, 1, 1]
+        proposer.warm(earlier, architectures, (np.array(values) * signs).tolist())
     for _ in range(count):
         proposal = proposer.propose()
         assert proposal is not None
@@ -357,6 +364,26 @@ def test_the_learned_value_of_a_stopped_training_is_extrapolated_by_differences(
     proposer.tell(digest, None)
     engine: Any = proposer._engine
     assert engine._history.training_data()[1].tolist() == [-20, -22, -24, -19]
+
+
+def test_a_second_trained_objective_is_predicted_on_its_own_scale(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    predicted: list[Any] = []
+    undominated = pareto._undominated
+
+    def noted(costs: Any, losses: Any, variants: Any, highest: float) -> Any:
+        predicted.append(variants)
+        return undominated(costs, losses, variants, highest)
+
+    monkeypatch.setattr(pareto, "_undominated", noted)
+    found = proposals("pareto", NAMES, 13, negated=False)
+    known = [told(architecture)[1] for architecture in found]
+    # The first column holds the KL itself, the second the logarithm of the parameters.
+    kl = predicted[-1][:, :, 0]
+    assert 0.5 * max(known) < kl.max() < 2 * max(known)
+    assert min(known) - 2 < kl.min() < min(known) + 2
+    np.testing.assert_allclose(predicted[-1][:, :, 1], math.log(1000), rtol=1e-3)
 
 
 # Studies
@@ -479,6 +506,20 @@ def test_trainings_of_low_psnr_are_stopped_where_those_of_high_loss_would_be(
     )
 
 
+def test_the_sampler_gets_the_first_trained_objective_of_each_epoch(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    observed: dict[str, dict[int, float]] = {}
+
+    def observe(self: Proposer, digest: str, number: int, value: float) -> None:
+        observed.setdefault(digest, {})[number] = value
+
+    monkeypatch.setattr(Proposer, "observe", observe)
+    record = run(tmp_path, config(objectives=["params", "psnr_db"]), Sharpening({}))
+    for one in record.complete:
+        assert observed[one.digest] == {int(e["epoch"]): e["psnr_db"] for e in one.history}
+
+
 def test_a_history_without_the_first_trained_objective_is_damage(stored: Path) -> None:
     journal = stored / "s" / "journal.log"
     text = journal.read_text()
@@ -559,8 +600,8 @@ def points_of(record: StudyRecord) -> pd.DataFrame:
 
 def test_the_worst_of_a_maximised_objective_is_always_drawn() -> None:
     found = [trial(number, 21, 45, 600 + number) for number in range(10, 40)]
-    dull = trial(40, 1, 45, 700)
-    assert dull in plotted(study(*found, dull), limit=8)
+    dull = found[13] = trial(23, 1, 45, 623)
+    assert dull in plotted(study(*found), limit=8)
 
 
 def test_curves_show_the_first_trained_objective() -> None:
@@ -613,7 +654,7 @@ def test_the_report_says_whether_losses_are_of_a_sample_or_of_the_mean(
     assert dict(report_words(record)["facts"])["Losses"] == words
 
 
-def test_a_study_that_evaluated_a_sample_goes_on_only_with_samples() -> None:
+def test_a_study_goes_on_only_with_losses_of_the_same_latent() -> None:
     class Asked:
         name = "s"
 
@@ -624,11 +665,10 @@ def test_a_study_that_evaluated_a_sample_goes_on_only_with_samples() -> None:
             found = config().to_dict()
             return {**found, "training": {**found["training"], "evaluate_at": self.evaluate_at}}
 
-    space, before = SearchSpace.load("quickstart"), config().to_dict()
-    before["training"].pop("evaluate_at", None)
-    kept = {"config": before, "space_digest": space.digest, "environment": ENVIRONMENT}
     sample: Any = Asked("sample")
     mean: Any = Asked("mean")
+    space = SearchSpace.load("quickstart")
+    kept = {"config": sample.to_dict(), "space_digest": space.digest, "environment": ENVIRONMENT}
     require_same_question(kept, sample, space, ENVIRONMENT, Path("s"))
     with pytest.raises(UserError, match=r'training\.evaluate_at was "sample", now "mean"'):
         require_same_question(kept, mean, space, ENVIRONMENT, Path("s"))

@@ -83,10 +83,10 @@ def _facts(study: StudyRecord) -> list[tuple[str, str]]:
                          pixels) if trained else ""),
         ("Images", "" if trained else pixels),
         ("Budget", _epochs(training.get("epochs")) if trained else ""),
-        ("Losses", _LATENTS.get(str(training.get("evaluate_at", "sample")), "") if trained else ""),
         ("Device", _joined(environment.get("device_name") or environment.get("device"),
                            _with_unit(environment.get("threads"), "threads"))
                    if trained or timed else ""),
+        ("Losses", _LATENTS.get(str(training.get("evaluate_at", "sample")), "") if trained else ""),
         ("Latency", _joined(_with_unit(latency.get("batch"), "", "batch "),
                             _with_unit(latency.get("threads"), "threads"),
                             f"on {environment['timed_on']}" if "timed_on" in environment else "",

@@ -31,9 +31,6 @@ QUESTION = ("space", "data", "objectives", "training", "latency")
 Limits may change: they only decide which trials count (`studies.record.verdict`).
 """
 
-_ABSENT = {"training": {"evaluate_at": "sample"}}
-"""Values of settings that the configurations of older studies do not have, by section."""
-
 StudyAttributes = Mapping[str, Any]
 """A study's attributes, as an earlier run recorded them."""
 
@@ -57,8 +54,7 @@ def require_same_question(
     Raises:
         UserError: they differ; the message names each difference.
     """
-    current = config.to_dict()
-    before = _completed(stored["config"], current)
+    before, current = stored["config"], config.to_dict()
     differing = [key for key in QUESTION if current[key] != before.get(key)]
     if stored["space_digest"] != space.digest and "space" not in differing:
         differing.insert(0, "space")
@@ -72,15 +68,6 @@ def require_same_question(
             "give this one another --name, or remove the folder "
             f"{folder} to start again"
         )
-
-
-def _completed(before: Mapping[str, Any], current: Mapping[str, Any]) -> Mapping[str, Any]:
-    """Return a stored configuration with the settings of `_ABSENT` that the current one has."""
-    filled = {}
-    for section, absent in _ABSENT.items():
-        known = {name: value for name, value in absent.items() if name in current[section]}
-        filled[section] = {**known, **(before.get(section) or {})}
-    return {**before, **filled}
 
 
 def mixed_environments(
