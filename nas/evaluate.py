@@ -21,6 +21,8 @@ import torch
 
 from nas.artefacts import (
     CHECKPOINT,
+    PRIOR_SAMPLES,
+    RECONSTRUCTIONS,
     WEIGHTS,
     folder_or_refuse,
     full_disk_refused,
@@ -77,6 +79,9 @@ TRAINED_VALUES: dict[str, Callable[[Quality], float]] = {
 
 SHOWN_IMAGES = 8
 """Number of validation images that every candidate reconstructs for the report."""
+
+_PRIOR_SEED = 0
+"""Seed of the latents that are drawn from the prior for the report."""
 
 
 @dataclass
@@ -250,10 +255,10 @@ class Evaluator:
 
 
 def _write(trainer: Trainer, folder: Path) -> None:
-    """Write the weights of the best epoch, and the reconstructions made with them."""
+    """Write the weights of the best epoch, and the images decoded with them."""
     model = trainer.best_model()
     save_weights(model, folder / WEIGHTS)
-    write_or_refuse(folder / "reconstructions.npy", npy(reconstructions(model, trainer.dataset)))
+    write_pictures(model, trainer.dataset, folder)
 
 
 @contextmanager
@@ -304,7 +309,32 @@ def reconstructions(model: VAE, dataset: ImageDataset) -> npt.NDArray[np.uint8]:
     device = next(model.parameters()).device
     pixels = torch.from_numpy(shown_images(dataset)).to(device)
     with torch.inference_mode():
-        images = model.reconstruct(pixels.float() / 255)
+        return _as_bytes(model.reconstruct(pixels.float() / 255))
+
+
+def prior_samples(model: VAE, count: int = SHOWN_IMAGES) -> npt.NDArray[np.uint8]:
+    """Return what a model decodes from `count` latents that are drawn from N(0, 1).
+
+    Models of equal latent size decode the same latents. The result is uint8, (images, channels,
+    height, width).
+    """
+    generator = torch.Generator().manual_seed(_PRIOR_SEED)
+    with torch.inference_mode():
+        return _as_bytes(model.sample(count, generator))
+
+
+def write_pictures(model: VAE, dataset: ImageDataset, folder: Path) -> None:
+    """Write the images of a model that a report shows: samples from the prior, reconstructions.
+
+    Raises:
+        UserError: a file cannot be written.
+    """
+    rebuilt = reconstructions(model, dataset)
+    write_or_refuse(folder / PRIOR_SAMPLES, npy(prior_samples(model, len(rebuilt))))
+    write_or_refuse(folder / RECONSTRUCTIONS, npy(rebuilt))
+
+
+def _as_bytes(images: torch.Tensor) -> npt.NDArray[np.uint8]:
     rounded = (images * 255).round().clamp(0, 255).to(torch.uint8)
     found: npt.NDArray[np.uint8] = rounded.cpu().numpy()
     return found

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from nas.artefacts import full_disk_refused, write_or_refuse
+from nas.artefacts import PICTURES, full_disk_refused, write_or_refuse
 from nas.datasets import ImageDataset, require_source
 from nas.evaluate import STATIC_COSTS, npy, shown_images, static_costs
 from nas.latency import measure_anchor
@@ -201,7 +201,7 @@ def _concluded(
             record = begun_again(
                 measure_front, store, config.latency, device, images, progress, site.together
             )
-    store.fetch(only="reconstructions.npy")
+    store.fetch(only=PICTURES)
     return record
 
 

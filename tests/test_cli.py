@@ -16,6 +16,7 @@ import torch
 from PIL import Image
 
 from nas.checkpoint import load_vae
+from nas.evaluate import prior_samples
 from nas.search import SAMPLERS
 from search_spaces.architecture import Architecture
 from search_spaces.errors import UserError
@@ -104,8 +105,13 @@ def test_a_study_leaves_a_report_weights_and_reconstructions(study: Path) -> Non
     artefacts = [path for path in (folder / "artefacts").iterdir() if path.is_dir()]
     assert len(artefacts) == 4
     for path in artefacts:
-        assert load_vae(path / "weights.safetensors").architecture.digest == path.name
-        assert np.load(path / "reconstructions.npy").dtype == np.uint8
+        model = load_vae(path / "weights.safetensors")
+        assert model.architecture.digest == path.name
+        rebuilt = np.load(path / "reconstructions.npy")
+        assert rebuilt.dtype == np.uint8
+        samples = np.load(path / "prior_samples.npy")
+        assert samples.shape == rebuilt.shape
+        np.testing.assert_array_equal(samples, prior_samples(model, len(samples)))
         assert not list(path.glob("checkpoint*"))
 
 
@@ -139,13 +145,18 @@ def test_export_holds_every_trial(study: Path, kind: str, tmp_path: Path) -> Non
     assert set(table["state"]) == {"complete"}
 
 
-def test_best_gives_a_model_that_works(study: Path, tmp_path: Path) -> None:
+def test_best_gives_a_model_that_works(
+    study: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     out = tmp_path / "best"
     limit = ["--max-params", "1e5", "--max-latency-ms", "1e6"]
     assert nas("study", "best", "s", *limit, "-o", str(out)) == 0
     model = load_vae(out / "weights.safetensors")
     assert Architecture.load(out / "architecture.json") == model.architecture
     result = json.loads((out / "result.json").read_text())
+    told = result["metrics"]
+    latent = f"KL {told['kl']:,.1f} nats, total loss {told['total_loss']:.4f}"
+    assert latent in " ".join(capsys.readouterr().out.split())
     assert result["objectives"]["params"] == sum(p.numel() for p in model.parameters()) <= 1e5
     assert model.reconstruct(torch.zeros(1, 3, 32, 32)).shape == (1, 3, 32, 32)
 

@@ -46,10 +46,8 @@ from studies.report.overviews import cube_figure, parallel_figure
 from studies.report.report import write_report
 from studies.report.words import report_words
 from studies.run.evaluation import Evaluation
-from studies.store.agreement import require_same_question
 from studies.store.store import StudyStore
 from tests.fakes.dataset import noise
-from tests.fakes.environment import ENVIRONMENT
 from tests.fakes.evaluator import EPOCHS, FakeEvaluator, Learner
 from tests.fakes.findings import epoch
 from tests.fakes.runs import config, run, stopping_config
@@ -185,6 +183,12 @@ def test_a_training_records_every_trained_objective_by_epoch(tmp_path: Path) -> 
     expected = 1 - best["ssim"] + 0.5 * best["l1"]
     assert best["reconstruction_loss"] == pytest.approx(expected, abs=1e-6)
     assert best["total_loss"] == pytest.approx(expected + 1e-3 * best["kl"], abs=1e-6)
+
+
+def test_values_with_a_unit_have_two_decimals_unless_they_are_huge() -> None:
+    kl = OBJECTIVES["kl"]
+    shown = [format_value(kl, value) for value in (0.0, 38.256, 1204.5, 6.6e12)]
+    assert shown == ["0.00 nats", "38.26 nats", "1,204.50 nats", "6.6e+12 nats"]
 
 
 # Front, hypervolume, comparison
@@ -654,21 +658,9 @@ def test_the_report_says_whether_losses_are_of_a_sample_or_of_the_mean(
     assert dict(report_words(record)["facts"])["Losses"] == words
 
 
-def test_a_study_goes_on_only_with_losses_of_the_same_latent() -> None:
-    class Asked:
-        name = "s"
-
-        def __init__(self, evaluate_at: str) -> None:
-            self.evaluate_at = evaluate_at
-
-        def to_dict(self) -> dict[str, Any]:
-            found = config().to_dict()
-            return {**found, "training": {**found["training"], "evaluate_at": self.evaluate_at}}
-
-    sample: Any = Asked("sample")
-    mean: Any = Asked("mean")
-    space = SearchSpace.load("quickstart")
-    kept = {"config": sample.to_dict(), "space_digest": space.digest, "environment": ENVIRONMENT}
-    require_same_question(kept, sample, space, ENVIRONMENT, Path("s"))
+def test_a_study_goes_on_only_with_losses_of_the_same_latent(tmp_path: Path) -> None:
+    asked = {"objectives": NAMES, "search": {"sampler": "random", "trials": 1}}
+    run(tmp_path, config(**asked), Measured())
+    run(tmp_path, config(**asked, training={"evaluate_at": "sample"}), Measured())
     with pytest.raises(UserError, match=r'training\.evaluate_at was "sample", now "mean"'):
-        require_same_question(kept, mean, space, ENVIRONMENT, Path("s"))
+        run(tmp_path, config(**asked, training={"evaluate_at": "mean"}), Measured())

@@ -48,6 +48,7 @@ def best(name: str, by: str | None, out: Path | None, root: Path, **limits: floa
 
     Example: nas study best quickstart --max-latency-ms 5 --max-params 1e6
     """
+    from studies.record.rate import latent_words
     from studies.store.store import StudyStore
 
     store = StudyStore.open(root, name)
@@ -62,6 +63,8 @@ def best(name: str, by: str | None, out: Path | None, root: Path, **limits: floa
     written = _take_out(record, trial, out or Path(f"{name}-best"))
     stdout.say((trial.name, "bold"), f": {values}", wrap=True)
     stdout.say(trial.architecture.summary, style="dim")
+    if latent := latent_words(record, trial):
+        stdout.say(", ".join(latent), style="dim", wrap=True)
     for path in written:
         stdout.say(str(path))
     if len(written) == 2 and record.trained:

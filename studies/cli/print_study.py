@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from search_spaces.errors import UserError
 from studies.cli.console import stderr, stdout
-from studies.record.formats import directions, format_value, noun
+from studies.record.formats import MISSING, directions, format_value, noun
 from studies.terminal.table import Column, Table
 
 if TYPE_CHECKING:
@@ -31,6 +31,7 @@ def conclude(record: StudyRecord, png: bool) -> None:
 
 def print_study(record: StudyRecord) -> None:
     """Print the headline, the references, the front and the failed trials."""
+    from studies.record.rate import active_units
     from studies.record.tables import compared_members, spread, study_headline, study_notes
 
     stdout.print()
@@ -40,18 +41,22 @@ def print_study(record: StudyRecord) -> None:
         stdout.say(note.replace("`", ""), style="dim", wrap=True)
         stdout.print()
     recorded = [Column(f"({noun(o)})", style="dim") for o in record.recorded]
-    table = Table(Column("model", text=True), *map(noun, record.objectives), *recorded)
     members = compared_members(record)
     shown = [*record.references.values(), *spread(members, _ROWS)]
+    units = any(map(active_units, shown))
+    if units:
+        recorded.append(Column("(active units)", style="dim"))
+    table = Table(Column("model", text=True), *map(noun, record.objectives), *recorded)
     front = {trial.number for trial in record.front}
     for trial in shown:
         columns = (*record.objectives, *record.recorded)
         values = [format_value(o, trial.objectives[o.name]) for o in columns]
+        values += [active_units(trial) or MISSING] if units else []
         mark = "*" if trial.number in front else ""
         style = "cyan" if trial.reference else ""
         table.add(trial.name + mark, *values, style=style)
     stdout.table(table)
-    beside = "; in brackets: recorded, but not an objective" if record.recorded else ""
+    beside = "; in brackets: recorded, but not an objective" if recorded else ""
     stdout.say(f"* on the Pareto front{beside}", style="dim", wrap=True)
     if any(objective.direction == "maximise" for objective in record.objectives):
         stdout.say(directions(record.objectives), style="dim", wrap=True)

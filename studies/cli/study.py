@@ -152,11 +152,12 @@ def effects(name: str, axes: int, out: Path | None, root: Path) -> None:
 @root_option
 def report(name: str, png: bool, root: Path) -> None:
     """Write the study's HTML report again."""
+    from nas.artefacts import PICTURES
     from studies.report.report import write_report
 
     store = _store(root, name)
     store.fetch("samples.npy")
-    store.fetch(only="reconstructions.npy")
+    store.fetch(only=PICTURES)
     record = store.record()
     stdout.say(str(write_report(record)))
     if png:

@@ -12,6 +12,9 @@ from studies.paper.table import PUBLISHED_SIZE
 from studies.paper.timing import Timing
 from studies.record.formats import counted, listed
 
+_PROTOCOL = {"recipe": "paper", "learning_rate": 1e-4, "batch_size": 32, "ssim": "uniform"}
+"""The paper's settings of training."""
+
 _SHORT: dict[str, tuple[str, str]] = {
     "parameters": ("has fewer parameters", "has no fewer parameters"),
     "slower-1": ("is slower at batch 1", "is faster at batch 1"),
@@ -78,7 +81,7 @@ def caveats(config: Mapping[str, Any], images: int, size: int, epochs: int) -> l
     if size != PUBLISHED_SIZE:
         found.append(f"{size} px instead of {PUBLISHED_SIZE} px")
     training = config["training"]
-    for key, value in (("learning_rate", 1e-4), ("batch_size", 32), ("ssim", "uniform")):
+    for key, value in _PROTOCOL.items():
         if training[key] != value:
             found.append(f"{key.replace('_', ' ')} {training[key]} instead of {value}")
     return found
@@ -144,7 +147,7 @@ def paper_facts(results: PaperResults) -> list[tuple[str, str]]:
         ("Images", f"{study.config['data']['kind']}, {study.image_size} px"),
         ("Train / validation / test", parts),
         ("Epochs", epochs),
-        ("Optimiser", f"Adam, learning rate {training['learning_rate']:g}, "
+        ("Recipe", f"{training['recipe']}, learning rate {training['learning_rate']:g}, "
          f"batch {training['batch_size']}"),
         ("Loss", f"(1 - SSIM, {training['ssim']}) + {training['l1_weight']:g} L1 + "
          f"{training['kl_weight']:g} KL"),

@@ -29,7 +29,7 @@ def format_value(objective: Objective, value: float | None) -> str:
     if objective.unit == "B":
         return format_bytes(value)
     if objective.cost == "training":
-        return f"{value:,.2f} {objective.unit}" if objective.unit else f"{value:.4f}"
+        return f"{value:{_digits(value)}} {objective.unit}" if objective.unit else f"{value:.4f}"
     return format_count(value)
 
 
@@ -220,6 +220,11 @@ def _share(change: float) -> str:
     if percent < 0.001:
         return "<0.001 %"
     return f"{percent:.{2 if percent >= 0.5 else 1}g} %"
+
+
+def _digits(value: float) -> str:
+    """Return the format of a value with a unit; that of a training that diverged is huge."""
+    return ",.2f" if abs(value) < 1e5 else ".3g"
 
 
 def _scaled(value: float) -> str:

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from nas.artefacts import PRIOR_SAMPLES, RECONSTRUCTIONS
 from nas.objectives import (
     DEFAULT_OBJECTIVES,
     OBJECTIVES,
@@ -167,7 +168,11 @@ class StudyRecord:
 
     def reconstructions(self, trial: TrialRecord) -> Path:
         """Return the path of a trial's reconstructions: uint8 `.npy`, (images, channels, h, w)."""
-        return self.folder / "artefacts" / trial.digest / "reconstructions.npy"
+        return self.folder / "artefacts" / trial.digest / RECONSTRUCTIONS
+
+    def prior_samples(self, trial: TrialRecord) -> Path:
+        """Return the path of what a trial decodes from N(0, 1), of the same type and shape."""
+        return self.folder / "artefacts" / trial.digest / PRIOR_SAMPLES
 
     @property
     def samples(self) -> Path:

@@ -23,6 +23,7 @@ from studies.record.formats import (
     noun,
     reason_kind,
 )
+from studies.record.rate import DIVERGED, rate_notes
 from studies.record.records import StudyRecord, TrialRecord
 from studies.record.table_files import table_of
 from studies.record.verdict import in_words, violations
@@ -90,10 +91,6 @@ def study_headline(study: StudyRecord) -> str:
     )
 
 
-_DIVERGED = 3
-"""A training diverged if its total loss is above this multiple of its reconstruction loss."""
-
-
 def study_notes(study: StudyRecord) -> list[str]:
     """Return notes for the reader: how complete the study is, and its failures."""
     notes = []
@@ -113,6 +110,7 @@ def study_notes(study: StudyRecord) -> list[str]:
         reason = f": {attempt.reason}" if attempt is not None and attempt.reason else ""
         notes.append(f"Reference `{name}` {state}{reason}. Comparisons with it are left out.")
     notes += [*_limit_notes(study), *_diverged(study)]
+    notes += rate_notes(study, compared_members(study))
     if damage := damage_note(study):
         notes.append(damage)
     if retrained := study.config.get("retrained"):
@@ -184,7 +182,7 @@ def _diverged(study: StudyRecord) -> list[str]:
     found = []
     for trial in shown.values():
         loss, total = trial.objectives.get(TRAINED_OBJECTIVE), trial.metrics.get("total_loss")
-        if loss and total and total > _DIVERGED * loss:
+        if loss and total and total > DIVERGED * loss:
             found.append(
                 f"The training of `{trial.name}` diverged: its total loss is {total:,.3g}, of "
                 f"which reconstruction is {loss:.3g}. A lower learning rate may do better; until "

@@ -12,6 +12,7 @@ import pandas as pd
 
 from nas.objectives import hypervolume, minimised, nondominated, sign_of
 from studies.record.formats import format_value
+from studies.record.rate import latent_words
 from studies.record.records import StudyRecord, TrialRecord
 from studies.record.tables import spread
 
@@ -170,7 +171,7 @@ def _point(study: StudyRecord, trial: TrialRecord, on_front: bool) -> dict[str, 
 
 
 def hover(study: StudyRecord, trial: TrialRecord) -> str:
-    """Return a trial's tooltip (HTML, escaped): its name, objectives and architecture."""
+    """Return a trial's tooltip (HTML, escaped): its name, objectives, latent and architecture."""
     lines = [f"<b>{html.escape(trial.name)}</b>"]
     for objective in (*study.objectives, *study.recorded):
         value = format_value(objective, trial.objectives[objective.name])
@@ -180,6 +181,8 @@ def hover(study: StudyRecord, trial: TrialRecord) -> str:
         lines.append(f"{objective.title}: {value}")
     if trial.contended:
         lines.append("<i>latency measured on a busy machine</i>")
+    if latent := latent_words(study, trial):
+        lines.append(", ".join(latent))
     for part in trial.architecture.summary.split(" | "):
         lines += [html.escape(line) for line in textwrap.wrap(part, 46)]
     return "<br>".join(lines)

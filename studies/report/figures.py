@@ -56,6 +56,22 @@ def pair_figure(points: pd.DataFrame, x: Objective, y: Objective) -> go.Figure:
         x=stairs[x.name].tolist(), y=stairs[y.name].tolist(), mode="lines", line=line,
         hoverinfo="skip", showlegend=False, opacity=0.6,
     )  # fmt: skip
+    add_points(figure, points, x, y)
+    figure.update_xaxes(title_text=axis_label(x), **axis(x, points[x.name]))
+    figure.update_yaxes(title_text=axis_label(y), **axis(y, points[y.name]))
+    return figure
+
+
+def add_points(figure: go.Figure, points: pd.DataFrame, x: Objective, y: Objective) -> None:
+    """Draw the points of two quantities: dominated ones first, references last and largest.
+
+    Args:
+        figure: The figure to draw in.
+        points: Columns `name`, `kind`, `front`, `contended`, and those of `x` and `y` with their
+            intervals, as `points_table` returns them.
+        x: Quantity of the horizontal axis.
+        y: Quantity of the vertical axis.
+    """
     labels = _label_positions(points, x, y)
     for label, kind, rows in layers(points):
         figure.add_scatter(
@@ -72,9 +88,6 @@ def pair_figure(points: pd.DataFrame, x: Objective, y: Objective) -> go.Figure:
                 else _error_bars(rows, x.name, y.name, _colour(kind, points))
             ),
         )
-    figure.update_xaxes(title_text=axis_label(x), **axis(x, points[x.name]))
-    figure.update_yaxes(title_text=axis_label(y), **axis(y, points[y.name]))
-    return figure
 
 
 def hypervolume_figure(table: pd.DataFrame, x: str, start: float | None) -> go.Figure:

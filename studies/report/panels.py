@@ -25,6 +25,7 @@ from studies.report.figures import (
     pair_figure,
 )
 from studies.report.overviews import FADED_LINES, cube_figure, parallel_figure
+from studies.report.rate_figure import rate_panels
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -38,6 +39,7 @@ def report_panels(study: StudyRecord) -> dict[str, list[Panel]]:
         "overviews": _overviews(study, points),
         "hypervolume": _hypervolumes(study),
         "importance": _importance(study),
+        "rate": rate_panels(study, points),
         "curves": _curves(study),
     }
 

@@ -19,6 +19,7 @@ from studies.record.formats import (
     noun,
 )
 from studies.record.records import StudyRecord, TrialRecord
+from studies.report.rate_words import latent_cells, latent_heads, rate_words
 
 _SETBACK_ROWS = 200
 _FRONT_ROWS = 200
@@ -42,6 +43,7 @@ def report_words(study: StudyRecord) -> dict[str, Any]:
         "dominance": _dominance(study),
         "comparison": _comparison(study),
         "front": _front(study),
+        "rate": rate_words(study, tables.spread(tables.compared_members(study), _FRONT_ROWS)),
         "trained": tables.needs(study, "training"),
         "directions": directions(study.objectives),
         "maximised": any(o.direction == "maximise" for o in study.objectives),
@@ -83,6 +85,7 @@ def _facts(study: StudyRecord) -> list[tuple[str, str]]:
                          pixels) if trained else ""),
         ("Images", "" if trained else pixels),
         ("Budget", _epochs(training.get("epochs")) if trained else ""),
+        ("Recipe", _recipe(training) if trained else ""),
         ("Device", _joined(environment.get("device_name") or environment.get("device"),
                            _with_unit(environment.get("threads"), "threads"))
                    if trained or timed else ""),
@@ -95,6 +98,12 @@ def _facts(study: StudyRecord) -> list[tuple[str, str]]:
         ("Waiting for measurements", _waiting(study) if timed else ""),
     ]  # fmt: skip
     return [(label, value) for label, value in facts if value]
+
+
+def _recipe(training: Mapping[str, Any]) -> str:
+    """Return the training recipe with its learning rate, or "" where it is not recorded."""
+    recipe, rate = training.get("recipe"), training.get("learning_rate")
+    return _joined(recipe, f"learning rate {rate:g}" if rate else "") if recipe else ""
 
 
 def _waiting(study: StudyRecord) -> str:
@@ -184,6 +193,7 @@ def _front(study: StudyRecord) -> dict[str, Any]:
         for o in study.recorded
     ]
     heads += [(_metric_title(name), "higher is better") for name in metrics]
+    heads += latent_heads(study)
     best = {trial.number for trial in _best_found(study)}
     listed = [trial for trial in study.front if trial.reference or trial.number in best]
     rows = [_front_row(study, trial, metrics) for trial in listed]
@@ -216,6 +226,7 @@ def _front_row(study: StudyRecord, trial: TrialRecord, metrics: Sequence[str]) -
         digits = 2 if "psnr" in name else 4
         text = MISSING if value is None else f"{value:.{digits}f}"
         cells.append({"sort": value or 0, "text": text, "interval": "", "busy": False})
+    cells += latent_cells(study, trial)
     return {"trial": trial, "cells": cells, "profile": _profile(study, trial)}
 
 

@@ -22,7 +22,7 @@ from pydantic import ConfigDict, TypeAdapter
 from nas.artefacts import CHECKPOINT, folder_or_refuse, full_disk_refused, write_or_refuse
 from nas.checkpoint import save_weights
 from nas.datasets import DataConfig, ImageDataset
-from nas.evaluate import history_row, npy, reconstructions, shown_images
+from nas.evaluate import history_row, npy, shown_images, write_pictures
 from nas.objectives import TRAINED_OBJECTIVE, trained_objectives
 from nas.protocol import TrainingConfig, evaluate
 from nas.training import CandidateFailed, Trainer
@@ -31,6 +31,7 @@ from profiling.lane import Lane
 from profiling.locks import open_lock, try_lock
 from search_spaces.errors import UserError
 from studies.record.comparison import ranked
+from studies.record.earlier import complete_training
 from studies.record.records import StudyRecord, TrialRecord
 from studies.record.tables import front_found
 
@@ -205,6 +206,7 @@ class Results:
             content = json.loads(self._path.read_text(encoding="utf-8"))
             runs = _RUNS.validate_python(content.pop("runs"))
             _require_whole(runs)
+            content["training"] = complete_training(content["training"])
         except OSError as error:
             raise UserError(f"{self._path}: cannot be read ({error.strerror})") from None
         except (ValueError, TypeError, LookupError, AttributeError, RecursionError):
@@ -330,7 +332,7 @@ class _Training:
     lane: Lane
 
     def run(self, report: Callable[[int, int], None]) -> TrainingRun:
-        """Train, evaluate, save the weights, and the reconstructions of the best first-seed run."""
+        """Train, evaluate, save the weights, and the images of the best first-seed run."""
         home = self.results.folder
         trainer = Trainer(self.trial.architecture, self.dataset, self.config, self.device)
 
@@ -351,9 +353,7 @@ class _Training:
         history = [history_row(result, wanted) for result in trainer.history]
         run = TrainingRun(self.trial.digest, seed, rate, trainer.best.epoch, asdict(test), history)
         if self.results.leads(run):
-            write_or_refuse(
-                folder / "reconstructions.npy", npy(reconstructions(model, self.dataset))
-            )
+            write_pictures(model, self.dataset, folder)
         return run
 
 

@@ -18,6 +18,7 @@ from nas.findings import EvaluationStep, Findings
 from nas.objectives import OBJECTIVES, TRAINED_OBJECTIVE, by_factor, select_objectives
 from search_spaces.architecture import Architecture
 from search_spaces.errors import UserError
+from studies.record.earlier import complete_training
 
 Finite = Annotated[float, Field(strict=True, allow_inf_nan=False)]
 Number = Annotated[float, Field(strict=True)]
@@ -222,7 +223,7 @@ _Model = TypeVar("_Model", bound=BaseModel)
 
 
 def study_attributes(stored: Mapping[str, Any]) -> Mapping[str, Any]:
-    """Return the attributes of a study if they are valid.
+    """Return the attributes of a study if they are valid, with the settings that it does not name.
 
     Args:
         stored: The attributes; those of a study that is being created may be missing.
@@ -231,7 +232,10 @@ def study_attributes(stored: Mapping[str, Any]) -> Mapping[str, Any]:
         UserError: an attribute has a wrong type, shape or range; the message names the first.
     """
     _validated(_Study, stored)
-    return stored
+    config = stored.get("config")
+    if not config or "training" not in config:
+        return stored
+    return {**stored, "config": {**config, "training": complete_training(config["training"])}}
 
 
 def trial_attributes(stored: Mapping[str, Any], number: int, *, complete: bool) -> TrialAttributes:

@@ -282,12 +282,12 @@ class StudyStore:
         """The store that artefacts are copied to; None if the study has none."""
         return self._opened.mirror
 
-    def fetch(self, name: str = "", only: str | None = None) -> None:
+    def fetch(self, name: str = "", only: tuple[str, ...] | None = None) -> None:
         """Copy artefacts of other drivers into the study's folder.
 
         Args:
             name: Digest of the architecture; empty for all.
-            only: Name of the files to copy; None for all.
+            only: Names of the files to copy; None for all.
 
         Raises:
             UserError: the store of artefacts cannot be read.
