@@ -32,8 +32,9 @@ from nas.checkpoint import save_weights
 from nas.datasets import ImageDataset
 from nas.findings import Findings
 from nas.latency import Meter, latency_metrics
-from nas.objectives import TRAINED_OBJECTIVE
+from nas.objectives import TRAINED_OBJECTIVE, trained_objectives
 from nas.predict.predictor import LatencyPredictor
+from nas.protocol import Quality
 from nas.timed_models import TimedImages
 from nas.training import (
     CandidateFailed,
@@ -64,6 +65,17 @@ STATIC_COSTS: dict[str, Callable[[VAE, torch.Tensor, Complexity], float]] = {
 
 Each function takes a model and one image, both on the meta device, and the counts of one pass.
 """
+
+TRAINED_VALUES: dict[str, Callable[[Quality], float]] = {
+    "reconstruction_loss": lambda quality: quality.reconstruction,
+    "total_loss": lambda quality: quality.total,
+    "kl": lambda quality: quality.kl,
+    "psnr_db": lambda quality: quality.psnr_db,
+    "ms_ssim": lambda quality: quality.ms_ssim,
+    "ssim": lambda quality: quality.ssim,
+    "l1": lambda quality: quality.l1,
+}
+"""Objectives found by training, by name, from the metrics of a model."""
 
 SHOWN_IMAGES = 8
 """Number of validation images that every candidate reconstructs for the report."""
@@ -133,7 +145,7 @@ class Evaluator:
             if "latency_ms" in self.wanted and "latency_ms" not in findings.objectives:
                 findings = self._measured(architecture, findings)
                 yield findings
-            if TRAINED_OBJECTIVE in self.wanted:
+            if trained_objectives(self.wanted):
                 for trained in self._trained(architecture, findings):
                     findings = trained
                     yield findings
@@ -222,7 +234,7 @@ class Evaluator:
         self, known: Findings, trainer: Trainer, spent_s: Mapping[str, float]
     ) -> Findings:
         quality = asdict(trainer.best.validation)
-        loss = quality.pop("reconstruction")
+        del quality["reconstruction"]  # it is among the objectives
         metrics = {
             "total_loss": quality.pop("total"),
             **quality,
@@ -232,9 +244,12 @@ class Evaluator:
         return replace(
             known,
             step="training",
-            objectives={**known.objectives, TRAINED_OBJECTIVE: loss},
+            objectives={
+                **known.objectives,
+                **trained_values(trainer.best.validation, self.wanted),
+            },
             metrics={**known.metrics, **metrics},
-            history=[history_row(result) for result in trainer.history],
+            history=[history_row(result, self.wanted) for result in trainer.history],
             timings_s={**known.timings_s, **spent_s},
         )
 
@@ -332,12 +347,18 @@ def npy(array: npt.NDArray[Any]) -> bytes:
     return buffer.getvalue()
 
 
-def history_row(result: EpochResult) -> dict[str, float]:
-    """Return the values of an epoch for a trial's history."""
+def trained_values(quality: Quality, wanted: Collection[str] = ()) -> dict[str, float]:
+    """Return the reconstruction loss and the other trained objectives in `wanted`, by name."""
+    shown = {TRAINED_OBJECTIVE, *wanted}
+    return {name: value(quality) for name, value in TRAINED_VALUES.items() if name in shown}
+
+
+def history_row(result: EpochResult, wanted: Collection[str] = ()) -> dict[str, float]:
+    """Return the values of an epoch for a trial's history, with the objectives in `wanted`."""
     return {
         "epoch": result.epoch,
         "train_loss": result.train_loss,
         "validation_loss": result.validation.total,
-        TRAINED_OBJECTIVE: result.validation.reconstruction,
+        **trained_values(result.validation, wanted),
         "duration_s": result.duration_s,
     }

@@ -43,26 +43,26 @@ CHANGES = (
     Change(
         "nas/objectives.py",
         "a dominates b where it is better in any objective",
-        "all(a[n] <= b[n] for n in names) and any(",
+        "no_worse and any(",
         "any(",
     ),
     Change(
         "nas/objectives.py",
         "a dominates an equal b",
-        " and any(a[n] < b[n] for n in names)",
+        " and any(ours < theirs for ours, theirs in pairs)",
         "",
     ),
     Change(
         "nas/objectives.py",
         "macs and flops are accepted together",
-        '{"macs", "flops"} <= set(names)',
-        "False",
+        '("macs", "flops"):',
+        '("macs", "none"):',
     ),
     Change(
         "nas/objectives.py",
         "latency_ms and predicted_latency_ms are accepted together",
-        '{"latency_ms", "predicted_latency_ms"} <= set(names)',
-        "False",
+        '("latency_ms", "predicted_latency_ms"):',
+        '("latency_ms", "none"):',
     ),
     Change(
         _COMPARISON,
@@ -95,7 +95,7 @@ CHANGES = (
         "(trial.contended or reference.contended)",
         "reference.contended",
     ),
-    Change(_COMPARISON, "equal values are called tied", " and self.factors[name] != 1", ""),
+    Change(_COMPARISON, "equal values are called tied", " and self.gain(name) != equal", ""),
     Change(
         "profiling/intervals.py",
         "expanded percentile: 0.025 in its place",

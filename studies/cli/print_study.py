@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from search_spaces.errors import UserError
 from studies.cli.console import stderr, stdout
-from studies.record.formats import MISSING, format_value, noun
+from studies.record.formats import MISSING, directions, format_value, noun
 from studies.terminal.table import Column, Table
 
 if TYPE_CHECKING:
@@ -60,6 +60,8 @@ def print_study(record: StudyRecord) -> None:
         table.add(*row, *([MISSING] if units else []), style="dim")
     stdout.table(table)
     stdout.say(_legend(record, bracketed=bool(recorded)), style="dim", wrap=True)
+    if any(objective.direction == "maximise" for objective in record.objectives):
+        stdout.say(directions(record.objectives), style="dim", wrap=True)
     stdout.print()
     if len(members) > _ROWS:
         stdout.say(

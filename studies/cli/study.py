@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING
 import click
 
 # Import neither torch nor a module that imports it: `run` has to set OMP_WAIT_POLICY first.
-from nas.objectives import hypervolume
 from search_spaces.errors import UserError, condensed
 from studies.cli.best import best
 from studies.cli.console import stderr, stdout
@@ -66,14 +65,13 @@ def list_(root: Path) -> None:
             for fault in condensed(str(error)).split("\n"):
                 stderr.say(fault, style="yellow")
             continue
-        volume = hypervolume(record.points(record.front), record.nadir)
         table.add(
             name,
             str(record.config["space"]),
             str(len(record.objectives)),
             str(len(record.complete)),
             str(len(record.front)),
-            f"{volume:.4f}",
+            f"{record.hypervolume(record.complete):.4f}",
         )
     stdout.table(table)
 

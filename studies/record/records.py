@@ -13,7 +13,16 @@ import numpy.typing as npt
 
 from nas.artefacts import PRIOR_SAMPLES, RECONSTRUCTIONS
 from nas.floors import Floors
-from nas.objectives import DEFAULT_OBJECTIVES, OBJECTIVES, Objective
+from nas.objectives import (
+    DEFAULT_OBJECTIVES,
+    OBJECTIVES,
+    Objective,
+    hypervolume,
+    ideal_point,
+    minimised,
+    reference_point,
+    trained_objectives,
+)
 from studies.record.learning import unlearned
 from studies.record.standing import Standing, find, points
 from studies.record.trial import FinalLatency, State, TrialRecord
@@ -65,6 +74,11 @@ class StudyRecord:
     def objective_names(self) -> tuple[str, ...]:
         """Names of the objectives, in the study's order."""
         return tuple(objective.name for objective in self.objectives)
+
+    @property
+    def trained(self) -> tuple[Objective, ...]:
+        """The objectives that are found by training; the first one has a figure of its curves."""
+        return tuple(OBJECTIVES[name] for name in trained_objectives(self.objective_names))
 
     @property
     def limits(self) -> Limits:
@@ -147,24 +161,37 @@ class StudyRecord:
 
     @property
     def front(self) -> tuple[TrialRecord, ...]:
-        """The non-dominated trials of `learned`, sorted by the first objective."""
+        """The non-dominated trials of `learned`, the best in the first objective first."""
         return self._standing.front
 
     @cached_property
-    def nadir(self) -> npt.NDArray[np.float64]:
-        """Reference point of the hypervolume: 1.1 x the worse reference model in each objective.
+    def ideal(self) -> npt.NDArray[np.float64]:
+        """The ideal value of each objective, as minimised: the corner opposite to `nadir`."""
+        return ideal_point(self.objective_names)
 
-        Without complete references, 1.1 x the worst trial.
+    @cached_property
+    def nadir(self) -> npt.NDArray[np.float64]:
+        """Reference point of the hypervolume, as minimised.
+
+        In each objective it is 1.1 times as far from the ideal value as the worse reference model;
+        without complete references, as the worst trial.
         """
         anchors = list(self.references.values()) or list(self.complete)
         if not anchors:
             return np.ones(len(self.objectives))
-        nadir: npt.NDArray[np.float64] = 1.1 * self.points(anchors).max(axis=0)
-        return nadir
+        return reference_point(self.minimised(anchors), self.ideal)
 
     def points(self, trials: Iterable[TrialRecord]) -> npt.NDArray[np.float64]:
         """Return the objective values of `trials`, shape (trials, objectives)."""
         return points(self.objectives, list(trials))
+
+    def minimised(self, trials: Iterable[TrialRecord]) -> npt.NDArray[np.float64]:
+        """Return the objective values of `trials` as they are minimised, (trials, objectives)."""
+        return minimised(self.points(trials), self.objective_names)
+
+    def hypervolume(self, trials: Iterable[TrialRecord]) -> float:
+        """Return the share of the box from `ideal` to `nadir` that trials dominate, 0 to 1."""
+        return hypervolume(self.minimised(trials), self.nadir, self.ideal)
 
     def reconstructions(self, trial: TrialRecord) -> Path:
         """Return the path of a trial's reconstructions: uint8 `.npy`, (images, channels, h, w)."""

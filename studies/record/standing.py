@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from nas.floors import Floors
-from nas.objectives import Objective, nondominated
+from nas.objectives import Objective, minimised, nondominated
 from studies.record.learning import unlearned
 from studies.record.trial import TrialRecord
 
@@ -26,7 +26,7 @@ class Standing:
         complete: The complete trials, including references.
         references: The complete references, by name.
         learned: The complete trials that have learned, or that were not trained.
-        front: The non-dominated ones of `learned`, sorted by the first objective.
+        front: The non-dominated ones of `learned`, the best in the first objective first.
         floors: The losses by which `learned` is judged; None if they are not known.
     """
 
@@ -127,10 +127,11 @@ def _references(complete: Iterable[TrialRecord]) -> dict[str, TrialRecord]:
 def _front(
     objectives: tuple[Objective, ...], trials: Sequence[TrialRecord]
 ) -> tuple[TrialRecord, ...]:
-    kept = nondominated(points(objectives, trials))
+    names = [objective.name for objective in objectives]
+    kept = nondominated(minimised(points(objectives, trials), names))
     members = [trial for trial, keep in zip(trials, kept, strict=True) if keep]
-    first = objectives[0].name
-    return tuple(sorted(members, key=lambda trial: (trial.objectives[first], trial.number)))
+    first, sign = names[0], objectives[0].sign
+    return tuple(sorted(members, key=lambda trial: (sign * trial.objectives[first], trial.number)))
 
 
 def _place(trials: Sequence[TrialRecord], number: int) -> int:

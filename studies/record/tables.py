@@ -23,7 +23,9 @@ from studies.record.comparison import (
 from studies.record.floor_words import unlearned_note
 from studies.record.formats import (
     counted,
-    describe_change,
+    describe_gain,
+    format_difference,
+    format_gain,
     format_value,
     listed,
     named,
@@ -205,8 +207,9 @@ def _diverged(study: StudyRecord) -> list[str]:
 
 
 def quality_metrics(study: StudyRecord) -> list[str]:
-    """Return the image-quality metrics any complete trial has, in a stable order."""
+    """Return the image-quality metrics any complete trial has, except objectives, sorted."""
     known = {name for trial in study.complete for name in trial.metrics}
+    known -= set(study.objective_names)
     return sorted(n for n in known if any(word in n for word in _QUALITY))
 
 
@@ -291,8 +294,18 @@ def change_of(objective: Objective, compared: Comparison) -> str:
     """Describe how a trial compares in one objective; "about" marks a contended latency."""
     if compared.tied(objective.name):
         return f"no certain change in {noun(objective)}"
-    change = describe_change(objective, 1 / compared.factors[objective.name], 1)
+    change = describe_gain(objective, compared.gain(objective.name))
     return f"about {change}" if compared.contended and objective.cost == "device" else change
+
+
+def gain_of(objective: Objective, compared: Comparison) -> str:
+    """Format a factor or a difference: `3.10x`, `1.25 dB higher`, or `tied`."""
+    if compared.tied(objective.name):
+        return "tied"
+    gain = compared.gain(objective.name)
+    if objective.by_factor:
+        return format_gain(gain, objective.better)
+    return format_difference(objective, -objective.sign * gain)
 
 
 def _nothing_found(study: StudyRecord) -> str:

@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-from nas.objectives import hypervolume, nondominated
+from nas.objectives import hypervolume, minimised, nondominated, sign_of
 from studies.pages.style import UNLEARNED
 from studies.record.floor_words import floor_clauses, floor_values
 from studies.record.formats import format_value
@@ -81,10 +81,10 @@ def hovers(study: StudyRecord, limit: int = POINT_LIMIT) -> dict[str, str]:
 
 
 def staircase(points: pd.DataFrame, x: str, y: str) -> pd.DataFrame:
-    """Return the learned points that are not dominated in columns `x` and `y`, sorted by `x`."""
+    """Return the learned points not dominated in `x` and `y`, the best in `x` first."""
     points = points[points["learned"]]
-    best = points[nondominated(points[[x, y]].to_numpy(dtype=np.float64))]
-    return best[[x, y]].drop_duplicates().sort_values(x)
+    best = points[nondominated(minimised(points[[x, y]].to_numpy(), (x, y)))]
+    return best[[x, y]].drop_duplicates().sort_values(x, ascending=sign_of(x) > 0)
 
 
 def floor_lines(study: StudyRecord, name: str) -> dict[str, float]:
@@ -102,18 +102,18 @@ def hypervolume_table(study: StudyRecord) -> pd.DataFrame:
     """Return the hypervolume after each trial that ended.
 
     Columns: `trial` (number of trials that have ended), `name`, `training_s` (cumulative seconds
-    of training, failed trials included) and `hypervolume`, the share of the box below
-    `study.nadir` that is dominated (0 to 1).
+    of training, failed trials included) and `hypervolume`, the share of the box from `study.ideal`
+    to `study.nadir` that is dominated (0 to 1).
     """
     rows, spent, volume = [], 0.0, 0.0
     front = np.empty((0, len(study.objectives)))
     for count, trial in enumerate((t for t in study.trials if t.state != "running"), start=1):
         spent += sum(epoch.get("duration_s", 0.0) for epoch in trial.history)
         counts = trial.state == "complete" and not study.unlearned(trial)
-        point = study.points([trial] if counts else [])
+        point = study.minimised([trial] if counts else [])
         if len(point) and not (front <= point).all(axis=1).any():
             front = np.vstack([front[~(point <= front).all(axis=1)], point])
-            volume = hypervolume(front, study.nadir)
+            volume = hypervolume(front, study.nadir, study.ideal)
         rows.append((count, trial.name, spent, volume))
     return pd.DataFrame(rows, columns=["trial", "name", "training_s", "hypervolume"])
 
@@ -131,15 +131,17 @@ def hypervolume_steps(table: pd.DataFrame) -> pd.DataFrame:
 def reference_hypervolume(study: StudyRecord) -> float | None:
     """Return the hypervolume of the reference models alone; None if none has learned."""
     references = list(study.yardsticks.values())
-    return hypervolume(study.points(references), study.nadir) if references else None
+    return study.hypervolume(references) if references else None
 
 
 def curve_table(study: StudyRecord, limit: int = CURVE_LIMIT) -> pd.DataFrame:
     """Return the training history of the references and the front, one row per trial and epoch.
 
     An even selection of at most `limit` members of the front is included. Columns: `name`, `kind`
-    (the reference's name or `front`), `epoch`, `train_loss`, `validation_loss`.
+    (the reference's name or `front`), `epoch`, `train_loss`, `validation_loss`
+    (both the total loss) and `objective`, the first trained objective (NaN where it has none).
     """
+    name = next((objective.name for objective in study.trained), "")
     members = [trial for trial in study.front if not trial.reference]
     rows = [
         (
@@ -148,15 +150,17 @@ def curve_table(study: StudyRecord, limit: int = CURVE_LIMIT) -> pd.DataFrame:
             epoch["epoch"],
             epoch.get("train_loss", np.nan),
             epoch.get("validation_loss", np.nan),
+            epoch.get(name, np.nan),
         )
         for trial in (*spread(members, limit), *study.references.values())
         for epoch in trial.history
     ]
-    return pd.DataFrame(rows, columns=["name", "kind", "epoch", "train_loss", "validation_loss"])
+    columns = ["name", "kind", "epoch", "train_loss", "validation_loss", "objective"]
+    return pd.DataFrame(rows, columns=columns)
 
 
 def _value(name: str) -> Callable[[TrialRecord], float]:
-    return lambda trial: trial.objectives[name]
+    return lambda trial: sign_of(name) * trial.objectives[name]
 
 
 def _point(study: StudyRecord, trial: TrialRecord, on_front: bool) -> dict[str, object]:

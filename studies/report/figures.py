@@ -11,6 +11,7 @@ from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import pandas as pd
 import plotly.graph_objects as go
 
@@ -31,7 +32,7 @@ from studies.pages.style import (
     reference_marks,
 )
 from studies.record.axis_effects import format_effect
-from studies.record.formats import axis_title, noun
+from studies.record.formats import axis_label, noun
 from studies.report.figure_tables import hypervolume_steps, staircase
 from studies.report.labels import label_places
 
@@ -56,7 +57,7 @@ def pair_figure(
     y: Objective,
     floors: Mapping[str, Mapping[str, float]] | None = None,
 ) -> go.Figure:
-    """Plot objective `y` against objective `x`; the lower left is better in both.
+    """Plot objective `y` against objective `x`; the titles of axes say where higher is better.
 
     Args:
         points: As `points_table` returns it.
@@ -72,8 +73,8 @@ def pair_figure(
         hoverinfo="skip", showlegend=False, opacity=0.6,
     )  # fmt: skip
     add_points(figure, points, x, y)
-    figure.update_xaxes(title_text=axis_title(x), **axis(x, points[x.name]))
-    figure.update_yaxes(title_text=axis_title(y), **axis(y, points[y.name]))
+    figure.update_xaxes(title_text=axis_label(x), **axis(x, points[x.name]))
+    figure.update_yaxes(title_text=axis_label(y), **axis(y, points[y.name]))
     for letter, objective in (("x", x), ("y", y)):
         draw_floors(figure, (floors or {}).get(objective.name, {}), letter)
     return figure
@@ -159,16 +160,14 @@ def effect_figure(table: pd.DataFrame, objectives: tuple[Objective, ...]) -> go.
     axes = list(dict.fromkeys(table["axis"]))[:_AXES_WITH_EFFECTS]
     table = table[table["axis"].isin(axes)][::-1]
     shown = [objective for objective in objectives if objective.name in table]
-    factors = table[[objective.name for objective in shown]].to_numpy(dtype=np.float64)
     text = [
         [format_effect(row, objective.name) for objective in shown]
         for row in table.to_dict("records")
     ]
-    logs = np.log(factors)
-    most = max(0.2, float(np.nanmax(np.abs(logs), initial=0.0)))
+    colours, most = _effect_colours(table, shown)
     figure = new_figure("Effect of each choice")
     figure.add_heatmap(
-        z=logs.tolist(),
+        z=colours.tolist(),
         x=[objective.title.replace(" ", "<br>") for objective in shown],
         y=[
             f"{axis.replace('_', ' ')}: {choice}"
@@ -188,6 +187,24 @@ def effect_figure(table: pd.DataFrame, objectives: tuple[Objective, ...]) -> go.
     return _as_table(figure, 26 * len(table))
 
 
+def _effect_colours(
+    table: pd.DataFrame, objectives: list[Objective]
+) -> tuple[npt.NDArray[np.float64], float]:
+    """Return the colour of each cell and the largest one; below 0 is better.
+
+    Factors are coloured by their logarithms. Differences have their own range in each column.
+    """
+    values = table[[objective.name for objective in objectives]].to_numpy(dtype=np.float64)
+    by_factor = np.array([objective.by_factor for objective in objectives])
+    logs = np.log(values[:, by_factor])
+    most = max(0.2, float(np.nanmax(np.abs(logs), initial=0.0)))
+    changes = values[:, ~by_factor]
+    largest = np.nanmax(np.abs(changes), axis=0, initial=1e-12)
+    colours = np.empty_like(values)
+    colours[:, by_factor], colours[:, ~by_factor] = logs, changes / largest * most
+    return colours * [objective.sign for objective in objectives], most
+
+
 def _as_table(figure: go.Figure, rows_height: int) -> go.Figure:
     """Lay out a heat map as a table: column titles above, lines only between the cells."""
     figure.update_xaxes(side="top", showgrid=False, showline=False, ticks="")
@@ -196,13 +213,23 @@ def _as_table(figure: go.Figure, rows_height: int) -> go.Figure:
     return figure
 
 
-def curve_figure(table: pd.DataFrame, floors: Mapping[str, float] | None = None) -> go.Figure:
-    """Plot the total loss over the epochs.
+def curve_figure(
+    table: pd.DataFrame,
+    objective: Objective | None = None,
+    floors: Mapping[str, float] | None = None,
+) -> go.Figure:
+    """Plot the total loss, or an objective, over the epochs.
 
-    Solid lines are validation losses, dotted lines the references' training losses, and dashed
-    lines the values of `floors` with their labels.
+    Solid lines are values on the validation images, dotted lines the references' training losses.
+
+    Args:
+        table: As `curve_table` returns it.
+        objective: That of the table's column `objective`; None plots the total loss.
+        floors: Values that are drawn as dashed lines, by label.
     """
-    figure = new_figure("Total loss during training")
+    title = objective.title if objective else "Total loss"
+    shown = "objective" if objective else "validation_loss"
+    figure = new_figure(f"{title} during training")
     names = list(dict.fromkeys(table.loc[table["kind"] != "front", "kind"]))
     # A single epoch has no line, so draw points; many points would hide the line.
     few = table["epoch"].max() <= _FEW_EPOCHS
@@ -215,17 +242,17 @@ def curve_figure(table: pd.DataFrame, floors: Mapping[str, float] | None = None)
                   "marker": {"size": 5}}  # fmt: skip
         template = f"{name}, epoch %{{x}}: %{{y:.4f}}<extra></extra>"
         figure.add_scatter(
-            y=rows["validation_loss"].tolist(), line=line, opacity=1 if mark else 0.45,
+            y=rows[shown].tolist(), line=line, opacity=1 if mark else 0.45,
             hovertemplate=template, showlegend=mark is not None, **shared,
         )  # fmt: skip
-        if mark:
+        if mark and objective is None:
             figure.add_scatter(
                 y=rows["train_loss"].tolist(), line={**line, "width": 1.5, "dash": "dot"},
                 hovertemplate=f"training: {template}", showlegend=False, **shared,
             )  # fmt: skip
     ticks = {"tickvals": sorted(set(table["epoch"].tolist()))} if few else {}
     figure.update_xaxes(title_text="Epoch", tickformat="d", **ticks)
-    figure.update_yaxes(title_text="Total loss")
+    figure.update_yaxes(title_text=axis_label(objective) if objective else title)
     draw_floors(figure, floors or {})
     return figure
 

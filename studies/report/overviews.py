@@ -25,7 +25,7 @@ from studies.pages.style import (
     new_figure,
     spans_a_decade,
 )
-from studies.record.formats import axis_title, format_axis
+from studies.record.formats import axis_label, format_axis
 from studies.record.tables import spread
 from studies.report.figure_tables import SHAPE_AXES
 
@@ -53,11 +53,13 @@ def cube_figure(points: pd.DataFrame, objectives: tuple[Objective, ...]) -> go.F
             customdata=rows[names].to_numpy().tolist(), **marker,
         )  # fmt: skip
     axes = [
-        {"title": {"text": axis_title(o)}, **axis(o, points[o.name]), "short": o.title}
+        {"title": {"text": axis_label(o)}, **axis(o, points[o.name]), "short": o.title,
+         "reversed": o.direction == "maximise"}
         for o in objectives
-    ]
+    ]  # fmt: skip
+    private = ("short", "reversed")
     scene = {
-        f"{letter}axis": {k: v for k, v in axes[names.index(o.name)].items() if k != "short"}
+        f"{letter}axis": {k: v for k, v in axes[names.index(o.name)].items() if k not in private}
         for letter, o in zip("xyz", (x, y, z), strict=True)
     }
     camera = {"eye": {"x": 1.35, "y": 1.35, "z": 0.75}, "center": {"x": 0, "y": 0, "z": -0.2}}
@@ -77,6 +79,8 @@ def parallel_figure(
     floors: Mapping[str, Mapping[str, float]] | None = None,
 ) -> go.Figure:
     """Draw each architecture as a line through its objectives and the axes of its shape.
+
+    On the axes of objectives the best value is at the bottom.
 
     Args:
         points: As `points_table` returns it.
@@ -101,15 +105,20 @@ def parallel_figure(
     ]
     verticals = [_vertical(position) for position in range(len(columns))]
     figure.update_layout(annotations=ticks, shapes=verticals)
-    titles = {objective.name: axis_title(objective) for objective in objectives}
+    titles = {objective.name: axis_label(objective) for objective in objectives}
     figure.update_xaxes(
         side="top", tickvals=list(range(len(columns))), showgrid=False, showline=False,
-        ticktext=[titles.get(name, name).replace(" ", "<br>", 1) for name in columns],
+        ticktext=[_in_two_lines(titles.get(name, name)) for name in columns],
         range=[-0.45, len(columns) - 0.8],
     )  # fmt: skip
     figure.update_yaxes(visible=False, range=[-0.04, 1.04])
     figure.update_layout(margin={"l": 10, "r": 10, "t": 112, "b": 10}, showlegend=False)
     return figure
+
+
+def _in_two_lines(title: str) -> str:
+    """Break a title before what its comma separates, or else after its first word."""
+    return title.replace(", ", "<br>") if ", " in title else title.replace(" ", "<br>", 1)
 
 
 def _vertical(position: int) -> dict[str, Any]:
@@ -153,7 +162,8 @@ def _colour_axis(objective: Objective, values: pd.Series[float]) -> dict[str, An
         bar["tickvals"] = [math.log10(tick) for tick in ticks]
         bar["ticktext"] = [format_axis(objective, tick) for tick in ticks]
         low, high = math.log10(low), math.log10(high)
-    return {"colorscale": SCALE, "cmin": low, "cmax": high,
+    best_high = objective.direction == "maximise"
+    return {"colorscale": SCALE, "cmin": low, "cmax": high, "reversescale": best_high,
             "colorbar": {**bar, "thickness": 10, "len": 0.7, "outlinewidth": 0}}  # fmt: skip
 
 
@@ -194,7 +204,9 @@ def _height(name: str, points: pd.DataFrame, objectives: tuple[Objective, ...]) 
     """Return where each point crosses an axis, from 0 to 1; equal values share a place."""
     named = {objective.name: objective for objective in objectives}
     if name in named:
-        return pd.Series(along(named[name], points[name]), index=points.index)
+        height = along(named[name], points[name])
+        height = height if named[name].direction == "minimise" else 1 - height
+        return pd.Series(height, index=points.index)
     # Shapes take few values, which often double: equal steps keep them apart.
     values = points[name]
     return (values.rank(method="dense") - 1) / (values.nunique() - 1)
@@ -220,5 +232,7 @@ def _ticks(
         step *= 0.5 if (high - low) / step < 4 else 1
         ticks = [step * i for i in range(math.ceil(low / step), math.floor(high / step) + 1)]
         places = [(tick - low) / (high - low) for tick in ticks]
+    if named[name].direction == "maximise":
+        places = [1 - place for place in places]
     labelled = zip(places, (format_axis(named[name], tick) for tick in ticks), strict=True)
     return [(place, text) for place, text in labelled if -0.03 <= place <= 1.03]

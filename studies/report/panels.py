@@ -5,9 +5,11 @@ from __future__ import annotations
 from itertools import combinations
 from typing import TYPE_CHECKING
 
+from nas.objectives import Objective
 from studies.pages.page import Panel
 from studies.pages.style import FADED
 from studies.record.axis_effects import effect_table, importance_table
+from studies.record.formats import directions, listed, noun
 from studies.record.records import StudyRecord
 from studies.record.tables import needs
 from studies.report.figure_tables import (
@@ -63,8 +65,8 @@ def _overviews(study: StudyRecord, points: pd.DataFrame) -> list[Panel]:
     if points.empty:
         return []
     caption = (
-        "One line is one architecture; thick lines are references. On the axes of objectives lower "
-        "is better; the other axes show the shape of the network."
+        "One line is one architecture; thick lines are references. On the axes of objectives the "
+        "best value is at the bottom; the other axes show the shape of the network."
     )
     dominated = len(study.complete) - int((~points["kind"].isin(FADED)).sum())
     if dominated > FADED_LINES:
@@ -75,11 +77,17 @@ def _overviews(study: StudyRecord, points: pd.DataFrame) -> list[Panel]:
     cube = Panel(
         "space",
         cube_figure(points, study.objectives),
-        "The corner with the smallest values is best. Colour shows one objective, from its best "
+        f"{_best_corner(study)} Colour shows one objective, from its best "
         "value (blue) to its worst (amber); large points are the front. Drag to rotate, scroll to "
         "zoom.",
     )
     return [cube, parallel]
+
+
+def _best_corner(study: StudyRecord) -> str:
+    if all(objective.direction == "minimise" for objective in study.objectives):
+        return "The corner with the smallest values is best."
+    return directions(study.objectives)
 
 
 def _hypervolumes(study: StudyRecord) -> list[Panel]:
@@ -99,20 +107,30 @@ def _importance(study: StudyRecord) -> list[Panel]:
     if table.empty:
         return []
     caption = (
-        "The share of the variance of an objective's logarithm that one axis explains by itself, "
+        f"The share of the variance of {_analysed(study)} that one axis explains by itself, "
         "minus the share expected by chance. Interactions between axes are not counted, and a "
         "search that prefers some values biases the shares: they are hints, not proof. The share "
         "of an axis that only some architectures have is computed among those."
     )
     effects = (
         "The effect of a choice on each objective, relative to the average choice of its axis: "
-        "blue is lower, which is better. Effects in brackets are not significant at 95 %. For the "
+        f"blue is {_better(study)}. Effects in brackets are not significant at 95 %. For the "
         f"other axes and the number of trials of each choice, run: nas study effects {study.name}"
     )
     return [
         Panel("importance", importance_figure(table, study.objectives), caption),
         Panel("effects", effect_figure(effect_table(study), study.objectives), effects),
     ]
+
+
+def _analysed(study: StudyRecord) -> str:
+    others = [noun(objective) for objective in study.objectives if not objective.by_factor]
+    return "an objective's logarithm" + (f" (of {listed(others)} itself)" if others else "")
+
+
+def _better(study: StudyRecord) -> str:
+    lower = all(objective.direction == "minimise" for objective in study.objectives)
+    return "lower, which is better" if lower else "better"
 
 
 def _curves(study: StudyRecord) -> list[Panel]:
@@ -124,4 +142,18 @@ def _curves(study: StudyRecord) -> list[Panel]:
         "are validation losses, dotted lines training losses; both include the KL term. Dashed "
         "lines are the mean training image and PCA."
     )
-    return [Panel("curves", curve_figure(table, floor_lines(study, "total_loss")), caption)]
+    panels = [
+        Panel("curves", curve_figure(table, floors=floor_lines(study, "total_loss")), caption)
+    ]
+    for objective in study.trained[:1]:
+        if objective.name != "total_loss" and table["objective"].notna().any():
+            drawn = curve_figure(table, objective, floor_lines(study, objective.name))
+            panels.append(Panel("curves-objective", drawn, _curves_caption(objective)))
+    return panels
+
+
+def _curves_caption(objective: Objective) -> str:
+    return (
+        f"{objective.better.capitalize()} is better. A trial has the value of the epoch with the "
+        "lowest total loss on the validation images."
+    )

@@ -12,10 +12,12 @@ from studies.record.comparison import Comparison, champion, compare, dominators,
 from studies.record.floor_words import fitted_words, floor_rows
 from studies.record.formats import (
     axis_title,
+    directions,
     format_duration,
-    format_gain,
     format_metric,
     format_value,
+    listed,
+    noun,
 )
 from studies.record.records import StudyRecord, TrialRecord
 from studies.report.rate_words import latent_cells, latent_heads, rate_words
@@ -25,6 +27,9 @@ _FRONT_ROWS = 200
 """Maximum numbers of rows in the tables of rejected or failed trials and of the front."""
 
 _METRICS = {"psnr": "PSNR", "ssim": "SSIM", "ms_ssim": "MS-SSIM"}
+
+_LATENTS = {"sample": "of a sample of the latent", "mean": "of the mean of the latent"}
+"""What `training.evaluate_at` means; studies without it evaluated a sample."""
 
 
 def report_words(study: StudyRecord) -> dict[str, Any]:
@@ -42,6 +47,11 @@ def report_words(study: StudyRecord) -> dict[str, Any]:
         "front": _front(study),
         "rate": rate_words(study, tables.spread(tables.compared_members(study), _FRONT_ROWS)),
         "trained": tables.needs(study, "training"),
+        "directions": directions(study.objectives),
+        "maximised": any(o.direction == "maximise" for o in study.objectives),
+        "by_difference": listed([noun(o) for o in study.objectives if not o.by_factor]),
+        "ideals": listed([_ideal(o) for o in study.objectives if o.ideal]),
+        "noun": noun,
         "timed": tables.needs(study, "device"),
         "seeded": "retrained" in study.config,
         "retrained": (study.folder / "retrained" / "report.html").exists(),
@@ -82,6 +92,7 @@ def _facts(study: StudyRecord) -> list[tuple[str, str]]:
         ("Device", _joined(environment.get("device_name") or environment.get("device"),
                            _with_unit(environment.get("threads"), "threads"))
                    if trained or timed else ""),
+        ("Losses", _LATENTS.get(str(training.get("evaluate_at", "sample")), "") if trained else ""),
         ("Latency", _joined(_with_unit(latency.get("batch"), "", "batch "),
                             _with_unit(latency.get("threads"), "threads"),
                             f"on {environment['timed_on']}" if "timed_on" in environment else "",
@@ -169,8 +180,8 @@ def _compared(study: StudyRecord, trial: TrialRecord, reference: TrialRecord) ->
     compared = compare(study, trial, reference)
     cells = [
         {
-            "sort": compared.factors[o.name],
-            "text": "tied" if compared.tied(o.name) else format_gain(compared.factors[o.name]),
+            "sort": compared.gain(o.name),
+            "text": tables.gain_of(o, compared),
             "tint": _tint(compared, o.name),
             "busy": compared.contended and o.cost == "device",
         }
@@ -179,9 +190,13 @@ def _compared(study: StudyRecord, trial: TrialRecord, reference: TrialRecord) ->
     return {"better": compared.better, "dominates": compared.dominates, "cells": cells}
 
 
+def _ideal(objective: Objective) -> str:
+    return f"{noun(objective)} {objective.ideal:g} {objective.unit}".rstrip()
+
+
 def _front(study: StudyRecord) -> dict[str, Any]:
     metrics = tables.quality_metrics(study)
-    heads = [(axis_title(o), o.explanation) for o in study.objectives]
+    heads = [(axis_title(o), f"{o.explanation}; {o.better} is better") for o in study.objectives]
     heads += [
         (axis_title(o), f"{o.explanation}; recorded, but not an objective of this study")
         for o in study.recorded
@@ -250,8 +265,11 @@ def _interval(objective: Objective, trial: TrialRecord) -> str:
 
 
 def _tint(compared: Comparison, name: str) -> str:
-    """Return the CSS class of a factor: better1 to 3, worse1 to 3, or even (also if tied)."""
-    verdict, factor = compared.verdicts[name], compared.factors[name]
+    """Return the CSS class of a gain: better1 to 3, worse1 to 3, or even (also if tied).
+
+    A difference has no size that could be compared with that of a factor: it is 1.
+    """
+    verdict, factor = compared.verdicts[name], compared.factors.get(name, 1.0)
     if not verdict:
         return "even"
     size = max(factor, 1 / factor)

@@ -11,7 +11,6 @@ from rich.live import Live
 from rich.text import Text
 
 from nas.findings import Findings
-from nas.objectives import hypervolume
 from studies.record.formats import format_duration, format_value, noun
 from studies.record.records import StudyRecord, TrialRecord
 from studies.record.tables import needs
@@ -182,4 +181,4 @@ def _front(study: StudyRecord, columns: int) -> RenderableType:
 
 
 def _volume(study: StudyRecord) -> float:
-    return hypervolume(study.points(study.front), study.nadir)
+    return study.hypervolume(study.front)

@@ -23,7 +23,7 @@ from nas.artefacts import CHECKPOINT, folder_or_refuse, full_disk_refused, write
 from nas.checkpoint import save_weights
 from nas.datasets import DataConfig, ImageDataset
 from nas.evaluate import history_row, npy, shown_images, write_pictures
-from nas.objectives import TRAINED_OBJECTIVE
+from nas.objectives import TRAINED_OBJECTIVE, trained_objectives
 from nas.protocol import TrainingConfig, evaluate
 from nas.training import CandidateFailed, Trainer
 from profiling.environment import threads
@@ -235,9 +235,9 @@ def chosen(
     Raises:
         UserError: a number names no complete trial, or the study trains nothing.
     """
-    if TRAINED_OBJECTIVE not in study.objective_names:
+    if not trained_objectives(study.objective_names):
         raise UserError(
-            f"study {study.name!r} has no {TRAINED_OBJECTIVE} among its objectives: there is "
+            f"study {study.name!r} has no trained objective such as {TRAINED_OBJECTIVE}: there is "
             "nothing to train"
         )
     yardsticks = list(study.references.values())
@@ -349,7 +349,8 @@ class _Training:
         folder = home / "artefacts" / self.trial.digest
         folder_or_refuse(folder)
         save_weights(model, folder / f"weights-{seed}-{rate:g}.safetensors")
-        history = [history_row(result) for result in trainer.history]
+        wanted = trained_objectives(self.trial.objectives)
+        history = [history_row(result, wanted) for result in trainer.history]
         run = TrainingRun(self.trial.digest, seed, rate, trainer.best.epoch, asdict(test), history)
         if self.results.leads(run):
             write_pictures(model, self.dataset, folder)
@@ -365,16 +366,24 @@ def _remove_checkpoint(results: Results, run: TrainingRun) -> None:
     (results.folder / name).unlink(missing_ok=True)
 
 
+_FIELDS = {"total": "total_loss", "reconstruction": TRAINED_OBJECTIVE}
+"""Fields of `nas.protocol.Quality` that records name otherwise."""
+
+
 def _retrained(trial: TrialRecord, runs: Sequence[TrainingRun]) -> TrialRecord | None:
     if not runs:
         return None
-    means = {name: fmean(run.test[name] for run in runs) for name in runs[0].test}
-    losses = [run.test["reconstruction"] for run in runs]
-    quality, rate = {"total_loss": means.pop("total"), **means}, runs[0].learning_rate
+    found = {_FIELDS.get(name, name): [run.test[name] for run in runs] for name in runs[0].test}
+    known = [name for name in trained_objectives(trial.objectives) if name in found]
+    quality = {name: fmean(values) for name, values in found.items()}
+    spans = {name: (min(found[name]), max(found[name])) for name in known}
+    objectives = {name: quality[name] for name in known}
+    del quality[TRAINED_OBJECTIVE]
+    rate = runs[0].learning_rate
     findings = replace(
         trial.findings,
-        objectives={**trial.objectives, TRAINED_OBJECTIVE: quality.pop("reconstruction")},
-        intervals={**trial.intervals, TRAINED_OBJECTIVE: (min(losses), max(losses))},
+        objectives={**trial.objectives, **objectives},
+        intervals={**trial.intervals, **spans},
         metrics={**trial.metrics, **quality, "seeds": len(runs), "learning_rate": rate},
         history=runs[0].history,
         timings_s={"training": sum(run.duration_s for run in runs)},

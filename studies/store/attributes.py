@@ -15,7 +15,7 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationErr
 from pydantic_core import ErrorDetails
 
 from nas.findings import EvaluationStep, Findings
-from nas.objectives import OBJECTIVES, TRAINED_OBJECTIVE, select_objectives
+from nas.objectives import OBJECTIVES, TRAINED_OBJECTIVE, by_factor, select_objectives
 from search_spaces.architecture import Architecture
 from search_spaces.errors import UserError
 from studies.record.earlier import complete_training
@@ -61,11 +61,28 @@ def _ordered(interval: tuple[float, float]) -> tuple[float, float]:
     return interval
 
 
+_Interval = Annotated[tuple[Finite, Finite], AfterValidator(_ordered)]
+
+
 def _positive_ratios(metrics: dict[str, float]) -> dict[str, float]:
     for name, value in metrics.items():
         if name.startswith("latency_over_") and value <= 0:
             raise ValueError(f"{name!r} is not above 0")
     return metrics
+
+
+def _in_range(objectives: dict[str, float]) -> dict[str, float]:
+    for name, value in objectives.items():
+        if value <= 0 and by_factor(name):
+            raise ValueError(f"{_plain(name)!r} is not above 0")
+    return objectives
+
+
+def _bounds_in_range(
+    intervals: dict[str, tuple[float, float]],
+) -> dict[str, tuple[float, float]]:
+    _in_range({name: low for name, (low, _) in intervals.items()})
+    return intervals
 
 
 def _with_losses(epoch: dict[str, float]) -> dict[str, float]:
@@ -90,9 +107,9 @@ class _Findings(_Attributes):
 class _Complete(_Findings):
     """Findings of a complete trial, which are compared and drawn."""
 
-    objectives: dict[Text, Positive]
+    objectives: Annotated[dict[Text, Finite], AfterValidator(_in_range)]
     metrics: Annotated[dict[Text, Finite], AfterValidator(_positive_ratios)] = {}
-    intervals: dict[Text, Annotated[tuple[Positive, Positive], AfterValidator(_ordered)]] = {}
+    intervals: Annotated[dict[Text, _Interval], AfterValidator(_bounds_in_range)] = {}
 
 
 class TrialAttributes(_Attributes):

@@ -9,7 +9,7 @@ from dataclasses import fields
 from typing import Any
 
 from nas.floors import Floor, Floors, PartFloors
-from nas.objectives import select_objectives
+from nas.objectives import select_objectives, trained_objectives
 from search_spaces.errors import UserError
 from studies.record.records import FinalLatency, StudyRecord, TrialRecord
 from studies.record.verdict import judged
@@ -84,11 +84,13 @@ def _require_fit(
                 f"trial {trial.number}: damaged (candidate.assignment: {value!r:.40} is not a "
                 f"choice of axis {name!r:.40})"
             )
-    missing = [name for name in objectives if name not in trial.objectives]
-    if missing and trial.state == "complete":
-        raise UserError(
-            f"trial {trial.number}: damaged (findings.objectives: {missing[0]} is missing)"
-        )
+    missing = [f"objectives: {name}" for name in objectives if name not in trial.objectives]
+    missing = missing if trial.state == "complete" else []
+    for name in trained_objectives(objectives)[:1]:  # early stopping and a figure read it
+        if any(name not in epoch for epoch in trial.history):
+            missing.append(f"history: {name}")
+    if missing:
+        raise UserError(f"trial {trial.number}: damaged (findings.{missing[0]} is missing)")
 
 
 def final_latencies(attributes: Mapping[str, Any]) -> dict[str, FinalLatency]:

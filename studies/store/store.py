@@ -206,7 +206,7 @@ class StudyStore:
     ) -> None:
         if config.name not in {one.study_name for one in storage.get_all_studies()}:
             self._opened.require_new()
-        study = self._opened.create(storage, config.name, len(config.objectives))
+        study = self._opened.create(storage, config.name, config.objectives)
         stored = self._opened.attributes
         if "format" in stored:
             agreement.require_same_question(stored, config, space, environment, self.folder)
