@@ -33,8 +33,8 @@ from search_spaces.references import ORIGINAL
 
 Row = dict[str, Any]
 
-SIZE, IMAGES, EPOCHS = 64, 1000, 3
-BLOCKS, PASSES = 12, 20
+SIZE, IMAGES, EPOCHS = 64, 300, 2
+BLOCKS, PASSES = 16, 20
 CPU = torch.device("cpu")
 
 

@@ -59,7 +59,7 @@ from studies.run.crew import Evaluate, Workers
 
 Row = dict[str, Any]
 
-CONFIG = LatencyConfig(max_s=3.0, attempts=2)
+CONFIG = LatencyConfig(max_s=5.0, attempts=2)
 ONCE = CONFIG.model_copy(update={"attempts": 1})
 IMAGES, EPOCHS = 150, 1
 SPEEDS: dict[str, QuietSpeed] = {}

@@ -184,7 +184,7 @@ def _trained(found: Findings, epoch: int, loss: float) -> Findings:
         TRAINED_OBJECTIVE: loss,
         "duration_s": found.objectives["macs"] / 2e7,
     }
-    quality = {"total_loss": loss + 0.03, "l1": loss / 4, "kl": 0.03}
+    quality = {"total_loss": loss + 0.03, "l1": loss / 4, "kl": 30.0}
     quality |= {"ssim": 1 - 0.8 * loss, "ms_ssim": 1 - 0.6 * loss, "psnr_db": 30 - 26 * loss}
     spent_s = found.timings_s.get("training", 0.0) + epoch_record["duration_s"]
     return replace(

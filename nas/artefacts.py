@@ -17,6 +17,12 @@ from search_spaces.errors import UserError
 CHECKPOINT, WEIGHTS = "checkpoint.safetensors", "weights.safetensors"
 """The state of an unfinished training, and the weights of its best epoch."""
 
+RECONSTRUCTIONS, PRIOR_SAMPLES = "reconstructions.npy", "prior_samples.npy"
+"""Images that a trained model decodes: from validation images, and from latents of N(0, 1)."""
+
+PICTURES = RECONSTRUCTIONS, PRIOR_SAMPLES
+"""The files of a trial that a report shows."""
+
 _LONGEST_HEADER = 500  # bytes; that of an array of images has at most 118
 _FULL = {errno.ENOSPC, errno.EDQUOT, errno.EROFS}
 

@@ -21,6 +21,8 @@ import torch
 
 from nas.artefacts import (
     CHECKPOINT,
+    PRIOR_SAMPLES,
+    RECONSTRUCTIONS,
     WEIGHTS,
     folder_or_refuse,
     full_disk_refused,
@@ -30,8 +32,9 @@ from nas.checkpoint import save_weights
 from nas.datasets import ImageDataset
 from nas.findings import Findings
 from nas.latency import Meter, latency_metrics
-from nas.objectives import TRAINED_OBJECTIVE
+from nas.objectives import TRAINED_OBJECTIVE, trained_objectives
 from nas.predict.predictor import LatencyPredictor
+from nas.protocol import Quality
 from nas.timed_models import TimedImages
 from nas.training import (
     CandidateFailed,
@@ -63,8 +66,22 @@ STATIC_COSTS: dict[str, Callable[[VAE, torch.Tensor, Complexity], float]] = {
 Each function takes a model and one image, both on the meta device, and the counts of one pass.
 """
 
+TRAINED_VALUES: dict[str, Callable[[Quality], float]] = {
+    "reconstruction_loss": lambda quality: quality.reconstruction,
+    "total_loss": lambda quality: quality.total,
+    "kl": lambda quality: quality.kl,
+    "psnr_db": lambda quality: quality.psnr_db,
+    "ms_ssim": lambda quality: quality.ms_ssim,
+    "ssim": lambda quality: quality.ssim,
+    "l1": lambda quality: quality.l1,
+}
+"""Objectives found by training, by name, from the metrics of a model."""
+
 SHOWN_IMAGES = 8
 """Number of validation images that every candidate reconstructs for the report."""
+
+_PRIOR_SEED = 0
+"""Seed of the latents that are drawn from the prior for the report."""
 
 
 @dataclass
@@ -128,7 +145,7 @@ class Evaluator:
             if "latency_ms" in self.wanted and "latency_ms" not in findings.objectives:
                 findings = self._measured(architecture, findings)
                 yield findings
-            if TRAINED_OBJECTIVE in self.wanted:
+            if trained_objectives(self.wanted):
                 for trained in self._trained(architecture, findings):
                     findings = trained
                     yield findings
@@ -217,7 +234,7 @@ class Evaluator:
         self, known: Findings, trainer: Trainer, spent_s: Mapping[str, float]
     ) -> Findings:
         quality = asdict(trainer.best.validation)
-        loss = quality.pop("reconstruction")
+        del quality["reconstruction"]  # it is among the objectives
         metrics = {
             "total_loss": quality.pop("total"),
             **quality,
@@ -227,18 +244,21 @@ class Evaluator:
         return replace(
             known,
             step="training",
-            objectives={**known.objectives, TRAINED_OBJECTIVE: loss},
+            objectives={
+                **known.objectives,
+                **trained_values(trainer.best.validation, self.wanted),
+            },
             metrics={**known.metrics, **metrics},
-            history=[history_row(result) for result in trainer.history],
+            history=[history_row(result, self.wanted) for result in trainer.history],
             timings_s={**known.timings_s, **spent_s},
         )
 
 
 def _write(trainer: Trainer, folder: Path) -> None:
-    """Write the weights of the best epoch, and the reconstructions made with them."""
+    """Write the weights of the best epoch, and the images decoded with them."""
     model = trainer.best_model()
     save_weights(model, folder / WEIGHTS)
-    write_or_refuse(folder / "reconstructions.npy", npy(reconstructions(model, trainer.dataset)))
+    write_pictures(model, trainer.dataset, folder)
 
 
 @contextmanager
@@ -289,7 +309,32 @@ def reconstructions(model: VAE, dataset: ImageDataset) -> npt.NDArray[np.uint8]:
     device = next(model.parameters()).device
     pixels = torch.from_numpy(shown_images(dataset)).to(device)
     with torch.inference_mode():
-        images = model.reconstruct(pixels.float() / 255)
+        return _as_bytes(model.reconstruct(pixels.float() / 255))
+
+
+def prior_samples(model: VAE, count: int = SHOWN_IMAGES) -> npt.NDArray[np.uint8]:
+    """Return what a model decodes from `count` latents that are drawn from N(0, 1).
+
+    Models of equal latent size decode the same latents. The result is uint8, (images, channels,
+    height, width).
+    """
+    generator = torch.Generator().manual_seed(_PRIOR_SEED)
+    with torch.inference_mode():
+        return _as_bytes(model.sample(count, generator))
+
+
+def write_pictures(model: VAE, dataset: ImageDataset, folder: Path) -> None:
+    """Write the images of a model that a report shows: samples from the prior, reconstructions.
+
+    Raises:
+        UserError: a file cannot be written.
+    """
+    rebuilt = reconstructions(model, dataset)
+    write_or_refuse(folder / PRIOR_SAMPLES, npy(prior_samples(model, len(rebuilt))))
+    write_or_refuse(folder / RECONSTRUCTIONS, npy(rebuilt))
+
+
+def _as_bytes(images: torch.Tensor) -> npt.NDArray[np.uint8]:
     rounded = (images * 255).round().clamp(0, 255).to(torch.uint8)
     found: npt.NDArray[np.uint8] = rounded.cpu().numpy()
     return found
@@ -302,12 +347,18 @@ def npy(array: npt.NDArray[Any]) -> bytes:
     return buffer.getvalue()
 
 
-def history_row(result: EpochResult) -> dict[str, float]:
-    """Return the values of an epoch for a trial's history."""
+def trained_values(quality: Quality, wanted: Collection[str] = ()) -> dict[str, float]:
+    """Return the reconstruction loss and the other trained objectives in `wanted`, by name."""
+    shown = {TRAINED_OBJECTIVE, *wanted}
+    return {name: value(quality) for name, value in TRAINED_VALUES.items() if name in shown}
+
+
+def history_row(result: EpochResult, wanted: Collection[str] = ()) -> dict[str, float]:
+    """Return the values of an epoch for a trial's history, with the objectives in `wanted`."""
     return {
         "epoch": result.epoch,
         "train_loss": result.train_loss,
         "validation_loss": result.validation.total,
-        TRAINED_OBJECTIVE: result.validation.reconstruction,
+        **trained_values(result.validation, wanted),
         "duration_s": result.duration_s,
     }

@@ -22,7 +22,7 @@ class Findings:
         intervals: Objective -> 95 % confidence interval (low, high).
         contended: Whether other work on the machine disturbed the measurement of the latency.
         history: One mapping per epoch: `epoch`, `train_loss`, `validation_loss` (the total loss),
-            `reconstruction_loss`, `duration_s`.
+            `reconstruction_loss`, the other trained objectives of the study, `duration_s`.
         timings_s: Wall-clock seconds by step. Time spent waiting for others' measurements is listed
             separately, as `waiting`.
     """

@@ -140,13 +140,17 @@ def _similarity(
     def blur(maps: Tensor) -> Tensor:
         return rows @ maps @ columns.T
 
+    # Variances do not depend on a shift, and E[x^2] - E[x]^2 loses fewer digits of values around 0.
+    # A constant shift, so that gradients need not pass through it.
+    level_1, level_2 = (image.detach().mean(dim=(2, 3), keepdim=True) for image in (first, second))
+    first, second = first - level_1, second - level_2
     mean_1, mean_2 = blur(first), blur(second)
-    difference, squared_means = first - second, mean_1.square() + mean_2.square()
-    squared_shift = (mean_1 - mean_2).square()
     # Within a window, variance = E[x^2] - E[x]^2; rounding may make it negative.
-    variances = (blur(first.square() + second.square()) - squared_means).relu()
-    unlike = (blur(difference.square()) - squared_shift).relu()
+    variances = (blur(first.square() + second.square()) - mean_1.square() - mean_2.square()).relu()
+    unlike = (blur((first - second).square()) - (mean_1 - mean_2).square()).relu()
     contrast = 1 - unlike / (variances + _C2)
+    squared_shift = (mean_1 - mean_2 + (level_1 - level_2)).square()
+    squared_means = (mean_1 + level_1).square() + (mean_2 + level_2).square()
     return contrast * (1 - squared_shift / (squared_means + _C1)), contrast
 
 

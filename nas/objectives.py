@@ -1,8 +1,8 @@
-"""The objectives of studies, domination, and the hypervolume of a front."""
+"""The objectives of studies: directions and improvements, domination, and the hypervolume."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -11,23 +11,73 @@ import numpy.typing as npt
 
 from search_spaces.errors import UserError, nearest
 
+Array = npt.NDArray[np.float64]
+
 Cost = Literal["static", "device", "training"]
 """The source of a value: the architecture alone, a measurement, or training."""
+
+Direction = Literal["minimise", "maximise"]
+"""Whether lower or higher values are better."""
 
 
 @dataclass(frozen=True)
 class Objective:
-    """A quantity of a candidate that is minimised. All objectives are positive."""
+    """A quantity of a candidate that is minimised or maximised.
+
+    Attributes:
+        name: Its name in configurations, records and tables.
+        title: Its title for people.
+        unit: Its unit; "" without one.
+        cost: The source of its values.
+        explanation: Its definition in a few words.
+        direction: Whether lower or higher values are better.
+        compared_by: `factor`: values are positive, and a quotient of two values says how much
+            better one is. `difference`: values may be zero or negative, or their quotient means
+            nothing, as with decibels. The logarithm is used only of values compared by factors.
+        ideal: A bound of the values on the better side, from which the hypervolume counts.
+    """
 
     name: str
     title: str
     unit: str
     cost: Cost
     explanation: str
+    direction: Direction = "minimise"
+    compared_by: Literal["factor", "difference"] = "factor"
+    ideal: float = 0.0
+
+    @property
+    def sign(self) -> int:
+        """The factor that makes lower values better: 1 or -1."""
+        return 1 if self.direction == "minimise" else -1
+
+    @property
+    def by_factor(self) -> bool:
+        """Whether values are compared by their quotient."""
+        return self.compared_by == "factor"
+
+    @property
+    def better(self) -> str:
+        """How better values are: "lower" or "higher"."""
+        return "lower" if self.direction == "minimise" else "higher"
+
+    @property
+    def worse(self) -> str:
+        """How worse values are: "higher" or "lower"."""
+        return "higher" if self.direction == "minimise" else "lower"
+
+    def gain(self, ours: float, theirs: float) -> float:
+        """Return by how much `ours` is better than `theirs`.
+
+        A factor above 1, or a difference above 0 in the objective's unit, is better.
+        """
+        if not self.by_factor:
+            return self.sign * (theirs - ours)
+        return theirs / ours if self.direction == "minimise" else ours / theirs
 
 
 TRAINED_OBJECTIVE = "reconstruction_loss"
-"""The objective found by training, and the key of its value per epoch in a trial's history."""
+"""The default of the objectives found by training; every trained trial records its value."""
 
 OBJECTIVES: dict[str, Objective] = {
     objective.name: objective
@@ -38,6 +88,55 @@ OBJECTIVES: dict[str, Objective] = {
             "",
             "training",
             "(1 - SSIM) + 0.5 L1 on the validation images, at the epoch of lowest total loss",
+        ),
+        Objective(
+            "total_loss",
+            "Total loss",
+            "",
+            "training",
+            "reconstruction loss + 0.001 KL, which the training minimises; its lowest epoch",
+        ),
+        Objective(
+            "kl",
+            "KL",
+            "nats",
+            "training",
+            "rate: Kullback-Leibler divergence of the latent from the prior, per validation image",
+            compared_by="difference",
+        ),
+        Objective(
+            "psnr_db",
+            "PSNR",
+            "dB",
+            "training",
+            "peak signal-to-noise ratio, mean over the validation images",
+            "maximise",
+            "difference",
+            # The error of rounding to 8 bits alone is 58.9 dB: more than this cannot be seen.
+            ideal=60.0,
+        ),
+        Objective(
+            "ms_ssim",
+            "MS-SSIM",
+            "",
+            "training",
+            "structural similarity at several scales, mean over the validation images",
+            "maximise",
+            "difference",
+            ideal=1.0,
+        ),
+        Objective(
+            "ssim",
+            "SSIM",
+            "",
+            "training",
+            "structural similarity, as in the loss, mean over the validation images",
+            "maximise",
+            "difference",
+            ideal=1.0,
+        ),
+        Objective(
+            "l1", "L1", "", "training", "mean absolute error of a pixel on the validation images"
         ),
         Objective("params", "Parameters", "", "static", "trainable parameters"),
         Objective(
@@ -75,13 +174,29 @@ OBJECTIVES: dict[str, Objective] = {
 
 DEFAULT_OBJECTIVES = (TRAINED_OBJECTIVE, "params", "macs", "latency_ms")
 
+_TINY = 1e-12
+
+_REDUNDANT = {
+    ("macs", "flops"): "flops is exactly twice macs; choose one of them",
+    ("latency_ms", "predicted_latency_ms"): (
+        "predicted_latency_ms replaces latency_ms; choose one of them"
+    ),
+    ("total_loss", "reconstruction_loss", "kl"): (
+        "total_loss is a weighted sum of reconstruction_loss and kl; choose two of them"
+    ),
+    ("reconstruction_loss", "ssim", "l1"): (
+        "reconstruction_loss is a weighted sum of 1 - ssim and l1; choose two of them"
+    ),
+}
+"""Sets of objectives of which one is an exact function of the others, with the remedy."""
+
 
 def select_objectives(names: Sequence[str]) -> tuple[Objective, ...]:
     """Return the named objectives in order.
 
     Raises:
-        UserError: a name is unknown or repeated, two objectives mean the same, or there are fewer
-            than two.
+        UserError: a name is unknown or repeated, an objective is a function of others, or there
+            are fewer than two.
     """
     for name in names:
         if name not in OBJECTIVES:
@@ -91,10 +206,9 @@ def select_objectives(names: Sequence[str]) -> tuple[Objective, ...]:
             )
     if len(set(names)) < len(names):
         raise UserError(f"objectives: {', '.join(names)}: name each objective once")
-    if {"macs", "flops"} <= set(names):
-        raise UserError("objectives: flops is exactly twice macs; choose one of them")
-    if {"latency_ms", "predicted_latency_ms"} <= set(names):
-        raise UserError("objectives: predicted_latency_ms replaces latency_ms; choose one of them")
+    for group, remedy in _REDUNDANT.items():
+        if set(group) <= set(names):
+            raise UserError(f"objectives: {remedy}")
     if len(names) < 2:
         raise UserError(
             f"objectives: {', '.join(names) or 'none'}: a trade-off needs at least two of "
@@ -103,13 +217,56 @@ def select_objectives(names: Sequence[str]) -> tuple[Objective, ...]:
     return tuple(OBJECTIVES[name] for name in names)
 
 
+def trained_objectives(names: Iterable[str]) -> tuple[str, ...]:
+    """Return those of the named objectives that are found by training, in the same order.
+
+    The first one is learned by the sampler, controls early stopping and has a figure of its curves.
+    """
+    return tuple(n for n in names if n in OBJECTIVES and OBJECTIVES[n].cost == "training")
+
+
+def sign_of(name: str) -> int:
+    """Return the factor that makes lower values of an objective better: 1 or -1.
+
+    Quantities that are not in `OBJECTIVES`, such as the error of another benchmark, are minimised.
+    """
+    return OBJECTIVES[name].sign if name in OBJECTIVES else 1
+
+
+def by_factor(name: str) -> bool:
+    """Whether an objective is positive and compared by factors, as unknown quantities are."""
+    return name not in OBJECTIVES or OBJECTIVES[name].by_factor
+
+
+def minimised(values: npt.ArrayLike, names: Sequence[str]) -> Array:
+    """Return values as they are minimised: those of maximised objectives with the opposite sign.
+
+    Args:
+        values: (..., objectives).
+        names: Names of the objectives, in the order of the last axis.
+    """
+    signs = np.array([sign_of(name) for name in names], dtype=np.float64)
+    found: Array = np.asarray(values, dtype=np.float64) * signs
+    return found
+
+
+def ideal_point(names: Sequence[str]) -> Array:
+    """Return the ideal value of each named objective as it is minimised, (objectives,)."""
+    return minimised([OBJECTIVES[name].ideal for name in names], names)
+
+
 def dominates(a: Mapping[str, float], b: Mapping[str, float], names: Sequence[str]) -> bool:
     """Whether `a` is no worse than `b` in every named objective and better in at least one."""
-    return all(a[n] <= b[n] for n in names) and any(a[n] < b[n] for n in names)
+    pairs = [(sign_of(n) * a[n], sign_of(n) * b[n]) for n in names]
+    no_worse = all(ours <= theirs for ours, theirs in pairs)
+    return no_worse and any(ours < theirs for ours, theirs in pairs)
 
 
-def nondominated(points: npt.NDArray[np.float64]) -> npt.NDArray[np.bool_]:
-    """Mark the non-dominated rows of `points` (candidates, objectives); equal rows all stay."""
+def nondominated(points: Array) -> npt.NDArray[np.bool_]:
+    """Mark the non-dominated rows of `points` (candidates, objectives); equal rows all stay.
+
+    All columns are minimised: see `minimised`.
+    """
     import moocore
 
     if len(points) == 0:
@@ -118,16 +275,33 @@ def nondominated(points: npt.NDArray[np.float64]) -> npt.NDArray[np.bool_]:
     return mask
 
 
-def hypervolume(points: npt.NDArray[np.float64], nadir: npt.NDArray[np.float64]) -> float:
-    """Return the hypervolume of `points` as a share of the box from zero to `nadir`, 0 to 1.
+def reference_point(points: Array, ideal: Array) -> Array:
+    """Return 1.1 times the distance of the worst values from the ideal ones, (objectives,).
 
     Args:
-        points: (candidates, objectives), positive.
+        points: (candidates, objectives), minimised, at least one candidate.
+        ideal: (objectives,), see `ideal_point`.
+    """
+    # A worst value that is ideal would leave a box without volume.
+    distance = np.maximum(1.1 * (points.max(axis=0) - ideal), _TINY)
+    point: Array = ideal + distance
+    return point
+
+
+def hypervolume(points: Array, nadir: Array, ideal: Array | None = None) -> float:
+    """Return the hypervolume of `points` as a share of the box from `ideal` to `nadir`, 0 to 1.
+
+    Args:
+        points: (candidates, objectives), minimised.
         nadir: (objectives,), the reference point; points beyond it do not count.
+        ideal: (objectives,), the opposite corner, which better values do not exceed; None is zero.
     """
     import moocore
 
     inside = points[(points < nadir).all(axis=1)]
     if len(inside) == 0:
         return 0.0
-    return float(moocore.hypervolume(inside / nadir, ref=np.ones(len(nadir))))
+    if ideal is None:
+        ideal = np.zeros(len(nadir))
+    shares = np.maximum(inside - ideal, 0) / (nadir - ideal)
+    return float(moocore.hypervolume(shares, ref=np.ones(len(nadir))))

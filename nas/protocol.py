@@ -2,38 +2,50 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass, fields
-from typing import Annotated, Literal
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Annotated, Any, Literal
 
 import numpy as np
 import torch
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
 from torch import Generator, Tensor
 
 from nas.datasets.dataset import ImageDataset, ImageIndices
 from nas.losses import LossTerms, Window, ms_ssim, psnr, vae_loss
+from nas.recipes import DEFAULT_RECIPE, RECIPES
 from nas.vae import VAE
+from profiling.batch_norms import calibrate_batch_norms
 from search_spaces.architecture import Architecture
-from search_spaces.errors import UserError
+from search_spaces.errors import UserError, nearest
 from search_spaces.numbers import Count, Number, Seed
 
 OnBatch = Callable[[int, int], None]
 """Called after each batch with (done, total) batches of the epoch, including validation."""
 
 
+def _known_recipe(name: str) -> str:
+    if name not in RECIPES:
+        raise ValueError(
+            f"{name!r} is not a recipe; use one of {', '.join(RECIPES)}{nearest(name, RECIPES)}"
+        )
+    return name
+
+
 class TrainingConfig(BaseModel):
-    """Training settings of candidates; the defaults are those of the paper.
+    """Training settings of candidates. Loss and budget are by default those of the paper.
 
     Attributes:
+        recipe: Name of the recipe: optimiser, and the weights that are evaluated (`nas.recipes`).
         epochs: Maximum number of epochs.
         batch_size: Images per step. A single image that remains is added to the last batch, because
             batch statistics need two images.
-        learning_rate: Learning rate of Adam.
+        learning_rate: Learning rate; by default that of the recipe.
         patience: Number of epochs without a lower validation loss after which training stops.
         ssim: Window of the structural similarity in the loss; the paper uses `uniform`.
         l1_weight: Weight of the mean absolute error.
         kl_weight: Weight of the Kullback-Leibler divergence, which is summed over the latent.
+        evaluate_at: The latent that is evaluated: a sample, as in the paper, or the mean.
         precision: With `bfloat16` the network runs under autocast; the loss is always float32.
         channels_last: Memory layout. None means channels last on a CPU, where both reference models
             were measured to be faster with it, and contiguous on other devices.
@@ -42,16 +54,26 @@ class TrainingConfig(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
+    recipe: Annotated[str, AfterValidator(_known_recipe)] = DEFAULT_RECIPE
     epochs: Count = 10
     batch_size: Annotated[Count, Field(ge=2)] = 32
-    learning_rate: Annotated[Number, Field(gt=0)] = 1e-4
+    learning_rate: Annotated[Number, Field(gt=0)] = RECIPES[DEFAULT_RECIPE].learning_rate
     patience: Count = 5
     ssim: Window = "gaussian"
     l1_weight: Annotated[Number, Field(ge=0)] = 0.5
     kl_weight: Annotated[Number, Field(ge=0)] = 1e-3
+    evaluate_at: Literal["sample", "mean"] = "sample"
     precision: Literal["float32", "bfloat16"] = "float32"
     channels_last: bool | None = None
     seed: Seed = 0
+
+    @model_validator(mode="before")
+    @classmethod
+    def _rate_of_recipe(cls, given: Any) -> Any:
+        recipe = given.get("recipe") if isinstance(given, dict) else None
+        if isinstance(recipe, str) and recipe in RECIPES:
+            return {"learning_rate": RECIPES[recipe].learning_rate, **given}
+        return given
 
 
 @dataclass(frozen=True)
@@ -60,6 +82,13 @@ class Quality:
 
     The first five are the terms of `nas.losses.LossTerms`. Lower is better for `total`,
     `reconstruction`, `l1` and `kl`; higher is better for `ssim`, `psnr_db` and `ms_ssim`.
+
+    Attributes:
+        variation: Variance between the reconstructions of different images, summed over pixels,
+            over that of the images: near 0 where every image gets the same reconstruction. 1 for a
+            single image.
+        active_units: Number of units of the latent whose mean has a variance above 0.01 between
+            images (Burda, Grosse and Salakhutdinov 2016).
     """
 
     total: float
@@ -69,6 +98,8 @@ class Quality:
     kl: float
     psnr_db: float
     ms_ssim: float
+    variation: float
+    active_units: int
 
 
 def evaluate(
@@ -80,23 +111,79 @@ def evaluate(
 ) -> Quality:
     """Return the metrics of a model on some images of a data set, on the model's device.
 
-    The latent is sampled as in training, from noise determined by `config.seed`. The model is
-    evaluated in evaluation mode; its mode is restored afterwards.
+    The latent is sampled as in training, from noise determined by `config.seed`, or is its mean:
+    see `config.evaluate_at`. The model is evaluated in evaluation mode; its mode is restored
+    afterwards.
     """
     device, training = next(model.parameters()).device, model.training
-    noise, batches = generator_for(config.seed, 0), batches_of(indices, config.batch_size)
-    sums = torch.zeros(len(fields(Quality)), dtype=torch.float64)
+    noise = generator_for(config.seed, 0) if config.evaluate_at == "sample" else None
+    batches, means = batches_of(indices, config.batch_size), list[Tensor]()
+    latents, rebuilts, originals = _Variance(), _Variance(), _Variance()
     model.eval()
     with torch.inference_mode():
         for done, part in enumerate(batches, start=1):
             images = load_batch(dataset, part, config, device)
-            terms, rebuilt = forward(model, images, config, noise)
-            means = torch.stack([*terms, psnr(rebuilt, images), ms_ssim(rebuilt, images)])
-            sums += means.cpu() * len(part)
+            terms, rebuilt, mean = forward(model, images, config, noise)
+            found = torch.stack([*terms, psnr(rebuilt, images), ms_ssim(rebuilt, images)])
+            means.append(found.double().cpu() * len(part))
+            latents.add(mean)
+            rebuilts.add(rebuilt)
+            originals.add(images)
             if on_batch:
                 on_batch(done, len(batches))
     model.train(training)
-    return Quality(*(sums / len(indices)).tolist())
+    varied = float(originals.value.sum())
+    variation = float(rebuilts.value.sum()) / varied if varied > 0 else 1.0
+    active = int((latents.value > _ACTIVE).sum())
+    total, rebuilding, similarity, l1, kl, decibels, multi_scale = (
+        torch.stack(means).sum(dim=0) / len(indices)
+    ).tolist()
+    return Quality(total, rebuilding, similarity, l1, kl, decibels, multi_scale, variation, active)
+
+
+_ACTIVE = 0.01
+"""Variance of a unit's mean between images above which the unit is active (Burda et al. 2016)."""
+
+
+class _Variance:
+    """The variance between items of each value, added up batch by batch in float64."""
+
+    def __init__(self) -> None:
+        self._count, self._sum, self._squares = 0, torch.zeros(()), torch.zeros(())
+
+    def add(self, values: Tensor) -> None:
+        """Add values of shape (items, ...)."""
+        exact = values.double()
+        self._count += len(values)
+        self._sum = self._sum.to(values.device) + exact.sum(dim=0)
+        self._squares = self._squares.to(values.device) + exact.square().sum(dim=0)
+
+    @property
+    def value(self) -> Tensor:
+        """The variance of each value, of the shape of one item."""
+        return (self._squares / self._count - (self._sum / self._count).square()).clamp_min(0)
+
+
+def recalibrate(model: VAE, dataset: ImageDataset, config: TrainingConfig) -> None:
+    """Set the BatchNorm statistics of a model to those of its first training images.
+
+    The running statistics of a training are those of earlier weights, and of other weights where
+    the evaluated ones are an average.
+    """
+    device, noise = next(model.parameters()).device, generator_for(config.seed, 0)
+    batches = batches_of(dataset.train, config.batch_size)[:CALIBRATION_BATCHES]
+
+    def examples() -> Iterator[tuple[Tensor, Tensor]]:
+        for part in batches:
+            images = load_batch(dataset, part, config, device)
+            yield images, _noise(model, images, noise)
+
+    with torch.autocast(device.type, torch.bfloat16, enabled=config.precision == "bfloat16"):
+        calibrate_batch_norms(model, examples())
+
+
+CALIBRATION_BATCHES = 8
+"""Number of training batches from which BatchNorm statistics are computed."""
 
 
 def load_batch(
@@ -114,13 +201,20 @@ def load_batch(
 
 
 def forward(
-    model: VAE, images: Tensor, config: TrainingConfig, noise: Generator
-) -> tuple[LossTerms, Tensor]:
-    """Return loss and reconstruction in float32. The noise is the same on every device."""
-    eps = torch.randn(len(images), model.architecture.latent_size, generator=noise)
+    model: VAE, images: Tensor, config: TrainingConfig, noise: Generator | None
+) -> tuple[LossTerms, Tensor, Tensor]:
+    """Return loss, reconstruction and latent mean in float32.
+
+    Args:
+        model: The model.
+        images: The images.
+        config: The training settings.
+        noise: Draws the sample of the latent, equal on every device; None takes the mean.
+    """
+    eps = _noise(model, images, noise)
     half = config.precision == "bfloat16"
     with torch.autocast(images.device.type, torch.bfloat16, enabled=half):
-        outputs = model(images, eps.to(images.device, non_blocking=True))
+        outputs = model(images, eps)
     rebuilt, mean, log_variance = (output.float() for output in outputs)
     terms = vae_loss(
         rebuilt,
@@ -131,7 +225,13 @@ def forward(
         l1_weight=config.l1_weight,
         kl_weight=config.kl_weight,
     )
-    return terms, rebuilt
+    return terms, rebuilt, mean
+
+
+def _noise(model: VAE, images: Tensor, noise: Generator | None) -> Tensor:
+    shape = len(images), model.architecture.latent_size
+    eps = torch.zeros(shape) if noise is None else torch.randn(shape, generator=noise)
+    return eps.to(images.device, non_blocking=True)
 
 
 def batches_of(indices: ImageIndices, size: int) -> list[ImageIndices]:

@@ -99,7 +99,7 @@ def timed_model(
     if weights is not None and (trained := _trained(architecture, weights)):
         return trained.to(device), TRAINED
     model = build_vae(architecture, seed=0).to(device)
-    calibrate_batch_norms(model, images.tensor(device))
+    calibrate_batch_norms(model, [images.tensor(device)])
     return model.eval(), INITIAL
 
 

@@ -1,4 +1,4 @@
-"""The paper's training protocol: an iterator over epochs that can be interrupted and resumed."""
+"""The training of one model: an iterator over epochs that can be interrupted and resumed."""
 
 from __future__ import annotations
 
@@ -28,8 +28,10 @@ from nas.protocol import (
     generator_for,
     load_batch,
     memory_format,
+    recalibrate,
     require_fit,
 )
+from nas.recipes import RECIPES
 from nas.vae import VAE, build_vae
 from search_spaces.architecture import Architecture
 from search_spaces.errors import UserError
@@ -138,9 +140,8 @@ class Trainer:
         layout = memory_format(config, self.device)
         self.model.to(self.device, memory_format=layout)  # type: ignore[call-overload]
         _work_in_place(self.model)
-        self._parameters = dict(self.model.named_parameters())
-        fused = self.device.type in ("cpu", "cuda")
-        self._adam = torch.optim.Adam(self._parameters.values(), config.learning_rate, fused=fused)
+        self._recipe = RECIPES[config.recipe]
+        self._optimiser = self._recipe.optimiser(self.model, config.learning_rate)
         self._best_weights: dict[str, Tensor] = {}
         self._restored: deque[EpochResult] = deque()
 
@@ -202,6 +203,7 @@ class Trainer:
         total = len(train) + len(batches_of(self.dataset.validation, size))
         watch, loss = _Watch(on_batch, total), 0.0
         self.model.train()
+        self._optimiser.begin()
         with out_of_memory_as_failure(f"epoch {epoch} at batch size {size}", self.device):
             for number, indices in enumerate(train, start=1):
                 value = self._step(indices, noise)
@@ -209,6 +211,9 @@ class Trainer:
                 loss += value * len(indices) / len(order)
                 watch.tick()
             train_s = watch.seconds
+            self._optimiser.end()
+            if self._recipe.recalibrates:
+                recalibrate(self.model, self.dataset, self.config)
             quality = evaluate(
                 self.model, self.dataset, self.dataset.validation, self.config, watch.tick
             )
@@ -219,8 +224,7 @@ class Trainer:
         images = load_batch(self.dataset, indices, self.config, self.device)
         loss = forward(self.model, images, self.config, noise)[0].total
         loss.backward()  # type: ignore[no-untyped-call]
-        self._adam.step()
-        self._adam.zero_grad(set_to_none=True)  # frees the memory before the next forward pass
+        self._optimiser.step()
         return loss.item()
 
     def _identity(self) -> str:
@@ -231,17 +235,15 @@ class Trainer:
         return json.dumps([self.architecture.digest, data, config])
 
     def _save(self, path: Path) -> None:
-        adam = {
-            f"adam.{key}.{name}": value
-            for name, parameter in self._parameters.items()
-            for key, value in self._adam.state[parameter].items()
-        }
+        state, numbers = self._optimiser.state()
         weights = {f"model.{name}": value for name, value in self.model.state_dict().items()}
         best = {f"best.{name}": value for name, value in self._best_weights.items()}
-        history = json.dumps([asdict(result) for result in self.history])
-        write_tensors(
-            path, adam | weights | best, {"training": self._identity(), "history": history}
-        )
+        metadata = {
+            "training": self._identity(),
+            "history": json.dumps([asdict(result) for result in self.history]),
+            "optimiser": json.dumps(numbers),
+        }
+        write_tensors(path, state | weights | best, metadata)
 
     def _restore(self, path: Path) -> None:
         if not path.exists():
@@ -250,6 +252,10 @@ class Trainer:
             tensors, metadata = read_tensors(path)
         except UserError as error:
             warnings.warn(f"{error}; training starts over", RuntimeWarning, stacklevel=3)
+            return
+        if "optimiser" not in metadata:
+            text = f"{path}: written by an earlier version; training starts over"
+            warnings.warn(text, RuntimeWarning, stacklevel=3)
             return
         if metadata.get("training") != self._identity():
             raise UserError(
@@ -261,7 +267,7 @@ class Trainer:
             history = [_result(one) for one in json.loads(metadata["history"])]
             if found := misfit(self.model.state_dict(), model) or misfit(model, best):
                 raise ValueError(found)
-            self._restore_adam(tensors)
+            self._optimiser.restore(tensors, json.loads(metadata["optimiser"]))
         except (LookupError, TypeError, ValueError, RuntimeError) as error:
             text = f"{path}: damaged ({str(error)[:80]!r}); training starts over"
             warnings.warn(text, RuntimeWarning, stacklevel=3)
@@ -269,18 +275,6 @@ class Trainer:
         self.model.load_state_dict(model)
         self._best_weights = best
         self._restored.extend(history)
-
-    def _restore_adam(self, tensors: dict[str, Tensor]) -> None:
-        state = {}
-        for index, (name, parameter) in enumerate(self._parameters.items()):
-            # The fused step reads parameter and moments in memory order: layouts must be equal.
-            moments = {
-                key: torch.empty_like(parameter, device="cpu").copy_(tensors[f"adam.{key}.{name}"])
-                for key in ("exp_avg", "exp_avg_sq")
-            }
-            state[index] = {"step": tensors[f"adam.step.{name}"], **moments}
-        groups = self._adam.state_dict()["param_groups"]
-        self._adam.load_state_dict({"state": state, "param_groups": groups})
 
 
 def _result(stored: Mapping[str, Any]) -> EpochResult:

@@ -25,6 +25,7 @@ from profiling.environment import Environment, fingerprint
 from profiling.errors import ProfilingError
 from profiling.intervals import Interval, median_interval, relative_iqr
 from profiling.load import Load, LoadWatch
+from profiling.mapped import mapped_weights
 from profiling.progress import Progress
 from profiling.symbolic import Example, as_args
 from profiling.timing import Sample, Timer, measuring, timer_for
@@ -53,13 +54,15 @@ class LatencyConfig(BaseModel):
         threads: Threads of torch.
         min_rounds, max_rounds: Limits of the number of rounds.
         max_s: Limit of the total time of all passes in seconds, without warm-up, but with the
-            untimed pass before each sample.
+            untimed passes before each sample.
         precision: Measuring ends when the 95 % interval of every median (of every ratio, in a
             comparison with a reference) has a relative half width of at most this.
         attempts: Maximum number of measurements, if a comparison is contended.
         warmup_window, warmup_tolerance: Warm-up ends when the medians of two successive windows of
             this many passes have at most this relative difference.
         max_warmup, max_warmup_s: Limits of the warm-up of each model, in passes and seconds.
+        priming_ms: Time for which a model runs before each sample without being timed, at least one
+            pass: until caches have its weights and activations instead of other models'.
         min_sample_ms: Shorter passes are repeated within one sample, which is then their mean.
         seed: Seed of the order of the models.
     """
@@ -68,7 +71,7 @@ class LatencyConfig(BaseModel):
 
     batch: _Count = 1
     threads: _Count = 1
-    min_rounds: _Count = Field(15, ge=2)
+    min_rounds: _Count = Field(12, ge=2)
     max_rounds: _Count = Field(200, ge=2)
     max_s: _Number = Field(10.0, gt=0)
     precision: _Number = Field(0.02, gt=0)
@@ -77,7 +80,8 @@ class LatencyConfig(BaseModel):
     warmup_tolerance: _Number = Field(0.05, gt=0)
     max_warmup: _Count = Field(50, ge=2)
     max_warmup_s: _Number = Field(10.0, gt=0)
-    min_sample_ms: _Number = Field(1.0, ge=0)
+    priming_ms: _Number = Field(60.0, ge=0)
+    min_sample_ms: _Number = Field(20.0, ge=0)
     seed: Annotated[int, Field(strict=True, ge=0, lt=2**64)] = 0
 
 
@@ -91,6 +95,7 @@ class TimedModel:
         dtype: Type of the first argument.
         threads: Threads of torch.
         repeats: Passes in one sample.
+        primings: Untimed passes before each sample.
         digest: Identifies the model; "" if the caller has no digest.
         backend: Name of the backend that ran it.
         fed: Description of the arguments, such as "16 images of faces"; "" if the caller has none.
@@ -102,6 +107,7 @@ class TimedModel:
     dtype: str
     threads: int
     repeats: int
+    primings: int = 0
     digest: str = ""
     backend: str = "eager"
     fed: str = ""
@@ -204,8 +210,9 @@ def measure_latency(
 ) -> dict[str, Latency]:
     """Time inference passes of all models in interleaved rounds.
 
-    Modules are timed in evaluation mode under `inference_mode`. Their mode, the thread count, the
-    random state and the garbage collector are restored.
+    Modules are timed in evaluation mode under `inference_mode`, with their weights in memory like
+    that of a loaded model. Their weights and mode, the thread count, the random state and the
+    garbage collector are restored.
 
     Args:
         models: Name -> module or callable.
@@ -227,17 +234,18 @@ def measure_latency(
     timer, watch = timer_for(device), LoadWatch(device)
     enough = enough or partial(_precise, precision=config.precision)
     passes = {name: _in_turn(model, batches) for name, model in models.items()}
-    with measuring(models.values(), config.threads, device):
+    with mapped_weights(models.values()), measuring(models.values(), config.threads, device):
         where = fingerprint(device)
         warmups = {name: _warm_up(run, timer, config) for name, run in passes.items()}
-        repeats = {name: _repeats(times[-1], config) for name, times in warmups.items()}
-        timed = {name: partial(_timed, run, repeats[name], timer) for name, run in passes.items()}
+        plans = {name: _plan(times[-1], config) for name, times in warmups.items()}
+        timed = {name: partial(_timed, run, *plans[name], timer) for name, run in passes.items()}
+        counts = {name: sum(plan) for name, plan in plans.items()}
         with watch.running():
-            samples = _rounds(timed, config, enough, progress)
+            samples = _rounds(timed, counts, config, enough, progress)
     shapes, dtype = tuple(tuple(arg.shape) for arg in batches[0]), str(batches[0][0].dtype)
     return {
         name: Latency(
-            TimedModel(name, shapes, dtype, config.threads, repeats[name]),
+            TimedModel(name, shapes, dtype, config.threads, plans[name][1], plans[name][0]),
             where,
             tuple(samples[name]),
             tuple(warmups[name]),
@@ -315,23 +323,26 @@ def _warm_up(run: Callable[[], Any], timer: Timer, config: LatencyConfig) -> lis
     return times
 
 
-def _repeats(pass_ms: float, config: LatencyConfig) -> int:
-    return max(1, round(config.min_sample_ms / pass_ms)) if pass_ms > 0 else 1
+def _plan(pass_ms: float, config: LatencyConfig) -> tuple[int, int]:
+    """Return the numbers of untimed and of timed passes of a sample."""
+    if pass_ms <= 0:
+        return 1, 1
+    return max(1, round(config.priming_ms / pass_ms)), max(1, round(config.min_sample_ms / pass_ms))
 
 
-def _timed(run: Callable[[], Any], repeats: int, timer: Timer) -> Sample:
-    """Time `repeats` passes as one sample and return their mean.
+def _timed(run: Callable[[], Any], primings: int, repeats: int, timer: Timer) -> Sample:
+    """Time `repeats` passes as one sample, after untimed ones, and return their mean.
 
-    A pass before them is not timed: the caches still hold the weights of the model that ran last,
-    as they do not where a model runs alone. Without it, `original` seemed a quarter slower than in
-    a loop of its own, smaller models less.
+    Directly after passes of other models `original` takes longer than in a loop of its own, smaller
+    models less, because caches hold the weights and activations of others.
     """
 
     def runs() -> None:
         for _ in range(repeats):
             run()
 
-    run()
+    for _ in range(primings):
+        run()
     total = timer(runs)
     device_ms = None if total.device_ms is None else total.device_ms / repeats
     return Sample(total.wall_ms / repeats, total.cpu_ms / repeats, device_ms)
@@ -339,11 +350,15 @@ def _timed(run: Callable[[], Any], repeats: int, timer: Timer) -> Sample:
 
 def _rounds(
     timed: Mapping[str, Callable[[], Sample]],
+    counts: Mapping[str, int],
     config: LatencyConfig,
     enough: Callable[[Mapping[str, list[float]]], bool],
     progress: Progress | None,
 ) -> dict[str, list[Sample]]:
-    """Take one sample of each model per shuffled round, until `enough` or a limit is reached."""
+    """Take one sample of each model per shuffled round, until `enough` or a limit is reached.
+
+    `counts` are the passes of a sample, with the untimed ones.
+    """
     shuffle = random.Random(config.seed).shuffle
     samples: dict[str, list[Sample]] = {name: [] for name in timed}
     order, spent_ms, due = list(timed), 0.0, config.min_rounds
@@ -351,7 +366,7 @@ def _rounds(
         shuffle(order)
         for name in order:
             samples[name].append(timed[name]())
-            spent_ms += 2 * samples[name][-1].wall_ms
+            spent_ms += counts[name] * samples[name][-1].wall_ms
         if progress:
             progress(done, config.max_rounds)
         out_of_time = done >= 2 and spent_ms >= 1000 * config.max_s

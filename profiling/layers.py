@@ -272,7 +272,7 @@ def profile_layers(
         {"plain": model, "instrumented": notes}, example, config, device, progress=progress
     )
     noted = timings["instrumented"]
-    passes = notes.passes(skip=len(noted.warmup_ms), repeats=noted.subject.repeats)
+    passes = notes.passes_of(noted)
     return LayerTable(
         layers=_layers(cost, passes, peaks),
         outside_ms=max(0.0, outside_ms(passes) - notes.calls * note_cost_ms(config, device)),

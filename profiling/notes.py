@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from profiling.latency import LatencyConfig, measure_latency
+from profiling.latency import Latency, LatencyConfig, measure_latency
 
 
 @dataclass(frozen=True)
@@ -76,14 +76,21 @@ class Notes:
         """Number of watched calls in a pass."""
         return (len(self._taken[-1]) - 2) // 4
 
-    def passes(self, skip: int, repeats: int = 0) -> list[Pass]:
-        """Return the times of all passes except the first `skip`.
+    def passes(self, skip: int, untimed: int = 0, timed: int = 1) -> list[Pass]:
+        """Return the times of all passes except the first `skip` and those that are not timed.
 
-        With `repeats`, the passes are those of `measure_latency`: samples of that many passes, each
-        after a pass that is not timed, which is left out.
+        Args:
+            skip: Number of passes of the warm-up.
+            untimed: Number of passes before each sample that are not timed.
+            timed: Number of passes of a sample.
         """
-        later = enumerate(self._taken[skip:])
-        return [self._worked_out(taken) for i, taken in later if not repeats or i % (repeats + 1)]
+        later, period = enumerate(self._taken[skip:]), untimed + timed
+        return [self._worked_out(taken) for i, taken in later if i % period >= untimed]
+
+    def passes_of(self, latency: Latency) -> list[Pass]:
+        """Return the times of the passes that `measure_latency` timed, of the noted model."""
+        subject = latency.subject
+        return self.passes(len(latency.warmup_ms), subject.primings, subject.repeats)
 
     def _watch(self, module: nn.Module, index: int) -> None:
         events, stamp = self._events, self._stamp
@@ -140,5 +147,5 @@ def note_cost_ms(config: LatencyConfig, device: torch.device) -> float:
     quick = config.model_copy(update={"batch": 1, "max_s": 0.5})
     timings = measure_latency({"notes": notes}, torch.zeros(1, 1), quick, device)
     timed = timings["notes"]
-    passes = notes.passes(skip=len(timed.warmup_ms), repeats=timed.subject.repeats)
+    passes = notes.passes_of(timed)
     return median(taken.total_ms - sum(taken.own_ms) for taken in passes) / count

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from nas.artefacts import full_disk_refused, write_or_refuse
+from nas.artefacts import PICTURES, full_disk_refused, write_or_refuse
 from nas.datasets import ImageDataset, require_source
 from nas.evaluate import STATIC_COSTS, npy, shown_images, static_costs
 from nas.latency import measure_anchor
@@ -41,6 +41,7 @@ from studies.run.evaluators import (
     needed_memory_bytes,
 )
 from studies.run.final_latency import measure_front
+from studies.run.floors import record_floors
 from studies.run.interruption import Interruption
 from studies.run.site import LocalSite, PreparedStudy, Site
 from studies.storage.mirror import store_url
@@ -171,6 +172,8 @@ def _prepared(request: _Request, site: Site, device: torch.device) -> PreparedSt
     store.create(config, space, facts, request.mix, request.artefacts)
     _note_changed_limits(request, limits)
     _write_samples(store, dataset)
+    if dataset is not None:
+        record_floors(store, dataset, config, space, request.progress_bar)
     _note_small_space(request)
     # Read again: another driver may have recorded its anchor first.
     anchor_ms = store.anchor_ms
@@ -214,7 +217,7 @@ def _concluded(
                 record = begun_again(
                     measure_front, store, config.latency, device, images, progress, site.together
                 )
-    store.fetch(only="reconstructions.npy")
+    store.fetch(only=PICTURES)
     return record
 
 

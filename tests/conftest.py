@@ -52,6 +52,14 @@ def pytest_xdist_auto_num_workers() -> int:
     return logical_cpus() + 1
 
 
+@pytest.fixture(scope="module")
+def untrained_counts() -> Iterator[None]:
+    """Count every model as having learned, for studies that train for a moment only."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("studies.record.learning._reasons", lambda trial, floors: iter(()))
+        yield
+
+
 @pytest.fixture(scope="session", autouse=True)
 def no_process_outlives_the_tests() -> Iterator[None]:
     """Fail when a process that a test has started is left at the end, and end it."""

@@ -16,6 +16,7 @@ import torch
 from PIL import Image
 
 from nas.checkpoint import load_vae
+from nas.evaluate import prior_samples
 from nas.search import SAMPLERS
 from search_spaces.architecture import Architecture
 from search_spaces.errors import UserError
@@ -42,7 +43,7 @@ def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 @pytest.fixture(scope="module")
-def finished(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+def finished(tmp_path_factory: pytest.TempPathFactory, untrained_counts: None) -> Iterator[Path]:
     """A folder with a small real study `s`."""
     folder = tmp_path_factory.mktemp("finished")
     with pytest.MonkeyPatch.context() as patch:
@@ -104,18 +105,35 @@ def test_a_study_leaves_a_report_weights_and_reconstructions(study: Path) -> Non
     artefacts = [path for path in (folder / "artefacts").iterdir() if path.is_dir()]
     assert len(artefacts) == 4
     for path in artefacts:
-        assert load_vae(path / "weights.safetensors").architecture.digest == path.name
-        assert np.load(path / "reconstructions.npy").dtype == np.uint8
+        model = load_vae(path / "weights.safetensors")
+        assert model.architecture.digest == path.name
+        rebuilt = np.load(path / "reconstructions.npy")
+        assert rebuilt.dtype == np.uint8
+        samples = np.load(path / "prior_samples.npy")
+        assert samples.shape == rebuilt.shape
+        np.testing.assert_array_equal(samples, prior_samples(model, len(samples)))
         assert not list(path.glob("checkpoint*"))
+
+
+def test_a_study_records_its_floors(study: Path) -> None:
+    floors = StudyStore.open(study / "nas-studies", "s").record().floors
+    assert floors is not None
+    assert floors.fitted_on == 21  # of 30 images
+    assert list(floors.pca) == [8, 16]
+    assert floors.absent == {128: "it needs 129 training images, and there are 21"}
+    assert floors.mean.reconstruction > floors.pca[8].reconstruction > 0
+    assert floors.on("test").mean != floors.mean
 
 
 def test_running_again_resumes_without_work(
     study: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     journal = study / "nas-studies" / "s" / "journal.log"
-    before = journal.read_text().count("candidate")
+    before = [journal.read_text().count(word) for word in ("candidate", '"floors"')]
+    assert before[1] == 1
     assert nas("study", "run", "quickstart", "--name", "s", *SMALL, *QUICK) == 0
-    assert journal.read_text().count("candidate") == before
+    after = [journal.read_text().count(word) for word in ("candidate", '"floors"')]
+    assert after == before
     assert "original" in capsys.readouterr().out
 
 
@@ -139,13 +157,18 @@ def test_export_holds_every_trial(study: Path, kind: str, tmp_path: Path) -> Non
     assert set(table["state"]) == {"complete"}
 
 
-def test_best_gives_a_model_that_works(study: Path, tmp_path: Path) -> None:
+def test_best_gives_a_model_that_works(
+    study: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     out = tmp_path / "best"
     limit = ["--max-params", "1e5", "--max-latency-ms", "1e6"]
     assert nas("study", "best", "s", *limit, "-o", str(out)) == 0
     model = load_vae(out / "weights.safetensors")
     assert Architecture.load(out / "architecture.json") == model.architecture
     result = json.loads((out / "result.json").read_text())
+    told = result["metrics"]
+    latent = f"KL {told['kl']:,.1f} nats, total loss {told['total_loss']:.4f}"
+    assert latent in " ".join(capsys.readouterr().out.split())
     assert result["objectives"]["params"] == sum(p.numel() for p in model.parameters()) <= 1e5
     assert model.reconstruct(torch.zeros(1, 3, 32, 32)).shape == (1, 3, 32, 32)
 

@@ -15,7 +15,7 @@ import torch
 
 from nas.checkpoint import load_vae
 from nas.datasets import DataConfig, load_dataset
-from nas.evaluate import reconstructions
+from nas.evaluate import prior_samples, reconstructions
 from nas.protocol import TrainingConfig, evaluate
 from nas.training import Trainer, TrainingDiverged
 from profiling.locks import try_lock
@@ -29,7 +29,7 @@ RUN += ["--images", "30", "--objectives", "reconstruction_loss,params", "--name"
 RUN += ["--set", "confirmation=null"]
 AGAIN = ["study", "confirm", "s", "--epochs", "2", "--threads", "1"]
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("untrained_counts")]
 
 
 @pytest.fixture(scope="module")
@@ -184,6 +184,8 @@ def test_each_model_keeps_the_learning_rate_that_suits_it(
         model = load_vae(folder / f"weights-0-{best:g}.safetensors")
         shown = np.load(folder / "reconstructions.npy")
         np.testing.assert_array_equal(shown, reconstructions(model, dataset))
+        samples = np.load(folder / "prior_samples.npy")
+        np.testing.assert_array_equal(samples, prior_samples(model, len(shown)))
     out = capsys.readouterr()
     assert "6 of 6: " in out.err
     assert "at the learning rate of 1e-06, 0.002 that gave the lowest" in " ".join(out.out.split())

@@ -16,6 +16,7 @@ from studies.record.formats import format_value
 from studies.run.display import Display
 from studies.terminal import console as console_module
 from studies.terminal.console import Part, Terminal
+from tests.fakes.floors import floors
 from tests.fakes.study import EPOCHS, fake_study
 
 EPOCH = {"epoch": 1.0, "train_loss": 1.0, "validation_loss": 1.0, "duration_s": 1.0}
@@ -123,3 +124,14 @@ def test_a_narrow_terminal_breaks_headings_and_keeps_numbers(tmp_path: Path) -> 
     assert "\N{HORIZONTAL ELLIPSIS}" not in text
     assert "\N{HORIZONTAL ELLIPSIS}" not in shown(tmp_path, columns=30)
     assert max(map(len, text.splitlines())) <= 45
+
+
+@pytest.mark.parametrize(("mean", "mark"), [(9.0, " (front)"), (1e-3, " (has not learned)")])
+def test_the_line_of_a_trial_says_whether_it_has_learned(
+    tmp_path: Path, mean: float, mark: str
+) -> None:
+    study = replace(fake_study(tmp_path), floors=floors(mean))
+    best = replace(study, floors=None).front[0]
+    assert f"{best.name}{mark}: reconstruction loss" in Display(Terminal(), 50, 6)._line(
+        best, study
+    )

@@ -22,6 +22,7 @@ from studies.record.formats import (
     format_duration,
     format_factor,
     format_gain,
+    format_metric,
     format_ms,
     format_rate,
     format_shape,
@@ -142,6 +143,12 @@ def test_changes_are_reported_as_factors_or_shares(
     name: str, value: float, reference: float, text: str
 ) -> None:
     assert describe_change(OBJECTIVES[name], value, reference) == text
+
+
+def test_metrics_have_two_digits_in_db_and_else_four() -> None:
+    assert format_metric("psnr_db", 21.987) == "21.99"
+    assert format_metric("ms_ssim", 0.81237) == "0.8124"
+    assert format_metric("ssim", None) == "-"
 
 
 def test_headline_tells_who_dominates_and_by_how_much() -> None:

@@ -230,7 +230,7 @@ def test_ssim_of_flat_images_is_that_of_float64(first: float, second: float, siz
     for window in ("gaussian", "uniform"):
         found = ssim(images[0], images[1], window).item()
         assert found <= 1
-        assert found == pytest.approx(expected, abs=2e-4)
+        assert found == pytest.approx(expected, abs=2e-6)
 
 
 @given(st.floats(0, 1, width=32), st.floats(-NEAR, NEAR, width=32))

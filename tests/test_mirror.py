@@ -68,14 +68,14 @@ def test_changed_files_are_copied_again_and_deleted_ones_removed(url: str, tmp_p
 
 def test_only_requested_files_are_fetched_and_local_ones_stay(url: str, tmp_path: Path) -> None:
     here, there = tmp_path / "here", tmp_path / "there"
-    for name in ("a/weights", "a/picture", "b/picture", "samples"):
+    for name in ("a/weights", "a/picture", "a/prior", "b/picture", "samples"):
         write(here, name, name)
     mirror = Mirror(here, url)
     for name in ("a", "b", "samples"):
         mirror.push(name)
     write(there, "b/picture", "mine")
-    Mirror(there, url).pull(only="picture")
-    assert files(there) == {"a/picture": "a/picture", "b/picture": "mine"}
+    Mirror(there, url).pull(only=("picture", "prior"))
+    assert files(there) == {"a/picture": "a/picture", "a/prior": "a/prior", "b/picture": "mine"}
 
 
 def test_nothing_is_written_outside_the_folder(tmp_path: Path, monkeypatch: Any) -> None:

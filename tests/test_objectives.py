@@ -17,6 +17,12 @@ from search_spaces.errors import UserError
 def test_every_objective_is_known_by_its_name_and_by_what_it_costs_to_know() -> None:
     assert {name: (each.name, each.unit, each.cost) for name, each in OBJECTIVES.items()} == {
         "reconstruction_loss": ("reconstruction_loss", "", "training"),
+        "total_loss": ("total_loss", "", "training"),
+        "kl": ("kl", "nats", "training"),
+        "psnr_db": ("psnr_db", "dB", "training"),
+        "ms_ssim": ("ms_ssim", "", "training"),
+        "ssim": ("ssim", "", "training"),
+        "l1": ("l1", "", "training"),
         "params": ("params", "", "static"),
         "macs": ("macs", "", "static"),
         "flops": ("flops", "", "static"),

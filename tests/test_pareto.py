@@ -24,6 +24,7 @@ from search_spaces.space import SearchSpace
 Array = npt.NDArray[np.float64]
 SPACE = SearchSpace.load("quickstart")
 NAMES = ("reconstruction_loss", "params")
+LOGARITHMIC = np.array([False])
 
 
 def cost(architecture: Any) -> float:
@@ -147,9 +148,9 @@ def test_of_very_many_candidates_the_later_and_an_even_choice_teach(
 ) -> None:
     taught: list[Array] = []
 
-    def noted(features: Array, known: Array) -> Any:
+    def noted(features: Array, known: Array, linear: bool) -> Any:
         taught.append(known)
-        return fit(features, known)
+        return fit(features, known, linear)
 
     monkeypatch.setattr(history, "_MOST_POINTS", 20)
     monkeypatch.setattr(pareto, "fit", noted)
@@ -282,9 +283,12 @@ def test_where_no_candidate_keeps_to_the_limits_one_that_does_not_is_proposed() 
 def test_a_remembered_candidate_is_described_as_it_was() -> None:
     assignments = list(itertools.islice(SPACE.enumerate(), 40))
     digests = {SPACE.architecture(one).digest for one in assignments[:20]}
-    catalogue = Catalogue(SPACE, 1, costs, None, None)
+    catalogue = Catalogue(SPACE, LOGARITHMIC, costs, None, None)
     assert len(catalogue.unseen(assignments[:20], digests, 40)) == 0
-    again, anew = catalogue.unseen(assignments, (), 40), Catalogue(SPACE, 1, costs, None, None)
+    again, anew = (
+        catalogue.unseen(assignments, (), 40),
+        Catalogue(SPACE, LOGARITHMIC, costs, None, None),
+    )
     fresh = anew.unseen(assignments, (), 40)
     assert again.assignments == fresh.assignments
     np.testing.assert_array_equal(again.features, fresh.features)

@@ -96,7 +96,7 @@ def test_a_trial_s_profile_goes_into_its_study(
         def record(self) -> object:
             return study
 
-        def fetch(self, name: str = "", only: str | None = None) -> None:
+        def fetch(self, name: str = "", only: tuple[str, ...] | None = None) -> None:
             """Everything is here."""
 
     monkeypatch.setattr(StudyStore, "open", lambda root, name: Stored())

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import gc
 from collections.abc import Callable, Iterator
-from itertools import cycle
+from itertools import cycle, groupby
 from typing import Any
 
 import pytest
@@ -25,7 +25,7 @@ from profiling.latency import (
 )
 from profiling.timing import Sample, Timer
 
-QUICK = LatencyConfig(min_rounds=4, max_rounds=9, warmup_window=2, min_sample_ms=0)
+QUICK = LatencyConfig(min_rounds=4, max_rounds=9, warmup_window=2, min_sample_ms=0, priming_ms=0)
 
 
 class FakeClock:
@@ -97,13 +97,19 @@ def test_warm_up_gives_up_on_a_model_that_never_settles(monkeypatch: pytest.Monk
     assert result["a"].warmup_ms == (1.0, 1.0, 9.0, 9.0)
 
 
-def test_an_untimed_pass_precedes_each_sample(monkeypatch: pytest.MonkeyPatch) -> None:
-    clock = FakeClock(a=[2.0], b=[6.0])
-    result = run(clock, monkeypatch, QUICK)
+@pytest.mark.parametrize(("priming_ms", "untimed"), [(0, (1, 1)), (6, (3, 1)), (13, (6, 2))])
+def test_untimed_passes_precede_each_sample(
+    monkeypatch: pytest.MonkeyPatch, priming_ms: float, untimed: tuple[int, int]
+) -> None:
+    clock, config = FakeClock(a=[2.0], b=[6.0]), QUICK.model_copy(update={"priming_ms": priming_ms})
+    result = run(clock, monkeypatch, config)
+    assert (result["a"].subject.primings, result["b"].subject.primings) == untimed
     warmups = sum(len(one.warmup_ms) for one in result.values())
-    rounds = clock.log[warmups:]
-    assert rounds[::2] == rounds[1::2]  # each model twice in a row: untimed, timed
-    assert len(rounds) == 2 * sum(len(one.samples) for one in result.values())
+    turns = [(name, len(list(passes))) for name, passes in groupby(clock.log[warmups:])]
+    expected = dict(zip("ab", untimed, strict=True))
+    # Two models in turns may follow each other across rounds: whole turns only.
+    assert all(count % (expected[name] + 1) == 0 for name, count in turns)
+    assert len(clock.log) - warmups == 4 * (sum(untimed) + 2)
 
 
 def test_short_passes_are_repeated_within_a_sample(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -190,7 +190,9 @@ def test_notes_split_time_between_a_module_and_those_inside_it(
     assert taken.calls == 2
     assert taken.passes(skip=0) == [Pass(total_ms=15.0, own_ms=(11.0 - 5.0, 5.0))]
     assert taken.passes(skip=1) == []
-    assert taken.passes(skip=0, repeats=2) == []  # the first pass of a sample is not timed
+    assert (
+        taken.passes(skip=0, untimed=1, timed=2) == []
+    )  # the first passes of a sample are not timed
     assert outside_ms(taken.passes(skip=0)) == 4.0
 
 

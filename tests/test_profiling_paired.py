@@ -22,7 +22,7 @@ from profiling.paired import PairedLatency, compare_latency
 from profiling.quiet import QuietSpeed
 from profiling.timing import Sample, Timer
 
-QUICK = LatencyConfig(min_rounds=8, max_rounds=16, warmup_window=2, min_sample_ms=0)
+QUICK = LatencyConfig(min_rounds=8, max_rounds=16, warmup_window=2, min_sample_ms=0, priming_ms=0)
 QUIET = Load(span_s=1.0, others=0.0, stolen=0.0)
 
 

@@ -504,6 +504,7 @@ def test_a_real_study_measures_trains_and_reports(real: tuple[_Held, StudyRecord
         assert {path.name for path in folder.iterdir()} == {
             "weights.safetensors",
             "reconstructions.npy",
+            "prior_samples.npy",
             "latency.json",
         }
         assert load_vae(folder / "weights.safetensors").architecture == trial.architecture

@@ -11,10 +11,11 @@ import numpy as np
 import pytest
 
 from studies.record.records import StudyRecord
+from tests.fakes.floors import floors
 from tests.fakes.study import fake_study
 
 RESULTS = Path(__file__).parents[1] / "studies" / "results"
-DERIVED = ("complete", "front", "references", "searched")
+DERIVED = ("complete", "front", "learned", "references", "searched")
 
 
 def assert_same(grown: StudyRecord, whole: StudyRecord) -> None:
@@ -26,8 +27,13 @@ def assert_same(grown: StudyRecord, whole: StudyRecord) -> None:
 
 
 @pytest.mark.parametrize("seed", range(3))
-def test_trials_may_end_in_any_order(tmp_path: Path, seed: int) -> None:
+@pytest.mark.parametrize("share", [None, 0.0, 0.4, 1.0])
+def test_trials_may_end_in_any_order(tmp_path: Path, seed: int, share: float | None) -> None:
     whole = fake_study(tmp_path, seed=seed)
+    if share is not None:  # of the models, which have learned
+        losses = [trial.objectives["reconstruction_loss"] for trial in whole.complete]
+        whole = replace(whole, floors=floors(float(np.quantile(losses, share))))
+        assert len(whole.learned) == pytest.approx(share * len(losses), abs=1)
     grown = replace(whole, trials=())
     for place in np.random.default_rng(seed).permutation(len(whole.trials)):
         grown = grown.with_trial(whole.trials[place])

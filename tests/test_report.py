@@ -216,7 +216,7 @@ def test_pngs_are_one_per_figure(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     )
     monkeypatch.setattr("studies.pages.pngs._PROGRAM", program)
     paths = write_report_pngs(fake_study(tmp_path), tmp_path / "figures")
-    assert len(paths) == len(set(paths)) == 13
+    assert len(paths) == len(set(paths)) == 15
     assert all(path.read_bytes() == b"png" for path in paths)
 
 

@@ -17,6 +17,7 @@ from nas.protocol import TrainingConfig
 from search_spaces.references import REFERENCES
 from studies.confirm.retraining import FOLDER, Budget, Results
 from studies.paper.timing import Timing
+from studies.record.earlier import complete_training
 from studies.record.records import StudyRecord
 from studies.record.tables import study_notes
 from studies.store.store import StudyStore, list_studies
@@ -64,7 +65,10 @@ def retrained(study: StudyRecord, name: str = "results.json") -> dict[str, Any]:
 def test_at_equal_epochs_original_is_beaten_in_everything() -> None:
     study = StudyStore.open(ROOT, "lowest-loss").record()
     told = retrained(study)
-    data, training = DataConfig(**told["data"]), TrainingConfig(**told["training"])
+    data, training = (
+        DataConfig(**told["data"]),
+        TrainingConfig(**complete_training(told["training"])),
+    )
     facts = {key: told[key] for key in ("data_fingerprint", "images", "device_name")}
     budget = Budget(data, training, tuple(told["learning_rates"]))
     record = Results(study, budget, facts).record(study)

@@ -10,6 +10,7 @@ from search_spaces.references import ORIGINAL
 from search_spaces.space import SearchSpace
 
 TINY = SearchSpace.load("tiny")
+NAMES = ("reconstruction_loss", "params")
 
 
 def values(digest: str) -> list[float]:
@@ -20,7 +21,7 @@ def values(digest: str) -> list[float]:
 @pytest.mark.slow
 @pytest.mark.parametrize("sampler", SAMPLERS)
 def test_every_sampler_proposes_each_network_once_and_then_ends(sampler: str) -> None:
-    proposer = Proposer(TINY, sampler, 2, seed=1)
+    proposer = Proposer(TINY, sampler, NAMES, seed=1)
     digests = []
     while (proposal := proposer.propose()) is not None:
         assert TINY.problem(proposal.assignment) is None
@@ -33,7 +34,7 @@ def test_every_sampler_proposes_each_network_once_and_then_ends(sampler: str) ->
 @pytest.mark.parametrize("sampler", SAMPLERS)
 def test_every_sampler_works_on_a_conditional_space_with_a_reference(sampler: str) -> None:
     space = SearchSpace.load("quickstart")
-    proposer = Proposer(space, sampler, 2, seed=0)
+    proposer = Proposer(space, sampler, NAMES, seed=0)
     reference = ORIGINAL.resized(64)
     proposer.register(space.assignment(reference), reference)
     proposer.tell(reference.digest, [1.0, 1.0])
@@ -45,7 +46,7 @@ def test_every_sampler_works_on_a_conditional_space_with_a_reference(sampler: st
 
 
 def test_registered_architectures_are_not_proposed_again() -> None:
-    proposer = Proposer(TINY, "random", 2, seed=0)
+    proposer = Proposer(TINY, "random", NAMES, seed=0)
     rest = [TINY.architecture(a) for a in TINY.enumerate()]
     kept = rest.pop()
     for architecture in rest:
@@ -57,7 +58,7 @@ def test_registered_architectures_are_not_proposed_again() -> None:
 
 
 def test_a_non_member_counts_as_seen_without_disturbing_the_sampler() -> None:
-    proposer = Proposer(TINY, "nsga2", 2, seed=0)
+    proposer = Proposer(TINY, "nsga2", NAMES, seed=0)
     proposer.register(None, ORIGINAL)
     proposer.tell(ORIGINAL.digest, [1.0, 1.0])
     assert proposer.seen == 1
@@ -65,7 +66,7 @@ def test_a_non_member_counts_as_seen_without_disturbing_the_sampler() -> None:
 
 
 def test_failures_and_limit_violations_can_be_reported() -> None:
-    proposer = Proposer(SearchSpace.load("quickstart"), "tpe", 2, seed=0)
+    proposer = Proposer(SearchSpace.load("quickstart"), "tpe", NAMES, seed=0)
     for number in range(30):
         proposal = proposer.propose()
         assert proposal is not None
@@ -87,7 +88,7 @@ def test_a_learning_sampler_finds_better_points_than_chance(sampler: str) -> Non
     def cost(assignment: Mapping[str, object]) -> float:
         return float(str(assignment["latent_size"])) + float(str(assignment["decoder.seed_width"]))
 
-    proposer = Proposer(space, sampler, 2, seed=3)
+    proposer = Proposer(space, sampler, NAMES, seed=3)
     costs = []
     for _ in range(160):
         proposal = proposer.propose()

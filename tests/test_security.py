@@ -106,6 +106,7 @@ class _Mark:
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("untrained_counts")
 def test_code_in_artefacts_is_never_run(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:

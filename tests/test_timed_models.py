@@ -32,7 +32,7 @@ def test_statistics_are_exactly_those_of_the_batch() -> None:
     model = nn.Sequential(first, second).eval()
     state = torch.get_rng_state()
     for _ in range(2):  # a second time gives the same
-        calibrate_batch_norms(model, inputs)
+        calibrate_batch_norms(model, [inputs])
     mean, variance = statistics(first)
     assert mean == pytest.approx(4)
     assert variance == pytest.approx(20 / 3)
@@ -46,7 +46,7 @@ def test_statistics_are_exactly_those_of_the_batch() -> None:
 
 
 def test_a_model_without_batch_norms_is_not_run() -> None:
-    calibrate_batch_norms(nn.Linear(3, 3), torch.rand(2, 99))
+    calibrate_batch_norms(nn.Linear(3, 3), [torch.rand(2, 99)])
 
 
 def test_values_keep_their_size_through_a_calibrated_network() -> None:

@@ -18,6 +18,7 @@ from nas.checkpoint import load_vae, read_tensors, save_weights, write_tensors
 from nas.datasets import ImageDataset
 from nas.evaluate import Evaluator
 from nas.protocol import forward, generator_for, load_batch
+from nas.recipes import FAN_IN, RECIPES, parameter_groups
 from nas.training import (
     CandidateFailed,
     EpochResult,
@@ -34,6 +35,8 @@ from profiling.lane import Lane
 from profiling.latency import LatencyConfig
 from search_spaces.architecture import CHOICES, Architecture
 from search_spaces.errors import UserError
+from search_spaces.references import ORIGINAL
+from tests.fakes.findings import quality
 
 SIZE = 16
 ARCHITECTURE = Architecture.from_dict(
@@ -99,23 +102,36 @@ def script(monkeypatch: pytest.MonkeyPatch, totals: list[float]) -> None:
     losses = iter(totals)
 
     def scripted(*_arguments: object) -> Quality:
-        return Quality(next(losses), *[0.0] * 6)
+        return replace(quality(0.5), total=next(losses))
 
     monkeypatch.setattr("nas.training.evaluate", scripted)
 
 
 def test_training_lowers_the_loss() -> None:
-    trained = trainer(FAST.model_copy(update={"epochs": 6, "patience": 6}))
+    trained = trainer(FAST.model_copy(update={"epochs": 20, "patience": 20}))
     results = list(trained.epochs())
-    assert [result.epoch for result in results] == [1, 2, 3, 4, 5, 6]
+    assert [result.epoch for result in results] == list(range(1, 21))
     assert results[-1].train_loss < 0.8 * results[0].train_loss
     assert trained.finished
 
 
-def test_defaults_are_the_papers() -> None:
+def test_budget_and_loss_are_the_papers_by_default() -> None:
     config = TrainingConfig()
-    assert (config.epochs, config.batch_size, config.learning_rate) == (10, 32, 1e-4)
-    assert (config.patience, config.l1_weight, config.kl_weight) == (5, 0.5, 1e-3)
+    assert (config.epochs, config.batch_size, config.patience) == (10, 32, 5)
+    assert (config.l1_weight, config.kl_weight, config.evaluate_at) == (0.5, 1e-3, "sample")
+
+
+@pytest.mark.parametrize(("recipe", "rate"), [("paper", 1e-4), ("schedule_free", 1e-2)])
+def test_each_recipe_has_its_learning_rate(recipe: str, rate: float) -> None:
+    assert TrainingConfig(recipe=recipe).learning_rate == rate
+    assert TrainingConfig(recipe=recipe, learning_rate=0.5).learning_rate == 0.5
+    assert TrainingConfig().recipe == "schedule_free"
+
+
+def test_an_unknown_recipe_is_refused_with_the_nearest_name() -> None:
+    with pytest.raises(ValueError, match=r"'papre' is not a recipe.*paper") as refused:
+        TrainingConfig(recipe="papre")
+    assert "did you mean 'paper'" in str(refused.value)
 
 
 @pytest.mark.parametrize(
@@ -168,7 +184,7 @@ def test_same_seed_same_result_and_global_state_untouched(ssim: str, channels_la
 def test_layout_and_working_in_place_change_no_result(activation: str) -> None:
     described = {**ARCHITECTURE.to_dict(), "activation": activation}
     architecture, data = Architecture.from_dict(described), dataset(train=4)
-    config = FAST.model_copy(update={"learning_rate": 1e-3})
+    config = FAST.model_copy(update={"recipe": "paper", "learning_rate": 1e-3})
     trained = Trainer(architecture, data, config)
     next(trained.epochs())
     expected = build_vae(architecture, config.seed)
@@ -185,9 +201,12 @@ def test_layout_and_working_in_place_change_no_result(activation: str) -> None:
         torch.testing.assert_close(ours[told], theirs[told], rtol=0, atol=1e-5)
 
 
+@pytest.mark.parametrize("recipe", RECIPES)
 @pytest.mark.parametrize("channels_last", [True, False])
-def test_resumed_training_equals_an_uninterrupted_one(tmp_path: Path, channels_last: bool) -> None:
-    config = FAST.model_copy(update={"channels_last": channels_last})
+def test_resumed_training_equals_an_uninterrupted_one(
+    tmp_path: Path, channels_last: bool, recipe: str
+) -> None:
+    config = FAST.model_copy(update={"channels_last": channels_last, "recipe": recipe})
     whole, path = trainer(config), tmp_path / "checkpoint"
     expected = list(whole.epochs())
     next(trainer(config).epochs(path))
@@ -237,7 +256,9 @@ def test_more_epochs_continue_a_finished_training(tmp_path: Path) -> None:
     assert values(list(trainer(longer).epochs(path))) == values(list(trainer(longer).epochs()))
 
 
-@pytest.mark.parametrize("change", [{"seed": 1}, {"ssim": "uniform"}, {"batch_size": 5}])
+@pytest.mark.parametrize(
+    "change", [{"seed": 1}, {"ssim": "uniform"}, {"batch_size": 5}, {"recipe": "paper"}]
+)
 def test_checkpoint_of_another_training_is_refused(
     tmp_path: Path, change: dict[str, object]
 ) -> None:
@@ -245,6 +266,101 @@ def test_checkpoint_of_another_training_is_refused(
     next(trainer().epochs(path))
     with pytest.raises(UserError, match="another architecture, data or settings"):
         next(trainer(FAST.model_copy(update=change)).epochs(path))
+
+
+def test_checkpoint_of_an_earlier_version_is_reported_and_training_starts_over(
+    tmp_path: Path,
+) -> None:
+    path = tmp_path / "checkpoint"
+    expected = next(trainer().epochs(path))
+    tensors, metadata = read_tensors(path)
+    del metadata["optimiser"]
+    write_tensors(path, tensors, metadata)
+    with pytest.warns(RuntimeWarning, match=r"checkpoint: written by an earlier version.*over"):
+        result = next(trainer().epochs(path))
+    assert values([result]) == values([expected])
+
+
+def test_large_heads_get_a_smaller_learning_rate() -> None:
+    architecture = ORIGINAL.resized(32)
+    model = build_vae(architecture, seed=0)
+    inputs = model.encoder.mean.in_features
+    assert inputs > FAN_IN
+    others, heads = parameter_groups(model, 0.5)
+    assert heads["lr"] == 0.5 * FAN_IN / inputs
+    assert [tuple(parameter.shape) for parameter in heads["params"]] == [
+        *2 * [(architecture.latent_size, inputs), (architecture.latent_size,)]
+    ]
+    assert len(others["params"]) + 4 == len(list(model.parameters()))
+    small = build_vae(ARCHITECTURE, seed=0)
+    assert small.encoder.mean.in_features <= FAN_IN
+    assert parameter_groups(small, 0.5)[1]["lr"] == 0.5
+
+
+def test_the_paper_explodes_where_the_default_recipe_does_not() -> None:
+    """The first step of Adam moves the log-variance of `original` by the rate times its inputs."""
+    corners = torch.rand((40, 3, 4, 4), generator=torch.Generator().manual_seed(0))
+    images = torch.nn.functional.interpolate(corners, 64, mode="bilinear")
+    data = replace(dataset(), images=(images * 255).numpy().astype(np.uint8))
+    data = replace(data, train=np.arange(32), validation=np.arange(32, 40))
+    largest = {}
+    for recipe in RECIPES:
+        config = TrainingConfig(recipe=recipe, learning_rate=1e-2, epochs=1, batch_size=4)
+        result = next(Trainer(ORIGINAL.resized(64), data, config).epochs())
+        largest[recipe] = result.train_loss
+    assert largest["schedule_free"] < 2
+    assert largest["paper"] > 10 * largest["schedule_free"]
+
+
+def test_statistics_are_those_of_the_evaluated_weights() -> None:
+    """In training mode, where each batch has its own statistics, the encoder gives the same."""
+    trained = trainer(FAST.model_copy(update={"batch_size": 10}))
+    next(trained.epochs())
+    images = load_batch(dataset(), np.arange(10), FAST, torch.device("cpu"))
+    model = trained.best_model()
+    with torch.no_grad():
+        by_statistics = model.encode(images)[0]
+        by_batch = model.train().encode(images)[0]
+    # Running variances are unbiased (n - 1), those of a batch are not: a difference below 1 %.
+    torch.testing.assert_close(by_statistics, by_batch, rtol=0.05, atol=0.01)
+
+
+def test_the_latents_mean_may_be_evaluated() -> None:
+    model, data = build_vae(ARCHITECTURE, seed=0), dataset()
+    sampled = evaluate(model, data, data.validation, FAST)
+    at_mean = FAST.model_copy(update={"evaluate_at": "mean"})
+    mean = evaluate(model, data, data.validation, at_mean)
+    images = load_batch(data, data.validation, FAST, torch.device("cpu"))
+    with torch.no_grad():
+        expected = (model.eval().reconstruct(images) - images).abs().mean().item()
+    assert mean.l1 == pytest.approx(expected, rel=1e-5)
+    assert sampled.l1 != mean.l1
+    assert sampled.kl == pytest.approx(mean.kl)
+
+
+def test_variation_and_active_units_are_those_of_the_definition() -> None:
+    data, config = dataset(), FAST.model_copy(update={"evaluate_at": "mean"})
+    model = build_vae(ARCHITECTURE, seed=0)
+    with torch.no_grad():
+        model.encoder.mean.weight[0] *= 100
+        model.encoder.mean.weight[1:] *= 1e-4
+    found = evaluate(model, data, data.validation, config)
+    images = load_batch(data, data.validation, config, torch.device("cpu"))
+    with torch.no_grad():
+        rebuilt, mean = model.eval().reconstruct(images), model.encode(images)[0]
+    between = [one.var(dim=0, correction=0).sum().item() for one in (rebuilt, images)]
+    assert found.variation == pytest.approx(between[0] / between[1], rel=1e-4)
+    assert mean.var(dim=0, correction=0)[0] > 0.01 > mean.var(dim=0, correction=0)[1:].max()
+    assert found.active_units == 1
+
+
+def test_a_constant_decoder_does_not_vary() -> None:
+    model, data = build_vae(ARCHITECTURE, seed=0), dataset()
+    with torch.no_grad():
+        for name, parameter in model.named_parameters():
+            if name.startswith("decoder.output"):
+                parameter.zero_()
+    assert evaluate(model, data, data.validation, FAST).variation == pytest.approx(0, abs=1e-9)
 
 
 @pytest.mark.parametrize("damage", ["truncated", "flipped", "empty"])

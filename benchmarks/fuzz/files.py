@@ -78,6 +78,8 @@ READS: tuple[Read, ...] = (
     Read("samples", f"{_STUDY}/artefacts/samples.npy", "npy", ("study report good",)),
     Read("reconstructions", f"{_STUDY}/artefacts/*/reconstructions.npy", "npy",
          ("study report good",)),
+    Read("samples from the prior", f"{_STUDY}/artefacts/*/prior_samples.npy", "npy",
+         ("study report good",)),
     Read("latency samples", f"{_STUDY}/artefacts/*/latency.json", "json", ("study report good",)),
     Read("lock", f"{_STUDY}/journal.log.driver", "other",
          ("study run tiny.yaml --name good", "study show good")),

@@ -50,7 +50,7 @@ class OperationTimer:
         times: tuple[float, ...] = ()
         if role == "fitted":
             noted = found["notes"]
-            passes = notes.passes(skip=len(noted.warmup_ms), repeats=noted.subject.repeats)
+            passes = notes.passes_of(noted)
             times = _operation_ratios(passes, self._undisturbed(original))
         return Measurement(
             architecture,

@@ -25,7 +25,8 @@ class Candidates:
     Attributes:
         assignments: One assignment of each network.
         features: (candidates, features), the inputs of a surrogate that follow from the axes.
-        costs: (candidates, costs), logarithms; NaN in columns that are not known.
+        costs: (candidates, costs), on their scales (see `on_scales`); NaN in columns that are not
+            known.
         excess: (candidates, limits), predicted, as in `KnownLimits`.
     """
 
@@ -61,23 +62,23 @@ class Catalogue:
 
     Args:
         space: The space of the assignments.
-        columns: Number of costs.
+        linear: (costs,), the costs on a linear scale.
         costs: As in `nas.search.pareto.ParetoEngine`, like `features` and `limits`.
     """
 
     def __init__(
         self,
         space: Space,
-        columns: int,
+        linear: Mask,
         costs: Costs | None,
         features: Features | None,
         limits: KnownLimits | None,
     ) -> None:
-        self._space, self._columns = space, columns
+        self._space, self._linear, self._columns = space, linear, len(linear)
         self._exact, self._limits = costs, limits
         self._axes, self._more = AxisFeatures(space), features
         self._missing = len(limits.names) if limits else 0
-        self._nothing = np.empty((0, self._missing + columns))
+        self._nothing = np.empty((0, self._missing + self._columns))
         self._digests: dict[tuple[Any, ...], str] = {}
         self._rows: dict[tuple[Any, ...], Array] = {}
 
@@ -125,7 +126,8 @@ class Catalogue:
             excess = self._limits.excess(architectures)
         costs = np.full((len(assignments), self._columns), np.nan)
         if self._exact is not None:
-            costs = logarithms(np.asarray(self._exact(architectures), dtype=np.float64))
+            known = np.asarray(self._exact(architectures), dtype=np.float64)
+            costs = on_scales(known, self._linear)
         return np.column_stack([excess, costs, *columns])
 
     def _parts(self, table: Array) -> tuple[Array, Array, Array]:
@@ -133,9 +135,17 @@ class Catalogue:
         return table[:, end:], table[:, start:end], table[:, :start]
 
 
-def logarithms(values: Array) -> Array:
-    """Return the natural logarithms; values below 1e-12 are replaced by 1e-12."""
+def on_scales(values: Array, linear: Mask) -> Array:
+    """Return values on the scales of their objectives.
+
+    The scale is the natural logarithm, of at least 1e-12, or linear.
+
+    Args:
+        values: (..., objectives).
+        linear: (objectives,), those whose values are returned unchanged.
+    """
     found: Array = np.log(np.maximum(values, _TINY))
+    found[..., linear] = values[..., linear]
     return found
 
 

@@ -106,7 +106,7 @@ class EarlyStopping:
         return continues
 
     def finished(self, digest: str, values: Sequence[float] | None) -> None:
-        """Report the objective values after a full training; None if it failed.
+        """Report the objective values after a full training, minimised; None if it failed.
 
         The objectives have the same order in every call.
         """

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field, replace
 
 import numpy as np
 
-from nas.search.candidates import logarithms
+from nas.search.candidates import on_scales
 from nas.search.interfaces import Array, Mask
 from search_spaces.axes import Assignment
 
@@ -22,9 +22,9 @@ class Observation:
     Attributes:
         assignment: Its choices.
         features: (features,), the inputs of a surrogate that follow from the axes.
-        costs: (costs,), logarithms; NaN where not known.
+        costs: (costs,), on their scales (`nas.search.candidates.on_scales`); NaN where not known.
         excess: (limits,), predicted, as in `KnownLimits`.
-        loss: The learned objective after a full training; None without one.
+        loss: The learned objective after a full training, minimised; None without one.
         pending: Whether its result is not known yet.
         violations: Limit -> value over limit minus 1; above 0 where the limit is exceeded.
         earlier: Whether it belongs to an earlier study. It is then a point of the surrogate, but
@@ -53,10 +53,12 @@ class History:
 
     Args:
         learned: Position of the learned objective among the objectives.
+        linear: (objectives,), those on a linear scale; the others are positive.
     """
 
-    def __init__(self, learned: int) -> None:
-        self._learned = learned
+    def __init__(self, learned: int, linear: Mask) -> None:
+        self._learned, self.linear = learned, bool(linear[learned])
+        self.linear_costs = np.delete(linear, learned)
         self._own: dict[str, Observation] = {}
         self._earlier: dict[str, Observation] = {}
 
@@ -86,7 +88,8 @@ class History:
 
     def _valued(self, known: Observation, values: Sequence[float]) -> Observation:
         costs = np.delete(np.asarray(values, dtype=np.float64), self._learned)
-        return replace(known, loss=float(values[self._learned]), costs=logarithms(costs))
+        scaled = on_scales(costs, self.linear_costs)
+        return replace(known, loss=float(values[self._learned]), costs=scaled)
 
     @property
     def own(self) -> list[Observation]:
@@ -117,7 +120,8 @@ class History:
             if one.loss is not None:
                 data.append((one, one.loss))
             elif not one.pending and one.feasible:
-                data.append((one, self.expected_loss(one) or max(found)))
+                expected = self.expected_loss(one)
+                data.append((one, max(found) if expected is None else expected))
         if (surplus := len(data) - _MOST_POINTS) > 0:
             early = len(data) - _MOST_POINTS // 2
             even = np.linspace(0, early - 1, early - surplus).astype(int)
@@ -128,17 +132,22 @@ class History:
         """Extrapolate the last loss during training to the end; None if there is no such loss.
 
         The loss is multiplied by the median, over the finished trainings, of final loss over loss
-        at the same epoch.
+        at the same epoch. On a linear scale the median of the differences is added.
         """
         if not one.epoch_losses:
             return None
         epoch = max(one.epoch_losses)
-        ratios = [
-            other.loss / other.epoch_losses[epoch]
+        last = one.epoch_losses[epoch]
+        pairs = [
+            (other.loss, other.epoch_losses[epoch])
             for other in self._own.values()
             if other.loss is not None and epoch in other.epoch_losses
         ]
-        return one.epoch_losses[epoch] * (float(np.median(ratios)) if ratios else 1.0)
+        if not pairs:
+            return last
+        if self.linear:
+            return last + float(np.median([final - there for final, there in pairs]))
+        return last * float(np.median([final / there for final, there in pairs]))
 
 
 def surrogate_inputs(some: Sequence[Observation], exact: Mask) -> Array:

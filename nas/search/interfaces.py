@@ -9,7 +9,7 @@ from typing import Any, Protocol
 import numpy as np
 import numpy.typing as npt
 
-from nas.objectives import TRAINED_OBJECTIVE
+from nas.objectives import trained_objectives
 from search_spaces.axes import Assignment
 
 Array = npt.NDArray[np.float64]
@@ -40,8 +40,8 @@ class KnownLimits:
 
 
 def learned(objectives: Sequence[str]) -> str:
-    """Return the objective that a search learns: the loss, or the first if there is no loss."""
-    return TRAINED_OBJECTIVE if TRAINED_OBJECTIVE in objectives else objectives[0]
+    """Return the objective that a search learns: the first trained one, or else the first."""
+    return (*trained_objectives(objectives), objectives[0])[0]
 
 
 class Space(Protocol):

@@ -7,7 +7,7 @@ is proposed. The first proposals are drawn at random from the candidates that sa
 
 from __future__ import annotations
 
-from collections.abc import Container, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Container, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import chain, cycle, islice
 from typing import Any
@@ -67,12 +67,14 @@ class ParetoOptions:
 
 
 class ParetoEngine:
-    """Proposes by expected hypervolume improvement; all objectives are minimised and positive.
+    """Proposes by expected hypervolume improvement; all objectives are minimised.
 
     Args:
         space: The search space.
         objectives: Number of objectives.
         learned: Position of the objective that is known only after training: the loss.
+        linear: Positions of the objectives on a linear scale; the others are positive. Their costs
+            count by the logarithm, so that equal factors count equally.
         costs: Architectures -> (architectures, objectives - 1), the other objectives in order; NaN
             in columns that are not known. These are learned as well; without `costs`, all are.
         features: Assignments -> (assignments, features), inputs of the surrogate in addition to the
@@ -87,15 +89,16 @@ class ParetoEngine:
         objectives: int,
         *,
         learned: int = 0,
+        linear: Collection[int] = (),
         costs: Costs | None = None,
         features: Features | None = None,
         limits: KnownLimits | None = None,
         **options: Any,
     ) -> None:
         self._space = space
-        self._catalogue = Catalogue(space, objectives - 1, costs, features, limits)
         self._options = ParetoOptions(**options)
-        self._history = History(learned)
+        self._history = History(learned, np.array([place in linear for place in range(objectives)]))
+        self._catalogue = Catalogue(space, self._history.linear_costs, costs, features, limits)
         self._feasibility = Feasibility(self._history, limits)
 
     # Results
@@ -211,11 +214,13 @@ class ParetoEngine:
         pending = [one for one in self._history.own if one.pending]
         inputs = surrogate_inputs([*data, *pending], found.exact)
         known, waiting, asked = inputs[: len(data)], inputs[len(data) :], found.inputs(found.exact)
-        surrogate, cost_surrogates = fit(known, losses), _cost_surrogates(data, known, found.exact)
+        surrogate = fit(known, losses, self._history.linear)
+        cost_surrogates = _cost_surrogates(data, known, found.exact, self._history.linear_costs)
         predicted = np.median(surrogate.predict(waiting), axis=1)
+        extrapolated = [self._history.expected_loss(one) for one in pending]
         expected = [
-            self._history.expected_loss(one) or loss
-            for one, loss in zip(pending, predicted, strict=True)
+            loss if known_loss is None else known_loss
+            for known_loss, loss in zip(extrapolated, predicted, strict=True)
         ]
         expected_costs = _expected_costs(pending, cost_surrogates, waiting, found.costs.shape[1])
         costs = np.vstack([*(one.costs for one in finished), expected_costs])
@@ -255,15 +260,15 @@ def _undominated(
 ) -> tuple[BoxDecomposition, Array]:
     """Return the undominated region, and the range of each cost, which is its unit there.
 
-    The hypervolume is that of logarithmic costs and the loss itself, so that equal factors of a
-    cost count equally. The reference point lies beyond the highest costs of all points and
-    candidates by `_MARGIN`, and at the highest loss. The units of the costs multiply every
-    improvement by the same factor, so they do not change the order of the candidates.
+    The hypervolume is that of costs on their scales and the loss itself. The reference point lies
+    beyond the highest costs of all points and candidates by `_MARGIN`, and at the highest loss. The
+    units of the costs multiply every improvement by the same factor, so they do not change the
+    order of the candidates.
 
     Args:
-        costs: (points, costs), logarithms.
+        costs: (points, costs), on their scales.
         losses: (points,).
-        variants: (variants, candidates, costs), logarithms.
+        variants: (variants, candidates, costs), likewise.
         highest_loss: Loss of the reference point.
     """
     from moocore import is_nondominated
@@ -276,35 +281,37 @@ def _undominated(
 
 
 def _cost_surrogates(
-    data: Sequence[Observation], known: Array, exact: Mask
+    data: Sequence[Observation], known: Array, exact: Mask, linear: Mask
 ) -> dict[int, Surrogate]:
     """Return column -> surrogate for each cost that is not exact, fitted where it is known."""
     found = {}
     for axis in np.flatnonzero(~exact).tolist():
         costs = np.array([one.costs[axis] for one in data])
         measured = ~np.isnan(costs)
-        found[axis] = fit(known[measured], np.exp(costs[measured]))
+        values = costs[measured] if linear[axis] else np.exp(costs[measured])
+        found[axis] = fit(known[measured], values, bool(linear[axis]))
     return found
 
 
 def _cost_variants(found: Candidates, surrogates: Mapping[int, Surrogate], asked: Array) -> Array:
-    """Return the logarithms of equally likely costs, (variants, candidates, costs)."""
+    """Return equally likely costs on their scales, (variants, candidates, costs)."""
     variants = np.repeat(found.costs[None], _VARIANTS if surrogates else 1, axis=0)
     for axis, surrogate in surrogates.items():
         quantiles = surrogate.predict(asked)
         thinned = quantiles.reshape(len(quantiles), _VARIANTS, -1).mean(axis=2)
-        variants[:, :, axis] = np.log(thinned).T
+        variants[:, :, axis] = (thinned if surrogate.linear else np.log(thinned)).T
     return variants
 
 
 def _expected_costs(
     pending: Sequence[Observation], surrogates: Mapping[int, Surrogate], inputs: Array, columns: int
 ) -> Array:
-    """Return the logarithms of the costs of pending candidates, (pending, costs).
+    """Return the costs of pending candidates on their scales, (pending, costs).
 
     Costs that are not known are the median of a prediction.
     """
     expected = np.array([one.costs for one in pending]).reshape(-1, columns)
     for axis, surrogate in surrogates.items():
-        expected[:, axis] = np.log(np.median(surrogate.predict(inputs), axis=1))
+        median = np.median(surrogate.predict(inputs), axis=1)
+        expected[:, axis] = median if surrogate.linear else np.log(median)
     return expected

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from nas.objectives import by_factor, minimised, sign_of
 from nas.search.interfaces import Costs, Engine, KnownLimits, Space, learned
 from nas.search.optuna_engine import PATIENCE, OptunaEngine
 from nas.search.pareto import ParetoEngine
@@ -34,21 +35,22 @@ class Proposer:
     """Proposes architectures of a space, each network at most once.
 
     Several proposals may be pending at once. Proposals depend on the seed and on the reported
-    results, not on interruptions of the search. All objectives are minimised.
+    results, not on interruptions of the search. Values are reported as they are: this class changes
+    the signs of maximised objectives, so that every engine minimises.
 
     Args:
         space: The search space.
         sampler: One of `SAMPLERS`.
-        objectives: Number of objectives.
+        objectives: Names of the objectives, in the order in which values are reported.
         seed: Seed of all random draws.
         options: For `pareto`, the arguments of `ParetoEngine`.
     """
 
     def __init__(
-        self, space: Space, sampler: str, objectives: int, seed: int, **options: Any
+        self, space: Space, sampler: str, objectives: Sequence[str], seed: int, **options: Any
     ) -> None:
-        self.space, self._seed = space, seed
-        self._engine = _engine(space, sampler, objectives, seed, options)
+        self.space, self._seed, self._objectives = space, seed, tuple(objectives)
+        self._engine = _engine(space, sampler, len(objectives), seed, options)
         self._seen: set[str] = set()
         self._walk: Iterator[Assignment] | None = None
 
@@ -96,12 +98,13 @@ class Proposer:
                 candidate without them as infeasible.
         """
         if self._engine is not None:
-            self._engine.tell(digest, values, violations or {})
+            told = None if values is None else minimised(values, self._objectives).tolist()
+            self._engine.tell(digest, told, violations or {})
 
-    def observe(self, digest: str, epoch: int, loss: float) -> None:
-        """Report a loss during training: `pareto` learns from it if the training is stopped."""
+    def observe(self, digest: str, epoch: int, value: float) -> None:
+        """Report the learned objective during training, for `pareto` if the training is stopped."""
         if isinstance(self._engine, ParetoEngine):
-            self._engine.observe(digest, epoch, loss)
+            self._engine.observe(digest, epoch, sign_of(learned(self._objectives)) * value)
 
     def warm(
         self,
@@ -124,8 +127,9 @@ class Proposer:
         """
         if not isinstance(self._engine, ParetoEngine):
             raise UserError("search.sampler: only pareto can start from an earlier study")
-        for candidate in zip(assignments, architectures, values, strict=True):
-            self._engine.warm(*candidate)
+        for assignment, architecture, known in zip(assignments, architectures, values, strict=True):
+            told = minimised(known, self._objectives).tolist()
+            self._engine.warm(assignment, architecture, told)
 
     def _rng(self) -> np.random.Generator:
         return np.random.default_rng([self._seed, self.seen])
@@ -170,7 +174,8 @@ def make_proposer(
 ) -> Proposer:
     """Return a proposer for objectives given by name.
 
-    The learned objective is `reconstruction_loss`, or the first if it is not among them.
+    The learned objective is the first that training finds, or the first if there is none. Those
+    compared by differences are on a linear scale, the others on a logarithmic one.
 
     Args:
         space: The search space.
@@ -181,12 +186,22 @@ def make_proposer(
             are not known. Optuna's samplers do not use it.
         limits: Hard limits that are known before a candidate is evaluated; Optuna's samplers have
             to learn all of them.
-        options: For `pareto` only: `learned`, `features` and the fields of `ParetoOptions`.
+        options: For `pareto` only: `features` and the fields of `ParetoOptions`.
     """
     if sampler == "pareto":
-        known = {"learned": objectives.index(learned(objectives)), "costs": costs}
+        known = {
+            "learned": objectives.index(learned(objectives)),
+            "linear": [place for place, name in enumerate(objectives) if not by_factor(name)],
+            "costs": costs and _minimised(costs, objectives),
+        }
         options = {**known, "limits": limits, **options}
-    return Proposer(space, sampler, len(objectives), seed, **options)
+    return Proposer(space, sampler, objectives, seed, **options)
+
+
+def _minimised(costs: Costs, objectives: Sequence[str]) -> Costs:
+    """Return the function of costs with the signs of maximised objectives changed."""
+    names = [name for name in objectives if name != learned(objectives)]
+    return lambda architectures: minimised(costs(architectures), names)
 
 
 def _engine(

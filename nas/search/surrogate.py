@@ -1,10 +1,11 @@
-"""Predict a positive quantity of unseen architectures, with its uncertainty.
+"""Predict a quantity of unseen architectures, with its uncertainty.
 
-The surrogate is a Gaussian process on the logarithm of the quantity; its covariance function is in
-`nas.search.kernel`. A stationary kernel assumes the same roughness everywhere, but spaces have flat
-and rough regions. Therefore the predictive variance is multiplied by a local variance, a weighted
-mean of the squared leave-one-out residuals around the candidate. A fit is deterministic. Numbers of
-equations are those of Rasmussen & Williams 2006, *Gaussian Processes for Machine Learning*.
+The surrogate is a Gaussian process on the logarithm of a positive quantity, or on the quantity
+itself; its covariance function is in `nas.search.kernel`. A stationary kernel assumes the same
+roughness everywhere, but spaces have flat and rough regions. Therefore the predictive variance is
+multiplied by a local variance, a weighted mean of the squared leave-one-out residuals around the
+candidate. A fit is deterministic. Numbers of equations are those of Rasmussen & Williams 2006,
+*Gaussian Processes for Machine Learning*.
 """
 
 from __future__ import annotations
@@ -60,10 +61,11 @@ class Surrogate:
         kernel: Kernel with the chosen hyperparameters.
         points: (points, features), the observed points, standardised.
         factor: (points, points), lower Cholesky factor of K, the covariance of the observations.
-        weights: (points,), w = K^-1 y for the standardised logarithms y of the observed values.
+        weights: (points,), w = K^-1 y for the standardised observations y.
         variance: v, the scale of the process; K is relative to it.
         squared_residuals: (points,), see `_squared_residuals`.
-        mean, deviation: Mean and standard deviation of the logarithms of the observed values.
+        mean, deviation: Mean and standard deviation of the observations.
+        linear: Whether the observations are the values themselves, not their logarithms.
     """
 
     inputs: _Standardisation
@@ -75,12 +77,13 @@ class Surrogate:
     squared_residuals: Array
     mean: float
     deviation: float
+    linear: bool = False
 
     def predict(self, features: Array) -> Array:
         """Return quantiles of the predictive distribution, (candidates, QUANTILE_COUNT), ascending.
 
-        The logarithm of an observation is normal. Its mean is equation 2.25. Its variance is
-        equation 2.26 plus the noise variance, times the scale v and the local variance.
+        An observation is normal. Its mean is equation 2.25. Its variance is equation 2.26 plus the
+        noise variance, times the scale v and the local variance.
 
         Args:
             features: (candidates, features).
@@ -97,9 +100,9 @@ class Surrogate:
         deviation = np.sqrt(self.variance * local * np.maximum(left, _TINY))
         normal = ndtri((np.arange(QUANTILE_COUNT) + 0.5) / QUANTILE_COUNT)
         standard = (cross @ self.weights)[:, None] + deviation[:, None] * normal
+        predicted: Array = self.mean + self.deviation * standard
         # The exponential of more than 709 overflows a double.
-        quantiles: Array = np.exp(np.clip(self.mean + self.deviation * standard, -700, 700))
-        return quantiles
+        return predicted if self.linear else np.exp(np.clip(predicted, -700, 700))
 
     def _local_variance(self, correlation: Array) -> Array:
         """Return (sum_i c_i^16 r_i^2 + p) / (sum_i c_i^16 + p) of each candidate, (candidates,).
@@ -119,16 +122,18 @@ class Surrogate:
         return found
 
 
-def fit(features: Array, values: Array) -> Surrogate:
+def fit(features: Array, values: Array, linear: bool = False) -> Surrogate:
     """Condition a Gaussian process on observations.
 
     Args:
         features: (points, features).
-        values: (points,), positive.
+        values: (points,), positive unless `linear`.
+        linear: Whether to model the values themselves, not their logarithms.
     """
     from scipy.linalg import cho_solve
 
-    inputs, target = _Standardisation.of(features), np.log(np.maximum(values, _TINY))
+    inputs = _Standardisation.of(features)
+    target = values if linear else np.log(np.maximum(values, _TINY))
     mean, deviation = target.mean(), max(float(target.std()), _TINY)
     points, standard = inputs(features), (target - mean) / deviation
     subset = np.random.default_rng(0).permutation(len(points))[:_CHOSEN_ON]
@@ -137,7 +142,9 @@ def fit(features: Array, values: Array) -> Surrogate:
     weights = cho_solve((factor, True), standard)
     variance = float(standard @ weights) / len(points)
     residuals = _squared_residuals(factor, weights, variance)
-    return Surrogate(inputs, kernel, points, factor, weights, variance, residuals, mean, deviation)
+    return Surrogate(
+        inputs, kernel, points, factor, weights, variance, residuals, mean, deviation, linear
+    )
 
 
 def _squared_residuals(factor: Array, weights: Array, variance: float) -> Array:

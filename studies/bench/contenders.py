@@ -93,7 +93,6 @@ def _pareto(
             table.objectives,
             seed,
             exact,
-            learned=0,
             features=table.features if structure else None,
             **options,
         )

@@ -12,7 +12,7 @@ from typing import Any
 
 from nas.evaluate import CandidateFailed
 from nas.findings import Findings
-from nas.objectives import TRAINED_OBJECTIVE
+from nas.objectives import TRAINED_OBJECTIVE, trained_objectives
 from search_spaces.architecture import Architecture
 from search_spaces.errors import UserError
 from search_spaces.space import SearchSpace
@@ -127,9 +127,9 @@ class TabularEvaluator:
         if "latency_ms" in self.wanted:
             findings = self._measured(record, findings)
             yield findings
-        if TRAINED_OBJECTIVE in self.wanted:
+        if trained := trained_objectives(self.wanted):
             for epoch in range(1, len(record["total_loss"]) + 1):
-                findings = _trained(record, findings, epoch)
+                findings = _trained(record, findings, epoch, trained)
                 yield findings
             if record["failure"]:
                 raise CandidateFailed(record["failure"])
@@ -155,13 +155,14 @@ class TabularEvaluator:
         )
 
 
-def _trained(record: Record, known: Findings, epoch: int) -> Findings:
+def _trained(record: Record, known: Findings, epoch: int, wanted: Sequence[str]) -> Findings:
+    names = [TRAINED_OBJECTIVE, *(name for name in QUALITY if name in wanted)]
     best = best_epochs(record)[epoch - 1]
     history = [
         {
             "epoch": number + 1,
             "train_loss": record["train_loss"][number],
-            TRAINED_OBJECTIVE: record[TRAINED_OBJECTIVE][number],
+            **{name: record[name][number] for name in names},
             "validation_loss": record["total_loss"][number],
             "duration_s": record["epoch_processor_s"][number],
         }
@@ -171,7 +172,7 @@ def _trained(record: Record, known: Findings, epoch: int) -> Findings:
     return replace(
         known,
         step="training",
-        objectives={**known.objectives, TRAINED_OBJECTIVE: record[TRAINED_OBJECTIVE][best]},
+        objectives={**known.objectives, **{name: record[name][best] for name in names}},
         metrics={**known.metrics, **quality, "best_epoch": best + 1},
         history=history,
         timings_s={**known.timings_s, "training": sum(one["duration_s"] for one in history)},

@@ -19,6 +19,12 @@ def _samplers() -> Iterable[str]:
     return SAMPLERS
 
 
+def _objectives() -> Iterable[str]:
+    from nas.objectives import OBJECTIVES
+
+    return OBJECTIVES
+
+
 def _presets() -> Iterable[str]:
     from studies.config.presets import presets
 
@@ -28,6 +34,7 @@ def _presets() -> Iterable[str]:
 _TABLES: dict[str, Callable[[], Iterable[str]]] = {
     "{references}": _references,
     "{samplers}": _samplers,
+    "{objectives}": _objectives,
     "{presets}": _presets,
 }
 

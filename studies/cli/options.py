@@ -49,11 +49,8 @@ SEED = Whole(0, 2**32 - 1)
 """The seed of a random generator."""
 
 
-class Positive(click.FloatRange):
-    """A finite number above zero, in the digits 0 to 9."""
-
-    def __init__(self, most: float = 1e9) -> None:
-        super().__init__(0, most, min_open=True)
+class Finite(click.FloatRange):
+    """A finite number within a range, in the digits 0 to 9."""
 
     def convert(
         self, value: Any, param: click.Parameter | None, ctx: click.Context | None
@@ -64,6 +61,13 @@ class Positive(click.FloatRange):
             self.fail(f"{quoted(value)} is not a finite number.", param, ctx)
         found: float = super().convert(value, param, ctx)
         return found
+
+
+class Positive(Finite):
+    """A finite number above zero, in the digits 0 to 9."""
+
+    def __init__(self, most: float = 1e9) -> None:
+        super().__init__(0, most, min_open=True)
 
 
 class Listed(click.ParamType):  # type: ignore[type-arg]  # generic in new versions only

@@ -61,7 +61,7 @@ _SHORTCUTS: dict[str, str] = {
 @click.option("--images", type=Whole(), help="Number of images in the data set.")
 @click.option(
     "--objectives", type=Listed(click.STRING, "objective"), metavar="NAME,...",
-    help="Names of at least two objectives, separated by commas.",
+    help="At least two objectives, separated by commas, of {objectives}.",
 )  # fmt: skip
 @click.option(
     "--limit",

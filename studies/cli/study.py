@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING
 import click
 
 # Import neither torch nor a module that imports it: `run` has to set OMP_WAIT_POLICY first.
-from nas.objectives import hypervolume
 from search_spaces.errors import UserError, condensed
 from studies.cli.best import best
 from studies.cli.confirm import confirm
@@ -78,14 +77,13 @@ def list_(root: Path) -> None:
             for fault in condensed(str(error)).split("\n"):
                 stderr.say(fault, style="yellow")
             continue
-        volume = hypervolume(record.points(record.complete), record.nadir)
         table.add(
             name,
             str(record.config["space"]),
             str(len(record.objectives)),
             str(len(record.complete)),
             str(len(record.front)),
-            f"{volume:.4f}",
+            f"{record.hypervolume(record.complete):.4f}",
         )
     stdout.table(table)
 
@@ -166,11 +164,12 @@ def effects(name: str, axes: int, out: Path | None, root: Path) -> None:
 @root_option
 def report(name: str, png: bool, root: Path) -> None:
     """Write the study's HTML report again."""
+    from nas.artefacts import PICTURES
     from studies.report.report import write_report
 
     store = _store(root, name)
     store.fetch("samples.npy")
-    store.fetch(only="reconstructions.npy")
+    store.fetch(only=PICTURES)
     record = store.record()
     stdout.say(str(write_report(record)))
     if png:

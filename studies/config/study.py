@@ -22,9 +22,9 @@ from nas.datasets import DataConfig
 from nas.objectives import (
     DEFAULT_OBJECTIVES,
     OBJECTIVES,
-    TRAINED_OBJECTIVE,
     Objective,
     select_objectives,
+    trained_objectives,
 )
 from nas.search.early_stopping import EarlyStopping
 from nas.search.samplers import SAMPLERS
@@ -282,7 +282,7 @@ class StudyConfig(_Config):
     @field_validator("limits")
     @classmethod
     def _known_limits(cls, limits: Mapping[str, float]) -> Mapping[str, float]:
-        known = [name for name, objective in OBJECTIVES.items() if objective.cost != "training"]
+        known = [o.name for o in OBJECTIVES.values() if o.cost != "training" and o.sign > 0]
         for name in limits:
             if name not in known:
                 raise ValueError(
@@ -297,6 +297,29 @@ class StudyConfig(_Config):
             self.stopping_rule()
         except ValueError as error:
             raise ValueError(f"search.early_stopping: {error}") from None
+        return self
+
+    @model_validator(mode="after")
+    def _early_stopping_needs_a_loss(self) -> Self:
+        if self.stopping_rule() and trained_objectives(self.objectives)[0] == "kl":
+            raise ValueError(
+                "search.early_stopping: compares the first trained objective, and kl does not fall "
+                "during a training; name another trained objective before kl, or do not stop early"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _weights_keep_objectives_apart(self) -> Self:
+        without = {
+            "kl_weight": ("total_loss", "reconstruction_loss"),
+            "l1_weight": ("reconstruction_loss", "ssim"),
+        }
+        for weight, (one, other) in without.items():
+            if {one, other} <= set(self.objectives) and not getattr(self.training, weight):
+                raise ValueError(
+                    f"objectives: {one} is a function of {other} where training.{weight} is 0; "
+                    "choose one of them"
+                )
         return self
 
     @model_validator(mode="after")
@@ -323,12 +346,12 @@ class StudyConfig(_Config):
     @property
     def trains(self) -> bool:
         """Whether an objective requires training."""
-        return any(objective.cost == "training" for objective in self.selected)
+        return bool(trained_objectives(self.objectives))
 
     def stopping_rule(self) -> EarlyStopping | None:
         """Return a new rule of early stopping; None where every candidate is trained to the end."""
         asked = self.search.early_stopping
-        if asked is None or TRAINED_OBJECTIVE not in self.objectives:
+        if asked is None or not self.trains:
             return None
         return EarlyStopping(self.training.epochs, **asked.model_dump())
 

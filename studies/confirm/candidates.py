@@ -13,7 +13,7 @@ from nas.search.axis_features import AxisFeatures
 from nas.search.surrogate import fit
 from search_spaces.errors import UserError
 from search_spaces.space import SearchSpace
-from studies.record.comparison import found, ranked
+from studies.record.comparison import found_learned, ranked
 from studies.record.records import StudyRecord, TrialRecord
 from studies.record.tables import front_found, spread
 
@@ -29,7 +29,7 @@ Fitted = Mapping[int, float]
 
 def badness(objective: Objective, value: float) -> float:
     """Return a number that is lower the better a value of the objective is."""
-    return -value if getattr(objective, "direction", "minimise") == "maximise" else value
+    return objective.sign * value
 
 
 def fitted_losses(study: StudyRecord, space: SearchSpace) -> Fitted:
@@ -53,7 +53,7 @@ def fitted_losses(study: StudyRecord, space: SearchSpace) -> Fitted:
 
 
 def _fittable(study: StudyRecord) -> list[TrialRecord]:
-    trials = [trial for trial in found(study) if trial.assignment]
+    trials = [trial for trial in found_learned(study) if trial.assignment]
     if len(trials) <= MOST_POINTS:
         return trials
     kept = (*spread(front_found(study), MOST_POINTS // 2), *spread(trials, MOST_POINTS // 2))
@@ -69,7 +69,7 @@ def promising(study: StudyRecord, fitted: Fitted) -> list[TrialRecord]:
     """
     observed = list(front_found(study))
     loss = study.trained[0]
-    reference = next(iter(study.references.values()), None)
+    reference = next(iter(study.yardsticks.values()), None)
     orders = [
         ranked(study, observed, reference) if reference else observed,
         sorted(observed, key=lambda trial: badness(loss, trial.objectives[loss.name])),
@@ -108,11 +108,11 @@ def require_training(study: StudyRecord) -> None:
 
 def _front_by(study: StudyRecord, fitted: Fitted) -> list[TrialRecord]:
     """Return the front of the candidates that have fitted losses, with these losses."""
-    trials = [trial for trial in found(study) if trial.number in fitted]
+    trials = [trial for trial in found_learned(study) if trial.number in fitted]
     if not trials:
         return []
     name = study.trained[0].name
-    points = study.points(_with_value(trial, name, fitted[trial.number]) for trial in trials)
+    points = study.minimised(_with_value(trial, name, fitted[trial.number]) for trial in trials)
     return [trial for trial, kept in zip(trials, nondominated(points), strict=True) if kept]
 
 

@@ -20,7 +20,8 @@ from pydantic import ConfigDict, TypeAdapter
 from nas.artefacts import CHECKPOINT, folder_or_refuse, full_disk_refused, write_or_refuse
 from nas.checkpoint import save_weights
 from nas.datasets import DataConfig, ImageDataset
-from nas.evaluate import history_row, npy, reconstructions, shown_images
+from nas.evaluate import history_row, npy, shown_images, write_pictures
+from nas.objectives import trained_objectives
 from nas.protocol import TrainingConfig, evaluate
 from nas.training import CandidateFailed, Trainer
 from profiling.environment import threads
@@ -30,6 +31,7 @@ from search_spaces.errors import UserError
 from studies.confirm.candidates import asked_for, require_training
 from studies.confirm.evaluator import renamed
 from studies.record.comparison import ranked
+from studies.record.earlier import complete_training
 from studies.record.records import StudyRecord, TrialRecord
 from studies.record.tables import front_found
 from studies.record.trial import IN_SEARCH, ON_TEST
@@ -206,6 +208,7 @@ class Results:
             content = json.loads(self._path.read_text(encoding="utf-8"))
             runs = _RUNS.validate_python(content.pop("runs"))
             _require_whole(runs)
+            content["training"] = complete_training(content["training"])
         except OSError as error:
             raise UserError(f"{self._path}: cannot be read ({error.strerror})") from None
         except (ValueError, TypeError, LookupError, AttributeError, RecursionError):
@@ -318,7 +321,7 @@ class _Training:
     lane: Lane
 
     def run(self, report: Callable[[int, int], None]) -> TrainingRun:
-        """Train, evaluate, save the weights, and the reconstructions of the best first-seed run."""
+        """Train, evaluate, save the weights, and the images of the best first-seed run."""
         home = self.results.folder
         trainer = Trainer(self.trial.architecture, self.dataset, self.config, self.device)
 
@@ -335,12 +338,11 @@ class _Training:
         folder = home / "artefacts" / self.trial.digest
         folder_or_refuse(folder)
         save_weights(model, folder / f"weights-{seed}-{rate:g}.safetensors")
-        history = [history_row(result) for result in trainer.history]
+        wanted = trained_objectives(self.trial.objectives)
+        history = [history_row(result, wanted) for result in trainer.history]
         run = TrainingRun(self.trial.digest, seed, rate, trainer.best.epoch, asdict(test), history)
         if self.results.leads(run):
-            write_or_refuse(
-                folder / "reconstructions.npy", npy(reconstructions(model, self.dataset))
-            )
+            write_pictures(model, self.dataset, folder)
         return run
 
 

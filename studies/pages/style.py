@@ -8,6 +8,7 @@ colour and symbol in every figure, also in three dimensions.
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -21,6 +22,13 @@ from studies.record.formats import format_axis
 
 BLUE, AMBER, GREY, INK, GRID = "#0072b2", "#e69f00", "#8a94a0", "#39424e", "#e4e7eb"
 FONT = 'system-ui, -apple-system, "Segoe UI", Roboto, "Helvetica Neue", Arial, sans-serif'
+
+
+UNLEARNED = "has not learned"
+"""The kind of points of trials, other than references, that have not learned."""
+
+FADED = (UNLEARNED, "dominated")
+"""The kinds of points that are neither on the front nor references."""
 
 
 @dataclass(frozen=True)
@@ -66,13 +74,13 @@ def new_figure(title: str) -> go.Figure:
 
 
 def layers(points: pd.DataFrame) -> list[tuple[str, str, pd.DataFrame]]:
-    """Split points into (label, kind, rows) in drawing order: dominated first, references last.
+    """Split points into (label, kind, rows) in drawing order: the last are the references.
 
     Members of the front whose latency was measured on a busy machine are a separate layer.
     """
-    layer = {"dominated": 0, "front": 1}
+    layer = {UNLEARNED: 0, "dominated": 1, "front": 2}
     split = []
-    for kind in sorted(dict.fromkeys(points["kind"]), key=lambda kind: layer.get(kind, 2)):
+    for kind in sorted(dict.fromkeys(points["kind"]), key=lambda kind: layer.get(kind, 3)):
         rows = points[points["kind"] == kind]
         if kind == "front":
             busy = rows["contended"].astype(bool)
@@ -85,7 +93,7 @@ def layers(points: pd.DataFrame) -> list[tuple[str, str, pd.DataFrame]]:
 def marks_in(points: pd.DataFrame) -> dict[str, Mark]:
     """Return the marks of the references among `points`."""
     kinds = list(dict.fromkeys(points["kind"]))
-    return reference_marks([kind for kind in kinds if kind not in ("dominated", "front")])
+    return reference_marks([kind for kind in kinds if kind not in (*FADED, "front")])
 
 
 def axis(objective: Objective, values: pd.Series[float]) -> dict[str, Any]:
@@ -96,6 +104,24 @@ def axis(objective: Objective, values: pd.Series[float]) -> dict[str, Any]:
     ticks = log_ticks(values.min(), values.max())
     labels = [format_axis(objective, tick) for tick in ticks]
     return {"type": "log", "tickvals": ticks, "ticktext": labels}
+
+
+def draw_floors(figure: go.Figure, floors: Mapping[str, float], letter: str = "y") -> None:
+    """Draw a labelled dashed line across the figure at each value of the axis `x` or `y`.
+
+    The highest line is labelled in its middle and the others at their start, where plots of losses
+    have the fewest points.
+    """
+    other = "y" if letter == "x" else "x"
+    for label, value in floors.items():
+        place = {f"{letter}0": value, f"{letter}1": value, f"{letter}ref": letter}
+        across = {f"{other}0": 0, f"{other}1": 1, f"{other}ref": f"{other} domain"}
+        where = "middle" if value == max(floors.values()) else "start"
+        figure.add_shape(
+            type="line", layer="below", line={"color": GREY, "width": 1, "dash": "dash"},
+            label={"text": label, "textposition": where, "yanchor": "bottom",
+                   "font": {"size": 10, "color": GREY}}, **place, **across,
+        )  # fmt: skip
 
 
 def log_ticks(low: float, high: float) -> list[float]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -15,12 +15,16 @@ from studies.paper.smoothness import MEASURES
 from studies.paper.stored import Array
 from studies.paper.table import PUBLISHED_SIZE, reduction
 from studies.paper.timing import Timing
+from studies.record.records import StudyRecord
 
 LEAST_SPAN = 0.3
 """Minimum span, relative to the photos, at which the smoothness of a model is judged.
 
 A model whose faces differ less from each other has learned too little.
 """
+
+TRAINED = ("quality", "smoothness", "clusters")
+"""Keys of the claims about trained models."""
 
 BUSY_ROOM = 0.3
 """Bias of a ratio measured on a busy machine, by which its interval is extended on both sides."""
@@ -35,7 +39,8 @@ class Claim:
         statement: The statement that is tested.
         published: The paper's evidence.
         found: Our measurement.
-        verdict: From the 95 % interval: `undecided` if the interval includes no difference.
+        verdict: From the 95 % interval: `undecided` if the interval includes no difference, and
+            `not judged` if the claim is about trained models and one has not learned.
     """
 
     key: str
@@ -72,8 +77,18 @@ def claims(results: PaperResults) -> list[Claim]:
         higher_loss(compare_quality(results)[0]),
         smoother(*(even[name] for name in ("step_variation", "span"))),
     ]
-    clusters = compare_clusters(results)
-    return [*found, better_clusters(clusters)] if clusters else found
+    if clusters := compare_clusters(results):
+        found.append(better_clusters(clusters))
+    return [_judged(results.study, claim) for claim in found]
+
+
+def _judged(study: StudyRecord, claim: Claim) -> Claim:
+    """Return a claim without a verdict if it rests on a model that has not learned."""
+    reasons = {name: study.unlearned(trial) for name, trial in study.references.items()}
+    told = [f"`{name}` has not learned ({reason})" for name, reason in reasons.items() if reason]
+    if not told or claim.key not in TRAINED:
+        return claim
+    return replace(claim, verdict="not judged", found=f"not judged: {'; '.join(told)}")
 
 
 def compare_quality(results: PaperResults) -> list[Compared]:

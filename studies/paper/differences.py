@@ -8,7 +8,8 @@ import numpy as np
 
 from studies.paper.stored import Array
 
-Verdict = Literal["holds", "does not hold", "undecided"]
+Verdict = Literal["holds", "does not hold", "undecided", "not judged"]
+"""`not judged`: a model has not learned, so nothing follows from its losses and latents."""
 
 _RESAMPLES, _CHUNK = 1000, 100
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -34,6 +35,7 @@ from studies.paper.words import (
     published_final,
     tally,
 )
+from studies.record.floor_words import fitted_words, floor_values
 
 if TYPE_CHECKING:
     from studies.pages.page import Panel
@@ -70,7 +72,9 @@ def write_paper(results: PaperResults, path: Path | None = None) -> Path:
         "colours": safe_json(json.dumps(colours(results))),
         "first_colour": first_colour(results),
         "colour_names": list(colours(results)),
-        "quality": [_quality_row(one) for one in compare_quality(results)],
+        "quality": [_quality_row(results, one) for one in compare_quality(results)],
+        "floor_heads": list(floors_on_test(results, "total")),
+        "fitted": fitted_words(results.study),
         "smoothness": [_smoothness_row(one) for one in compare_smoothness(results)],
         "votes": compare_clusters(results),
         "clusters": cluster_rows(results),
@@ -176,14 +180,25 @@ def _architectures(results: PaperResults) -> dict[str, Any]:
 
 
 def _claim_row(claim: Claim) -> dict[str, str]:
-    kinds = {"holds": "holds", "does not hold": "fails", "undecided": "open"}
+    kinds = {"holds": "holds", "does not hold": "fails", "undecided": "open", "not judged": "open"}
     texts = {"statement": claim.statement, "published": claim.published, "found": claim.found}
     return {**texts, "verdict": claim.verdict, "kind": kinds[claim.verdict]}
 
 
-def _quality_row(one: Compared) -> dict[str, str]:
+def floors_on_test(results: PaperResults, name: str) -> dict[str, float]:
+    """Return a term of the loss of the mean image and of PCA on the test images, by label."""
+    study = results.study
+    on_test = replace(study, floors=study.floors and study.floors.on("test"))
+    return floor_values(on_test, study.references.values(), name)
+
+
+def _quality_row(results: PaperResults, one: Compared) -> dict[str, Any]:
     title, better = _QUALITY_TITLES[one.name]
-    return _compared_row(one, title, f"{better} is better" if better else "")
+    row = _compared_row(one, title, f"{better} is better" if better else "")
+    values = floors_on_test(results, one.name)
+    labels = floors_on_test(results, "total")
+    texts = [f"{values[label]:.4f}" if values else "-" for label in labels]
+    return {**row, "floors": texts}
 
 
 def _smoothness_row(one: Compared) -> dict[str, str]:

@@ -10,7 +10,11 @@ from studies.paper.claims import Claim
 from studies.paper.results import PaperResults
 from studies.paper.table import PUBLISHED_SIZE
 from studies.paper.timing import Timing
+from studies.record.floor_words import unlearned_note
 from studies.record.formats import counted, listed
+
+_PROTOCOL = {"recipe": "paper", "learning_rate": 1e-4, "batch_size": 32, "ssim": "uniform"}
+"""The paper's settings of training."""
 
 _SHORT: dict[str, tuple[str, str]] = {
     "parameters": ("has fewer parameters", "has no fewer parameters"),
@@ -26,13 +30,15 @@ PAPER_IMAGES, PAPER_EPOCHS = 20_000, 10
 
 
 def paper_headline(claims: Sequence[Claim]) -> str:
-    """Return one sentence on the decided claims, then the undecided ones."""
-    decided = [one for one in claims if one.verdict != "undecided"]
+    """Return one sentence on the decided claims, then the others."""
+    decided = [one for one in claims if one.verdict in ("holds", "does not hold")]
     results = _together([*dict.fromkeys(_SHORT[c.key][c.verdict != "holds"] for c in decided)])
     open_points = [_SHORT[one.key][0] for one in claims if one.verdict == "undecided"]
     text = f"Here `modified` {listed(results)}" if results else "No claim is decided"
     if open_points:
         text += f"; whether it {listed(open_points, 'or')} is undecided"
+    if unjudged := [_SHORT[one.key][0] for one in claims if one.verdict == "not judged"]:
+        text += f"; whether it {listed(unjudged, 'or')} is not judged: a model has not learned"
     return f"{text}."
 
 
@@ -49,12 +55,15 @@ def tally(claims: Sequence[Claim]) -> str:
     """Return the counts of verdicts: `4 of 6 statements hold, 1 does not, 1 is undecided`."""
     counts = {v: sum(one.verdict == v for one in claims) for v in ("holds", "does not hold")}
     hold, fail = counts.values()
-    undecided = len(claims) - hold - fail
+    undecided = sum(one.verdict == "undecided" for one in claims)
+    unjudged = len(claims) - hold - fail - undecided
     parts = [f"{hold} of {len(claims)} statements {'holds' if hold == 1 else 'hold'}"]
     if fail:
         parts.append(f"{fail} {'does' if fail == 1 else 'do'} not")
     if undecided:
         parts.append(f"{undecided} {'is' if undecided == 1 else 'are'} undecided")
+    if unjudged:
+        parts.append(f"{unjudged} {'is' if unjudged == 1 else 'are'} not judged")
     return ", ".join(parts)
 
 
@@ -78,7 +87,7 @@ def caveats(config: Mapping[str, Any], images: int, size: int, epochs: int) -> l
     if size != PUBLISHED_SIZE:
         found.append(f"{size} px instead of {PUBLISHED_SIZE} px")
     training = config["training"]
-    for key, value in (("learning_rate", 1e-4), ("batch_size", 32), ("ssim", "uniform")):
+    for key, value in _PROTOCOL.items():
         if training[key] != value:
             found.append(f"{key.replace('_', ' ')} {training[key]} instead of {value}")
     return found
@@ -96,6 +105,7 @@ def paper_notes(results: PaperResults) -> list[str]:
             f"This is not the paper's protocol: {listed(short)}. Losses and latents cannot be "
             "compared with the published ones; the two models can be compared with each other."
         )
+    texts += filter(None, [unlearned_note(study)])
     busy = [timing for timing in results.timings if timing.contention]
     if busy:
         signs = "; ".join(f"batch {one.batch}: {', '.join(one.contention)}" for one in busy)
@@ -117,8 +127,11 @@ def paper_tiles(results: PaperResults, claims: Sequence[Claim]) -> list[dict[str
     ):
         if key in by_key:
             verdict = by_key[key].verdict
-            sign = {"holds": good, "does not hold": -good, "undecided": 0}[verdict]
-            rows.append((key, f"{title}: {('no clear difference', 'better', 'worse')[sign]}", sign))
+            sign = {"holds": good, "does not hold": -good}.get(verdict, 0)
+            found = ("no clear difference", "better", "worse")[sign]
+            if verdict == "not judged":
+                found = verdict
+            rows.append((key, f"{title}: {found}", sign))
     return [
         {"change": text, "tint": tints[sign], "published": by_key[key].published}
         for key, text, sign in rows
@@ -144,7 +157,7 @@ def paper_facts(results: PaperResults) -> list[tuple[str, str]]:
         ("Images", f"{study.config['data']['kind']}, {study.image_size} px"),
         ("Train / validation / test", parts),
         ("Epochs", epochs),
-        ("Optimiser", f"Adam, learning rate {training['learning_rate']:g}, "
+        ("Recipe", f"{training['recipe']}, learning rate {training['learning_rate']:g}, "
          f"batch {training['batch_size']}"),
         ("Loss", f"(1 - SSIM, {training['ssim']}) + {training['l1_weight']:g} L1 + "
          f"{training['kl_weight']:g} KL"),

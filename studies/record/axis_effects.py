@@ -15,7 +15,8 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-from studies.record.formats import MISSING, format_change
+from nas.objectives import OBJECTIVES, by_factor
+from studies.record.formats import MISSING, format_change, format_signed
 from studies.record.records import StudyRecord, TrialRecord
 
 Array = npt.NDArray[np.float64]
@@ -33,11 +34,12 @@ _MANY = 5
 def importance_table(study: StudyRecord) -> pd.DataFrame:
     """Return the share of each objective's variance that an axis explains by itself.
 
-    A one-way analysis of variance of the logarithm of the objective: the between-group sum of
-    squares, corrected for chance (epsilon squared), over the total sum of squares, from 0 (no
-    effect) to 1. Numeric axes with more than five values are cut at their quartiles. A conditional
-    axis is credited only for differences among the trials that have it. Trials that were rejected
-    before training count for the objectives that are known.
+    A one-way analysis of variance of the logarithm of the objective, or of its values if they are
+    compared by differences: the between-group sum of squares, corrected for chance (epsilon
+    squared), over the total sum of squares, from 0 (no effect) to 1. Numeric axes with more than
+    five values are cut at their quartiles. A conditional axis is credited only for differences
+    among the trials that have it. Trials that were rejected before training count for the
+    objectives that are known.
 
     Returns:
         One row per axis, most important first; one column per objective that is known in at least
@@ -49,7 +51,7 @@ def importance_table(study: StudyRecord) -> pd.DataFrame:
     for name in study.objective_names:
         known = [trial for trial in usable if name in trial.objectives]
         if len(known) >= MINIMUM_TRIALS:
-            values = np.log([trial.objectives[name] for trial in known])
+            values = _on_scale(name, np.array([trial.objectives[name] for trial in known]))
             columns[name] = [_explained(axis, known, values) for axis in axes]
     table = pd.DataFrame(columns, index=axes)
     table = table[table.max(axis=1) > 0]
@@ -57,15 +59,16 @@ def importance_table(study: StudyRecord) -> pd.DataFrame:
 
 
 def effect_table(study: StudyRecord) -> pd.DataFrame:
-    """Return the effect of each choice of each axis on each objective, as a factor.
+    """Return the effect of each choice of each axis on each objective, as a factor or difference.
 
     The factor is the geometric mean of the trials with that choice over that of the average choice
     (the geometric mean of the choices' means), among trials that have the axis. 0.9 means 10 %
-    less. Axes and trials are those of `importance_table`, in its order.
+    less. An objective that is compared by differences has the difference of arithmetic means. Axes
+    and trials are those of `importance_table`, in its order.
 
     Returns:
         Columns `axis`, `choice`, `trials`, and per objective its name, `NAME_low` and `NAME_high`:
-        the factor and its 95 % confidence interval by Student's t, with one variance for all
+        the effect and its 95 % confidence interval by Student's t, with one variance for all
         choices.
     """
     importance = importance_table(study)
@@ -75,25 +78,29 @@ def effect_table(study: StudyRecord) -> pd.DataFrame:
         active = [trial for trial in usable if axis in trial.assignment]
         labels, groups = _groups([trial.assignment[axis] for trial in active])
         found = {
-            name: _factors(np.array([t.objectives.get(name, np.nan) for t in active]), groups)
+            name: _effects(name, [t.objectives.get(name, np.nan) for t in active], groups)
             for name in importance.columns
         }
         for code in np.argsort([label.order for label in labels], kind="stable"):
             row: dict[str, object] = {"axis": axis, "choice": labels[code].text}
             row["trials"] = int((groups == code).sum())
-            for name, factors in found.items():
-                row |= dict(zip((name, f"{name}_low", f"{name}_high"), factors[code], strict=True))
+            for name, effects in found.items():
+                row |= dict(zip((name, f"{name}_low", f"{name}_high"), effects[code], strict=True))
             rows.append(row)
     kinds = [f"{name}{end}" for name in importance.columns for end in ("", "_low", "_high")]
     return pd.DataFrame(rows, columns=["axis", "choice", "trials", *kinds])
 
 
 def format_effect(row: Mapping[Any, Any], name: str) -> str:
-    """Format an objective's factor in a row of `effect_table`; brackets: its interval has 1."""
+    """Format an effect on an objective in a row of `effect_table`; brackets: not significant."""
+    objective = OBJECTIVES[name]
     text = format_change(row[name])
+    if not objective.by_factor:
+        text = format_signed(objective, row[name])
     if text == MISSING:
         return text
-    sure = row[f"{name}_low"] > 1 or row[f"{name}_high"] < 1
+    none = 1 if objective.by_factor else 0
+    sure = row[f"{name}_low"] > none or row[f"{name}_high"] < none
     return text if sure else f"({text})"
 
 
@@ -116,27 +123,35 @@ def _explained(axis: str, trials: Sequence[TrialRecord], values: Array) -> float
     return float(np.clip((between - by_chance) / total, 0, 1))
 
 
-def _factors(values: Array, groups: npt.NDArray[np.intp]) -> Array:
-    """Return (choices, 3): each choice's factor, low and high; NaN where it is not known."""
+def _on_scale(name: str, values: Array) -> Array:
+    """Return the logarithms of positive values that are compared by factors, or the values."""
+    scaled: Array = np.log(values) if by_factor(name) else values
+    return scaled
+
+
+def _effects(name: str, known_values: Sequence[float], groups: npt.NDArray[np.intp]) -> Array:
+    """Return (choices, 3): each choice's effect, low and high; NaN where it is not known."""
     from scipy.stats import t
 
+    values = np.array(known_values)
     count, known = int(groups.max()) + 1, np.isfinite(values)
     found = np.full((count, 3), np.nan)
-    logs, groups = np.log(values[known]), groups[known]
+    scaled, groups = _on_scale(name, values[known]), groups[known]
     sizes = np.bincount(groups, minlength=count)
     there = sizes > 0
     if there.sum() < 2:
         return found
-    means = np.bincount(groups, weights=logs, minlength=count) / np.maximum(sizes, 1)
-    free = len(logs) - int(there.sum())
-    squares = float(((logs - means[groups]) ** 2).sum())
+    means = np.bincount(groups, weights=scaled, minlength=count) / np.maximum(sizes, 1)
+    free = len(scaled) - int(there.sum())
+    squares = float(((scaled - means[groups]) ** 2).sum())
     variance, share = squares / free if free else np.inf, 1 / there.sum()
     # Standard error of one choice's mean minus the mean of all choices' means.
     own, all_of_them = 1 / sizes[there], (1 / sizes[there]).sum()
     error = np.sqrt(variance * ((1 - 2 * share) * own + share**2 * all_of_them))
     reach = t.ppf(0.975, free) * error if free else np.full(len(own), np.inf)
     effect = means[there] - means[there].mean()
-    found[there] = np.exp(np.clip([effect, effect - reach, effect + reach], -700, 700)).T
+    bounds = np.array([effect, effect - reach, effect + reach])
+    found[there] = (np.exp(np.clip(bounds, -700, 700)) if by_factor(name) else bounds).T
     return found
 
 

@@ -1,12 +1,12 @@
-"""Compare a trial with a reference: factors, their certainty, domination."""
+"""Compare a trial with a reference: factors and differences, their certainty, domination."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
-from nas.objectives import dominates
+from nas.objectives import Objective, dominates
 from search_spaces.references import REFERENCES
 from studies.record.records import StudyRecord, TrialRecord
 
@@ -22,17 +22,25 @@ class Comparison:
     """The result of comparing a trial with a reference.
 
     Attributes:
-        factors: By objective, how many times better the trial is; below 1 it is worse.
+        factors: By objective, how many times better the trial is; below 1 it is worse. Objectives
+            that are compared by differences have none.
         verdicts: By objective, 1 better, -1 worse, 0 equal or tied.
         dominates: Whether the trial is no worse in all objectives and better in at least one, both
-            by the recorded values and by the verdicts.
+            by the recorded values and by the verdicts, and both models have learned.
         contended: Whether other work disturbed a latency measurement of the two.
+        differences: By objective without a factor, how much better the trial is, in its unit;
+            below 0 it is worse.
     """
 
     factors: Mapping[str, float]
     verdicts: Mapping[str, int]
     dominates: bool
     contended: bool
+    differences: Mapping[str, float] = field(default_factory=dict)
+
+    def gain(self, name: str) -> float:
+        """Return the factor or the difference of an objective."""
+        return self.differences[name] if name in self.differences else self.factors[name]
 
     @property
     def better(self) -> int:
@@ -46,12 +54,13 @@ class Comparison:
 
     @property
     def mean_factor(self) -> float:
-        """Geometric mean of the factors."""
-        return math.exp(sum(map(math.log, self.factors.values())) / len(self.factors))
+        """Geometric mean of the factors; 1 if there are none."""
+        return math.exp(sum(map(math.log, self.factors.values())) / max(len(self.factors), 1))
 
     def tied(self, name: str) -> bool:
         """Return whether the values of an objective differ, but within their intervals."""
-        return self.verdicts[name] == 0 and self.factors[name] != 1
+        equal = 0 if name in self.differences else 1
+        return self.verdicts[name] == 0 and self.gain(name) != equal
 
 
 def compare(study: StudyRecord, trial: TrialRecord, reference: TrialRecord) -> Comparison:
@@ -69,19 +78,24 @@ def compare(study: StudyRecord, trial: TrialRecord, reference: TrialRecord) -> C
     each loss is that of one training, and is compared as it is.
     """
     names, ours, theirs = study.objective_names, trial.objectives, reference.objectives
-    factors = {name: theirs[name] / ours[name] for name in names}
-    verdicts = {name: _sign(*_bounds(name, trial, reference)) for name in names}
+    gains = {o.name: o.gain(ours[o.name], theirs[o.name]) for o in study.objectives}
+    differences = {o.name: gains.pop(o.name) for o in study.objectives if not o.by_factor}
+    factors = gains
+    verdicts = {o.name: _verdict(o, trial, reference) for o in study.objectives}
     paired = _paired_factor(trial, reference) if LATENCY in names else None
     if paired:
         factors[LATENCY], low, high = paired
         verdicts[LATENCY] = _sign(low, high)
-    for name in study.noises:
-        sure = (name, trial.number, reference.reference) in study.certain
-        verdicts[name] = _sign(factors[name], factors[name]) if sure else 0
+    for one in (objective for objective in study.trained if objective.name in study.noises):
+        sure = (one.name, trial.number, reference.reference) in study.certain
+        gained = one.sign * (theirs[one.name] - ours[one.name])
+        verdicts[one.name] = (1 if gained > 0 else -1) if sure else 0
     certain = min(verdicts.values()) >= 0 and max(verdicts.values()) > 0
     certain = certain and all(verdicts[name] > 0 for name in study.noises)
     contended = LATENCY in names and (trial.contended or reference.contended)
-    return Comparison(factors, verdicts, certain and dominates(ours, theirs, names), contended)
+    dominating = certain and dominates(ours, theirs, names)
+    learned = not (study.unlearned(trial) or study.unlearned(reference))
+    return Comparison(factors, verdicts, dominating and learned, contended, differences)
 
 
 def found(study: StudyRecord) -> tuple[TrialRecord, ...]:
@@ -89,22 +103,27 @@ def found(study: StudyRecord) -> tuple[TrialRecord, ...]:
     return tuple(trial for trial in study.complete if trial.reference is None)
 
 
+def found_learned(study: StudyRecord) -> tuple[TrialRecord, ...]:
+    """Return the trials that have learned and are not reference models."""
+    return tuple(trial for trial in study.learned if trial.reference is None)
+
+
 def dominators(study: StudyRecord, reference: TrialRecord) -> tuple[TrialRecord, ...]:
     """Return the complete trials that dominate `reference`."""
     names, theirs = study.objective_names, reference.objectives
     # A cheap test first: it rules out most trials of a large study.
-    possible = (t for t in found(study) if dominates(t.objectives, theirs, names))
+    possible = (t for t in found_learned(study) if dominates(t.objectives, theirs, names))
     return tuple(t for t in possible if compare(study, t, reference).dominates)
 
 
 def champion(study: StudyRecord, reference: TrialRecord) -> TrialRecord | None:
-    """Return the trial that compares best with `reference`; None if no trial is complete.
+    """Return the trial that compares best with `reference`; None if no trial has learned.
 
     The order is: trials that dominate it first, then confirmed ones, then by the number of
     objectives in which a trial is better, then by that in which it is worse, then by the geometric
-    mean of its factors.
+    mean of its factors, then by its differences, in the order of the objectives.
     """
-    return next(iter(ranked(study, found(study), reference)), None)
+    return next(iter(ranked(study, found_learned(study), reference)), None)
 
 
 def ranked(
@@ -112,9 +131,10 @@ def ranked(
 ) -> list[TrialRecord]:
     """Return the trials in the order of `champion`, best first."""
 
-    def rank(trial: TrialRecord) -> tuple[bool, bool, int, int, float]:
+    def rank(trial: TrialRecord) -> tuple[float, ...]:
         one = compare(study, trial, reference)
-        return one.dominates, trial.confirmed, one.better, -one.worse, one.mean_factor
+        gains = one.mean_factor, *one.differences.values()
+        return one.dominates, trial.confirmed, one.better, -one.worse, *gains
 
     return sorted(trials, key=rank, reverse=True)
 
@@ -140,14 +160,16 @@ def _ratio(trial: TrialRecord, reference: str) -> tuple[float, float, float] | N
     return None if middle is None or low is None or high is None else (middle, low, high)
 
 
-def _bounds(name: str, trial: TrialRecord, reference: TrialRecord) -> tuple[float, float]:
-    """Return the smallest and largest factor within the recorded intervals of both trials."""
+def _verdict(objective: Objective, trial: TrialRecord, reference: TrialRecord) -> int:
+    """Return the verdict by the recorded intervals of both trials."""
+    name = objective.name
     ours, theirs = (
         one.intervals.get(name, (one.objectives[name],) * 2) for one in (trial, reference)
     )
-    return theirs[0] / ours[1], theirs[1] / ours[0]
+    ends = objective.gain(ours[1], theirs[0]), objective.gain(ours[0], theirs[1])
+    return _sign(min(ends), max(ends), equal=1 if objective.by_factor else 0)
 
 
-def _sign(low: float, high: float) -> int:
-    """Return 1 if an interval lies above 1, -1 if below, 0 if it includes 1."""
-    return int(low > 1) - int(high < 1)
+def _sign(low: float, high: float, equal: float = 1) -> int:
+    """Return 1 if an interval lies above `equal`, -1 if below, 0 if it includes it."""
+    return int(low > equal) - int(high < equal)

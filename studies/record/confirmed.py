@@ -43,17 +43,21 @@ def unconfirmed_front(study: StudyRecord) -> list[TrialRecord]:
 
 
 def luck(study: StudyRecord) -> float | None:
-    """Return by how much the losses that the search saw are too low: 0.02 is 2 %.
+    """Return by how much the losses that the search saw are too good (the "winner's curse").
 
-    It is the geometric mean of confirmed over observed loss, minus 1, over the confirmed candidates
-    (the "winner's curse"). References do not count: no loss chose them. None without candidates.
+    Over the confirmed candidates it is the geometric mean of confirmed over observed loss, or of
+    observed over confirmed value of what is maximised, minus 1: 0.02 is 2 %. Of an objective that
+    is compared by differences, it is the mean difference, in its unit. References do not count: no
+    loss chose them. None without candidates.
     """
     loss = the_loss(study)
     models = [trial for trial in confirmed_models(study) if trial.reference is None]
     if loss is None or not models:
         return None
-    name = loss.name
-    return math.expm1(fmean(math.log(t.objectives[name] / t.observed(name)) for t in models))
+    pairs = [(trial.observed(loss.name), trial.objectives[loss.name]) for trial in models]
+    if not loss.by_factor:
+        return fmean(loss.gain(seen, confirmed) for seen, confirmed in pairs)
+    return math.expm1(fmean(math.log(loss.gain(seen, confirmed)) for seen, confirmed in pairs))
 
 
 def confirmation_table(study: StudyRecord) -> pd.DataFrame:
@@ -94,7 +98,7 @@ def confirmation_notes(study: StudyRecord) -> list[str]:
         return notes
     notes.insert(0, (
         f"From seed to seed the {noun(loss)} of a model differs by "
-        f"{format_percent(noise.deviation)} (standard deviation). This rests on "
+        f"{_amount(noise.deviation, loss)} (standard deviation). This rests on "
         f"{noise.trainings} trainings of {counted(noise.models, 'model')} "
         f"({counted(noise.freedom, 'degree')} of freedom); further trainings took "
         f"{format_duration(noise.duration_s)}. Losses are compared by a test of their difference: "
@@ -104,12 +108,18 @@ def confirmation_notes(study: StudyRecord) -> list[str]:
     return [*notes, *_luck(study, loss), *_unconfirmed(study)]
 
 
+def _amount(value: float, loss: Objective) -> str:
+    """Format a share of a loss, or a difference where it is compared by differences."""
+    return format_percent(value) if loss.by_factor else f"{value:.3g} {loss.unit}".rstrip()
+
+
 def _luck(study: StudyRecord, loss: Objective) -> list[str]:
     excess = luck(study)
     if excess is None:
         return []
     count = sum(trial.reference is None for trial in confirmed_models(study))
-    share = f"{format_percent(abs(excess))} too {'low' if excess >= 0 else 'high'}"
+    too_good = loss.better.removesuffix("er") if excess >= 0 else loss.worse.removesuffix("er")
+    share = f"{_amount(abs(excess), loss)} too {too_good}"
     if count == 1:
         seen = f"The {noun(loss)} that the search saw of the best candidate was {share}."
     else:

@@ -13,11 +13,14 @@ _PREFIXES = ((1e12, "T"), (1e9, "G"), (1e6, "M"), (1e3, "k"))
 MISSING = "-"
 """The text of an unknown value."""
 
+_OPPOSITE = {"lower": "higher", "higher": "lower"}
+
 
 def format_value(objective: Objective, value: float | None) -> str:
     """Format an objective's value with its unit: `9.35 M`, `664.9 M`, `12.3 ms`, `0.2534`.
 
-    Counts and bytes take decimal prefixes (1 MB = 1e6 B); an unknown value is a dash.
+    Counts and bytes take decimal prefixes (1 MB = 1e6 B); an unknown value is a dash. Values found
+    by training have four decimals, or two with a unit: `18.25 dB`.
     """
     if value is None or not math.isfinite(value):
         return MISSING
@@ -26,8 +29,13 @@ def format_value(objective: Objective, value: float | None) -> str:
     if objective.unit == "B":
         return format_bytes(value)
     if objective.cost == "training":
-        return f"{value:.4f}"
+        return f"{value:{_digits(value)}} {objective.unit}" if objective.unit else f"{value:.4f}"
     return format_count(value)
+
+
+def format_metric(name: str, value: float | None) -> str:
+    """Format an image-quality metric: PSNR with two decimals, others with four; unknown: a dash."""
+    return MISSING if value is None else f"{value:.{2 if 'psnr' in name else 4}f}"
 
 
 def format_axis(objective: Objective, value: float) -> str:
@@ -47,15 +55,36 @@ def format_factor(factor: float | None) -> str:
     return f"{factor:.1f}x" if factor >= 9.95 else f"{factor:.2f}x"
 
 
-def format_gain(factor: float) -> str:
+def format_gain(factor: float, better: str = "lower") -> str:
     """Format the factor by which a value is better: `12.3x`.
 
     A factor within half a per cent of 1 becomes `0.3 % lower` or, below 1, `0.3 % higher`, which
     shows its direction.
+
+    Args:
+        factor: How many times better the value is.
+        better: How better values are: "lower" or "higher".
     """
     if factor == 1 or not 0.995 < factor < 1.005:
         return format_factor(factor)
-    return f"{_share(1 / factor - 1)} {'lower' if factor > 1 else 'higher'}"
+    way = better if factor > 1 else _OPPOSITE[better]
+    return f"{_share(1 / factor - 1 if better == 'lower' else factor - 1)} {way}"
+
+
+def format_difference(objective: Objective, change: float) -> str:
+    """Format a difference of two values with its direction: `1.25 dB higher`, `equal`."""
+    if change == 0:
+        return "equal"
+    amount = f"{_significant(abs(change))} {objective.unit}".rstrip()
+    return f"{amount} {'lower' if change < 0 else 'higher'}"
+
+
+def format_signed(objective: Objective, change: float | None) -> str:
+    """Format a difference of two values with its sign: `+1.25 dB`."""
+    if change is None or not math.isfinite(change):
+        return MISSING
+    sign = "-" if change < 0 else "+" if change > 0 else ""
+    return f"{sign}{_significant(abs(change))} {objective.unit}".rstrip()
 
 
 def format_change(factor: float | None) -> str:
@@ -126,13 +155,22 @@ def listed(parts: Sequence[str], joint: str = "and") -> str:
     return f"{', '.join(first)} {joint} {last}" if first else last
 
 
+def named(names: Sequence[str], most: int = 8) -> str:
+    """List up to `most` names and the number of the others: `#1, #2 and 30 more`."""
+    text = ", ".join(names[:most])
+    return text if len(names) <= most else f"{text} and {len(names) - most:,} more"
+
+
 def describe_change(objective: Objective, value: float, reference: float) -> str:
     """Describe how `value` compares: `12.3x fewer parameters`, `1 % lower reconstruction loss`.
 
-    Factors from 1.5 are written as factors, smaller changes as a share of the reference.
+    Factors from 1.5 are written as factors, smaller changes as a share of the reference. Objectives
+    without factors have the difference: `1.25 dB higher PSNR`.
     """
     what = noun(objective)
-    change = value / reference - 1
+    if not objective.by_factor and value != reference:
+        return f"{format_difference(objective, value - reference)} {what}"
+    change = value / reference - 1 if objective.by_factor else 0.0
     if abs(change) < 1e-12:
         return f"the same {what}" if _is_amount(objective) else f"as many {what}"
     less, more = ("lower", "higher") if _is_amount(objective) else ("fewer", "more")
@@ -144,6 +182,13 @@ def describe_change(objective: Objective, value: float, reference: float) -> str
     return f"{amount} {less if change < 0 else more} {what}"
 
 
+def describe_gain(objective: Objective, gain: float) -> str:
+    """Describe a value that is better by this factor or difference, as `describe_change` does."""
+    if not objective.by_factor:
+        return describe_change(objective, -objective.sign * gain, 0)
+    return describe_change(objective, 1 / gain if objective.sign > 0 else gain, 1)
+
+
 def reason_kind(reason: str | None) -> str:
     """Replace the numbers of a reason by `…`, so that equal causes can be counted together."""
     return re.sub(r"\d[\d.,e+]*(?:\s?[kMGT]\b)?", "…", reason or "no reason recorded")
@@ -152,6 +197,22 @@ def reason_kind(reason: str | None) -> str:
 def axis_title(objective: Objective) -> str:
     """Return an objective's title with its unit: `Latency (ms)`."""
     return f"{objective.title} ({objective.unit})" if objective.unit else objective.title
+
+
+def axis_label(objective: Objective) -> str:
+    """Return the title of an axis of a figure, which says if higher values are better."""
+    title = axis_title(objective)
+    return title if objective.direction == "minimise" else f"{title}, higher is better"
+
+
+def directions(objectives: Sequence[Objective]) -> str:
+    """Return a sentence on the direction in which each objective is better."""
+    higher = [noun(objective) for objective in objectives if objective.direction == "maximise"]
+    if not higher:
+        return "Lower is better in every objective."
+    if len(higher) == len(objectives):
+        return "Higher is better in every objective."
+    return f"Lower is better, except in {listed(higher)}, where higher is better."
 
 
 def noun(objective: Objective) -> str:
@@ -170,6 +231,11 @@ def _share(change: float) -> str:
     if percent < 0.001:
         return "<0.001 %"
     return f"{percent:.{2 if percent >= 0.5 else 1}g} %"
+
+
+def _digits(value: float) -> str:
+    """Return the format of a value with a unit; that of a training that diverged is huge."""
+    return ",.2f" if abs(value) < 1e5 else ".3g"
 
 
 def _scaled(value: float) -> str:

@@ -1,7 +1,8 @@
 """Seed noise: how much a loss differs between trainings that differ in their seed alone.
 
-The relative standard deviation is pooled over all models that were trained with two or more seeds.
-It is the standard deviation of the logarithm, so that one number serves losses of any size. From it
+The standard deviation is pooled over all models that were trained with two or more seeds. Of a
+loss that is compared by factors it is that of the logarithm, a relative one, so that one number
+serves losses of any size; of one that is compared by differences, that of the values. From it
 follow the interval of every loss and the test of a difference between two models, both by Student's
 t with the pooled degrees of freedom. Claims about many models are corrected by Holm's method.
 """
@@ -36,11 +37,13 @@ class SeedNoise:
     """The seed-to-seed noise of a loss.
 
     Attributes:
-        deviation: Standard deviation of the logarithm of the loss; 0.01 is one per cent.
+        deviation: Standard deviation of the logarithm of the loss, 0.01 is one per cent; or of the
+            loss itself, in its unit.
         freedom: Degrees of freedom: trainings minus models.
         models: Number of models that were trained with two or more seeds.
         trainings: Number of their trainings.
         duration_s: Time of the trainings that were made for this, in seconds.
+        relative: Whether the deviation is that of the logarithm.
     """
 
     deviation: float
@@ -48,32 +51,46 @@ class SeedNoise:
     models: int
     trainings: int
     duration_s: float = 0.0
+    relative: bool = True
 
     @classmethod
-    def pooled(cls, losses: Iterable[Sequence[float]], duration_s: float = 0.0) -> SeedNoise | None:
+    def pooled(
+        cls,
+        losses: Iterable[Sequence[float]],
+        duration_s: float = 0.0,
+        *,
+        relative: bool = True,
+    ) -> SeedNoise | None:
         """Pool the variances of several models; None if no model was trained twice.
 
         Args:
-            losses: The losses of each model, one per seed, above zero. None of them may have been
-                the reason for choosing its model.
+            losses: The losses of each model, one per seed; above zero if `relative`. None of them
+                may have been the reason for choosing its model.
             duration_s: Time of the trainings that were made for this, in seconds.
+            relative: Whether to take the deviation of the logarithm.
         """
-        repeated = [np.log(np.asarray(one, dtype=np.float64)) for one in losses if len(one) > 1]
+        values = [np.asarray(one, dtype=np.float64) for one in losses if len(one) > 1]
+        repeated = [np.log(one) if relative else one for one in values]
         if not repeated:
             return None
         trainings = sum(len(one) for one in repeated)
         freedom = trainings - len(repeated)
         squares = sum(float(((one - one.mean()) ** 2).sum()) for one in repeated)
         deviation = math.sqrt(squares / freedom)
-        return cls(deviation, freedom, len(repeated), trainings, duration_s)
+        return cls(deviation, freedom, len(repeated), trainings, duration_s, relative)
 
     def interval(self, mean: Mean) -> tuple[float, float]:
-        """Return the 95 % interval of a model's loss: mean -+ t s / sqrt(n), on the logarithm."""
+        """Return the 95 % interval of a model's loss: mean -+ t s / sqrt(n).
+
+        If the deviation is relative, this is on the logarithm.
+        """
         from scipy.stats import t
 
         reach = float(t.ppf(1 - LEVEL / 2, self.freedom)) * self.deviation
-        # The exponential of more than 709 overflows a double.
-        factor = math.exp(min(reach / math.sqrt(mean.trainings), 700))
+        reach /= math.sqrt(mean.trainings)
+        if not self.relative:
+            return mean.value - reach, mean.value + reach
+        factor = math.exp(min(reach, 700))  # the exponential of more than 709 overflows a double
         return mean.value / factor, mean.value * factor
 
     def p_values(self, ours: Sequence[Mean], theirs: Sequence[Mean]) -> npt.NDArray[np.float64]:
@@ -82,7 +99,9 @@ class SeedNoise:
 
         a, n = _columns(ours)
         b, m = _columns(theirs)
-        difference = np.abs(np.log(a)[:, None] - np.log(b)[None, :])
+        if self.relative:
+            a, b = np.log(a), np.log(b)
+        difference = np.abs(a[:, None] - b[None, :])
         error = self.deviation * np.sqrt(1 / n[:, None] + 1 / m[None, :])
         size = np.divide(
             difference, error, out=np.where(difference > 0, np.inf, 0.0), where=error > 0

@@ -11,7 +11,19 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from nas.objectives import DEFAULT_OBJECTIVES, OBJECTIVES, Objective
+from nas.artefacts import PRIOR_SAMPLES, RECONSTRUCTIONS
+from nas.floors import Floors
+from nas.objectives import (
+    DEFAULT_OBJECTIVES,
+    OBJECTIVES,
+    Objective,
+    hypervolume,
+    ideal_point,
+    minimised,
+    reference_point,
+    trained_objectives,
+)
+from studies.record.learning import unlearned
 from studies.record.noise import LEVEL, SeedNoise, certain_pairs
 from studies.record.standing import Standing, find, points
 from studies.record.trial import FinalLatency, SeedRun, State, TrialRecord
@@ -39,6 +51,8 @@ class StudyRecord:
     """Differences between the environments in which latencies were measured, if mixed."""
     damaged: tuple[str, ...] = ()
     """A line for each trial that is left out because its attributes are damaged."""
+    floors: Floors | None = None
+    """Losses of the mean training image and of PCA; None in studies that have none recorded."""
     known: Standing | None = field(default=None, repr=False, compare=False)
     """Derived values of these trials, if known already; ignored for other trials."""
 
@@ -61,6 +75,11 @@ class StudyRecord:
     def objective_names(self) -> tuple[str, ...]:
         """Names of the objectives, in the study's order."""
         return tuple(objective.name for objective in self.objectives)
+
+    @property
+    def trained(self) -> tuple[Objective, ...]:
+        """The objectives that are found by training; the first one is *the loss*."""
+        return tuple(OBJECTIVES[name] for name in trained_objectives(self.objective_names))
 
     @property
     def limits(self) -> Limits:
@@ -99,9 +118,14 @@ class StudyRecord:
     @cached_property
     def _standing(self) -> Standing:
         known = self.known
-        if known and known.trials is self.trials and known.objectives is self.objectives:
+        if (
+            known
+            and known.trials is self.trials
+            and known.objectives is self.objectives
+            and known.floors is self.floors
+        ):
             return known
-        return Standing.of(self.objectives, self.trials)
+        return Standing.of(self.objectives, self.trials, self.floors)
 
     @property
     def searched(self) -> int:
@@ -119,34 +143,57 @@ class StudyRecord:
         return self._standing.references
 
     @property
+    def learned(self) -> tuple[TrialRecord, ...]:
+        """The complete trials, including references, without those that have not learned."""
+        return self._standing.learned
+
+    @property
+    def yardsticks(self) -> dict[str, TrialRecord]:
+        """The complete references that have learned: those that trials are compared with."""
+        return {name: one for name, one in self.references.items() if not self.unlearned(one)}
+
+    def unlearned(self, trial: TrialRecord) -> str | None:
+        """Return why a complete, trained trial has not learned, as a clause; None otherwise.
+
+        It has not if its loss is not below that of the mean training image, if its reconstructions
+        hardly vary between images, or if its KL divergence is below one nat.
+        """
+        return unlearned(trial, self.floors)
+
+    @property
     def front(self) -> tuple[TrialRecord, ...]:
-        """The non-dominated complete trials, sorted by the first objective."""
+        """The non-dominated trials of `learned`, the best in the first objective first."""
         return self._standing.front
 
     @cached_property
-    def nadir(self) -> npt.NDArray[np.float64]:
-        """Reference point of the hypervolume: 1.1 x the worse reference model in each objective.
+    def ideal(self) -> npt.NDArray[np.float64]:
+        """The ideal value of each objective, as minimised: the corner opposite to `nadir`."""
+        return ideal_point(self.objective_names)
 
-        Without complete references, 1.1 x the worst trial.
+    @cached_property
+    def nadir(self) -> npt.NDArray[np.float64]:
+        """Reference point of the hypervolume, as minimised.
+
+        In each objective it is 1.1 times as far from the ideal value as the worse reference model;
+        without complete references, as the worst trial.
         """
         anchors = list(self.references.values()) or list(self.complete)
         if not anchors:
             return np.ones(len(self.objectives))
-        nadir: npt.NDArray[np.float64] = 1.1 * self.points(anchors).max(axis=0)
-        return nadir
-
-    @property
-    def trained(self) -> tuple[Objective, ...]:
-        """The objectives that are known only after training; the first one is *the loss*."""
-        return tuple(one for one in self.objectives if one.cost == "training")
+        return reference_point(self.minimised(anchors), self.ideal)
 
     @cached_property
     def noises(self) -> Mapping[str, SeedNoise]:
-        """The seed noise of each trained objective, by name; empty before the confirmation."""
+        """The seed noise of each trained objective, by name; empty before the confirmation.
+
+        Models that have not learned do not count: their losses may differ by orders of magnitude.
+        """
         spent_s = sum(t.findings.timings_s.get("confirmation", 0.0) for t in self.complete)
         found = {
             one.name: SeedNoise.pooled(
-                [trial.samples.get(one.name, ()) for trial in self.complete], spent_s
+                [trial.samples.get(one.name, ()) for trial in self.learned],
+                spent_s,
+                relative=one.by_factor,
             )
             for one in self.trained
         }
@@ -169,11 +216,11 @@ class StudyRecord:
         found = set[tuple[str, int, str]]()
         for name, noise in self.noises.items():
             level = LEVEL / 2 / len(self.noises)
-            references = {other: one.mean_of(name) for other, one in self.references.items()}
+            references = {other: one.mean_of(name) for other, one in self.yardsticks.items()}
             for confirmed in (True, False):
                 ours = {
                     trial.number: trial.mean_of(name)
-                    for trial in self.complete
+                    for trial in self.learned
                     if trial.reference is None and trial.confirmed == confirmed
                 }
                 pairs = certain_pairs(noise, ours, references, level)
@@ -199,9 +246,21 @@ class StudyRecord:
         """Return the objective values of `trials`, shape (trials, objectives)."""
         return points(self.objectives, list(trials))
 
+    def minimised(self, trials: Iterable[TrialRecord]) -> npt.NDArray[np.float64]:
+        """Return the objective values of `trials` as they are minimised, (trials, objectives)."""
+        return minimised(self.points(trials), self.objective_names)
+
+    def hypervolume(self, trials: Iterable[TrialRecord]) -> float:
+        """Return the share of the box from `ideal` to `nadir` that trials dominate, 0 to 1."""
+        return hypervolume(self.minimised(trials), self.nadir, self.ideal)
+
     def reconstructions(self, trial: TrialRecord) -> Path:
         """Return the path of a trial's reconstructions: uint8 `.npy`, (images, channels, h, w)."""
-        return self.folder / "artefacts" / trial.digest / "reconstructions.npy"
+        return self.folder / "artefacts" / trial.digest / RECONSTRUCTIONS
+
+    def prior_samples(self, trial: TrialRecord) -> Path:
+        """Return the path of what a trial decodes from N(0, 1), of the same type and shape."""
+        return self.folder / "artefacts" / trial.digest / PRIOR_SAMPLES
 
     @property
     def samples(self) -> Path:

@@ -9,7 +9,9 @@ from dataclasses import dataclass, replace
 import numpy as np
 import numpy.typing as npt
 
-from nas.objectives import Objective, nondominated
+from nas.floors import Floors
+from nas.objectives import Objective, minimised, nondominated
+from studies.record.learning import unlearned
 from studies.record.trial import TrialRecord
 
 
@@ -23,7 +25,9 @@ class Standing:
         searched: Number of trials that count towards `search.trials`.
         complete: The complete trials, including references.
         references: The complete references, by name.
-        front: The non-dominated complete trials, sorted by the first objective.
+        learned: The complete trials that have learned, or that were not trained.
+        front: The non-dominated ones of `learned`, the best in the first objective first.
+        floors: The losses by which `learned` is judged; None if they are not known.
     """
 
     objectives: tuple[Objective, ...]
@@ -31,19 +35,29 @@ class Standing:
     searched: int
     complete: tuple[TrialRecord, ...]
     references: dict[str, TrialRecord]
+    learned: tuple[TrialRecord, ...]
     front: tuple[TrialRecord, ...]
+    floors: Floors | None = None
 
     @classmethod
-    def of(cls, objectives: tuple[Objective, ...], trials: tuple[TrialRecord, ...]) -> Standing:
+    def of(
+        cls,
+        objectives: tuple[Objective, ...],
+        trials: tuple[TrialRecord, ...],
+        floors: Floors | None = None,
+    ) -> Standing:
         """Compute the values from all trials."""
         complete = tuple(trial for trial in trials if trial.state == "complete")
+        learned = tuple(trial for trial in complete if not unlearned(trial, floors))
         return cls(
             objectives,
             trials,
             searched=sum(trial.searched for trial in trials),
             complete=complete,
             references=_references(complete),
-            front=_front(objectives, complete),
+            learned=learned,
+            front=_front(objectives, learned),
+            floors=floors,
         )
 
     def with_trial(self, trial: TrialRecord) -> Standing:
@@ -54,19 +68,25 @@ class Standing:
         """
         before, trials = find(self.trials, trial.number), put(_without_open(self, trial), trial)
         if before is not None and before.state == "complete":
-            return Standing.of(self.objectives, trials)
+            return Standing.of(self.objectives, trials, self.floors)
         searched = self.searched + trial.searched - (before is not None and before.searched)
         if trial.state != "complete":
             return replace(self, trials=trials, searched=searched)
         references = self.references
         if trial.reference:
             references = _references([*references.values(), trial])
-        return Standing(
-            self.objectives,
-            trials,
+        grown = replace(
+            self,
+            trials=trials,
             searched=searched,
             complete=put(self.complete, trial),
             references=references,
+        )
+        if unlearned(trial, self.floors):
+            return grown
+        return replace(
+            grown,
+            learned=put(self.learned, trial),
             front=_front(self.objectives, [*self.front, trial]),
         )
 
@@ -107,10 +127,11 @@ def _references(complete: Iterable[TrialRecord]) -> dict[str, TrialRecord]:
 def _front(
     objectives: tuple[Objective, ...], trials: Sequence[TrialRecord]
 ) -> tuple[TrialRecord, ...]:
-    kept = nondominated(points(objectives, trials))
+    names = [objective.name for objective in objectives]
+    kept = nondominated(minimised(points(objectives, trials), names))
     members = [trial for trial, keep in zip(trials, kept, strict=True) if keep]
-    first = objectives[0].name
-    return tuple(sorted(members, key=lambda trial: (trial.objectives[first], trial.number)))
+    first, sign = names[0], objectives[0].sign
+    return tuple(sorted(members, key=lambda trial: (sign * trial.objectives[first], trial.number)))
 
 
 def _place(trials: Sequence[TrialRecord], number: int) -> int:

@@ -12,16 +12,28 @@ from typing import TYPE_CHECKING, TypeVar
 
 from nas.objectives import OBJECTIVES, TRAINED_OBJECTIVE, Cost, Objective
 from search_spaces.references import REFERENCES
-from studies.record.comparison import Comparison, champion, compare, dominators, found
+from studies.record.comparison import (
+    Comparison,
+    champion,
+    compare,
+    dominators,
+    found,
+    found_learned,
+)
 from studies.record.confirmed import confirmation_notes, unconfirmed_claim
+from studies.record.floor_words import unlearned_note
 from studies.record.formats import (
     counted,
-    describe_change,
+    describe_gain,
+    format_difference,
+    format_gain,
     format_value,
     listed,
+    named,
     noun,
     reason_kind,
 )
+from studies.record.rate import DIVERGED, rate_notes
 from studies.record.records import StudyRecord, TrialRecord
 from studies.record.table_files import table_of
 from studies.record.verdict import in_words, violations
@@ -48,8 +60,11 @@ def front_found(study: StudyRecord) -> tuple[TrialRecord, ...]:
 
 
 def compared_members(study: StudyRecord) -> tuple[TrialRecord, ...]:
-    """Return the trials to compare with the references: the front, or all retrained ones."""
-    return found(study) if "retrained" in study.config else front_found(study)
+    """Return the trials to compare with the references: the front, or all retrained ones.
+
+    Those that have not learned are left out.
+    """
+    return found_learned(study) if "retrained" in study.config else front_found(study)
 
 
 def spread(items: Sequence[Item], limit: int) -> list[Item]:
@@ -67,30 +82,33 @@ def study_headline(study: StudyRecord) -> str:
     candidates = found(study)
     if not candidates:
         return _nothing_found(study)
-    if not study.references:
+    architectures = f"{counted(len(candidates), 'architecture')} found"
+    if not found_learned(study):
+        return f"None of {architectures} has learned, so there is no result to compare."
+    if not study.yardsticks:
+        missing = "has learned" if study.references else "is complete"
         return (
-            f"{len(study.front)} of {counted(len(candidates), 'architecture')} found are on the "
-            "front; no reference model is complete, so there is nothing to compare them with."
+            f"{len(front_found(study))} of {architectures} are on the front; no reference model "
+            f"{missing}, so there is nothing to compare them with."
         )
-    main, *others = study.references.values()
+    main, *others = study.yardsticks.values()
     best = champion(study, main)
-    assert best is not None, "candidates are not empty"
+    assert best is not None, "a candidate has learned"
     count = len(dominators(study, main))
-    aside = ", ".join(
+    asides = [
         f"{len(dominators(study, o)) or 'none'} dominate{'s' * (len(dominators(study, o)) < 2)} "
         f"`{o.reference}`"
         for o in others
-    )
+    ]
+    unlearned = study.references.keys() - study.yardsticks.keys()
+    asides += [f"`{name}` has not learned" for name in sorted(unlearned)]
+    aside = f" ({', '.join(asides)})" if asides else ""
     return (
-        f"{f'{count:,}' if count else 'None'} of {counted(len(candidates), 'architecture')} found "
+        f"{f'{count:,}' if count else 'None'} of {architectures} "
         f"dominate{'s' if count < 2 else ''} `{main.reference}` in {_all_objectives(study)}"
-        f"{f' ({aside})' if aside else ''}{unconfirmed_claim(study)}; "
+        f"{aside}{unconfirmed_claim(study)}; "
         f"the {'best' if count else 'closest'}, {best.name}, has {_changes(study, best, main)}."
     )
-
-
-_DIVERGED = 3
-"""A training diverged if its total loss is above this multiple of its reconstruction loss."""
 
 
 def study_notes(study: StudyRecord) -> list[str]:
@@ -111,7 +129,9 @@ def study_notes(study: StudyRecord) -> list[str]:
         )
         reason = f": {attempt.reason}" if attempt is not None and attempt.reason else ""
         notes.append(f"Reference `{name}` {state}{reason}. Comparisons with it are left out.")
+    notes += filter(None, [unlearned_note(study)])
     notes += [*confirmation_notes(study), *_limit_notes(study), *_diverged(study)]
+    notes += rate_notes(study, compared_members(study))
     if damage := damage_note(study):
         notes.append(damage)
     if retrained := study.config.get("retrained"):
@@ -150,7 +170,7 @@ def _limit_notes(study: StudyRecord) -> list[str]:
     if over:
         notes.append(
             f"{counted(len(over), 'trained architecture')} {_is_are(over)} over the limits "
-            f"({in_words(study.limits)}) and left out: {_named(over)}."
+            f"({in_words(study.limits)}) and left out: {named([trial.name for trial in over])}."
         )
     if within:
         notes.append(
@@ -163,7 +183,7 @@ def _limit_notes(study: StudyRecord) -> list[str]:
         if unknown:
             notes.append(
                 f"The limit {name} does not apply to {counted(len(unknown), 'architecture')} whose "
-                f"{name} was not recorded: {_named(unknown)}."
+                f"{name} was not recorded: {named([trial.name for trial in unknown])}."
             )
     return notes
 
@@ -172,18 +192,13 @@ def _is_are(trials: Sequence[TrialRecord]) -> str:
     return "is" if len(trials) == 1 else "are"
 
 
-def _named(trials: Sequence[TrialRecord], most: int = 8) -> str:
-    names = ", ".join(trial.name for trial in trials[:most])
-    return names if len(trials) <= most else f"{names} and {len(trials) - most:,} more"
-
-
 def _diverged(study: StudyRecord) -> list[str]:
     """Return a note on each shown trial whose KL term dominates its total loss."""
     shown = {trial.name: trial for trial in (*study.references.values(), *study.front)}
     found = []
     for trial in shown.values():
         loss, total = trial.objectives.get(TRAINED_OBJECTIVE), trial.metrics.get("total_loss")
-        if loss and total and total > _DIVERGED * loss:
+        if loss and total and total > DIVERGED * loss:
             found.append(
                 f"The training of `{trial.name}` diverged: its total loss is {total:,.3g}, of "
                 f"which reconstruction is {loss:.3g}. A lower learning rate may do better; until "
@@ -193,13 +208,16 @@ def _diverged(study: StudyRecord) -> list[str]:
 
 
 def quality_metrics(study: StudyRecord) -> list[str]:
-    """Return the image-quality metrics any complete trial has, in a stable order."""
+    """Return the image-quality metrics any complete trial has, except objectives, sorted."""
     known = {name for trial in study.complete for name in trial.metrics}
+    known -= set(study.objective_names)
     return sorted(n for n in known if any(word in n for word in _QUALITY))
 
 
 def dominance_table(study: StudyRecord) -> pd.DataFrame:
     """Count trials by the number of objectives in which they are better than each reference.
+
+    Trials and references that have not learned are left out.
 
     Returns:
         One row per reference; columns `dominate`, then `better_in_<k>` for k from the number of
@@ -208,8 +226,9 @@ def dominance_table(study: StudyRecord) -> pd.DataFrame:
     import pandas as pd
 
     rows = {}
-    for name, reference in study.references.items():
-        counts = Counter(compare(study, trial, reference).better for trial in found(study))
+    for name, reference in study.yardsticks.items():
+        compared = [compare(study, trial, reference) for trial in found_learned(study)]
+        counts = Counter(one.better for one in compared)
         total = len(study.objectives)
         row = {"dominate": len(dominators(study, reference))}
         row.update({f"better_in_{k}": counts[k] for k in range(total, -1, -1)})
@@ -246,13 +265,13 @@ def repeats(study: StudyRecord) -> int:
 
 def trials_table(study: StudyRecord) -> pd.DataFrame:
     """Return the table for export: one row per trial, one column per value."""
-    return table_of([_export_row(trial) for trial in study.trials])
+    return table_of([_export_row(study, trial) for trial in study.trials])
 
 
-def _export_row(trial: TrialRecord) -> dict[str, object]:
+def _export_row(study: StudyRecord, trial: TrialRecord) -> dict[str, object]:
     names = ("number", "state", "reference", "reason", "digest", "repeats", "contended")
     row: dict[str, object] = {name: getattr(trial, name) for name in names}
-    row |= {**trial.objectives, **trial.metrics}
+    row |= {"unlearned": study.unlearned(trial), **trial.objectives, **trial.metrics}
     for name, (low, high) in trial.intervals.items():
         row |= {f"{name}_low": low, f"{name}_high": high}
     row |= {f"{step}_duration_s": seconds for step, seconds in trial.findings.timings_s.items()}
@@ -276,8 +295,18 @@ def change_of(objective: Objective, compared: Comparison) -> str:
     """Describe how a trial compares in one objective; "about" marks a contended latency."""
     if compared.tied(objective.name):
         return f"no certain change in {noun(objective)}"
-    change = describe_change(objective, 1 / compared.factors[objective.name], 1)
+    change = describe_gain(objective, compared.gain(objective.name))
     return f"about {change}" if compared.contended and objective.cost == "device" else change
+
+
+def gain_of(objective: Objective, compared: Comparison) -> str:
+    """Format a factor or a difference: `3.10x`, `1.25 dB higher`, or `tied`."""
+    if compared.tied(objective.name):
+        return "tied"
+    gain = compared.gain(objective.name)
+    if objective.by_factor:
+        return format_gain(gain, objective.better)
+    return format_difference(objective, -objective.sign * gain)
 
 
 def _nothing_found(study: StudyRecord) -> str:

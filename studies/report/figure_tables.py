@@ -10,8 +10,11 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-from nas.objectives import hypervolume, nondominated
+from nas.objectives import hypervolume, minimised, nondominated, sign_of
+from studies.pages.style import UNLEARNED
+from studies.record.floor_words import floor_clauses, floor_values
 from studies.record.formats import format_value
+from studies.record.rate import latent_words
 from studies.record.records import StudyRecord, TrialRecord
 from studies.record.tables import spread
 
@@ -31,13 +34,14 @@ SHAPE_AXES = ("Latent size", "Encoder stages", "Layers", "Widest stage", "Seed w
 def points_table(study: StudyRecord, limit: int = POINT_LIMIT) -> pd.DataFrame:
     """Return one row per plotted architecture, dominated ones first.
 
-    Columns: `name`, `kind` (`dominated`, `front`, or the reference's name), `front`, `contended`,
+    Columns: `name`, `kind` (`dominated`, `front`, `has not learned`, or the reference's name),
+    `front`, `learned`, `contended`,
     each objective with `<objective>_low` and `<objective>_high` (NaN: no interval), and the
     `SHAPE_AXES`. With more than `limit` rows, an even selection of the dominated points is kept.
     """
     front = {trial.number for trial in study.front}
     rows = [_point(study, trial, trial.number in front) for trial in plotted(study, limit)]
-    columns = ["name", "kind", "front", "contended", *SHAPE_AXES]
+    columns = ["name", "kind", "front", "learned", "contended", *SHAPE_AXES]
     for name in study.objective_names:
         columns += [name, f"{name}_low", f"{name}_high"]
     return pd.DataFrame(rows, columns=columns)
@@ -77,26 +81,39 @@ def hovers(study: StudyRecord, limit: int = POINT_LIMIT) -> dict[str, str]:
 
 
 def staircase(points: pd.DataFrame, x: str, y: str) -> pd.DataFrame:
-    """Return the points that are not dominated in columns `x` and `y`, sorted by `x`."""
-    best = points[nondominated(points[[x, y]].to_numpy(dtype=np.float64))]
-    return best[[x, y]].drop_duplicates().sort_values(x)
+    """Return the learned points not dominated in `x` and `y`, the best in `x` first."""
+    points = points[points["learned"]]
+    best = points[nondominated(minimised(points[[x, y]].to_numpy(), (x, y)))]
+    return best[[x, y]].drop_duplicates().sort_values(x, ascending=sign_of(x) > 0)
+
+
+def floor_lines(study: StudyRecord, name: str) -> dict[str, float]:
+    """Return the floors to draw in a plot of an objective or metric, by their labels.
+
+    These are the mean image and the PCAs of the smallest and the largest latent size among the
+    front and the references: more lines would hide the points. Tooltips have the others.
+    """
+    shown = [*study.front, *study.references.values()]
+    labels = list(found := floor_values(study, shown, name))
+    return {label: found[label] for label in dict.fromkeys([*labels[:2], *labels[-1:]])}
 
 
 def hypervolume_table(study: StudyRecord) -> pd.DataFrame:
     """Return the hypervolume after each trial that ended.
 
     Columns: `trial` (number of trials that have ended), `name`, `training_s` (cumulative seconds
-    of training, failed trials included) and `hypervolume`, the share of the box below
-    `study.nadir` that is dominated (0 to 1).
+    of training, failed trials included) and `hypervolume`, the share of the box from `study.ideal`
+    to `study.nadir` that is dominated (0 to 1).
     """
     rows, spent, volume = [], 0.0, 0.0
     front = np.empty((0, len(study.objectives)))
     for count, trial in enumerate((t for t in study.trials if t.state != "running"), start=1):
         spent += sum(epoch.get("duration_s", 0.0) for epoch in trial.history)
-        point = study.points([trial] if trial.state == "complete" else [])
+        counts = trial.state == "complete" and not study.unlearned(trial)
+        point = study.minimised([trial] if counts else [])
         if len(point) and not (front <= point).all(axis=1).any():
             front = np.vstack([front[~(point <= front).all(axis=1)], point])
-            volume = hypervolume(front, study.nadir)
+            volume = hypervolume(front, study.nadir, study.ideal)
         rows.append((count, trial.name, spent, volume))
     return pd.DataFrame(rows, columns=["trial", "name", "training_s", "hypervolume"])
 
@@ -112,17 +129,19 @@ def hypervolume_steps(table: pd.DataFrame) -> pd.DataFrame:
 
 
 def reference_hypervolume(study: StudyRecord) -> float | None:
-    """Return the hypervolume of the reference models alone; None if none is complete."""
-    references = list(study.references.values())
-    return hypervolume(study.points(references), study.nadir) if references else None
+    """Return the hypervolume of the reference models alone; None if none has learned."""
+    references = list(study.yardsticks.values())
+    return study.hypervolume(references) if references else None
 
 
 def curve_table(study: StudyRecord, limit: int = CURVE_LIMIT) -> pd.DataFrame:
     """Return the training history of the references and the front, one row per trial and epoch.
 
     An even selection of at most `limit` members of the front is included. Columns: `name`, `kind`
-    (the reference's name or `front`), `epoch`, `train_loss`, `validation_loss`.
+    (the reference's name or `front`), `epoch`, `train_loss`, `validation_loss`
+    (both the total loss) and `objective`, the first trained objective (NaN where it has none).
     """
+    name = next((objective.name for objective in study.trained), "")
     members = [trial for trial in study.front if not trial.reference]
     rows = [
         (
@@ -131,24 +150,29 @@ def curve_table(study: StudyRecord, limit: int = CURVE_LIMIT) -> pd.DataFrame:
             epoch["epoch"],
             epoch.get("train_loss", np.nan),
             epoch.get("validation_loss", np.nan),
+            epoch.get(name, np.nan),
         )
         for trial in (*spread(members, limit), *study.references.values())
         for epoch in trial.history
     ]
-    return pd.DataFrame(rows, columns=["name", "kind", "epoch", "train_loss", "validation_loss"])
+    columns = ["name", "kind", "epoch", "train_loss", "validation_loss", "objective"]
+    return pd.DataFrame(rows, columns=columns)
 
 
 def _value(name: str) -> Callable[[TrialRecord], float]:
-    return lambda trial: trial.objectives[name]
+    return lambda trial: sign_of(name) * trial.objectives[name]
 
 
 def _point(study: StudyRecord, trial: TrialRecord, on_front: bool) -> dict[str, object]:
     encoder, decoder = trial.architecture.encoder, trial.architecture.decoder
     stages = (*encoder.stages, *decoder.stages)
+    learned = not study.unlearned(trial)
+    kind = "front" if on_front else "dominated" if learned else UNLEARNED
     row: dict[str, object] = {
         "name": trial.name,
-        "kind": trial.reference or ("front" if on_front else "dominated"),
+        "kind": trial.reference or kind,
         "front": on_front,
+        "learned": learned,
         "contended": trial.contended,
     }
     shape = (
@@ -166,7 +190,7 @@ def _point(study: StudyRecord, trial: TrialRecord, on_front: bool) -> dict[str, 
 
 
 def hover(study: StudyRecord, trial: TrialRecord) -> str:
-    """Return a trial's tooltip (HTML, escaped): its name, objectives and architecture."""
+    """Return a trial's tooltip (HTML, escaped): its name, objectives, latent and architecture."""
     lines = [f"<b>{html.escape(trial.name)}</b>"]
     for objective in (*study.objectives, *study.recorded):
         value = format_value(objective, trial.objectives[objective.name])
@@ -176,8 +200,13 @@ def hover(study: StudyRecord, trial: TrialRecord) -> str:
         lines.append(f"{objective.title}: {value}")
     if study.noise and not trial.confirmed:
         lines.append("<i>loss of one training, not confirmed</i>")
+    lines += [html.escape(words) for words in floor_clauses(study, trial)]
+    if reason := study.unlearned(trial):
+        lines.append(f"<i>has not learned: {html.escape(reason)}</i>")
     if trial.contended:
         lines.append("<i>latency measured on a busy machine</i>")
+    if latent := latent_words(study, trial):
+        lines.append(", ".join(latent))
     for part in trial.architecture.summary.split(" | "):
         lines += [html.escape(line) for line in textwrap.wrap(part, 46)]
     return "<br>".join(lines)

@@ -7,27 +7,32 @@ trials in `meta`; the page looks up the tooltips by these names.
 from __future__ import annotations
 
 import html
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import pandas as pd
 import plotly.graph_objects as go
 
 from nas.objectives import Objective
 from studies.pages.style import (
     BLUE,
+    FADED,
     GREY,
     INK,
     MARKS,
+    UNLEARNED,
     along,
     axis,
+    draw_floors,
     layers,
     marks_in,
     new_figure,
     reference_marks,
 )
 from studies.record.axis_effects import format_effect
-from studies.record.formats import axis_title, noun
+from studies.record.formats import axis_label, noun
 from studies.report.figure_tables import hypervolume_steps, staircase
 from studies.report.labels import label_places
 
@@ -46,8 +51,20 @@ _NAMED = 8
 """Largest front whose members are labelled with their names."""
 
 
-def pair_figure(points: pd.DataFrame, x: Objective, y: Objective) -> go.Figure:
-    """Plot objective `y` against objective `x`; the lower left is better in both."""
+def pair_figure(
+    points: pd.DataFrame,
+    x: Objective,
+    y: Objective,
+    floors: Mapping[str, Mapping[str, float]] | None = None,
+) -> go.Figure:
+    """Plot objective `y` against objective `x`; the titles of axes say where higher is better.
+
+    Args:
+        points: As `points_table` returns it.
+        x: The horizontal objective.
+        y: The vertical objective.
+        floors: Values that are drawn as lines, by objective and label.
+    """
     figure = new_figure(f"{y.title} against {noun(x)}")
     stairs = staircase(points, x.name, y.name)
     line = {"color": BLUE, "width": 1, "shape": "hv", "dash": "dot"}
@@ -55,6 +72,24 @@ def pair_figure(points: pd.DataFrame, x: Objective, y: Objective) -> go.Figure:
         x=stairs[x.name].tolist(), y=stairs[y.name].tolist(), mode="lines", line=line,
         hoverinfo="skip", showlegend=False, opacity=0.6,
     )  # fmt: skip
+    add_points(figure, points, x, y)
+    figure.update_xaxes(title_text=axis_label(x), **axis(x, points[x.name]))
+    figure.update_yaxes(title_text=axis_label(y), **axis(y, points[y.name]))
+    for letter, objective in (("x", x), ("y", y)):
+        draw_floors(figure, (floors or {}).get(objective.name, {}), letter)
+    return figure
+
+
+def add_points(figure: go.Figure, points: pd.DataFrame, x: Objective, y: Objective) -> None:
+    """Draw the points of two quantities: dominated ones first, references last and largest.
+
+    Args:
+        figure: The figure to draw in.
+        points: Columns `name`, `kind`, `front`, `contended`, and those of `x` and `y` with their
+            intervals, as `points_table` returns them.
+        x: Quantity of the horizontal axis.
+        y: Quantity of the vertical axis.
+    """
     labels = _label_positions(points, x, y)
     for label, kind, rows in layers(points):
         figure.add_scatter(
@@ -65,15 +100,8 @@ def pair_figure(points: pd.DataFrame, x: Objective, y: Objective) -> go.Figure:
             hoverinfo="text",
             **_marker(kind, label, points),
             **_names(kind, rows, points, labels),
-            **(
-                {}
-                if kind == "dominated"
-                else _error_bars(rows, x.name, y.name, _colour(kind, points))
-            ),
+            **({} if kind in FADED else _error_bars(rows, x.name, y.name, _colour(kind, points))),
         )
-    figure.update_xaxes(title_text=axis_title(x), **axis(x, points[x.name]))
-    figure.update_yaxes(title_text=axis_title(y), **axis(y, points[y.name]))
-    return figure
 
 
 def hypervolume_figure(table: pd.DataFrame, x: str, start: float | None) -> go.Figure:
@@ -132,16 +160,14 @@ def effect_figure(table: pd.DataFrame, objectives: tuple[Objective, ...]) -> go.
     axes = list(dict.fromkeys(table["axis"]))[:_AXES_WITH_EFFECTS]
     table = table[table["axis"].isin(axes)][::-1]
     shown = [objective for objective in objectives if objective.name in table]
-    factors = table[[objective.name for objective in shown]].to_numpy(dtype=np.float64)
     text = [
         [format_effect(row, objective.name) for objective in shown]
         for row in table.to_dict("records")
     ]
-    logs = np.log(factors)
-    most = max(0.2, float(np.nanmax(np.abs(logs), initial=0.0)))
+    colours, most = _effect_colours(table, shown)
     figure = new_figure("Effect of each choice")
     figure.add_heatmap(
-        z=logs.tolist(),
+        z=colours.tolist(),
         x=[objective.title.replace(" ", "<br>") for objective in shown],
         y=[
             f"{axis.replace('_', ' ')}: {choice}"
@@ -161,6 +187,24 @@ def effect_figure(table: pd.DataFrame, objectives: tuple[Objective, ...]) -> go.
     return _as_table(figure, 26 * len(table))
 
 
+def _effect_colours(
+    table: pd.DataFrame, objectives: list[Objective]
+) -> tuple[npt.NDArray[np.float64], float]:
+    """Return the colour of each cell and the largest one; below 0 is better.
+
+    Factors are coloured by their logarithms. Differences have their own range in each column.
+    """
+    values = table[[objective.name for objective in objectives]].to_numpy(dtype=np.float64)
+    by_factor = np.array([objective.by_factor for objective in objectives])
+    logs = np.log(values[:, by_factor])
+    most = max(0.2, float(np.nanmax(np.abs(logs), initial=0.0)))
+    changes = values[:, ~by_factor]
+    largest = np.nanmax(np.abs(changes), axis=0, initial=1e-12)
+    colours = np.empty_like(values)
+    colours[:, by_factor], colours[:, ~by_factor] = logs, changes / largest * most
+    return colours * [objective.sign for objective in objectives], most
+
+
 def _as_table(figure: go.Figure, rows_height: int) -> go.Figure:
     """Lay out a heat map as a table: column titles above, lines only between the cells."""
     figure.update_xaxes(side="top", showgrid=False, showline=False, ticks="")
@@ -169,12 +213,23 @@ def _as_table(figure: go.Figure, rows_height: int) -> go.Figure:
     return figure
 
 
-def curve_figure(table: pd.DataFrame) -> go.Figure:
-    """Plot the total loss over the epochs.
+def curve_figure(
+    table: pd.DataFrame,
+    objective: Objective | None = None,
+    floors: Mapping[str, float] | None = None,
+) -> go.Figure:
+    """Plot the total loss, or an objective, over the epochs.
 
-    Solid lines are validation losses, dotted lines the references' training losses.
+    Solid lines are values on the validation images, dotted lines the references' training losses.
+
+    Args:
+        table: As `curve_table` returns it.
+        objective: That of the table's column `objective`; None plots the total loss.
+        floors: Values that are drawn as dashed lines, by label.
     """
-    figure = new_figure("Total loss during training")
+    title = objective.title if objective else "Total loss"
+    shown = "objective" if objective else "validation_loss"
+    figure = new_figure(f"{title} during training")
     names = list(dict.fromkeys(table.loc[table["kind"] != "front", "kind"]))
     # A single epoch has no line, so draw points; many points would hide the line.
     few = table["epoch"].max() <= _FEW_EPOCHS
@@ -187,24 +242,27 @@ def curve_figure(table: pd.DataFrame) -> go.Figure:
                   "marker": {"size": 5}}  # fmt: skip
         template = f"{name}, epoch %{{x}}: %{{y:.4f}}<extra></extra>"
         figure.add_scatter(
-            y=rows["validation_loss"].tolist(), line=line, opacity=1 if mark else 0.45,
+            y=rows[shown].tolist(), line=line, opacity=1 if mark else 0.45,
             hovertemplate=template, showlegend=mark is not None, **shared,
         )  # fmt: skip
-        if mark:
+        if mark and objective is None:
             figure.add_scatter(
                 y=rows["train_loss"].tolist(), line={**line, "width": 1.5, "dash": "dot"},
                 hovertemplate=f"training: {template}", showlegend=False, **shared,
             )  # fmt: skip
     ticks = {"tickvals": sorted(set(table["epoch"].tolist()))} if few else {}
     figure.update_xaxes(title_text="Epoch", tickformat="d", **ticks)
-    figure.update_yaxes(title_text="Total loss")
+    figure.update_yaxes(title_text=axis_label(objective) if objective else title)
+    draw_floors(figure, floors or {})
     return figure
 
 
 def _marker(kind: str, label: str, points: pd.DataFrame) -> dict[str, Any]:
-    if kind == "dominated":
+    if kind in FADED:
         size = 6 if len(points) <= _MANY else 4
-        return {"marker": {"color": GREY, "size": size, "opacity": 0.4}}
+        cross = {"symbol": "x-thin-open", "opacity": 0.8, "line": {"width": 1.5}}
+        look = cross if kind == UNLEARNED else {"opacity": 0.4}
+        return {"marker": {"color": GREY, "size": size, **look}}
     if kind == "front":
         # A hollow symbol means that the latency was measured on a busy machine.
         fill = BLUE if label == kind else "#ffffff"
@@ -254,7 +312,7 @@ def _label_positions(points: pd.DataFrame, x: Objective, y: Objective) -> dict[s
 
 def _with_bars(points: pd.DataFrame, x: str, y: str) -> pd.DataFrame:
     """Append points along the error bars, so that labels avoid the bars too."""
-    rows = points[points["kind"] != "dominated"]
+    rows = points[~points["kind"].isin(FADED)]
     bars = [
         rows.assign(**{name: rows[f"{name}_low"] * (1 - share) + rows[f"{name}_high"] * share})
         for name in (x, y)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import html
 import math
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -14,6 +15,7 @@ from nas.objectives import Objective
 from studies.pages.style import (
     AMBER,
     BLUE,
+    FADED,
     GREY,
     along,
     axis,
@@ -23,7 +25,7 @@ from studies.pages.style import (
     new_figure,
     spans_a_decade,
 )
-from studies.record.formats import axis_title, format_axis
+from studies.record.formats import axis_label, format_axis
 from studies.record.tables import spread
 from studies.report.figure_tables import SHAPE_AXES
 
@@ -51,11 +53,13 @@ def cube_figure(points: pd.DataFrame, objectives: tuple[Objective, ...]) -> go.F
             customdata=rows[names].to_numpy().tolist(), **marker,
         )  # fmt: skip
     axes = [
-        {"title": {"text": axis_title(o)}, **axis(o, points[o.name]), "short": o.title}
+        {"title": {"text": axis_label(o)}, **axis(o, points[o.name]), "short": o.title,
+         "reversed": o.direction == "maximise"}
         for o in objectives
-    ]
+    ]  # fmt: skip
+    private = ("short", "reversed")
     scene = {
-        f"{letter}axis": {k: v for k, v in axes[names.index(o.name)].items() if k != "short"}
+        f"{letter}axis": {k: v for k, v in axes[names.index(o.name)].items() if k not in private}
         for letter, o in zip("xyz", (x, y, z), strict=True)
     }
     camera = {"eye": {"x": 1.35, "y": 1.35, "z": 0.75}, "center": {"x": 0, "y": 0, "z": -0.2}}
@@ -69,30 +73,52 @@ def cube_figure(points: pd.DataFrame, objectives: tuple[Objective, ...]) -> go.F
     return figure
 
 
-def parallel_figure(points: pd.DataFrame, objectives: tuple[Objective, ...]) -> go.Figure:
-    """Draw each architecture as a line through its objectives and the axes of its shape."""
+def parallel_figure(
+    points: pd.DataFrame,
+    objectives: tuple[Objective, ...],
+    floors: Mapping[str, Mapping[str, float]] | None = None,
+) -> go.Figure:
+    """Draw each architecture as a line through its objectives and the axes of its shape.
+
+    On the axes of objectives the best value is at the bottom.
+
+    Args:
+        points: As `points_table` returns it.
+        objectives: The study's objectives.
+        floors: Values that are marked on the axes, by objective and label.
+    """
     columns = [o.name for o in objectives] + [a for a in SHAPE_AXES if points[a].nunique() > 1]
     heights = pd.DataFrame({name: _height(name, points, objectives) for name in columns})
     figure = new_figure("Every objective and the shape of the network")
     for label, kind, rows in layers(points):
-        indices = spread(list(rows.index), FADED_LINES) if kind == "dominated" else rows.index
+        indices = spread(list(rows.index), FADED_LINES) if kind in FADED else rows.index
         figure.add_scatter(**_lines(label, kind, points, heights.loc[indices]))
     ticks = [
         _tick(position, height, text)
         for position, name in enumerate(columns)
         for height, text in _ticks(name, points, objectives)
     ]
+    ticks += [
+        {**_tick(columns.index(name), height, f"- {label}"), "xanchor": "left", "xshift": 1}
+        for name, lines in (floors or {}).items()
+        for label, height in _floor_heights(points[name], lines).items()
+    ]
     verticals = [_vertical(position) for position in range(len(columns))]
     figure.update_layout(annotations=ticks, shapes=verticals)
-    titles = {objective.name: axis_title(objective) for objective in objectives}
+    titles = {objective.name: axis_label(objective) for objective in objectives}
     figure.update_xaxes(
         side="top", tickvals=list(range(len(columns))), showgrid=False, showline=False,
-        ticktext=[titles.get(name, name).replace(" ", "<br>", 1) for name in columns],
+        ticktext=[_in_two_lines(titles.get(name, name)) for name in columns],
         range=[-0.45, len(columns) - 0.8],
     )  # fmt: skip
     figure.update_yaxes(visible=False, range=[-0.04, 1.04])
     figure.update_layout(margin={"l": 10, "r": 10, "t": 112, "b": 10}, showlegend=False)
     return figure
+
+
+def _in_two_lines(title: str) -> str:
+    """Break a title before what its comma separates, or else after its first word."""
+    return title.replace(", ", "<br>") if ", " in title else title.replace(" ", "<br>", 1)
 
 
 def _vertical(position: int) -> dict[str, Any]:
@@ -111,8 +137,8 @@ def _tick(position: int, height: float, text: str) -> dict[str, Any]:
 def _cube_marker(
     kind: str, rows: pd.DataFrame, points: pd.DataFrame, colour: Objective
 ) -> dict[str, Any]:
-    if kind in ("dominated", "front"):
-        size, opacity = (3, 0.35) if kind == "dominated" else (6, 1)
+    if kind in (*FADED, "front"):
+        size, opacity = (3, 0.35) if kind in FADED else (6, 1)
         marker = {"size": size, "opacity": opacity, "coloraxis": "coloraxis", "line": {"width": 0}}
         return {"mode": "markers", "marker": {**marker, "color": _coloured(colour, rows, points)}}
     mark = marks_in(points)[kind]
@@ -136,7 +162,8 @@ def _colour_axis(objective: Objective, values: pd.Series[float]) -> dict[str, An
         bar["tickvals"] = [math.log10(tick) for tick in ticks]
         bar["ticktext"] = [format_axis(objective, tick) for tick in ticks]
         low, high = math.log10(low), math.log10(high)
-    return {"colorscale": SCALE, "cmin": low, "cmax": high,
+    best_high = objective.direction == "maximise"
+    return {"colorscale": SCALE, "cmin": low, "cmax": high, "reversescale": best_high,
             "colorbar": {**bar, "thickness": 10, "len": 0.7, "outlinewidth": 0}}  # fmt: skip
 
 
@@ -145,7 +172,7 @@ def _lines(label: str, kind: str, points: pd.DataFrame, heights: pd.DataFrame) -
     width = len(heights.columns)
     gapped = np.column_stack([heights.to_numpy(), np.full(len(heights), np.nan)])
     mark = marks_in(points).get(kind)
-    faded = kind == "dominated"
+    faded = kind in FADED
     colour = mark.colour if mark else GREY if faded else BLUE
     marker = {"symbol": mark.symbol if mark else "circle", "size": 9 if mark else 4}
     return {
@@ -161,6 +188,13 @@ def _lines(label: str, kind: str, points: pd.DataFrame, heights: pd.DataFrame) -
     }
 
 
+def _floor_heights(values: pd.Series[float], lines: Mapping[str, float]) -> dict[str, float]:
+    """Return where floors lie on an axis of losses, from 0 to 1; those beyond it are left out."""
+    low, span = float(values.min()), max(float(np.ptp(values)), 1e-12)
+    heights = {label: (value - low) / span for label, value in lines.items()}
+    return {label: height for label, height in heights.items() if -0.03 <= height <= 1.03}
+
+
 def _clear(lines: int) -> float:
     """Return the opacity of the front's lines; it falls with their number."""
     return max(0.2, min(0.65, 40 / max(lines, 1)))
@@ -170,7 +204,9 @@ def _height(name: str, points: pd.DataFrame, objectives: tuple[Objective, ...]) 
     """Return where each point crosses an axis, from 0 to 1; equal values share a place."""
     named = {objective.name: objective for objective in objectives}
     if name in named:
-        return pd.Series(along(named[name], points[name]), index=points.index)
+        height = along(named[name], points[name])
+        height = height if named[name].direction == "minimise" else 1 - height
+        return pd.Series(height, index=points.index)
     # Shapes take few values, which often double: equal steps keep them apart.
     values = points[name]
     return (values.rank(method="dense") - 1) / (values.nunique() - 1)
@@ -196,5 +232,7 @@ def _ticks(
         step *= 0.5 if (high - low) / step < 4 else 1
         ticks = [step * i for i in range(math.ceil(low / step), math.floor(high / step) + 1)]
         places = [(tick - low) / (high - low) for tick in ticks]
+    if named[name].direction == "maximise":
+        places = [1 - place for place in places]
     labelled = zip(places, (format_axis(named[name], tick) for tick in ticks), strict=True)
     return [(place, text) for place, text in labelled if -0.03 <= place <= 1.03]

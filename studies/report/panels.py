@@ -5,14 +5,18 @@ from __future__ import annotations
 from itertools import combinations
 from typing import TYPE_CHECKING
 
+from nas.objectives import Objective
 from studies.pages.page import Panel
+from studies.pages.style import FADED
 from studies.record.axis_effects import effect_table, importance_table
 from studies.record.confirmed import confirmation_table, the_loss
+from studies.record.formats import directions, listed, noun
 from studies.record.records import StudyRecord
 from studies.record.tables import needs
 from studies.report.confirmation_figure import confirmation_figure
 from studies.report.figure_tables import (
     curve_table,
+    floor_lines,
     hypervolume_table,
     points_table,
     reference_hypervolume,
@@ -25,6 +29,7 @@ from studies.report.figures import (
     pair_figure,
 )
 from studies.report.overviews import FADED_LINES, cube_figure, parallel_figure
+from studies.report.rate_figure import rate_panels
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -39,6 +44,7 @@ def report_panels(study: StudyRecord) -> dict[str, list[Panel]]:
         "confirmation": _confirmation(study),
         "hypervolume": _hypervolumes(study),
         "importance": _importance(study),
+        "rate": rate_panels(study, points),
         "curves": _curves(study),
     }
 
@@ -46,7 +52,15 @@ def report_panels(study: StudyRecord) -> dict[str, list[Panel]]:
 def _pairs(study: StudyRecord, points: pd.DataFrame) -> list[Panel]:
     """Return one figure for each pair of objectives; the first objective is always vertical."""
     pairs = combinations(study.objectives, 2) if len(points) else ()
-    return [Panel(f"{y.name}-over-{x.name}", pair_figure(points, x, y), "") for y, x in pairs]
+    floors = _floors(study)
+    return [
+        Panel(f"{y.name}-over-{x.name}", pair_figure(points, x, y, floors), "") for y, x in pairs
+    ]
+
+
+def _floors(study: StudyRecord) -> dict[str, dict[str, float]]:
+    """Return the floors to draw by objective and label; objectives without floors have none."""
+    return {name: floor_lines(study, name) for name in study.objective_names}
 
 
 def _overviews(study: StudyRecord, points: pd.DataFrame) -> list[Panel]:
@@ -54,19 +68,19 @@ def _overviews(study: StudyRecord, points: pd.DataFrame) -> list[Panel]:
     if points.empty:
         return []
     caption = (
-        "One line is one architecture; thick lines are references. On the axes of objectives lower "
-        "is better; the other axes show the shape of the network."
+        "One line is one architecture; thick lines are references. On the axes of objectives the "
+        "best value is at the bottom; the other axes show the shape of the network."
     )
-    dominated = len(study.complete) - int((points["kind"] != "dominated").sum())
+    dominated = len(study.complete) - int((~points["kind"].isin(FADED)).sum())
     if dominated > FADED_LINES:
-        caption += f" {FADED_LINES} of the {dominated:,} dominated architectures are drawn."
-    parallel = Panel("parallel", parallel_figure(points, study.objectives), caption)
+        caption += f" {FADED_LINES} of the {dominated:,} other architectures are drawn."
+    parallel = Panel("parallel", parallel_figure(points, study.objectives, _floors(study)), caption)
     if len(study.objectives) < 3:
         return [parallel]
     cube = Panel(
         "space",
         cube_figure(points, study.objectives),
-        "The corner with the smallest values is best. Colour shows one objective, from its best "
+        f"{_best_corner(study)} Colour shows one objective, from its best "
         "value (blue) to its worst (amber); large points are the front. Drag to rotate, scroll to "
         "zoom.",
     )
@@ -83,6 +97,12 @@ def _confirmation(study: StudyRecord) -> list[Panel]:
         "luck. References were not chosen by a loss."
     )
     return [Panel("confirmation", confirmation_figure(table, loss), caption)]
+
+
+def _best_corner(study: StudyRecord) -> str:
+    if all(objective.direction == "minimise" for objective in study.objectives):
+        return "The corner with the smallest values is best."
+    return directions(study.objectives)
 
 
 def _hypervolumes(study: StudyRecord) -> list[Panel]:
@@ -102,14 +122,14 @@ def _importance(study: StudyRecord) -> list[Panel]:
     if table.empty:
         return []
     caption = (
-        "The share of the variance of an objective's logarithm that one axis explains by itself, "
+        f"The share of the variance of {_analysed(study)} that one axis explains by itself, "
         "minus the share expected by chance. Interactions between axes are not counted, and a "
         "search that prefers some values biases the shares: they are hints, not proof. The share "
         "of an axis that only some architectures have is computed among those."
     )
     effects = (
         "The effect of a choice on each objective, relative to the average choice of its axis: "
-        "blue is lower, which is better. Effects in brackets are not significant at 95 %. For the "
+        f"blue is {_better(study)}. Effects in brackets are not significant at 95 %. For the "
         f"other axes and the number of trials of each choice, run: nas study effects {study.name}"
     )
     return [
@@ -118,12 +138,37 @@ def _importance(study: StudyRecord) -> list[Panel]:
     ]
 
 
+def _analysed(study: StudyRecord) -> str:
+    others = [noun(objective) for objective in study.objectives if not objective.by_factor]
+    return "an objective's logarithm" + (f" (of {listed(others)} itself)" if others else "")
+
+
+def _better(study: StudyRecord) -> str:
+    lower = all(objective.direction == "minimise" for objective in study.objectives)
+    return "lower, which is better" if lower else "better"
+
+
 def _curves(study: StudyRecord) -> list[Panel]:
     table = curve_table(study)
     if table.empty:
         return []
     caption = (
         "Lower is better. Thick lines are the references, thin blue lines the front. Solid lines "
-        "are validation losses, dotted lines training losses; both include the KL term."
+        "are validation losses, dotted lines training losses; both include the KL term. Dashed "
+        "lines are the mean training image and PCA."
     )
-    return [Panel("curves", curve_figure(table), caption)]
+    panels = [
+        Panel("curves", curve_figure(table, floors=floor_lines(study, "total_loss")), caption)
+    ]
+    for objective in study.trained[:1]:
+        if objective.name != "total_loss" and table["objective"].notna().any():
+            drawn = curve_figure(table, objective, floor_lines(study, objective.name))
+            panels.append(Panel("curves-objective", drawn, _curves_caption(objective)))
+    return panels
+
+
+def _curves_caption(objective: Objective) -> str:
+    return (
+        f"{objective.better.capitalize()} is better. A trial has the value of the epoch with the "
+        "lowest total loss on the validation images."
+    )

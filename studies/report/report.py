@@ -42,10 +42,12 @@ def write_report_pngs(study: StudyRecord, folder: Path) -> list[Path]:
 
 def _figures(study: StudyRecord, plots: bool) -> dict[str, Any]:
     from studies.report.pictures import picture_rows
+    from studies.report.prior import prior_rows
 
+    rows = picture_rows(study)
     context: dict[str, Any] = {
-        "picture_rows": picture_rows(study), "panels": defaultdict(list), "legend": [],
-        "hovers": "", "drawn": "",
+        "picture_rows": rows, "prior_rows": prior_rows(study, rows),
+        "panels": defaultdict(list), "legend": [], "hovers": "", "drawn": "",
     }  # fmt: skip
     if plots:
         from studies.pages.style import reference_marks

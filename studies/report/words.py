@@ -10,21 +10,28 @@ from nas.objectives import Objective
 from studies.record import tables
 from studies.record.comparison import Comparison, champion, compare, dominators, found, ranked
 from studies.record.confirmed import confirmation_table, confirmed_models, the_loss
+from studies.record.floor_words import fitted_words, floor_rows
 from studies.record.formats import (
-    MISSING,
     axis_title,
+    directions,
     format_change,
     format_duration,
-    format_gain,
+    format_metric,
     format_value,
+    listed,
+    noun,
 )
 from studies.record.records import StudyRecord, TrialRecord
+from studies.report.rate_words import latent_cells, latent_heads, rate_words
 
 _SETBACK_ROWS = 200
 _FRONT_ROWS = 200
 """Maximum numbers of rows in the tables of rejected or failed trials and of the front."""
 
 _METRICS = {"psnr": "PSNR", "ssim": "SSIM", "ms_ssim": "MS-SSIM"}
+
+_LATENTS = {"sample": "of a sample of the latent", "mean": "of the mean of the latent"}
+"""What `training.evaluate_at` means; studies without it evaluated a sample."""
 
 
 def report_words(study: StudyRecord) -> dict[str, Any]:
@@ -38,8 +45,15 @@ def report_words(study: StudyRecord) -> dict[str, Any]:
         "tiles": _tiles(study),
         "dominance": _dominance(study),
         "comparison": _comparison(study),
+        "unlearned": _unlearned_references(study),
         "front": _front(study),
+        "rate": rate_words(study, tables.spread(tables.compared_members(study), _FRONT_ROWS)),
         "trained": tables.needs(study, "training"),
+        "directions": directions(study.objectives),
+        "maximised": any(o.direction == "maximise" for o in study.objectives),
+        "by_difference": listed([noun(o) for o in study.objectives if not o.by_factor]),
+        "ideals": listed([_ideal(o) for o in study.objectives if o.ideal]),
+        "noun": noun,
         "timed": tables.needs(study, "device"),
         "seeded": "retrained" in study.config,
         "confirmation": _confirmation(study),
@@ -69,6 +83,7 @@ def _facts(study: StudyRecord) -> list[tuple[str, str]]:
         ("Rejected by limits", f"{states.count('rejected'):,}"),
         ("Stopped early", f"{states.count('stopped'):,}" if "stopped" in states else ""),
         ("Failed", f"{states.count('failed'):,}"),
+        ("Not learned", _unlearned(study)),
         ("Repeated proposals", f"{tables.repeats(study):,}"),
         ("Total trial time", format_duration(sum(trial.duration_s for trial in study.trials))),
         ("Space", f"{study.config['space']}{space}" if "space" in study.config else ""),
@@ -77,9 +92,11 @@ def _facts(study: StudyRecord) -> list[tuple[str, str]]:
                          pixels) if trained else ""),
         ("Images", "" if trained else pixels),
         ("Budget", _epochs(training.get("epochs")) if trained else ""),
+        ("Recipe", _recipe(training) if trained else ""),
         ("Device", _joined(environment.get("device_name") or environment.get("device"),
                            _with_unit(environment.get("threads"), "threads"))
                    if trained or timed else ""),
+        ("Losses", _LATENTS.get(str(training.get("evaluate_at", "sample")), "") if trained else ""),
         ("Latency", _joined(_with_unit(latency.get("batch"), "", "batch "),
                             _with_unit(latency.get("threads"), "threads"),
                             f"on {environment['timed_on']}" if "timed_on" in environment else "",
@@ -88,6 +105,12 @@ def _facts(study: StudyRecord) -> list[tuple[str, str]]:
         ("Waiting for measurements", _waiting(study) if timed else ""),
     ]  # fmt: skip
     return [(label, value) for label, value in facts if value]
+
+
+def _recipe(training: Mapping[str, Any]) -> str:
+    """Return the training recipe with its learning rate, or "" where it is not recorded."""
+    recipe, rate = training.get("recipe"), training.get("learning_rate")
+    return _joined(recipe, f"learning rate {rate:g}" if rate else "") if recipe else ""
 
 
 def _waiting(study: StudyRecord) -> str:
@@ -99,7 +122,7 @@ def _waiting(study: StudyRecord) -> str:
 
 def _tiles(study: StudyRecord) -> dict[str, Any] | None:
     """Compare the best architecture with the first reference: one tile for each objective."""
-    reference = next(iter(study.references.values()), None)
+    reference = next(iter(study.yardsticks.values()), None)
     best = champion(study, reference) if reference else None
     if reference is None or best is None:
         return None
@@ -130,12 +153,18 @@ def _dominance(study: StudyRecord) -> list[dict[str, Any]]:
             "dominate": counts[name]["dominate"],
             "better": [(k, counts[name][f"better_in_{k}"]) for k in range(total, -1, -1)],
         }
-        for name, reference in study.references.items()
+        for name, reference in study.yardsticks.items()
     ]
 
 
+def _unlearned_references(study: StudyRecord) -> list[tuple[str, str]]:
+    """Return the references that have not learned, with the reason."""
+    reasons = {name: study.unlearned(trial) for name, trial in study.references.items()}
+    return [(name, why) for name, why in reasons.items() if why]
+
+
 def _comparison(study: StudyRecord) -> list[dict[str, Any]]:
-    references = list(study.references.values())
+    references = list(study.yardsticks.values())
     if not references:
         return []
     return [
@@ -146,7 +175,7 @@ def _comparison(study: StudyRecord) -> list[dict[str, Any]]:
 
 def _best_found(study: StudyRecord) -> list[TrialRecord]:
     """Return the trials to compare, those that improve most on the first reference first."""
-    reference = next(iter(study.references.values()), None)
+    reference = next(iter(study.yardsticks.values()), None)
     members = list(tables.compared_members(study))
     return (ranked(study, members, reference) if reference else members)[:_FRONT_ROWS]
 
@@ -155,8 +184,8 @@ def _compared(study: StudyRecord, trial: TrialRecord, reference: TrialRecord) ->
     compared = compare(study, trial, reference)
     cells = [
         {
-            "sort": compared.factors[o.name],
-            "text": "tied" if compared.tied(o.name) else format_gain(compared.factors[o.name]),
+            "sort": compared.gain(o.name),
+            "text": tables.gain_of(o, compared),
             "tint": _tint(compared, o.name),
             "busy": compared.contended and o.cost == "device",
         }
@@ -190,25 +219,37 @@ def _confirmation(study: StudyRecord) -> list[dict[str, Any]]:
     ]
 
 
+def _ideal(objective: Objective) -> str:
+    return f"{noun(objective)} {objective.ideal:g} {objective.unit}".rstrip()
+
+
 def _front(study: StudyRecord) -> dict[str, Any]:
     metrics = tables.quality_metrics(study)
-    heads = [(axis_title(o), o.explanation) for o in study.objectives]
+    heads = [(axis_title(o), f"{o.explanation}; {o.better} is better") for o in study.objectives]
     heads += [
         (axis_title(o), f"{o.explanation}; recorded, but not an objective of this study")
         for o in study.recorded
     ]
     heads += [(_metric_title(name), "higher is better") for name in metrics]
+    heads += latent_heads(study)
     best = {trial.number for trial in _best_found(study)}
     listed = [trial for trial in study.front if trial.reference or trial.number in best]
     rows = [_front_row(study, trial, metrics) for trial in listed]
-    return {"heads": heads, "rows": rows, "listed": _share_listed(study, len(best))}
+    columns = (*study.objectives, *study.recorded)
+    return {
+        "heads": heads,
+        "rows": rows,
+        "floors": floor_rows(study, [*listed, *study.references.values()], columns, metrics),
+        "fitted": fitted_words(study),
+        "listed": _share_listed(study, len(best)),
+    }
 
 
 def _share_listed(study: StudyRecord, count: int) -> str:
     total = len(tables.compared_members(study))
     if count == total:
         return ""
-    by = f" that improve most on `{next(iter(study.references))}`" if study.references else ""
+    by = f" that improve most on `{next(iter(study.yardsticks))}`" if study.yardsticks else ""
     return (
         f"The table lists the {count}{by}, of {total:,} found; `nas study export {study.name}` "
         "writes all of them."
@@ -228,11 +269,17 @@ def _front_row(study: StudyRecord, trial: TrialRecord, metrics: Sequence[str]) -
     ]
     for name in metrics:
         value = trial.metrics.get(name)
-        digits = 2 if "psnr" in name else 4
-        text = MISSING if value is None else f"{value:.{digits}f}"
+        text = format_metric(name, value)
         shown = {"sort": value or 0, "text": text, "interval": "", "busy": False, "single": False}
         cells.append(shown)
+    cells += latent_cells(study, trial)
     return {"trial": trial, "cells": cells, "profile": _profile(study, trial)}
+
+
+def _unlearned(study: StudyRecord) -> str:
+    """Return the number of models that have not learned; "" if all have."""
+    count = len(study.complete) - len(study.learned)
+    return f"{count:,} of {len(study.complete):,}" if count else ""
 
 
 def _profile(study: StudyRecord, trial: TrialRecord) -> str:
@@ -249,8 +296,11 @@ def _interval(objective: Objective, trial: TrialRecord) -> str:
 
 
 def _tint(compared: Comparison, name: str) -> str:
-    """Return the CSS class of a factor: better1 to 3, worse1 to 3, or even (also if tied)."""
-    verdict, factor = compared.verdicts[name], compared.factors[name]
+    """Return the CSS class of a gain: better1 to 3, worse1 to 3, or even (also if tied).
+
+    A difference has no size that could be compared with that of a factor: it is 1.
+    """
+    verdict, factor = compared.verdicts[name], compared.factors.get(name, 1.0)
     if not verdict:
         return "even"
     size = max(factor, 1 / factor)

@@ -11,7 +11,6 @@ from rich.live import Live
 from rich.text import Text
 
 from nas.findings import Findings
-from nas.objectives import hypervolume
 from studies.record.formats import format_duration, format_value, noun
 from studies.record.records import StudyRecord, TrialRecord
 from studies.record.tables import needs
@@ -112,7 +111,8 @@ class Display(Watcher):
         values = ", ".join(
             f"{noun(o)} {format_value(o, trial.objectives[o.name])}" for o in study.objectives
         )
-        mark = " (front)" if trial in study.front else ""
+        unlearned = " (has not learned)" if study.unlearned(trial) else ""
+        mark = " (front)" if trial in study.front else unlearned
         took = format_duration(trial.duration_s)
         return f"[{count}] {trial.name}{mark}: {values}; {took}; hypervolume {_volume(study):.4f}"
 
@@ -181,4 +181,4 @@ def _front(study: StudyRecord, columns: int) -> RenderableType:
 
 
 def _volume(study: StudyRecord) -> float:
-    return hypervolume(study.points(study.front), study.nadir)
+    return study.hypervolume(study.front)

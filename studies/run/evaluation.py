@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from nas.findings import Findings
-from nas.objectives import TRAINED_OBJECTIVE
+from nas.objectives import by_factor, trained_objectives
 from studies.record.records import State, TrialRecord
 
 
@@ -34,7 +34,7 @@ class Evaluation:
             return self.ending
         for name in objectives:
             value = self.findings.objectives.get(name)
-            if value is None or not np.isfinite(value):
+            if value is None or not np.isfinite(value) or (value <= 0 and by_factor(name)):
                 return "failed", f"{name} is {value}"
         return "complete", None
 
@@ -43,9 +43,6 @@ def known_of(trial: TrialRecord) -> Findings | None:
     """Return an earlier evaluation's findings without its training; None if it had no values."""
     if not trial.objectives:
         return None
-    return replace(
-        trial.findings,
-        step="device",
-        objectives={k: v for k, v in trial.objectives.items() if k != TRAINED_OBJECTIVE},
-        history=(),
-    )
+    trained = trained_objectives(trial.objectives)
+    costs = {name: value for name, value in trial.objectives.items() if name not in trained}
+    return replace(trial.findings, step="device", objectives=costs, history=())

@@ -8,7 +8,7 @@ from dataclasses import replace
 from typing import Generic, TypeVar
 
 from nas.findings import Findings
-from nas.objectives import TRAINED_OBJECTIVE
+from nas.objectives import trained_objectives
 from nas.predict.known_costs import KnownCosts
 from nas.search.interfaces import KnownLimits
 from search_spaces.errors import UserError
@@ -273,8 +273,9 @@ class Runner(Generic[E_co]):
         elif findings.step == "training":
             if self.store.trials.note_progress(number, len(findings.history)):
                 self._deaths.forget(number)
-            loss = findings.objectives[TRAINED_OBJECTIVE]
-            self._search.observe(trial.digest, len(findings.history), loss)
+            for name in trained_objectives(self.config.objectives)[:1]:
+                value = findings.objectives[name]
+                self._search.observe(trial.digest, len(findings.history), value)
             stop = self._stopper.reason_to_stop(trial, findings)
         over = missed(self.config.limits, findings)
         if over and not trial.reference:

@@ -68,9 +68,9 @@ class Search:
         values = self._values(trial) if trial.trained else None
         self._proposer.tell(trial.digest, values, violations(self._limits, trial.findings))
 
-    def observe(self, digest: str, epoch: int, loss: float) -> None:
-        """Report the loss of an epoch while the training runs."""
-        self._proposer.observe(digest, epoch, loss)
+    def observe(self, digest: str, epoch: int, value: float) -> None:
+        """Report the first trained objective after an epoch, while the training runs."""
+        self._proposer.observe(digest, epoch, value)
 
     def _values(self, trial: TrialRecord) -> list[float]:
         return [trial.objectives[name] for name in self._objectives]

@@ -83,8 +83,8 @@ class Mirror:
             text = f"{masked(self.url)}: {name} was not copied ({error})"
             print(visible(text), file=sys.stderr)
 
-    def pull(self, name: str = "", only: str | None = None) -> None:
-        """Copy missing files from the store: all below `name`, or only those named `only`.
+    def pull(self, name: str = "", only: tuple[str, ...] | None = None) -> None:
+        """Copy missing files from the store: all below `name`, or only those with a name in `only`.
 
         Raises:
             UserError: the store cannot be read.
@@ -92,7 +92,7 @@ class Mirror:
         try:
             for path in self._stored(name):
                 local = self._folder / path.removeprefix(self._root).lstrip("/")
-                if local.exists() or only not in (None, local.name):
+                if local.exists() or (only is not None and local.name not in only):
                     continue
                 self._pull(path, local)
         except OSError as error:

@@ -15,9 +15,10 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationErr
 from pydantic_core import ErrorDetails
 
 from nas.findings import EvaluationStep, Findings
-from nas.objectives import OBJECTIVES, TRAINED_OBJECTIVE, select_objectives
+from nas.objectives import OBJECTIVES, TRAINED_OBJECTIVE, by_factor, select_objectives
 from search_spaces.architecture import Architecture
 from search_spaces.errors import UserError
+from studies.record.earlier import complete_training
 
 Finite = Annotated[float, Field(strict=True, allow_inf_nan=False)]
 Number = Annotated[float, Field(strict=True)]
@@ -63,11 +64,28 @@ def _ordered(interval: tuple[float, float]) -> tuple[float, float]:
     return interval
 
 
+_Interval = Annotated[tuple[Finite, Finite], AfterValidator(_ordered)]
+
+
 def _positive_ratios(metrics: dict[str, float]) -> dict[str, float]:
     for name, value in metrics.items():
         if name.startswith("latency_over_") and value <= 0:
             raise ValueError(f"{name!r} is not above 0")
     return metrics
+
+
+def _in_range(objectives: dict[str, float]) -> dict[str, float]:
+    for name, value in objectives.items():
+        if value <= 0 and by_factor(name):
+            raise ValueError(f"{_plain(name)!r} is not above 0")
+    return objectives
+
+
+def _bounds_in_range(
+    intervals: dict[str, tuple[float, float]],
+) -> dict[str, tuple[float, float]]:
+    _in_range({name: low for name, (low, _) in intervals.items()})
+    return intervals
 
 
 def _with_losses(epoch: dict[str, float]) -> dict[str, float]:
@@ -92,9 +110,9 @@ class _Findings(_Attributes):
 class _Complete(_Findings):
     """Findings of a complete trial, which are compared and drawn."""
 
-    objectives: dict[Text, Positive]
+    objectives: Annotated[dict[Text, Finite], AfterValidator(_in_range)]
     metrics: Annotated[dict[Text, Finite], AfterValidator(_positive_ratios)] = {}
-    intervals: dict[Text, Annotated[tuple[Positive, Positive], AfterValidator(_ordered)]] = {}
+    intervals: Annotated[dict[Text, _Interval], AfterValidator(_bounds_in_range)] = {}
 
 
 class TrialAttributes(_Attributes):
@@ -178,7 +196,7 @@ class _Final(_Attributes):
 
 def _positive_losses(values: dict[str, float]) -> dict[str, float]:
     for name, value in values.items():
-        if name in OBJECTIVES and value <= 0:
+        if name in OBJECTIVES and by_factor(name) and value <= 0:
             raise ValueError(f"{name!r} is not above 0")
     return values
 
@@ -192,6 +210,30 @@ class Run(_Attributes):
     best_epoch: Count = 0
     duration_s: Duration = 0.0
     reason: Text | None = None
+
+
+class _Floor(_Attributes):
+    reconstruction: Finite
+    ssim: Finite
+    l1: Finite
+    psnr_db: Finite
+    ms_ssim: Finite
+
+
+_Size = Annotated[int, Field(ge=1, lt=2**53)]  # not strict: JSON has only texts as keys
+
+
+class _PartFloors(_Attributes):
+    mean: _Floor
+    pca: dict[_Size, _Floor]
+
+
+class _Floors(_Attributes):
+    source: dict[Text, Any]
+    fitted_on: Count
+    validation: _PartFloors
+    test: _PartFloors
+    absent: dict[_Size, Text]
 
 
 class _Axis(_Attributes):
@@ -211,6 +253,7 @@ class _Study(_Attributes):
     environment: _Environment | None = None
     final_latency: dict[Text, _Final] = {}
     confirmed: dict[Text, Run] = {}
+    floors: _Floors | None = None
     artefacts: Text | None = None
     format: Any = None
 
@@ -227,7 +270,7 @@ _Model = TypeVar("_Model", bound=BaseModel)
 
 
 def study_attributes(stored: Mapping[str, Any]) -> Mapping[str, Any]:
-    """Return the attributes of a study if they are valid.
+    """Return the attributes of a study if they are valid, with the settings that it does not name.
 
     Args:
         stored: The attributes; those of a study that is being created may be missing.
@@ -236,7 +279,10 @@ def study_attributes(stored: Mapping[str, Any]) -> Mapping[str, Any]:
         UserError: an attribute has a wrong type, shape or range; the message names the first.
     """
     _validated(_Study, {**stored, "confirmed": runs_in(stored)})
-    return stored
+    config = stored.get("config")
+    if not config or "training" not in config:
+        return stored
+    return {**stored, "config": {**config, "training": complete_training(config["training"])}}
 
 
 def runs_in(stored: Mapping[str, Any]) -> dict[str, Any]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import cached_property
 from pathlib import Path
@@ -11,8 +11,10 @@ from typing import Any
 import optuna
 from optuna.samplers import RandomSampler
 from optuna.storages import BaseStorage
+from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial
 
+from nas.objectives import sign_of
 from nas.search.samplers import quiet_optuna
 from search_spaces.errors import UserError
 from search_spaces.yaml_file import read_yaml
@@ -46,13 +48,14 @@ class OpenedStudy:
         self.where = shown(address)
         self._found: tuple[BaseStorage, optuna.Study] | None = None
 
-    def create(self, storage: BaseStorage, name: str, objectives: int) -> optuna.Study:
+    def create(self, storage: BaseStorage, name: str, objectives: Sequence[str]) -> optuna.Study:
         """Create the study in an open storage, or open the existing one, for writing."""
+        kinds = {1: StudyDirection.MINIMIZE, -1: StudyDirection.MAXIMIZE}
         with quiet_optuna():
             study = optuna.create_study(
                 study_name=name,
                 storage=storage,
-                directions=["minimize"] * objectives,
+                directions=[kinds[sign_of(objective)] for objective in objectives],
                 sampler=RandomSampler(),
                 load_if_exists=True,
             )

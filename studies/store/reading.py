@@ -5,9 +5,11 @@ from __future__ import annotations
 import gc
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import fields
 from typing import Any
 
-from nas.objectives import select_objectives
+from nas.floors import Floor, Floors, PartFloors
+from nas.objectives import select_objectives, trained_objectives
 from search_spaces.errors import UserError
 from studies.record.records import FinalLatency, SeedRun, StudyRecord, TrialRecord
 from studies.record.verdict import judged
@@ -50,6 +52,7 @@ def read_study(opened: OpenedStudy) -> StudyRecord:
             space_distinct=attributes.get("space_distinct"),
             measured_together=bool(attributes.get("final_latency")),
             mixed=tuple(environment.get("mixed", ())),
+            floors=floors_of(attributes),
         ).with_intervals()
 
 
@@ -83,11 +86,13 @@ def _require_fit(
                 f"trial {trial.number}: damaged (candidate.assignment: {value!r:.40} is not a "
                 f"choice of axis {name!r:.40})"
             )
-    missing = [name for name in objectives if name not in trial.objectives]
-    if missing and trial.state == "complete":
-        raise UserError(
-            f"trial {trial.number}: damaged (findings.objectives: {missing[0]} is missing)"
-        )
+    missing = [f"objectives: {name}" for name in objectives if name not in trial.objectives]
+    missing = missing if trial.state == "complete" else []
+    for name in trained_objectives(objectives)[:1]:  # early stopping and a figure read it
+        if any(name not in epoch for epoch in trial.history):
+            missing.append(f"history: {name}")
+    if missing:
+        raise UserError(f"trial {trial.number}: damaged (findings.{missing[0]} is missing)")
 
 
 def final_latencies(attributes: Mapping[str, Any]) -> dict[str, FinalLatency]:
@@ -100,6 +105,28 @@ def final_latencies(attributes: Mapping[str, Any]) -> dict[str, FinalLatency]:
         )
         for digest, one in attributes.get("final_latency", {}).items()
     }
+
+
+def floors_of(attributes: Mapping[str, Any]) -> Floors | None:
+    """Return the floors of a study; None if it has none recorded."""
+    stored = attributes.get("floors")
+    if stored is None:
+        return None
+    return Floors(
+        fitted_on=stored["fitted_on"],
+        validation=_part_floors(stored["validation"]),
+        test=_part_floors(stored["test"]),
+        absent={int(size): reason for size, reason in stored["absent"].items()},
+    )
+
+
+def _part_floors(stored: Mapping[str, Any]) -> PartFloors:
+    sizes = sorted((int(size), values) for size, values in stored["pca"].items())
+    return PartFloors(_floor(stored["mean"]), {size: _floor(values) for size, values in sizes})
+
+
+def _floor(stored: Mapping[str, float]) -> Floor:
+    return Floor(**{field.name: stored[field.name] for field in fields(Floor)})
 
 
 def with_final_latency(

@@ -8,6 +8,7 @@ takes one over or ends one.
 
 from __future__ import annotations
 
+import json
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, suppress
@@ -20,6 +21,7 @@ import yaml
 from optuna.storages import BaseStorage
 
 from nas.artefacts import CHECKPOINT, WEIGHTS, folder_or_refuse, write_or_refuse
+from nas.floors import Floors
 from nas.search.samplers import quiet_optuna
 from search_spaces.errors import UserError, nearest
 from search_spaces.space import SearchSpace
@@ -212,7 +214,7 @@ class StudyStore:
     ) -> None:
         if config.name not in {one.study_name for one in storage.get_all_studies()}:
             self._opened.require_new()
-        study = self._opened.create(storage, config.name, len(config.objectives))
+        study = self._opened.create(storage, config.name, config.objectives)
         stored = self._opened.attributes
         if "format" in stored:
             agreement.require_same_question(stored, config, space, environment, self.folder)
@@ -295,12 +297,12 @@ class StudyStore:
         """The store that artefacts are copied to; None if the study has none."""
         return self._opened.mirror
 
-    def fetch(self, name: str = "", only: str | None = None) -> None:
+    def fetch(self, name: str = "", only: tuple[str, ...] | None = None) -> None:
         """Copy artefacts of other drivers into the study's folder.
 
         Args:
             name: Digest of the architecture; empty for all.
-            only: Name of the files to copy; None for all.
+            only: Names of the files to copy; None for all.
 
         Raises:
             UserError: the store of artefacts cannot be read.
@@ -365,6 +367,20 @@ class StudyStore:
     def final_latency(self) -> dict[str, FinalLatency]:
         """Return the latencies of the last measurement of front and references, by digest."""
         return retrying(lambda: final_latencies(self._opened.attributes), self._opened.where)
+
+    @property
+    def floors_source(self) -> Mapping[str, Any] | None:
+        """What the recorded floors were computed from; None if there are none."""
+        stored = self._opened.attributes.get("floors")
+        return None if stored is None else stored["source"]
+
+    def set_floors(self, source: Mapping[str, Any], floors: Floors) -> None:
+        """Record the floors, and what they were computed from."""
+        stored = {"source": dict(source), **asdict(floors)}
+        del stored["part"]  # it depends on what is compared with them
+        plain = json.loads(json.dumps(stored))  # keys are texts, as they are read again
+        where = self._opened.where
+        retrying(lambda: self.study.set_user_attr("floors", plain), where)
 
     def mark_mixed(self, differing: Sequence[str]) -> None:
         """Record that latencies were measured in an environment with these differences."""

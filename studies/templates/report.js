@@ -111,12 +111,13 @@
       [trace.x, trace.y, trace.z] = [0, 1, 2].map((slot) => column(trace, slot));
     }
     ["xaxis", "yaxis", "zaxis"].forEach((key, slot) => { figure.layout.scene[key] = { ...axes[shown[slot]] }; });
-    const { type, tickvals, ticktext, short } = axes[shown[3]];
+    const { type, tickvals, ticktext, short, reversed } = axes[shown[3]];
     const scaled = (values) => type === "log" ? values.map(Math.log10) : values;
     for (const trace of figure.data) if (trace.marker.coloraxis) trace.marker.color = scaled(column(trace, 3));
     const values = scaled(figure.data.flatMap((trace) => column(trace, 3)));
     const scale = figure.layout.coloraxis;
     [scale.cmin, scale.cmax] = [Math.min(...values), Math.max(...values)];
+    scale.reversescale = reversed;
     Object.assign(scale.colorbar, { tickvals: tickvals && scaled(tickvals), ticktext });
     scale.colorbar.title.text = short;
   }

@@ -43,7 +43,7 @@ def fake_study(
 ) -> StudyRecord:
     """Return a study of `found` architectures, with rejected, repeated and failed ones included.
 
-    `images` > 0 also writes samples and reconstructions below `folder`.
+    `images` > 0 also writes samples, reconstructions and samples from the prior below `folder`.
     """
     rng = np.random.default_rng(seed)
     trials = [
@@ -92,13 +92,20 @@ def complete_trial(
         findings=Findings(
             "done",
             objectives={name: values[name] for name in objectives},
-            metrics=metrics(loss),
+            metrics=_with_latent(metrics(loss), loss, architecture.latent_size),
             intervals={"latency_ms": (0.96 * latency, 1.05 * latency)},
             contended=number % 9 == 4,
             history=_history(loss, values["macs"], rng),
             timings_s={"training": EPOCHS * values["macs"] / 2e7, "latency": 2.0},
         ),
     )
+
+
+def _with_latent(known: dict[str, float], loss: float, latent_size: int) -> dict[str, float]:
+    """Add a rate that grows with the latent, and with it the total loss and the active units."""
+    units = min(latent_size, 8 + latent_size // 5)
+    kl = 1.7 * units
+    return {**known, "kl": kl, "total_loss": loss + 1e-3 * kl, "active_units": float(units)}
 
 
 def _trial(
@@ -207,6 +214,7 @@ def _write_images(study: StudyRecord, count: int, rng: np.random.Generator) -> N
         path = study.reconstructions(trial)
         path.parent.mkdir(exist_ok=True)
         np.save(path, _blurred(samples, trial.objectives.get("reconstruction_loss", 0.4)))
+        np.save(study.prior_samples(trial), _blurred(samples[::-1], 0.6))
 
 
 def _face(rng: np.random.Generator) -> Images:

@@ -1,0 +1,1 @@
+"""Programs that compare training recipes, from which the default recipe was chosen."""
