@@ -151,7 +151,8 @@ def test_the_same_trials_are_all_judged_without_floors() -> None:
 def test_headline_and_note_tell_who_has_not_learned() -> None:
     assert study_headline(MIXED) == (
         "2 of 3 architectures found dominate `original` in both objectives (`modified` has not "
-        "learned); the best, #2, has 2.0x fewer parameters at 10 % lower reconstruction loss."
+        "learned), by losses of one training each, not confirmed; the best, #2, has 2.0x fewer "
+        "parameters at 10 % lower reconstruction loss."
     )
     note = next(one for one in study_notes(MIXED) if "not learned" in one)
     assert note.startswith(

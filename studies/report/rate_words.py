@@ -105,7 +105,7 @@ def latent_cells(study: StudyRecord, trial: TrialRecord) -> list[dict[str, Any]]
         cells.append({"sort": parts.rate if parts else 0, "text": text})
     if _shows_units(study):
         cells.append(_units(trial))
-    return [{**cell, "interval": "", "busy": False} for cell in cells]
+    return [{**cell, "interval": "", "busy": False, "single": False} for cell in cells]
 
 
 def _units(trial: TrialRecord) -> dict[str, Any]:
