@@ -28,6 +28,8 @@ from tests.fakes.records import study as made_up
 from tests.fakes.records import trial, with_findings
 from tests.helpers.command import nas
 
+pytestmark = pytest.mark.usefixtures("untrained_counts")
+
 LOSS = "reconstruction_loss"
 RUN = ["study", "run", "quickstart", "--space", "tiny", "--trials", "2", "--epochs", "1"]
 RUN += ["--images", "30", "--objectives", f"{LOSS},params", "--name", "s"]
