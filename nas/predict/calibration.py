@@ -41,7 +41,7 @@ if TYPE_CHECKING:
 Role = Literal["fitted", "held_out"]
 Pairs = tuple[tuple[float, float], ...]
 
-_FORMAT = 3
+_FORMAT = 4
 """Version of files and of how operations are measured: increase it when either changes."""
 _PATIENCE = 1000  # consecutive draws of known architectures after which the space is exhausted
 
