@@ -1,8 +1,8 @@
 """Training recipes: which optimiser trains a model, and with which weights the model is evaluated.
 
 `paper` is the paper's protocol, unchanged: Adam at a constant rate, the latest weights, and the
-running statistics of BatchNorm. `schedule_free` is the default; docs/training.md has the experiment
-by which it was chosen.
+running statistics of BatchNorm. `schedule_free` is the default; docs/training.md says why, and
+`benchmarks.recipes` compares it with others.
 """
 
 from __future__ import annotations

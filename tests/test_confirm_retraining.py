@@ -64,7 +64,7 @@ def test_every_seed_is_judged_by_the_test_images_alone(root: Path) -> None:
     dataset = load_dataset(data, study.image_size)
     for run in (runs[2], runs[5]):
         folder = root / "s" / "retrained" / "artefacts" / str(run["digest"])
-        model = load_vae(folder / f"weights-{run['seed']}-0.001.safetensors")
+        model = load_vae(folder / f"weights-{run['seed']}-0.01.safetensors")
         config = TrainingConfig.model_validate({**study.config["training"], "seed": run["seed"]})
         judged = evaluate(model, dataset, dataset.test, config)
         assert run["test"] == pytest.approx(vars(judged))
@@ -73,7 +73,7 @@ def test_every_seed_is_judged_by_the_test_images_alone(root: Path) -> None:
 
 def test_a_checkpoint_whose_process_died_is_removed_with_its_run_in_the_results(root: Path) -> None:
     run = results(root)[0]
-    left = root / "s" / "retrained" / f"{run['digest']}-{run['seed']}-0.001.checkpoint.safetensors"
+    left = root / "s" / "retrained" / f"{run['digest']}-{run['seed']}-0.01.checkpoint.safetensors"
     left.touch()
     assert nas(*AGAIN, "--seeds", "2", "--top", "1", "--root", str(root)) == 0
     assert not left.exists()
@@ -240,6 +240,6 @@ def test_a_training_that_diverges_is_one_line_and_loses_nothing(
     assert nas(*command) == 2
     told = " ".join(capsys.readouterr().err.split())
     new = max(run["seed"] for run in before) + 1  # other tests may have added seeds
-    failed = f"original, seed {new}, learning rate 0.001: epoch 1, batch 2 of 3: the loss is nan"
+    failed = f"original, seed {new}, learning rate 0.01: epoch 1, batch 2 of 3: the loss is nan"
     assert failed in told
     assert results(root) == before

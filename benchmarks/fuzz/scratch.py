@@ -37,7 +37,8 @@ space: tiny-space.yaml
 data: {kind: faces, count: 20}
 objectives: [reconstruction_loss, params, latency_ms]
 training: {epochs: 1, batch_size: 8}
-latency: {max_s: 0.2, min_rounds: 2, max_warmup_s: 0.2, attempts: 1}
+latency: {max_s: 0.2, min_rounds: 2, max_warmup_s: 0.2, attempts: 1,
+  priming_ms: 0, min_sample_ms: 0}
 search: {sampler: random, trials: 2}
 device: cpu
 workers: 1
