@@ -100,7 +100,8 @@ def ours(name: str, images: Tensor, tick: Callable[[], None]) -> float:
         skipped=(),
         fingerprint="benchmark",
     )
-    trainer = Trainer(REFERENCES[name], dataset, TrainingConfig(batch_size=BATCH, ssim="uniform"))
+    config = TrainingConfig(recipe="paper", batch_size=BATCH, ssim="uniform")
+    trainer = Trainer(REFERENCES[name], dataset, config)
     result = next(trainer.epochs(on_batch=lambda done, total: tick() if done < total else None))
     return result.train_loss
 

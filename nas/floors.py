@@ -18,6 +18,8 @@ from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 
+from nas.findings import QUALITY_FIELDS
+
 if TYPE_CHECKING:  # reading a study needs no torch, which these import
     from torch import Tensor
 
@@ -32,9 +34,6 @@ LARGEST_FIT_BYTES = 10**9
 
 _READ_BYTES = 64 * 2**20  # of images that are read at a time
 _SEED = 0  # of the choice of training images, and of the randomized solver
-
-_METRICS = {"reconstruction_loss": "reconstruction", "total_loss": "total"}
-"""The attribute of `Floor` for the objectives and metrics that have another name."""
 
 
 @dataclass(frozen=True)
@@ -58,7 +57,7 @@ class Floor:
 
     def value(self, name: str) -> float | None:
         """Return the value of an objective or metric of trials; None if it has none."""
-        found: float | None = getattr(self, _METRICS.get(name, name), None)
+        found: float | None = getattr(self, QUALITY_FIELDS.get(name, name), None)
         return found
 
 

@@ -20,6 +20,7 @@ from nas.protocol import TrainingConfig, evaluate
 from nas.training import Trainer, TrainingDiverged
 from profiling.locks import try_lock
 from studies.confirm import retraining
+from studies.confirm.retraining import Budget, Results
 from studies.record.noise import Mean, SeedNoise
 from studies.store.store import StudyStore
 from tests.helpers.command import nas
@@ -243,3 +244,21 @@ def test_a_training_that_diverges_is_one_line_and_loses_nothing(
     failed = f"original, seed {new}, learning rate 0.01: epoch 1, batch 2 of 3: the loss is nan"
     assert failed in told
     assert results(root) == before
+
+
+def test_losses_on_test_images_are_judged_by_the_floors_of_these(
+    root: Path, tmp_path: Path
+) -> None:
+    study = StudyStore.open(root, "s").record()
+    assert study.floors is not None
+    made = json.loads((root / "s" / "retrained" / "results.json").read_text())
+    data, training = DataConfig(**made["data"]), TrainingConfig(**made["training"])
+    facts = {key: made[key] for key in ("data_fingerprint", "images", "device_name")}
+    budget = Budget(data, training, tuple(made["learning_rates"]))
+    assert Results(study, budget, facts).record(study).floors == study.floors.on("test")
+    elsewhere = replace(study, folder=tmp_path)
+    for other in (
+        replace(budget, training=training.model_copy(update={"ssim": "uniform"})),
+        replace(budget, data=data.model_copy(update={"split_seed": 1})),
+    ):
+        assert Results(elsewhere, other, facts).record(elsewhere).floors is None

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping
-from copy import deepcopy
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -150,5 +149,5 @@ def register(name: str, steps: int) -> tuple[str, Variant]:
     """Make a variant known to `TrainingConfig`; return the name of its recipe."""
     variant = VARIANTS[name]
     key = f"compared: {name}"
-    RECIPES[key] = deepcopy(variant.recipe(steps))
+    RECIPES[key] = variant.recipe(steps)
     return key, variant

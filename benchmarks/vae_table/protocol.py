@@ -51,7 +51,7 @@ class TableProtocol(BaseModel):
     space: str = "table"
     data: DataConfig = DataConfig(count=872)
     training: TrainingConfig = TrainingConfig(
-        epochs=9, patience=9, batch_size=16, learning_rate=1e-3
+        recipe="paper", epochs=9, patience=9, batch_size=16, learning_rate=1e-3
     )
     threads: int = 1
 

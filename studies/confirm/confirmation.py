@@ -11,6 +11,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from pathlib import Path
 
 import torch
 
@@ -95,15 +96,25 @@ def confirm(
 
 
 @contextmanager
-def _alone(store: StudyStore) -> Iterator[None]:
-    """Hold the lock of the confirmation; remove partial files that killed processes have left."""
-    folder_or_refuse(store.confirmed)
-    with open_lock(store.confirmed / "lock") as file:
+def alone_in(folder: Path) -> Iterator[None]:
+    """Hold the lock of a folder of further trainings, which is created if necessary.
+
+    Raises:
+        UserError: another process holds it, or the folder cannot be written.
+    """
+    folder_or_refuse(folder)
+    with open_lock(folder / "lock") as file:
         if not try_lock(file):
             raise UserError(
-                f"{store.confirmed}: another process is confirming this study; wait for it or "
-                "stop it"
+                f"{folder}: another process is confirming this study; wait for it or stop it"
             )
+        yield
+
+
+@contextmanager
+def _alone(store: StudyStore) -> Iterator[None]:
+    """Hold the lock of the confirmation; remove partial files that killed processes have left."""
+    with alone_in(store.confirmed):
         _sweep(store)
         try:
             yield

@@ -12,7 +12,7 @@ from nas.artefacts import WEIGHTS
 from nas.checkpoint import load_vae
 from nas.datasets import ImageDataset, load_dataset
 from nas.evaluate import Evaluator
-from nas.findings import Findings
+from nas.findings import QUALITY_FIELDS, Findings
 from nas.objectives import OBJECTIVES
 from nas.protocol import OnBatch, Quality, evaluate
 from profiling.allocator import tune_allocator
@@ -24,8 +24,7 @@ from studies.record.trial import ON_TEST
 
 _SEED = "seed"
 
-_RECORDED = {"total": "total_loss", "reconstruction": "reconstruction_loss"}
-"""Names in the record of those fields of `Quality` that have other names there."""
+_RECORDED = {field: name for name, field in QUALITY_FIELDS.items()}
 
 
 def asked(seed: int) -> Findings:

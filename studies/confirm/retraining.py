@@ -21,14 +21,15 @@ from nas.artefacts import CHECKPOINT, folder_or_refuse, full_disk_refused, write
 from nas.checkpoint import save_weights
 from nas.datasets import DataConfig, ImageDataset
 from nas.evaluate import history_row, npy, shown_images, write_pictures
+from nas.floors import Floors
 from nas.objectives import trained_objectives
 from nas.protocol import TrainingConfig, evaluate
 from nas.training import CandidateFailed, Trainer
 from profiling.environment import threads
 from profiling.lane import Lane
-from profiling.locks import open_lock, try_lock
 from search_spaces.errors import UserError
 from studies.confirm.candidates import asked_for, require_training
+from studies.confirm.confirmation import alone_in
 from studies.confirm.evaluator import renamed
 from studies.record.comparison import ranked
 from studies.record.earlier import complete_training
@@ -38,6 +39,9 @@ from studies.record.trial import IN_SEARCH, ON_TEST
 
 FOLDER = "retrained"
 """Name of the folder below the study's, and of the entry in the record's configuration."""
+
+_LOSS = ("ssim", "l1_weight")
+"""Settings of training that floors depend on."""
 
 
 @dataclass(frozen=True)
@@ -144,13 +148,7 @@ class Results:
         Raises:
             UserError: another process holds the lock, or the folder cannot be written.
         """
-        folder_or_refuse(self.folder)
-        with open_lock(self.folder / "lock") as file:
-            if not try_lock(file):
-                raise UserError(
-                    f"{self.folder}: another process is confirming this study; wait for it or "
-                    "stop it"
-                )
+        with alone_in(self.folder):
             if self._path.exists():
                 self._read()
             yield
@@ -198,8 +196,19 @@ class Results:
             config=config,
             environment=environment,
             folder=self.folder,
+            floors=self._floors(study),
             known=None,
         ).with_intervals()
+
+    def _floors(self, study: StudyRecord) -> Floors | None:
+        """Return the study's floors on the test images; None if images or loss are others."""
+        ours, theirs = self._made_with, study.config
+        same = (
+            ours["data"] == theirs.get("data")
+            and ours["data_fingerprint"] == study.environment.get("data_fingerprint")
+            and all(ours["training"][key] == theirs["training"].get(key) for key in _LOSS)
+        )
+        return study.floors.on("test") if study.floors and same else None
 
     def _read(self) -> None:
         try:
