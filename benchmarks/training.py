@@ -1,11 +1,18 @@
-"""Images per second and peak memory of our training loop, compared with a straightforward one.
+"""Images per second and peak memory of our training loop, compared with two others.
 
-`python -m benchmarks.training [--model original|modified] [--batches N] [--rounds N]`, on the CPU.
-The straightforward loop is written like the paper's code: SSIM image by image with average
-pooling, default Adam, contiguous tensors, the default allocator. Ours is `Trainer`. Both compute
-the same loss, uniform window, at batch 32 and 144x144. Each run is a fresh process, the two loops
-alternate, and the first step of each run does not count. On a busy machine rely on processor time,
-with `OMP_WAIT_POLICY=passive`, not on wall-clock time. `modified` needs 14 GB of free memory.
+`python -m benchmarks.training [--model original|modified|FILE] [--batches N] [--rounds N]`, on the
+CPU. FILE is an `architecture.json`. All loops compute the same loss, uniform window, at batch 32
+and 144x144:
+
+- straightforward: written like the paper's code, with SSIM image by image by average pooling,
+  default Adam, contiguous tensors, the default allocator;
+- paper: `Trainer` with the recipe `paper`, in float32;
+- default: `Trainer` with the default recipe, in bfloat16 where the processor has instructions for
+  it.
+
+Each run is a fresh process, the loops alternate, and the first step of each run does not count. On
+a busy machine rely on processor time, with `OMP_WAIT_POLICY=passive`, not on wall-clock time.
+`modified` needs 14 GB of free memory.
 """
 
 from __future__ import annotations
@@ -19,6 +26,8 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from functools import partial
+from pathlib import Path
 from statistics import median
 from typing import Any
 
@@ -28,9 +37,11 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from nas.datasets import ImageDataset
+from nas.recipes import DEFAULT_RECIPE
 from nas.training import Trainer, TrainingConfig
 from nas.vae import VAE, build_vae
 from profiling.allocator import tune_allocator
+from search_spaces.architecture import Architecture
 from search_spaces.references import REFERENCES
 
 BATCH, SIZE, WINDOW = 32, 144, 11
@@ -39,7 +50,7 @@ BATCH, SIZE, WINDOW = 32, 144, 11
 def main() -> None:
     """Compare the two loops, or run one of them and print its record as JSON."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
-    parser.add_argument("--model", choices=REFERENCES, default="original")
+    parser.add_argument("--model", default="original", help="name of a reference, or a file")
     parser.add_argument("--batches", type=int, default=3, help="timed steps of each run")
     parser.add_argument("--rounds", type=int, default=2, help="runs of each loop")
     parser.add_argument("--threads", type=int, default=2)
@@ -67,8 +78,9 @@ def compare(options: argparse.Namespace) -> None:
         "steps_s": "in wall-clock time",
         "processor_s": "in processor time",
     }.items():
-        theirs, own = (_median_s(kept, key) for kept in records.values())
-        print(f"ours is {theirs / own:.2f} times as fast {meaning}")
+        *others, own = (_median_s(kept, key) for kept in records.values())
+        for name, theirs in zip(records, others, strict=False):
+            print(f"default is {theirs / own:.2f} times as fast as {name} {meaning}")
 
 
 def run_side(side: str, model: str, batches: int) -> dict[str, Any]:
@@ -78,14 +90,16 @@ def run_side(side: str, model: str, batches: int) -> dict[str, Any]:
     images = F.interpolate(coarse, SIZE, mode="bilinear").mul(255).byte()
     ticks: list[tuple[float, float]] = []
     loss = SIDES[side](
-        model, images, lambda: ticks.append((time.perf_counter(), time.process_time()))
+        REFERENCES[model] if model in REFERENCES else Architecture.load(Path(model)),
+        images,
+        lambda: ticks.append((time.perf_counter(), time.process_time())),
     )
     walls_s, processor_s = np.diff(ticks, axis=0).T.tolist()
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
     return {"steps_s": walls_s, "processor_s": processor_s, "loss": loss, "peak_bytes": peak}
 
 
-def ours(name: str, images: Tensor, tick: Callable[[], None]) -> float:
+def trained(recipe: str, model: Architecture, images: Tensor, tick: Callable[[], None]) -> float:
     """Train one epoch with `Trainer`, calling `tick` after each step; return the mean loss."""
     tune_allocator()
     count = len(images)
@@ -100,15 +114,17 @@ def ours(name: str, images: Tensor, tick: Callable[[], None]) -> float:
         skipped=(),
         fingerprint="benchmark",
     )
-    config = TrainingConfig(recipe="paper", batch_size=BATCH, ssim="uniform")
-    trainer = Trainer(REFERENCES[name], dataset, config)
+    config = TrainingConfig.model_validate(
+        {"recipe": recipe, "batch_size": BATCH, "ssim": "uniform"}
+    )
+    trainer = Trainer(model, dataset, config)
     result = next(trainer.epochs(on_batch=lambda done, total: tick() if done < total else None))
     return result.train_loss
 
 
-def straightforward(name: str, images: Tensor, tick: Callable[[], None]) -> float:
+def straightforward(architecture: Architecture, images: Tensor, tick: Callable[[], None]) -> float:
     """Train one epoch like the paper's code, with `tick` after each step; return the mean loss."""
-    model = build_vae(REFERENCES[name], seed=0)
+    model = build_vae(architecture, seed=0)
     optimiser = torch.optim.Adam(model.parameters(), lr=1e-4)
     loader = torch.utils.data.DataLoader(images / 255, batch_size=BATCH, shuffle=True)  # type: ignore[arg-type,var-annotated]
     losses: list[float] = []
@@ -122,7 +138,11 @@ def straightforward(name: str, images: Tensor, tick: Callable[[], None]) -> floa
     return sum(losses) / len(losses)
 
 
-SIDES = {"straightforward": straightforward, "ours": ours}
+SIDES: dict[str, Callable[[Architecture, Tensor, Callable[[], None]], float]] = {
+    "straightforward": straightforward,
+    "paper": partial(trained, "paper"),
+    "default": partial(trained, DEFAULT_RECIPE),
+}
 
 
 def _plain_loss(model: VAE, images: Tensor) -> Tensor:

@@ -13,9 +13,10 @@ from torch import Generator, Tensor
 
 from nas.datasets.dataset import ImageDataset, ImageIndices
 from nas.losses import LossTerms, Window, ms_ssim, psnr, vae_loss
-from nas.recipes import DEFAULT_RECIPE, RECIPES
+from nas.recipes import DEFAULT_RECIPE, RECIPES, Precision
 from nas.vae import VAE
 from profiling.batch_norms import calibrate_batch_norms
+from profiling.environment import has_bfloat16
 from search_spaces.architecture import Architecture
 from search_spaces.errors import UserError, nearest
 from search_spaces.numbers import Count, Number, Seed
@@ -46,7 +47,9 @@ class TrainingConfig(BaseModel):
         l1_weight: Weight of the mean absolute error.
         kl_weight: Weight of the Kullback-Leibler divergence, which is summed over the latent.
         evaluate_at: The latent that is evaluated: a sample, as in the paper, or the mean.
-        precision: With `bfloat16` the network runs under autocast; the loss is always float32.
+        precision: Of the training steps; by default that of the recipe. With `bfloat16` the network
+            runs under autocast; with `auto` it does so where the device has instructions for it.
+            The loss and all evaluations are in float32.
         channels_last: Memory layout. None means channels last on a CPU, where both reference models
             were measured to be faster with it, and contiguous on other devices.
         seed: Seed of the initial weights, the order of images and the sampling noise.
@@ -63,16 +66,18 @@ class TrainingConfig(BaseModel):
     l1_weight: Annotated[Number, Field(ge=0)] = 0.5
     kl_weight: Annotated[Number, Field(ge=0)] = 1e-3
     evaluate_at: Literal["sample", "mean"] = "sample"
-    precision: Literal["float32", "bfloat16"] = "float32"
+    precision: Precision = RECIPES[DEFAULT_RECIPE].precision
     channels_last: bool | None = None
     seed: Seed = 0
 
     @model_validator(mode="before")
     @classmethod
-    def _rate_of_recipe(cls, given: Any) -> Any:
-        recipe = given.get("recipe") if isinstance(given, dict) else None
-        if isinstance(recipe, str) and recipe in RECIPES:
-            return {"learning_rate": RECIPES[recipe].learning_rate, **given}
+    def _defaults_of_recipe(cls, given: Any) -> Any:
+        name = given.get("recipe") if isinstance(given, dict) else None
+        if isinstance(name, str) and name in RECIPES:
+            recipe = RECIPES[name]
+            defaults = {"learning_rate": recipe.learning_rate, "precision": recipe.precision}
+            return {**defaults, **given}
         return given
 
 
@@ -178,8 +183,7 @@ def recalibrate(model: VAE, dataset: ImageDataset, config: TrainingConfig) -> No
             images = load_batch(dataset, part, config, device)
             yield images, _noise(model, images, noise)
 
-    with torch.autocast(device.type, torch.bfloat16, enabled=config.precision == "bfloat16"):
-        calibrate_batch_norms(model, examples())
+    calibrate_batch_norms(model, examples())
 
 
 CALIBRATION_BATCHES = 8
@@ -201,7 +205,12 @@ def load_batch(
 
 
 def forward(
-    model: VAE, images: Tensor, config: TrainingConfig, noise: Generator | None
+    model: VAE,
+    images: Tensor,
+    config: TrainingConfig,
+    noise: Generator | None,
+    *,
+    half: bool = False,
 ) -> tuple[LossTerms, Tensor, Tensor]:
     """Return loss, reconstruction and latent mean in float32.
 
@@ -210,9 +219,9 @@ def forward(
         images: The images.
         config: The training settings.
         noise: Draws the sample of the latent, equal on every device; None takes the mean.
+        half: Whether the network runs under autocast to bfloat16.
     """
     eps = _noise(model, images, noise)
-    half = config.precision == "bfloat16"
     with torch.autocast(images.device.type, torch.bfloat16, enabled=half):
         outputs = model(images, eps)
     rebuilt, mean, log_variance = (output.float() for output in outputs)
@@ -244,6 +253,16 @@ def generator_for(seed: int, epoch: int) -> Generator:
     """Return the generator of order and noise for an epoch, from 1; 0 is for evaluation."""
     state = np.random.SeedSequence((seed, epoch)).generate_state(1, np.uint64)
     return Generator().manual_seed(int(state[0]))
+
+
+def trains_in_half(config: TrainingConfig, device: torch.device) -> bool:
+    """Whether training steps on this device run under autocast to bfloat16.
+
+    Without instructions for it bfloat16 is emulated, which is slower than float32.
+    """
+    if config.precision == "auto":
+        return has_bfloat16(device)
+    return config.precision == "bfloat16"
 
 
 def memory_format(config: TrainingConfig, device: torch.device) -> torch.memory_format:

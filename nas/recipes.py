@@ -9,13 +9,15 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, Literal, Protocol
 
 import torch
 from schedulefree import AdamWScheduleFree
 from torch import Tensor, nn
 
 from nas.vae import VAE
+
+Precision = Literal["auto", "float32", "bfloat16"]
 
 FAN_IN = 256
 """Largest fan-in at which a head of the latent is trained at the full learning rate."""
@@ -62,12 +64,14 @@ class Recipe:
             evaluated, before each evaluation.
         optimiser: Returns the optimiser of a model at a learning rate.
         explanation: One sentence for people.
+        precision: The default precision of the steps.
     """
 
     learning_rate: float
     recalibrates: bool
     optimiser: Callable[[VAE, float], Optimiser]
     explanation: str
+    precision: Precision = "auto"
 
 
 class Adam:
@@ -208,6 +212,7 @@ RECIPES: dict[str, Recipe] = {
         recalibrates=False,
         optimiser=Adam,
         explanation="the paper's protocol: Adam at a constant learning rate",
+        precision="float32",
     ),
 }
 """Name -> recipe; the first is the default."""

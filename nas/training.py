@@ -30,6 +30,7 @@ from nas.protocol import (
     memory_format,
     recalibrate,
     require_fit,
+    trains_in_half,
 )
 from nas.recipes import RECIPES
 from nas.vae import VAE, build_vae
@@ -137,6 +138,7 @@ class Trainer:
         self.device = torch.device(device)
         self.history: list[EpochResult] = []
         self.model = build_vae(architecture, config.seed)
+        self._half = trains_in_half(config, self.device)
         layout = memory_format(config, self.device)
         self.model.to(self.device, memory_format=layout)  # type: ignore[call-overload]
         _work_in_place(self.model)
@@ -222,7 +224,7 @@ class Trainer:
 
     def _step(self, indices: ImageIndices, noise: Generator) -> float:
         images = load_batch(self.dataset, indices, self.config, self.device)
-        loss = forward(self.model, images, self.config, noise)[0].total
+        loss = forward(self.model, images, self.config, noise, half=self._half)[0].total
         loss.backward()  # type: ignore[no-untyped-call]
         self._optimiser.step()
         return loss.item()

@@ -111,6 +111,17 @@ def _require_cuda(name: str, index: int) -> None:
         )
 
 
+def has_bfloat16(device: torch.device) -> bool:
+    """Whether a device has instructions for products of bfloat16 matrices.
+
+    Processors other than x86 count as without them: their autocast was not measured.
+    """
+    if device.type == "cuda":
+        return bool(torch.cuda.is_bf16_supported(including_emulation=False))
+    known = torch.cpu.get_capabilities()
+    return device.type == "cpu" and any(known.get(key) for key in ("avx512_bf16", "amx_bf16"))
+
+
 @contextmanager
 def threads(count: int) -> Iterator[None]:
     """Set torch's number of threads to `count` in the body, then restore it.

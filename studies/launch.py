@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +19,7 @@ from nas.latency import measure_anchor
 from nas.predict.predictor import LatencyPredictor
 from nas.timed_models import TimedImages
 from profiling.allocator import tune_allocator
-from profiling.environment import fingerprint, select_device
+from profiling.environment import fingerprint, has_bfloat16, select_device
 from profiling.files import swept
 from profiling.fresh_process import begun_again
 from search_spaces.errors import UserError
@@ -123,6 +123,7 @@ def run_study(
         _site(config, space.image_size, progress_bar) as site,
     ):
         device = _checked_device(request, site)
+        request = replace(request, config=_with_precision(config, site, device))
         with full_disk_refused(store.folder), store.writing():
             prepared = _prepared(request, site, device)
             record, gave_up = site.run(prepared)
@@ -141,6 +142,18 @@ def _checked_device(request: _Request, site: Site) -> torch.device:
             if not _has_candidate_within_limits(request):
                 raise
     return device
+
+
+def _with_precision(config: StudyConfig, site: Site, device: torch.device) -> StudyConfig:
+    """Return the configuration with the precision that "auto" means on the study's device.
+
+    It is recorded, so that no training of the study has another one.
+    """
+    if not config.trains or config.training.precision != "auto":
+        return config
+    half = site.call(has_bfloat16, device)
+    precision = {"precision": "bfloat16" if half else "float32"}
+    return config.model_copy(update={"training": config.training.model_copy(update=precision)})
 
 
 def _has_candidate_within_limits(request: _Request) -> bool:

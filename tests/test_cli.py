@@ -18,6 +18,7 @@ from PIL import Image
 from nas.checkpoint import load_vae
 from nas.evaluate import prior_samples
 from nas.search import SAMPLERS
+from profiling.environment import has_bfloat16
 from search_spaces.architecture import Architecture
 from search_spaces.errors import UserError
 from search_spaces.references import MODIFIED, REFERENCES
@@ -123,6 +124,21 @@ def test_a_study_records_its_floors(study: Path) -> None:
     assert floors.absent == {128: "it needs 129 training images, and there are 21"}
     assert floors.mean.reconstruction > floors.pca[8].reconstruction > 0
     assert floors.on("test").mean != floors.mean
+
+
+def test_a_study_records_the_precision_that_auto_means_here(study: Path) -> None:
+    half = has_bfloat16(torch.device("cpu"))
+    training = StudyStore.open(study / "nas-studies", "s").record().config["training"]
+    assert training["precision"] == ("bfloat16" if half else "float32")
+
+
+def test_running_again_with_another_precision_is_refused(
+    study: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    here = has_bfloat16(torch.device("cpu"))
+    monkeypatch.setattr("studies.launch.has_bfloat16", lambda device: not here)
+    assert nas("study", "run", "quickstart", "--name", "s", *SMALL, *QUICK) == 2
+    assert "training.precision" in capsys.readouterr().err
 
 
 def test_running_again_resumes_without_work(

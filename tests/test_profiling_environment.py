@@ -14,6 +14,7 @@ from profiling.environment import (
     Environment,
     differences,
     fingerprint,
+    has_bfloat16,
     select_device,
     threads,
 )
@@ -49,6 +50,18 @@ def test_threads_are_restored_even_after_an_error() -> None:
 def test_unknown_devices_are_refused(name: str) -> None:
     with pytest.raises(ProfilingError, match="is not one of"):
         select_device(name)
+
+
+@pytest.mark.parametrize(
+    ("capabilities", "expected"),
+    [({"avx512_bf16": True}, True), ({"amx_bf16": True}, True), ({"avx2": True}, False)],
+)
+def test_processor_has_bfloat16_where_it_says_so(
+    capabilities: dict[str, bool], expected: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: capabilities)
+    assert has_bfloat16(torch.device("cpu")) is expected
+    assert not has_bfloat16(torch.device("meta"))
 
 
 def test_select_device_follows_what_torch_finds(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -52,7 +52,7 @@ ARCHITECTURE = Architecture.from_dict(
         "decoder": {"seed_width": 4, "stages": [{"width": 4}, {"width": 4}]},
     }
 )
-FAST = TrainingConfig(epochs=3, batch_size=4, learning_rate=1e-2)
+FAST = TrainingConfig(epochs=3, batch_size=4, learning_rate=1e-2, precision="float32")
 
 
 @pytest.fixture(autouse=True)
@@ -430,7 +430,7 @@ def test_divergence_in_validation_is_noticed(monkeypatch: pytest.MonkeyPatch) ->
 
 @pytest.mark.parametrize("kind", ["cpu", "cuda", "python"])
 def test_out_of_memory_ends_the_candidate(monkeypatch: pytest.MonkeyPatch, kind: str) -> None:
-    def starved(*_arguments: object) -> None:
+    def starved(*_arguments: object, **_options: object) -> None:
         if kind == "cuda":
             raise torch.OutOfMemoryError("CUDA out of memory")
         if kind == "python":
@@ -466,7 +466,7 @@ def test_a_failure_that_has_its_name_keeps_it(failure: CandidateFailed) -> None:
 
 
 def test_other_errors_stay_what_they_are(monkeypatch: pytest.MonkeyPatch) -> None:
-    def broken(*_arguments: object) -> None:
+    def broken(*_arguments: object, **_options: object) -> None:
         raise RuntimeError("shapes do not match")
 
     monkeypatch.setattr("nas.training.forward", broken)
@@ -507,6 +507,44 @@ def test_bfloat16_trains_with_a_float32_loss() -> None:
     assert result.train_loss == pytest.approx(exact.train_loss, rel=0.05)
     assert result.train_loss != exact.train_loss
     assert half.model.encoder.mean.weight.dtype == torch.float32
+
+
+@pytest.mark.parametrize("instructions", [True, False])
+def test_auto_is_bfloat16_where_the_processor_has_instructions_for_it(
+    instructions: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("nas.protocol.has_bfloat16", lambda device: instructions)
+    names = ("auto", "bfloat16", "float32")
+    auto, half, exact = (
+        next(trainer(FAST.model_copy(update={"precision": name})).epochs()).train_loss
+        for name in names
+    )
+    assert half != exact
+    assert auto == (half if instructions else exact)
+
+
+def test_evaluation_is_in_float32_whatever_the_steps_are() -> None:
+    model, data = trainer().model, dataset()
+    one, other = (
+        evaluate(model, data, data.validation, FAST.model_copy(update={"precision": name}))
+        for name in ("bfloat16", "float32")
+    )
+    assert one == other
+
+
+@pytest.mark.parametrize(
+    ("given", "precision"),
+    [
+        ({}, "auto"),
+        ({"recipe": "paper"}, "float32"),
+        ({"recipe": "paper", "precision": "bfloat16"}, "bfloat16"),
+        ({"precision": "float32"}, "float32"),
+    ],
+)
+def test_precision_is_by_default_that_of_the_recipe(
+    given: dict[str, object], precision: str
+) -> None:
+    assert TrainingConfig.model_validate(given).precision == precision
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")

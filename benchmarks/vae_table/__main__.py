@@ -3,6 +3,11 @@
 python -m benchmarks.vae_table train --out FOLDER     about 70 minutes on one quiet core
 python -m benchmarks.vae_table latency --out FOLDER   about ten minutes on a quiet machine
 python -m benchmarks.vae_table build --out FOLDER --to FILE
+
+The losses of further seeds tell how much two trainings of one member differ:
+
+python -m benchmarks.vae_table train --seed 1 --limit 44 --out FOLDER-1
+python -m benchmarks.vae_table build --out FOLDER --further FOLDER-1
 """
 
 from __future__ import annotations
@@ -34,6 +39,13 @@ def main() -> int:
     parser.add_argument("--workers", type=int, default=1, help="train: processes of one thread")
     parser.add_argument("--limit", type=int, help="train, latency: number of architectures")
     parser.add_argument("--to", type=Path, default=TABLE, help="build: the file (%(default)s)")
+    parser.add_argument(
+        "--further",
+        type=Path,
+        action="append",
+        default=[],
+        help="build: folder of another seed; its number is its place, from 1 (repeatable)",
+    )
     parser.add_argument("--partial", action="store_true", help="build: leave out what is missing")
     options = parser.parse_args()
     try:
@@ -45,9 +57,7 @@ def main() -> int:
 
 
 def _run(options: argparse.Namespace) -> str:
-    standard = TableProtocol()
-    training = standard.training.model_copy(update={"seed": options.seed})
-    protocol = standard.model_copy(update={"training": training})
+    protocol = TableProtocol().with_seed(options.seed)
     if options.step == "train":
         progress = TimeLeft("trained")
         count = train_all(options.out, protocol, options.workers, options.limit, progress)
@@ -56,7 +66,7 @@ def _run(options: argparse.Namespace) -> str:
         progress = TimeLeft("measured")
         contended = measure_all(options.out, protocol, limit=options.limit, progress=progress)
         return f"{contended} are contended; run again on a quiet machine to replace them"
-    rows = build(options.out, protocol, options.to, options.partial)
+    rows = build(options.out, protocol, options.to, options.further, partial=options.partial)
     return f"{options.to}: {rows} rows, {options.to.stat().st_size / 1e6:.2f} MB"
 
 

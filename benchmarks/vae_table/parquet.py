@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -39,13 +40,25 @@ MEASURED = (
 COSTS = ("params", "macs", "peak_memory_bytes")
 
 
-def build(folder: Path, protocol: TableProtocol, to: Path, partial: bool = False) -> int:
+FURTHER = ("total", "reconstruction")
+"""Fields of an epoch's record that the table has of further seeds too."""
+
+
+def build(
+    folder: Path,
+    protocol: TableProtocol,
+    to: Path,
+    further: Sequence[Path] = (),
+    *,
+    partial: bool = False,
+) -> int:
     """Write one row per architecture, references last; the protocol goes into the metadata.
 
     Args:
         folder: The folder of the records.
         protocol: The protocol of the training.
         to: The Parquet file.
+        further: Folders of trainings with the next seeds, in their order.
         partial: Leave out architectures that are not trained yet instead of refusing.
 
     Returns:
@@ -64,7 +77,17 @@ def build(folder: Path, protocol: TableProtocol, to: Path, partial: bool = False
     wanted = [member for member in wanted if member.digest in trained]
     wanted.sort(key=lambda member: order.get(member.digest, len(order)))
     axes = tuple(run.space.axes)
-    rows = [_row(one, trained[one.digest], measured.get(one.digest), axes) for one in wanted]
+    others = [
+        RunFolder(one, protocol.with_seed(protocol.training.seed + number)).read(training.KIND)
+        for number, one in enumerate(further, start=1)
+    ]
+    rows = [
+        {
+            **_row(one, trained[one.digest], measured.get(one.digest), axes),
+            **_of_further([other[one.digest] for other in others if one.digest in other]),
+        }
+        for one in wanted
+    ]
     about = {**run.about(), "space_description": run.space.to_dict()}
     texts = {key: one if isinstance(one, str) else json.dumps(one) for key, one in about.items()}
     table = pa.Table.from_pylist(rows).replace_schema_metadata(texts)
@@ -86,4 +109,11 @@ def _row(
         "failure": trained["failure"],
         **{name: [one[key] for one in trained["epochs"]] for key, name in CURVES.items()},
         "architecture": json.dumps(trained["architecture"], separators=(",", ":")),
+    }
+
+
+def _of_further(records: Sequence[Record]) -> dict[str, list[list[float]]]:
+    return {
+        f"further_{CURVES[key]}": [[epoch[key] for epoch in one["epochs"]] for one in records]
+        for key in FURTHER
     }

@@ -108,9 +108,10 @@ def _facts(study: StudyRecord) -> list[tuple[str, str]]:
 
 
 def _recipe(training: Mapping[str, Any]) -> str:
-    """Return the training recipe with its learning rate, or "" where it is not recorded."""
+    """Return recipe, learning rate and precision, or "" where no recipe is recorded."""
     recipe, rate = training.get("recipe"), training.get("learning_rate")
-    return _joined(recipe, f"learning rate {rate:g}" if rate else "") if recipe else ""
+    given = (f"learning rate {rate:g}" if rate else "", training.get("precision", ""))
+    return _joined(recipe, *given) if recipe else ""
 
 
 def _waiting(study: StudyRecord) -> str:
