@@ -35,6 +35,7 @@ from nas.latency import Meter, latency_metrics
 from nas.objectives import TRAINED_OBJECTIVE, trained_objectives
 from nas.predict.predictor import LatencyPredictor
 from nas.protocol import Quality
+from nas.setups import EngineRefused, SetUp
 from nas.timed_models import TimedImages
 from nas.training import (
     CandidateFailed,
@@ -48,7 +49,6 @@ from profiling.complexity import Complexity, complexity
 from profiling.environment import threads
 from profiling.fresh_process import ProcessEndedError, begun_again
 from profiling.lane import Lane
-from profiling.latency import LatencyConfig
 from profiling.memory import peak_memory_bytes
 from profiling.paired import PairedLatency
 from search_spaces.architecture import Architecture
@@ -91,7 +91,7 @@ class Evaluator:
     Attributes:
         dataset: Images at the architectures' size; None where nothing is trained.
         training: The training protocol, equal for every candidate.
-        latency: How latency is measured.
+        latency: What is timed, and how.
         device: Device of trainings and measurements.
         wanted: Names of the objectives and limited values to compute; latency and training are
             skipped if none of them needs them.
@@ -105,7 +105,7 @@ class Evaluator:
 
     dataset: ImageDataset | None
     training: TrainingConfig
-    latency: LatencyConfig
+    latency: SetUp
     device: torch.device
     wanted: Collection[str]
     artefacts: Path
@@ -187,11 +187,11 @@ class Evaluator:
         """Measure, and replace a measuring process that ended: the cause may not be the candidate.
 
         Raises:
-            CandidateFailed: several processes ended.
+            CandidateFailed: several processes ended, or the backend cannot run the candidate.
         """
         try:
             return begun_again(self.meter.measure, architecture)
-        except ProcessEndedError as error:
+        except (ProcessEndedError, EngineRefused) as error:
             raise CandidateFailed(f"while its latency was measured: {error}") from None
 
     def _trained(self, architecture: Architecture, known: Findings) -> Iterator[Findings]:

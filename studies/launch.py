@@ -17,6 +17,7 @@ from nas.datasets import ImageDataset, require_source
 from nas.evaluate import STATIC_COSTS, npy, shown_images, static_costs
 from nas.latency import measure_anchor
 from nas.predict.predictor import LatencyPredictor
+from nas.setups import SetUp, require_backend
 from nas.timed_models import TimedImages
 from profiling.allocator import tune_allocator
 from profiling.environment import fingerprint, has_bfloat16, select_device
@@ -135,6 +136,8 @@ def run_study(
 def _checked_device(request: _Request, site: Site) -> torch.device:
     """Return the device of the study, after a check that its limits leave candidates."""
     device: torch.device = site.call(select_device, request.config.device)
+    if request.config.timed:
+        site.call(require_backend, request.config.latency, device)
     with request.progress_bar("checking limits") as progress:
         try:
             check_limits(request.config, request.space, progress)
@@ -179,6 +182,7 @@ def _prepared(request: _Request, site: Site, device: torch.device) -> PreparedSt
     facts = _facts(site, device, config, dataset, predictor)
     if config.timed:
         facts["timed_on"] = images.about
+        facts["runtime"] = site.call(_runtime, config.latency)
     earlier = _earlier(config, request.root, space, facts["data_fingerprint"])
     facts["original_latency_ms"] = _anchor_ms(request, site, device, images)
     limits = store.limits
@@ -320,6 +324,10 @@ def _site(
 def _environment(device: torch.device) -> dict[str, Any]:
     tune_allocator()
     return fingerprint(device).model_dump()
+
+
+def _runtime(setup: SetUp) -> str | None:
+    return setup.runtime
 
 
 def _load(config: StudyConfig, image_size: int, progress_bar: ProgressBar) -> ImageDataset | None:

@@ -10,17 +10,17 @@ import torch
 from nas.checkpoint import save_weights
 from nas.evaluate import Evaluator
 from nas.latency import Meter, measure_together
+from nas.setups import SetUp
 from nas.timed_models import INITIAL, TRAINED, TimedImages
 from nas.training import CandidateFailed, TrainingConfig
 from nas.vae import build_vae
 from profiling.fresh_process import MOST_ENDED, ProcessEndedError
-from profiling.latency import LatencyConfig
 from search_spaces.architecture import Architecture
 from search_spaces.references import MODIFIED, ORIGINAL
 from tests.fakes.dataset import noise
 
 SMALL = ORIGINAL.resized(16)
-ONCE = LatencyConfig(min_rounds=2, max_rounds=2, attempts=1, warmup_window=1, max_warmup=2)
+ONCE = SetUp(min_rounds=2, max_rounds=2, attempts=1, warmup_window=1, max_warmup=2)
 CPU = torch.device("cpu")
 
 pytestmark = pytest.mark.slow

@@ -28,8 +28,8 @@ from nas.objectives import (
 )
 from nas.search.early_stopping import EarlyStopping
 from nas.search.samplers import SAMPLERS
+from nas.setups import SetUp
 from nas.training import TrainingConfig
-from profiling.latency import LatencyConfig
 from search_spaces.errors import UserError, nearest
 from search_spaces.numbers import MOST, Count, Number, Seed
 from search_spaces.space import SearchSpace
@@ -220,7 +220,7 @@ class StudyConfig(_Config):
         objectives: Names of the objectives.
         limits: The largest value of an objective that is still worth training, by name.
         training: The training protocol, equal for every candidate.
-        latency: How latency is measured.
+        latency: What is timed, and how.
         search: How candidates are proposed.
         confirmation: How the best models are confirmed at the end; None confirms none.
         device: Device of trainings and measurements.
@@ -241,7 +241,7 @@ class StudyConfig(_Config):
     objectives: tuple[str, ...] = DEFAULT_OBJECTIVES
     limits: Mapping[str, Annotated[Number, Field(gt=0)]] = {}
     training: TrainingConfig = TrainingConfig()
-    latency: LatencyConfig = LatencyConfig()
+    latency: SetUp = SetUp()
     search: SearchConfig = SearchConfig()
     confirmation: ConfirmationConfig | None = ConfirmationConfig()
     device: Literal["auto", "cpu", "cuda"] = "auto"

@@ -16,8 +16,8 @@ import torch
 
 from nas.artefacts import WEIGHTS
 from nas.latency import measure_together
+from nas.setups import SetUp
 from nas.timed_models import TimedImages
-from profiling.latency import LatencyConfig
 from profiling.paired import InterleavedLatencies
 from search_spaces.architecture import Architecture
 from search_spaces.references import REFERENCES
@@ -37,7 +37,7 @@ Together = Callable[
     [
         Mapping[str, Architecture],
         str,
-        LatencyConfig,
+        SetUp,
         torch.device,
         TimedImages | None,
         Mapping[str, Path],
@@ -50,7 +50,7 @@ Together = Callable[
 
 def measure_front(
     store: StudyStore,
-    latency: LatencyConfig,
+    latency: SetUp,
     device: torch.device,
     images: TimedImages,
     progress: Callable[[int, int], None],
@@ -62,7 +62,7 @@ def measure_front(
 
     Args:
         store: The study, open for writing.
-        latency: How latency is measured.
+        latency: What is timed, and how.
         device: Device of the measurement.
         images: Images that the models are fed.
         progress: Called with (done, total) rounds.
@@ -84,7 +84,7 @@ def measure_front(
 def measure_trials(
     store: StudyStore,
     wanted: Mapping[str, Architecture],
-    latency: LatencyConfig,
+    latency: SetUp,
     device: torch.device,
     images: TimedImages,
     progress: Callable[[int, int], None],
@@ -95,7 +95,7 @@ def measure_trials(
     Args:
         store: The study, whose trained weights are used.
         wanted: Digest -> architecture, without the references.
-        latency: How latency is measured.
+        latency: What is timed, and how.
         device: Device of the measurement.
         images: Images that the models are fed.
         progress: Called with (done, total) rounds of each group.

@@ -20,6 +20,7 @@ ENVIRONMENT = (
     "allocator",
     "mkldnn",
     "tf32",
+    "runtime",
     "latency_predictor",
     "timed_on",
 )
