@@ -211,8 +211,13 @@ def _described(
     return replace(found, taken=taken)
 
 
-def latency_metrics(pair: PairedLatency) -> dict[str, float]:
-    """Return the metrics of a measurement that are recorded in addition to the latency."""
+def latency_metrics(pair: PairedLatency, setup: str = "") -> dict[str, float]:
+    """Return the metrics of a measurement that are recorded in addition to the latency.
+
+    Args:
+        pair: The measurement.
+        setup: Name of a further set-up; the names of its metrics end with `:NAME`.
+    """
     metrics = {
         "latency_median_ms": pair.candidate.median_ms,
         "latency_spread": pair.candidate.spread,
@@ -225,7 +230,7 @@ def latency_metrics(pair: PairedLatency) -> dict[str, float]:
         metrics["latency_events_ms"] = pair.candidate.device_median_ms
     if pair.replayed:
         metrics["latency_graph_ms"] = pair.replayed.median_ms
-    return metrics
+    return {f"{name}:{setup}" if setup else name: value for name, value in metrics.items()}
 
 
 def measure_anchor(

@@ -56,7 +56,7 @@ def test_a_candidate_that_ends_every_measuring_process_has_failed(
     *_, last = evaluator(SMALL)
     assert last.objectives["latency_ms"] > 0
     assert (tmp_path / SMALL.digest / "latency.json").exists()
-    kill(evaluator.meter)  # one that was killed need not be the candidate's fault
+    kill(evaluator.meters[""])  # one that was killed need not be the candidate's fault
     *_, last = evaluator(SMALL)
     assert last.objectives["latency_ms"] > 0
     tries: list[Architecture] = []
@@ -65,7 +65,7 @@ def test_a_candidate_that_ends_every_measuring_process_has_failed(
         tries.append(architecture)
         raise ProcessEndedError("process: ended")
 
-    monkeypatch.setattr(evaluator.meter, "measure", ended)
+    monkeypatch.setattr(evaluator.meters[""], "measure", ended)
     with pytest.raises(CandidateFailed, match="while its latency was measured"):
         list(evaluator(SMALL))
     assert tries == [SMALL] * MOST_ENDED

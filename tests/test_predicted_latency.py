@@ -37,7 +37,7 @@ def findings(tmp_path: Path, anchor_ms: float | None) -> Any:
         device=torch.device("cpu"),
         wanted=("params", "predicted_latency_ms"),
         artefacts=tmp_path,
-        anchor_ms=anchor_ms,
+        anchors_ms={"": anchor_ms} if anchor_ms else {},
         predictor=cast("LatencyPredictor", Doubles()),
     )
     *_, last = evaluator(ORIGINAL.resized(32))

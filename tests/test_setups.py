@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +12,7 @@ import torch
 
 from nas.evaluate import Evaluator
 from nas.latency import Meter, measure_together
+from nas.objectives import OBJECTIVES, latency_in, set_up_of
 from nas.setups import (
     EngineRefused,
     Preparation,
@@ -23,8 +26,15 @@ from nas.vae import build_vae
 from profiling.errors import ProfilingError
 from profiling.lane import Lane
 from search_spaces.errors import UserError
-from search_spaces.references import MODIFIED, ORIGINAL
+from search_spaces.references import ORIGINAL
+from studies.config.study import StudyConfig
+from studies.launch import run_study
+from studies.record.comparison import compare
 from studies.record.earlier import complete_latency
+from studies.record.records import StudyRecord
+from studies.run.evaluators import load_predictor
+from studies.store.reading import anchors_ms
+from studies.store.store import StudyStore
 
 SMALL = ORIGINAL.resized(16)
 CPU = torch.device("cpu")
@@ -112,7 +122,7 @@ def test_a_backend_that_cannot_run_a_candidate_fails_it(
     def measure(*_: object) -> None:
         raise refused.value
 
-    monkeypatch.setattr(evaluator.meter, "measure", measure)
+    monkeypatch.setattr(evaluator.meters[""], "measure", measure)
     with pytest.raises(CandidateFailed, match=r"while its latency was measured: .*no such operat"):
         list(evaluator(SMALL))
 
@@ -127,17 +137,131 @@ def test_settings_of_earlier_versions_are_those_of_the_plain_set_up() -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("part", ["full", "encoder", "decoder"])
-@pytest.mark.parametrize("backend", ["channels_last", "onnxruntime"])
+@pytest.mark.parametrize(
+    ("backend", "part"),
+    [("channels_last", "encoder"), ("channels_last", "decoder"), ("onnxruntime", "full")],
+)
 def test_every_part_is_measured_in_another_runtime(backend: str, part: str) -> None:
     if backend == "onnxruntime":
         pytest.importorskip("onnxruntime")
         pytest.importorskip("onnxscript")
     setup = quick(backend=backend, part=part)
-    pair, _ = Meter(setup, CPU).measure(MODIFIED.resized(16))
+    pair, _ = Meter(setup, CPU).measure(SMALL)
     subject = pair.candidate.subject
     assert (subject.backend, subject.part, subject.precision) == (backend, part, "float32")
     assert pair.ratio.median > 0
-    anchors = {"original": SMALL, "modified": MODIFIED.resized(16)}
-    together = measure_together(anchors, "original", setup, CPU)
+    together = measure_together({"original": SMALL}, "original", setup, CPU)
     assert {one.subject.backend for one in together.taken.values()} == {backend}
+
+
+def test_names_of_latencies_lead_to_their_set_up() -> None:
+    assert [set_up_of(name) for name in ("latency_ms", "latency_ms:pi", "params")] == [
+        "",
+        "pi",
+        None,
+    ]
+    assert [latency_in(name) for name in ("", "pi")] == ["latency_ms", "latency_ms:pi"]
+    assert "latency_ms:pi" in OBJECTIVES
+    assert "params:pi" not in OBJECTIVES
+    assert "latency_ms:" not in OBJECTIVES
+    assert OBJECTIVES["latency_ms:pi"].unit == "ms"
+    with pytest.raises(KeyError):
+        OBJECTIVES["params:pi"]
+    assert not any(":" in name for name in OBJECTIVES)
+
+
+def config(**changes: Any) -> StudyConfig:
+    return StudyConfig.model_validate({"name": "s", "space": "tiny", **changes})
+
+
+def test_a_further_set_up_differs_from_the_first_in_what_it_names() -> None:
+    asked = config(
+        latency={"max_s": 3.0, "threads": 2},
+        setups={"board": {"backend": "onnxruntime", "threads": 1}},
+        objectives=["params", "latency_ms:board"],
+        limits={"latency_ms:board": 5.0},
+    )
+    board = asked.all_setups["board"]
+    assert (board.max_s, board.threads, board.backend) == (3.0, 1, "onnxruntime")
+    assert asked.measured
+    assert StudyConfig.model_validate(asked.to_dict()) == asked
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"objectives": ["params", "latency_ms:bord"]}, "did you mean 'board'"),
+        ({"limits": {"latency_ms:pi": 1.0}}, "setups has no 'pi', but board"),
+        ({"setups": {"a b": {}}}, "setups"),
+        ({"setups": {"board": {"backend": "onnxruntim"}}}, "did you mean 'onnxruntime'"),
+        ({"setups": ["board"]}, "setups"),
+    ],
+)
+def test_set_ups_that_do_not_fit_are_refused(changes: dict[str, Any], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        config(**{"setups": {"board": {}}, **changes})
+
+
+def test_a_predicted_latency_is_that_of_eager_pytorch(tmp_path: Path) -> None:
+    asked = config(objectives=["params", "predicted_latency_ms"], latency={"part": "decoder"})
+    with pytest.raises(UserError, match="is not predicted for decoder; use latency_ms"):
+        load_predictor(asked, CPU, 32)
+
+
+@pytest.fixture(scope="module")
+def study(tmp_path_factory: pytest.TempPathFactory) -> Iterator[StudyRecord]:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("NAS_CACHE_DIR", str(tmp_path_factory.mktemp("cache")))
+        asked = config(
+            objectives=["latency_ms", "latency_ms:last", "params"],
+            latency=QUICK,
+            setups={"last": {"backend": "channels_last"}, "back": {"part": "decoder"}},
+            search={"trials": 2},
+            workers=1,
+        )
+        record, gave_up = run_study(asked, tmp_path_factory.mktemp("studies"))
+        assert gave_up is None
+        yield record
+
+
+@pytest.mark.slow
+def test_a_study_measures_in_every_set_up(study: StudyRecord) -> None:
+    names = {"latency_ms", "latency_ms:last", "latency_ms:back"}
+    for trial in study.complete:
+        assert names <= trial.objectives.keys()
+        assert names == trial.intervals.keys()
+        folder = study.folder / "artefacts" / trial.digest
+        files = {path.name for path in folder.glob("latency*.json")}
+        assert files == {"latency.json", "latency-last.json", "latency-back.json"}
+        stored = json.loads((folder / "latency-back.json").read_text())
+        assert {one["part"] for one in stored["subjects"].values()} == {"decoder"}
+    assert [one.name for one in study.recorded] == ["macs", "latency_ms:back"]
+
+
+@pytest.mark.slow
+def test_the_front_is_measured_again_in_every_set_up(study: StudyRecord) -> None:
+    for trial in study.front:
+        for end in ("", ":last", ":back"):
+            assert f"latency_ms_in_search{end}" in trial.metrics
+            ratio = trial.metrics[f"latency_over_original{end}"]
+            anchor = anchors_ms(study.environment)[end.removeprefix(":")]
+            assert trial.objectives[f"latency_ms{end}"] == pytest.approx(anchor * ratio)
+
+
+@pytest.mark.slow
+def test_latencies_are_compared_within_their_set_up(study: StudyRecord) -> None:
+    found, original = study.front[0], next(iter(study.references.values()))
+    compared = compare(study, found, original)
+    for end in ("", ":last"):
+        ratio = found.metrics[f"latency_over_original{end}"]
+        assert compared.factors[f"latency_ms{end}"] == pytest.approx(1 / ratio)
+
+
+@pytest.mark.slow
+def test_another_set_up_is_another_study(study: StudyRecord) -> None:
+    stored = StudyStore(study.folder)
+    asked = StudyConfig.model_validate(study.config)
+    changed = asked.model_copy(update={"setups": {"last": asked.setups["last"]}})
+    with pytest.raises(UserError, match=r"exists with other settings \(setups.back was"):
+        run_study(changed, study.folder.parent)
+    assert stored.record().trials == study.trials

@@ -55,6 +55,7 @@ def measure_front(
     images: TimedImages,
     progress: Callable[[int, int], None],
     together: Together | None = None,
+    setup: str = "",
 ) -> StudyRecord:
     """Measure the front and the references together, record the latencies, return the study.
 
@@ -67,17 +68,18 @@ def measure_front(
         images: Images that the models are fed.
         progress: Called with (done, total) rounds.
         together: Measures on another host; None measures in this process.
+        setup: Name of a further set-up of the study, which `latency` describes.
     """
     wanted: dict[str, Architecture] = {}
     for _ in range(PASSES):
         record = store.record()
         front = {trial.digest: trial.architecture for trial in record.front if not trial.reference}
-        known = store.final_latency()
+        known = store.final_latency(setup)
         if not record.complete or (known and front.keys() <= known.keys()):
             return record
         wanted |= front
         found = measure_trials(store, wanted, latency, device, images, progress, together)
-        store.set_final_latency({**known, **found})
+        store.set_final_latency({**known, **found}, setup)
     return store.record()
 
 

@@ -186,6 +186,7 @@ class _Environment(_Attributes):
     data_fingerprint: Text | None = None
     images: dict[Text, Choice] | None = None
     original_latency_ms: Positive | None = None
+    original_latencies_ms: dict[Text, Positive] = {}
     mixed: list[Text] = []
 
 
@@ -285,7 +286,7 @@ def study_attributes(stored: Mapping[str, Any]) -> Mapping[str, Any]:
         return stored
     complete = {"training": complete_training, "latency": complete_latency}
     named = {key: complete[key](config[key]) for key in complete if key in config}
-    return {**stored, "config": {**config, **named}}
+    return {**stored, "config": {"setups": {}, **config, **named}}
 
 
 def runs_in(stored: Mapping[str, Any]) -> dict[str, Any]:
