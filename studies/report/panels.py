@@ -28,6 +28,7 @@ from studies.report.figures import (
     importance_figure,
     pair_figure,
 )
+from studies.report.latencies_figure import latency_panels
 from studies.report.overviews import FADED_LINES, cube_figure, parallel_figure
 from studies.report.rate_figure import rate_panels
 
@@ -44,6 +45,7 @@ def report_panels(study: StudyRecord) -> dict[str, list[Panel]]:
         "confirmation": _confirmation(study),
         "hypervolume": _hypervolumes(study),
         "importance": _importance(study),
+        "latencies": latency_panels(study, points),
         "rate": rate_panels(study, points),
         "curves": _curves(study),
     }

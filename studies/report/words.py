@@ -6,7 +6,7 @@ import json
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from nas.objectives import Objective
+from nas.objectives import Objective, set_up_of
 from studies.record import tables
 from studies.record.comparison import Comparison, champion, compare, dominators, found, ranked
 from studies.record.confirmed import confirmation_table, confirmed_models, the_loss
@@ -97,6 +97,7 @@ def _facts(study: StudyRecord) -> list[tuple[str, str]]:
                            _with_unit(environment.get("threads"), "threads"))
                    if trained or timed else ""),
         ("Losses", _LATENTS.get(str(training.get("evaluate_at", "sample")), "") if trained else ""),
+        ("Further set-ups", "; ".join(_further_set_ups(study))),
         ("Latency", _joined(_set_up(study), _with_unit(latency.get("batch"), "", "batch "),
                             _with_unit(latency.get("threads"), "threads"),
                             f"on {environment['timed_on']}" if "timed_on" in environment else "",
@@ -114,25 +115,40 @@ def _recipe(training: Mapping[str, Any]) -> str:
     return _joined(recipe, *given) if recipe else ""
 
 
-def _set_up(study: StudyRecord) -> str:
+def _set_up(study: StudyRecord, name: str = "") -> str:
     """Return runtime, precision and part of the timed models where they are not the usual ones."""
-    latency = study.config.get("latency") or {}
+    latency = _settings(study, name)
     backend, precision, part = (latency.get(key) for key in ("backend", "precision", "part"))
+    versions = str(study.environment.get("runtime") or "").split(", ")
     return _joined(
-        "" if backend in (None, "eager") else study.environment.get("runtime") or backend,
+        "" if backend in (None, "eager") else _versioned(backend, versions),
         "" if precision in (None, "float32") else precision,
         "" if part in (None, "full") else f"the {part} alone",
     )
 
 
+def _settings(study: StudyRecord, name: str) -> Mapping[str, Any]:
+    found = study.config.get("latency") if not name else study.config["setups"].get(name)
+    return found or {}
+
+
+def _versioned(backend: str, versions: Sequence[str]) -> str:
+    return next((one for one in versions if one.partition(" ")[0] == backend), backend)
+
+
+def _further_set_ups(study: StudyRecord) -> list[str]:
+    usual = "the full pass in eager PyTorch"
+    return [f"{name}: {_set_up(study, name) or usual}" for name in study.config.get("setups") or {}]
+
+
 def _explanation(objective: Objective, study: StudyRecord) -> str:
     """Return the definition of an objective in this study."""
-    set_up = _set_up(study) if objective.name == "latency_ms" else ""
-    if not set_up:
+    name = set_up_of(objective.name)
+    if name is None or not (set_up := _set_up(study, name)):
         return objective.explanation
-    part = (study.config.get("latency") or {}).get("part", "full")
     whole = objective.explanation.partition(":")
-    return f"{whole[0] if part == 'full' else 'one pass'} ({set_up}): {whole[2].strip()}"
+    full = _settings(study, name).get("part", "full") == "full"
+    return f"{whole[0] if full else 'one pass'} ({set_up}): {whole[2].strip()}"
 
 
 def _waiting(study: StudyRecord) -> str:
