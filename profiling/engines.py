@@ -31,12 +31,18 @@ def as_it_is(model: nn.Module, args: Args, threads: int) -> tuple[ForwardPass, s
 
 def in_channels_last(model: nn.Module, args: Args, threads: int) -> tuple[ForwardPass, str]:
     """Run the model in channels-last memory format; each call converts the inputs."""
-    model = model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    return _ChannelsLast(model).to(memory_format=torch.channels_last), ""  # type: ignore[call-overload]
 
-    def run(*args: Tensor) -> Any:
-        return model(*(_last(arg) if arg.dim() == 4 else arg for arg in args))
 
-    return run, ""
+class _ChannelsLast(nn.Module):
+    """A model that gets its inputs in channels-last memory format."""
+
+    def __init__(self, model: nn.Module) -> None:
+        super().__init__()
+        self.model = model
+
+    def forward(self, *args: Tensor) -> Any:
+        return self.model(*(_last(arg) if arg.dim() == 4 else arg for arg in args))
 
 
 _last = partial(torch.Tensor.contiguous, memory_format=torch.channels_last)

@@ -20,6 +20,7 @@ from profiling.backends import BACKENDS, BFLOAT16, FLOAT32, Backend, prepare_bac
 from profiling.comparison import compare_backends
 from profiling.errors import ProfilingError
 from profiling.latency import LatencyConfig
+from profiling.mapped import mapped_weights
 from profiling.onnx_export import export_onnx, onnx_model
 
 QUICK = LatencyConfig(
@@ -103,6 +104,16 @@ def test_a_backend_computes_the_same_and_changes_nothing(name: str, dtype: str) 
     assert torch.equal(torch.get_rng_state(), random)
     assert torch.equal(EXAMPLE[0], shape)
     assert torch.get_num_threads() == threads
+
+
+@pytest.mark.parametrize("name", ["eager", "channels_last", "bn_folded", "rewritten"])
+def test_the_weights_of_what_runs_in_torch_are_mapped_like_eager_s(name: str) -> None:
+    run = prepare_backend(name, tiny(), EXAMPLE).run
+    assert isinstance(run, nn.Module)  # weights of other callables stay where they are
+    before = [parameter.data_ptr() for parameter in run.parameters()]
+    with mapped_weights([run]), torch.inference_mode():
+        assert all(p.data_ptr() != b for p, b in zip(run.parameters(), before, strict=True))
+        run(*(arg.clone() for arg in EXAMPLE))
 
 
 def test_one_process_can_compile_many_models() -> None:
