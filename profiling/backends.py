@@ -1,4 +1,4 @@
-"""Backends that run the same model, each checked against eager mode before it is timed.
+"""Backends that run the same model, each checked against float64 before it is timed.
 
 A new backend is one function in `engines` and one line in `BACKENDS`.
 """
@@ -10,29 +10,27 @@ import difflib
 import os
 import shutil
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
+from functools import partial
 
 import torch
 from torch import Tensor, nn
 
 from profiling import engines
-from profiling.agreement import checked_error, repeatable_outputs
-from profiling.engines import Args, ForwardPass
+from profiling.agreement import Exact
+from profiling.batch_norms import has_new_batch_norms, randomise_batch_norms
+from profiling.engines import Args, ForwardPass, Prepare
+from profiling.environment import has_bfloat16
 from profiling.environment import threads as torch_threads
 from profiling.errors import ProfilingError
-from profiling.latency import (
-    Latency,
-    LatencyConfig,
-    Ratio,
-    batched,
-    measure_latency,
-    paired_ratio,
-)
+from profiling.latency import batched
 from profiling.onnx_export import missing
-from profiling.progress import Progress
+from profiling.rewrites import FOLDING, REWRITES, remark, rewritten
 from profiling.symbolic import Example
+
+FLOAT32, BFLOAT16 = "float32", "bfloat16"
 
 
 @dataclass(frozen=True)
@@ -45,11 +43,28 @@ class Backend:
         prepare: (model, args, threads) -> a callable with the model's arguments and outputs, and a
             remark for the table or "". It may change the model, which is a private copy in
             evaluation mode on that device.
+        lower: Name of a lower precision -> how the backend is prepared in it.
+        rewrites: Names of the exact rewrites that are applied to the model before.
     """
 
     about: str
     unavailable: Callable[[torch.device], str | None]
-    prepare: Callable[[nn.Module, Args, int], tuple[ForwardPass, str]]
+    prepare: Prepare
+    lower: Mapping[str, Prepare] = field(default_factory=dict)
+    rewrites: tuple[str, ...] = ()
+
+    @property
+    def precisions(self) -> tuple[str, ...]:
+        """Names of the precisions in which the backend can compute."""
+        return (FLOAT32, *self.lower)
+
+    def reason_against(self, device: torch.device, dtype: str = FLOAT32) -> str | None:
+        """Return why the backend cannot be used on a device in a precision; None if it can."""
+        if dtype not in self.precisions:
+            return f"cannot compute in {dtype!r}: use {' or '.join(self.precisions)}"
+        if dtype == BFLOAT16 and not has_bfloat16(device):
+            return f"this processor has no instructions for {dtype}: use {FLOAT32}"
+        return self.unavailable(device)
 
 
 @dataclass(frozen=True)
@@ -59,9 +74,11 @@ class PreparedBackend:
     Attributes:
         name: Name of the backend.
         run: Runs the model; it takes the model's arguments.
-        max_error: Largest absolute difference from eager of any output element.
+        max_error: Largest difference from float64 of any output element, relative to the range of
+            that output.
         preparation_s: Seconds that the preparation took.
         note: Remark for the table, or "".
+        dtype: The precision.
     """
 
     name: str
@@ -69,41 +86,7 @@ class PreparedBackend:
     max_error: float
     preparation_s: float
     note: str
-
-
-@dataclass(frozen=True)
-class BackendRow:
-    """One row of a comparison: measurements, or the `reason` why there are none.
-
-    `speed_up` is the time of eager over that of this backend, paired by round: above 1 is faster.
-    """
-
-    name: str
-    about: str
-    reason: str | None = None
-    latency: Latency | None = None
-    speed_up: Ratio | None = None
-    max_error: float | None = None
-    preparation_s: float | None = None
-    note: str = ""
-
-    def record(self) -> dict[str, str | float | bool | None]:
-        """Return the row as column -> value; None where nothing was measured."""
-        timed, ratio = self.latency, self.speed_up
-        return {
-            "backend": self.name,
-            "ms": timed.median_ms if timed else None,
-            "ms_low": timed.interval_ms.low if timed else None,
-            "ms_high": timed.interval_ms.high if timed else None,
-            "speed_up": ratio.median if ratio else None,
-            "speed_up_low": ratio.interval.low if ratio else None,
-            "speed_up_high": ratio.interval.high if ratio else None,
-            "max_error": self.max_error,
-            "preparation_s": self.preparation_s,
-            "contended": timed.contended if timed else None,
-            "note": self.note,
-            "reason": self.reason,
-        }
+    dtype: str = FLOAT32
 
 
 def prepare_backend(
@@ -112,69 +95,65 @@ def prepare_backend(
     example: Example,
     device: torch.device | str = "cpu",
     threads: int = 1,
+    dtype: str = FLOAT32,
 ) -> PreparedBackend:
-    """Prepare a backend for `model` and the shapes of `example`, and check it against eager.
+    """Prepare a backend for `model` and the shapes of `example`, and judge it against float64.
 
-    The model, torch's thread count and the random state are not changed.
+    A model with new BatchNorms is judged on a copy with random statistics, which is prepared in the
+    same way: new BatchNorms do nothing and hide errors. The model, torch's thread count and the
+    random state are not changed.
+
+    Args:
+        name: Key of `BACKENDS`.
+        model: The model.
+        example: Arguments of a pass.
+        device: Device of the arguments and of the outputs.
+        threads: Number of threads.
+        dtype: "float32", or a lower precision of the backend. The error of float32 may be a
+            multiple of eager's own; that of a lower precision is only refused if it is absurd,
+            because what it costs is judged by the loss on images.
 
     Raises:
-        ProfilingError: the backend is unknown or unavailable or cannot run the model, the model is
-            random (pass its noise in `example`), or an output differs by more than 1e-4.
+        ProfilingError: the backend or the precision is unknown or unavailable, the backend cannot
+            run the model, the model is random (pass its noise in `example`) or cannot run in
+            float64, or an output has a larger error than rounding explains.
     """
     backend, device = find_backend(name), torch.device(device)
-    if reason := backend.unavailable(device):
+    if reason := backend.reason_against(device, dtype):
         raise ProfilingError(f"{name}: {reason}")
     args = tuple(arg.to(device) for arg in batched(example, len(_first(example)), device))
+    prepare = partial(_prepared, name, backend, dtype, args, threads)
     with _undisturbed(threads, device):
-        expected = repeatable_outputs(_private(model, device), args)
+        judged = _private(model, device)
+        if is_new := has_new_batch_norms(judged):
+            randomise_batch_norms(judged, args)
+        exact = Exact.of(judged, args)
         start = time.perf_counter()
-        try:
-            with torch.no_grad():
-                run, note = backend.prepare(_private(model, device), args, threads)
-            with torch.inference_mode():  # compilers compile at the first call
-                run(*(arg.clone() for arg in args))
-        except ProfilingError as error:
-            raise ProfilingError(f"{name}: {error}") from error
-        except Exception as error:  # each engine raises its own types
-            raise ProfilingError(f"{name}: cannot run this model: {_first_line(error)}") from error
+        run, note = prepare(_private(model, device))
         seconds = time.perf_counter() - start
-        return PreparedBackend(name, run, checked_error(name, run, args, expected), seconds, note)
+        tried = prepare(judged)[0] if is_new else run
+        error = exact.checked_error(name, tried, args, lower=dtype != FLOAT32)
+    return PreparedBackend(name, run, error, seconds, note, dtype)
 
 
-def compare_backends(
-    model: nn.Module,
-    example: Example,
-    names: Sequence[str] | None = None,
-    config: LatencyConfig | None = None,
-    device: torch.device | str = "cpu",
-    *,
-    progress: Progress | None = None,
-) -> tuple[BackendRow, ...]:
-    """Time the named backends (default: all) in the same rounds as eager, which is the first row.
-
-    A backend that cannot be used has a row with the reason.
-
-    Raises:
-        ProfilingError: a name is unknown, or the model is random.
-    """
-    config, device = config or LatencyConfig(), torch.device(device)
-    wanted = list(dict.fromkeys(["eager", *(BACKENDS if names is None else names)]))
-    for name in wanted:
-        find_backend(name)
-    args, total = batched(example, config.batch, device), len(wanted) + config.max_rounds
-    prepared: dict[str, PreparedBackend | str] = {}
-    for done, name in enumerate(wanted, start=1):
-        prepared[name] = _prepared_or_reason(name, model, args, device, config.threads)
-        if progress:
-            progress(done, total)
-    runs = {
-        name: ready.run for name, ready in prepared.items() if isinstance(ready, PreparedBackend)
-    }
-    report = progress and (lambda done, _: progress(len(wanted) + done, total))
-    latencies = measure_latency(runs, example, config, device, progress=report)
-    if progress:
-        progress(total, total)
-    return tuple(_row(name, ready, latencies) for name, ready in prepared.items())
+def _prepared(
+    name: str, backend: Backend, dtype: str, args: Args, threads: int, model: nn.Module
+) -> tuple[ForwardPass, str]:
+    """Rewrite and prepare a model, and run it once, because compilers compile at the first call."""
+    notes = []
+    try:
+        with torch.no_grad():
+            if backend.rewrites:
+                model, done = rewritten(model, backend.rewrites)
+                notes.append(remark(done))
+            run, note = backend.lower.get(dtype, backend.prepare)(model, args, threads)
+        with torch.inference_mode():
+            run(*(arg.clone() for arg in args))
+    except ProfilingError as error:
+        raise ProfilingError(f"{name}: {error}") from error
+    except Exception as error:  # each engine raises its own types
+        raise ProfilingError(f"{name}: cannot run this model: {_first_line(error)}") from error
+    return run, "; ".join([*notes, *([note] if note else [])])
 
 
 def find_backend(name: str) -> Backend:
@@ -219,15 +198,41 @@ def _beside_cpu(device: torch.device) -> str | None:
     return "eager runs there already" if device.type == "cuda" else _cuda_device(device)
 
 
+def _in_torch(
+    about: str,
+    prepare: Prepare,
+    unavailable: Callable[[torch.device], str | None] = _anywhere,
+) -> Backend:
+    """Return a backend that computes in bfloat16 by autocast."""
+    return Backend(about, unavailable, prepare, {BFLOAT16: engines.autocast(prepare)})
+
+
+def _rewritten(backend: Backend) -> Backend:
+    about = f"{backend.about}, after exact rewrites"
+    return replace(backend, about=about, rewrites=tuple(REWRITES))
+
+
+_CHANNELS_LAST = _in_torch("channels innermost in memory", engines.in_channels_last)
+_ONNXRUNTIME = Backend("ONNX Runtime", _cpu_extra("onnxruntime"), engines.in_onnxruntime)
+_OPENVINO = Backend(
+    "OpenVINO",
+    _cpu_extra("openvino"),
+    engines.in_openvino,
+    {BFLOAT16: partial(engines.in_openvino, precision="bf16")},
+)
+
 BACKENDS: dict[str, Backend] = {
-    "eager": Backend("PyTorch as it is", _anywhere, engines.as_it_is),
-    "channels_last": Backend("channels innermost in memory", _anywhere, engines.in_channels_last),
+    "eager": _in_torch("PyTorch as it is", engines.as_it_is),
+    "channels_last": _CHANNELS_LAST,
     "bn_folded": Backend(
-        "BatchNorms in the layers before them", _anywhere, engines.with_folded_norms
+        "BatchNorms in the layers before them", _anywhere, engines.as_it_is, rewrites=(FOLDING,)
     ),
-    "compile": Backend("torch.compile, fixed shapes", _with_compiler, engines.compiled),
-    "onnxruntime": Backend("ONNX Runtime", _cpu_extra("onnxruntime"), engines.in_onnxruntime),
-    "openvino": Backend("OpenVINO, float32", _cpu_extra("openvino"), engines.in_openvino),
+    "rewritten": _rewritten(_CHANNELS_LAST),
+    "compile": _in_torch("torch.compile, fixed shapes", engines.compiled, _with_compiler),
+    "onnxruntime": _ONNXRUNTIME,
+    "onnxruntime_rewritten": _rewritten(_ONNXRUNTIME),
+    "openvino": _OPENVINO,
+    "openvino_rewritten": _rewritten(_OPENVINO),
     "cuda": Backend("eager on the CUDA device", _beside_cpu, engines.on_cuda),
     "cuda_graph": Backend("one CUDA graph of the pass", _cuda_device, engines.as_cuda_graph),
 }
@@ -242,32 +247,6 @@ def _undisturbed(threads: int, device: torch.device) -> Iterator[None]:
 
 def _private(model: nn.Module, device: torch.device) -> nn.Module:
     return copy.deepcopy(model).to(device).eval()
-
-
-def _prepared_or_reason(
-    name: str, model: nn.Module, args: Args, device: torch.device, threads: int
-) -> PreparedBackend | str:
-    try:
-        return prepare_backend(name, model, args, device, threads)
-    except ProfilingError as error:
-        if name == "eager":  # a random model or a wrong example
-            raise
-        return str(error).removeprefix(f"{name}: ")
-
-
-def _row(name: str, ready: PreparedBackend | str, latencies: dict[str, Latency]) -> BackendRow:
-    about = BACKENDS[name].about
-    if isinstance(ready, str):
-        return BackendRow(name, about, reason=ready)
-    return BackendRow(
-        name,
-        about,
-        latency=latencies[name],
-        speed_up=paired_ratio(latencies["eager"], latencies[name]),
-        max_error=ready.max_error,
-        preparation_s=ready.preparation_s,
-        note=ready.note,
-    )
 
 
 def _first(example: Example) -> Tensor:

@@ -14,13 +14,14 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn.modules.conv import _ConvNd
 from torch.utils._pytree import tree_flatten, tree_map_only, tree_unflatten
 
-from profiling.folding import fold_batch_norms
 from profiling.onnx_export import onnx_model, onnxruntime_session
 
 Args = tuple[Tensor, ...]
 ForwardPass = Callable[..., Any]
+Prepare = Callable[[nn.Module, Args, int], tuple[ForwardPass, str]]
 
 
 def as_it_is(model: nn.Module, args: Args, threads: int) -> tuple[ForwardPass, str]:
@@ -30,21 +31,21 @@ def as_it_is(model: nn.Module, args: Args, threads: int) -> tuple[ForwardPass, s
 
 def in_channels_last(model: nn.Module, args: Args, threads: int) -> tuple[ForwardPass, str]:
     """Run the model in channels-last memory format; each call converts the inputs."""
-    model = model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    return _ChannelsLast(model).to(memory_format=torch.channels_last), ""  # type: ignore[call-overload]
 
-    def run(*args: Tensor) -> Any:
-        return model(*(_last(arg) if arg.dim() == 4 else arg for arg in args))
 
-    return run, ""
+class _ChannelsLast(nn.Module):
+    """A model that gets its inputs in channels-last memory format."""
+
+    def __init__(self, model: nn.Module) -> None:
+        super().__init__()
+        self.model = model
+
+    def forward(self, *args: Tensor) -> Any:
+        return self.model(*(_last(arg) if arg.dim() == 4 else arg for arg in args))
 
 
 _last = partial(torch.Tensor.contiguous, memory_format=torch.channels_last)
-
-
-def with_folded_norms(model: nn.Module, args: Args, threads: int) -> tuple[ForwardPass, str]:
-    """Fold BatchNorms into the layers before them; the remark counts them."""
-    model, folded, total = fold_batch_norms(model)
-    return model, f"{folded} of {total} BatchNorms folded"
 
 
 def compiled(
@@ -66,13 +67,49 @@ def compiled(
     return run, ""
 
 
+def autocast(prepare: Prepare) -> Prepare:
+    """Return a preparation in which convolutions and products run in bfloat16 (torch.autocast).
+
+    Outputs are converted to float32. Layers store their weights in bfloat16, because autocast would
+    convert them in each pass.
+    """
+
+    def prepared(model: nn.Module, args: Args, threads: int) -> tuple[ForwardPass, str]:
+        for module in model.modules():
+            if isinstance(module, (_ConvNd, nn.Linear)):
+                module.bfloat16()
+        return prepare(_Autocast(model, args[0].device.type), args, threads)
+
+    return prepared
+
+
+class _Autocast(nn.Module):
+    """A model under autocast."""
+
+    def __init__(self, model: nn.Module, device_type: str) -> None:
+        super().__init__()
+        self.model = model
+        self.device_type = device_type
+
+    def forward(self, *args: Tensor) -> Any:
+        with torch.autocast(self.device_type, torch.bfloat16):
+            outputs = self.model(*args)
+        return tree_map_only(Tensor, _not_lower, outputs)
+
+
+def _not_lower(tensor: Tensor) -> Tensor:
+    return tensor.float() if tensor.dtype == torch.bfloat16 else tensor
+
+
 def in_onnxruntime(model: nn.Module, args: Args, threads: int) -> tuple[ForwardPass, str]:
     """Convert the model to ONNX and run it in ONNX Runtime."""
     content = onnx_model(model, args).SerializeToString()
     return _structured(onnxruntime_session(content, threads), model, args), ""
 
 
-def in_openvino(model: nn.Module, args: Args, threads: int) -> tuple[ForwardPass, str]:
+def in_openvino(
+    model: nn.Module, args: Args, threads: int, precision: str = "f32"
+) -> tuple[ForwardPass, str]:
     """Convert the model to ONNX and run it in OpenVINO."""
     import openvino
 
@@ -80,7 +117,7 @@ def in_openvino(model: nn.Module, args: Args, threads: int) -> tuple[ForwardPass
         "PERFORMANCE_HINT": "LATENCY",
         "NUM_STREAMS": 1,
         "INFERENCE_NUM_THREADS": threads,
-        "INFERENCE_PRECISION_HINT": "f32",  # otherwise bfloat16 if the CPU supports it
+        "INFERENCE_PRECISION_HINT": precision,  # otherwise bfloat16 if the CPU supports it
         "ENABLE_CPU_PINNING": False,  # pinning would remain after the call
     }
     core = openvino.Core()

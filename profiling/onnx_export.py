@@ -16,7 +16,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from profiling.agreement import checked_error, repeatable_outputs
+from profiling.agreement import Exact
 from profiling.errors import ProfilingError
 from profiling.files import behind_links, require_writable, write_whole
 from profiling.latency import batched
@@ -40,8 +40,8 @@ class OnnxReport:
         file_bytes: Size of the file.
         inputs, outputs: Name -> shape; a dynamic dimension is a name.
         dynamic_batch: Whether the batch dimension is dynamic.
-        max_error: Largest absolute difference from eager of any output element, in ONNX Runtime;
-            None if that is not installed.
+        max_error: Largest difference of any output element in ONNX Runtime from float64 in PyTorch,
+            relative to the range of that output; None if ONNX Runtime is not installed.
     """
 
     path: Path
@@ -71,8 +71,8 @@ def export_onnx(
 
     Raises:
         ProfilingError: a package is missing, the model cannot be exported, is random or above 2 GB,
-            the result is invalid or differs from eager by more than 1e-4, or `path` cannot be
-            written.
+            the result is invalid or differs from float64 by more than rounding explains, or `path`
+            cannot be written.
     """
     if reason := missing("onnx", "onnxscript"):
         raise ProfilingError(f"onnx: {reason}")
@@ -178,8 +178,7 @@ def _verify(
         examples.append(tuple(torch.cat([arg, arg[:1]]) for arg in args))
     with torch.random.fork_rng(devices=[]):
         return max(
-            checked_error("onnx", run, sample, repeatable_outputs(model, sample))
-            for sample in examples
+            Exact.of(model, sample).checked_error("onnx", run, sample) for sample in examples
         )
 
 

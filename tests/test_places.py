@@ -20,7 +20,7 @@ pwd = pytest.importorskip("pwd")
 
 WORK = (
     "studies.bench.runs.run_all",
-    "profiling.backends.compare_backends",
+    "profiling.comparison.compare_backends",
     "profiling.onnx_export.onnx_model",
     "studies.paper.redraw.load_dataset",
 )

@@ -17,11 +17,11 @@ from nas.timed_models import TimedImages, timed_model
 from nas.vae import VAE
 from profiling.ablation import Ablation, Counts
 from profiling.environment import select_device
-from profiling.folding import fold_batch_norms
 from profiling.kinds import CONVOLUTION_GROUPS, KindGroup
 from profiling.latency import Latency, LatencyConfig, Model, measure_latency
 from profiling.layers import profile_layers
 from profiling.progress import Progress
+from profiling.rewrites import fold_batch_norms
 from profiling.roofline import Peaks, measure_peaks
 from profiling.timing import measuring
 from search_spaces.architecture import Architecture

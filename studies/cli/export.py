@@ -123,7 +123,8 @@ def _exported(model: VAE, path: Path, deterministic: bool) -> OnnxReport:
 def _sentence(report: OnnxReport) -> str:
     checked = "outputs not checked because onnxruntime is not installed"
     if report.max_error is not None:
-        checked = f"within {report.max_error:.1g} of PyTorch in ONNX Runtime"
+        error = f"{report.max_error:.1g} of their range"
+        checked = f"outputs in ONNX Runtime within {error} of PyTorch's in float64"
     batch = "any batch" if report.dynamic_batch else "fixed batch"
     size = f"{report.file_bytes / 1e6:.1f} MB"
     return f"{report.path}: {size}, opset {report.opset}, {batch}, valid, {checked}"

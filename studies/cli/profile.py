@@ -320,9 +320,10 @@ def backends(
 ) -> None:
     """Compare ways to run ARCH: eager, compiled and other engines.
 
-    The outputs of each backend are checked against those of eager PyTorch.
+    Each is timed in every precision that this device has instructions for, and its outputs are
+    judged against float64. Backends called *_rewritten run the model after exact rewrites.
     """
-    from profiling.backends import compare_backends
+    from profiling.comparison import compare_backends
     from profiling.files import require_writable
     from studies.cli.profile_print import print_backends
 

@@ -33,7 +33,7 @@ from studies.terminal.table import Column, Table
 if TYPE_CHECKING:
     import pandas as pd
 
-    from profiling.backends import BackendRow
+    from profiling.comparison import BackendRow
     from profiling.layers import LayerTable
     from profiling.roofline import Peaks
 
@@ -108,17 +108,20 @@ def print_peaks(peaks: Peaks) -> None:
 def print_backends(rows: Sequence[BackendRow], name: str, batch: int, threads: int) -> None:
     """Print each backend's time, speed-up over eager and error, or why it cannot run."""
     title = f"{name}, batch {batch}, {counted(threads, 'thread')}"
-    names = ["ms", "speed-up", "interval", "max error", "ready in"]
-    table, remarks = Table(Column("backend", text=True), *names, title=title), []
+    columns = [Column("backend", text=True), Column("precision", text=True)]
+    names = ["ms", "speed-up", "interval", "error", "ready in"]
+    table = Table(*columns, *names, title=title)
+    remarks: dict[str, list[str]] = {}  # text -> backends
     for row in sorted(rows, key=lambda row: row.latency.median_ms if row.latency else math.inf):
         if row.reason or row.note:
-            remarks.append(f"{row.name}: {row.reason or row.note}")
+            remarks.setdefault(row.reason or row.note, []).append(row.name)
         if row.latency is None or row.speed_up is None:
-            table.add(row.name, "-", "-", "-", "-", "-", style="dim")
+            table.add(row.name, row.dtype, "-", "-", "-", "-", "-", style="dim")
             continue
         low, high = row.speed_up.interval
         table.add(
             row.name,
+            row.dtype,
             _bare(row.latency.median_ms) + ("*" if row.latency.contended else " "),
             f"{row.speed_up.median:.2f}x",
             f"{low:.2f} to {high:.2f}",
@@ -126,10 +129,14 @@ def print_backends(rows: Sequence[BackendRow], name: str, batch: int, threads: i
             f"{row.preparation_s:.1f} s",
         )
     stdout.table(table)
-    for remark in remarks:
-        stdout.say(remark, style="dim", wrap=True)
+    stdout.say(_ERRORS, style="dim", wrap=True)
+    for text, of in remarks.items():
+        stdout.say(f"{', '.join(dict.fromkeys(of))}: {text}", style="dim", wrap=True)
     if any(row.latency and row.latency.contended for row in rows):
         stdout.say(_BUSY, style="yellow", wrap=True)
+
+
+_ERRORS = "error: largest difference of an output from float64, relative to the output's range"
 
 
 def _print_heading(text: str) -> None:

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
     from nas.timed_models import TimedImages
     from nas.vae import VAE
-    from profiling.backends import BackendRow
+    from profiling.comparison import BackendRow
     from profiling.handmade import HandmadeLayer
     from profiling.latency import LatencyConfig
     from profiling.sweep import CapturedLayer
