@@ -15,7 +15,7 @@ from pydantic import AfterValidator, field_validator
 from torch import Tensor, nn
 
 from nas.vae import VAE
-from profiling.backends import BACKENDS, find_backend, prepare_backend
+from profiling.backends import find_backend, prepare_backend
 from profiling.errors import ProfilingError
 from profiling.lane import Lane
 from profiling.latency import LatencyConfig, Model
@@ -85,12 +85,12 @@ class SetUp(LatencyConfig):
 
 
 def require_backend(setup: SetUp, device: torch.device) -> None:
-    """Check that a backend can be used on a device.
+    """Check that a backend can be used on a device, with the set-up's precision.
 
     Raises:
         UserError: It cannot; the message has the remedy.
     """
-    if reason := BACKENDS[setup.backend].unavailable(device):
+    if reason := find_backend(setup.backend).reason_against(device, setup.precision):
         raise UserError(f"latency.backend: {setup.backend} {reason}")
 
 
@@ -145,10 +145,12 @@ class Preparation:
         key = name, *(arg.shape for arg in first)
         if key in self._kept:
             return self._kept[key]
-        backend, threads = self._setup.backend, self._setup.threads
+        setup, device = self._setup, self._device
         with self._lane.training():
             try:
-                run = prepare_backend(backend, model, first, self._device, threads).run
+                run = prepare_backend(
+                    setup.backend, model, first, device, setup.threads, setup.precision
+                ).run
             except ProfilingError as error:
                 raise EngineRefused(str(error)) from None
         if name in self._keep:
