@@ -195,6 +195,15 @@ def test_missing_packages_are_named_with_the_command(
     assert agents() == []
 
 
+def test_a_package_that_is_not_installed_needs_no_reason(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, target: Target
+) -> None:
+    text = "raise ModuleNotFoundError('No module named x')"
+    fake_runtime(tmp_path / "site", monkeypatch, text)
+    with pytest.raises(TargetError, match=r"^pi: onnxruntime is missing there; install with: ssh "):
+        target.outputs(b"", BATCHES[0])
+
+
 def test_an_old_runtime_is_refused(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, target: Target
 ) -> None:

@@ -36,7 +36,7 @@ LASTING = {
     "command-line: line 0: Bad configuration option: foo": "no connection (command-line: line 0: B",
     "Bad owner or permissions on /home/me/.ssh/config": "no connection (Bad owner or permissions",
     "Unable to negotiate with 192.0.2.1 port 22: no matching cipher found.": "no matching cipher",
-    "": "no connection (ssh gave no reason)",
+    "": "no connection (no reason was printed)",
 }
 """What ssh prints when waiting does not help, and a part of the message."""
 
@@ -123,7 +123,7 @@ def test_a_fault_of_the_interpreter_is_told(code: int, printed: str, words: str)
         (refusing(CHANGED), TargetError, "has changed"),
         (refusing("nas agent: Python 2.7.18 (default)", 1), TargetError, r"Python 2\.7\.18, 3\.8"),
         ("head -c 99999 /dev/zero; cat", TargetError, "the login shell printed too much"),
-        ("exit 0", TargetError, r"did not start there \(exit code 0\): ssh gave no reason"),
+        ("exit 0", TargetError, r"did not start there \(exit code 0\): no reason was printed"),
     ],
     ids=["unreachable", "changed", "old", "loud", "silent"],
 )

@@ -253,11 +253,12 @@ class Channel:
             self._ssh.wait(_PATIENCE_S)
         code = self._end_ssh()
         self._threads[0].join(_PATIENCE_S)
+        printed = list(self._printed)
         if self._silent:
             return TargetLostError(f"{self.name}: has not answered for {self._silence_s:.0f} s")
         if not self._started:
-            return fault(self._address, code, self._printed, self._known)
-        return lost(self._address, code, self._printed)
+            return fault(self._address, code, printed, self._known)
+        return lost(self._address, code, printed)
 
     def _end_ssh(self) -> int:
         self._ssh.terminate()

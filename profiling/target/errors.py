@@ -117,4 +117,4 @@ def _known(address: Address) -> str:
 
 def _last(printed: Sequence[str]) -> str:
     lines = [line.strip() for line in printed if line.strip()]
-    return lines[-1].rstrip(".") if lines else "ssh gave no reason"
+    return lines[-1].rstrip(".") if lines else "no reason was printed"

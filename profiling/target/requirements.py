@@ -30,7 +30,10 @@ def require_packages(address: Address, facts: Facts, runtime: bool = True) -> No
 
 def lacking(facts: Facts) -> dict[str, str]:
     """Return package -> what is wrong with it, for the packages that a target lacks."""
-    faults = {name: f"{name} is missing there ({why})" for name, why in facts.missing.items()}
+    faults = {
+        name: f"{name} is missing there" + (f" ({why})" if _damaged(why) else "")
+        for name, why in facts.missing.items()
+    }
     version = facts.onnxruntime
     if version is not None and _number(version) < OLDEST:
         needed = ".".join(map(str, OLDEST))
@@ -49,6 +52,11 @@ def installation(address: Address, facts: Facts) -> str:
     made = f"{address.python} -m venv {_FOLDER} && {_FOLDER}/bin/pip {packages}"
     command = shlex.join(["ssh", *address.where, made])
     return f"{command} (then add the target with --python {_FOLDER}/bin/python)"
+
+
+def _damaged(why: str) -> bool:
+    """Return whether a package is there, but cannot be imported."""
+    return not why.startswith("ModuleNotFoundError")
 
 
 def _number(version: str) -> tuple[int, ...]:
