@@ -34,6 +34,7 @@ class Environment(BaseModel):
         tf32: Whether CUDA convolutions use TF32.
         governor: CPU frequency policy; None if the system does not report it.
         cuda: CUDA version of torch on a CUDA device, else None.
+        runtime: Name and version of what runs the models; None for torch.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -51,6 +52,7 @@ class Environment(BaseModel):
     tf32: bool
     governor: str | None = None
     cuda: str | None = None
+    runtime: str | None = None
 
 
 def fingerprint(device: torch.device | str = "cpu") -> Environment:

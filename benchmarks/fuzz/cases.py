@@ -71,6 +71,10 @@ VALID: dict[str, Valid] = {
     ),
     "bench study": Valid({}, {"--name": "replayed"}),
     "bench list": Valid(),
+    "target add": Valid({"name": "new"}, {"--host": "192.0.2.1"}),
+    "target list": Valid(),
+    "target remove": Valid({"name": "here"}),
+    "target check": Valid({"name": "here"}, {"--seconds": "1"}),
     "export": Valid({"architecture": "tiny.json"}, {"--onnx": "tiny.onnx"}),
 }
 """A valid and short call of every command; `cases` fails on a command that is not listed."""
@@ -105,6 +109,10 @@ _BY_NAME: dict[str, tuple[Bad, ...]] = {
     "--artefacts": values.STORES,
     "--attribute": values.ATTRIBUTES,
     "--host": values.HOSTS,
+    "target add --host": values.SSH_HOSTS,
+    "--python": values.INTERPRETERS,
+    "--ssh-option": values.SSH_OPTIONS,
+    **dict.fromkeys(("target name", "target add name"), values.TARGETS),
     "config": values.CONFIGS,
     "words": values.LAYERS,
     "kind": values.KINDS,

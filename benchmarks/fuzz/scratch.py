@@ -49,6 +49,7 @@ VALID_LINES = (
     "study run tiny.yaml --name indb --storage sqlite:///indb.db --objectives params,macs",
     "data export faces celeba --size 16 --count 12",
     "bench search --samplers random --seeds 1 --trials 5 --no-figures --table vae",
+    "target add here --host 127.0.0.1 --port 1",
 )
 """The commands that write the examples."""
 
@@ -68,6 +69,7 @@ class Scratch:
     def variables(self) -> dict[str, str]:
         """The environment variables that keep every file inside the folder."""
         names = {"HOME": "home", "NAS_CACHE_DIR": "cache", "TMPDIR": "tmp"}
+        names["NAS_CONFIG_DIR"] = "home/nas"
         names["NAS_LANE_DIR"] = "cache/lanes"  # measurements elsewhere are not waited for
         places = {name: str(self.root / place) for name, place in names.items()}
         return {**places, "TERM": "dumb", "COLUMNS": "80", "OMP_NUM_THREADS": "1"}

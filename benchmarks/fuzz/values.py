@@ -171,6 +171,16 @@ CONFIGS = _all(
     *("/dev/full", "indb.db", "nas-studies", "http://127.0.0.1:1/x.yaml"),
 )
 HOSTS = _all("", "x y", "h" * 5000, "999.999.999.999", "\x1b[2J")
+SSH_HOSTS = (
+    *_all("", "x y", "h" * 5000, "\x1b[2J", "-oProxyCommand=id", "a@-b", "a;b", "$(id)", "h:22"),
+    *_all("a@b@c", "@h", "h@", "ssh://h", "a/b", "\u0661"),
+)
+INTERPRETERS = _all("", "x y", "-c", "p;q", "$(id)", "p'q", "p" * 5000, "\x1b[2J", "\udcff")
+SSH_OPTIONS = _all("", "x", "=", "A=", "=b", "-oA=b", "A B=c", "A=" + "b" * 5000, "A=b\nC=d")
+TARGETS = _all(
+    *("", " ", "../x", "/etc", "a b", "a\nb", "-x", ".x", "t" * 300, "t" * 5000, "\x1b[2J"),
+    *("\udcff", "\u0661", "missing" * 7),
+)
 LAYERS = _all(
     *("", " ", "conv", "cnv in=4", "conv in=0 out=4 size=8", "conv in=x out=4 size=8", "tiny.json"),
     *("conv in=4 out=4 size=99999999", "conv in=-1 out=4 size=8", f"conv in={LONG} out=4 size=8"),

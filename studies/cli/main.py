@@ -20,6 +20,7 @@ GROUPS: dict[str, tuple[str, str]] = {
     "paper": ("studies.cli.paper:paper", "Reproduce the paper: its table, figures and claims."),
     "storage": ("studies.cli.storage:storage", "Serve a database of studies to other hosts."),
     "profile": ("studies.cli.profile:profile", "Measure what a model costs, layer by layer."),
+    "target": ("studies.cli.target:target", "List and check other machines to measure on."),
     "space": ("studies.cli.space:space", "List, inspect and sample search spaces."),
     "data": ("studies.cli.data:data", "Preview and export the images."),
     "bench": ("studies.cli.bench:bench", "Compare samplers on tables of trained models."),

@@ -1,0 +1,1 @@
+"""Measurements on another machine, the target, which is reached through OpenSSH."""
