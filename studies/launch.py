@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -35,6 +35,7 @@ from studies.run.display import Display
 from studies.run.evaluators import (
     EvaluatorMaker,
     ProgressBar,
+    about_images,
     data_facts,
     load_images,
     load_predictor,
@@ -50,6 +51,9 @@ from studies.terminal.console import Terminal
 
 _PROBES = 30
 """Random candidates that are counted to check whether any meets the limits."""
+
+UNREADABLE = "unreadable-images.txt"
+"""File in the study's folder that lists images that could not be read."""
 
 _PASSES = 2
 """Number of times that the front is confirmed and measured again at the end."""
@@ -185,6 +189,7 @@ def _prepared(request: _Request, site: Site, device: torch.device) -> PreparedSt
     store.create(config, space, facts, request.mix, request.artefacts)
     _note_changed_limits(request, limits)
     _write_samples(store, dataset)
+    _say_images(request, dataset, facts)
     if dataset is not None:
         record_floors(store, dataset, config, space, request.progress_bar)
     _note_small_space(request)
@@ -263,6 +268,8 @@ def _facts(
 ) -> dict[str, Any]:
     """Return the description of environment, images and predictor that is recorded."""
     facts = {**site.call(_environment, device), **data_facts(dataset)}
+    if dataset is not None:
+        facts["about_images"] = about_images(dataset)
     if predictor and "predicted_latency_ms" in config.wanted:
         facts["latency_predictor"] = predictor.calibration.digest
     return facts
@@ -290,6 +297,16 @@ def _write_samples(store: StudyStore, dataset: ImageDataset | None) -> None:
     write_or_refuse(store.artefacts / "samples.npy", npy(shown_images(dataset)))
     if store.mirror:
         store.mirror.push("samples.npy")
+
+
+def _say_images(request: _Request, dataset: ImageDataset | None, facts: Mapping[str, Any]) -> None:
+    """Print what is known about the images, and list the unreadable ones in the study's folder."""
+    for text in facts.get("about_images", ()):
+        request.display.note(f"images: {text}")
+    if dataset is not None and dataset.unreadable is not None:
+        path = request.store.folder / UNREADABLE
+        write_or_refuse(path, dataset.unreadable.read_bytes())
+        request.display.note(f"images: the unreadable ones, with reasons, are in {path}")
 
 
 def _note_small_space(request: _Request) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -16,6 +16,8 @@ from studies.record.table_files import cannot_write
 
 if TYPE_CHECKING:
     from PIL import Image
+
+    from nas.datasets import DataConfig, ImageDataset
 
 
 @click.group(cls=HelpfulGroup)
@@ -32,10 +34,16 @@ _size = click.option(
 )  # fmt: skip
 
 
+_fit = click.option(
+    "--fit", help="How an image becomes a square: squash, crop or pad.",
+)  # fmt: skip
+
+
 @data.command()
 @click.argument("kind", default="faces")
 @_path
 @_size
+@_fit
 @click.option("--rows", type=Whole(1, 50), default=6, show_default=True, help="Rows of images.")
 @click.option(
     "--columns", type=Whole(1, 50), default=10, show_default=True,
@@ -47,16 +55,34 @@ _size = click.option(
     help="PNG file to write.",
 )  # fmt: skip
 def preview(
-    kind: str, path: Path | None, size: int, rows: int, columns: int, seed: int, out: Path
+    kind: str,
+    path: Path | None,
+    size: int,
+    fit: str | None,
+    rows: int,
+    columns: int,
+    seed: int,
+    out: Path,
 ) -> None:
-    """Write a sheet of images as PNG. KIND is faces (default), celeba or folder."""
-    from nas.datasets import contact_sheet
+    """Write a sheet of images as PNG. KIND is faces (default), celeba or folder.
 
-    count = rows * columns if kind == "faces" else None
-    dataset = _load(kind, path, size, count and max(count, 10), seed)
-    sheet = contact_sheet(dataset, rows, columns, seed)
-    _save(sheet, out)
-    stdout.say(f"{out}: {rows} x {columns} of {len(dataset.images):,} {dataset.name} images")
+    Only the images that are shown are decoded.
+    """
+    from nas.datasets import CHOICES, contact_sheet, load_dataset, preview_images
+
+    count = rows * columns
+    if kind == "faces":
+        config = _config(kind, path=path, count=max(count, 10), seed=seed, fit=fit)
+        with progress_bar(f"loading {kind}") as progress:
+            dataset = load_dataset(config, size, progress)
+        images, about = dataset.images, [f"{len(dataset):,} rendered faces"]
+    else:
+        config = _config(kind, path=path, fit=fit)
+        with progress_bar(f"loading {kind}") as progress:
+            choice = CHOICES[kind](config)
+            images, about = preview_images(choice, config, size, count, seed, progress)
+    _save(contact_sheet(images, rows, columns, seed), out)
+    stdout.say(f"{out}: {rows} x {columns} of {'; '.join(about)}")
 
 
 def _save(sheet: Image.Image, out: Path) -> None:
@@ -97,17 +123,22 @@ def export_(
     stdout.say(f"{directory}: {len(dataset.images):,} images in CelebA's layout")
 
 
-def _load(kind: str, path: Path | None, size: int, count: int | None, seed: int):  # type: ignore[no-untyped-def]
-    from pydantic import ValidationError
+def _load(kind: str, path: Path | None, size: int, count: int, seed: int) -> ImageDataset:
+    from nas.datasets import load_dataset
 
-    from nas.datasets import DataConfig, load_dataset
-    from search_spaces.errors import refusal
-
-    try:
-        config = DataConfig.model_validate(
-            {"kind": kind, "path": path, "count": count, "seed": seed}
-        )
-    except ValidationError as error:
-        raise refusal(error, "data", DataConfig) from None
+    config = _config(kind, path=path, count=count, seed=seed)
     with progress_bar(f"loading {kind}") as progress:
         return load_dataset(config, size, progress)
+
+
+def _config(kind: str, **values: Any) -> DataConfig:
+    from pydantic import ValidationError
+
+    from nas.datasets import DataConfig
+    from search_spaces.errors import refusal
+
+    given = {name: value for name, value in values.items() if value is not None}
+    try:
+        return DataConfig.model_validate({"kind": kind, **given})
+    except ValidationError as error:
+        raise refusal(error, "data", DataConfig) from None

@@ -11,7 +11,7 @@ from typing import Any
 
 import torch
 
-from nas.datasets import DataConfig, ImageDataset, load_dataset
+from nas.datasets import DataConfig, ImageDataset, duplicates_in_words, load_dataset
 from nas.evaluate import (
     Evaluator,
     training_memory_bytes,
@@ -129,6 +129,11 @@ def data_facts(dataset: ImageDataset | None) -> dict[str, Any]:
     counts = {name: len(part) for name, part in parts.items()}
     images = {**counts, "skipped": len(dataset.skipped)}
     return {"data_fingerprint": dataset.fingerprint, "images": images}
+
+
+def about_images(dataset: ImageDataset) -> list[str]:
+    """Return sentences about choice, shape, split and duplicates of the images."""
+    return [*dataset.about, *duplicates_in_words(dataset)]
 
 
 def load_predictor(

@@ -183,7 +183,8 @@ class _Environment(_Attributes):
     device_name: Text | None = None
     threads: Count | None = None
     data_fingerprint: Text | None = None
-    images: dict[Text, Choice] | None = None
+    images: dict[Text, Count] | None = None
+    about_images: list[Text] = []
     original_latency_ms: Positive | None = None
     mixed: list[Text] = []
 
