@@ -21,12 +21,12 @@ import torch
 from nas.checkpoint import load_vae, save_weights
 from nas.datasets import DataConfig, ImageDataset, load_dataset
 from nas.latency import Meter, measure_together
+from nas.setups import SetUp
 from nas.timed_models import TimedImages
 from nas.training import Trainer, TrainingConfig
 from nas.vae import build_vae
 from profiling.fresh_process import FreshProcess
 from profiling.lane import Lane
-from profiling.latency import LatencyConfig
 from profiling.paired import compare_latency
 from search_spaces.architecture import Architecture
 from search_spaces.references import ORIGINAL
@@ -38,7 +38,7 @@ BLOCKS, PASSES = 16, 20
 CPU = torch.device("cpu")
 
 
-def accuracy(members: Sequence[Architecture], config: LatencyConfig) -> Iterator[Row]:
+def accuracy(members: Sequence[Architecture], config: SetUp) -> Iterator[Row]:
     """Yield one row for each member: its ratio to `original` by each way of measuring."""
     dataset = load_dataset(DataConfig(kind="faces", count=IMAGES), SIZE)
     images, original = TimedImages.of(dataset), ORIGINAL.resized(SIZE)
@@ -122,7 +122,7 @@ class _Apart:
             taken.append(1000 * (time.perf_counter() - start))
         return median(taken)
 
-    def black(self, architecture: Architecture, config: LatencyConfig) -> float:
+    def black(self, architecture: Architecture, config: SetUp) -> float:
         """Return the ratio on a black image with the BatchNorm statistics of new models."""
         pair = compare_latency(
             build_vae(architecture, seed=0),

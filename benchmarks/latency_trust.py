@@ -43,12 +43,12 @@ from nas.latency import measure_pair
 from nas.objectives import TRAINED_OBJECTIVE
 from nas.protocol import OnBatch
 from nas.search.samplers import quiet_optuna
+from nas.setups import SetUp
 from nas.timed_models import TimedImages, timed_model
 from nas.training import TrainingConfig
 from profiling.allocator import tune_allocator
 from profiling.environment import fingerprint
 from profiling.lane import Lane
-from profiling.latency import LatencyConfig
 from profiling.openmp import wait_passively
 from profiling.paired import PairedLatency, compare_latency
 from profiling.quiet import QuietSpeed
@@ -59,7 +59,7 @@ from studies.run.crew import Evaluate, Workers
 
 Row = dict[str, Any]
 
-CONFIG = LatencyConfig(max_s=5.0, attempts=2)
+CONFIG = SetUp(max_s=5.0, attempts=2)
 ONCE = CONFIG.model_copy(update={"attempts": 1})
 IMAGES, EPOCHS = 150, 1
 SPEEDS: dict[str, QuietSpeed] = {}

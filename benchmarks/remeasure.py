@@ -16,10 +16,10 @@ import torch
 
 from nas.datasets import DataConfig, load_dataset
 from nas.latency import measure_anchor
+from nas.setups import SetUp
 from nas.timed_models import TimedImages
 from profiling.allocator import tune_allocator
 from profiling.environment import fingerprint
-from profiling.latency import LatencyConfig
 from profiling.openmp import wait_passively
 from profiling.progress import Progress
 from search_spaces.references import REFERENCES
@@ -36,7 +36,7 @@ def remeasure(folder: Path, max_s: float) -> None:
     store = StudyStore.open(folder.parent, folder.name)
     with store.writing():
         record = store.record()
-        latency = LatencyConfig(**{**record.config["latency"], "max_s": max_s})
+        latency = SetUp(**{**record.config["latency"], "max_s": max_s})
         data = DataConfig(**record.config["data"])
         images = TimedImages.of(load_dataset(data, record.image_size, _shown("loading")))
         anchor_ms = measure_anchor(record.image_size, latency, CPU, images)
@@ -49,9 +49,7 @@ def remeasure(folder: Path, max_s: float) -> None:
     _times_of_paper(folder, record, latency, images)
 
 
-def _times_of_paper(
-    folder: Path, record: StudyRecord, latency: LatencyConfig, images: TimedImages
-) -> None:
+def _times_of_paper(folder: Path, record: StudyRecord, latency: SetUp, images: TimedImages) -> None:
     models = {name: one.resized(record.image_size) for name, one in REFERENCES.items()}
     for batch in BATCHES:
         path = folder / "paper" / f"latency-{batch}.json"

@@ -11,7 +11,7 @@ import json
 import time
 from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -32,9 +32,10 @@ from nas.checkpoint import save_weights
 from nas.datasets import ImageDataset
 from nas.findings import Findings
 from nas.latency import Meter, latency_metrics
-from nas.objectives import TRAINED_OBJECTIVE, trained_objectives
+from nas.objectives import TRAINED_OBJECTIVE, latency_in, measures_latency, trained_objectives
 from nas.predict.predictor import LatencyPredictor
 from nas.protocol import Quality
+from nas.setups import EngineRefused, SetUp
 from nas.timed_models import TimedImages
 from nas.training import (
     CandidateFailed,
@@ -48,7 +49,6 @@ from profiling.complexity import Complexity, complexity
 from profiling.environment import threads
 from profiling.fresh_process import ProcessEndedError, begun_again
 from profiling.lane import Lane
-from profiling.latency import LatencyConfig
 from profiling.memory import peak_memory_bytes
 from profiling.paired import PairedLatency
 from search_spaces.architecture import Architecture
@@ -91,33 +91,39 @@ class Evaluator:
     Attributes:
         dataset: Images at the architectures' size; None where nothing is trained.
         training: The training protocol, equal for every candidate.
-        latency: How latency is measured.
+        latency: What is timed, and how.
+        setups: Further set-ups in which latency is measured, by name.
         device: Device of trainings and measurements.
         wanted: Names of the objectives and limited values to compute; latency and training are
             skipped if none of them needs them.
         artefacts: Folder for weights, checkpoints and reconstructions, by architecture digest.
         thread_count: Threads of a training; None keeps torch's setting.
         on_batch: Called with (done, total) batches of the current epoch, at each batch boundary.
-        anchor_ms: Latency of `original`, by which ratios are multiplied to get milliseconds; None
-            takes the latency that is measured beside each candidate.
+        anchors_ms: Latency of `original` in each set-up, by which ratios are multiplied to get
+            milliseconds; "" is the first one. Where it is missing, the latency that is measured
+            beside each candidate is taken.
         predictor: Predicts latencies before any measurement; None where none is calibrated.
     """
 
     dataset: ImageDataset | None
     training: TrainingConfig
-    latency: LatencyConfig
+    latency: SetUp
     device: torch.device
     wanted: Collection[str]
     artefacts: Path
     thread_count: int | None = None
     on_batch: Callable[[int, int], None] | None = None
-    anchor_ms: float | None = None
+    anchors_ms: Mapping[str, float] = field(default_factory=dict)
+    setups: Mapping[str, SetUp] = field(default_factory=dict)
     predictor: LatencyPredictor | None = None
 
     def __post_init__(self) -> None:
         images = TimedImages.of(self.dataset) if self.dataset else None
         self.lane = Lane(str(self.device))
-        self.meter = Meter(self.latency, self.device, images)
+        self.meters = {
+            name: Meter(setup, self.device, images)
+            for name, setup in {"": self.latency, **self.setups}.items()
+        }
 
     def __call__(
         self, architecture: Architecture, known: Findings | None = None
@@ -142,9 +148,10 @@ class Evaluator:
         ):
             findings = known or self._counted(architecture)
             yield findings
-            if "latency_ms" in self.wanted and "latency_ms" not in findings.objectives:
-                findings = self._measured(architecture, findings)
-                yield findings
+            for setup in self.meters if measures_latency(self.wanted) else ():
+                if latency_in(setup) not in findings.objectives:
+                    findings = self._measured(architecture, findings, setup)
+                    yield findings
             if trained_objectives(self.wanted):
                 for trained in self._trained(architecture, findings):
                     findings = trained
@@ -155,43 +162,45 @@ class Evaluator:
         start = time.monotonic()
         costs, metrics = static_costs(architecture), {}
         if self.predictor:
-            anchor_ms = self.anchor_ms or self.predictor.original_ms
+            anchor_ms = self.anchors_ms.get("") or self.predictor.original_ms
             predicted_ms = float(self.predictor.predict_ms([architecture], anchor_ms)[0])
             costs["predicted_latency_ms"] = predicted_ms
             metrics["latency_ms_at_least"] = predicted_ms / self.predictor.margin
         spent_s = {"counting": time.monotonic() - start}
         return Findings("static", costs, metrics, timings_s=spent_s)
 
-    def _measured(self, architecture: Architecture, known: Findings) -> Findings:
+    def _measured(self, architecture: Architecture, known: Findings, setup: str) -> Findings:
         start = time.monotonic()
-        pair, waiting_s = self._measure(architecture)
+        pair, waiting_s = self._measure(architecture, setup)
         spent_s = {"latency": time.monotonic() - start - waiting_s, "waiting": waiting_s}
+        spent_s = {name: one + known.timings_s.get(name, 0.0) for name, one in spent_s.items()}
         folder = self.artefacts / architecture.digest
         folder_or_refuse(folder)
-        write_or_refuse(folder / "latency.json", json.dumps(pair.interleaved.to_dict()).encode())
+        file = folder / (f"latency-{setup}.json" if setup else "latency.json")
+        write_or_refuse(file, json.dumps(pair.interleaved.to_dict()).encode())
         # A machine's speed changes within minutes, a ratio hardly. So all latencies are ratios
         # times one number: the latency of `original` when the study began.
-        anchor_ms = self.anchor_ms or pair.reference.median_ms
+        anchor_ms, name = self.anchors_ms.get(setup) or pair.reference.median_ms, latency_in(setup)
         low, high = (anchor_ms * bound for bound in pair.ratio.interval)
         return replace(
             known,
             step="device",
-            objectives={**known.objectives, "latency_ms": anchor_ms * pair.ratio.median},
-            metrics={**known.metrics, **latency_metrics(pair)},
-            intervals={**known.intervals, "latency_ms": (low, high)},
-            contended=pair.contended,
+            objectives={**known.objectives, name: anchor_ms * pair.ratio.median},
+            metrics={**known.metrics, **latency_metrics(pair, setup)},
+            intervals={**known.intervals, name: (low, high)},
+            contended=known.contended or pair.contended,
             timings_s={**known.timings_s, **spent_s},
         )
 
-    def _measure(self, architecture: Architecture) -> tuple[PairedLatency, float]:
+    def _measure(self, architecture: Architecture, setup: str) -> tuple[PairedLatency, float]:
         """Measure, and replace a measuring process that ended: the cause may not be the candidate.
 
         Raises:
-            CandidateFailed: several processes ended.
+            CandidateFailed: several processes ended, or the backend cannot run the candidate.
         """
         try:
-            return begun_again(self.meter.measure, architecture)
-        except ProcessEndedError as error:
+            return begun_again(self.meters[setup].measure, architecture)
+        except (ProcessEndedError, EngineRefused) as error:
             raise CandidateFailed(f"while its latency was measured: {error}") from None
 
     def _trained(self, architecture: Architecture, known: Findings) -> Iterator[Findings]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 import numpy as np
@@ -79,8 +79,40 @@ class Objective:
 TRAINED_OBJECTIVE = "reconstruction_loss"
 """The default of the objectives found by training; every trained trial records its value."""
 
-OBJECTIVES: dict[str, Objective] = {
-    objective.name: objective
+LATENCY = "latency_ms"
+"""The latency in the first set-up of a study; `latency_ms:NAME` is that in a further one."""
+
+
+def latency_in(setup: str) -> str:
+    """Return the name of the latency in a set-up; "" is the first one."""
+    return f"{LATENCY}:{setup}" if setup else LATENCY
+
+
+def set_up_of(name: str) -> str | None:
+    """Return the set-up of a latency by its name, "" for the first one; None of other names."""
+    base, colon, setup = name.partition(":")
+    return setup if base == LATENCY and bool(colon) == bool(setup) else None
+
+
+def measures_latency(names: Iterable[str]) -> bool:
+    """Whether a latency in any set-up is among the names; then it is measured in all of them."""
+    return any(set_up_of(name) is not None for name in names)
+
+
+class _Objectives(dict[str, Objective]):
+    """The objectives by name, with the latencies in further set-ups, which are not listed."""
+
+    def __contains__(self, name: object) -> bool:
+        return super().__contains__(name) or (isinstance(name, str) and bool(set_up_of(name)))
+
+    def __missing__(self, name: str) -> Objective:
+        if not (setup := set_up_of(name)):
+            raise KeyError(name)
+        return replace(self[LATENCY], name=name, title=f"{setup} latency")
+
+
+OBJECTIVES: dict[str, Objective] = _Objectives(
+    (objective.name, objective)
     for objective in (
         Objective(
             TRAINED_OBJECTIVE,
@@ -148,7 +180,7 @@ OBJECTIVES: dict[str, Objective] = {
         ),
         Objective("flops", "FLOPs", "", "static", "2 x MACs, batch 1"),
         Objective(
-            "latency_ms",
+            LATENCY,
             "Latency",
             "ms",
             "device",
@@ -170,15 +202,16 @@ OBJECTIVES: dict[str, Objective] = {
             "parameters and live activations at the peak of one forward pass",
         ),
     )
-}
+)
+"""Name -> objective. `latency_ms:NAME` is the latency in the further set-up NAME of a study."""
 
-DEFAULT_OBJECTIVES = (TRAINED_OBJECTIVE, "params", "macs", "latency_ms")
+DEFAULT_OBJECTIVES = (TRAINED_OBJECTIVE, "params", "macs", LATENCY)
 
 _TINY = 1e-12
 
 _REDUNDANT = {
     ("macs", "flops"): "flops is exactly twice macs; choose one of them",
-    ("latency_ms", "predicted_latency_ms"): (
+    (LATENCY, "predicted_latency_ms"): (
         "predicted_latency_ms replaces latency_ms; choose one of them"
     ),
     ("total_loss", "reconstruction_loss", "kl"): (

@@ -6,11 +6,14 @@ between processes. The calling process is not changed.
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable
 from contextlib import suppress
 from multiprocessing.connection import Connection
 from multiprocessing.util import Finalize
 from typing import Any, Self, TypeVar
+
+from tqdm import tqdm
 
 from profiling.allocator import tune_allocator
 from profiling.child_process import ChildProcess
@@ -103,6 +106,9 @@ def _serve(
     """Answer calls until the other side closes the pipe."""
     if tuned:
         tune_allocator()
+    # The exporter of torch draws progress bars. Their default lock is a semaphore of the system,
+    # which would be left, with a warning, when this process is killed.
+    tqdm.set_lock(threading.RLock())
 
     def report(done: int, total: int) -> None:
         connection.send(("progress", (done, total)))

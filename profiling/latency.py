@@ -10,7 +10,7 @@ from __future__ import annotations
 import itertools
 import math
 import random
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property, partial
 from itertools import compress
@@ -55,7 +55,7 @@ class LatencyConfig(BaseModel):
         min_rounds, max_rounds: Limits of the number of rounds.
         max_s: Limit of the total time of all passes in seconds, without warm-up, but with the
             untimed passes before each sample.
-        precision: Measuring ends when the 95 % interval of every median (of every ratio, in a
+        half_width: Measuring ends when the 95 % interval of every median (of every ratio, in a
             comparison with a reference) has a relative half width of at most this.
         attempts: Maximum number of measurements, if a comparison is contended.
         warmup_window, warmup_tolerance: Warm-up ends when the medians of two successive windows of
@@ -74,7 +74,7 @@ class LatencyConfig(BaseModel):
     min_rounds: _Count = Field(12, ge=2)
     max_rounds: _Count = Field(200, ge=2)
     max_s: _Number = Field(10.0, gt=0)
-    precision: _Number = Field(0.02, gt=0)
+    half_width: _Number = Field(0.02, gt=0)
     attempts: _Count = 4
     warmup_window: _Count = 5
     warmup_tolerance: _Number = Field(0.05, gt=0)
@@ -98,6 +98,8 @@ class TimedModel:
         primings: Untimed passes before each sample.
         digest: Identifies the model; "" if the caller has no digest.
         backend: Name of the backend that ran it.
+        precision: Numbers of its products: "float32" or "bfloat16".
+        part: The part of the model that ran: "full", "encoder" or "decoder".
         fed: Description of the arguments, such as "16 images of faces"; "" if the caller has none.
         weights: Description of the weights, such as "trained"; "" if the caller has none.
     """
@@ -110,6 +112,8 @@ class TimedModel:
     primings: int = 0
     digest: str = ""
     backend: str = "eager"
+    precision: str = "float32"
+    part: str = "full"
     fed: str = ""
     weights: str = ""
 
@@ -201,7 +205,7 @@ def paired_ratio(numerator: Latency, denominator: Latency) -> Ratio:
 
 def measure_latency(
     models: Mapping[str, Model],
-    example: Example,
+    example: Example | Mapping[str, Example],
     config: LatencyConfig | None = None,
     device: torch.device | str = "cpu",
     *,
@@ -216,9 +220,9 @@ def measure_latency(
 
     Args:
         models: Name -> module or callable.
-        example: Arguments for all models. Each pass of a model takes the next `config.batch` items
-            and starts again at the end, because the time of a pass depends on the values; with
-            fewer items they are repeated.
+        example: Arguments for all models, or name -> arguments. Each pass of a model takes the next
+            `config.batch` items and starts again at the end, because the time of a pass depends on
+            the values; with fewer items they are repeated.
         config: Settings.
         device: Device of the models.
         enough: Name -> times in ms; returns whether rounds may end (default: every median is
@@ -229,11 +233,11 @@ def measure_latency(
         ProfilingError: there is no model, a model is on another device, or an argument is empty.
     """
     config, device = config or LatencyConfig(), torch.device(device)
-    batches = batches_of(example, config.batch, device)
+    batches = _batches_of_each(models, example, config.batch, device)
     _check_models(models, device)
     timer, watch = timer_for(device), LoadWatch(device)
-    enough = enough or partial(_precise, precision=config.precision)
-    passes = {name: _in_turn(model, batches) for name, model in models.items()}
+    enough = enough or partial(_precise, half_width=config.half_width)
+    passes = {name: _in_turn(model, batches[name]) for name, model in models.items()}
     with mapped_weights(models.values()), measuring(models.values(), config.threads, device):
         where = fingerprint(device)
         warmups = {name: _warm_up(run, timer, config) for name, run in passes.items()}
@@ -242,10 +246,9 @@ def measure_latency(
         counts = {name: sum(plan) for name, plan in plans.items()}
         with watch.running():
             samples = _rounds(timed, counts, config, enough, progress)
-    shapes, dtype = tuple(tuple(arg.shape) for arg in batches[0]), str(batches[0][0].dtype)
     return {
         name: Latency(
-            TimedModel(name, shapes, dtype, config.threads, plans[name][1], plans[name][0]),
+            _subject(name, batches[name][0], config.threads, *plans[name]),
             where,
             tuple(samples[name]),
             tuple(warmups[name]),
@@ -253,6 +256,25 @@ def measure_latency(
         )
         for name in models
     }
+
+
+def _subject(
+    name: str, args: tuple[Tensor, ...], threads: int, primings: int, repeats: int
+) -> TimedModel:
+    shapes = tuple(tuple(arg.shape) for arg in args)
+    return TimedModel(name, shapes, str(args[0].dtype), threads, repeats, primings)
+
+
+def _batches_of_each(
+    models: Iterable[str],
+    example: Example | Mapping[str, Example],
+    batch: int,
+    device: torch.device,
+) -> dict[str, list[tuple[Tensor, ...]]]:
+    """Return name -> arguments of successive passes; models with the same example share them."""
+    examples = example if isinstance(example, Mapping) else dict.fromkeys(models, example)
+    made = {id(one): batches_of(one, batch, device) for one in examples.values()}
+    return {name: made[id(examples[name])] for name in models}
 
 
 def batched(example: Example, batch: int, device: torch.device) -> tuple[Tensor, ...]:
@@ -383,5 +405,5 @@ def _walls(samples: Mapping[str, list[Sample]]) -> dict[str, list[float]]:
     return {name: [sample.wall_ms for sample in taken] for name, taken in samples.items()}
 
 
-def _precise(walls: Mapping[str, list[float]], precision: float) -> bool:
-    return all(median_interval(t).half_width(median(t)) <= precision for t in walls.values())
+def _precise(walls: Mapping[str, list[float]], half_width: float) -> bool:
+    return all(median_interval(t).half_width(median(t)) <= half_width for t in walls.values())

@@ -41,6 +41,9 @@ from profiling.symbolic import Example
 
 TWIN = "twin"
 
+Prepare = Callable[[str, Model, Example], Model]
+"""Makes what runs a model, from its name, the model and its arguments."""
+
 TWIN_MARGIN = 0.01
 """Maximum distance from 1 of the interval of the twin's ratio; above it there is contention."""
 
@@ -179,37 +182,43 @@ class PairedLatency:
 def compare_latency(
     candidate: Model,
     reference: Model,
-    example: Example,
+    example: Example | Mapping[str, Example],
     config: LatencyConfig | None = None,
     device: torch.device | str = "cpu",
     *,
     digests: tuple[str, str] = ("", ""),
     quiet: QuietSpeed | None = None,
     alone: Callable[[], AbstractContextManager[None]] = nullcontext,
+    prepare: Prepare | None = None,
 ) -> PairedLatency:
     """Time a candidate in the same rounds as a reference and its twin.
 
-    `measure_interleaved` measures. On CUDA the candidate is also timed as a replayed graph.
+    `measure_interleaved` measures. On CUDA a module is also timed as a replayed graph, unless an
+    engine runs it.
 
     Args:
         candidate: A module or callable.
         reference: A module or callable. Modules are copied, the reference twice, for the twin.
-        example: Arguments of both, as for `measure_latency`.
+        example: Arguments of both, as for `measure_latency`, or those of "candidate" and of
+            "reference".
         config: Settings.
         device: Device of both.
         digests: Digests of candidate and reference.
         quiet: The recorded quiet speed of the reference on this machine; it is updated.
         alone: Returns a context for each measurement, such as `Lane.measuring`.
+        prepare: Makes what runs a model, as for `measure_interleaved`.
 
     Raises:
         ProfilingError: as `measure_latency`.
     """
     config, device = config or LatencyConfig(), torch.device(device)
     models: dict[str, Model] = {"candidate": candidate, "reference": reference}
-    if device.type == "cuda" and isinstance(candidate, nn.Module):
-        models["graph"] = _graph(candidate, example, config, device)
+    if device.type == "cuda" and isinstance(candidate, nn.Module) and prepare is None:
+        own = example["candidate"] if isinstance(example, Mapping) else example
+        models["graph"] = _graph(candidate, own, config, device)
+        example = {**example, "graph": own} if isinstance(example, Mapping) else example
     interleaved, attempts = measure_interleaved(
-        models, "reference", example, config, device, quiet=quiet, alone=alone
+        models, "reference", example, config, device, quiet=quiet, alone=alone, prepare=prepare
     )
     of = {"candidate": digests[0], "graph": digests[0]}
     named = {
@@ -229,18 +238,19 @@ def compare_latency(
 def measure_interleaved(
     models: Mapping[str, Model],
     reference: str,
-    example: Example,
+    example: Example | Mapping[str, Example],
     config: LatencyConfig,
     device: torch.device,
     *,
     quiet: QuietSpeed | None = None,
     alone: Callable[[], AbstractContextManager[None]] = nullcontext,
+    prepare: Prepare | None = None,
     progress: Progress | None = None,
 ) -> tuple[InterleavedLatencies, int]:
     """Time models in the same rounds as a twin of the reference.
 
     Rounds are added until at least `config.min_rounds` of them ran at quiet speed, and over these
-    the 95 % interval of each model's ratio to the reference is within +-`config.precision` of it;
+    the 95 % interval of each model's ratio to the reference is within +-`config.half_width` of it;
     or until `config.max_rounds` or `config.max_s` is reached. A contended measurement is repeated,
     at most `config.attempts` times in all. If all are contended, the one with most rounds at quiet
     speed is returned, and its `contention` lists the signs.
@@ -253,6 +263,8 @@ def measure_interleaved(
         device: Device of the models.
         quiet: The recorded quiet speed of the reference on this machine; it is updated.
         alone: Returns a context for each measurement, such as `Lane.measuring`.
+        prepare: Makes what runs a model, for example an engine; the twin gets one of its own. None
+            copies the models.
         progress: Called with (done, total) after each round.
 
     Returns:
@@ -261,7 +273,14 @@ def measure_interleaved(
     quiet = quiet or QuietSpeed()
     # A copied model has another memory layout than a built one and is up to 1 % faster, so all
     # models are copied.
-    copies = {name: _copied(model) for name, model in {**models, TWIN: models[reference]}.items()}
+    if isinstance(example, Mapping):
+        example = {**example, TWIN: example[reference]}
+    copies = {
+        name: prepare(name, model, example[name] if isinstance(example, Mapping) else example)
+        if prepare
+        else _copied(model)
+        for name, model in {**models, TWIN: models[reference]}.items()
+    }
     enough = partial(_settled, reference=reference, quiet=quiet, config=config)
     best: InterleavedLatencies | None = None
     for attempt in range(1, config.attempts + 1):
@@ -285,7 +304,7 @@ def _copied(model: Model) -> Model:
 
 
 def precise_ratios(
-    walls: Mapping[str, npt.NDArray[np.float64]], names: Iterable[str], base: str, precision: float
+    walls: Mapping[str, npt.NDArray[np.float64]], names: Iterable[str], base: str, half_width: float
 ) -> bool:
     """Return whether the interval of each named model's ratio to `base` is precise.
 
@@ -293,11 +312,11 @@ def precise_ratios(
         walls: Name -> times of the rounds so far, in ms.
         names: Names of the models.
         base: Name of the model in the denominator.
-        precision: Largest half width of an interval, relative to the ratio.
+        half_width: Largest half width of an interval, relative to the ratio.
     """
     for name in names:
         ratios = (walls[name] / walls[base]).tolist()
-        if median_interval(ratios).half_width(median(ratios)) > precision:
+        if median_interval(ratios).half_width(median(ratios)) > half_width:
             return False
     return True
 
@@ -310,7 +329,7 @@ def _settled(
         return False
     counted = {name: np.array(times)[rounds] for name, times in walls.items()}
     names = [name for name in walls if name != TWIN]
-    return precise_ratios(counted, names, reference, config.precision)
+    return precise_ratios(counted, names, reference, config.half_width)
 
 
 def _quiet_ms(twin_ms: list[float] | tuple[float, ...], quiet: QuietSpeed) -> float:

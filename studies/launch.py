@@ -17,6 +17,7 @@ from nas.datasets import ImageDataset, require_source
 from nas.evaluate import STATIC_COSTS, npy, shown_images, static_costs
 from nas.latency import measure_anchor
 from nas.predict.predictor import LatencyPredictor
+from nas.setups import SetUp, require_backend
 from nas.timed_models import TimedImages
 from profiling.allocator import tune_allocator
 from profiling.environment import fingerprint, has_bfloat16, select_device
@@ -46,6 +47,7 @@ from studies.run.floors import record_floors
 from studies.run.interruption import Interruption
 from studies.run.site import LocalSite, PreparedStudy, Site
 from studies.storage.mirror import store_url
+from studies.store.reading import stored_anchors
 from studies.store.store import StudyStore
 from studies.terminal.console import Terminal
 
@@ -139,6 +141,8 @@ def run_study(
 def _checked_device(request: _Request, site: Site) -> torch.device:
     """Return the device of the study, after a check that its limits leave candidates."""
     device: torch.device = site.call(select_device, request.config.device)
+    for setup in request.config.all_setups.values() if request.config.measured else ():
+        site.call(require_backend, setup, device)
     with request.progress_bar("checking limits") as progress:
         try:
             check_limits(request.config, request.space, progress)
@@ -183,8 +187,9 @@ def _prepared(request: _Request, site: Site, device: torch.device) -> PreparedSt
     facts = _facts(site, device, config, dataset, predictor)
     if config.timed:
         facts["timed_on"] = images.about
+        facts["runtime"] = site.call(_runtimes, config.all_setups)
     earlier = _earlier(config, request.root, space, facts["data_fingerprint"])
-    facts["original_latency_ms"] = _anchor_ms(request, site, device, images)
+    facts |= stored_anchors(_anchors_ms(request, site, device, images))
     limits = store.limits
     store.create(config, space, facts, request.mix, request.artefacts)
     _note_changed_limits(request, limits)
@@ -194,8 +199,8 @@ def _prepared(request: _Request, site: Site, device: torch.device) -> PreparedSt
         record_floors(store, dataset, config, space, request.progress_bar)
     _note_small_space(request)
     # Read again: another driver may have recorded its anchor first.
-    anchor_ms = store.anchor_ms
-    make = EvaluatorMaker(config, space.image_size, str(device), store.artefacts, anchor_ms)
+    anchors_ms = store.anchors_ms
+    make = EvaluatorMaker(config, space.image_size, str(device), store.artefacts, anchors_ms)
     return PreparedStudy(
         config=config,
         space=space,
@@ -227,13 +232,14 @@ def _concluded(
     config, store = request.config, request.store
     for _ in range(_PASSES):
         record = _confirmed(request, device, dataset, record)
-        if "latency_ms" in config.wanted:
+        for name, setup in config.all_setups.items() if config.measured else ():
+            label = "measuring the front again" + f", {name}" * bool(name)
             with (
                 store.others.claimed("measuring the front"),
-                request.progress_bar("measuring the front again") as progress,
+                request.progress_bar(label) as progress,
             ):
                 record = begun_again(
-                    measure_front, store, config.latency, device, images, progress, site.together
+                    measure_front, store, setup, device, images, progress, site.together, name
                 )
     store.fetch(only=PICTURES)
     return record
@@ -279,16 +285,17 @@ def _timed_images(dataset: ImageDataset | None, image_size: int) -> TimedImages:
     return TimedImages.of(dataset) if dataset else TimedImages.noise(image_size)
 
 
-def _anchor_ms(
+def _anchors_ms(
     request: _Request, site: Site, device: torch.device, images: TimedImages
-) -> float | None:
-    """Return the study's latency of `original` in ms; measure it where one is wanted."""
-    known = request.store.anchor_ms
-    if known is not None or "latency_ms" not in request.config.wanted:
+) -> dict[str, float]:
+    """Return the study's latency of `original` in ms in each set-up; measure what is wanted."""
+    known, size = request.store.anchors_ms, request.space.image_size
+    if not request.config.measured:
         return known
-    size, latency = request.space.image_size, request.config.latency
-    measured: float = begun_again(site.call, measure_anchor, size, latency, device, images)
-    return measured
+    return {
+        name: known.get(name) or begun_again(site.call, measure_anchor, size, setup, device, images)
+        for name, setup in request.config.all_setups.items()
+    }
 
 
 def _write_samples(store: StudyStore, dataset: ImageDataset | None) -> None:
@@ -337,6 +344,12 @@ def _site(
 def _environment(device: torch.device) -> dict[str, Any]:
     tune_allocator()
     return fingerprint(device).model_dump()
+
+
+def _runtimes(setups: Mapping[str, SetUp]) -> str | None:
+    """Return names and versions of the packages that run models in place of torch."""
+    found = {setup.runtime for setup in setups.values() if setup.runtime}
+    return ", ".join(sorted(found)) or None
 
 
 def _load(config: StudyConfig, image_size: int, progress_bar: ProgressBar) -> ImageDataset | None:

@@ -28,8 +28,8 @@ from nas.objectives import (
     select_objectives,
 )
 from nas.search import SAMPLERS, Proposer, make_proposer, pareto
+from nas.setups import SetUp
 from nas.training import TrainingConfig
-from profiling.latency import LatencyConfig
 from search_spaces.architecture import Architecture
 from search_spaces.errors import UserError
 from search_spaces.references import REFERENCES
@@ -168,7 +168,7 @@ def test_a_training_records_every_trained_objective_by_epoch(tmp_path: Path) -> 
     evaluate = Evaluator(
         images,
         TrainingConfig(epochs=2, batch_size=7),
-        LatencyConfig(),
+        SetUp(),
         torch.device("cpu"),
         [*TRAINED_VALUES],
         tmp_path,

@@ -11,9 +11,10 @@ import pytest
 import torch
 
 from nas.findings import Findings
+from nas.setups import SetUp
 from nas.timed_models import TimedImages
 from profiling.environment import fingerprint
-from profiling.latency import Latency, LatencyConfig, TimedModel
+from profiling.latency import Latency, TimedModel
 from profiling.paired import InterleavedLatencies
 from profiling.timing import Sample
 from search_spaces.architecture import Architecture
@@ -86,7 +87,7 @@ def a_store(root: Path, trials: int = 12) -> StudyStore:
 
 def measure(store: StudyStore) -> Any:
     images, cpu = TimedImages.noise(64), torch.device("cpu")
-    return measure_front(store, LatencyConfig(), cpu, images, lambda done, total: None)
+    return measure_front(store, SetUp(), cpu, images, lambda done, total: None)
 
 
 def test_the_front_and_both_references_are_reported_as_measured_last(

@@ -10,17 +10,17 @@ import torch
 from nas.checkpoint import save_weights
 from nas.evaluate import Evaluator
 from nas.latency import Meter, measure_together
+from nas.setups import SetUp
 from nas.timed_models import INITIAL, TRAINED, TimedImages
 from nas.training import CandidateFailed, TrainingConfig
 from nas.vae import build_vae
 from profiling.fresh_process import MOST_ENDED, ProcessEndedError
-from profiling.latency import LatencyConfig
 from search_spaces.architecture import Architecture
 from search_spaces.references import MODIFIED, ORIGINAL
 from tests.fakes.dataset import noise
 
 SMALL = ORIGINAL.resized(16)
-ONCE = LatencyConfig(min_rounds=2, max_rounds=2, attempts=1, warmup_window=1, max_warmup=2)
+ONCE = SetUp(min_rounds=2, max_rounds=2, attempts=1, warmup_window=1, max_warmup=2)
 CPU = torch.device("cpu")
 
 pytestmark = pytest.mark.slow
@@ -56,7 +56,7 @@ def test_a_candidate_that_ends_every_measuring_process_has_failed(
     *_, last = evaluator(SMALL)
     assert last.objectives["latency_ms"] > 0
     assert (tmp_path / SMALL.digest / "latency.json").exists()
-    kill(evaluator.meter)  # one that was killed need not be the candidate's fault
+    kill(evaluator.meters[""])  # one that was killed need not be the candidate's fault
     *_, last = evaluator(SMALL)
     assert last.objectives["latency_ms"] > 0
     tries: list[Architecture] = []
@@ -65,7 +65,7 @@ def test_a_candidate_that_ends_every_measuring_process_has_failed(
         tries.append(architecture)
         raise ProcessEndedError("process: ended")
 
-    monkeypatch.setattr(evaluator.meter, "measure", ended)
+    monkeypatch.setattr(evaluator.meters[""], "measure", ended)
     with pytest.raises(CandidateFailed, match="while its latency was measured"):
         list(evaluator(SMALL))
     assert tries == [SMALL] * MOST_ENDED

@@ -83,7 +83,7 @@ def test_a_list_has_entries(text: str, told: str) -> None:
 
 NUMBERS = (
     *("training.epochs", "training.learning_rate", "training.kl_weight", "data.count", "data.seed"),
-    *("latency.max_s", "latency.batch", "latency.seed", "latency.precision", "search.trials"),
+    *("latency.max_s", "latency.batch", "latency.seed", "latency.half_width", "search.trials"),
     *(
         "search.seed",
         "workers",

@@ -12,8 +12,8 @@ import pytest
 import torch
 from PIL import Image
 
+from nas.setups import SetUp
 from nas.timed_models import TimedImages
-from profiling.latency import LatencyConfig
 from search_spaces.errors import UserError
 from search_spaces.references import PUBLISHED, REFERENCES
 from studies.config.loading import load_config
@@ -238,7 +238,7 @@ def test_too_little_memory_is_reported_with_a_remedy() -> None:
 def test_a_stored_timing_is_not_measured_again(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    path, asked, cpu = tmp_path / "latency-1.json", LatencyConfig(), torch.device("cpu")
+    path, asked, cpu = tmp_path / "latency-1.json", SetUp(), torch.device("cpu")
     models = timing.TrainedModels(REFERENCES, TimedImages.noise(144), {"original": tmp_path})
     calls = list[str]()
 
@@ -253,13 +253,13 @@ def test_a_stored_timing_is_not_measured_again(
     assert len(calls) == 1
     path.write_text("{", encoding="utf-8")
     timing.load_or_measure(models, asked, cpu, path, silent)
-    timing.load_or_measure(models, LatencyConfig(threads=2), cpu, path, silent)
+    timing.load_or_measure(models, SetUp(threads=2), cpu, path, silent)
     assert len(calls) == 3
     timing.load_or_measure(replace(models, weights={}), asked, cpu, path, silent)
     assert len(calls) == 4
 
 
 def test_large_batches_get_longer() -> None:
-    large = timing.config_for(LatencyConfig(max_s=3), 32)
+    large = timing.config_for(SetUp(max_s=3), 32)
     assert (large.batch, large.max_s, large.attempts) == (32, 60, 2)
-    assert timing.config_for(LatencyConfig(max_s=3), 1) == LatencyConfig(max_s=3)
+    assert timing.config_for(SetUp(max_s=3), 1) == SetUp(max_s=3)

@@ -261,9 +261,9 @@ def test_latencies_of_a_second_driver_elsewhere_have_the_scale_of_the_first(
     with pytest.raises(UserError, match=r"measured in another environment \(device_name was"):
         second.create(asked, space, there)
     second.create(asked, space, {**there, "device_name": "a"})
-    assert second.anchor_ms == 10.0
+    assert second.anchors_ms == {"": 10.0}
     second.create(asked, space, there, mix=True)
-    assert first.anchor_ms == second.anchor_ms == 10.0
+    assert first.anchors_ms == second.anchors_ms == {"": 10.0}
     assert "device_name" in first.record().mixed[0]
     first.create(asked, space, here)
 

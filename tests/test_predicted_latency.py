@@ -11,8 +11,8 @@ import torch
 
 from nas.evaluate import Evaluator
 from nas.predict.predictor import LatencyPredictor
+from nas.setups import SetUp
 from nas.training import TrainingConfig
-from profiling.latency import LatencyConfig
 from search_spaces.errors import UserError
 from search_spaces.references import ORIGINAL
 from studies.config.loading import load_config
@@ -33,11 +33,11 @@ def findings(tmp_path: Path, anchor_ms: float | None) -> Any:
     evaluator = Evaluator(
         dataset=None,
         training=TrainingConfig(),
-        latency=LatencyConfig(),
+        latency=SetUp(),
         device=torch.device("cpu"),
         wanted=("params", "predicted_latency_ms"),
         artefacts=tmp_path,
-        anchor_ms=anchor_ms,
+        anchors_ms={"": anchor_ms} if anchor_ms else {},
         predictor=cast("LatencyPredictor", Doubles()),
     )
     *_, last = evaluator(ORIGINAL.resized(32))

@@ -514,7 +514,7 @@ def test_a_real_study_measures_trains_and_reports(real: tuple[_Held, StudyRecord
 
 def remote_maker(folder: Path, environment: dict[str, Any], mix: bool) -> RemoteMaker:
     values = {"name": "s", "space": "tiny", "objectives": ["params", "latency_ms"]}
-    make = EvaluatorMaker(StudyConfig.model_validate(values), 32, "cpu", folder, 1.0)
+    make = EvaluatorMaker(StudyConfig.model_validate(values), 32, "cpu", folder, {"": 1.0})
     return RemoteMaker(make, {"data_fingerprint": None, **environment}, True, mix)
 
 

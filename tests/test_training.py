@@ -19,6 +19,7 @@ from nas.datasets import ImageDataset
 from nas.evaluate import Evaluator
 from nas.protocol import forward, generator_for, load_batch
 from nas.recipes import FAN_IN, RECIPES, parameter_groups
+from nas.setups import SetUp
 from nas.training import (
     CandidateFailed,
     EpochResult,
@@ -32,7 +33,6 @@ from nas.training import (
 )
 from nas.vae import VAE, build_vae
 from profiling.lane import Lane
-from profiling.latency import LatencyConfig
 from search_spaces.architecture import CHOICES, Architecture
 from search_spaces.errors import UserError
 from search_spaces.references import ORIGINAL
@@ -663,7 +663,7 @@ def _evaluator(folder: Path, on_batch: Callable[[int, int], None] | None = None)
     evaluator = Evaluator(
         dataset(),
         FAST,
-        LatencyConfig(),
+        SetUp(),
         torch.device("cpu"),
         ["reconstruction_loss"],
         folder,

@@ -14,9 +14,9 @@ from benchmarks.vae_table.protocol import Member, TableProtocol, members
 from nas.datasets import DataConfig
 from nas.evaluate import CandidateFailed
 from nas.protocol import OnBatch
+from nas.setups import SetUp
 from nas.training import EpochResult, Trainer, TrainingConfig, TrainingDiverged
 from profiling.lane import Lane
-from profiling.latency import LatencyConfig
 from search_spaces.errors import UserError
 from search_spaces.references import REFERENCES
 from search_spaces.space import SearchSpace
@@ -34,7 +34,7 @@ fixed: {image_size: 16, encoder.depth: 1, encoder.base_width: 2, decoder.depth: 
 axes:
   latent_size: [2, 4]
 """
-QUICK = LatencyConfig(min_rounds=2, max_rounds=2, max_warmup=2, warmup_window=1, min_sample_ms=0)
+QUICK = SetUp(min_rounds=2, max_rounds=2, max_warmup=2, warmup_window=1, min_sample_ms=0)
 
 
 @pytest.fixture(scope="module")
@@ -143,7 +143,7 @@ def test_contended_measurement_is_taken_again(
     verdicts = iter([True, False])
     taken = []
 
-    def measured(member: Member, config: LatencyConfig, lane: Lane) -> dict[str, Any]:
+    def measured(member: Member, config: SetUp, lane: Lane) -> dict[str, Any]:
         taken.append(member.digest)
         return {"contended": next(verdicts), "spread": 0.2}
 

@@ -85,6 +85,8 @@ _BY_NAME: dict[str, tuple[Bad, ...]] = {
     "paper --celeba": values.tolerated(*values.IN_PATHS),  # an estimate reads no image
     "paper --attribute": values.tolerated(*values.ATTRIBUTES),
     "--sampler": values.CHOICES,
+    "--backend": values.CHOICES,
+    "--part": values.CHOICES,
     "--samplers": values.SAMPLERS,
     "--backends": values.BACKENDS,
     "--objectives": values.OBJECTIVES,

@@ -234,7 +234,7 @@ _KEYS = _all(
 _NUMERIC_KEYS = (
     *("training.epochs", "training.learning_rate", "training.batch_size", "training.seed"),
     *("training.kl_weight", "data.count", "data.split_seed", "latency.max_s", "latency.batch"),
-    *("latency.seed", "latency.precision", "search.trials", "search.seed", "workers", "threads"),
+    *("latency.seed", "latency.half_width", "search.trials", "search.seed", "workers", "threads"),
     *("limits.params", "trial_timeout_s", "trial_memory_bytes", "ray.cpus_per_trial"),
     *("search.early_stopping.eta", "search.early_stopping.rungs", "ray.memory_gb_per_trial"),
 )

@@ -61,8 +61,8 @@ CHANGES = (
     Change(
         "nas/objectives.py",
         "latency_ms and predicted_latency_ms are accepted together",
-        '("latency_ms", "predicted_latency_ms"):',
-        '("latency_ms", "none"):',
+        '(LATENCY, "predicted_latency_ms"):',
+        '(LATENCY, "none"):',
     ),
     Change(
         _COMPARISON,

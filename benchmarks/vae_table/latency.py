@@ -10,20 +10,20 @@ import torch
 from benchmarks.vae_table.protocol import Member, Record, RunFolder, TableProtocol, members
 from benchmarks.vae_table.training import Progress
 from nas.latency import measure_pair
+from nas.setups import SetUp
 from profiling.allocator import tune_allocator
 from profiling.lane import Lane
-from profiling.latency import LatencyConfig
 
 KIND = "latency"
 
-CONFIG = LatencyConfig(max_rounds=80, max_s=1.2, max_warmup=20, max_warmup_s=0.3, attempts=1)
+CONFIG = SetUp(max_rounds=80, max_s=1.2, max_warmup=20, max_warmup_s=0.3, attempts=1)
 """One image on one thread, at most about a second each, so that a space takes ten minutes."""
 
 
 def measure_all(
     folder: Path,
     protocol: TableProtocol,
-    config: LatencyConfig = CONFIG,
+    config: SetUp = CONFIG,
     limit: int | None = None,
     progress: Progress | None = None,
 ) -> int:
@@ -46,7 +46,7 @@ def measure_all(
     return sum(record["contended"] for record in run.read(KIND).values())
 
 
-def measure_one(member: Member, config: LatencyConfig, lane: Lane) -> Record:
+def measure_one(member: Member, config: SetUp, lane: Lane) -> Record:
     """Time one architecture beside `original` at the same image size, as a study does."""
     start_s = time.monotonic()
     pair = measure_pair(member.architecture, config, torch.device("cpu"), lane)

@@ -82,7 +82,7 @@ class OperationTimer:
             min_rounds=rounds // 2,
             max_rounds=rounds,
             max_s=seconds,
-            precision=0.005,
+            half_width=0.005,
             warmup_window=2,
             max_warmup=4,
             max_warmup_s=0.5,

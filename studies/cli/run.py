@@ -25,6 +25,8 @@ _SHORTCUTS: dict[str, str] = {
     "warm_start": "search.warm_start",
     "epochs": "training.epochs",
     "images": "data.count",
+    "backend": "latency.backend",
+    "part": "latency.part",
     "device": "device",
     "workers": "workers",
     "threads": "threads",
@@ -76,6 +78,10 @@ _SHORTCUTS: dict[str, str] = {
 @click.option(
     "--folder", type=click.Path(path_type=Path), help="Train on the images of this folder."
 )
+@click.option(
+    "--backend", help="Runtime in which latency is measured: eager, onnxruntime, openvino ..."
+)
+@click.option("--part", help="Part of the model that is timed: full, encoder or decoder.")
 @click.option("--device", help="Device: auto, cpu or cuda.")
 @click.option(
     "--workers", type=Whole(), help="Number of worker processes that evaluate candidates."

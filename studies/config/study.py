@@ -23,13 +23,15 @@ from nas.objectives import (
     DEFAULT_OBJECTIVES,
     OBJECTIVES,
     Objective,
+    measures_latency,
     select_objectives,
+    set_up_of,
     trained_objectives,
 )
 from nas.search.early_stopping import EarlyStopping
 from nas.search.samplers import SAMPLERS
+from nas.setups import SetUp
 from nas.training import TrainingConfig
-from profiling.latency import LatencyConfig
 from search_spaces.errors import UserError, nearest
 from search_spaces.numbers import MOST, Count, Number, Seed
 from search_spaces.space import SearchSpace
@@ -209,6 +211,10 @@ class RayConfig(_Config):
         return path
 
 
+_SETUP_NAME = r"^[A-Za-z][A-Za-z0-9_-]{0,31}$"
+"""Names of set-ups are parts of the names of objectives, columns and files."""
+
+
 class StudyConfig(_Config):
     """Everything that determines a study's result, except the machine that runs it.
 
@@ -220,7 +226,9 @@ class StudyConfig(_Config):
         objectives: Names of the objectives.
         limits: The largest value of an objective that is still worth training, by name.
         training: The training protocol, equal for every candidate.
-        latency: How latency is measured.
+        latency: What is timed, and how: the first set-up, in which `latency_ms` is measured.
+        setups: Further set-ups by name, each with the settings in which it differs from `latency`.
+            `latency_ms:NAME` is an objective or a limit, or is only recorded.
         search: How candidates are proposed.
         confirmation: How the best models are confirmed at the end; None confirms none.
         device: Device of trainings and measurements.
@@ -241,7 +249,8 @@ class StudyConfig(_Config):
     objectives: tuple[str, ...] = DEFAULT_OBJECTIVES
     limits: Mapping[str, Annotated[Number, Field(gt=0)]] = {}
     training: TrainingConfig = TrainingConfig()
-    latency: LatencyConfig = LatencyConfig()
+    latency: SetUp = SetUp()
+    setups: Mapping[Annotated[str, Field(pattern=_SETUP_NAME)], SetUp] = {}
     search: SearchConfig = SearchConfig()
     confirmation: ConfirmationConfig | None = ConfirmationConfig()
     device: Literal["auto", "cpu", "cuda"] = "auto"
@@ -253,6 +262,20 @@ class StudyConfig(_Config):
     ) = None
     runner: Literal["local", "ray"] = "local"
     ray: RayConfig = RayConfig()
+
+    @model_validator(mode="before")
+    @classmethod
+    def _further_setups_differ_from_the_first(cls, given: Any) -> Any:
+        """Give each further set-up the settings of `latency` that it does not name."""
+        setups = given.get("setups") if isinstance(given, Mapping) else None
+        first = given.get("latency", {}) if setups else {}
+        if not isinstance(setups, Mapping) or not isinstance(first, Mapping):
+            return given
+        complete = {
+            name: {**first, **one} if isinstance(one, Mapping) else one
+            for name, one in setups.items()
+        }
+        return {**given, "setups": complete}
 
     @field_validator("space")
     @classmethod
@@ -284,12 +307,23 @@ class StudyConfig(_Config):
     def _known_limits(cls, limits: Mapping[str, float]) -> Mapping[str, float]:
         known = [o.name for o in OBJECTIVES.values() if o.cost != "training" and o.sign > 0]
         for name in limits:
-            if name not in known:
+            if name not in known and not set_up_of(name):
                 raise ValueError(
                     f"{name!r} cannot be limited before training; use one of {', '.join(known)}"
                     f"{nearest(name, known)}"
                 )
         return limits
+
+    @model_validator(mode="after")
+    def _latencies_have_set_ups(self) -> Self:
+        for name in self.wanted:
+            if (setup := set_up_of(name)) and setup not in self.setups:
+                named = ", ".join(self.setups) or "none"
+                raise ValueError(
+                    f"{name}: setups has no {setup!r}, but {named}{nearest(setup, self.setups)}; "
+                    f"add one, such as setups.{setup}.backend: onnxruntime"
+                )
+        return self
 
     @model_validator(mode="after")
     def _rungs_within_epochs(self) -> Self:
@@ -341,7 +375,17 @@ class StudyConfig(_Config):
     @property
     def timed(self) -> bool:
         """Whether a latency is wanted, so that values depend on the machine."""
-        return not self.wanted.isdisjoint({"latency_ms", "predicted_latency_ms"})
+        return self.measured or "predicted_latency_ms" in self.wanted
+
+    @property
+    def measured(self) -> bool:
+        """Whether latencies are measured."""
+        return measures_latency(self.wanted)
+
+    @property
+    def all_setups(self) -> dict[str, SetUp]:
+        """The set-ups by name; "" is the first one."""
+        return {"": self.latency, **self.setups}
 
     @property
     def trains(self) -> bool:

@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from nas.latency import measure_together
+from nas.setups import SetUp
 from nas.timed_models import TimedImages
-from profiling.latency import LatencyConfig
 from profiling.paired import InterleavedLatencies
 from search_spaces.architecture import Architecture
 from studies.on_ray.cluster import Cluster, largest_memory_bytes, ray_session
@@ -63,7 +63,7 @@ class RaySite:
         self,
         architectures: Mapping[str, Architecture],
         base: str,
-        latency: LatencyConfig,
+        latency: SetUp,
         device: torch.device,
         images: TimedImages | None,
         weights: Mapping[str, Path],

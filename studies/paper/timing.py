@@ -12,11 +12,12 @@ from pydantic import BaseModel, ConfigDict
 
 from nas.artefacts import write_or_refuse
 from nas.latency import measure_together
+from nas.setups import SetUp
 from nas.timed_models import TimedImages, timed_model
 from profiling.environment import fingerprint
 from profiling.fresh_process import FreshProcess
 from profiling.lane import Lane
-from profiling.latency import LatencyConfig, batched
+from profiling.latency import batched
 from profiling.paired import InterleavedLatencies
 from profiling.timing import measuring, timer_for
 from search_spaces.architecture import Architecture
@@ -79,7 +80,7 @@ class TrainedModels:
 
 def load_or_measure(
     models: TrainedModels,
-    latency: LatencyConfig,
+    latency: SetUp,
     device: torch.device,
     path: Path,
     progress: Callable[[int, int], None],
@@ -106,7 +107,7 @@ def load_or_measure(
     return found
 
 
-def config_for(latency: LatencyConfig, batch: int) -> LatencyConfig:
+def config_for(latency: SetUp, batch: int) -> SetUp:
     """Return the configuration of a batch size: large batches get more time, fewer attempts."""
     if batch == 1:
         return latency.model_copy(update={"batch": 1})
@@ -116,7 +117,7 @@ def config_for(latency: LatencyConfig, batch: int) -> LatencyConfig:
 
 def _measured(
     models: TrainedModels,
-    latency: LatencyConfig,
+    latency: SetUp,
     device: torch.device,
     source: str,
     progress: Callable[[int, int], None],
@@ -139,7 +140,7 @@ def _summary(
     turns: InterleavedLatencies,
     names: list[str],
     papers: dict[str, list[float]],
-    latency: LatencyConfig,
+    latency: SetUp,
     source: str,
 ) -> Timing:
     counted = {name: turns.counted(name) for name in names}

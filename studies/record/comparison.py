@@ -6,12 +6,9 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
-from nas.objectives import Objective, dominates
+from nas.objectives import Objective, dominates, measures_latency, set_up_of
 from search_spaces.references import REFERENCES
 from studies.record.records import StudyRecord, TrialRecord
-
-LATENCY = "latency_ms"
-"""The objective that is compared by ratios measured in the same rounds."""
 
 _ANCHOR = next(iter(REFERENCES))
 """The reference that is measured in the same rounds as every trial."""
@@ -82,17 +79,17 @@ def compare(study: StudyRecord, trial: TrialRecord, reference: TrialRecord) -> C
     differences = {o.name: gains.pop(o.name) for o in study.objectives if not o.by_factor}
     factors = gains
     verdicts = {o.name: _verdict(o, trial, reference) for o in study.objectives}
-    paired = _paired_factor(trial, reference) if LATENCY in names else None
-    if paired:
-        factors[LATENCY], low, high = paired
-        verdicts[LATENCY] = _sign(low, high)
+    for name in (n for n in names if set_up_of(n) is not None):
+        if paired := _paired_factor(trial, reference, set_up_of(name)):
+            factors[name], low, high = paired
+            verdicts[name] = _sign(low, high)
     for one in (objective for objective in study.trained if objective.name in study.noises):
         sure = (one.name, trial.number, reference.reference) in study.certain
         gained = one.sign * (theirs[one.name] - ours[one.name])
         verdicts[one.name] = (1 if gained > 0 else -1) if sure else 0
     certain = min(verdicts.values()) >= 0 and max(verdicts.values()) > 0
     certain = certain and all(verdicts[name] > 0 for name in study.noises)
-    contended = LATENCY in names and (trial.contended or reference.contended)
+    contended = measures_latency(names) and (trial.contended or reference.contended)
     dominating = certain and dominates(ours, theirs, names)
     learned = not (study.unlearned(trial) or study.unlearned(reference))
     return Comparison(factors, verdicts, dominating and learned, contended, differences)
@@ -139,23 +136,27 @@ def ranked(
     return sorted(trials, key=rank, reverse=True)
 
 
-def _paired_factor(trial: TrialRecord, reference: TrialRecord) -> tuple[float, float, float] | None:
+def _paired_factor(
+    trial: TrialRecord, reference: TrialRecord, setup: str | None
+) -> tuple[float, float, float] | None:
     """Return how many times faster the trial is: (factor, low, high); None if not recorded.
 
     The bounds of a quotient combine the extremes of both intervals: the result covers at least
     95 %.
     """
-    if direct := _ratio(trial, reference.reference or ""):
+    if direct := _ratio(trial, reference.reference or "", setup):
         return 1 / direct[0], 1 / direct[2], 1 / direct[1]
-    ours, theirs = _ratio(trial, _ANCHOR), _ratio(reference, _ANCHOR)
+    ours, theirs = _ratio(trial, _ANCHOR, setup), _ratio(reference, _ANCHOR, setup)
     if ours is None or theirs is None:
         return None
     return theirs[0] / ours[0], theirs[1] / ours[2], theirs[2] / ours[1]
 
 
-def _ratio(trial: TrialRecord, reference: str) -> tuple[float, float, float] | None:
-    name = f"latency_over_{reference}"
-    values = [trial.metrics.get(f"{name}{end}") for end in ("", "_low", "_high")]
+def _ratio(
+    trial: TrialRecord, reference: str, setup: str | None
+) -> tuple[float, float, float] | None:
+    name, end = f"latency_over_{reference}", f":{setup}" if setup else ""
+    values = [trial.metrics.get(f"{name}{bound}{end}") for bound in ("", "_low", "_high")]
     middle, low, high = values
     return None if middle is None or low is None or high is None else (middle, low, high)
 

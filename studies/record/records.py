@@ -19,6 +19,7 @@ from nas.objectives import (
     Objective,
     hypervolume,
     ideal_point,
+    latency_in,
     minimised,
     reference_point,
     trained_objectives,
@@ -93,11 +94,15 @@ class StudyRecord:
 
     @cached_property
     def recorded(self) -> tuple[Objective, ...]:
-        """The default objectives that the study does not have, but every complete trial records."""
+        """The values that every complete trial records, although they are not objectives.
+
+        They are among the default objectives and the latencies in the further set-ups.
+        """
         known = [trial.objectives.keys() for trial in self.complete]
+        further = map(latency_in, self.config.get("setups") or {})
         return tuple(
             OBJECTIVES[name]
-            for name in DEFAULT_OBJECTIVES
+            for name in (*DEFAULT_OBJECTIVES, *further)
             if known and name not in self.objective_names and all(name in one for one in known)
         )
 

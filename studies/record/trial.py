@@ -9,6 +9,7 @@ from statistics import fmean
 from typing import Any, Literal
 
 from nas.findings import Findings
+from nas.objectives import LATENCY, latency_in
 from search_spaces.architecture import Architecture
 from search_spaces.errors import UserError
 from studies.record.noise import Mean
@@ -153,7 +154,7 @@ class TrialRecord:
         """The reference's name, or `#number`."""
         return self.reference or f"#{self.number}"
 
-    def with_latency(self, final: FinalLatency, anchor_ms: float) -> TrialRecord:
+    def with_latency(self, final: FinalLatency, anchor_ms: float, setup: str = "") -> TrialRecord:
         """Return the trial with its final latency: the ratio to `original` times `anchor_ms`.
 
         The latency of the search stays in `metrics`, as `latency_ms_in_search`.
@@ -161,21 +162,23 @@ class TrialRecord:
         Args:
             final: The latency as measured at the end of the study.
             anchor_ms: Latency of `original` when the study began, in ms.
+            setup: Name of a further set-up of the study.
         """
+        name, end = latency_in(setup), f":{setup}" if setup else ""
         middle, low, high = (anchor_ms * bound for bound in next(iter(final.over.values())))
         ratios = {
-            f"latency_over_{name}{end}": value
-            for name, values in final.over.items()
-            for end, value in zip(("", "_low", "_high"), values, strict=True)
+            f"latency_over_{one}{bound}{end}": value
+            for one, values in final.over.items()
+            for bound, value in zip(("", "_low", "_high"), values, strict=True)
         }
-        known = self.objectives.get("latency_ms")
-        seen = {} if known is None else {"latency_ms_in_search": known}
+        known = self.objectives.get(name)
+        seen = {} if known is None else {f"{LATENCY}{IN_SEARCH}{end}": known}
         findings = replace(
             self.findings,
-            objectives={**self.objectives, "latency_ms": middle},
+            objectives={**self.objectives, name: middle},
             metrics={**self.metrics, **ratios, **seen},
-            intervals={**self.intervals, "latency_ms": (low, high)},
-            contended=final.contended,
+            intervals={**self.intervals, name: (low, high)},
+            contended=final.contended or (bool(setup) and self.contended),
         )
         return replace(self, findings=findings)
 

@@ -98,7 +98,7 @@ def _facts(study: StudyRecord) -> list[tuple[str, str]]:
                            _with_unit(environment.get("threads"), "threads"))
                    if trained or timed else ""),
         ("Losses", _LATENTS.get(str(training.get("evaluate_at", "sample")), "") if trained else ""),
-        ("Latency", _joined(_with_unit(latency.get("batch"), "", "batch "),
+        ("Latency", _joined(_set_up(study), _with_unit(latency.get("batch"), "", "batch "),
                             _with_unit(latency.get("threads"), "threads"),
                             f"on {environment['timed_on']}" if "timed_on" in environment else "",
                             "front measured together" if study.measured_together else "")
@@ -121,6 +121,27 @@ def _recipe(training: Mapping[str, Any]) -> str:
     recipe, rate = training.get("recipe"), training.get("learning_rate")
     given = (f"learning rate {rate:g}" if rate else "", training.get("precision", ""))
     return _joined(recipe, *given) if recipe else ""
+
+
+def _set_up(study: StudyRecord) -> str:
+    """Return runtime, precision and part of the timed models where they are not the usual ones."""
+    latency = study.config.get("latency") or {}
+    backend, precision, part = (latency.get(key) for key in ("backend", "precision", "part"))
+    return _joined(
+        "" if backend in (None, "eager") else study.environment.get("runtime") or backend,
+        "" if precision in (None, "float32") else precision,
+        "" if part in (None, "full") else f"the {part} alone",
+    )
+
+
+def _explanation(objective: Objective, study: StudyRecord) -> str:
+    """Return the definition of an objective in this study."""
+    set_up = _set_up(study) if objective.name == "latency_ms" else ""
+    if not set_up:
+        return objective.explanation
+    part = (study.config.get("latency") or {}).get("part", "full")
+    whole = objective.explanation.partition(":")
+    return f"{whole[0] if part == 'full' else 'one pass'} ({set_up}): {whole[2].strip()}"
 
 
 def _waiting(study: StudyRecord) -> str:
@@ -235,9 +256,11 @@ def _ideal(objective: Objective) -> str:
 
 def _front(study: StudyRecord) -> dict[str, Any]:
     metrics = tables.quality_metrics(study)
-    heads = [(axis_title(o), f"{o.explanation}; {o.better} is better") for o in study.objectives]
+    heads = [
+        (axis_title(o), f"{_explanation(o, study)}; {o.better} is better") for o in study.objectives
+    ]
     heads += [
-        (axis_title(o), f"{o.explanation}; recorded, but not an objective of this study")
+        (axis_title(o), f"{_explanation(o, study)}; recorded, but not an objective of this study")
         for o in study.recorded
     ]
     heads += [(_metric_title(name), "higher is better") for name in metrics]

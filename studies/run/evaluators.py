@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager
 from dataclasses import astuple, dataclass
 from functools import cached_property
@@ -16,6 +16,7 @@ from nas.evaluate import (
     Evaluator,
     training_memory_bytes,
 )
+from nas.objectives import LATENCY
 from nas.predict.calibration import Setting
 from nas.predict.predictor import LatencyPredictor
 from nas.protocol import OnBatch
@@ -39,14 +40,14 @@ class EvaluatorMaker:
         image_size: Side of the images in pixels.
         device: Device of trainings and measurements, such as `cpu`.
         artefacts: Folder that artefacts are written to.
-        anchor_ms: Latency of `original` in ms; None where latency is not measured.
+        anchors_ms: Latency of `original` in ms in each set-up; empty where it is not measured.
     """
 
     config: StudyConfig
     image_size: int
     device: str
     artefacts: Path
-    anchor_ms: float | None
+    anchors_ms: Mapping[str, float]
 
     def __call__(self, on_batch: OnBatch) -> Evaluator:
         """Return the evaluator for a worker process, with images from the cache."""
@@ -71,7 +72,8 @@ class EvaluatorMaker:
             latency=config.latency,
             device=torch.device(self.device),
             wanted=set(config.wanted),
-            anchor_ms=self.anchor_ms,
+            anchors_ms=self.anchors_ms,
+            setups=config.setups,
             artefacts=self.artefacts,
             thread_count=config.threads or self._threads(),
             on_batch=on_batch,
@@ -148,8 +150,15 @@ def load_predictor(
         UserError: a predicted latency is wanted, and there is no predictor for this setting.
     """
     needed = "predicted_latency_ms" in config.wanted
-    screens = config.search.sampler == "pareto" and "latency_ms" in config.objectives
-    if not (needed or screens or "latency_ms" in config.limits):
+    screens = config.search.sampler == "pareto" and LATENCY in config.objectives
+    if not (needed or screens or LATENCY in config.limits):
+        return None
+    if config.latency.differing:  # operations are timed in eager PyTorch, in the whole model
+        if needed:
+            raise UserError(
+                f"predicted_latency_ms: is not predicted for {config.latency.differing}; use "
+                "latency_ms, which is measured"
+            )
         return None
     setting = Setting(str(device), config.latency.threads, config.latency.batch, image_size)
     try:

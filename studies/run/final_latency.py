@@ -16,8 +16,8 @@ import torch
 
 from nas.artefacts import WEIGHTS
 from nas.latency import measure_together
+from nas.setups import SetUp
 from nas.timed_models import TimedImages
-from profiling.latency import LatencyConfig
 from profiling.paired import InterleavedLatencies
 from search_spaces.architecture import Architecture
 from search_spaces.references import REFERENCES
@@ -37,7 +37,7 @@ Together = Callable[
     [
         Mapping[str, Architecture],
         str,
-        LatencyConfig,
+        SetUp,
         torch.device,
         TimedImages | None,
         Mapping[str, Path],
@@ -50,11 +50,12 @@ Together = Callable[
 
 def measure_front(
     store: StudyStore,
-    latency: LatencyConfig,
+    latency: SetUp,
     device: torch.device,
     images: TimedImages,
     progress: Callable[[int, int], None],
     together: Together | None = None,
+    setup: str = "",
 ) -> StudyRecord:
     """Measure the front and the references together, record the latencies, return the study.
 
@@ -62,29 +63,30 @@ def measure_front(
 
     Args:
         store: The study, open for writing.
-        latency: How latency is measured.
+        latency: What is timed, and how.
         device: Device of the measurement.
         images: Images that the models are fed.
         progress: Called with (done, total) rounds.
         together: Measures on another host; None measures in this process.
+        setup: Name of a further set-up of the study, which `latency` describes.
     """
     wanted: dict[str, Architecture] = {}
     for _ in range(PASSES):
         record = store.record()
         front = {trial.digest: trial.architecture for trial in record.front if not trial.reference}
-        known = store.final_latency()
+        known = store.final_latency(setup)
         if not record.complete or (known and front.keys() <= known.keys()):
             return record
         wanted |= front
         found = measure_trials(store, wanted, latency, device, images, progress, together)
-        store.set_final_latency({**known, **found})
+        store.set_final_latency({**known, **found}, setup)
     return store.record()
 
 
 def measure_trials(
     store: StudyStore,
     wanted: Mapping[str, Architecture],
-    latency: LatencyConfig,
+    latency: SetUp,
     device: torch.device,
     images: TimedImages,
     progress: Callable[[int, int], None],
@@ -95,7 +97,7 @@ def measure_trials(
     Args:
         store: The study, whose trained weights are used.
         wanted: Digest -> architecture, without the references.
-        latency: How latency is measured.
+        latency: What is timed, and how.
         device: Device of the measurement.
         images: Images that the models are fed.
         progress: Called with (done, total) rounds of each group.

@@ -56,7 +56,8 @@ class PreparedStudy:
 
     def runner(self, crew: E) -> Runner[E]:
         """Return a runner of this study on a crew."""
-        config, predictor, anchor_ms = self.config, self.predictor, self.make.anchor_ms
+        config, predictor = self.config, self.predictor
+        anchor_ms = self.make.anchors_ms.get("")
         return Runner(
             config,
             self.space,

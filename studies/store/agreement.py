@@ -20,12 +20,13 @@ ENVIRONMENT = (
     "allocator",
     "mkldnn",
     "tf32",
+    "runtime",
     "latency_predictor",
     "timed_on",
 )
 """Entries of the environment that must not change either where latency is measured."""
 
-QUESTION = ("space", "data", "objectives", "training", "latency")
+QUESTION = ("space", "data", "objectives", "training", "latency", "setups")
 """Sections that must not change between two runs of one study: they make values comparable.
 
 Limits may change: they only decide which trials count (`studies.record.verdict`).

@@ -18,7 +18,7 @@ from nas.findings import EvaluationStep, Findings
 from nas.objectives import OBJECTIVES, TRAINED_OBJECTIVE, by_factor, select_objectives
 from search_spaces.architecture import Architecture
 from search_spaces.errors import UserError
-from studies.record.earlier import complete_training
+from studies.record.earlier import complete_latency, complete_training
 
 Finite = Annotated[float, Field(strict=True, allow_inf_nan=False)]
 Number = Annotated[float, Field(strict=True)]
@@ -182,10 +182,12 @@ class _Environment(_Attributes):
     device: Text | None = None
     device_name: Text | None = None
     threads: Count | None = None
+    runtime: Text | None = None
     data_fingerprint: Text | None = None
     images: dict[Text, Count] | None = None
     about_images: list[Text] = []
     original_latency_ms: Positive | None = None
+    original_latencies_ms: dict[Text, Positive] = {}
     mixed: list[Text] = []
 
 
@@ -281,9 +283,11 @@ def study_attributes(stored: Mapping[str, Any]) -> Mapping[str, Any]:
     """
     _validated(_Study, {**stored, "confirmed": runs_in(stored)})
     config = stored.get("config")
-    if not config or "training" not in config:
+    if not config:
         return stored
-    return {**stored, "config": {**config, "training": complete_training(config["training"])}}
+    complete = {"training": complete_training, "latency": complete_latency}
+    named = {key: complete[key](config[key]) for key in complete if key in config}
+    return {**stored, "config": {"setups": {}, **config, **named}}
 
 
 def runs_in(stored: Mapping[str, Any]) -> dict[str, Any]:

@@ -21,7 +21,20 @@ from studies.store.opened import OpenedStudy
 FORMAT = 1
 """Version of the format of trial and study attributes."""
 
-_ANCHOR = "original_latency_ms"
+_ANCHOR, _FURTHER_ANCHORS = "original_latency_ms", "original_latencies_ms"
+
+
+def anchors_ms(environment: Mapping[str, Any]) -> dict[str, float]:
+    """Return the latency of `original` when a study began, in ms, by set-up; "" is the first."""
+    first = environment.get(_ANCHOR)
+    further = environment.get(_FURTHER_ANCHORS, {})
+    return {**({} if first is None else {"": first}), **further}
+
+
+def stored_anchors(anchors: Mapping[str, float]) -> dict[str, Any]:
+    """Return the entries of the environment from which `anchors_ms` reads the anchors."""
+    further = {name: one for name, one in anchors.items() if name}
+    return {_ANCHOR: anchors.get(""), **({_FURTHER_ANCHORS: further} if further else {})}
 
 
 def read_study(opened: OpenedStudy) -> StudyRecord:
@@ -60,7 +73,8 @@ def _read_trials(
     opened: OpenedStudy, attributes: Mapping[str, Any]
 ) -> tuple[list[TrialRecord], list[str]]:
     """Return the intact trials, and what is wrong with each damaged one."""
-    final, anchor_ms = final_latencies(attributes), attributes["environment"].get(_ANCHOR)
+    anchors = anchors_ms(attributes["environment"])
+    final = {name: final_latencies(attributes, name) for name in anchors}
     objectives, axes = attributes["config"]["objectives"], attributes["space"]["axes"]
     choices = {name: {(type(one), one) for one in axes[name]["choices"]} for name in axes}
     runs = further_runs(attributes)
@@ -72,7 +86,7 @@ def _read_trials(
         except UserError as error:
             damaged.append(str(error))
         else:
-            trials.append(with_runs(with_final_latency(trial, final, anchor_ms), runs))
+            trials.append(with_runs(with_final_latencies(trial, final, anchors), runs))
     return trials, damaged
 
 
@@ -95,15 +109,19 @@ def _require_fit(
         raise UserError(f"trial {trial.number}: damaged (findings.{missing[0]} is missing)")
 
 
-def final_latencies(attributes: Mapping[str, Any]) -> dict[str, FinalLatency]:
-    """Return the latencies of the last measurement of front and references, by digest."""
+def final_latencies(attributes: Mapping[str, Any], setup: str = "") -> dict[str, FinalLatency]:
+    """Return the latencies of the last measurement of front and references, by digest.
+
+    They are stored as `DIGEST`, those in a further set-up as `DIGEST:SETUP`.
+    """
     return {
-        digest: FinalLatency(
+        key.partition(":")[0]: FinalLatency(
             over={name: (m, low, high) for name, (m, low, high) in one["over"].items()},
             contended=one["contended"],
             weights=one.get("weights", ""),
         )
-        for digest, one in attributes.get("final_latency", {}).items()
+        for key, one in attributes.get("final_latency", {}).items()
+        if key.partition(":")[2] == setup
     }
 
 
@@ -129,19 +147,22 @@ def _floor(stored: Mapping[str, float]) -> Floor:
     return Floor(**{field.name: stored[field.name] for field in fields(Floor)})
 
 
-def with_final_latency(
-    trial: TrialRecord, final: Mapping[str, FinalLatency], anchor_ms: float | None
+def with_final_latencies(
+    trial: TrialRecord,
+    final: Mapping[str, Mapping[str, FinalLatency]],
+    anchors: Mapping[str, float],
 ) -> TrialRecord:
-    """Return a complete trial with its latency of the study's last measurement, if it has one.
+    """Return a complete trial with its latencies of the study's last measurement, if it has some.
 
     Args:
         trial: The trial; one that is not complete is returned unchanged.
-        final: Latencies of the last measurement, by digest.
-        anchor_ms: Latency of `original` when the study began, in ms.
+        final: Latencies of the last measurement, by set-up and digest.
+        anchors: Latency of `original` when the study began, in ms, by set-up.
     """
-    if trial.state != "complete" or trial.digest not in final or anchor_ms is None:
-        return trial
-    return trial.with_latency(final[trial.digest], anchor_ms)
+    for setup, anchor_ms in anchors.items() if trial.state == "complete" else ():
+        if found := final[setup].get(trial.digest):
+            trial = trial.with_latency(found, anchor_ms, setup)
+    return trial
 
 
 def further_runs(attributes: Mapping[str, Any]) -> dict[str, list[SeedRun]]:

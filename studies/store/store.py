@@ -41,10 +41,11 @@ from studies.store.opened import HEAD, OpenedStudy, address_of
 from studies.store.others import Exclusive, NoOthers, OtherDrivers, Others
 from studies.store.reading import (
     FORMAT,
+    anchors_ms,
     final_latencies,
     further_runs,
     read_study,
-    with_final_latency,
+    with_final_latencies,
     with_runs,
 )
 from studies.store.trials import Trials
@@ -328,13 +329,12 @@ class StudyStore:
         return self._opened.attributes.get("space_distinct")
 
     @property
-    def anchor_ms(self) -> float | None:
-        """Latency of `original`, by which ratios are multiplied to get ms; None: not measured."""
+    def anchors_ms(self) -> dict[str, float]:
+        """Latency of `original` by set-up, by which ratios are multiplied to get ms."""
         try:
-            environment = self._opened.attributes.get("environment", {})
+            return anchors_ms(self._opened.attributes.get("environment", {}))
         except UserError:  # there is no study yet
-            return None
-        return environment.get("original_latency_ms")  # type: ignore[no-any-return]
+            return {}
 
     @property
     def limits(self) -> Mapping[str, float] | None:
@@ -361,12 +361,14 @@ class StudyStore:
         return retrying(lambda: self._as_known_last(trial), self._opened.where)
 
     def _as_known_last(self, trial: TrialRecord) -> TrialRecord:
-        trial = with_final_latency(trial, self.final_latency(), self.anchor_ms)
+        anchors = self.anchors_ms
+        final = {name: self.final_latency(name) for name in anchors}
+        trial = with_final_latencies(trial, final, anchors)
         return with_runs(trial, further_runs(self._opened.attributes))
 
-    def final_latency(self) -> dict[str, FinalLatency]:
+    def final_latency(self, setup: str = "") -> dict[str, FinalLatency]:
         """Return the latencies of the last measurement of front and references, by digest."""
-        return retrying(lambda: final_latencies(self._opened.attributes), self._opened.where)
+        return retrying(lambda: final_latencies(self._opened.attributes, setup), self._opened.where)
 
     @property
     def floors_source(self) -> Mapping[str, Any] | None:
@@ -389,10 +391,12 @@ class StudyStore:
         if mixed != environment.get("mixed"):
             self.study.set_user_attr("environment", {**environment, "mixed": mixed})
 
-    def set_final_latency(self, found: Mapping[str, FinalLatency]) -> None:
+    def set_final_latency(self, found: Mapping[str, FinalLatency], setup: str = "") -> None:
         """Record the latencies of the last measurement of front and references, by digest."""
-        stored = {digest: asdict(one) for digest, one in found.items()}
-        where = self._opened.where
+        where, before = self._opened.where, self._opened.attributes.get("final_latency", {})
+        others = {key: one for key, one in before.items() if key.partition(":")[2] != setup}
+        end = f":{setup}" if setup else ""
+        stored = {**others, **{f"{digest}{end}": asdict(one) for digest, one in found.items()}}
         retrying(lambda: self.study.set_user_attr("final_latency", stored), where)
 
     def add_run(self, digest: str, run: SeedRun) -> None:

@@ -1,0 +1,156 @@
+"""Set-ups of a latency measurement: which runtime runs which part of a model, in which numbers.
+
+Runtimes order architectures differently, and so do the parts of a model. What is measured should
+therefore be what will be used.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from importlib.metadata import version
+from typing import Annotated, Any, Literal
+
+import torch
+from pydantic import AfterValidator, field_validator
+from torch import Tensor, nn
+
+from nas.vae import VAE
+from profiling.backends import BACKENDS, find_backend, prepare_backend
+from profiling.errors import ProfilingError
+from profiling.lane import Lane
+from profiling.latency import LatencyConfig, Model
+from profiling.symbolic import Example, as_args
+from search_spaces.errors import UserError
+
+Part = Literal["full", "encoder", "decoder"]
+
+_RUNTIMES = ("onnxruntime", "openvino")
+"""Packages that are backends, whose version belongs to the environment."""
+
+
+class EngineRefused(ProfilingError):  # noqa: N818 - it is a result of the model, not a mistake
+    """A backend cannot run a model, or computes something else."""
+
+
+def _known_backend(name: str) -> str:
+    try:
+        find_backend(name)
+    except ProfilingError as error:
+        raise ValueError(str(error).removeprefix("backend: ")) from None
+    return name
+
+
+class SetUp(LatencyConfig):
+    """What is timed, and the protocol of the measurement.
+
+    Attributes:
+        backend: What runs the model, one of `profiling.backends.BACKENDS`.
+        precision: Numbers of its products.
+        part: The full pass (encoder, sampling, decoder), the encoder, or the decoder.
+    """
+
+    backend: Annotated[str, AfterValidator(_known_backend)] = "eager"
+    precision: Literal["float32", "bfloat16"] = "float32"
+    part: Part = "full"
+
+    @field_validator("precision", mode="before")
+    @classmethod
+    def _not_the_width_of_intervals(cls, value: object) -> object:
+        if isinstance(value, int | float) and not isinstance(value, bool):
+            raise ValueError(
+                "is float32 or bfloat16; the half width of intervals is latency.half_width"
+            )
+        return value
+
+    @property
+    def is_plain(self) -> bool:
+        """Whether the model runs in eager PyTorch, in float32."""
+        return (self.backend, self.precision) == ("eager", "float32")
+
+    @property
+    def differing(self) -> str:
+        """Backend, precision and part where they are not the default, such as "openvino, decoder".
+
+        It is "" for the full pass in eager PyTorch in float32.
+        """
+        default = SetUp()
+        values = ((self.backend, default.backend), (self.precision, default.precision))
+        parts = [one for one, usual in (*values, (self.part, default.part)) if one != usual]
+        return ", ".join(parts)
+
+    @property
+    def runtime(self) -> str | None:
+        """Name and version of the package that runs the model; None if that is torch."""
+        return f"{self.backend} {version(self.backend)}" if self.backend in _RUNTIMES else None
+
+
+def require_backend(setup: SetUp, device: torch.device) -> None:
+    """Check that a backend can be used on a device.
+
+    Raises:
+        UserError: It cannot; the message has the remedy.
+    """
+    if reason := BACKENDS[setup.backend].unavailable(device):
+        raise UserError(f"latency.backend: {setup.backend} {reason}")
+
+
+def part_of(model: VAE, part: Part) -> nn.Module:
+    """Return the part of a model that is timed."""
+    parts: dict[str, nn.Module] = {
+        "full": model, "encoder": model.encoder, "decoder": model.decoder,
+    }  # fmt: skip
+    return parts[part]
+
+
+def inputs_of(model: VAE, images: Tensor, setup: SetUp) -> Example:
+    """Return the arguments of the timed part for images `(n, channels, size, size)`.
+
+    A decoder gets the latent means of the images. An engine gets the noise of the sample as an
+    input, because it cannot be checked otherwise; eager PyTorch draws it, as in use.
+    """
+    if setup.part == "decoder":
+        here = next(model.parameters()).device
+        with torch.inference_mode():
+            return model.encode(images.to(here))[0].clone()
+    if setup.part == "encoder" or setup.is_plain:
+        return images
+    draw = torch.Generator().manual_seed(0)
+    return images, torch.randn(len(images), model.architecture.latent_size, generator=draw)
+
+
+class Preparation:
+    """Makes what runs a model with a set-up: `Prepare` of `profiling.paired`.
+
+    Args:
+        setup: The set-up.
+        device: Where models run.
+        lane: Held as for a training, because making an engine uses the machine like one.
+        keep: Names of models that are always the same, whose engine is made once.
+    """
+
+    def __init__(
+        self, setup: SetUp, device: torch.device, lane: Lane, keep: Collection[str] = ()
+    ) -> None:
+        self._setup, self._device, self._lane, self._keep = setup, device, lane, keep
+        self._kept: dict[tuple[Any, ...], Model] = {}
+
+    def __call__(self, name: str, model: Model, example: Example) -> Model:
+        """Return what runs a model.
+
+        Raises:
+            EngineRefused: The backend cannot run the model, or computes something else.
+        """
+        assert isinstance(model, nn.Module)
+        first: Any = tuple(arg[: self._setup.batch] for arg in as_args(example))
+        key = name, *(arg.shape for arg in first)
+        if key in self._kept:
+            return self._kept[key]
+        backend, threads = self._setup.backend, self._setup.threads
+        with self._lane.training():
+            try:
+                run = prepare_backend(backend, model, first, self._device, threads).run
+            except ProfilingError as error:
+                raise EngineRefused(str(error)) from None
+        if name in self._keep:
+            self._kept[key] = run
+        return run
