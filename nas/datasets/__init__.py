@@ -8,7 +8,7 @@ from nas.datasets.celeba import choose_in_celeba, export_celeba, load_celeba
 from nas.datasets.dataset import DataConfig, ImageDataset, split_indices
 from nas.datasets.duplicates import duplicates_in_words
 from nas.datasets.faces import load_faces
-from nas.datasets.files import Choice, choose_in_folder, existing_folder, load_folder
+from nas.datasets.files import Choice, choose_in_folder, existing_source, load_folder
 from nas.datasets.preview import contact_sheet, preview_images
 from profiling.progress import Progress
 from search_spaces.errors import UserError
@@ -63,6 +63,6 @@ def require_source(config: DataConfig, image_size: int) -> None:
         UserError: the size or the folder cannot be used.
     """
     if config.kind != "faces":
-        existing_folder(config)
+        existing_source(config)
     if image_size < 8:
         raise UserError(f"image_size: {image_size} is too small for a face; use at least 8")

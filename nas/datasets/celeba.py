@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from nas.datasets.choosing import PARTS
 from nas.datasets.dataset import DataConfig, ImageDataset
-from nas.datasets.files import Choice, existing_folder, load_choice
+from nas.datasets.files import Choice, existing_source, load_choice, pictures_folder
 from nas.datasets.labels import Labels
 from nas.datasets.listing import list_pictures
 from nas.datasets.sources import Files
@@ -51,7 +51,7 @@ def choose_in_celeba(config: DataConfig) -> Choice:
     Raises:
         UserError: the folder is missing, or a table has no row for an image.
     """
-    root = existing_folder(config)
+    root = pictures_folder(existing_source(config))
     folder = _image_folder(root)
     found = list_pictures(folder, SUFFIXES)
     names = tuple(name for name in found.names if "/" not in name)

@@ -54,7 +54,8 @@ class DataConfig(BaseModel):
     Attributes:
         kind: Key of `nas.datasets.DATASETS`: `faces` are rendered, `celeba` and `folder` are read
             from `path`.
-        path: Folder of the images; only for `celeba` and `folder`. It is made absolute.
+        path: Folder of the images, an archive of it, or an array file; only for `celeba` and
+            `folder`. It is made absolute.
         count: Number of images; None means 20,000 for `faces`, at most the first 20,000 by file
             name for `celeba` and all of them for `folder`, of which fewer are a random sample.
         seed: Seed of the rendered faces and of the random sample.

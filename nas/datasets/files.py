@@ -8,6 +8,8 @@ from pathlib import Path
 
 import numpy as np
 
+from nas.datasets import arrays
+from nas.datasets.archives import ENDINGS, is_archive, unpacked
 from nas.datasets.choosing import (
     PARTS,
     Split,
@@ -93,7 +95,10 @@ def choose_in_folder(config: DataConfig) -> Choice:
     Raises:
         UserError: the folder is missing or has fewer than 10 pictures.
     """
-    root = existing_folder(config)
+    path = existing_source(config)
+    if path.suffix.lower() in arrays.ENDINGS:
+        return _choose_in_array(path, config)
+    root = pictures_folder(path)
     listing = list_pictures(root)
     require_enough(len(listing.names), str(root), listing.held)
     layout, table = layout_of(listing.names), None
@@ -118,22 +123,50 @@ def choose_in_folder(config: DataConfig) -> Choice:
     )
 
 
-def existing_folder(config: DataConfig) -> Path:
-    """Return the folder of `config.path`.
+def _choose_in_array(path: Path, config: DataConfig) -> Choice:
+    source, classes = arrays.read_arrays(path)
+    require_enough(len(source.names), str(path))
+    for name in ("group", "labels"):
+        if getattr(config, name) is not None:
+            raise UserError(f"data.{name}: the images of {path} have no names")
+    if config.split == "folders":
+        raise UserError(f"data.split: {path} has no folders to split by")
+    return Choice(
+        name="folder",
+        source=source,
+        order=random_order(list(classes), config.seed),
+        count=min(config.count or len(source.names), len(source.names)),
+        how=f"at random, seed {config.seed}",
+        classes=classes,
+        labels=class_labels(classes),
+    )
+
+
+def pictures_folder(path: Path) -> Path:
+    """Return a folder, or that in the cache to which an archive is unpacked."""
+    return unpacked(path) if path.is_file() else path
+
+
+def existing_source(config: DataConfig) -> Path:
+    """Return the folder, archive or array file of `config.path`.
 
     Raises:
-        UserError: the folder does not exist, or `~` has no meaning.
+        UserError: it does not exist, or `~` has no meaning.
     """
     assert config.path is not None
     try:
         root = config.path.expanduser()
-        found = root.is_dir()
+        is_source = root.is_file() and (is_archive(root) or root.suffix.lower() in arrays.ENDINGS)
+        found = root.is_dir() or is_source
     except RuntimeError:  # a user without a home folder, or no such user
         raise UserError(f"path: {str(config.path)!r} is in no known home folder") from None
     except OSError as error:  # a name that is too long
         raise UserError(f"path: {str(config.path)!r} cannot be read ({error.strerror})") from None
     if not found:
-        raise UserError(f"path: {str(root)!r} is not a folder; give the folder of the images")
+        raise UserError(
+            f"path: {str(root)!r} is not a folder; give the folder of the images, an archive "
+            f"({', '.join(ENDINGS)}) or an array ({', '.join(arrays.ENDINGS)})"
+        )
     return root
 
 

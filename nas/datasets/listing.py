@@ -54,8 +54,9 @@ _HINTS = {
     "dataset_info.json": "it looks like a data set of Hugging Face: export its images to files",
     "*.parquet": "images in Parquet files are not read: export them to files",
     "*.heic": "HEIC files are not read: convert them to JPEG",
-    "*.zip": "unpack the archive",
-    "*.tar*": "unpack the archive",
+    "*.zip": "give the archive itself as path",
+    "*.tar*": "give the archive itself as path",
+    "*.np[yz]": "give the array file itself as path",
 }
 """What a folder without pictures may be, by a pattern of its names."""
 
