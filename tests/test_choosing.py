@@ -23,6 +23,7 @@ from search_spaces.errors import UserError
 from studies.config.loading import load_config
 from studies.config.study import StudyConfig
 from studies.store.agreement import require_same_question
+from tests.helpers.command import nas
 
 
 @pytest.fixture(autouse=True)
@@ -286,6 +287,23 @@ def test_a_preview_decodes_what_it_shows(tmp_path: Path, cache: Path) -> None:
     assert images.shape == (12, 3, 8, 8)
     assert about[0] == "60 of 60 images: a 30 of 30, b 30 of 30"
     assert [path.name.endswith("-12.images.npy") for path in cache.glob("*.images.npy")] == [True]
+
+
+def test_what_a_folder_holds(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    root = write(tmp_path / "images", {"a": 12, "b": 8})
+    Image.new("L", (64, 16)).save(root / "a" / "wide.jpg")
+    (root / "a" / "empty.png").write_bytes(b"")
+    (root / "notes.txt").write_text("")
+    assert nas("data", "info", str(root), "--size", "32") == 0
+    lines = dict(line.split(": ", 1) for line in capsys.readouterr().out.splitlines())
+    assert lines["a study uses"] == "22 of 22 images: a 14 of 14, b 8 of 8"
+    assert lines["formats"] == "20 PNG, 1 JPEG"
+    assert lines["modes"] == "20 RGB, 1 L"
+    assert lines["sizes"] == "32 to 64 x 16 to 32 px"
+    assert lines["enlarged"] == "4.8% are smaller than 32 px"
+    assert lines["unreadable headers"] == "1 empty"
+    assert lines["ignored files"] == "1 .txt"
+    assert nas("data", "info", str(tmp_path / "nowhere")) == 2
 
 
 @pytest.fixture

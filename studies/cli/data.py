@@ -101,6 +101,23 @@ def _save(sheet: Image.Image, out: Path) -> None:
         raise cannot_write("--out", out, error) from None
 
 
+@data.command()
+@click.argument("folder", type=click.Path(path_type=Path))
+@_size
+@_fit
+def info(folder: Path, size: int, fit: str | None) -> None:
+    """Say what a FOLDER of images holds and what a study would do with it.
+
+    FOLDER may also be an archive or an array. Only the headers of files are read.
+    """
+    from nas.datasets.files import choose_in_folder
+    from nas.datasets.inspection import inspect
+
+    config = _config("folder", path=folder, fit=fit)
+    for label, text in inspect(choose_in_folder(config), config, size):
+        stdout.say(f"{label}: {text}", wrap=True)
+
+
 @data.command("export")
 @click.argument("kind")
 @click.argument("directory", type=OutPath())
