@@ -306,6 +306,18 @@ def test_what_a_folder_holds(tmp_path: Path, capsys: pytest.CaptureFixture[str])
     assert nas("data", "info", str(tmp_path / "nowhere")) == 2
 
 
+def test_the_cache_is_listed_and_cleared(
+    tmp_path: Path, cache: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    load(write(tmp_path / "images", {"": 200}))
+    assert nas("data", "cache", "list") == 0
+    listed = capsys.readouterr().out
+    assert f"0.2 MB  {cache}" in listed  # 200 x 3 x 16 x 16 bytes and their header
+    assert nas("data", "cache", "clear") == 0
+    assert capsys.readouterr().out == "0.2 MB freed\n"
+    assert list(cache.iterdir()) == []
+
+
 @pytest.fixture
 def celeba(tmp_path: Path) -> Path:
     export_celeba(load_dataset(DataConfig(count=20), 32), tmp_path / "celeba")
