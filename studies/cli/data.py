@@ -81,11 +81,12 @@ def preview(
         with progress_bar(f"loading {kind}") as progress:
             choice = CHOICES[kind](config)
             images, about = preview_images(choice, config, size, count, seed, progress)
-    _save(contact_sheet(images, rows, columns, seed), out)
+    save_picture(contact_sheet(images, rows, columns, seed), out)
     stdout.say(f"{out}: {rows} x {columns} of {'; '.join(about)}")
 
 
-def _save(sheet: Image.Image, out: Path) -> None:
+def save_picture(sheet: Image.Image, out: Path) -> None:
+    """Write a picture to the file of `--out`; raise `UserError` if it cannot be written."""
     from PIL import Image
 
     kind = Image.registered_extensions().get(out.suffix.lower())
