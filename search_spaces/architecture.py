@@ -217,9 +217,10 @@ class Architecture(_Value):
         """Return the description as indented JSON text that `Architecture.load` reads back."""
         return json.dumps(self.to_dict(), indent=1)
 
-    def resized(self, image_size: int) -> Architecture:
-        """Return the same description for images of another size."""
-        return Architecture.from_dict({**self.to_dict(), "image_size": image_size})
+    def resized(self, image_size: int, image_channels: int | None = None) -> Architecture:
+        """Return the description for images of another size and, if given, of other channels."""
+        shape = {"image_size": image_size, "image_channels": image_channels or self.image_channels}
+        return Architecture.from_dict({**self.to_dict(), **shape})
 
     @classmethod
     def from_dict(cls, data: Any, source: str = "architecture") -> Architecture:

@@ -85,6 +85,25 @@ class SearchSpace(ConfigurationSpace):
             )
         return size
 
+    @property
+    def image_channels(self) -> int:
+        """Channels of the images of every member: 3 for colour, 1 for grey.
+
+        Raises:
+            UserError: it is an axis, or another number.
+        """
+        channels = self.fixed.get("image_channels", 3)
+        if "image_channels" in self.axes or channels not in (1, 3):
+            raise UserError(
+                f"space {self.name!r}: image_channels must be fixed to 3 (colour) or 1 (grey), "
+                "because images have either; leave it out for colour"
+            )
+        return int(channels)
+
+    def fitted(self, architecture: Architecture) -> Architecture:
+        """Return an architecture for images of this space's size and channels."""
+        return architecture.resized(self.image_size, self.image_channels)
+
     @cached_property
     def digest(self) -> str:
         """Twelve hexadecimal digits that are equal for equal axes, fixed values and rules."""

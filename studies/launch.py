@@ -36,6 +36,7 @@ from studies.run.display import Display
 from studies.run.evaluators import (
     EvaluatorMaker,
     ProgressBar,
+    about_images,
     data_facts,
     load_images,
     load_predictor,
@@ -52,6 +53,9 @@ from studies.terminal.console import Terminal
 
 _PROBES = 30
 """Random candidates that are counted to check whether any meets the limits."""
+
+UNREADABLE = "unreadable-images.txt"
+"""File in the study's folder that lists images that could not be read."""
 
 _PASSES = 2
 """Number of times that the front is confirmed and measured again at the end."""
@@ -116,7 +120,7 @@ def run_study(
     request = _Request(
         config, root, space, store, artefacts, mix, display, progress_bar, interruption
     )
-    _require_colour(space)
+    _require_channels(config, space)
     if config.trains:
         require_source(config.data, space.image_size)
     with (
@@ -130,7 +134,7 @@ def run_study(
             prepared = _prepared(request, site, device)
             record, gave_up = site.run(prepared)
             interruption.check()
-            images = _timed_images(prepared.dataset, space.image_size)
+            images = _timed_images(prepared.dataset, space)
             return _concluded(request, site, device, images, prepared.dataset, record), gave_up
 
 
@@ -177,9 +181,9 @@ def _prepared(request: _Request, site: Site, device: torch.device) -> PreparedSt
     # Before the first large tensor: otherwise every pass page-faults its activations again.
     tune_allocator()
     config, space, store = request.config, request.space, request.store
-    dataset = _load(config, space.image_size, request.progress_bar)
+    dataset = _load(config, space, request.progress_bar)
     predictor = load_predictor(config, device, space.image_size)
-    images = _timed_images(dataset, space.image_size)
+    images = _timed_images(dataset, space)
     facts = _facts(site, device, config, dataset, predictor)
     if config.timed:
         facts["timed_on"] = images.about
@@ -190,6 +194,7 @@ def _prepared(request: _Request, site: Site, device: torch.device) -> PreparedSt
     store.create(config, space, facts, request.mix, request.artefacts)
     _note_changed_limits(request, limits)
     _write_samples(store, dataset)
+    _say_images(request, dataset, facts)
     if dataset is not None:
         record_floors(store, dataset, config, space, request.progress_bar)
     _note_small_space(request)
@@ -269,13 +274,16 @@ def _facts(
 ) -> dict[str, Any]:
     """Return the description of environment, images and predictor that is recorded."""
     facts = {**site.call(_environment, device), **data_facts(dataset)}
+    if dataset is not None:
+        facts["about_images"] = about_images(dataset)
     if predictor and "predicted_latency_ms" in config.wanted:
         facts["latency_predictor"] = predictor.calibration.digest
     return facts
 
 
-def _timed_images(dataset: ImageDataset | None, image_size: int) -> TimedImages:
-    return TimedImages.of(dataset) if dataset else TimedImages.noise(image_size)
+def _timed_images(dataset: ImageDataset | None, space: SearchSpace) -> TimedImages:
+    noise = space.image_size, space.image_channels
+    return TimedImages.of(dataset) if dataset else TimedImages.noise(*noise)
 
 
 def _anchors_ms(
@@ -297,6 +305,16 @@ def _write_samples(store: StudyStore, dataset: ImageDataset | None) -> None:
     write_or_refuse(store.artefacts / "samples.npy", npy(shown_images(dataset)))
     if store.mirror:
         store.mirror.push("samples.npy")
+
+
+def _say_images(request: _Request, dataset: ImageDataset | None, facts: Mapping[str, Any]) -> None:
+    """Print what is known about the images, and list the unreadable ones in the study's folder."""
+    for text in facts.get("about_images", ()):
+        request.display.note(f"images: {text}")
+    if dataset is not None and dataset.unreadable is not None:
+        path = request.store.folder / UNREADABLE
+        write_or_refuse(path, dataset.unreadable.read_bytes())
+        request.display.note(f"images: the unreadable ones, with reasons, are in {path}")
 
 
 def _note_small_space(request: _Request) -> None:
@@ -335,8 +353,12 @@ def _runtimes(setups: Mapping[str, SetUp]) -> str | None:
     return ", ".join(sorted(found)) or None
 
 
-def _load(config: StudyConfig, image_size: int, progress_bar: ProgressBar) -> ImageDataset | None:
-    return load_images(config.data, image_size, progress_bar) if config.trains else None
+def _load(
+    config: StudyConfig, space: SearchSpace, progress_bar: ProgressBar
+) -> ImageDataset | None:
+    if not config.trains:
+        return None
+    return load_images(config.data, space.image_size, progress_bar, space.image_channels)
 
 
 def _earlier(
@@ -350,13 +372,12 @@ def _earlier(
     return tuple(trial for trial in store.record().trials if trial.trained)
 
 
-def _require_colour(space: SearchSpace) -> None:
-    axis = space.axes.get("image_channels")
-    channels = axis.choices if axis else (space.fixed.get("image_channels", 3),)
-    if set(channels) != {3}:
+def _require_channels(config: StudyConfig, space: SearchSpace) -> None:
+    """Refuse channels that no image has, and times of grey images, which are not measured."""
+    if space.image_channels == 1 and config.timed:
         raise UserError(
-            f"space {space.name!r}: image_channels is {', '.join(map(str, channels))}, but the "
-            "images have 3 channels: leave it out or fix it to 3"
+            f"space {space.name!r}: image_channels is 1, but latencies are measured on colour "
+            "images only: leave latency_ms and predicted_latency_ms out of objectives and limits"
         )
 
 

@@ -77,7 +77,7 @@ def test_the_fingerprint_tells_pixels_and_splits_apart(config: Make) -> None:
 
 def test_contact_sheet(config: Make) -> None:
     dataset = load_dataset(config(count=20), 24)
-    sheet = contact_sheet(dataset, 2, 3, seed=1)
+    sheet = contact_sheet(dataset.images, 2, 3, seed=1)
     assert sheet.size == (3 * 26 + 2, 2 * 26 + 2)
     pixels = np.asarray(sheet)
     first = np.random.default_rng(1).permutation(20)[0]

@@ -10,7 +10,7 @@ import pytest
 
 from nas.datasets.cache import cache_directory
 from nas.datasets.dataset import DataConfig
-from nas.datasets.files import existing_folder
+from nas.datasets.files import existing_source
 from profiling.errors import ProfilingError
 from profiling.files import require_writable
 from search_spaces.errors import UserError
@@ -60,7 +60,7 @@ def test_without_a_home_folder_the_cache_asks_for_its_own(
 @pytest.mark.usefixtures("homeless")
 def test_images_in_no_home_folder() -> None:
     with pytest.raises(UserError, match="path: '~/faces' is in no known home folder"):
-        existing_folder(DataConfig(kind="folder", path=Path("~/faces")))
+        existing_source(DataConfig(kind="folder", path=Path("~/faces")))
 
 
 def test_a_writable_place_is_left_as_it_is(tmp_path: Path) -> None:

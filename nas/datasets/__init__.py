@@ -4,37 +4,47 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from nas.datasets.celeba import export_celeba, load_celeba
+from nas.datasets.celeba import choose_in_celeba, export_celeba, load_celeba
 from nas.datasets.dataset import DataConfig, ImageDataset, split_indices
+from nas.datasets.duplicates import duplicates_in_words
 from nas.datasets.faces import load_faces
-from nas.datasets.files import existing_folder, load_folder
-from nas.datasets.preview import contact_sheet
+from nas.datasets.files import Choice, choose_in_folder, existing_source, load_folder
+from nas.datasets.preview import contact_sheet, preview_images
 from profiling.progress import Progress
 from search_spaces.errors import UserError
 
-DATASETS: dict[str, Callable[[DataConfig, int, Progress | None], ImageDataset]] = {
+DATASETS: dict[str, Callable[[DataConfig, int, int, Progress | None], ImageDataset]] = {
     "faces": load_faces,
     "celeba": load_celeba,
     "folder": load_folder,
 }
-"""The loader of each `DataConfig.kind`."""
+"""The loader of each `DataConfig.kind`: takes image size, channels and a progress callback."""
+
+CHOICES: dict[str, Callable[[DataConfig], Choice]] = {
+    "celeba": choose_in_celeba,
+    "folder": choose_in_folder,
+}
+"""What lists the images of each kind that is read from files."""
 
 __all__ = [
+    "CHOICES",
     "DATASETS",
     "DataConfig",
     "ImageDataset",
     "contact_sheet",
+    "duplicates_in_words",
     "export_celeba",
     "load_dataset",
+    "preview_images",
     "require_source",
     "split_indices",
 ]
 
 
 def load_dataset(
-    config: DataConfig, image_size: int, progress: Progress | None = None
+    config: DataConfig, image_size: int, progress: Progress | None = None, *, channels: int = 3
 ) -> ImageDataset:
-    """Load the data set of `config` at `image_size` x `image_size` pixels.
+    """Load the data set of `config` at `image_size` x `image_size` pixels, in colour or grey.
 
     The first load renders or decodes images into the cache (`$NAS_CACHE_DIR`, or the user's cache
     folder) and calls `progress(done, total)`; later loads memory-map the cached file.
@@ -43,7 +53,7 @@ def load_dataset(
         UserError: the size or the folder cannot be used; the message says what to do.
     """
     require_source(config, image_size)
-    return DATASETS[config.kind](config, image_size, progress)
+    return DATASETS[config.kind](config, image_size, channels, progress)
 
 
 def require_source(config: DataConfig, image_size: int) -> None:
@@ -53,6 +63,6 @@ def require_source(config: DataConfig, image_size: int) -> None:
         UserError: the size or the folder cannot be used.
     """
     if config.kind != "faces":
-        existing_folder(config)
+        existing_source(config)
     if image_size < 8:
         raise UserError(f"image_size: {image_size} is too small for a face; use at least 8")

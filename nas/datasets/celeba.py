@@ -3,41 +3,75 @@
 from __future__ import annotations
 
 import csv
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
 import numpy as np
 from numpy.typing import NDArray
 
+from nas.datasets.choosing import PARTS
 from nas.datasets.dataset import DataConfig, ImageDataset
-from nas.datasets.files import existing_folder, from_files, listed, read_images
+from nas.datasets.files import Choice, existing_source, load_choice, pictures_folder
+from nas.datasets.labels import Labels
+from nas.datasets.listing import list_pictures
+from nas.datasets.sources import Files
 from profiling.progress import Progress
-from search_spaces.errors import UserError
+from search_spaces.errors import UserError, quoted
 
 IMAGES = "img_align_celeba"
+FOLDERS = (IMAGES, f"{IMAGES}_png")
+SUFFIXES = frozenset({".jpg", ".jpeg", ".png"})
 ATTRIBUTE_FILES = ("list_attr_celeba.csv", "list_attr_celeba.txt")
+PARTITION_FILES = ("list_eval_partition.csv", "list_eval_partition.txt")
 PAPER_COUNT = 20_000
 
 
-def load_celeba(config: DataConfig, image_size: int, progress: Progress | None) -> ImageDataset:
+def load_celeba(
+    config: DataConfig, image_size: int, channels: int, progress: Progress | None
+) -> ImageDataset:
     """Load the paper's selection: the first 20,000 images by file name, or `config.count`.
 
     `config.path` contains `img_align_celeba/` (also below `Img/`, or nested in itself as in the
-    archive of Kaggle) and optionally the attributes, `list_attr_celeba.csv` or `.txt` (also below
-    `Anno/`). The official partition is not used: the paper splits at random.
+    archive of Kaggle, also as PNG) or is that folder. Attributes, `list_attr_celeba.csv` or `.txt`,
+    are beside it, beside the folder around it, or below `Anno/`. The paper splits at random; with
+    `config.split` `official` the parts are those of `list_eval_partition.csv` or `.txt`.
 
     Raises:
-        UserError: the folder is missing, has too few images or too many unreadable ones, or the
-            attribute file has no row for an image.
+        UserError: the folder is missing, has too few images or too many unreadable ones, or a table
+            has no row for an image.
     """
-    root = existing_folder(config)
+    return load_choice(choose_in_celeba(config), config, image_size, channels, progress)
+
+
+def choose_in_celeba(config: DataConfig) -> Choice:
+    """List the images and choose those that are used.
+
+    Raises:
+        UserError: the folder is missing, or a table has no row for an image.
+    """
+    root = pictures_folder(existing_source(config))
     folder = _image_folder(root)
-    count = config.count or PAPER_COUNT
-    paths = listed(folder, folder.glob("*"), {".jpg"})[:count]
-    read = read_images(folder, paths, image_size, progress)
-    names, attributes = _read_attributes(root, read.names)
-    return from_files("celeba", read, config, names, attributes)
+    found = list_pictures(folder, SUFFIXES)
+    names = tuple(name for name in found.names if "/" not in name)
+    count = min(config.count or PAPER_COUNT, len(names))
+    used = names[:count]
+    attributes, values = _read_attributes(_table(root, folder, ATTRIBUTE_FILES), used)
+    parts = None
+    if config.split == "official":
+        parts = _partition(_table(root, folder, PARTITION_FILES), root, used), "CelebA's partition"
+    return Choice(
+        name="celeba",
+        source=Files(folder, used),
+        order=np.arange(count),
+        count=count,
+        how="the first by name",
+        classes=("",) * count,
+        labels=Labels(attributes, values),
+        parts=parts,
+        of=len(names),
+    )
 
 
 def export_celeba(dataset: ImageDataset, directory: Path, progress: Progress | None = None) -> None:
@@ -77,7 +111,7 @@ def _write_images(dataset: ImageDataset, folder: Path, progress: Progress | None
 
     folder.mkdir()
     for row, name in enumerate(_names(dataset)):
-        pixels = np.ascontiguousarray(dataset.images[row].transpose(1, 2, 0))
+        pixels = np.ascontiguousarray(dataset.images[row].transpose(1, 2, 0).squeeze())
         Image.fromarray(pixels).save(folder / name, quality=95, subsampling=0)
         if progress is not None:
             progress(row + 1, len(dataset))
@@ -92,7 +126,7 @@ def _write_tables(dataset: ImageDataset, directory: Path) -> None:
     partition = np.zeros(len(names), np.int64)
     partition[dataset.validation], partition[dataset.test] = 1, 2
     parts = ([name, part] for name, part in zip(names, partition.tolist(), strict=True))
-    _write_csv(directory / "list_eval_partition.csv", ["image_id", "partition"], parts)
+    _write_csv(directory / PARTITION_FILES[0], ["image_id", "partition"], parts)
 
 
 def _write_csv(path: Path, header: Sequence[str], rows: Iterator[list[object]]) -> None:
@@ -103,46 +137,90 @@ def _write_csv(path: Path, header: Sequence[str], rows: Iterator[list[object]]) 
 
 
 def _image_folder(root: Path) -> Path:
-    for folder in (root / IMAGES / IMAGES, root / IMAGES, root / "Img" / IMAGES):
-        if folder.is_dir():
+    """Return the folder of the images; of several that exist, one that has images."""
+    inner = [folder / name for folder in (root, root / "Img") for name in FOLDERS]
+    places = [path for folder in inner for path in (folder / folder.name, folder)]
+    if root.name in FOLDERS:
+        places += [root / name for name in FOLDERS] + [root]
+    existing = [path for path in places if path.is_dir()]
+    for folder in existing:
+        if any(path.suffix.lower() in SUFFIXES for path in folder.iterdir()):
             return folder
+    if existing:
+        return existing[0]
     raise UserError(
         f"path: {str(root)!r} has no folder {IMAGES!r}; give the folder that contains it, or use "
         "kind 'folder' for images in another layout"
     )
 
 
+def _table(root: Path, images: Path, names: Sequence[str]) -> Path | None:
+    """Return the first table of these names beside the images or the folders around them."""
+    around = [root, *(path for path in images.parents if path.is_relative_to(root))]
+    if root.name in FOLDERS:  # its tables are beside it
+        around += [root.parent, root.parent.parent]
+    places = (place / below for place in around for below in ("", "Anno", "Eval"))
+    found = (place / name for place in places for name in names)
+    return next((path for path in found if path.is_file()), None)
+
+
+def _partition(path: Path | None, root: Path, wanted: Sequence[str]) -> list[str]:
+    """Return the part of each image by the official partition: 0, 1 and 2 in its table."""
+    if path is None:
+        raise UserError(f"data.split: {root} has no {' or '.join(PARTITION_FILES)}")
+    rows = _read(path, wanted, _partition_rows(path))
+    _check_rows(path, rows, wanted)
+    parts = dict(zip("012", PARTS, strict=True))
+    for name, values in rows.items():
+        if len(values) != 1 or values[0] not in parts:
+            raise UserError(f"{path}: {name!r} has {quoted(values)}, but a part is 0, 1 or 2")
+    return [parts[rows[Path(name).stem][0]] for name in wanted]
+
+
 def _read_attributes(
-    root: Path, wanted: Sequence[str]
+    path: Path | None, wanted: Sequence[str]
 ) -> tuple[tuple[str, ...], NDArray[np.bool_] | None]:
     """Return attribute names and bool `(images, names)`; empty and None without a file."""
-    candidates = (folder / name for folder in (root, root / "Anno") for name in ATTRIBUTE_FILES)
-    path = next((candidate for candidate in candidates if candidate.is_file()), None)
     if path is None:
         return (), None
+    rows = _rows(path)
+    names = tuple(_read_first(path, rows))
+    found = _read(path, wanted, rows)
+    _check_rows(path, found, wanted)
+    _check_values(path, names, found)
+    values = [[value == "1" for value in found[Path(one).stem]] for one in wanted]
+    return names, np.array(values, np.bool_)
+
+
+def _read_first(path: Path, rows: Iterator[list[str]]) -> list[str]:
+    with _refusing(path):
+        return next(rows, [])
+
+
+def _read(path: Path, wanted: Sequence[str], rows: Iterator[list[str]]) -> dict[str, list[str]]:
+    """Return the values of the wanted images, by name without ending: PNGs are listed as JPEGs."""
+    missing, found = {Path(name).stem for name in wanted}, {}
+    with _refusing(path):
+        for image, *values in rows:
+            stem = image.rpartition(".")[0] or image
+            if stem in missing:
+                found[stem] = [value.strip() for value in values]
+                missing.discard(stem)
+            if not missing:
+                break
+    return found
+
+
+@contextmanager
+def _refusing(path: Path) -> Iterator[None]:
     try:
-        names, found = _find_rows(path, set(wanted))
+        yield
     except (OSError, ValueError, csv.Error) as error:
         reason = "not UTF-8 text" if isinstance(error, UnicodeError) else str(error)
         raise UserError(
             f"{path}: cannot be read ({reason}); download it again, or remove it to load the "
-            "images without attributes"
+            "images without it"
         ) from None
-    _check(path, names, found, set(wanted) - found.keys())
-    return names, np.array([[value == "1" for value in found[one]] for one in wanted], np.bool_)
-
-
-def _find_rows(path: Path, missing: set[str]) -> tuple[tuple[str, ...], dict[str, list[str]]]:
-    """Return the attribute names, and by file name the values of the wanted images."""
-    rows = _rows(path)
-    names, found = tuple(next(rows, [])), {}
-    for image, *values in rows:
-        if image in missing:
-            found[image] = [value.strip() for value in values]
-            missing.discard(image)
-        if not missing:
-            break
-    return names, found
 
 
 def _rows(path: Path) -> Iterator[list[str]]:
@@ -157,14 +235,25 @@ def _rows(path: Path) -> Iterator[list[str]]:
             yield from (line.split() for line in file if line.strip())
 
 
-def _check(
-    path: Path, names: Sequence[str], found: dict[str, list[str]], missing: set[str]
-) -> None:
+def _partition_rows(path: Path) -> Iterator[list[str]]:
+    """Yield for each image a list of its file name and part."""
+    with path.open(newline="", encoding="utf-8-sig") as file:
+        for line in file:
+            row = line.replace(",", " ").split()
+            if row and row[0] != "image_id":
+                yield row
+
+
+def _check_rows(path: Path, found: Collection[str], wanted: Sequence[str]) -> None:
+    missing = [name for name in wanted if Path(name).stem not in found]
     if missing:
         raise UserError(
-            f"{path}: {len(missing)} images have no row, first {min(missing)!r}; use the attribute "
-            "file of these images, or remove it to load them without attributes"
+            f"{path}: {len(missing)} images have no row, first {min(missing)!r}; use the file of "
+            "these images, or remove it to load them without it"
         )
+
+
+def _check_values(path: Path, names: Sequence[str], found: dict[str, list[str]]) -> None:
     for image, values in found.items():
         if len(values) != len(names):
             raise UserError(

@@ -15,6 +15,7 @@ from nas.datasets.dataset import (
     fingerprint_of,
     split_indices,
 )
+from nas.datasets.decoding import as_channels
 from nas.faces.attributes import ATTRIBUTE_NAMES, attributes_of
 from nas.faces.render import RENDERER_VERSION, render_faces
 from nas.faces.sample import sample_scene
@@ -26,16 +27,20 @@ DEFAULT_COUNT = 20_000
 _PROCESS_CHUNK = 500  # seconds of work, because a process takes a fraction of a second to start
 
 
-def load_faces(config: DataConfig, image_size: int, progress: Progress | None) -> ImageDataset:
+def load_faces(
+    config: DataConfig, image_size: int, channels: int, progress: Progress | None
+) -> ImageDataset:
     """Return `config.count` faces (default 20,000), rendered or memory-mapped from the cache."""
     count = config.count or DEFAULT_COUNT
-    stem = f"faces-v{RENDERER_VERSION}-seed{config.seed}-{image_size}px"
-    entry = Entry(stem=stem, size=image_size, labels=len(ATTRIBUTE_NAMES))
+    grey = "" if channels == 3 else "-grey"
+    stem = f"faces-v{RENDERER_VERSION}-seed{config.seed}-{image_size}px{grey}"
+    entry = Entry(stem=stem, size=image_size, labels=len(ATTRIBUTE_NAMES), channels=channels)
     workers = logical_cpus() if count > _PROCESS_CHUNK else 1
 
     def fill(start: int, stop: int) -> tuple[Images, Labels]:
         draw = _render_in_process if workers > 1 else render_faces
-        return draw(config.seed, start, stop, image_size), _labels(config.seed, start, stop)
+        faces = draw(config.seed, start, stop, image_size)
+        return as_channels(faces, channels), _labels(config.seed, start, stop)
 
     chunk = _PROCESS_CHUNK if workers > 1 else 50
     images, labels = entry.load(count, fill, threads=workers, chunk=chunk, progress=progress)
@@ -50,6 +55,8 @@ def load_faces(config: DataConfig, image_size: int, progress: Progress | None) -
         test=test,
         skipped=(),
         fingerprint=fingerprint_of(stem=stem, count=count, split_seed=config.split_seed),
+        found=count,
+        about=(f"{count:,} rendered faces", f"split at random, seed {config.split_seed}"),
     )
 
 

@@ -1,241 +1,277 @@
-"""Read images from files: list, decode, resize without cropping, and cache them."""
+"""Load the pictures of a folder: choose, decode, split, and say what was done."""
 
 from __future__ import annotations
 
-import os
-import warnings
-from collections.abc import Container, Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import numpy as np
-from numpy.typing import NDArray
 
-from nas.datasets.cache import Entry, Images, Labels
+from nas.datasets import arrays
+from nas.datasets.archives import ENDINGS, is_archive, unpacked
+from nas.datasets.choosing import (
+    PARTS,
+    Split,
+    in_words,
+    random_order,
+    random_split,
+    split_by_group,
+    split_by_part,
+)
 from nas.datasets.dataset import (
     DataConfig,
     ImageDataset,
+    ImageIndices,
     fingerprint_of,
     require_enough,
-    split_indices,
 )
+from nas.datasets.decoding import Shape
+from nas.datasets.duplicates import Duplicates, find_duplicates, hashes_of
+from nas.datasets.labels import NO_LABELS, Labels, Table, class_labels, groups_of
+from nas.datasets.listing import layout_of, list_pictures
+from nas.datasets.reading import ReadImages, first_of, read_images
+from nas.datasets.sources import Files, Source
 from profiling.progress import Progress
-from profiling.resources import logical_cpus
 from search_spaces.errors import UserError
 
-if TYPE_CHECKING:
-    from PIL import Image
-
-SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".webp", ".bmp"})
-FORMATS = ("AVIF", "BMP", "GIF", "JPEG", "PNG", "PPM", "TIFF", "WEBP")
-"""Formats that are read whatever the suffix says. EPS is none of them: its reader starts
-Ghostscript."""
-DECODER_VERSION = 2
-"""Part of the cache's key: increase it when the same file gives other pixels."""
-UNREADABLE_SHARE = 0.01
-"""Maximum share of unreadable files, which are skipped and listed. A larger share is an error."""
+FITS = {
+    "squash": "squashed to squares, without their proportions",
+    "crop": "cropped to the central square",
+    "pad": "fitted into squares with white borders",
+}
 
 
 @dataclass(frozen=True)
-class FileImages:
-    """Images read from files.
+class Choice:
+    """The pictures of a source, which of them are used, and what is known about them.
 
     Attributes:
-        images: `(count, 3, size, size)` uint8, in the order of `names`.
-        names: Paths of the readable files, relative to the folder.
-        skipped: Paths of the unreadable files.
-        digest: SHA-256 of the images.
+        name: Kind of the data set.
+        source: The pictures.
+        order: All row numbers of the source in the order in which pictures are taken.
+        count: Number of pictures to take.
+        how: How they are chosen, in words.
+        classes: The class of each picture, or empty texts.
+        labels: The attributes of each picture.
+        parts: The part of each picture and what states it, in words, if one is stated.
+        groups: The group of each picture and what states it, if groups are asked for.
+        of: Number of pictures that there are, if the source has fewer.
     """
 
-    images: Images
-    names: tuple[str, ...]
-    skipped: tuple[str, ...]
-    digest: str
+    name: str
+    source: Source
+    order: ImageIndices
+    count: int
+    how: str
+    classes: Sequence[str]
+    labels: Labels = NO_LABELS
+    parts: tuple[Sequence[str], str] | None = None
+    groups: tuple[Sequence[str], str] | None = None
+    of: int = 0
+
+    @property
+    def found(self) -> int:
+        """Number of pictures that there are."""
+        return self.of or len(self.source.names)
 
 
-def load_folder(config: DataConfig, image_size: int, progress: Progress | None) -> ImageDataset:
-    """Load every image below `config.path`, or the first `config.count` by relative path.
+def load_folder(
+    config: DataConfig, image_size: int, channels: int, progress: Progress | None
+) -> ImageDataset:
+    """Load the pictures below `config.path`, or a random sample of `config.count` of them.
+
+    The sample has the same share of every class folder.
 
     Raises:
         UserError: the folder is missing, or has fewer than 10 images or too many unreadable ones.
     """
-    root = existing_folder(config)
-    paths = listed(root, root.rglob("*"), SUFFIXES)[: config.count]
-    read = read_images(root, paths, image_size, progress)
-    return from_files("folder", read, config)
+    return load_choice(choose_in_folder(config), config, image_size, channels, progress)
 
 
-def existing_folder(config: DataConfig) -> Path:
-    """Return the folder of `config.path`.
+def choose_in_folder(config: DataConfig) -> Choice:
+    """List the pictures below `config.path` and choose those that are used.
 
     Raises:
-        UserError: the folder does not exist, or `~` has no meaning.
+        UserError: the folder is missing or has fewer than 10 pictures.
+    """
+    path = existing_source(config)
+    if path.suffix.lower() in arrays.ENDINGS:
+        return _choose_in_array(path, config)
+    root = pictures_folder(path)
+    listing = list_pictures(root)
+    require_enough(len(listing.names), str(root), listing.held)
+    layout, table = layout_of(listing.names), None
+    if config.labels is not None:
+        table = Table(config.labels.expanduser(), listing.names)
+    groups = groups_of(config, listing.names, table)
+    stated = bool(layout.parts) and config.split in (None, "folders") and groups is None
+    if config.split == "folders" and not stated:
+        raise UserError(f"data.split: {root} has no folders train/ and test/, or train/ and val/")
+    by = "the folders " + ", ".join(f"{name}/" for name in layout.tops)
+    strata = zip(layout.classes, layout.parts or layout.classes, strict=True)
+    return Choice(
+        name="folder",
+        source=Files(root, listing.names),
+        order=random_order(list(strata), config.seed),
+        count=min(config.count or len(listing.names), len(listing.names)),
+        how=f"at random, seed {config.seed}",
+        classes=layout.classes,
+        labels=table.labels() if table else class_labels(layout.classes),
+        parts=(layout.parts, by) if stated else None,
+        groups=groups,
+    )
+
+
+def _choose_in_array(path: Path, config: DataConfig) -> Choice:
+    source, classes = arrays.read_arrays(path)
+    require_enough(len(source.names), str(path))
+    for name in ("group", "labels"):
+        if getattr(config, name) is not None:
+            raise UserError(f"data.{name}: the images of {path} have no names")
+    if config.split == "folders":
+        raise UserError(f"data.split: {path} has no folders to split by")
+    return Choice(
+        name="folder",
+        source=source,
+        order=random_order(list(classes), config.seed),
+        count=min(config.count or len(source.names), len(source.names)),
+        how=f"at random, seed {config.seed}",
+        classes=classes,
+        labels=class_labels(classes),
+    )
+
+
+def pictures_folder(path: Path) -> Path:
+    """Return a folder, or that in the cache to which an archive is unpacked."""
+    return unpacked(path) if path.is_file() else path
+
+
+def existing_source(config: DataConfig) -> Path:
+    """Return the folder, archive or array file of `config.path`.
+
+    Raises:
+        UserError: it does not exist, or `~` has no meaning.
     """
     assert config.path is not None
     try:
         root = config.path.expanduser()
-        found = root.is_dir()
+        is_source = root.is_file() and (is_archive(root) or root.suffix.lower() in arrays.ENDINGS)
+        found = root.is_dir() or is_source
     except RuntimeError:  # a user without a home folder, or no such user
         raise UserError(f"path: {str(config.path)!r} is in no known home folder") from None
     except OSError as error:  # a name that is too long
         raise UserError(f"path: {str(config.path)!r} cannot be read ({error.strerror})") from None
     if not found:
-        raise UserError(f"path: {str(root)!r} is not a folder; give the folder of the images")
+        raise UserError(
+            f"path: {str(root)!r} is not a folder; give the folder of the images, an archive "
+            f"({', '.join(ENDINGS)}) or an array ({', '.join(arrays.ENDINGS)})"
+        )
     return root
 
 
-def listed(root: Path, paths: Iterable[Path], suffixes: Container[str]) -> list[Path]:
-    """Return those of `paths` that have one of the suffixes and are no folders, sorted.
-
-    Dangling links and files that are no ordinary files are included; `read_images` counts them as
-    unreadable.
-
-    Raises:
-        UserError: the folder cannot be read.
-    """
-    try:
-        found = [path for path in paths if path.suffix.lower() in suffixes and not path.is_dir()]
-    except OSError as error:
-        raise UserError(f"{root}: cannot be read ({error.strerror or error})") from None
-    return sorted(found)
-
-
-def from_files(
-    name: str,
-    read: FileImages,
-    config: DataConfig,
-    attribute_names: tuple[str, ...] = (),
-    attributes: NDArray[np.bool_] | None = None,
+def load_choice(
+    choice: Choice, config: DataConfig, image_size: int, channels: int, progress: Progress | None
 ) -> ImageDataset:
-    """Return the data set of images read from files, with its split and fingerprint."""
-    train, validation, test = split_indices(len(read.images), config.split_seed)
+    """Decode the chosen pictures and split them.
+
+    Raises:
+        UserError: fewer than 10 are readable, too many are unreadable, or the split is impossible.
+    """
+    shape = shape_of(choice, config, image_size, channels)
+    read = read_images(
+        choice.source, shape, choice.order, choice.count, config.max_unreadable, progress
+    )
+    split, dropped = _split(choice, read, config)
+    parts = {part: getattr(split, part) for part in PARTS}
+    stated = {} if split.paper else {part: rows.tolist() for part, rows in parts.items()}
     return ImageDataset(
-        name=name,
+        name=choice.name,
         images=read.images,
-        attribute_names=attribute_names,
-        attributes=attributes,
-        train=train,
-        validation=validation,
-        test=test,
+        attribute_names=choice.labels.names,
+        attributes=choice.labels.of(read.rows),
+        **parts,
         skipped=read.skipped,
-        fingerprint=fingerprint_of(pixels=read.digest, split_seed=config.split_seed),
+        fingerprint=fingerprint_of(pixels=read.digest, split_seed=config.split_seed, **stated),
+        found=choice.found,
+        digest=read.digest,
+        unreadable=read.unreadable,
+        about=tuple(_about(choice, read, shape, split.words, dropped)),
     )
 
 
-def read_images(
-    root: Path, paths: Sequence[Path], size: int, progress: Progress | None
-) -> FileImages:
-    """Read `paths` as RGB at `(size, size)`, through the cache.
+def shape_of(choice: Choice, config: DataConfig, image_size: int, channels: int) -> Shape:
+    """Return what the pictures of a choice are converted to."""
+    bits = config.grey_bits or choice.source.bits()
+    return Shape(image_size, channels, config.square, bits)
 
-    The cache identifies a file by its path, length and modification time.
 
-    Raises:
-        UserError: there are fewer than 10 files, or more than 1 % of them are unreadable.
-    """
-    require_enough(len(paths), str(root))
-    names = [path.relative_to(root).as_posix() for path in paths]
-    stats = [_stat(path) for path in paths]
-    listing = [(n, s.st_size, s.st_mtime_ns) for n, s in zip(names, stats, strict=True)]
-    key = fingerprint_of(decoder=DECODER_VERSION, root=str(root.resolve()), listing=listing)
+def chosen_in_words(choice: Choice, rows: ImageIndices) -> str:
+    """Say how many of how many pictures are used, by class."""
+    used = [choice.classes[row] for row in rows]
+    return in_words(len(rows), choice.found, used, choice.classes, choice.how)
 
-    def fill(start: int, stop: int) -> tuple[Images, Labels]:
-        return _decode(paths[start:stop], size)
 
-    entry = Entry(stem=f"files-{key}-{size}px", size=size, labels=1)
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # Pillow's, of images that are read all the same
-        images, labels = entry.load(
-            len(paths), fill, threads=logical_cpus(), chunk=64, progress=progress
+def _split(choice: Choice, read: ReadImages, config: DataConfig) -> tuple[Split, Duplicates | None]:
+    """Return the split, without duplicates where these are dropped, and which were dropped."""
+    if choice.parts is not None:
+        split = split_by_part(_of(choice.parts[0], read), config.split_seed, choice.parts[1])
+    elif choice.groups is not None:
+        split = split_by_group(_of(choice.groups[0], read), config.split_seed, choice.groups[1])
+    else:
+        split = random_split(len(read.rows), config.split_seed)
+    if config.duplicates == "keep" and choice.parts is None:
+        return split, None
+    hashes = hashes_of(read.images, read.digest)
+    found = find_duplicates(hashes, split.train, split.validation, split.test)
+    if config.duplicates == "keep":
+        _refuse_shared(choice, read, found)
+        return split, None
+    return _without(split, found), found
+
+
+def _of(texts: Sequence[str], read: ReadImages) -> list[str]:
+    return [texts[row] for row in read.rows]
+
+
+def _refuse_shared(choice: Choice, read: ReadImages, found: Duplicates) -> None:
+    """Refuse parts that a folder states if they share pictures: the losses would mean nothing."""
+    shared = np.concatenate(list(found.exact.values()))
+    if len(shared) and choice.name == "folder":
+        names = [choice.source.names[row] for row in read.rows[shared]]
+        raise UserError(
+            f"{choice.source.where}: {len(shared)} held-out images have the pixels of an image of "
+            f"another part ({first_of(names)}); remove them, or leave them out by --set "
+            "data.duplicates=drop"
         )
-    readable = np.asarray(labels)[:, 0]
-    skipped = tuple(name for name, ok in zip(names, readable, strict=True) if not ok)
-    _refuse_many(root, skipped, len(paths))
-    kept = tuple(name for name, ok in zip(names, readable, strict=True) if ok)
-    require_enough(len(kept), str(root))
-    if skipped:
-        entry, images = _readable_only(entry, images, labels)
-    return FileImages(images, kept, skipped, entry.digest(images))
 
 
-def _stat(path: Path) -> os.stat_result:
-    try:
-        return path.stat()
-    except OSError:  # a dangling link, or removed meanwhile
-        return os.stat_result((0,) * 10)
+def _without(split: Split, found: Duplicates) -> Split:
+    kept = {}
+    for part in found.exact:
+        rows: ImageIndices = getattr(split, part)
+        kept[part] = rows[~np.isin(rows, np.r_[found.exact[part], found.near[part]])]
+    for part, rows in kept.items():
+        if not len(rows):
+            raise UserError(f"data.duplicates: without duplicates no image is left for {part}")
+    return replace(split, validation=kept["validation"], test=kept["test"], paper=False)
 
 
-def _formats() -> list[str]:
-    """Return the formats that Pillow may read here: none that starts an outside program."""
-    from PIL import Image
-
-    Image.init()
-    return [name for name in FORMATS if name in Image.OPEN]
-
-
-def _decode(paths: Sequence[Path], size: int) -> tuple[Images, Labels]:
-    """Decode and resize images; the label of an image is whether it was readable."""
-    from PIL import Image, ImageOps
-
-    formats = _formats()
-    images = np.zeros((len(paths), 3, size, size), np.uint8)
-    readable = np.zeros((len(paths), 1), np.bool_)
-    for row, path in enumerate(paths):
-        if not path.is_file():  # opening a FIFO would wait for ever
-            continue
-        try:
-            with Image.open(path, formats=formats) as opened:
-                upright = _as_rgb(ImageOps.exif_transpose(opened))
-            resized = upright.resize((size, size), Image.Resampling.BILINEAR)
-        except Exception:  # decoders raise any type for a damaged file; the caller counts them
-            continue
-        images[row] = np.asarray(resized).transpose(2, 0, 1)
-        readable[row] = True
-    return images, readable
-
-
-def _as_rgb(image: Image.Image) -> Image.Image:
-    """Return an image as 8-bit RGB; 16-bit greys are scaled, transparent parts become white.
-
-    Raises:
-        ValueError: the range of the pixels is unknown, as for floats.
-    """
-    from PIL import Image
-
-    if image.mode.startswith(("I", "F")):  # Pillow would clip these at 255
-        levels = np.asarray(image)
-        if image.mode == "F" or levels.min() < 0 or levels.max() > 65535:
-            raise ValueError("pixels without a known range")
-        clear = levels == image.info.get("transparency")
-        eight = (levels.astype(np.int64) + 128) // 257  # 65535 = 255 x 257
-        return Image.fromarray(np.where(clear, 255, eight).astype(np.uint8)).convert("RGB")
-    if image.has_transparency_data:
-        white = Image.new("RGBA", image.size, "white")
-        return Image.alpha_composite(white, image.convert("RGBA")).convert("RGB")
-    return image.convert("RGB")
-
-
-def _refuse_many(root: Path, skipped: Sequence[str], count: int) -> None:
-    if len(skipped) <= UNREADABLE_SHARE * count:
-        return
-    shown = ", ".join(map(_printable, skipped[:5])) + (", ..." if len(skipped) > 5 else "")
-    raise UserError(
-        f"{root}: {len(skipped)} of {count} images cannot be read, which is more than "
-        f"{UNREADABLE_SHARE:.0%}; repair or remove {shown}"
-    )
-
-
-def _printable(name: str) -> str:
-    """Return a file name with escapes for control characters and undecodable bytes."""
-    return "".join(one if one.isprintable() else repr(one)[1:-1] for one in name)
-
-
-def _readable_only(entry: Entry, images: Images, labels: Labels) -> tuple[Entry, Images]:
-    """Return a second entry without the unreadable rows, whose images are contiguous."""
-    rows = np.flatnonzero(labels[:, 0])
-
-    def fill(start: int, stop: int) -> tuple[Images, Labels]:
-        return images[rows[start:stop]], labels[rows[start:stop]]
-
-    compact = Entry(stem=f"{entry.stem}-readable", size=entry.size, labels=1)
-    return compact, compact.load(len(rows), fill, threads=1, chunk=512)[0]
+def _about(
+    choice: Choice, read: ReadImages, shape: Shape, split: str, dropped: Duplicates | None
+) -> list[str]:
+    """Return sentences about the choice, the shape and the split."""
+    texts = [
+        chosen_in_words(choice, read.rows),
+        FITS[shape.fit],
+        split,
+    ]
+    if dropped is not None:
+        texts.append(f"left out: {dropped.words or 'no duplicates'}")
+    if read.skipped:
+        texts.append(f"{len(read.skipped):,} unreadable: {first_of(read.skipped)}")
+    if read.enlarged:
+        texts.append(f"{read.enlarged:,} enlarged, because they are smaller than {shape.size} px")
+    if read.grey and shape.channels == 3:
+        texts.append("all grey: with image_channels 1 they take a third of the memory")
+    return texts

@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import numpy as np
+from numpy.typing import NDArray
 
-from nas.datasets.dataset import ImageDataset
+from nas.datasets.choosing import random_order
+from nas.datasets.dataset import MINIMUM_IMAGES, DataConfig
+from nas.datasets.files import FITS, Choice, chosen_in_words, shape_of
+from nas.datasets.reading import read_images
+from profiling.progress import Progress
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -14,17 +20,46 @@ if TYPE_CHECKING:
 GAP = 2  # pixels between images
 
 
-def contact_sheet(dataset: ImageDataset, rows: int, columns: int, seed: int = 0) -> Image.Image:
+def contact_sheet(images: NDArray[np.uint8], rows: int, columns: int, seed: int = 0) -> Image.Image:
     """Return one picture of `rows` x `columns` images, drawn at random without repetition.
 
-    Cells are white if the data set has too few images.
+    Cells are white if there are too few images.
+
+    Args:
+        images: uint8, `(count, 1 or 3, size, size)`.
+        rows: Rows of the sheet.
+        columns: Columns of the sheet.
+        seed: Seed of the draw.
     """
     from PIL import Image
 
-    side = dataset.images.shape[-1]
+    side = images.shape[-1]
     sheet = np.full((rows * (side + GAP) + GAP, columns * (side + GAP) + GAP, 3), 255, np.uint8)
-    drawn = np.random.default_rng(seed).permutation(len(dataset))[: rows * columns]
+    drawn = np.random.default_rng(seed).permutation(len(images))[: rows * columns]
     for cell, index in enumerate(drawn):
         top, left = (GAP + place * (side + GAP) for place in divmod(cell, columns))
-        sheet[top : top + side, left : left + side] = dataset.images[index].transpose(1, 2, 0)
+        sheet[top : top + side, left : left + side] = images[index].transpose(1, 2, 0)
     return Image.fromarray(sheet)
+
+
+def preview_images(
+    choice: Choice,
+    config: DataConfig,
+    image_size: int,
+    count: int,
+    seed: int,
+    progress: Progress | None = None,
+) -> tuple[NDArray[np.uint8], list[str]]:
+    """Decode a random sample of the images that a study would use, and no others.
+
+    Returns:
+        The images, uint8 `(count or fewer, 3, image_size, image_size)`, and sentences about them.
+    """
+    shown = min(max(count, MINIMUM_IMAGES), choice.count)
+    used = choice.order[: choice.count]
+    order = used[random_order([choice.classes[row] for row in used], seed)]
+    sample = replace(choice, order=order, count=shown)
+    shape = shape_of(sample, config, image_size, 3)
+    read = read_images(sample.source, shape, order, shown, 0.5, progress)
+    texts = [chosen_in_words(choice, used), FITS[shape.fit]]
+    return np.asarray(read.images), texts

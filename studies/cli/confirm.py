@@ -145,7 +145,7 @@ def _confirmed(store: StudyStore, study: StudyRecord, asked: _Asked) -> StudyRec
     config = _config(study, {} if asked.threads is None else {"threads": asked.threads})
     device = select_device(config.device if asked.device == "auto" else asked.device)
     tune_allocator()
-    dataset = load_images(config.data, study.image_size, progress_bar)
+    dataset = load_images(config.data, study.image_size, progress_bar, study.image_channels)
     known = study.environment.get("data_fingerprint")
     if data_facts(dataset)["data_fingerprint"] != known:
         raise UserError(
@@ -188,7 +188,7 @@ def _with_own_budget(study: StudyRecord, asked: _Asked) -> StudyRecord:
     budget = _budget(study, asked)
     device = select_device(asked.device)
     tune_allocator()
-    dataset = load_images(budget.data, study.image_size, progress_bar)
+    dataset = load_images(budget.data, study.image_size, progress_bar, study.image_channels)
     facts = {**data_facts(dataset), "device_name": fingerprint(device).device_name}
     results = Results(study, budget, facts)
     first = budget.training.seed

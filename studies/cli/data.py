@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -16,6 +16,8 @@ from studies.record.table_files import cannot_write
 
 if TYPE_CHECKING:
     from PIL import Image
+
+    from nas.datasets import DataConfig, ImageDataset
 
 
 @click.group(cls=HelpfulGroup)
@@ -32,10 +34,16 @@ _size = click.option(
 )  # fmt: skip
 
 
+_fit = click.option(
+    "--fit", help="How an image becomes a square: squash, crop or pad.",
+)  # fmt: skip
+
+
 @data.command()
 @click.argument("kind", default="faces")
 @_path
 @_size
+@_fit
 @click.option("--rows", type=Whole(1, 50), default=6, show_default=True, help="Rows of images.")
 @click.option(
     "--columns", type=Whole(1, 50), default=10, show_default=True,
@@ -47,19 +55,38 @@ _size = click.option(
     help="PNG file to write.",
 )  # fmt: skip
 def preview(
-    kind: str, path: Path | None, size: int, rows: int, columns: int, seed: int, out: Path
+    kind: str,
+    path: Path | None,
+    size: int,
+    fit: str | None,
+    rows: int,
+    columns: int,
+    seed: int,
+    out: Path,
 ) -> None:
-    """Write a sheet of images as PNG. KIND is faces (default), celeba or folder."""
-    from nas.datasets import contact_sheet
+    """Write a sheet of images as PNG. KIND is faces (default), celeba or folder.
 
-    count = rows * columns if kind == "faces" else None
-    dataset = _load(kind, path, size, count and max(count, 10), seed)
-    sheet = contact_sheet(dataset, rows, columns, seed)
-    _save(sheet, out)
-    stdout.say(f"{out}: {rows} x {columns} of {len(dataset.images):,} {dataset.name} images")
+    Only the images that are shown are decoded.
+    """
+    from nas.datasets import CHOICES, contact_sheet, load_dataset, preview_images
+
+    count = rows * columns
+    if kind == "faces":
+        config = _config(kind, path=path, count=max(count, 10), seed=seed, fit=fit)
+        with progress_bar(f"loading {kind}") as progress:
+            dataset = load_dataset(config, size, progress)
+        images, about = dataset.images, [f"{len(dataset):,} rendered faces"]
+    else:
+        config = _config(kind, path=path, fit=fit)
+        with progress_bar(f"loading {kind}") as progress:
+            choice = CHOICES[kind](config)
+            images, about = preview_images(choice, config, size, count, seed, progress)
+    save_picture(contact_sheet(images, rows, columns, seed), out)
+    stdout.say(f"{out}: {rows} x {columns} of {'; '.join(about)}")
 
 
-def _save(sheet: Image.Image, out: Path) -> None:
+def save_picture(sheet: Image.Image, out: Path) -> None:
+    """Write a picture to the file of `--out`; raise `UserError` if it cannot be written."""
     from PIL import Image
 
     kind = Image.registered_extensions().get(out.suffix.lower())
@@ -73,6 +100,68 @@ def _save(sheet: Image.Image, out: Path) -> None:
             sheet.save(partial, format=kind)
     except OSError as error:
         raise cannot_write("--out", out, error) from None
+
+
+@data.command()
+@click.argument("folder", type=click.Path(path_type=Path))
+@_size
+@_fit
+def info(folder: Path, size: int, fit: str | None) -> None:
+    """Say what a FOLDER of images holds and what a study would do with it.
+
+    FOLDER may also be an archive or an array. Only the headers of files are read.
+    """
+    from nas.datasets.files import choose_in_folder
+    from nas.datasets.inspection import inspect
+
+    config = _config("folder", path=folder, fit=fit)
+    for label, text in inspect(choose_in_folder(config), config, size):
+        stdout.say(f"{label}: {text}", wrap=True)
+
+
+@data.group(cls=HelpfulGroup)
+def cache() -> None:
+    """List or clear the images that are cached on this machine."""
+
+
+def _cached() -> list[Path]:
+    from nas.datasets.cache import cache_directory
+
+    folders = (cache_directory() / name for name in ("datasets", "archives"))
+    return sorted(path for folder in folders if folder.is_dir() for path in folder.iterdir())
+
+
+def _bytes_in(path: Path) -> int:
+    files = path.rglob("*") if path.is_dir() else [path]
+    return sum(file.stat().st_size for file in files if file.is_file())
+
+
+@cache.command("list")
+def list_cache() -> None:
+    """List cached sets of images and unpacked archives with their sizes."""
+    entries = [(path, _bytes_in(path)) for path in _cached()]
+    for path, size in entries:
+        if size >= 10**5:
+            stdout.say(f"{size / 1e6:10,.1f} MB  {path}")
+    stdout.say(f"{sum(size for _, size in entries) / 1e6:10,.1f} MB  in all")
+
+
+@cache.command("clear")
+def clear_cache() -> None:
+    """Remove all cached sets of images; they are made again when they are needed.
+
+    Studies that are running must have ended.
+    """
+    import shutil
+
+    entries = _cached()
+    freed = sum(map(_bytes_in, entries))
+    try:
+        for path in entries:
+            shutil.rmtree(path) if path.is_dir() else path.unlink(missing_ok=True)
+    except OSError as error:
+        raise UserError(f"{error.filename}: cannot be removed ({error.strerror})") from None
+    stdout.say(f"{freed / 1e6:,.1f} MB freed")
 
 
 @data.command("export")
@@ -97,17 +186,22 @@ def export_(
     stdout.say(f"{directory}: {len(dataset.images):,} images in CelebA's layout")
 
 
-def _load(kind: str, path: Path | None, size: int, count: int | None, seed: int):  # type: ignore[no-untyped-def]
-    from pydantic import ValidationError
+def _load(kind: str, path: Path | None, size: int, count: int, seed: int) -> ImageDataset:
+    from nas.datasets import load_dataset
 
-    from nas.datasets import DataConfig, load_dataset
-    from search_spaces.errors import refusal
-
-    try:
-        config = DataConfig.model_validate(
-            {"kind": kind, "path": path, "count": count, "seed": seed}
-        )
-    except ValidationError as error:
-        raise refusal(error, "data", DataConfig) from None
+    config = _config(kind, path=path, count=count, seed=seed)
     with progress_bar(f"loading {kind}") as progress:
         return load_dataset(config, size, progress)
+
+
+def _config(kind: str, **values: Any) -> DataConfig:
+    from pydantic import ValidationError
+
+    from nas.datasets import DataConfig
+    from search_spaces.errors import refusal
+
+    given = {name: value for name, value in values.items() if value is not None}
+    try:
+        return DataConfig.model_validate({"kind": kind, **given})
+    except ValidationError as error:
+        raise refusal(error, "data", DataConfig) from None

@@ -59,7 +59,7 @@ def show(name: str) -> None:
     for rule in found.forbid:
         stdout.say(f"forbidden together: {json.dumps(rule)}", style="dim", wrap=True)
     for reference, architecture in REFERENCES.items():
-        member = architecture.resized(found.image_size) in found
+        member = found.fitted(architecture) in found
         stdout.say(f"{reference}: {'a member' if member else 'not a member'}")
 
 

@@ -21,7 +21,7 @@ def load_config(source: str, overrides: Mapping[str, Any] | None = None) -> Stud
 
     Args:
         source: A preset's name, or the path of a YAML file. Without the key `name`, the study has
-            the file's name.
+            the file's name. Relative paths of images are relative to the file's folder.
         overrides: Values by dotted key, such as `training.epochs`.
 
     Raises:
@@ -30,6 +30,7 @@ def load_config(source: str, overrides: Mapping[str, Any] | None = None) -> Stud
     path = _find(source)
     data = _read(path)
     data.setdefault("name", path.stem)
+    _place_images(data, path.parent)
     return overridden(data, overrides or {}, str(path))
 
 
@@ -88,6 +89,16 @@ def _read(path: Path) -> dict[str, Any]:
         raise UserError(f"{path}: a study's configuration must be a mapping of keys to values")
     # An empty section (`training:`) has its default settings.
     return {k: {} if value is None and k in _SECTIONS else value for k, value in data.items()}
+
+
+def _place_images(data: dict[str, Any], folder: Path) -> None:
+    """Make relative paths of images in a file relative to the folder of the file."""
+    section = data.get("data")
+    if not isinstance(section, dict):
+        return
+    for key in ("path", "labels"):
+        if isinstance(path := section.get(key), str) and path and not path.startswith("~"):
+            section[key] = str(folder / path)
 
 
 def _set(data: dict[str, Any], key: str, value: Any, source: str) -> None:

@@ -404,6 +404,11 @@ class StudyConfig(_Config):
         """The objectives, in order."""
         return select_objectives(self.objectives)
 
+    @property
+    def image_channels(self) -> int:
+        """Channels of the images: 3 for colour, 1 for grey."""
+        return self.load_space().image_channels
+
     def load_space(self) -> SearchSpace:
         """Return the search space; raise `UserError` for an unknown name or a faulty file."""
         return SearchSpace.load(self.space)

@@ -141,7 +141,10 @@ class SeedEvaluatorMaker:
     def __call__(self, on_batch: OnBatch) -> SeedEvaluator:
         """Return the evaluator for a worker process, with images from the cache."""
         tune_allocator()
-        return self.make(on_batch, load_dataset(self.config.data, self.image_size))
+        channels = self.config.image_channels
+        return self.make(
+            on_batch, load_dataset(self.config.data, self.image_size, channels=channels)
+        )
 
     def make(self, on_batch: OnBatch, dataset: ImageDataset) -> SeedEvaluator:
         """Return the evaluator for images that are loaded already."""

@@ -72,6 +72,11 @@ class StudyRecord:
         """Side of the images in pixels."""
         return self.trials[0].architecture.image_size
 
+    @property
+    def image_channels(self) -> int:
+        """Channels of the images."""
+        return self.trials[0].architecture.image_channels
+
     @cached_property
     def objective_names(self) -> tuple[str, ...]:
         """Names of the objectives, in the study's order."""

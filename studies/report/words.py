@@ -88,8 +88,9 @@ def _facts(study: StudyRecord) -> list[tuple[str, str]]:
         ("Total trial time", format_duration(sum(trial.duration_s for trial in study.trials))),
         ("Space", f"{study.config['space']}{space}" if "space" in study.config else ""),
         ("Sampler", str(search.get("sampler") or "")),
-        ("Data", _joined(data.get("kind"), _with_unit(data.get("count"), "images"),
+        ("Data", _joined(data.get("kind"), _with_unit(_images_used(study), "images"),
                          pixels) if trained else ""),
+        ("About the images", "; ".join(environment.get("about_images", ())) if trained else ""),
         ("Images", "" if trained else pixels),
         ("Budget", _epochs(training.get("epochs")) if trained else ""),
         ("Recipe", _recipe(training) if trained else ""),
@@ -106,6 +107,14 @@ def _facts(study: StudyRecord) -> list[tuple[str, str]]:
         ("Waiting for measurements", _waiting(study) if timed else ""),
     ]  # fmt: skip
     return [(label, value) for label, value in facts if value]
+
+
+def _images_used(study: StudyRecord) -> int | None:
+    """Return the number of images of all parts, or of those asked for where none is recorded."""
+    counts = study.environment.get("images") or {}
+    known = [counts[part] for part in ("train", "validation", "test") if part in counts]
+    asked: int | None = _section(study, "data").get("count")
+    return sum(known) if len(known) == 3 else asked
 
 
 def _recipe(training: Mapping[str, Any]) -> str:

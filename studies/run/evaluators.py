@@ -11,7 +11,7 @@ from typing import Any
 
 import torch
 
-from nas.datasets import DataConfig, ImageDataset, load_dataset
+from nas.datasets import DataConfig, ImageDataset, duplicates_in_words, load_dataset
 from nas.evaluate import (
     Evaluator,
     training_memory_bytes,
@@ -54,7 +54,10 @@ class EvaluatorMaker:
         tune_allocator()
         device = torch.device(self.device)
         trains = self.config.trains
-        dataset = load_dataset(self.config.data, self.image_size) if trains else None
+        channels = self.config.image_channels
+        dataset = (
+            load_dataset(self.config.data, self.image_size, channels=channels) if trains else None
+        )
         return self.make(on_batch, dataset, load_predictor(self.config, device, self.image_size))
 
     def make(
@@ -106,12 +109,16 @@ def needed_memory_bytes(config: StudyConfig, image_size: int) -> int:
     if not config.trains:
         return LEAST_MEMORY_BYTES
     return LEAST_MEMORY_BYTES + max(
-        training_memory_bytes(architecture.resized(image_size), config.training.batch_size)
+        training_memory_bytes(
+            architecture.resized(image_size, config.image_channels), config.training.batch_size
+        )
         for architecture in REFERENCES.values()
     )
 
 
-def load_images(data: DataConfig, image_size: int, progress_bar: ProgressBar) -> ImageDataset:
+def load_images(
+    data: DataConfig, image_size: int, progress_bar: ProgressBar, channels: int = 3
+) -> ImageDataset:
     """Load the images; pause while another process measures."""
     lane = Lane("cpu")
 
@@ -120,7 +127,7 @@ def load_images(data: DataConfig, image_size: int, progress_bar: ProgressBar) ->
         progress(done, total)
 
     with progress_bar(f"loading {data.kind}") as progress, lane.training():
-        return load_dataset(data, image_size, loaded)
+        return load_dataset(data, image_size, loaded, channels=channels)
 
 
 def data_facts(dataset: ImageDataset | None) -> dict[str, Any]:
@@ -131,6 +138,11 @@ def data_facts(dataset: ImageDataset | None) -> dict[str, Any]:
     counts = {name: len(part) for name, part in parts.items()}
     images = {**counts, "skipped": len(dataset.skipped)}
     return {"data_fingerprint": dataset.fingerprint, "images": images}
+
+
+def about_images(dataset: ImageDataset) -> list[str]:
+    """Return sentences about choice, shape, split and duplicates of the images."""
+    return [*dataset.about, *duplicates_in_words(dataset)]
 
 
 def load_predictor(

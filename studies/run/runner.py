@@ -206,7 +206,7 @@ class Runner(Generic[E_co]):
             self._stopper.restore(trial)
 
     def _begin_reference(self, name: str) -> TrialRecord:
-        architecture = REFERENCES[name].resized(self.space.image_size)
+        architecture = self.space.fitted(REFERENCES[name])
         assignment = self.space.assignment(architecture)
         self._search.register(assignment, architecture)
         number = self.store.trials.begin(architecture, assignment, self.space, reference=name)

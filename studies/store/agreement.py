@@ -55,7 +55,7 @@ def require_same_question(
     Raises:
         UserError: they differ; the message names each difference.
     """
-    before, current = stored["config"], config.to_dict()
+    before, current = _with_description(stored["config"]), _with_description(config.to_dict())
     differing = [key for key in QUESTION if current[key] != before.get(key)]
     if stored["space_digest"] != space.digest and "space" not in differing:
         differing.insert(0, "space")
@@ -69,6 +69,21 @@ def require_same_question(
             "give this one another --name, or remove the folder "
             f"{folder} to start again"
         )
+
+
+def _with_description(config: Mapping[str, Any]) -> dict[str, Any]:
+    return {**config, "data": _described(config.get("data"))}
+
+
+def _described(data: Mapping[str, Any] | None) -> dict[str, Any]:
+    """Return a description of images without its paths: pixels decide, which have a fingerprint.
+
+    Earlier versions squashed the images of a folder, and took the first ones by name.
+    """
+    found = {k: v for k, v in (data or {}).items() if k not in ("path", "labels")}
+    if found.get("kind") == "folder" and "fit" not in found:
+        return {**found, "fit": "squash", "subset": "the first by name"}
+    return found
 
 
 def mixed_environments(

@@ -184,7 +184,8 @@ class _Environment(_Attributes):
     threads: Count | None = None
     runtime: Text | None = None
     data_fingerprint: Text | None = None
-    images: dict[Text, Choice] | None = None
+    images: dict[Text, Count] | None = None
+    about_images: list[Text] = []
     original_latency_ms: Positive | None = None
     original_latencies_ms: dict[Text, Positive] = {}
     mixed: list[Text] = []

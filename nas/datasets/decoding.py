@@ -1,0 +1,259 @@
+"""Decode one picture: formats, orientation, greys of many bits, transparency, shape and size.
+
+Only the decoders of `FORMATS` are used, whatever a file is called: none of them starts another
+program, as that of EPS does.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import logging
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import IO, TYPE_CHECKING, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+if TYPE_CHECKING:
+    from PIL import Image
+
+FORMATS = ("AVIF", "BMP", "GIF", "JPEG", "JPEG2000", "PNG", "PPM", "TIFF", "WEBP")
+"""Pillow's decoders that may be used; those that a build of Pillow lacks are left out."""
+LARGEST_PIXELS = 178_000_000
+"""Largest image that is decoded, in pixels. Its three channels take 0.5 GB."""
+DECODER_VERSION = 3
+"""Part of the cache's key: increase it when the same file gives other pixels."""
+BITS = (8, 10, 12, 14, 16)
+"""Possible ranges of grey levels in bits."""
+_BITS_PER_SAMPLE = 258  # the TIFF tag
+
+Fit = Literal["squash", "crop", "pad"]
+"""How a picture becomes a square: without its proportions, its centre, or with white borders."""
+
+
+class UnreadableError(ValueError):
+    """A file that is not decoded; the message is the reason."""
+
+
+@dataclass(frozen=True)
+class Shape:
+    """What every picture of a data set is converted to.
+
+    Attributes:
+        size: Width and height in pixels.
+        channels: 3 for RGB, 1 for grey.
+        fit: How a picture becomes a square.
+        bits: Range of greys of more than 8 bits whose file does not state it.
+    """
+
+    size: int
+    channels: int = 3
+    fit: Fit = "squash"
+    bits: int = 16
+
+
+@dataclass(frozen=True)
+class Picture:
+    """A decoded picture.
+
+    Attributes:
+        pixels: uint8, `(channels, size, size)`.
+        grey: Whether its three channels are equal.
+        enlarged: Whether it has fewer pixels than `size` in width or height.
+    """
+
+    pixels: NDArray[np.uint8]
+    grey: bool
+    enlarged: bool
+
+
+@contextmanager
+def quiet_decoders() -> Iterator[None]:
+    """Silence the warnings and log messages of Pillow's decoders: their errors are reported."""
+    _silence_libtiff()
+    logger = logging.getLogger("PIL")
+    level = logger.level
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        logger.setLevel(logging.CRITICAL + 1)
+        try:
+            yield
+        finally:
+            logger.setLevel(level)
+
+
+@cache
+def _silence_libtiff() -> None:
+    """Let the libtiff that Pillow brings along print no lines of its own on standard error."""
+    import PIL
+
+    packages = Path(PIL.__file__).parents[1]
+    for path in (*packages.glob("[pP]illow.libs/libtiff*"), *packages.glob("PIL/.dylibs/libtiff*")):
+        with suppress(OSError, AttributeError):
+            library = ctypes.CDLL(str(path))
+            for handler in (library.TIFFSetErrorHandler, library.TIFFSetWarningHandler):
+                handler.argtypes = [ctypes.c_void_p]
+                handler(None)
+
+
+def opened(source: Path | IO[bytes]) -> Image.Image:
+    """Open a picture without decoding it: its format, mode and size are known then.
+
+    Raises:
+        UnreadableError: it is no ordinary file, has no known format or too many pixels.
+    """
+    from PIL import Image, UnidentifiedImageError
+
+    if isinstance(source, Path) and not source.is_file():  # opening a FIFO would wait for ever
+        raise UnreadableError("no ordinary file")
+    Image.init()
+    try:
+        image = Image.open(source, formats=[name for name in FORMATS if name in Image.OPEN])
+    except Image.DecompressionBombError:
+        raise UnreadableError(_TOO_LARGE) from None
+    except UnidentifiedImageError:
+        raise UnreadableError("empty" if _is_empty(source) else "no known format") from None
+    if image.width * image.height > LARGEST_PIXELS:
+        image.close()
+        raise UnreadableError(_TOO_LARGE)
+    return image
+
+
+_TOO_LARGE = f"more than {LARGEST_PIXELS // 10**6} million pixels"
+
+
+def _is_empty(source: Path | IO[bytes]) -> bool:
+    return isinstance(source, Path) and source.stat().st_size == 0
+
+
+def decoded(source: Path | IO[bytes], shape: Shape) -> Picture:
+    """Decode a picture and convert it to `shape`.
+
+    Raises:
+        Exception: of any type, as decoders raise them for a damaged file; see `reason`.
+    """
+    with opened(source) as image:
+        # A JPEG is decoded at 1/2, 1/4 or 1/8 of its size where that is at least twice `size`.
+        image.draft(None, (2 * shape.size, 2 * shape.size))
+        width, height = image.size
+        declared = _declared_bits(image)
+        upright = _upright(image)
+        return converted(upright, shape, declared, min(width, height) < shape.size)
+
+
+def converted(
+    image: Image.Image, shape: Shape, bits: int | None = None, enlarged: bool = False
+) -> Picture:
+    """Convert a decoded picture to `shape`.
+
+    Args:
+        image: The picture.
+        shape: What it is converted to.
+        bits: Range of its grey levels, if it states one.
+        enlarged: Whether it has fewer pixels than `shape`.
+
+    Raises:
+        UnreadableError: the range of its levels is unknown or is exceeded.
+    """
+    colour = _as_rgb(image, bits or shape.bits)
+    square = fitted(colour, shape.size, shape.fit)
+    pixels = np.asarray(square)
+    grey = bool((pixels == pixels[..., :1]).all())
+    if shape.channels == 1:
+        pixels = np.asarray(square.convert("L"))[..., None]
+    return Picture(pixels.transpose(2, 0, 1), grey, enlarged)
+
+
+def as_channels(images: NDArray[np.uint8], channels: int) -> NDArray[np.uint8]:
+    """Return RGB images `(n, 3, height, width)` with one channel, the luma of ITU-R 601, or three.
+
+    Args:
+        images: uint8 images.
+        channels: 1 or 3.
+    """
+    if channels == 3:
+        return images
+    luma = np.tensordot(np.array([0.299, 0.587, 0.114]), images, axes=([0], [1]))
+    return np.rint(luma).astype(np.uint8)[:, None]
+
+
+def fitted(image: Image.Image, size: int, fit: Fit) -> Image.Image:
+    """Return a picture as a square of `size` pixels, resized by bilinear interpolation."""
+    from PIL import Image, ImageOps
+
+    method, (width, height) = Image.Resampling.BILINEAR, image.size
+    if fit == "pad":
+        return ImageOps.pad(image, (size, size), method, color="white")
+    if fit == "squash":
+        return image.resize((size, size), method)
+    side = min(width, height)
+    left, top = (width - side) / 2, (height - side) / 2
+    return image.resize((size, size), method, box=(left, top, left + side, top + side))
+
+
+def reason(error: Exception) -> str:
+    """Return why a file was not decoded, in one short line."""
+    text = " ".join(str(error).split())[:100]
+    if isinstance(error, UnreadableError):
+        return text
+    return f"damaged ({text or type(error).__name__})"
+
+
+def peak_level(source: Path | IO[bytes]) -> int | None:
+    """Return the largest grey level of a file of more than 8 bits that states no range, or None."""
+    with suppress(Exception), opened(source) as image:
+        if image.mode.startswith("I") and _declared_bits(image) is None:
+            return int(np.asarray(image).max())
+    return None
+
+
+def _declared_bits(image: Image.Image) -> int | None:
+    """Return the range of grey levels in bits, if the file states one of 9 to 15, or Pillow's."""
+    if image.format == "PPM":  # Pillow scales its levels to 16 bits
+        return 16
+    tags = getattr(image, "tag_v2", None)
+    stated = tags.get(_BITS_PER_SAMPLE) if tags else None
+    bits = stated[0] if isinstance(stated, tuple) and stated else stated
+    return bits if isinstance(bits, int) and 8 < bits < 16 else None
+
+
+def _upright(image: Image.Image) -> Image.Image:
+    """Return a picture rotated as its EXIF data says; damaged EXIF data say nothing."""
+    from PIL import ImageOps
+
+    image.load()
+    try:
+        return ImageOps.exif_transpose(image)
+    except Exception:  # the pixels are intact
+        return image
+
+
+def _as_rgb(image: Image.Image, bits: int) -> Image.Image:
+    """Return a picture as 8-bit RGB; transparent parts become white."""
+    from PIL import Image
+
+    if image.mode.startswith(("I", "F")):  # Pillow would clip these at 255
+        return _from_levels(np.asarray(image), bits, image.info.get("transparency"))
+    if image.has_transparency_data:
+        white = Image.new("RGBA", image.size, "white")
+        return Image.alpha_composite(white, image.convert("RGBA")).convert("RGB")
+    return image.convert("RGB")
+
+
+def _from_levels(levels: NDArray[np.generic], bits: int, clear: object) -> Image.Image:
+    """Return grey levels of 0 to `2**bits - 1` as RGB; the level `clear` becomes white."""
+    from PIL import Image
+
+    most = 2**bits - 1
+    if levels.dtype.kind == "f" or levels.min() < 0:
+        raise UnreadableError("levels without a known range")
+    if levels.max() > most:
+        raise UnreadableError(f"levels above {most}; set data.grey_bits")
+    eight = (levels.astype(np.int64) * 255 + most // 2) // most
+    white = levels == clear
+    return Image.fromarray(np.where(white, 255, eight).astype(np.uint8)).convert("RGB")

@@ -1,0 +1,188 @@
+"""Decode pictures into the cache, and list those that cannot be read with the reasons."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+
+from nas.datasets.cache import Entry, Images, Labels, cache_directory
+from nas.datasets.dataset import (
+    MINIMUM_IMAGES,
+    ImageIndices,
+    fingerprint_of,
+    require_enough,
+)
+from nas.datasets.decoding import DECODER_VERSION, Shape, quiet_decoders, reason
+from nas.datasets.sources import Source
+from profiling.files import write_whole
+from profiling.progress import Progress
+from profiling.resources import logical_cpus
+from search_spaces.errors import UserError
+
+_LABELS = 3  # of an image in the cache: readable, grey, enlarged
+_SHOWN = 3
+"""Number of unreadable files that a message names."""
+
+
+@dataclass(frozen=True)
+class ReadImages:
+    """Decoded pictures.
+
+    Attributes:
+        images: uint8, `(count, channels, size, size)`.
+        rows: Their row numbers in the source.
+        skipped: Names of the unreadable pictures.
+        unreadable: The file that lists these with reasons; None if there are none.
+        grey: Whether every picture is grey.
+        enlarged: Number of pictures that have fewer pixels than was asked for.
+        digest: SHA-256 of the images.
+    """
+
+    images: Images
+    rows: ImageIndices
+    skipped: tuple[str, ...]
+    unreadable: Path | None
+    grey: bool
+    enlarged: int
+    digest: str
+
+
+def read_images(
+    source: Source,
+    shape: Shape,
+    order: ImageIndices | None = None,
+    count: int | None = None,
+    max_unreadable: float = 0.01,
+    progress: Progress | None = None,
+) -> ReadImages:
+    """Decode pictures of a source at a shape, through the cache.
+
+    The cache identifies a file by its path, length and modification time.
+
+    Args:
+        source: The pictures.
+        shape: What they are converted to.
+        order: All row numbers of the source in the wanted order; None takes that of the source.
+        count: Number of pictures to take from the beginning of this order; None takes all.
+            Different beginnings of one order share their cached images.
+        max_unreadable: Largest share of unreadable pictures, which are skipped.
+        progress: Called with (done, total) images.
+
+    Raises:
+        UserError: there are fewer than 10 pictures, or too many unreadable ones.
+    """
+    order = np.arange(len(source.names)) if order is None else order
+    rows = order[:count]
+    require_enough(len(rows), source.where)
+    entry = _entry(source, order, shape)
+
+    def fill(start: int, stop: int) -> tuple[Images, Labels]:
+        return _decode(source, rows[start:stop], shape)
+
+    with quiet_decoders():
+        images, labels = entry.load(
+            len(rows), fill, threads=logical_cpus(), chunk=64, progress=progress
+        )
+        readable = np.asarray(labels)[:, 0]
+        skipped = np.sort(rows[~readable])
+        listed = _list_unreadable(entry, source, skipped, shape) if len(skipped) else None
+    names = tuple(source.names[row] for row in skipped)
+    if listed and len(names) > max_unreadable * len(rows):
+        raise _too_many(source, names, len(rows), max_unreadable, listed)
+    require_enough(int(readable.sum()), source.where)
+    if listed:
+        entry, images = _readable_only(entry, images, labels)
+    flags = np.asarray(labels)[readable]
+    return ReadImages(
+        images=images,
+        rows=rows[readable],
+        skipped=names,
+        unreadable=listed,
+        grey=bool(flags[:, 1].all()),
+        enlarged=int(flags[:, 2].sum()),
+        digest=entry.digest(images),
+    )
+
+
+def _entry(source: Source, order: ImageIndices, shape: Shape) -> Entry:
+    """Return the cached images of a source in an order, identified by all that they depend on."""
+    key = fingerprint_of(
+        decoder=DECODER_VERSION,
+        source=source.identity(),
+        order=order.tolist(),
+        shape=[shape.fit, shape.bits],
+    )
+    kind = "" if shape.channels == 3 else "-grey"
+    stem = f"files-{key}-{shape.size}px{kind}"
+    return Entry(stem=stem, size=shape.size, labels=_LABELS, channels=shape.channels)
+
+
+def _decode(source: Source, rows: ImageIndices, shape: Shape) -> tuple[Images, Labels]:
+    """Decode pictures; the labels of one are whether it is readable, grey, enlarged."""
+    images = np.zeros((len(rows), shape.channels, shape.size, shape.size), np.uint8)
+    labels = np.zeros((len(rows), _LABELS), np.bool_)
+    for place, row in enumerate(rows):
+        try:
+            picture = source.picture(int(row), shape)
+        except Exception:  # decoders raise any type for a damaged file; these are listed later
+            continue
+        images[place] = picture.pixels
+        labels[place] = True, picture.grey, picture.enlarged
+    return images, labels
+
+
+def _list_unreadable(entry: Entry, source: Source, rows: ImageIndices, shape: Shape) -> Path:
+    """Write names and reasons of unreadable pictures beside the cached images, unless it is done.
+
+    They are decoded a second time for it, because another process may have decoded them first.
+    """
+    path = cache_directory() / "datasets" / f"{entry.stem}-{len(rows)}.unreadable.txt"
+    if not path.is_file():
+        lines = [f"{printable(source.names[row])}: {_why(source, int(row), shape)}" for row in rows]
+        write_whole(path, "".join(f"{line}\n" for line in lines).encode())
+    return path
+
+
+def _why(source: Source, row: int, shape: Shape) -> str:
+    try:
+        source.picture(row, shape)
+    except Exception as error:
+        return reason(error)
+    return "could be read the second time"
+
+
+def _too_many(
+    source: Source, names: Sequence[str], count: int, most: float, listed: Path
+) -> UserError:
+    share = math.ceil(100 * len(names) / count) / 100
+    enough = count - len(names) >= MINIMUM_IMAGES and share < 1
+    go_on = f", or go on without them: --set data.max_unreadable={share}" if enough else ""
+    return UserError(
+        f"{source.where}: {len(names)} of {count} images cannot be read, which is more than "
+        f"{100 * most:g}%; repair or remove {first_of(names)}{go_on}. All with reasons: {listed}"
+    )
+
+
+def first_of(names: Sequence[str]) -> str:
+    """Return the first few names, with escapes for control characters and undecodable bytes."""
+    return ", ".join(map(printable, names[:_SHOWN])) + (", ..." if len(names) > _SHOWN else "")
+
+
+def printable(name: str) -> str:
+    """Return a file name with escapes for control characters and undecodable bytes."""
+    return "".join(one if one.isprintable() else repr(one)[1:-1] for one in name)
+
+
+def _readable_only(entry: Entry, images: Images, labels: Labels) -> tuple[Entry, Images]:
+    """Return a second entry without the unreadable rows, whose images are contiguous."""
+    rows = np.flatnonzero(labels[:, 0])
+
+    def fill(start: int, stop: int) -> tuple[Images, Labels]:
+        return images[rows[start:stop]], labels[rows[start:stop]]
+
+    compact = replace(entry, stem=f"{entry.stem}-readable")
+    return compact, compact.load(len(rows), fill, threads=1, chunk=512)[0]
