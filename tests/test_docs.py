@@ -211,7 +211,7 @@ def test_studies_shown_are_studies(
 
 
 def needs_an_extension(words: list[str]) -> bool:
-    return any(name in " ".join(words) for name in ("launches", "data.kind=classes"))
+    return any(name in " ".join(words) for name in ("launches", "data.kind=newest"))
 
 
 def write_files() -> None:

@@ -66,6 +66,10 @@ VALID: dict[str, Valid] = {
     "space sample": Valid({"name": "tiny-space.yaml"}),
     "data preview": Valid({"kind": "faces"}, {"--size": "16", "--rows": "1"}),
     "data export": Valid({"kind": "faces", "directory": "exported"}, _SMALL),
+    "data info": Valid({"folder": "celeba/img_align_celeba"}),
+    "data cache list": Valid(),
+    "data cache clear": Valid(),
+    "reconstruct": Valid({"trial": "good#2", "images": "celeba/img_align_celeba/000001.jpg"}),
     "bench search": Valid(
         {}, {"--samplers": "random", "--seeds": "1", "--trials": "5", "--no-figures": None}
     ),
@@ -89,6 +93,10 @@ _BY_NAME: dict[str, tuple[Bad, ...]] = {
     "paper --celeba": values.tolerated(*values.IN_PATHS),  # an estimate reads no image
     "paper --attribute": values.tolerated(*values.ATTRIBUTES),
     "--sampler": values.CHOICES,
+    "--fit": values.CHOICES,
+    "data folder": values.IN_PATHS,
+    "reconstruct trial": values.ARCHITECTURES,
+    "reconstruct images": values.IN_PATHS,
     "--backend": values.CHOICES,
     "--part": values.CHOICES,
     "--samplers": values.SAMPLERS,
@@ -155,7 +163,7 @@ def _unusable_lines(name: str, valid: Valid) -> Iterator[Case]:
     words = (*name.split(), *_words(valid.arguments), *_spelt(valid.options))
     for extra in ("--no-such", "--" + "x" * 5000, "-?", "--\x1b[2J", "--=", "-\udcff"):
         yield Case(f"{name} (unknown option)", (*words, extra))
-    if "archs" not in valid.arguments and "words" not in valid.arguments:
+    if not {"archs", "words", "images"} & valid.arguments.keys():
         yield Case(f"{name} (one word too many)", (*words, "surplus"))
         yield Case(f"{name} (many words too many)", (*words, *["surplus"] * 3000))
     if valid.arguments and name != "data preview":
