@@ -129,7 +129,7 @@ class Target:
         if not models or not batches or not batches[0]:
             raise ProfilingError("models: give at least one model, and one batch of arguments")
         config = config or LatencyConfig()
-        enough = enough or partial(_precise, half_width=config.half_width)
+        enough = enough or partial(_precise, precision=config.half_width)
         return self._measured(Measurement(models, batches, config, enough, progress))
 
     def outputs(self, model: bytes, arguments: Arrays, threads: int = 1) -> list[Array]:
