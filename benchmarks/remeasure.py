@@ -22,7 +22,7 @@ from profiling.allocator import tune_allocator
 from profiling.environment import fingerprint
 from profiling.openmp import wait_passively
 from profiling.progress import Progress
-from search_spaces.references import REFERENCES
+from search_spaces.references import ORIGINAL, REFERENCES
 from studies.paper.timing import BATCHES, TrainedModels, config_for, load_or_measure
 from studies.record.records import StudyRecord
 from studies.run.final_latency import measure_trials
@@ -39,7 +39,7 @@ def remeasure(folder: Path, max_s: float) -> None:
         latency = SetUp(**{**record.config["latency"], "max_s": max_s})
         data = DataConfig(**record.config["data"])
         images = TimedImages.of(load_dataset(data, record.image_size, _shown("loading")))
-        anchor_ms = measure_anchor(record.image_size, latency, CPU, images)
+        anchor_ms = measure_anchor(ORIGINAL.resized(record.image_size), latency, CPU, images)
         trials = {t.digest: t.architecture for t in record.complete if not t.reference}
         found = measure_trials(store, trials, latency, CPU, images, _shown(folder.name))
         here = fingerprint(CPU).model_dump()

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from nas.datasets.cache import cache_directory
-from nas.setups import Preparation, SetUp, inputs_of, part_of
+from nas.setups import Engines, SetUp, engines, inputs_of, part_of
 from nas.timed_models import INITIAL, TimedImages, timed_model
 from nas.vae import VAE
 from profiling.environment import fingerprint, threads
@@ -33,14 +33,13 @@ from search_spaces.references import ORIGINAL
 
 
 def quiet_speed(
-    image_size: int,
+    original: Architecture,
     setup: SetUp,
     device: torch.device,
     fed: str = "",
     weights: str = INITIAL,
 ) -> QuietSpeed:
     """Return the recorded quiet speed of `original` in this environment, on these inputs."""
-    original = ORIGINAL.resized(image_size)
     with threads(setup.threads):
         where = fingerprint(device).model_dump_json()
     what = f"{setup.batch} {setup.differing} {setup.runtime}"
@@ -55,9 +54,9 @@ def measure_pair(
     device: torch.device,
     lane: Lane,
     images: TimedImages | None = None,
-    prepare: Preparation | None = None,
+    prepare: Engines | None = None,
 ) -> PairedLatency:
-    """Time an architecture and `original` at its image size, while the lane is held.
+    """Time an architecture and `original` on images of its shape, while the lane is held.
 
     Args:
         architecture: The candidate.
@@ -70,7 +69,7 @@ def measure_pair(
     Raises:
         EngineRefused: the backend cannot run the architecture.
     """
-    original = ORIGINAL.resized(architecture.image_size)
+    original = ORIGINAL.resized(architecture.image_size, architecture.image_channels)
     images = images or TimedImages.noise(architecture.image_size, architecture.image_channels)
     # Calibrating BatchNorms would disturb the measurement of another process, as training does.
     with lane.training(), threads(setup.threads):
@@ -86,16 +85,12 @@ def measure_pair(
         setup,
         device,
         digests=(architecture.digest, original.digest),
-        quiet=quiet_speed(architecture.image_size, setup, device, images.about),
+        quiet=quiet_speed(original, setup, device, images.about),
         alone=lane.measuring,
-        prepare=_unless_plain(prepare or Preparation(setup, device, lane), setup),
+        prepare=prepare or engines(setup, device, lane),
     )
     weights = {"candidate": candidate.weights, "graph": candidate.weights}
     return replace(pair, interleaved=_described(pair.interleaved, setup, images.about, weights))
-
-
-def _unless_plain(prepare: Preparation, setup: SetUp) -> Preparation | None:
-    return None if setup.is_plain else prepare
 
 
 @dataclass(frozen=True)
@@ -152,7 +147,7 @@ class _Meter:
     def __init__(self, setup: SetUp, device: str, images: TimedImages | None) -> None:
         self._setup, self._device, self._lane = setup, torch.device(device), Lane(device)
         self._images = images
-        self._prepare = Preparation(setup, self._device, self._lane, keep=("reference", TWIN))
+        self._prepare = engines(setup, self._device, self._lane, keep=("reference", TWIN))
 
     def measure(self, architecture: Architecture) -> tuple[PairedLatency, float]:
         waited_s = self._lane.waited_s
@@ -185,9 +180,9 @@ class _Meter:
             {name: one.inputs for name, one in subjects.items()},
             setup.model_copy(update={"max_s": setup.max_s * len(subjects)}),
             self._device,
-            quiet=quiet_speed(original.image_size, setup, self._device, images.about, states[base]),
+            quiet=quiet_speed(original, setup, self._device, images.about, states[base]),
             alone=self._lane.measuring,
-            prepare=_unless_plain(Preparation(setup, self._device, self._lane), setup),
+            prepare=engines(setup, self._device, self._lane),
             progress=progress,
         )
         return _described(found, setup, images.about, states | {TWIN: states[base]})
@@ -234,7 +229,7 @@ def latency_metrics(pair: PairedLatency, setup: str = "") -> dict[str, float]:
 
 
 def measure_anchor(
-    image_size: int,
+    original: Architecture,
     setup: SetUp,
     device: torch.device,
     images: TimedImages | None = None,
@@ -244,7 +239,7 @@ def measure_anchor(
     Raises:
         EngineRefused: the backend cannot run `original`.
     """
-    pair, _ = Meter(setup, device, images).measure(ORIGINAL.resized(image_size))
+    pair, _ = Meter(setup, device, images).measure(original)
     return pair.reference.median_ms
 
 

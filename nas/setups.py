@@ -24,9 +24,6 @@ from search_spaces.errors import UserError
 
 Part = Literal["full", "encoder", "decoder"]
 
-_RUNTIMES = ("onnxruntime", "openvino")
-"""Packages that are backends, whose version belongs to the environment."""
-
 
 class EngineRefused(ProfilingError):  # noqa: N818 - it is a result of the model, not a mistake
     """A backend cannot run a model, or computes something else."""
@@ -81,7 +78,8 @@ class SetUp(LatencyConfig):
     @property
     def runtime(self) -> str | None:
         """Name and version of the package that runs the model; None if that is torch."""
-        return f"{self.backend} {version(self.backend)}" if self.backend in _RUNTIMES else None
+        package = find_backend(self.backend).package
+        return f"{package} {version(package)}" if package else None
 
 
 def require_backend(setup: SetUp, device: torch.device) -> None:
@@ -118,7 +116,7 @@ def inputs_of(model: VAE, images: Tensor, setup: SetUp) -> Example:
     return images, torch.randn(len(images), model.architecture.latent_size, generator=draw)
 
 
-class Preparation:
+class Engines:
     """Makes what runs a model with a set-up: `Prepare` of `profiling.paired`.
 
     Args:
@@ -156,3 +154,10 @@ class Preparation:
         if name in self._keep:
             self._kept[key] = run
         return run
+
+
+def engines(
+    setup: SetUp, device: torch.device, lane: Lane, keep: Collection[str] = ()
+) -> Engines | None:
+    """Return what makes the engines of a set-up; None where a model runs as it is."""
+    return None if setup.is_plain else Engines(setup, device, lane, keep)

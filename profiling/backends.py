@@ -45,6 +45,7 @@ class Backend:
             evaluation mode on that device.
         lower: Name of a lower precision -> how the backend is prepared in it.
         rewrites: Names of the exact rewrites that are applied to the model before.
+        package: Name of the package that runs the model; "" if that is torch.
     """
 
     about: str
@@ -52,6 +53,7 @@ class Backend:
     prepare: Prepare
     lower: Mapping[str, Prepare] = field(default_factory=dict)
     rewrites: tuple[str, ...] = ()
+    package: str = ""
 
     @property
     def precisions(self) -> tuple[str, ...]:
@@ -213,12 +215,18 @@ def _rewritten(backend: Backend) -> Backend:
 
 
 _CHANNELS_LAST = _in_torch("channels innermost in memory", engines.in_channels_last)
-_ONNXRUNTIME = Backend("ONNX Runtime", _cpu_extra("onnxruntime"), engines.in_onnxruntime)
+_ONNXRUNTIME = Backend(
+    "ONNX Runtime",
+    _cpu_extra("onnxruntime"),
+    engines.in_onnxruntime,
+    package="onnxruntime",
+)
 _OPENVINO = Backend(
     "OpenVINO",
     _cpu_extra("openvino"),
     engines.in_openvino,
     {BFLOAT16: partial(engines.in_openvino, precision="bf16")},
+    package="openvino",
 )
 
 BACKENDS: dict[str, Backend] = {

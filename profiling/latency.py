@@ -236,7 +236,7 @@ def measure_latency(
     batches = _batches_of_each(models, example, config.batch, device)
     _check_models(models, device)
     timer, watch = timer_for(device), LoadWatch(device)
-    enough = enough or partial(_precise, half_width=config.half_width)
+    enough = enough or partial(precise, half_width=config.half_width)
     passes = {name: _in_turn(model, batches[name]) for name, model in models.items()}
     with mapped_weights(models.values()), measuring(models.values(), config.threads, device):
         where = fingerprint(device)
@@ -405,5 +405,6 @@ def _walls(samples: Mapping[str, list[Sample]]) -> dict[str, list[float]]:
     return {name: [sample.wall_ms for sample in taken] for name, taken in samples.items()}
 
 
-def _precise(walls: Mapping[str, list[float]], half_width: float) -> bool:
+def precise(walls: Mapping[str, list[float]], half_width: float) -> bool:
+    """Whether the 95 % interval of every median has at most this relative half width."""
     return all(median_interval(t).half_width(median(t)) <= half_width for t in walls.values())

@@ -12,9 +12,9 @@ from typing import Any
 import numpy as np
 import torch
 
-from nas.artefacts import PICTURES, full_disk_refused, write_or_refuse
+from nas.artefacts import PICTURES, full_disk_refused
 from nas.datasets import ImageDataset, require_source
-from nas.evaluate import STATIC_COSTS, npy, shown_images, static_costs
+from nas.evaluate import STATIC_COSTS, static_costs
 from nas.latency import measure_anchor
 from nas.predict.predictor import LatencyPredictor
 from nas.setups import SetUp, require_backend
@@ -23,8 +23,10 @@ from profiling.allocator import tune_allocator
 from profiling.environment import fingerprint, has_bfloat16, select_device
 from profiling.files import swept
 from profiling.fresh_process import begun_again
+from search_spaces.architecture import Architecture
 from search_spaces.errors import UserError
 from search_spaces.numbers import at_least, at_most
+from search_spaces.references import ORIGINAL
 from search_spaces.space import SearchSpace
 from studies.config.study import StudyConfig
 from studies.confirm.confirmation import Shown, confirm
@@ -36,14 +38,12 @@ from studies.run.display import Display
 from studies.run.evaluators import (
     EvaluatorMaker,
     ProgressBar,
-    about_images,
-    data_facts,
-    load_images,
     load_predictor,
     needed_memory_bytes,
 )
 from studies.run.final_latency import measure_front
 from studies.run.floors import record_floors
+from studies.run.images import about_images, data_facts, load_images, say_images, write_samples
 from studies.run.interruption import Interruption
 from studies.run.site import LocalSite, PreparedStudy, Site
 from studies.storage.mirror import store_url
@@ -53,9 +53,6 @@ from studies.terminal.console import Terminal
 
 _PROBES = 30
 """Random candidates that are counted to check whether any meets the limits."""
-
-UNREADABLE = "unreadable-images.txt"
-"""File in the study's folder that lists images that could not be read."""
 
 _PASSES = 2
 """Number of times that the front is confirmed and measured again at the end."""
@@ -73,6 +70,7 @@ class _Request:
     config: StudyConfig
     root: Path
     space: SearchSpace
+    original: Architecture
     store: StudyStore
     artefacts: str | None
     mix: bool
@@ -117,10 +115,10 @@ def run_study(
     interruption = interruption or Interruption()
     if artefacts is not None:  # refused before anything is written
         store_url(artefacts)
+    original = ORIGINAL.resized(space.image_size, space.image_channels)
     request = _Request(
-        config, root, space, store, artefacts, mix, display, progress_bar, interruption
+        config, root, space, original, store, artefacts, mix, display, progress_bar, interruption
     )
-    _require_channels(config, space)
     if config.trains:
         require_source(config.data, space.image_size)
     with (
@@ -193,9 +191,9 @@ def _prepared(request: _Request, site: Site, device: torch.device) -> PreparedSt
     limits = store.limits
     store.create(config, space, facts, request.mix, request.artefacts)
     _note_changed_limits(request, limits)
-    _write_samples(store, dataset)
-    _say_images(request, dataset, facts)
     if dataset is not None:
+        write_samples(store, dataset)
+        say_images(store, dataset, facts["about_images"], request.display.note)
         record_floors(store, dataset, config, space, request.progress_bar)
     _note_small_space(request)
     # Read again: another driver may have recorded its anchor first.
@@ -290,31 +288,14 @@ def _anchors_ms(
     request: _Request, site: Site, device: torch.device, images: TimedImages
 ) -> dict[str, float]:
     """Return the study's latency of `original` in ms in each set-up; measure what is wanted."""
-    known, size = request.store.anchors_ms, request.space.image_size
+    known, original = request.store.anchors_ms, request.original
     if not request.config.measured:
         return known
     return {
-        name: known.get(name) or begun_again(site.call, measure_anchor, size, setup, device, images)
+        name: known.get(name)
+        or begun_again(site.call, measure_anchor, original, setup, device, images)
         for name, setup in request.config.all_setups.items()
     }
-
-
-def _write_samples(store: StudyStore, dataset: ImageDataset | None) -> None:
-    if dataset is None:
-        return
-    write_or_refuse(store.artefacts / "samples.npy", npy(shown_images(dataset)))
-    if store.mirror:
-        store.mirror.push("samples.npy")
-
-
-def _say_images(request: _Request, dataset: ImageDataset | None, facts: Mapping[str, Any]) -> None:
-    """Print what is known about the images, and list the unreadable ones in the study's folder."""
-    for text in facts.get("about_images", ()):
-        request.display.note(f"images: {text}")
-    if dataset is not None and dataset.unreadable is not None:
-        path = request.store.folder / UNREADABLE
-        write_or_refuse(path, dataset.unreadable.read_bytes())
-        request.display.note(f"images: the unreadable ones, with reasons, are in {path}")
 
 
 def _note_small_space(request: _Request) -> None:
@@ -370,15 +351,6 @@ def _earlier(
     store = StudyStore.open(root, config.search.warm_start)
     store.require_comparable(config, space, data)
     return tuple(trial for trial in store.record().trials if trial.trained)
-
-
-def _require_channels(config: StudyConfig, space: SearchSpace) -> None:
-    """Refuse channels that no image has, and times of grey images, which are not measured."""
-    if space.image_channels == 1 and config.timed:
-        raise UserError(
-            f"space {space.name!r}: image_channels is 1, but latencies are measured on colour "
-            "images only: leave latency_ms and predicted_latency_ms out of objectives and limits"
-        )
 
 
 def check_limits(

@@ -79,8 +79,19 @@ def test_a_study_of_grey_images(tmp_path: Path) -> None:
     assert "24 images" in write_report(record).read_text(encoding="utf-8")
 
 
-def test_latencies_of_grey_images_are_refused(tmp_path: Path) -> None:
-    timed = study(tmp_path, objectives=["reconstruction_loss", "latency_ms"])
-    with pytest.raises(UserError, match="image_channels is 1, but latencies are measured on"):
-        run_study(timed, tmp_path / "studies")
-    assert not (tmp_path / "studies").exists()
+@pytest.mark.slow
+def test_latencies_are_measured_on_grey_images(tmp_path: Path) -> None:
+    quick = {"min_rounds": 2, "max_rounds": 2, "attempts": 1, "warmup_window": 1, "max_warmup": 2}
+    timed = study(tmp_path, objectives=["params", "latency_ms"], latency=quick)
+    record, _ = run_study(timed, tmp_path / "studies")
+    for trial in record.complete:
+        path = record.folder / "artefacts" / trial.digest / "latency.json"
+        subjects = json.loads(path.read_text())["subjects"].values()
+        assert {tuple(one["input_shapes"][0]) for one in subjects} == {(1, 1, 32, 32)}
+    assert record.measured_together
+
+
+def test_a_latency_of_grey_images_is_not_predicted(tmp_path: Path) -> None:
+    asked = study(tmp_path, objectives=["params", "predicted_latency_ms"])
+    with pytest.raises(UserError, match="is not predicted for grey images; use latency_ms"):
+        run_study(asked, tmp_path / "studies")

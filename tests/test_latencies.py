@@ -95,6 +95,8 @@ def test_the_report_says_what_was_timed() -> None:
     facts = dict(words["facts"])
     assert facts["Further set-ups"] == "board: onnxruntime 1.24, the decoder alone"
     assert facts["Latency"].startswith("openvino 2026.1")
+    rewritten = of(*STUDY.trials, latency={"backend": "openvino_rewritten"})
+    assert dict(report_words(rewritten)["facts"])["Latency"].startswith("openvino_rewritten 2026.1")
     explained = dict(words["front"]["heads"])
     assert explained["Latency (ms)"].startswith(
         "one full forward pass (encoder, sampling, decoder)"

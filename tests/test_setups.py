@@ -15,7 +15,7 @@ from nas.latency import Meter, measure_together
 from nas.objectives import OBJECTIVES, latency_in, set_up_of
 from nas.setups import (
     EngineRefused,
-    Preparation,
+    Engines,
     SetUp,
     inputs_of,
     part_of,
@@ -73,6 +73,16 @@ def test_a_backend_that_is_missing_is_refused_with_the_remedy(
     require_backend(SetUp(), CPU)
 
 
+@pytest.mark.parametrize("package", ["onnxruntime", "openvino"])
+def test_the_version_of_what_runs_a_model_is_known(
+    package: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("nas.setups.version", lambda name: f"1.2 of {name}")
+    for name in (package, f"{package}_rewritten"):
+        assert SetUp(backend=name).runtime == f"{package} 1.2 of {package}"
+    assert SetUp(backend="rewritten").runtime is None
+
+
 def test_parts_run_on_the_inputs_that_they_have_in_the_whole_model() -> None:
     model, images = build_vae(SMALL, seed=0).eval(), torch.rand(3, 3, 16, 16)
     assert part_of(model, "full") is model
@@ -97,7 +107,7 @@ def test_engines_of_the_reference_are_made_once(monkeypatch: pytest.MonkeyPatch)
 
     monkeypatch.setattr("nas.setups.prepare_backend", lambda name, *args, **keys: Ready(name))
     lane = Lane("cpu")
-    prepare = Preparation(quick(backend="compile"), CPU, lane, keep=("reference",))
+    prepare = Engines(quick(backend="compile"), CPU, lane, keep=("reference",))
     model, images = build_vae(SMALL), torch.rand(2, 3, 16, 16)
     first = prepare("reference", model, images)
     assert prepare("reference", model, images) is first
@@ -113,7 +123,7 @@ def test_a_backend_that_cannot_run_a_candidate_fails_it(
         raise ProfilingError("onnxruntime: cannot run this model: no such operator")
 
     monkeypatch.setattr("nas.setups.prepare_backend", refuse)
-    prepare = Preparation(quick(backend="onnxruntime"), CPU, Lane("cpu"))
+    prepare = Engines(quick(backend="onnxruntime"), CPU, Lane("cpu"))
     with pytest.raises(EngineRefused, match="no such operator") as refused:
         prepare("candidate", build_vae(SMALL), torch.rand(1, 3, 16, 16))
     setup = quick(backend="onnxruntime")

@@ -149,7 +149,8 @@ def _train(job: Job, images: ImageDataset) -> dict[str, Any]:
 def _images(kind: str, size: int, photos: Path | None) -> ImageDataset:
     if kind == "faces":
         return load_dataset(DataConfig(kind="faces", count=IMAGES[size]), size)
-    return load_dataset(DataConfig(kind="folder", path=photos, count=IMAGES[size]), size)
+    config = DataConfig(kind="folder", path=photos, count=IMAGES[size], fit="squash")
+    return load_dataset(config, size)
 
 
 def finite(record: dict[str, Any]) -> bool:

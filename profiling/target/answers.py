@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from abc import abstractmethod
 from collections.abc import Collection
 from typing import Annotated, Any, TypeVar
 
@@ -107,9 +108,9 @@ class PerModel(Answer):
     """An answer about each model of a measurement."""
 
     @property
+    @abstractmethod
     def names(self) -> Collection[str]:
         """Names of the models."""
-        raise NotImplementedError
 
 
 class Warm(PerModel):

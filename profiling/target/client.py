@@ -9,14 +9,12 @@ from __future__ import annotations
 import itertools
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
-from statistics import median
 from time import sleep
 from typing import Self, TypeVar
 
 from profiling.environment import Environment
 from profiling.errors import ProfilingError
-from profiling.intervals import median_interval
-from profiling.latency import Latency, LatencyConfig
+from profiling.latency import Latency, LatencyConfig, precise
 from profiling.progress import Progress
 from profiling.target.addresses import Address
 from profiling.target.agent import SILENCE_S
@@ -129,7 +127,7 @@ class Target:
         if not models or not batches or not batches[0]:
             raise ProfilingError("models: give at least one model, and one batch of arguments")
         config = config or LatencyConfig()
-        enough = enough or partial(_precise, precision=config.half_width)
+        enough = enough or partial(precise, half_width=config.half_width)
         return self._measured(Measurement(models, batches, config, enough, progress))
 
     def outputs(self, model: bytes, arguments: Arrays, threads: int = 1) -> list[Array]:
@@ -221,7 +219,3 @@ class _Waiting:
 
     def _fresh(self) -> itertools.chain[float]:
         return itertools.chain(PAUSES_S, itertools.repeat(PAUSES_S[-1]))
-
-
-def _precise(walls: Mapping[str, list[float]], precision: float) -> bool:
-    return all(median_interval(t).half_width(median(t)) <= precision for t in walls.values())

@@ -139,7 +139,7 @@ def _confirmed(store: StudyStore, study: StudyRecord, asked: _Asked) -> StudyRec
     from studies.confirm.candidates import fitted_losses
     from studies.confirm.confirmation import Shown, confirm
     from studies.confirm.plan import FIRST, Plan
-    from studies.run.evaluators import data_facts, load_images
+    from studies.run.images import data_facts, load_images
     from studies.run.interruption import Interruption
 
     config = _config(study, {} if asked.threads is None else {"threads": asked.threads})
@@ -182,7 +182,7 @@ def _with_own_budget(study: StudyRecord, asked: _Asked) -> StudyRecord:
     from profiling.environment import fingerprint, select_device
     from profiling.resources import cores
     from studies.confirm.retraining import Results, chosen, retrain
-    from studies.run.evaluators import data_facts, load_images
+    from studies.run.images import data_facts, load_images
 
     trials = chosen(study, asked.top, asked.numbers, asked.references)
     budget = _budget(study, asked)

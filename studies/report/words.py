@@ -142,7 +142,12 @@ def _settings(study: StudyRecord, name: str) -> Mapping[str, Any]:
 
 
 def _versioned(backend: str, versions: Sequence[str]) -> str:
-    return next((one for one in versions if one.partition(" ")[0] == backend), backend)
+    """Return a backend with the version of its package, by which its name begins."""
+    for one in versions:
+        package, _, number = one.partition(" ")
+        if package and backend.startswith(package):
+            return f"{backend} {number}"
+    return backend
 
 
 def _further_set_ups(study: StudyRecord) -> list[str]:

@@ -7,11 +7,10 @@ from contextlib import AbstractContextManager
 from dataclasses import astuple, dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any
 
 import torch
 
-from nas.datasets import DataConfig, ImageDataset, duplicates_in_words, load_dataset
+from nas.datasets import ImageDataset, load_dataset
 from nas.evaluate import (
     Evaluator,
     training_memory_bytes,
@@ -21,7 +20,6 @@ from nas.predict.calibration import Setting
 from nas.predict.predictor import LatencyPredictor
 from nas.protocol import OnBatch
 from profiling.allocator import tune_allocator
-from profiling.lane import Lane
 from profiling.resources import available_memory_bytes, cores
 from search_spaces.errors import UserError
 from search_spaces.references import REFERENCES
@@ -116,35 +114,6 @@ def needed_memory_bytes(config: StudyConfig, image_size: int) -> int:
     )
 
 
-def load_images(
-    data: DataConfig, image_size: int, progress_bar: ProgressBar, channels: int = 3
-) -> ImageDataset:
-    """Load the images; pause while another process measures."""
-    lane = Lane("cpu")
-
-    def loaded(done: int, total: int) -> None:
-        lane.enter()  # rendering and decoding disturb a measurement as much as training does
-        progress(done, total)
-
-    with progress_bar(f"loading {data.kind}") as progress, lane.training():
-        return load_dataset(data, image_size, loaded, channels=channels)
-
-
-def data_facts(dataset: ImageDataset | None) -> dict[str, Any]:
-    """Return the images' fingerprint and the number of images in each part, for the record."""
-    if dataset is None:
-        return {"data_fingerprint": None}
-    parts = {"train": dataset.train, "validation": dataset.validation, "test": dataset.test}
-    counts = {name: len(part) for name, part in parts.items()}
-    images = {**counts, "skipped": len(dataset.skipped)}
-    return {"data_fingerprint": dataset.fingerprint, "images": images}
-
-
-def about_images(dataset: ImageDataset) -> list[str]:
-    """Return sentences about choice, shape, split and duplicates of the images."""
-    return [*dataset.about, *duplicates_in_words(dataset)]
-
-
 def load_predictor(
     config: StudyConfig, device: torch.device, image_size: int
 ) -> LatencyPredictor | None:
@@ -160,11 +129,13 @@ def load_predictor(
     screens = config.search.sampler == "pareto" and LATENCY in config.objectives
     if not (needed or screens or LATENCY in config.limits):
         return None
-    if config.latency.differing:  # operations are timed in eager PyTorch, in the whole model
+    # Operations are timed in eager PyTorch, in whole models of colour images.
+    grey = "grey images" if config.image_channels == 1 else ""
+    if other := config.latency.differing or grey:
         if needed:
             raise UserError(
-                f"predicted_latency_ms: is not predicted for {config.latency.differing}; use "
-                "latency_ms, which is measured"
+                f"predicted_latency_ms: is not predicted for {other}; use latency_ms, which is "
+                "measured"
             )
         return None
     setting = Setting(str(device), config.latency.threads, config.latency.batch, image_size)

@@ -104,8 +104,8 @@ def measure_trials(
         together: Measures on another host; None measures in this process.
     """
     measure, found = together or measure_together, dict[str, FinalLatency]()
-    size = images.pixels.shape[-1]
-    anchors = {name: one.resized(size) for name, one in REFERENCES.items()}
+    channels, size = images.pixels.shape[1:3]
+    anchors = {name: one.resized(size, channels) for name, one in REFERENCES.items()}
     for group in _groups(wanted):
         members = {**group, **anchors}
         weights = _weights(store, members)

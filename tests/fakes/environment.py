@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from profiling.environment import Environment
-from studies.run.evaluators import data_facts
+from studies.run.images import data_facts
 from tests.fakes.dataset import noise
 
 MACHINE = Environment(

@@ -18,7 +18,7 @@ from studies.paper.stored import Array
 from studies.paper.timing import Timing
 from studies.paper.traversal import STEPS
 from studies.record.records import StudyRecord, TrialRecord
-from studies.run.evaluators import data_facts
+from studies.run.images import data_facts
 from tests.fakes.dataset import noise
 from tests.fakes.environment import ENVIRONMENT
 from tests.fakes.findings import epoch
