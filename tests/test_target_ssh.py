@@ -99,7 +99,11 @@ def assert_nothing_is_left(server: SshServer) -> None:
 def test_a_measurement_outlives_a_pulled_cable(tmp_path: Path) -> None:
     notes: list[str] = []
     ends: list[str] = []
-    pulled = threading.Event()
+    pulled, noticed = threading.Event(), threading.Event()
+
+    def note(line: str) -> None:
+        notes.append(line)
+        noticed.set()
 
     def plug_in_again() -> None:
         (agent,) = server.agents()
@@ -107,6 +111,7 @@ def test_a_measurement_outlives_a_pulled_cable(tmp_path: Path) -> None:
         agent.wait(20)
         assert_nothing_is_left(server)
         ends.append("agent")
+        noticed.wait(20)  # else the side that is slower sees the end of the other instead
         network.plug()
 
     def pull_at_three(done: int, total: int) -> None:
@@ -117,7 +122,7 @@ def test_a_measurement_outlives_a_pulled_cable(tmp_path: Path) -> None:
 
     thread = threading.Thread(target=plug_in_again)
     with cable() as network, ssh_server(tmp_path, network.host, network.within) as server:
-        with Target(server.address, notes.append, patience_s=60, silence_s=2.0) as target:
+        with Target(server.address, note, patience_s=60, silence_s=2.0) as target:
             models = {"a": small_model(), "b": small_model()}
             found = target.measure_latency(
                 models, BATCHES, FIVE, enough=never, progress=pull_at_three
