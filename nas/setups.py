@@ -15,7 +15,7 @@ from pydantic import AfterValidator, field_validator, model_validator
 from torch import Tensor, nn
 
 from nas.vae import VAE
-from profiling.backends import find_backend, prepare_backend
+from profiling.backends import BACKENDS, find_backend, prepare_backend
 from profiling.errors import ProfilingError
 from profiling.lane import Lane
 from profiling.latency import LatencyConfig, Model
@@ -67,7 +67,7 @@ class SetUp(LatencyConfig):
     def _runs_on_targets(self) -> Self:
         if self.target is None:
             return self
-        if find_backend(self.backend).package != ON_TARGETS:
+        if not _on_targets(self.backend):
             raise ValueError(
                 f"backend: {self.backend!r} is not run on a target ({self.target!r}); use "
                 f"{ON_TARGETS} or {ON_TARGETS}_rewritten"
@@ -114,6 +114,20 @@ class SetUp(LatencyConfig):
 def runtimes(setups: Iterable[SetUp]) -> str | None:
     """Return names and versions of the packages that run models here in place of torch."""
     return ", ".join(sorted({one.runtime for one in setups if one.runtime})) or None
+
+
+def completed(first: Mapping[str, Any], further: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the settings of a further set-up with those of the first that it does not name.
+
+    A further set-up on a target has the backend of targets, unless the first one's runs there.
+    """
+    found = {**first, **further}
+    named = "backend" in further or _on_targets(first.get("backend"))
+    return found if named or not found.get("target") else {**found, "backend": ON_TARGETS}
+
+
+def _on_targets(backend: object) -> bool:
+    return backend in BACKENDS and BACKENDS[str(backend)].package == ON_TARGETS
 
 
 def require_backend(setup: SetUp, device: torch.device) -> None:

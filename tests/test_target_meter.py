@@ -103,6 +103,16 @@ def test_a_further_set_up_may_be_elsewhere_or_here() -> None:
     assert StudyConfig.model_validate(config.to_dict()) == config
 
 
+@pytest.mark.parametrize(
+    ("first", "there"),
+    [("openvino", "onnxruntime"), ("onnxruntime_rewritten", "onnxruntime_rewritten")],
+)
+def test_a_target_has_a_backend_that_runs_there(first: str, there: str) -> None:
+    asked = {"name": "s", "space": "tiny", "latency": {"backend": first}}
+    config = StudyConfig.model_validate({**asked, "setups": {"board": {"target": "pi"}}})
+    assert (config.latency.backend, config.setups["board"].backend) == (first, there)
+
+
 def test_exporting_needs_packages_here(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("nas.setups.missing", lambda *names: "needs it: pip install it")
     with pytest.raises(UserError, match=r"latency.target: exporting .* for pi needs it: pip"):
