@@ -51,6 +51,7 @@ from profiling.fresh_process import ProcessEndedError, begun_again
 from profiling.lane import Lane
 from profiling.memory import peak_memory_bytes
 from profiling.paired import PairedLatency
+from profiling.target.client import KnownTarget
 from search_spaces.architecture import Architecture
 
 __all__ = ["CandidateFailed", "Evaluator"]
@@ -103,6 +104,7 @@ class Evaluator:
             milliseconds; "" is the first one. Where it is missing, the latency that is measured
             beside each candidate is taken.
         predictor: Predicts latencies before any measurement; None where none is calibrated.
+        targets: The machines on which set-ups measure, by the names that set-ups give them.
     """
 
     dataset: ImageDataset | None
@@ -116,13 +118,15 @@ class Evaluator:
     anchors_ms: Mapping[str, float] = field(default_factory=dict)
     setups: Mapping[str, SetUp] = field(default_factory=dict)
     predictor: LatencyPredictor | None = None
+    targets: Mapping[str, KnownTarget] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         images = TimedImages.of(self.dataset) if self.dataset else None
         self.lane = Lane(str(self.device))
+        setups = {"": self.latency, **self.setups} if measures_latency(self.wanted) else {}
         self.meters = {
-            name: Meter(setup, self.device, images)
-            for name, setup in {"": self.latency, **self.setups}.items()
+            name: Meter(one, self.targets[one.target] if one.target else self.device, images)
+            for name, one in setups.items()
         }
 
     def __call__(
@@ -139,8 +143,10 @@ class Evaluator:
                 again.
 
         Raises:
-            CandidateFailed: the training diverged or ran out of memory.
+            CandidateFailed: the training diverged or ran out of memory, or the backend cannot run
+                the candidate.
             UserError: the artefacts cannot be written; this ends the study.
+            TargetError: a target cannot be used; this ends the study.
         """
         with (
             full_disk_refused(self.artefacts),
@@ -148,7 +154,7 @@ class Evaluator:
         ):
             findings = known or self._counted(architecture)
             yield findings
-            for setup in self.meters if measures_latency(self.wanted) else ():
+            for setup in self.meters:
                 if latency_in(setup) not in findings.objectives:
                     findings = self._measured(architecture, findings, setup)
                     yield findings

@@ -6,23 +6,27 @@ therefore be what will be used.
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Iterable, Mapping
 from importlib.metadata import version
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, Self
 
 import torch
-from pydantic import AfterValidator, field_validator
+from pydantic import AfterValidator, field_validator, model_validator
 from torch import Tensor, nn
 
 from nas.vae import VAE
-from profiling.backends import find_backend, prepare_backend
+from profiling.backends import BACKENDS, find_backend, prepare_backend
 from profiling.errors import ProfilingError
 from profiling.lane import Lane
 from profiling.latency import LatencyConfig, Model
+from profiling.onnx_export import missing
 from profiling.symbolic import Example, as_args
 from search_spaces.errors import UserError
 
 Part = Literal["full", "encoder", "decoder"]
+
+ON_TARGETS = "onnxruntime"
+"""The runtime of targets."""
 
 
 class EngineRefused(ProfilingError):  # noqa: N818 - it is a result of the model, not a mistake
@@ -44,11 +48,36 @@ class SetUp(LatencyConfig):
         backend: What runs the model, one of `profiling.backends.BACKENDS`.
         precision: Numbers of its products.
         part: The full pass (encoder, sampling, decoder), the encoder, or the decoder.
+        target: Name of the machine in the user's list of targets; None is this machine.
     """
 
     backend: Annotated[str, AfterValidator(_known_backend)] = "eager"
     precision: Literal["float32", "bfloat16"] = "float32"
     part: Part = "full"
+    target: str | None = None
+
+    @model_validator(mode="before")
+    @classmethod
+    def _usual_backend_of_targets(cls, given: Any) -> Any:
+        if isinstance(given, Mapping) and given.get("target") and "backend" not in given:
+            return {**given, "backend": ON_TARGETS}
+        return given
+
+    @model_validator(mode="after")
+    def _runs_on_targets(self) -> Self:
+        if self.target is None:
+            return self
+        if not _on_targets(self.backend):
+            raise ValueError(
+                f"backend: {self.backend!r} is not run on a target ({self.target!r}); use "
+                f"{ON_TARGETS} or {ON_TARGETS}_rewritten"
+            )
+        if self.precision != "float32":
+            raise ValueError(
+                f"precision: {self.precision!r} is not run on a target ({self.target!r}); use "
+                "float32"
+            )
+        return self
 
     @field_validator("precision", mode="before")
     @classmethod
@@ -66,28 +95,53 @@ class SetUp(LatencyConfig):
 
     @property
     def differing(self) -> str:
-        """Backend, precision and part where they are not the default, such as "openvino, decoder".
+        """What differs from the default, such as "openvino, decoder" or "onnxruntime, on pi".
 
         It is "" for the full pass in eager PyTorch in float32.
         """
         default = SetUp()
         values = ((self.backend, default.backend), (self.precision, default.precision))
         parts = [one for one, usual in (*values, (self.part, default.part)) if one != usual]
-        return ", ".join(parts)
+        return ", ".join([*parts, *([f"on {self.target}"] if self.target else [])])
 
     @property
     def runtime(self) -> str | None:
-        """Name and version of the package that runs the model; None if that is torch."""
-        package = find_backend(self.backend).package
+        """Name and version of the package that runs the model here; None for torch and targets."""
+        package = "" if self.target else find_backend(self.backend).package
         return f"{package} {version(package)}" if package else None
+
+
+def runtimes(setups: Iterable[SetUp]) -> str | None:
+    """Return names and versions of the packages that run models here in place of torch."""
+    return ", ".join(sorted({one.runtime for one in setups if one.runtime})) or None
+
+
+def completed(first: Mapping[str, Any], further: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the settings of a further set-up with those of the first that it does not name.
+
+    A further set-up on a target has the backend of targets, unless the first one's runs there.
+    """
+    found = {**first, **further}
+    named = "backend" in further or _on_targets(first.get("backend"))
+    return found if named or not found.get("target") else {**found, "backend": ON_TARGETS}
+
+
+def _on_targets(backend: object) -> bool:
+    return backend in BACKENDS and BACKENDS[str(backend)].package == ON_TARGETS
 
 
 def require_backend(setup: SetUp, device: torch.device) -> None:
     """Check that a backend can be used on a device, with the set-up's precision.
 
+    Models for a target are only exported here.
+
     Raises:
         UserError: It cannot; the message has the remedy.
     """
+    if setup.target:
+        if reason := missing("onnx", "onnxscript"):
+            raise UserError(f"latency.target: exporting models for {setup.target} {reason}")
+        return
     if reason := find_backend(setup.backend).reason_against(device, setup.precision):
         raise UserError(f"latency.backend: {setup.backend} {reason}")
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable
 from contextlib import suppress
+from functools import partial
 from multiprocessing.connection import Connection
 from multiprocessing.util import Finalize
 from typing import Any, Self, TypeVar
@@ -18,7 +19,6 @@ from tqdm import tqdm
 from profiling.allocator import tune_allocator
 from profiling.child_process import ChildProcess
 from profiling.errors import ProfilingError
-from profiling.progress import Progress
 
 _PATIENCE_S = 5.0
 
@@ -57,24 +57,26 @@ class FreshProcess:
         self._process.kill()  # it has no state to save
         self._process.join(_PATIENCE_S)
 
-    def call(self, method: str, *args: Any, progress: Progress | None = None) -> Any:
+    def call(self, method: str, *args: Any, **callbacks: Callable[..., None] | None) -> Any:
         """Call a method of the object and return its result.
 
         Args:
             method: Name of the method.
             args: Its arguments.
-            progress: If given, the method gets an argument `progress` that calls it.
+            callbacks: Functions of this process, such as `progress`. The method gets an argument of
+                the same name that calls the function; None is left out.
 
         Raises:
             ProcessEndedError: the process has ended, for example because memory ran out.
             Exception: the exception that the factory or the method raised.
         """
         try:
-            self._connection.send((method, args, progress is not None))
+            given = {name: call for name, call in callbacks.items() if call}
+            self._connection.send((method, args, tuple(given)))
             while True:
                 word, content = self._connection.recv()
-                if word == "progress" and progress:
-                    progress(*content)
+                if word in given:
+                    given[word](*content)
                 elif word == "result":
                     return content
                 elif word == "error":
@@ -110,18 +112,18 @@ def _serve(
     # which would be left, with a warning, when this process is killed.
     tqdm.set_lock(threading.RLock())
 
-    def report(done: int, total: int) -> None:
-        connection.send(("progress", (done, total)))
+    def report(name: str, *content: Any) -> None:
+        connection.send((name, content))
 
     built: Any = None
     while True:
         try:
-            method, values, wants_progress = connection.recv()
+            method, values, callbacks = connection.recv()
         except EOFError:
             return
         try:
             built = built or factory(*args)
-            extra = {"progress": report} if wants_progress else {}
+            extra = {name: partial(report, name) for name in callbacks}
             connection.send(("result", getattr(built, method)(*values, **extra)))
         except Exception as error:
             connection.send(("error", error))

@@ -41,6 +41,12 @@ from profiling.symbolic import Example
 
 TWIN = "twin"
 
+Enough = Callable[[Mapping[str, list[float]]], bool]
+"""Whether rounds may end, from name -> times in ms."""
+
+Take = Callable[[Enough], Mapping[str, Latency]]
+"""Times a reference, its twin and others once, in the same rounds."""
+
 Prepare = Callable[[str, Model, Example], Model]
 """Makes what runs a model, from its name, the model and its arguments."""
 
@@ -247,13 +253,7 @@ def measure_interleaved(
     prepare: Prepare | None = None,
     progress: Progress | None = None,
 ) -> tuple[InterleavedLatencies, int]:
-    """Time models in the same rounds as a twin of the reference.
-
-    Rounds are added until at least `config.min_rounds` of them ran at quiet speed, and over these
-    the 95 % interval of each model's ratio to the reference is within +-`config.half_width` of it;
-    or until `config.max_rounds` or `config.max_s` is reached. A contended measurement is repeated,
-    at most `config.attempts` times in all. If all are contended, the one with most rounds at quiet
-    speed is returned, and its `contention` lists the signs.
+    """Time models in the same rounds as a twin of the reference, as `until_quiet` describes.
 
     Args:
         models: Name -> module or callable.
@@ -270,7 +270,6 @@ def measure_interleaved(
     Returns:
         The latencies, and the number of measurements made.
     """
-    quiet = quiet or QuietSpeed()
     # A copied model has another memory layout than a built one and is up to 1 % faster, so all
     # models are copied.
     if isinstance(example, Mapping):
@@ -281,13 +280,40 @@ def measure_interleaved(
         else _copied(model)
         for name, model in {**models, TWIN: models[reference]}.items()
     }
+
+    def take(enough: Enough) -> Mapping[str, Latency]:
+        with alone():
+            return measure_latency(
+                copies, example, config, device, enough=enough, progress=progress
+            )
+
+    return until_quiet(take, reference, config, quiet or QuietSpeed())
+
+
+def until_quiet(
+    take: Take, reference: str, config: LatencyConfig, quiet: QuietSpeed
+) -> tuple[InterleavedLatencies, int]:
+    """Repeat a measurement with a reference and its twin until it is not contended.
+
+    Rounds are added until at least `config.min_rounds` of them ran at quiet speed, and over these
+    the 95 % interval of each model's ratio to the reference is within +-`config.half_width` of it;
+    or until `config.max_rounds` or `config.max_s` is reached. A contended measurement is repeated,
+    at most `config.attempts` times in all. If all are contended, the one with most rounds at quiet
+    speed is returned, and its `contention` lists the signs.
+
+    Args:
+        take: Measures once.
+        reference: Name of the reference.
+        config: Settings.
+        quiet: The recorded quiet speed of the reference where it is measured; it is updated.
+
+    Returns:
+        The latencies, and the number of measurements made.
+    """
     enough = partial(_settled, reference=reference, quiet=quiet, config=config)
     best: InterleavedLatencies | None = None
     for attempt in range(1, config.attempts + 1):
-        with alone():
-            taken = measure_latency(
-                copies, example, config, device, enough=enough, progress=progress
-            )
+        taken = take(enough)
         quiet.note(taken[TWIN].samples_ms)
         found = InterleavedLatencies(
             taken, reference, _quiet_ms(taken[TWIN].samples_ms, quiet), config.min_rounds

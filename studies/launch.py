@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, nullcontext
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -15,14 +15,17 @@ import torch
 from nas.artefacts import PICTURES, full_disk_refused
 from nas.datasets import ImageDataset, require_source
 from nas.evaluate import STATIC_COSTS, static_costs
-from nas.latency import measure_anchor
+from nas.latency import Place, measure_anchor
 from nas.predict.predictor import LatencyPredictor
-from nas.setups import SetUp, require_backend
+from nas.setups import SetUp, require_backend, runtimes
 from nas.timed_models import TimedImages
 from profiling.allocator import tune_allocator
 from profiling.environment import fingerprint, has_bfloat16, select_device
+from profiling.errors import ProfilingError
 from profiling.files import swept
 from profiling.fresh_process import begun_again
+from profiling.target.addresses import Address, find_address
+from profiling.target.client import KnownTarget, reach
 from search_spaces.architecture import Architecture
 from search_spaces.errors import UserError
 from search_spaces.numbers import at_least, at_most
@@ -77,6 +80,11 @@ class _Request:
     display: Display
     progress_bar: ProgressBar
     interruption: Interruption
+    targets: Mapping[str, KnownTarget] = field(default_factory=dict)
+
+    def place(self, setup: SetUp, device: torch.device) -> Place:
+        """Return where a set-up measures: its target, or a device of this machine."""
+        return self.targets[setup.target] if setup.target else device
 
 
 def run_study(
@@ -127,7 +135,11 @@ def run_study(
         _site(config, space.image_size, progress_bar) as site,
     ):
         device = _checked_device(request, site)
-        request = replace(request, config=_with_precision(config, site, device))
+        request = replace(
+            request,
+            config=_with_precision(config, site, device),
+            targets=_reached(request.config, site),
+        )
         with full_disk_refused(store.folder), store.writing():
             prepared = _prepared(request, site, device)
             record, gave_up = site.run(prepared)
@@ -148,6 +160,20 @@ def _checked_device(request: _Request, site: Site) -> torch.device:
             if not _has_candidate_within_limits(request):
                 raise
     return device
+
+
+def _reached(config: StudyConfig, site: Site) -> dict[str, KnownTarget]:
+    """Return the targets of the set-ups by name, after a check that models can be timed there."""
+    names = dict.fromkeys(one.target for one in config.all_setups.values() if one.target)
+    addresses = {name: _address_of(name) for name in names}
+    return {n: site.call(reach, one) for n, one in addresses.items() if config.measured}
+
+
+def _address_of(target: str) -> Address:
+    try:
+        return find_address(target)
+    except ProfilingError as error:
+        raise UserError(f"latency.target: {error}") from None
 
 
 def _with_precision(config: StudyConfig, site: Site, device: torch.device) -> StudyConfig:
@@ -185,7 +211,9 @@ def _prepared(request: _Request, site: Site, device: torch.device) -> PreparedSt
     facts = _facts(site, device, config, dataset, predictor)
     if config.timed:
         facts["timed_on"] = images.about
-        facts["runtime"] = site.call(_runtimes, config.all_setups)
+        facts["runtime"] = site.call(runtimes, list(config.all_setups.values()))
+    if request.targets:
+        facts["targets"] = {name: one.facts.lasting for name, one in request.targets.items()}
     earlier = _earlier(config, request.root, space, facts["data_fingerprint"])
     facts |= stored_anchors(_anchors_ms(request, site, device, images))
     limits = store.limits
@@ -198,7 +226,9 @@ def _prepared(request: _Request, site: Site, device: torch.device) -> PreparedSt
     _note_small_space(request)
     # Read again: another driver may have recorded its anchor first.
     anchors_ms = store.anchors_ms
-    make = EvaluatorMaker(config, space.image_size, str(device), store.artefacts, anchors_ms)
+    make = EvaluatorMaker(
+        config, space.image_size, str(device), store.artefacts, anchors_ms, request.targets
+    )
     return PreparedStudy(
         config=config,
         space=space,
@@ -236,8 +266,9 @@ def _concluded(
                 store.others.claimed("measuring the front"),
                 request.progress_bar(label) as progress,
             ):
+                place = request.place(setup, device)
                 record = begun_again(
-                    measure_front, store, setup, device, images, progress, site.together, name
+                    measure_front, store, setup, place, images, progress, site.together, name
                 )
     store.fetch(only=PICTURES)
     return record
@@ -293,7 +324,9 @@ def _anchors_ms(
         return known
     return {
         name: known.get(name)
-        or begun_again(site.call, measure_anchor, original, setup, device, images)
+        or begun_again(
+            site.call, measure_anchor, original, setup, request.place(setup, device), images
+        )
         for name, setup in request.config.all_setups.items()
     }
 
@@ -326,12 +359,6 @@ def _site(
 def _environment(device: torch.device) -> dict[str, Any]:
     tune_allocator()
     return fingerprint(device).model_dump()
-
-
-def _runtimes(setups: Mapping[str, SetUp]) -> str | None:
-    """Return names and versions of the packages that run models in place of torch."""
-    found = {setup.runtime for setup in setups.values() if setup.runtime}
-    return ", ".join(sorted(found)) or None
 
 
 def _load(

@@ -14,7 +14,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
@@ -32,6 +32,9 @@ from nas.findings import Findings
 from profiling.allocator import tune_allocator
 from profiling.environment import fingerprint
 from profiling.lane import Lane
+from profiling.target.addresses import Address
+from profiling.target.answers import Facts
+from profiling.target.client import KnownTarget
 from search_spaces.errors import UserError
 from studies.config.study import StudyConfig
 from studies.config.trial_limits import TrialLimits
@@ -512,8 +515,10 @@ def test_a_real_study_measures_trains_and_reports(real: tuple[_Held, StudyRecord
     assert (record.folder / "report.html").exists()
 
 
-def remote_maker(folder: Path, environment: dict[str, Any], mix: bool) -> RemoteMaker:
-    values = {"name": "s", "space": "tiny", "objectives": ["params", "latency_ms"]}
+def remote_maker(
+    folder: Path, environment: dict[str, Any], mix: bool, **changes: Any
+) -> RemoteMaker:
+    values = {"name": "s", "space": "tiny", "objectives": ["params", "latency_ms"], **changes}
     make = EvaluatorMaker(StudyConfig.model_validate(values), 32, "cpu", folder, {"": 1.0})
     return RemoteMaker(make, {"data_fingerprint": None, **environment}, True, mix)
 
@@ -535,6 +540,26 @@ def test_a_worker_in_another_environment_is_refused_or_marked(tmp_path: Path) ->
         match=r"data: this node's images differ from the study's; give every node the same$",
     ):
         evaluate({**here, "data_fingerprint": "0" * 12})
+
+
+def test_a_worker_needs_the_study_s_runtime_and_targets(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("nas.setups.version", lambda name: "1.2")
+    tune_allocator()
+    there = {"pi": KnownTarget(Address(name="pi", host="h"), Facts.model_construct())}
+    setups = {"latency": {"backend": "openvino"}, "setups": {"b": {"target": "pi"}}}
+
+    def evaluate(runtime: str) -> Any:
+        facts = {"runtime": runtime, "targets": {"pi": {"processor": "Board"}}}
+        environment = {**fingerprint("cpu").model_dump(), **facts}
+        maker = remote_maker(tmp_path, environment, mix=False, **setups)
+        maker = replace(maker, make=replace(maker.make, targets=there))
+        return maker(lambda done, total: None, tmp_path)
+
+    assert evaluate("openvino 1.2").elsewhere == []
+    with pytest.raises(UserError, match=r'runtime was "openvino 1.1", now "openvino 1.2"'):
+        evaluate("openvino 1.1")
 
 
 @pytest.mark.parametrize(

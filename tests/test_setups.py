@@ -141,6 +141,7 @@ def test_settings_of_earlier_versions_are_those_of_the_plain_set_up() -> None:
     before = {"batch": 1, "precision": 0.01}
     assert complete_latency(before) == {
         "batch": 1, "half_width": 0.01, "backend": "eager", "precision": "float32", "part": "full",
+        "target": None,
     }  # fmt: skip
     now = SetUp(backend="openvino", part="decoder").model_dump()
     assert complete_latency(now) == now

@@ -99,6 +99,10 @@ def _read(stream: Any, size: int, moved: Pass) -> bytes:
     return bytes(content)
 
 
+class ModelError(Exception):
+    """A model cannot be loaded or run."""
+
+
 class Agent:
     """Answers the requests of one client, one after another.
 
@@ -120,6 +124,8 @@ class Agent:
             request, payload = self._requests.get()
             try:
                 getattr(self, f"do_{request['do']}")(request, payload)
+            except ModelError as error:
+                self.answer({"is": "error", "text": str(error), "of_model": True})
             except Exception as error:
                 self.answer({"is": "error", "text": _first_line(error)})
 
@@ -160,8 +166,10 @@ class Agent:
         """Run a model once and send its outputs."""
         import numpy as np
 
-        session = _Session(self._models[request["digest"]], request["threads"])
-        found = [np.ascontiguousarray(array) for array in session.run(_arrays(request, payload))]
+        arguments = _arrays(request, payload, {})
+        with _faults_of_model(""):
+            outputs = _Session(self._models[request["digest"]], request["threads"]).run(arguments)
+        found = [np.ascontiguousarray(array) for array in outputs]
         described = [{"shape": array.shape, "dtype": str(array.dtype)} for array in found]
         self.answer({"is": "outputs", "arrays": described}, b"".join(a.tobytes() for a in found))
 
@@ -184,14 +192,13 @@ class Agent:
 
     def _sessions(self, request: Header, payload: bytes) -> dict[str, Pass]:
         """Return a function for each model that runs it, with the next batch at each call."""
-        batches = [_arrays(batch, payload) for batch in request["batches"]]
+        known: dict[str, Any] = {}
         passes = {}
         for name, digest in request["models"].items():
-            try:
+            batches = [_arrays(batch, payload, known) for batch in request["batches"][name]]
+            with _faults_of_model(f"{name!r}: "):
                 session = _Session(self._models[digest], request["config"]["threads"])
                 session.run(batches[0])
-            except Exception as error:
-                raise RuntimeError(f"{name!r}: {_first_line(error)}") from None
             passes[name] = session.in_turn(batches)
         return passes
 
@@ -251,15 +258,21 @@ class _Session:
         return dict(zip(self._names, arrays))
 
 
-def _arrays(described: Header, payload: bytes) -> list[Any]:
-    """Return the described arrays of a payload, each in memory of its own, which is aligned."""
+def _arrays(described: Header, payload: bytes, known: dict[str, Any]) -> list[Any]:
+    """Return the described arrays of a payload, each in memory of its own, which is aligned.
+
+    Arrays that are described alike are one array, which `known` holds.
+    """
     import numpy as np
 
     found = []
     for one in described["arrays"]:
-        count = math.prod(one["shape"])
-        flat = np.frombuffer(payload, np.dtype(one["dtype"]), count, one["offset"])
-        found.append(flat.reshape(one["shape"]).copy())
+        key = json.dumps(one)
+        if key not in known:
+            count = math.prod(one["shape"])
+            flat = np.frombuffer(payload, np.dtype(one["dtype"]), count, one["offset"])
+            known[key] = flat.reshape(one["shape"]).copy()
+        found.append(known[key])
     return found
 
 
@@ -269,6 +282,15 @@ def _matmul() -> dict[str, Pass]:
 
     factor = np.full((384, 384), 0.5, np.float32)
     return {"matmul": lambda: factor @ factor}
+
+
+@contextmanager
+def _faults_of_model(name: str) -> Iterator[None]:
+    """Turn any error of the body into a `ModelError`."""
+    try:
+        yield
+    except Exception as error:
+        raise ModelError(name + _first_line(error)) from None
 
 
 @contextmanager

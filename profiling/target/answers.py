@@ -22,6 +22,18 @@ _Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 _Share = Annotated[float, Field(ge=0, le=1)]
 
 
+_LASTING = {
+    "processor": "processor",
+    "cores": "number of cores",
+    "system": "system",
+    "python": "Python",
+    "onnxruntime": "onnxruntime",
+    "governor": "frequency policy",
+    "max_clock_mhz": "limit of the clock",
+}
+"""Facts without which latencies cannot be compared, and what each is called."""
+
+
 class Answer(BaseModel):
     """An answer of an agent."""
 
@@ -88,19 +100,15 @@ class Facts(Answer):
             runtime=f"onnxruntime {self.onnxruntime}",
         )
 
+    @property
+    def lasting(self) -> dict[str, Any]:
+        """The properties that must stay the same while latencies are compared, for records."""
+        return self.model_dump(mode="json", include={"machine", *_LASTING})
+
     def changes(self, before: Facts) -> list[str]:
         """Return the differences to earlier facts that make latencies incomparable."""
-        names = {
-            "processor": "processor",
-            "cores": "number of cores",
-            "system": "system",
-            "python": "Python",
-            "onnxruntime": "onnxruntime",
-            "governor": "frequency policy",
-            "max_clock_mhz": "limit of the clock",
-        }
-        now, then = self.model_dump(), before.model_dump()
-        changed = [f"{names[k]} {then[k]} -> {now[k]}" for k in names if now[k] != then[k]]
+        now, then = self.lasting, before.lasting
+        changed = [f"{_LASTING[k]} {then[k]} -> {now[k]}" for k in _LASTING if now[k] != then[k]]
         return ["it is another machine", *changed] if self.machine != before.machine else changed
 
 

@@ -17,7 +17,14 @@ from typing import IO, Any
 from profiling.target import agent
 from profiling.target.addresses import Address
 from profiling.target.agent import Frame, Header, read_frame, write_frame
-from profiling.target.errors import REFUSED, TargetError, TargetLostError, fault, lost
+from profiling.target.errors import (
+    REFUSED,
+    ModelRefusedError,
+    TargetError,
+    TargetLostError,
+    fault,
+    lost,
+)
 
 BEAT_S = 5.0
 """Seconds between two heartbeats."""
@@ -117,11 +124,12 @@ class Channel:
         self.send(header, payload)
         return self.receive()
 
-    def keep(self, models: Mapping[str, bytes]) -> dict[str, str]:
+    def keep(self, models: Mapping[str, bytes], drop: bool = True) -> dict[str, str]:
         """Make sure that the agent has these models.
 
         Args:
             models: Name -> content of an ONNX file; equal contents are sent once.
+            drop: Whether the agent drops all others when it gets a new one.
 
         Returns:
             Name -> digest, by which requests name a model.
@@ -129,7 +137,7 @@ class Channel:
         digests = {name: hashlib.sha256(content).hexdigest() for name, content in models.items()}
         for name, digest in digests.items():
             if digest not in self._kept:
-                keep = [*digests.values()]
+                keep = [*digests.values(), *(() if drop else self._kept)]
                 self.send({"do": "keep", "digest": digest, "keep": keep}, models[name])
                 self._kept = self._kept.intersection(keep) | {digest}
         return digests
@@ -151,7 +159,8 @@ class Channel:
 
         Raises:
             TargetLostError: the connection broke.
-            TargetError: it is an error.
+            ModelRefusedError: it says that a model cannot be run.
+            TargetError: it is another error.
         """
         found = self._answers.get()
         if isinstance(found, Exception):
@@ -159,7 +168,8 @@ class Channel:
             raise self._fault(found)
         header, payload = found
         if header.get("is") == "error":
-            raise TargetError(f"{self.name}: {header.get('text')}")
+            kind = ModelRefusedError if header.get("of_model") else TargetError
+            raise kind(f"{self.name}: {header.get('text')}")
         return header, payload
 
     def close(self) -> None:

@@ -24,6 +24,10 @@ class TargetChangedError(TargetError):
     """A target is no longer as it was when the run began: latencies cannot be compared."""
 
 
+class ModelRefusedError(TargetError):
+    """A target cannot run a model; it can run others."""
+
+
 class TargetLostError(TargetError):
     """A target cannot be reached, or the connection broke. The caller may try again."""
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeVar
@@ -32,13 +33,13 @@ class Measurement:
     """What is measured; `profiling.target.client.Target.measure_latency` describes each field."""
 
     models: Mapping[str, bytes]
-    batches: Sequence[Arrays]
+    batches: Mapping[str, Sequence[Arrays]]
     config: LatencyConfig
     enough: Enough
     progress: Progress | None = None
 
-    def run(self, channel: Channel, facts: Facts, note: Note) -> dict[str, Latency]:
-        """Measure, and return name -> latency.
+    def run(self, channel: Channel, facts: Facts, note: Note) -> tuple[dict[str, Latency], float]:
+        """Measure, and return name -> latency, and the seconds spent waiting for the lane there.
 
         Args:
             channel: The connection.
@@ -47,10 +48,11 @@ class Measurement:
         """
         header, payload = self._request(channel.keep(self.models))
         channel.send(header, payload)
-        warm = self._per_model(channel, Warm, _when_free(channel, note))
+        answer, waited_s = _when_free(channel, note)
+        warm = self._per_model(channel, Warm, answer)
         samples, load = self._rounds(channel)
         where = facts.environment(self.config.threads)
-        return {
+        taken = {
             name: Latency(
                 self._subject(name, warm),
                 where,
@@ -60,17 +62,21 @@ class Measurement:
             )
             for name in self._names
         }
+        return taken, waited_s
 
     @property
     def _names(self) -> list[str]:
         return list(self.models) or [MATMUL]
 
     def _request(self, digests: Mapping[str, str]) -> tuple[Header, bytes]:
-        content = bytearray()
-        batches = [{"arrays": _packed(batch, content)} for batch in self.batches]
+        content = _Content()
+        batches = {
+            name: [{"arrays": content.describe(batch)} for batch in self.batches[name]]
+            for name in digests
+        }
         config = self.config.model_dump(mode="json")
         header = {"do": "measure", "models": digests, "config": config, "batches": batches}
-        return header, bytes(content)
+        return header, content.packed
 
     def _rounds(self, channel: Channel) -> tuple[dict[str, list[Sample]], Load | None]:
         """Collect the samples; answer when the agent asks whether they are enough."""
@@ -94,7 +100,8 @@ class Measurement:
 
     def _subject(self, name: str, warm: Warm) -> TimedModel:
         primings, repeats = warm.plans[name]
-        arrays: Arrays = self.batches[0] if self.batches else [np.empty((384, 384), np.float32)]
+        matrix: Arrays = [np.empty((384, 384), np.float32)]
+        arrays = self.batches[name][0] if self.models else matrix
         shapes, dtype = tuple(array.shape for array in arrays), str(arrays[0].dtype)
         backend = "onnxruntime" if self.models else "numpy"
         return TimedModel(
@@ -104,28 +111,47 @@ class Measurement:
 
 def run_once(channel: Channel, model: bytes, arguments: Arrays, threads: int) -> list[Array]:
     """Return the outputs of an ONNX model on the target."""
-    digest = channel.keep({"": model})[""]
-    content = bytearray()
+    digest = channel.keep({"": model}, drop=False)[""]
+    content = _Content()
     request = {"do": "outputs", "digest": digest, "threads": threads}
-    channel.send({**request, "arrays": _packed(arguments, content)}, bytes(content))
+    channel.send({**request, "arrays": content.describe(arguments)}, content.packed)
     header, payload = channel.receive()
     return validated(channel.name, Outputs, header).read(payload)
 
 
-def _when_free(channel: Channel, note: Note) -> Header:
-    """Return the first answer after the lane of the target was acquired."""
+def _when_free(channel: Channel, note: Note) -> tuple[Header, float]:
+    """Return the first answer after the lane of the target was acquired, and the seconds of it."""
     header, _ = channel.receive()
+    since, waited_s = time.monotonic(), 0.0
     while header.get("is") == "waiting":
         note(f"{channel.name}: another measurement is running there; waiting for it")
         header, _ = channel.receive()
-    return header
+        waited_s = time.monotonic() - since
+    return header, waited_s
 
 
-def _packed(arrays: Arrays, content: bytearray) -> list[Header]:
-    """Append arrays to the content of a frame, and return where each is."""
-    described: list[Header] = []
-    for array in arrays:
-        where = {"shape": list(array.shape), "dtype": str(array.dtype), "offset": len(content)}
-        described.append(where)
-        content += np.ascontiguousarray(array).tobytes()
-    return described
+class _Content:
+    """The arrays of a request, one after another; equal ones once."""
+
+    def __init__(self) -> None:
+        self._places: dict[bytes, int] = {}
+        self._size = 0
+
+    @property
+    def packed(self) -> bytes:
+        """The content of the frame."""
+        return b"".join(self._places)
+
+    def describe(self, arrays: Arrays) -> list[Header]:
+        """Add arrays, and return where each is."""
+        return [
+            {"shape": list(one.shape), "dtype": str(one.dtype), "offset": self._place(one)}
+            for one in arrays
+        ]
+
+    def _place(self, array: Array) -> int:
+        content = array.tobytes()
+        if content not in self._places:
+            self._places[content] = self._size
+            self._size += len(content)
+        return self._places[content]

@@ -108,6 +108,8 @@ def _job(
     from studies.paper.results import PaperOptions
 
     config = load_config(_PRESET, overrides | parse_overrides(settings, "--set"))
+    if any(setup.target for setup in config.all_setups.values()):
+        raise UserError("latency.target: the paper is reproduced on this machine; leave it out")
     options = PaperOptions(attributes=attributes)
     return Job(config, root, PaperOptions(dimensions, attributes) if dimensions else options)
 

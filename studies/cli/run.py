@@ -27,6 +27,7 @@ _SHORTCUTS: dict[str, str] = {
     "images": "data.count",
     "backend": "latency.backend",
     "part": "latency.part",
+    "target": "latency.target",
     "device": "device",
     "workers": "workers",
     "threads": "threads",
@@ -82,6 +83,7 @@ _SHORTCUTS: dict[str, str] = {
     "--backend", help="Runtime in which latency is measured: eager, onnxruntime, openvino ..."
 )
 @click.option("--part", help="Part of the model that is timed: full, encoder or decoder.")
+@click.option("--target", help="Machine on which latency is measured, one of `nas target list`.")
 @click.option("--device", help="Device: auto, cpu or cuda.")
 @click.option(
     "--workers", type=Whole(), help="Number of worker processes that evaluate candidates."

@@ -30,7 +30,7 @@ from nas.objectives import (
 )
 from nas.search.early_stopping import EarlyStopping
 from nas.search.samplers import SAMPLERS
-from nas.setups import SetUp
+from nas.setups import SetUp, completed
 from nas.training import TrainingConfig
 from search_spaces.errors import UserError, nearest
 from search_spaces.numbers import MOST, Count, Number, Seed
@@ -272,7 +272,7 @@ class StudyConfig(_Config):
         if not isinstance(setups, Mapping) or not isinstance(first, Mapping):
             return given
         complete = {
-            name: {**first, **one} if isinstance(one, Mapping) else one
+            name: completed(first, one) if isinstance(one, Mapping) else one
             for name, one in setups.items()
         }
         return {**given, "setups": complete}

@@ -7,9 +7,7 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import torch
-
-from nas.latency import measure_together
+from nas.latency import Place, measure_together
 from nas.setups import SetUp
 from nas.timed_models import TimedImages
 from profiling.paired import InterleavedLatencies
@@ -64,7 +62,7 @@ class RaySite:
         architectures: Mapping[str, Architecture],
         base: str,
         latency: SetUp,
-        device: torch.device,
+        where: Place,
         images: TimedImages | None,
         weights: Mapping[str, Path],
         progress: Callable[[int, int], None],
@@ -74,7 +72,7 @@ class RaySite:
         A node that cannot read the files of `weights` measures with initial weights.
         """
         measured: InterleavedLatencies = self.call(
-            measure_together, dict(architectures), base, latency, device, images, dict(weights)
+            measure_together, dict(architectures), base, latency, where, images, dict(weights)
         )
         return measured
 

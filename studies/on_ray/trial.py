@@ -18,6 +18,7 @@ from ray.util import get_node_ip_address
 from nas.evaluate import CandidateFailed, Evaluator
 from nas.findings import Findings
 from nas.protocol import OnBatch
+from nas.setups import runtimes
 from profiling.environment import fingerprint
 from profiling.errors import ProfilingError
 from search_spaces.architecture import Architecture
@@ -215,8 +216,10 @@ class RemoteMaker:
         if not self.timed:
             return []
         here = dict(fingerprint(evaluator.device).model_dump())
-        if "timed_on" in self.environment:  # the images are the study's, as checked before
-            here["timed_on"] = self.environment["timed_on"]
+        here["runtime"] = runtimes(self.make.config.all_setups.values())
+        # The images are the study's, as checked before. Targets are checked at each connection.
+        same = ("timed_on", "targets")
+        here |= {name: self.environment[name] for name in same if name in self.environment}
         if "latency_predictor" in self.environment and evaluator.predictor:
             here["latency_predictor"] = evaluator.predictor.calibration.digest
         differing = environment_differences(self.environment, here)

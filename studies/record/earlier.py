@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-_LATENCY = {"backend": "eager", "precision": "float32", "part": "full"}
+_LATENCY = {"backend": "eager", "precision": "float32", "part": "full", "target": None}
 _TRAINING = {"recipe": "paper", "evaluate_at": "sample"}
 
 

@@ -125,14 +125,19 @@ def _recipe(training: Mapping[str, Any]) -> str:
 
 
 def _set_up(study: StudyRecord, name: str = "") -> str:
-    """Return runtime, precision and part of the timed models where they are not the usual ones."""
+    """Return runtime, precision, part and machine where they are not the usual ones."""
     latency = _settings(study, name)
     backend, precision, part = (latency.get(key) for key in ("backend", "precision", "part"))
+    target = latency.get("target")
+    there = (study.environment.get("targets") or {}).get(target, {})
     versions = str(study.environment.get("runtime") or "").split(", ")
+    if target:
+        versions = [f"onnxruntime {there.get('onnxruntime', '')}"]
     return _joined(
         "" if backend in (None, "eager") else _versioned(backend, versions),
         "" if precision in (None, "float32") else precision,
         "" if part in (None, "full") else f"the {part} alone",
+        f"on {target} ({there.get('processor', 'unknown')})" if target else "",
     )
 
 

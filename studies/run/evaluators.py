@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager
-from dataclasses import astuple, dataclass
+from dataclasses import astuple, dataclass, field
 from functools import cached_property
 from pathlib import Path
 
@@ -21,6 +21,7 @@ from nas.predict.predictor import LatencyPredictor
 from nas.protocol import OnBatch
 from profiling.allocator import tune_allocator
 from profiling.resources import available_memory_bytes, cores
+from profiling.target.client import KnownTarget
 from search_spaces.errors import UserError
 from search_spaces.references import REFERENCES
 from studies.config.study import LEAST_MEMORY_BYTES, StudyConfig
@@ -39,6 +40,7 @@ class EvaluatorMaker:
         device: Device of trainings and measurements, such as `cpu`.
         artefacts: Folder that artefacts are written to.
         anchors_ms: Latency of `original` in ms in each set-up; empty where it is not measured.
+        targets: The machines on which set-ups measure, by name.
     """
 
     config: StudyConfig
@@ -46,6 +48,7 @@ class EvaluatorMaker:
     device: str
     artefacts: Path
     anchors_ms: Mapping[str, float]
+    targets: Mapping[str, KnownTarget] = field(default_factory=dict)
 
     def __call__(self, on_batch: OnBatch) -> Evaluator:
         """Return the evaluator for a worker process, with images from the cache."""
@@ -75,6 +78,7 @@ class EvaluatorMaker:
             wanted=set(config.wanted),
             anchors_ms=self.anchors_ms,
             setups=config.setups,
+            targets=self.targets,
             artefacts=self.artefacts,
             thread_count=config.threads or self._threads(),
             on_batch=on_batch,

@@ -12,10 +12,8 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from itertools import islice
 from pathlib import Path
 
-import torch
-
 from nas.artefacts import WEIGHTS
-from nas.latency import measure_together
+from nas.latency import Place, measure_together
 from nas.setups import SetUp
 from nas.timed_models import TimedImages
 from profiling.paired import InterleavedLatencies
@@ -38,7 +36,7 @@ Together = Callable[
         Mapping[str, Architecture],
         str,
         SetUp,
-        torch.device,
+        Place,
         TimedImages | None,
         Mapping[str, Path],
         Callable[[int, int], None],
@@ -51,7 +49,7 @@ Together = Callable[
 def measure_front(
     store: StudyStore,
     latency: SetUp,
-    device: torch.device,
+    where: Place,
     images: TimedImages,
     progress: Callable[[int, int], None],
     together: Together | None = None,
@@ -64,7 +62,7 @@ def measure_front(
     Args:
         store: The study, open for writing.
         latency: What is timed, and how.
-        device: Device of the measurement.
+        where: Where it is measured.
         images: Images that the models are fed.
         progress: Called with (done, total) rounds.
         together: Measures on another host; None measures in this process.
@@ -78,7 +76,7 @@ def measure_front(
         if not record.complete or (known and front.keys() <= known.keys()):
             return record
         wanted |= front
-        found = measure_trials(store, wanted, latency, device, images, progress, together)
+        found = measure_trials(store, wanted, latency, where, images, progress, together)
         store.set_final_latency({**known, **found}, setup)
     return store.record()
 
@@ -87,7 +85,7 @@ def measure_trials(
     store: StudyStore,
     wanted: Mapping[str, Architecture],
     latency: SetUp,
-    device: torch.device,
+    where: Place,
     images: TimedImages,
     progress: Callable[[int, int], None],
     together: Together | None = None,
@@ -98,7 +96,7 @@ def measure_trials(
         store: The study, whose trained weights are used.
         wanted: Digest -> architecture, without the references.
         latency: What is timed, and how.
-        device: Device of the measurement.
+        where: Where it is measured.
         images: Images that the models are fed.
         progress: Called with (done, total) rounds of each group.
         together: Measures on another host; None measures in this process.
@@ -109,7 +107,7 @@ def measure_trials(
     for group in _groups(wanted):
         members = {**group, **anchors}
         weights = _weights(store, members)
-        latencies = measure(members, ORIGINAL, latency, device, images, weights, progress)
+        latencies = measure(members, ORIGINAL, latency, where, images, weights, progress)
         found |= _final(members, anchors, latencies)
     return found
 

@@ -23,6 +23,7 @@ ENVIRONMENT = (
     "runtime",
     "latency_predictor",
     "timed_on",
+    "targets",
 )
 """Entries of the environment that must not change either where latency is measured."""
 

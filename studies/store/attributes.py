@@ -175,6 +175,7 @@ class _Config(_Attributes):
     data: _Data = _Data()
     training: _Training = _Training()
     latency: _Latency = _Latency()
+    setups: dict[Text, _Latency] = {}
     search: _Search = _Search()
 
 
@@ -287,7 +288,8 @@ def study_attributes(stored: Mapping[str, Any]) -> Mapping[str, Any]:
         return stored
     complete = {"training": complete_training, "latency": complete_latency}
     named = {key: complete[key](config[key]) for key in complete if key in config}
-    return {**stored, "config": {"setups": {}, **config, **named}}
+    setups = {name: complete_latency(one) for name, one in config.get("setups", {}).items()}
+    return {**stored, "config": {**config, **named, "setups": setups}}
 
 
 def runs_in(stored: Mapping[str, Any]) -> dict[str, Any]:
