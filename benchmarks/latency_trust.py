@@ -25,32 +25,31 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from statistics import median
 from typing import Any
 
-import numpy as np
 import optuna
 import torch
 
-from benchmarks.latency_accuracy import accuracy, accuracy_lines
+from benchmarks.latency_accuracy import accuracy
+from benchmarks.latency_summary import summary
 from nas.datasets import DataConfig, load_dataset
 from nas.evaluate import Evaluator
 from nas.latency import measure_pair
 from nas.objectives import TRAINED_OBJECTIVE
 from nas.protocol import OnBatch
 from nas.search.samplers import quiet_optuna
-from nas.setups import SetUp
+from nas.setups import Engines, SetUp, engines, inputs_of
 from nas.timed_models import TimedImages, timed_model
 from nas.training import TrainingConfig
 from profiling.allocator import tune_allocator
 from profiling.environment import fingerprint
 from profiling.lane import Lane
 from profiling.openmp import wait_passively
-from profiling.paired import PairedLatency, compare_latency
+from profiling.paired import TWIN, PairedLatency, compare_latency
 from profiling.quiet import QuietSpeed
 from search_spaces.architecture import Architecture
 from search_spaces.references import MODIFIED, ORIGINAL
@@ -62,8 +61,10 @@ Row = dict[str, Any]
 CONFIG = SetUp(max_s=5.0, attempts=2)
 ONCE = CONFIG.model_copy(update={"attempts": 1})
 IMAGES, EPOCHS = 150, 1
-SPEEDS: dict[str, QuietSpeed] = {}
-"""Quiet speed of each model that is compared with itself, by digest."""
+SPEEDS: dict[tuple[str, str], QuietSpeed] = {}
+"""Quiet speed of each model that is compared with itself, by digest and set-up."""
+ENGINES: dict[tuple[str, str], Engines | None] = {}
+"""Engines of these models: as in a study, that of the reference is made once."""
 
 
 def architectures(count: int, space: str = "quickstart") -> list[Architecture]:
@@ -111,6 +112,7 @@ class Maker:
 
     artefacts: Path
     apart: bool
+    latency: SetUp
 
     def __call__(self, on_batch: OnBatch) -> Evaluate:
         """Return the evaluator of one worker."""
@@ -120,7 +122,7 @@ class Maker:
         return Evaluator(
             dataset=load_dataset(DataConfig(kind="faces", count=IMAGES), 64),
             training=TrainingConfig(epochs=EPOCHS, batch_size=16),
-            latency=CONFIG,
+            latency=self.latency,
             device=torch.device("cpu"),
             wanted=("latency_ms", TRAINED_OBJECTIVE),
             artefacts=self.artefacts,
@@ -129,12 +131,16 @@ class Maker:
         )
 
 
-def in_a_study(count: int, *, apart: bool) -> Iterator[Row]:
+def in_a_study(
+    members: Iterable[Architecture], *, apart: bool, latency: SetUp = CONFIG
+) -> Iterator[Row]:
     """Evaluate each architecture with two workers: one measures while the other trains."""
     load_dataset(DataConfig(kind="faces", count=IMAGES), 64)
-    left, running = architectures(count), dict[int, Architecture]()
-    with tempfile.TemporaryDirectory() as folder, Workers(2, Maker(Path(folder), apart)) as crew:
-        number = 0
+    left, running, number = list(members), dict[int, Architecture](), 0
+    with (
+        tempfile.TemporaryDirectory() as folder,
+        Workers(2, Maker(Path(folder), apart, latency)) as crew,
+    ):
         while left or running:
             while left and len(running) < crew.size:
                 running[number] = left.pop(0)
@@ -163,22 +169,31 @@ def in_a_study(count: int, *, apart: bool) -> Iterator[Row]:
 
 def against_itself(count: int) -> Iterator[Row]:
     """Compare five models in turn with copies of themselves, `count` times in all."""
-    models = [ORIGINAL.resized(64), MODIFIED.resized(64), *architectures(3)]
+    models = own_models()
     for number in range(count):
         yield itself(models[number % len(models)], beside="nothing")
 
 
-def itself(architecture: Architecture, beside: str) -> Row:
-    """Compare an architecture with a copy of itself, once."""
-    images, lane = TimedImages.noise(architecture.image_size), Lane("cpu")
+def own_models() -> list[Architecture]:
+    """Return the five models that are compared with themselves."""
+    return [ORIGINAL.resized(64), MODIFIED.resized(64), *architectures(3)]
+
+
+def itself(architecture: Architecture, beside: str, setup: SetUp = ONCE) -> Row:
+    """Compare an architecture with a copy of itself, once, in a set-up."""
+    images, lane, cpu = TimedImages.noise(architecture.image_size), Lane("cpu"), torch.device("cpu")
     model, _ = timed_model(architecture, images)
+    key = architecture.digest, setup.differing
+    if key not in ENGINES:
+        ENGINES[key] = engines(setup, cpu, lane, keep=("reference", TWIN))
     pair = compare_latency(
         copy.deepcopy(model),
         model,
-        images.tensor(),
-        ONCE,
-        quiet=SPEEDS.setdefault(architecture.digest, QuietSpeed()),
+        inputs_of(model, images.tensor(), setup),
+        setup,
+        quiet=SPEEDS.setdefault(key, QuietSpeed()),
         alone=lane.measuring,
+        prepare=ENGINES[key],
     )
     return row(pair, digest=architecture.digest, beside=beside)
 
@@ -201,7 +216,7 @@ def busy_loops(count: int) -> Iterator[None]:
 
 def beside_loops(count: int) -> Iterator[Row]:
     """Compare models with themselves while one busy loop runs, then two."""
-    models = [ORIGINAL.resized(64), MODIFIED.resized(64), *architectures(3)]
+    models = own_models()
     for loops in (1, 2):
         with busy_loops(loops):
             for number in range(count):
@@ -235,100 +250,14 @@ def save(path: Path, rows: Iterator[Row], total: int) -> None:
         with unfinished.open("w", encoding="utf-8", newline="") as handle:
             writer = csv.DictWriter(handle, fields, lineterminator="\n")
             writer.writeheader()
-            writer.writerows(_rounded(one) for one in written)
+            writer.writerows(rounded(one) for one in written)
     unfinished.replace(path)
     print(file=sys.stderr)
 
 
-def _rounded(one: Row) -> Row:
+def rounded(one: Row) -> Row:
+    """Return a row with six significant digits."""
     return {k: float(f"{v:.6g}") if isinstance(v, float) else v for k, v in one.items()}
-
-
-def summary(folder: Path) -> list[tuple[str, str, str]]:
-    """Return (what, figure, goal) for every existing file."""
-    data = {path.stem: read(path) for path in folder.glob("*.csv") if path.stem in PLANS}
-    lines: list[tuple[str, str, str]] = []
-    if "quiet" in data:
-        first, second = ({r["digest"]: r for r in data["quiet"] if r["sweep"] == s} for s in "12")
-        lines += _agreement("quiet, measured again", second, first, "")
-        for name in ("lane", "no-lane"):
-            if name in data:
-                goal = "median 3 %, 95th percentile 8 %, tau 0.95" if name == "lane" else ""
-                there = {r["digest"]: r for r in data[name]}
-                lines += _agreement(f"two workers, {name}", there, first, goal)
-    if "lane" in data:
-        spent = [{k: float(v or 0) for k, v in r.items() if k.endswith("_s")} for r in data["lane"]]
-        share = sum(s["waiting_s"] for s in spent) / sum(sum(s.values()) for s in spent)
-        lines.append(("cost of the lane", f"{share:.1%} of the workers' time waiting", ""))
-    if "itself" in data:
-        lines += _against_itself(data["itself"])
-    for beside in ("1 busy", "2 busy"):
-        rows = [r for r in data.get("loops", []) if r["beside"] == beside]
-        if rows:
-            flagged = np.mean([bool(r["contention"]) for r in rows])
-            lines.append((f"{beside} beside: flagged", f"{flagged:.1%}", "at least 95 %"))
-    if "sessions" in data:
-        lines.append(_between_sessions(data["sessions"]))
-    if "accuracy" in data:
-        lines += accuracy_lines(data["accuracy"])
-    return lines
-
-
-def _against_itself(rows: Sequence[Row]) -> list[tuple[str, str, str]]:
-    passed = [r for r in rows if not r["contention"]]
-    of_all, of_passed = (
-        np.mean([float(one["low"]) <= 1 <= float(one["high"]) for one in some])
-        for some in (rows, passed)
-    )
-    slow = [r for r in rows if "quiet speed" in r["contention"]]
-    others = len(rows) - len(passed) - len(slow)
-    return [
-        (
-            f"a model against itself, {len(rows)} times",
-            f"{of_passed:.1%} of the {len(passed)} passed as quiet cover 1; {of_all:.1%} of all",
-            "93 to 97 %",
-        ),
-        (
-            "flagged with nothing beside",
-            f"{len(slow) / len(rows):.1%} because the machine was slow, {others / len(rows):.1%} "
-            "for another sign",
-            "at most 5 %",
-        ),
-    ]
-
-
-def _agreement(
-    what: str, there: Mapping[str, Row], here: Mapping[str, Row], goal: str
-) -> list[tuple[str, str, str]]:
-    from scipy.stats import kendalltau
-
-    pairs = [(float(there[d]["ratio"]), float(here[d]["ratio"])) for d in here if d in there]
-    errors = [abs(a / b - 1) for a, b in pairs]
-    tau = kendalltau(*zip(*pairs, strict=True)).statistic
-    text = (
-        f"median error {median(errors):.1%}, 95th percentile {np.quantile(errors, 0.95):.1%}, "
-        f"Kendall tau {tau:.3f} ({len(pairs)} architectures)"
-    )
-    return [(what, text, goal)]
-
-
-def _between_sessions(rows: Sequence[Row]) -> tuple[str, str, str]:
-    ratios: dict[str, list[float]] = {}
-    for one in rows:
-        ratios.setdefault(one["digest"], []).append(float(one["ratio"]))
-    spreads = [float(np.std(values, ddof=1) / np.mean(values)) for values in ratios.values()]
-    text = (
-        f"standard deviation {median(spreads):.2%} of the ratio (largest {max(spreads):.2%}, "
-        f"{len(ratios)} architectures)"
-    )
-    sessions = max(map(len, ratios.values()))
-    return (f"between {sessions} processes", text, "at most 1.5 %")
-
-
-def read(path: Path) -> list[Row]:
-    """Read a CSV that `save` wrote; every value is text."""
-    with path.open(encoding="utf-8", newline="") as handle:
-        return list(csv.DictReader(handle))
 
 
 PLANS: dict[str, tuple[Callable[[int], Iterator[Row]], int, Callable[[int], int]]] = {
@@ -341,8 +270,8 @@ PLANS: dict[str, tuple[Callable[[int], Iterator[Row]], int, Callable[[int], int]
         20,
         lambda n: n,
     ),
-    "lane": (lambda n: in_a_study(n, apart=False), 40, lambda n: n),
-    "no-lane": (lambda n: in_a_study(n, apart=True), 40, lambda n: n),
+    "lane": (lambda n: in_a_study(architectures(n), apart=False), 40, lambda n: n),
+    "no-lane": (lambda n: in_a_study(architectures(n), apart=True), 40, lambda n: n),
 }
 """How each file is made: rows, default count, and how many rows a count makes."""
 
