@@ -278,11 +278,10 @@ def require_fit(architecture: Architecture, dataset: ImageDataset) -> None:
     Raises:
         UserError: the images have another shape, or a split is too small for training.
     """
-    size, channels = architecture.image_size, architecture.image_channels
-    if dataset.images.shape[1:] != (channels, size, size):
+    if dataset.images.shape[1:] != architecture.image_shape:
         raise UserError(
             f"data set {dataset.name!r} holds images of {dataset.images.shape[1:]}, the "
-            f"architecture is for {(channels, size, size)} (channels, height, width)"
+            f"architecture is for {architecture.image_shape} (channels, height, width)"
         )
     if len(dataset.train) < 2 or len(dataset.validation) < 1:
         raise UserError(

@@ -95,6 +95,7 @@ _BY_NAME: dict[str, tuple[Bad, ...]] = {
     "--sampler": values.CHOICES,
     "--fit": values.CHOICES,
     "data folder": values.IN_PATHS,
+    "data --size": values.PIXELS,
     "reconstruct trial": values.ARCHITECTURES,
     "reconstruct images": values.IN_PATHS,
     "--backend": values.CHOICES,

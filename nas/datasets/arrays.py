@@ -58,8 +58,7 @@ class Arrays:
             pixels = _eight_bit(pixels)
         elif pixels.dtype == np.uint16 and pixels.ndim == 3:
             pixels = _eight_bit(pixels / (2**shape.bits - 1))
-        enlarged = min(pixels.shape[:2]) < shape.size
-        return converted(Image.fromarray(np.ascontiguousarray(pixels)), shape, enlarged=enlarged)
+        return converted(Image.fromarray(np.ascontiguousarray(pixels)), shape)
 
     def bits(self) -> int:
         """Return the smallest range that the levels of up to 64 rows need, in bits."""

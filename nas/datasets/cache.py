@@ -33,6 +33,7 @@ from profiling.files import write_whole
 from profiling.locks import lock, open_lock
 from profiling.progress import Progress
 from search_spaces.errors import UserError
+from search_spaces.sizes import Size, area, sides
 from search_spaces.visible import visible
 
 Images = NDArray[np.uint8]
@@ -40,7 +41,7 @@ Labels = NDArray[np.bool_]
 Marks = NDArray[np.uint64]
 """A checksum for each finished row; 0 for others."""
 Fill = Callable[[int, int], tuple[Images, Labels]]
-"""Returns rows `start` to `stop`: images uint8 `(n, channels, size, size)`, bool `(n, labels)`."""
+"""Returns rows `start` to `stop`: uint8 `(n, channels, height, width)` and bool `(n, labels)`."""
 
 _PARTS = ("labels", "images")  # readers look for the images file, so it is renamed last
 _FULL = {errno.ENOSPC, errno.EDQUOT}
@@ -70,13 +71,13 @@ class Entry:
 
     Attributes:
         stem: Stem of the file names; it must identify everything that a row depends on.
-        size: Width and height of the images in pixels.
+        size: Size of the images in pixels.
         labels: Number of boolean labels per image.
         channels: Number of channels of the images.
     """
 
     stem: str
-    size: int
+    size: Size
     labels: int
     channels: int = 3
 
@@ -138,7 +139,7 @@ class Entry:
     def _file(self, count: int, part: str) -> ArrayFile:
         kind = part.removeprefix("unfinished-")
         shape, dtype = {
-            "images": ((count, self.channels, self.size, self.size), np.uint8),
+            "images": ((count, self.channels, *sides(self.size)), np.uint8),
             "labels": ((count, self.labels), np.bool_),
             "done": ((count,), np.uint64),
         }[kind]
@@ -258,7 +259,7 @@ class Entry:
             raise self._too_full(count, free)
 
     def _needed(self, count: int) -> int:
-        return count * (self.channels * self.size**2 + self.labels + 8)
+        return count * (self.channels * area(self.size) + self.labels + 8)
 
     def _too_full(self, count: int, free: int) -> UserError:
         return UserError(

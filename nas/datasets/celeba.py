@@ -19,6 +19,7 @@ from nas.datasets.listing import list_pictures
 from nas.datasets.sources import Files
 from profiling.progress import Progress
 from search_spaces.errors import UserError, quoted
+from search_spaces.sizes import Size
 
 IMAGES = "img_align_celeba"
 FOLDERS = (IMAGES, f"{IMAGES}_png")
@@ -29,7 +30,7 @@ PAPER_COUNT = 20_000
 
 
 def load_celeba(
-    config: DataConfig, image_size: int, channels: int, progress: Progress | None
+    config: DataConfig, image_size: Size, channels: int, progress: Progress | None
 ) -> ImageDataset:
     """Load the paper's selection: the first 20,000 images by file name, or `config.count`.
 

@@ -34,11 +34,12 @@ from nas.datasets.reading import ReadImages, first_of, read_images
 from nas.datasets.sources import Files, Source
 from profiling.progress import Progress
 from search_spaces.errors import UserError
+from search_spaces.sizes import Size, sides
 
-FITS = {
-    "squash": "squashed to squares, without their proportions",
-    "crop": "cropped to the central square",
-    "pad": "fitted into squares with white borders",
+_FITS = {
+    "squash": "squashed to {} pixels, without their proportions",
+    "crop": "cropped to the central part, at {} pixels",
+    "pad": "fitted into {} pixels with white borders",
 }
 
 
@@ -77,7 +78,7 @@ class Choice:
 
 
 def load_folder(
-    config: DataConfig, image_size: int, channels: int, progress: Progress | None
+    config: DataConfig, image_size: Size, channels: int, progress: Progress | None
 ) -> ImageDataset:
     """Load the pictures below `config.path`, or a random sample of `config.count` of them.
 
@@ -171,7 +172,7 @@ def existing_source(config: DataConfig) -> Path:
 
 
 def load_choice(
-    choice: Choice, config: DataConfig, image_size: int, channels: int, progress: Progress | None
+    choice: Choice, config: DataConfig, image_size: Size, channels: int, progress: Progress | None
 ) -> ImageDataset:
     """Decode the chosen pictures and split them.
 
@@ -200,10 +201,16 @@ def load_choice(
     )
 
 
-def shape_of(choice: Choice, config: DataConfig, image_size: int, channels: int) -> Shape:
+def shape_of(choice: Choice, config: DataConfig, image_size: Size, channels: int) -> Shape:
     """Return what the pictures of a choice are converted to."""
     bits = config.grey_bits or choice.source.bits()
-    return Shape(image_size, channels, config.square, bits)
+    return Shape(image_size, channels, config.fitting, bits)
+
+
+def fit_in_words(shape: Shape) -> str:
+    """Say what height and width pictures get, and how."""
+    height, width = sides(shape.size)
+    return _FITS[shape.fit].format(f"{height} x {width}")
 
 
 def chosen_in_words(choice: Choice, rows: ImageIndices) -> str:
@@ -263,7 +270,7 @@ def _about(
     """Return sentences about the choice, the shape and the split."""
     texts = [
         chosen_in_words(choice, read.rows),
-        FITS[shape.fit],
+        fit_in_words(shape),
         split,
     ]
     if dropped is not None:
@@ -271,7 +278,7 @@ def _about(
     if read.skipped:
         texts.append(f"{len(read.skipped):,} unreadable: {first_of(read.skipped)}")
     if read.enlarged:
-        texts.append(f"{read.enlarged:,} enlarged, because they are smaller than {shape.size} px")
+        texts.append(f"{read.enlarged:,} enlarged, because they are smaller")
     if read.grey and shape.channels == 3:
         texts.append("all grey: with image_channels 1 they take a third of the memory")
     return texts

@@ -11,13 +11,14 @@ from profiling.files import behind_links, replacing
 from search_spaces.errors import UserError
 from studies.cli.console import stdout
 from studies.cli.main import HelpfulGroup
-from studies.cli.options import SEED, OutPath, Whole, progress_bar
+from studies.cli.options import SEED, OutPath, Pixels, Whole, progress_bar
 from studies.record.table_files import cannot_write
 
 if TYPE_CHECKING:
     from PIL import Image
 
     from nas.datasets import DataConfig, ImageDataset
+    from search_spaces.sizes import Size
 
 
 @click.group(cls=HelpfulGroup)
@@ -29,13 +30,13 @@ _path = click.option(
     "--path", type=click.Path(path_type=Path), help="Folder of the images; for celeba and folder."
 )
 _size = click.option(
-    "--size", type=Whole(8, 1024), default=144, show_default=True,
-    help="Width and height of an image in pixels.",
+    "--size", type=Pixels(8, 1024), default="144", show_default=True,
+    help="Side of the images in pixels, or height and width as in 144x96.",
 )  # fmt: skip
 
 
 _fit = click.option(
-    "--fit", help="How an image becomes a square: squash, crop or pad.",
+    "--fit", help="How an image gets the size: squash, crop or pad.",
 )  # fmt: skip
 
 
@@ -57,7 +58,7 @@ _fit = click.option(
 def preview(
     kind: str,
     path: Path | None,
-    size: int,
+    size: Size,
     fit: str | None,
     rows: int,
     columns: int,
@@ -106,7 +107,7 @@ def save_picture(sheet: Image.Image, out: Path) -> None:
 @click.argument("folder", type=click.Path(path_type=Path))
 @_size
 @_fit
-def info(folder: Path, size: int, fit: str | None) -> None:
+def info(folder: Path, size: Size, fit: str | None) -> None:
     """Say what a FOLDER of images holds and what a study would do with it.
 
     FOLDER may also be an archive or an array. Only the headers of files are read.
@@ -172,7 +173,7 @@ def clear_cache() -> None:
 @click.option("--count", type=Whole(10), default=1000, show_default=True, help="Number of images.")
 @click.option("--seed", type=SEED, default=0, show_default=True, help="Seed of the images.")
 def export_(
-    kind: str, directory: Path, path: Path | None, size: int, count: int, seed: int
+    kind: str, directory: Path, path: Path | None, size: Size, count: int, seed: int
 ) -> None:
     """Write images of KIND to DIRECTORY in the layout of CelebA.
 
@@ -186,7 +187,7 @@ def export_(
     stdout.say(f"{directory}: {len(dataset.images):,} images in CelebA's layout")
 
 
-def _load(kind: str, path: Path | None, size: int, count: int, seed: int) -> ImageDataset:
+def _load(kind: str, path: Path | None, size: Size, count: int, seed: int) -> ImageDataset:
     from nas.datasets import load_dataset
 
     config = _config(kind, path=path, count=count, seed=seed)

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     "images", metavar="IMAGE...", nargs=-1, required=True, type=click.Path(path_type=Path)
 )
 @click.option("--fit", type=click.Choice(["squash", "crop", "pad"]), default="crop",
-              show_default=True, help="How an image becomes a square.")  # fmt: skip
+              show_default=True, help="How an image gets the size of the model's.")  # fmt: skip
 @click.option("-o", "--out", type=OutPath(), default=Path("reconstructions.png"),
               show_default=True, help="PNG file to write.")  # fmt: skip
 @root_option

@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from nas.objectives import Objective, set_up_of
+from search_spaces.sizes import size_in_words
 from studies.record import tables
 from studies.record.comparison import Comparison, champion, compare, dominators, found, ranked
 from studies.record.confirmed import confirmation_table, confirmed_models, the_loss
@@ -73,7 +74,7 @@ def _facts(study: StudyRecord) -> list[tuple[str, str]]:
     data, training = _section(study, "data"), _section(study, "training")
     latency, search = _section(study, "latency"), _section(study, "search")
     environment = study.environment
-    sizes = {trial.architecture.image_size for trial in study.trials}
+    sizes = {size_in_words(trial.architecture.image_size) for trial in study.trials}
     space = f" ({_big(study.space_size)} assignments)" if study.space_size else ""
     pixels = " and ".join(f"{size} px" for size in sorted(sizes))
     trained, timed = tables.needs(study, "training"), tables.needs(study, "device")
