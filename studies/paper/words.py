@@ -91,6 +91,8 @@ def caveats(config: Mapping[str, Any], images: int, size: Size, epochs: int) -> 
     for key, value in _PROTOCOL.items():
         if training[key] != value:
             found.append(f"{key.replace('_', ' ')} {training[key]} instead of {value}")
+    if training.get("flip"):
+        found.append("images flipped at random")
     return found
 
 

@@ -119,10 +119,11 @@ def _images_used(study: StudyRecord) -> int | None:
 
 
 def _recipe(training: Mapping[str, Any]) -> str:
-    """Return recipe, learning rate and precision, or "" where no recipe is recorded."""
+    """Return recipe, rate, precision and flips, or "" where no recipe is recorded."""
     recipe, rate = training.get("recipe"), training.get("learning_rate")
     given = (f"learning rate {rate:g}" if rate else "", training.get("precision", ""))
-    return _joined(recipe, *given) if recipe else ""
+    flips = "random flips" if training.get("flip") else ""
+    return _joined(recipe, *given, flips) if recipe else ""
 
 
 def _set_up(study: StudyRecord, name: str = "") -> str:
