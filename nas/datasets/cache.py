@@ -20,7 +20,7 @@ import sys
 import zlib
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor, as_completed
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -29,6 +29,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from nas.datasets.array_file import ArrayFile, digest
+from nas.datasets.in_use import release_with, share
 from profiling.files import write_whole
 from profiling.locks import lock, open_lock
 from profiling.progress import Progress
@@ -93,13 +94,24 @@ class Entry:
         """Return the first `count` images and labels, memory-mapped; build missing rows first.
 
         `fill` is called from `threads` threads for runs of at most `chunk` rows. A damaged entry is
-        built again; one line on standard error says so.
+        built again; one line on standard error says so. The entry stays in the cache while the
+        images or views of them exist.
 
         Raises:
             UserError: the cache folder cannot be written or has too little space.
         """
-        if (found := self._open(count)) is not None:
-            return found
+        with ExitStack() as stack:
+            using = share(cache_directory(), self.stem)
+            if using is not None:
+                stack.enter_context(using)
+            found = self._open(count) or self._made(count, fill, threads, chunk, progress)
+            stack.pop_all()
+        release_with(found[0], using)
+        return found
+
+    def _made(
+        self, count: int, fill: Fill, threads: int, chunk: int, progress: Progress | None
+    ) -> tuple[Images, Labels]:
         with self._locked():
             if (found := self._open(count)) is None:
                 self._remove_damaged(count)

@@ -52,7 +52,8 @@ def choose_in_celeba(config: DataConfig) -> Choice:
     Raises:
         UserError: the folder is missing, or a table has no row for an image.
     """
-    root = pictures_folder(existing_source(config))
+    given = existing_source(config)
+    root = pictures_folder(given)
     folder = _image_folder(root)
     found = list_pictures(folder, SUFFIXES)
     names = tuple(name for name in found.names if "/" not in name)
@@ -64,7 +65,7 @@ def choose_in_celeba(config: DataConfig) -> Choice:
         parts = _partition(_table(root, folder, PARTITION_FILES), root, used), "CelebA's partition"
     return Choice(
         name="celeba",
-        source=Files(folder, used),
+        source=Files(folder, used, str(folder if folder.is_relative_to(given) else given)),
         order=np.arange(count),
         count=count,
         how="the first by name",

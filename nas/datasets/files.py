@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
-from nas.datasets import arrays
+from nas.datasets import arrays, tables
 from nas.datasets.archives import ENDINGS, is_archive, unpacked
 from nas.datasets.choosing import (
     PARTS,
@@ -99,21 +99,22 @@ def choose_in_folder(config: DataConfig) -> Choice:
     path = existing_source(config)
     if path.suffix.lower() in arrays.ENDINGS:
         return _choose_in_array(path, config)
-    root = pictures_folder(path)
-    listing = list_pictures(root)
-    require_enough(len(listing.names), str(root), listing.held)
+    listing = list_pictures(pictures_folder(path))
+    if not listing.names and path.is_dir() and tables.tables_in(path):
+        listing = list_pictures(tables.unpacked_tables(path))
+    require_enough(len(listing.names), str(path), listing.held)
     layout, table = layout_of(listing.names), None
     if config.labels is not None:
         table = Table(config.labels.expanduser(), listing.names)
     groups = groups_of(config, listing.names, table)
     stated = bool(layout.parts) and config.split in (None, "folders") and groups is None
     if config.split == "folders" and not stated:
-        raise UserError(f"data.split: {root} has no folders train/ and test/, or train/ and val/")
+        raise UserError(f"data.split: {path} has no folders train/ and test/, or train/ and val/")
     by = "the folders " + ", ".join(f"{name}/" for name in layout.tops)
     strata = zip(layout.classes, layout.parts or layout.classes, strict=True)
     return Choice(
         name="folder",
-        source=Files(root, listing.names),
+        source=Files(listing.root, listing.names, str(path)),
         order=random_order(list(strata), config.seed),
         count=min(config.count or len(listing.names), len(listing.names)),
         how=f"at random, seed {config.seed}",
@@ -144,12 +145,14 @@ def _choose_in_array(path: Path, config: DataConfig) -> Choice:
 
 
 def pictures_folder(path: Path) -> Path:
-    """Return a folder, or that in the cache to which an archive is unpacked."""
-    return unpacked(path) if path.is_file() else path
+    """Return a folder, or that in the cache to which an archive or a table is unpacked."""
+    if path.is_dir():
+        return path
+    return tables.unpacked_tables(path) if tables.is_table(path) else unpacked(path)
 
 
 def existing_source(config: DataConfig) -> Path:
-    """Return the folder, archive or array file of `config.path`.
+    """Return the folder, archive, table or array file of `config.path`.
 
     Raises:
         UserError: it does not exist, or `~` has no meaning.
@@ -157,16 +160,18 @@ def existing_source(config: DataConfig) -> Path:
     assert config.path is not None
     try:
         root = config.path.expanduser()
-        is_source = root.is_file() and (is_archive(root) or root.suffix.lower() in arrays.ENDINGS)
-        found = root.is_dir() or is_source
+        known = root.suffix.lower() in (*arrays.ENDINGS, *tables.ENDINGS) or is_archive(root)
+        found = root.is_dir() or (root.is_file() and known)
     except RuntimeError:  # a user without a home folder, or no such user
         raise UserError(f"path: {str(config.path)!r} is in no known home folder") from None
     except OSError as error:  # a name that is too long
         raise UserError(f"path: {str(config.path)!r} cannot be read ({error.strerror})") from None
     if not found:
+        lacks = "is not a folder" if root.exists() else "does not exist"
         raise UserError(
-            f"path: {str(root)!r} is not a folder; give the folder of the images, an archive "
-            f"({', '.join(ENDINGS)}) or an array ({', '.join(arrays.ENDINGS)})"
+            f"path: {str(root)!r} {lacks}; give the folder of the images, an archive "
+            f"({', '.join(ENDINGS)}), a table ({', '.join(tables.ENDINGS)}) or an array "
+            f"({', '.join(arrays.ENDINGS)})"
         )
     return root
 

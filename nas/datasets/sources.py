@@ -48,15 +48,17 @@ class Files:
     Attributes:
         root: The folder.
         names: Paths relative to it.
+        given: What was given for it, such as an archive; empty for the folder itself.
     """
 
     root: Path
     names: Sequence[str]
+    given: str = ""
 
     @property
     def where(self) -> str:
         """Name for messages."""
-        return str(self.root)
+        return self.given or str(self.root)
 
     def identity(self) -> object:
         """Return the folder, and path, length and modification time of every file."""

@@ -125,22 +125,13 @@ def cache() -> None:
     """List or clear the images that are cached on this machine."""
 
 
-def _cached() -> list[Path]:
-    from nas.datasets.cache import cache_directory
-
-    folders = (cache_directory() / name for name in ("datasets", "archives"))
-    return sorted(path for folder in folders if folder.is_dir() for path in folder.iterdir())
-
-
-def _bytes_in(path: Path) -> int:
-    files = path.rglob("*") if path.is_dir() else [path]
-    return sum(file.stat().st_size for file in files if file.is_file())
-
-
 @cache.command("list")
 def list_cache() -> None:
     """List cached sets of images and unpacked archives with their sizes."""
-    entries = [(path, _bytes_in(path)) for path in _cached()]
+    from nas.datasets.clearing import bytes_in, cached_sets
+
+    paths = [path for inside in cached_sets().values() for path in inside]
+    entries = [(path, bytes_in([path])) for path in paths]
     for path, size in entries:
         if size >= 10**5:
             stdout.say(f"{size / 1e6:10,.1f} MB  {path}")
@@ -149,20 +140,16 @@ def list_cache() -> None:
 
 @cache.command("clear")
 def clear_cache() -> None:
-    """Remove all cached sets of images; they are made again when they are needed.
+    """Remove the cached sets of images that no process uses; they are made again when needed."""
+    from nas.datasets.clearing import clear
 
-    Studies that are running must have ended.
-    """
-    import shutil
-
-    entries = _cached()
-    freed = sum(map(_bytes_in, entries))
     try:
-        for path in entries:
-            shutil.rmtree(path) if path.is_dir() else path.unlink(missing_ok=True)
+        freed, kept = clear()
     except OSError as error:
         raise UserError(f"{error.filename}: cannot be removed ({error.strerror})") from None
     stdout.say(f"{freed / 1e6:,.1f} MB freed")
+    for name in kept:
+        stdout.say(f"{name}: kept, because a process uses it")
 
 
 @data.command("export")
