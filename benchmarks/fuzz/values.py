@@ -72,6 +72,19 @@ ARCHITECTURES = _all(
     *("good#0#0", "n" * 300 + ".json", "n" * 5000 + ".yaml", "missing.json", "foreign.json", "."),
     *("a/" * 2500 + "x.json", "/dev/zero.json", "\x1b[2J", "\udcff.json", "tiny.json/x.json"),
 )
+MODELS = _all(
+    *("", "good#", "good#99", "good#x", "#", "missing#0", "good#0#0", "good", "missing", "."),
+    *(
+        "../good#0",
+        "n" * 300,
+        "n" * 5000,
+        "tiny.json",
+        "/dev/zero",
+        "\x1b[2J",
+        "\udcff",
+        "a#" + LONG,
+    ),
+)
 BACKENDS = _all("", ",", " , ", "eagre", "eager,", "x,y", ",".join(["eager"] * 3000), "\x1b[2J")
 SAMPLERS = _all(
     "", ",", " , ", "rndom", "random,", ",random", "x" * 3000, "random,random", "\x1b[2J"
