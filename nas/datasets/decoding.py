@@ -74,6 +74,23 @@ class Picture:
     enlarged: bool
 
 
+@dataclass(frozen=True)
+class Header:
+    """What is known of a picture without decoding it.
+
+    Attributes:
+        format: Pillow's name of the format.
+        mode: Pillow's name of the pixels' type.
+        width: Width in pixels.
+        height: Height in pixels.
+    """
+
+    format: str
+    mode: str
+    width: int
+    height: int
+
+
 @contextmanager
 def quiet_decoders() -> Iterator[None]:
     """Silence the warnings and log messages of Pillow's decoders: their errors are reported."""

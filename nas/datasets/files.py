@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -224,14 +225,41 @@ def chosen_in_words(choice: Choice, rows: ImageIndices) -> str:
     return in_words(len(rows), choice.found, used, choice.classes, choice.how)
 
 
+def split_of(choice: Choice, rows: ImageIndices, config: DataConfig) -> Split:
+    """Return the split of some rows of a choice, as positions in `rows`.
+
+    Raises:
+        UserError: a part would have no image.
+    """
+    if choice.parts is not None:
+        parts, by = choice.parts
+        return split_by_part([parts[row] for row in rows], config.split_seed, by)
+    if choice.groups is not None:
+        groups, by = choice.groups
+        return split_by_group([groups[row] for row in rows], config.split_seed, by)
+    return random_split(len(rows), config.split_seed)
+
+
+def planned_split(choice: Choice, rows: ImageIndices, config: DataConfig) -> str:
+    """Say how some rows of a choice are split, and how many each part has, by class."""
+    try:
+        split = split_of(choice, rows, config)
+    except UserError as error:
+        return f"a study would stop: {error}"
+    texts = []
+    for part in PARTS:
+        members = rows[getattr(split, part)]
+        classes = Counter(choice.classes[row] for row in members)
+        listed = ", ".join(f"{name or 'no folder'} {n:,}" for name, n in classes.most_common(8))
+        more = ", ..." if len(classes) > 8 else ""
+        by_class = f" ({listed}{more})" if len(classes) > 1 else ""
+        texts.append(f"{part} {len(members):,}{by_class}")
+    return f"{split.words}: {'; '.join(texts)}"
+
+
 def _split(choice: Choice, read: ReadImages, config: DataConfig) -> tuple[Split, Duplicates | None]:
     """Return the split, without duplicates where these are dropped, and which were dropped."""
-    if choice.parts is not None:
-        split = split_by_part(_of(choice.parts[0], read), config.split_seed, choice.parts[1])
-    elif choice.groups is not None:
-        split = split_by_group(_of(choice.groups[0], read), config.split_seed, choice.groups[1])
-    else:
-        split = random_split(len(read.rows), config.split_seed)
+    split = split_of(choice, read.rows, config)
     if config.duplicates == "keep" and choice.parts is None:
         return split, None
     hashes = hashes_of(read.images, read.digest)
@@ -240,10 +268,6 @@ def _split(choice: Choice, read: ReadImages, config: DataConfig) -> tuple[Split,
         _refuse_shared(choice, read, found)
         return split, None
     return _without(split, found), found
-
-
-def _of(texts: Sequence[str], read: ReadImages) -> list[str]:
-    return [texts[row] for row in read.rows]
 
 
 def _refuse_shared(choice: Choice, read: ReadImages, found: Duplicates) -> None:

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from nas.datasets.choosing import random_order
 from nas.datasets.dataset import MINIMUM_IMAGES, DataConfig
-from nas.datasets.files import Choice, chosen_in_words, fit_in_words, shape_of
+from nas.datasets.files import Choice, chosen_in_words, fit_in_words, planned_split, shape_of
 from nas.datasets.reading import read_images
 from profiling.progress import Progress
 from search_spaces.sizes import Size
@@ -64,5 +64,5 @@ def preview_images(
     sample = replace(choice, order=order, count=shown)
     shape = shape_of(sample, config, image_size, 3)
     read = read_images(sample.source, shape, order, shown, 0.5, progress)
-    texts = [chosen_in_words(choice, used), fit_in_words(shape)]
-    return np.asarray(read.images), texts
+    split = planned_split(choice, used, config)
+    return np.asarray(read.images), [chosen_in_words(choice, used), fit_in_words(shape), split]

@@ -40,11 +40,17 @@ _fit = click.option(
 )  # fmt: skip
 
 
+_images = click.option(
+    "--images", type=Whole(10), help="Number of images that a study would use.",
+)  # fmt: skip
+
+
 @data.command()
 @click.argument("kind", default="faces")
 @_path
 @_size
 @_fit
+@_images
 @click.option("--rows", type=Whole(1, 50), default=6, show_default=True, help="Rows of images.")
 @click.option(
     "--columns", type=Whole(1, 50), default=10, show_default=True,
@@ -60,6 +66,7 @@ def preview(
     path: Path | None,
     size: Size,
     fit: str | None,
+    images: int | None,
     rows: int,
     columns: int,
     seed: int,
@@ -76,13 +83,13 @@ def preview(
         config = _config(kind, path=path, count=max(count, 10), seed=seed, fit=fit)
         with progress_bar(f"loading {kind}") as progress:
             dataset = load_dataset(config, size, progress)
-        images, about = dataset.images, [f"{len(dataset):,} rendered faces"]
+        pixels, about = dataset.images, [f"{len(dataset):,} rendered faces"]
     else:
-        config = _config(kind, path=path, fit=fit)
+        config = _config(kind, path=path, fit=fit, count=images)
         with progress_bar(f"loading {kind}") as progress:
             choice = CHOICES[kind](config)
-            images, about = preview_images(choice, config, size, count, seed, progress)
-    save_picture(contact_sheet(images, rows, columns, seed), out)
+            pixels, about = preview_images(choice, config, size, count, seed, progress)
+    save_picture(contact_sheet(pixels, rows, columns, seed), out)
     stdout.say(f"{out}: {rows} x {columns} of {'; '.join(about)}")
 
 
@@ -107,16 +114,20 @@ def save_picture(sheet: Image.Image, out: Path) -> None:
 @click.argument("folder", type=click.Path(path_type=Path))
 @_size
 @_fit
-def info(folder: Path, size: Size, fit: str | None) -> None:
+@_images
+def info(folder: Path, size: Size, fit: str | None, images: int | None) -> None:
     """Say what a FOLDER of images holds and what a study would do with it.
 
-    FOLDER may also be an archive or an array. Only the headers of files are read.
+    FOLDER may also be an archive, a table or an array. The headers of all files are read. The
+    images are decoded to find duplicates, if that takes a minute at most.
     """
     from nas.datasets.files import choose_in_folder
     from nas.datasets.inspection import inspect
 
-    config = _config("folder", path=folder, fit=fit)
-    for label, text in inspect(choose_in_folder(config), config, size):
+    config = _config("folder", path=folder, fit=fit, count=images)
+    with progress_bar("reading") as progress:
+        facts = inspect(choose_in_folder(config), config, size, progress)
+    for label, text in facts:
         stdout.say(f"{label}: {text}", wrap=True)
 
 
