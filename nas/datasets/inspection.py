@@ -84,7 +84,7 @@ def _duplicates(
 ) -> Facts:
     """Return the duplicates across parts, and what a study would print or refuse."""
     if left_s > _PATIENCE_S:
-        return [("duplicates", "not counted, because decoding takes more than a minute; a study does")]
+        return [("duplicates", "not counted: decoding takes more than a minute; a study does")]
     try:
         dataset = load_choice(choice, config, image_size, 3, progress)
     except UserError as error:
