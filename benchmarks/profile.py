@@ -59,8 +59,7 @@ def profiled(
     """Profile a reference model as `nas profile model` does."""
     architecture = REFERENCES[name]
     model = build_vae(architecture, seed=0).eval()
-    size = architecture.image_size
-    images = torch.rand(1, architecture.image_channels, size, size)
+    images = torch.rand(1, *architecture.image_shape)
     config = LatencyConfig(batch=batch, threads=threads, max_s=seconds, max_warmup_s=seconds / 2)
     return profile_layers(model, images, config, peaks=peaks)
 

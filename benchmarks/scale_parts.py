@@ -144,8 +144,8 @@ class _Timed:
 
 
 def _costs(architecture: Architecture) -> dict[str, float]:
-    weights, macs, size = 0.0, 0.0, architecture.image_size
-    channels = architecture.image_channels
+    weights, macs = 0.0, 0.0
+    channels, size, _ = architecture.image_shape
     for stage in architecture.encoder.stages:
         share = 9 if stage.convolution == "standard" else 1.5
         added = share * stage.layers * (stage.growth_rate or stage.width) * (channels + stage.width)

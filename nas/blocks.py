@@ -3,8 +3,8 @@
 A new block is one class and one line in `BLOCKS`, after its name in `search_spaces.architecture`.
 All computation is in modules, one instance per call, so that hooks and traces can attribute every
 operation. `operations` lists what a stage launches from the architecture alone, without building
-the stage; tests compare both. Tensors are `(batch, channels, height, width)`; `size` is height and
-width.
+the stage; tests compare both. Tensors are `(batch, channels, height, width)`; `size` is that of a
+feature map.
 """
 
 from __future__ import annotations
@@ -25,6 +25,7 @@ from nas.layers import (
 )
 from nas.operation import Operation
 from search_spaces.architecture import Stage
+from search_spaces.sizes import Size
 
 
 class StageBlock(Protocol):
@@ -34,7 +35,7 @@ class StageBlock(Protocol):
         """Return the module, from `channels` to `stage.width` channels."""
 
     def operations(
-        self, channels: int, size: int, stage: Stage, layers: StageLayers
+        self, channels: int, size: Size, stage: Stage, layers: StageLayers
     ) -> Iterator[Operation]:
         """Yield the operations that the module launches on maps of `size`, in order."""
 
@@ -66,7 +67,7 @@ class PlainStage(nn.Sequential):
 
     @staticmethod
     def operations(
-        channels: int, size: int, stage: Stage, layers: StageLayers
+        channels: int, size: Size, stage: Stage, layers: StageLayers
     ) -> Iterator[Operation]:
         """Yield convolution, BatchNorm and activation of each layer, then the resampling."""
         kind, activation = CONVOLUTIONS[stage.convolution], layers.activation
@@ -95,7 +96,7 @@ class DenseLayer(nn.Module):
 
     @staticmethod
     def operations(
-        channels: int, size: int, stage: Stage, layers: StageLayers
+        channels: int, size: Size, stage: Stage, layers: StageLayers
     ) -> Iterator[Operation]:
         """Yield BatchNorm, activation, convolution and concatenation."""
         growth, kind = _growth(stage), CONVOLUTIONS[stage.convolution]
@@ -134,7 +135,7 @@ class DenseStage(nn.Sequential):
 
     @staticmethod
     def operations(
-        channels: int, size: int, stage: Stage, layers: StageLayers
+        channels: int, size: Size, stage: Stage, layers: StageLayers
     ) -> Iterator[Operation]:
         """Yield those of each dense layer, then BatchNorm, activation, 1x1 layer and resampling."""
         for _ in range(stage.layers):

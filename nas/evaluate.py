@@ -307,12 +307,14 @@ def training_memory_bytes(architecture: Architecture, batch_size: int) -> int:
 
 
 def _one_image(architecture: Architecture) -> torch.Tensor:
-    size = architecture.image_size
-    return torch.empty(1, architecture.image_channels, size, size)
+    return torch.empty(1, *architecture.image_shape)
 
 
 def shown_images(dataset: ImageDataset) -> npt.NDArray[np.uint8]:
-    """Return the validation images that every candidate reconstructs, uint8, (n, 3, size, size)."""
+    """Return the validation images that every candidate reconstructs.
+
+    The result is uint8, (images, channels, height, width).
+    """
     return dataset.images[dataset.validation[:SHOWN_IMAGES]]
 
 

@@ -3,7 +3,7 @@
 Every entry of the tables `ACTIVATIONS`, `OPERATORS`, `DOWNSAMPLING`, `UPSAMPLING` and
 `CONVOLUTIONS` builds a module, and the same class lists the operations that the module launches.
 The keys are the values in `search_spaces.architecture.CHOICES`. Tensors are
-`(batch, channels, height, width)`; `size` is height and width.
+`(batch, channels, height, width)`; `size` is that of a feature map.
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ from torch import Tensor, nn
 from nas.operation import Operation
 from profiling.kinds import OperationKind
 from search_spaces.architecture import Stage
+from search_spaces.sizes import Size, each_side, sides, size_in_words
 
 ACTIVATIONS: dict[str, Callable[[], nn.Module]] = {
     "elu": nn.ELU,
@@ -46,7 +47,7 @@ class ConvLayer(NamedTuple):
         padding = (self.kernel - 1) // 2
         return make(channels, width, self.kernel, self.stride, padding, groups=groups)
 
-    def operation(self, channels: int, width: int, size: int, groups: int = 1) -> Operation:
+    def operation(self, channels: int, width: int, size: Size, groups: int = 1) -> Operation:
         """Return what the module launches on maps of `size`."""
         # A depthwise convolution of one channel has one group and is an ordinary convolution.
         kind: OperationKind = "pointwise" if self.kernel == 1 else "convolution"
@@ -56,9 +57,11 @@ class ConvLayer(NamedTuple):
         after = self.size_after(size)
         return Operation(kind, channels, width, size, after, self.kernel, self.stride, groups)
 
-    def size_after(self, size: int) -> int:
+    def size_after(self, size: Size) -> Size:
         """Return the size of the output for an input of `size`."""
-        return self.stride * size if self.transposed else -(-size // self.stride)
+        if self.transposed:
+            return each_side(size, lambda side: self.stride * side)
+        return each_side(size, lambda side: -(-side // self.stride))
 
 
 _TRANSPOSED_KINDS: dict[OperationKind, OperationKind] = {
@@ -83,9 +86,10 @@ class Resize:
     kind: OperationKind
     build: Callable[[], nn.Module]
 
-    def operation(self, channels: int, width: int, size: int) -> Operation:
+    def operation(self, channels: int, width: int, size: Size) -> Operation:
         """Return what the module launches on maps of `size`."""
-        after = -(-size // 2) if self.kind.endswith("_pool") else 2 * size
+        halves = self.kind.endswith("_pool")
+        after = each_side(size, lambda side: -(-side // 2) if halves else 2 * side)
         return Operation(self.kind, channels, width, size, after, kernel=2, stride=2)
 
 
@@ -108,7 +112,7 @@ class Resampling:
         if self.after:
             stage.add_module("resampling", self.after.build())
 
-    def operations(self, channels: int, width: int, size: int) -> Iterator[Operation]:
+    def operations(self, channels: int, width: int, size: Size) -> Iterator[Operation]:
         """Yield the operation of the module that follows the block, if there is one."""
         if self.after:
             yield self.after.operation(channels, width, size)
@@ -162,7 +166,7 @@ class ConvolutionKind(Protocol):
         """Return the module."""
 
     def operations(
-        self, channels: int, width: int, size: int, layer: ConvLayer, activation: str
+        self, channels: int, width: int, size: Size, layer: ConvLayer, activation: str
     ) -> Iterator[Operation]:
         """Yield the operations that the module launches on maps of `size`, in order."""
 
@@ -175,7 +179,7 @@ class Standard(nn.Sequential):
 
     @staticmethod
     def operations(
-        channels: int, width: int, size: int, layer: ConvLayer, activation: str
+        channels: int, width: int, size: Size, layer: ConvLayer, activation: str
     ) -> Iterator[Operation]:
         """Yield one convolution."""
         yield layer.operation(channels, width, size)
@@ -194,7 +198,7 @@ class DepthwiseFirst(nn.Sequential):
 
     @staticmethod
     def operations(
-        channels: int, width: int, size: int, layer: ConvLayer, activation: str
+        channels: int, width: int, size: Size, layer: ConvLayer, activation: str
     ) -> Iterator[Operation]:
         """Yield the depthwise and the pointwise convolution."""
         yield layer.operation(channels, channels, size, groups=channels)
@@ -216,7 +220,7 @@ class PointwiseFirst(nn.Sequential):
 
     @staticmethod
     def operations(
-        channels: int, width: int, size: int, layer: ConvLayer, activation: str
+        channels: int, width: int, size: Size, layer: ConvLayer, activation: str
     ) -> Iterator[Operation]:
         """Yield the pointwise convolution, BatchNorm, activation and depthwise convolution."""
         yield POINTWISE.operation(channels, width, size)
@@ -238,7 +242,7 @@ def normalised(convolution: nn.Module, width: int, activation: str) -> nn.Sequen
 
 
 @lru_cache(1 << 12)  # the most frequent operations: equal ones share one object
-def norm_activation(channels: int, size: int, activation: str) -> tuple[Operation, Operation]:
+def norm_activation(channels: int, size: Size, activation: str) -> tuple[Operation, Operation]:
     """Return the operations of BatchNorm and the activation after it."""
     shape = channels, channels, size, size
     return Operation("batch_norm", *shape), Operation("activation", *shape, function=activation)
@@ -255,14 +259,15 @@ class Concat(nn.Module):
 class Crop(nn.Module):
     """Keep the first `size` rows and columns."""
 
-    def __init__(self, size: int) -> None:
+    def __init__(self, size: Size) -> None:
         super().__init__()
         self.size = size
 
     def forward(self, features: Tensor) -> Tensor:
-        """Return `(batch, channels, size, size)`, a view."""
-        return features[:, :, : self.size, : self.size]
+        """Return `(batch, channels, height, width)`, a view."""
+        height, width = sides(self.size)
+        return features[:, :, :height, :width]
 
     def extra_repr(self) -> str:
         """Show the size in the module's description."""
-        return f"size={self.size}"
+        return f"size={size_in_words(self.size)}"

@@ -8,20 +8,21 @@ from functools import lru_cache
 from typing import NamedTuple, Self
 
 from profiling.kinds import WEIGHTED_KINDS, OperationKind
+from search_spaces.sizes import Size, area
 
 _FLOAT_BYTES, _INDEX_BYTES = 4, 8
 _REPARAMETERISE = 5, 7, 5  # launches, tensors read, tensors written
 
 
 class Operation(NamedTuple):
-    """One operation, from `channels_in` square maps of `size_in` to `channels_out` of `size_out`.
+    """One operation, from `channels_in` maps of `size_in` to `channels_out` of `size_out`.
 
     Attributes:
         kind: Kind of operation.
         channels_in: Input channels; for a concatenation those of its first input.
         channels_out: Output channels.
-        size_in: Height and width of the input; 1 for linear layers.
-        size_out: Height and width of the output.
+        size_in: Size of the input maps; 1 for linear layers.
+        size_out: Size of the output maps.
         kernel: Height and width of the kernel.
         stride: Stride in both directions.
         groups: Groups of channels of a convolution.
@@ -31,8 +32,8 @@ class Operation(NamedTuple):
     kind: OperationKind
     channels_in: int
     channels_out: int
-    size_in: int
-    size_out: int
+    size_in: Size
+    size_out: Size
     kernel: int = 1
     stride: int = 1
     groups: int = 1
@@ -56,7 +57,7 @@ class Operation(NamedTuple):
     def macs(self) -> int:
         """Multiply-adds for one image, as `profiling.complexity` counts them."""
         transposed = self.kind.endswith("transposed")
-        return self.weights * (self.size_in if transposed else self.size_out) ** 2
+        return self.weights * area(self.size_in if transposed else self.size_out)
 
     @property
     def launches(self) -> int:
@@ -69,13 +70,13 @@ class Operation(NamedTuple):
         if self.kind == "concatenation":
             return self.elements_out
         tensors = _REPARAMETERISE[1] if self.kind == "reparameterise" else 1
-        return tensors * self.channels_in * self.size_in**2
+        return tensors * self.channels_in * area(self.size_in)
 
     @property
     def elements_out(self) -> int:
         """Number of elements of the feature maps written for one image."""
         tensors = _REPARAMETERISE[2] if self.kind == "reparameterise" else 1
-        return tensors * self.channels_out * self.size_out**2
+        return tensors * self.channels_out * area(self.size_out)
 
     def bytes_moved(self, batch: int = 1) -> int:
         """Return the bytes of all operands and results, each once.

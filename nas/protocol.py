@@ -8,7 +8,15 @@ from typing import Annotated, Any, Literal
 
 import numpy as np
 import torch
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    ConfigDict,
+    Field,
+    SerializerFunctionWrapHandler,
+    model_serializer,
+    model_validator,
+)
 from torch import Generator, Tensor
 
 from nas.datasets.dataset import ImageDataset, ImageIndices
@@ -52,7 +60,9 @@ class TrainingConfig(BaseModel):
             The loss and all evaluations are in float32.
         channels_last: Memory layout. None means channels last on a CPU, where both reference models
             were measured to be faster with it, and contiguous on other devices.
-        seed: Seed of the initial weights, the order of images and the sampling noise.
+        flip: Whether each training image is mirrored left to right with probability 1/2, anew in
+            every epoch. Images that are evaluated are never mirrored.
+        seed: Seed of the initial weights, the order of images, the sampling noise and the flips.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -68,6 +78,7 @@ class TrainingConfig(BaseModel):
     evaluate_at: Literal["sample", "mean"] = "sample"
     precision: Precision = RECIPES[DEFAULT_RECIPE].precision
     channels_last: bool | None = None
+    flip: bool = False
     seed: Seed = 0
 
     @model_validator(mode="before")
@@ -79,6 +90,12 @@ class TrainingConfig(BaseModel):
             defaults = {"learning_rate": recipe.learning_rate, "precision": recipe.precision}
             return {**defaults, **given}
         return given
+
+    @model_serializer(mode="wrap")
+    def _without_no_flip(self, dump: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """Leave out `flip` where it is off, so that settings equal those of earlier versions."""
+        found: dict[str, Any] = dump(self)
+        return {key: value for key, value in found.items() if key != "flip" or value}
 
 
 @dataclass(frozen=True)
@@ -204,6 +221,18 @@ def load_batch(
     return batch.to(device, non_blocking=True, memory_format=layout).float().div_(255)
 
 
+def flipped(images: Tensor, draw: Generator) -> Tensor:
+    """Mirror each image left to right with probability 1/2, in place; return the images.
+
+    Args:
+        images: `(n, channels, height, width)`.
+        draw: Draws on the CPU, equally for every device.
+    """
+    chosen = (torch.rand(len(images), generator=draw) < 0.5).to(images.device)
+    images[chosen] = images[chosen].flip(3)
+    return images
+
+
 def forward(
     model: VAE,
     images: Tensor,
@@ -278,11 +307,10 @@ def require_fit(architecture: Architecture, dataset: ImageDataset) -> None:
     Raises:
         UserError: the images have another shape, or a split is too small for training.
     """
-    size, channels = architecture.image_size, architecture.image_channels
-    if dataset.images.shape[1:] != (channels, size, size):
+    if dataset.images.shape[1:] != architecture.image_shape:
         raise UserError(
             f"data set {dataset.name!r} holds images of {dataset.images.shape[1:]}, the "
-            f"architecture is for {(channels, size, size)} (channels, height, width)"
+            f"architecture is for {architecture.image_shape} (channels, height, width)"
         )
     if len(dataset.train) < 2 or len(dataset.validation) < 1:
         raise UserError(

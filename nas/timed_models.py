@@ -24,6 +24,7 @@ from nas.vae import VAE, build_vae
 from profiling.batch_norms import calibrate_batch_norms
 from search_spaces.architecture import Architecture
 from search_spaces.errors import UserError
+from search_spaces.sizes import Size, sides
 
 COUNT = 16
 """Number of images; successive passes take different ones."""
@@ -37,7 +38,7 @@ class TimedImages:
     """The images that timed models are fed.
 
     Attributes:
-        pixels: uint8, `(images, channels, size, size)`, at least two images.
+        pixels: uint8, `(images, channels, height, width)`, at least two images.
         about: Description for the record; equal for equal images.
     """
 
@@ -52,9 +53,9 @@ class TimedImages:
         return cls(np.asarray(dataset.images[rows]), about)
 
     @classmethod
-    def noise(cls, size: int, channels: int = 3) -> Self:
+    def noise(cls, size: Size, channels: int = 3) -> Self:
         """Return uniform noise, where there are no images: models take as long on it."""
-        shape = COUNT, channels, size, size
+        shape = COUNT, channels, *sides(size)
         pixels = np.random.default_rng(0).integers(0, 256, shape, dtype=np.uint8)
         return cls(pixels, f"{COUNT} images of uniform noise")
 
@@ -68,11 +69,12 @@ class TimedImages:
 
     def fit(self, architecture: Architecture) -> TimedImages:
         """Return these images if they have the architecture's shape, else noise of that shape."""
-        shape = architecture.image_channels, architecture.image_size, architecture.image_size
-        return self if self.pixels.shape[1:] == shape else TimedImages.noise(shape[1], shape[0])
+        if self.pixels.shape[1:] == architecture.image_shape:
+            return self
+        return TimedImages.noise(architecture.image_size, architecture.image_channels)
 
     def tensor(self, device: torch.device | str = "cpu", batch: int = 1) -> Tensor:
-        """Return float32 images in [0, 1], `(images, channels, size, size)`.
+        """Return float32 images in [0, 1], `(images, channels, height, width)`.
 
         They are repeated to two batches, if they are fewer.
         """

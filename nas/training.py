@@ -24,6 +24,7 @@ from nas.protocol import (
     TrainingConfig,
     batches_of,
     evaluate,
+    flipped,
     forward,
     generator_for,
     load_batch,
@@ -224,6 +225,8 @@ class Trainer:
 
     def _step(self, indices: ImageIndices, noise: Generator) -> float:
         images = load_batch(self.dataset, indices, self.config, self.device)
+        if self.config.flip:
+            images = flipped(images, noise)
         loss = forward(self.model, images, self.config, noise, half=self._half)[0].total
         loss.backward()  # type: ignore[no-untyped-call]
         self._optimiser.step()

@@ -21,6 +21,7 @@ from nas.layers import (
     normalised,
 )
 from search_spaces.architecture import Architecture
+from search_spaces.sizes import area, each_side, sides
 
 DECODER_TRANSITION = ConvLayer(1, transposed=True)
 """The 1x1 transitions of dense decoder stages are transposed, as in the paper's model."""
@@ -80,7 +81,7 @@ class DecoderNetwork(nn.Sequential):
             resampling = UPSAMPLING[stage.upsampling]
             layers = StageLayers(activation, operator, DECODER_TRANSITION, resampling)
             built = BLOCKS[stage.block](channels, stage, layers)
-            if after < 2 * before:
+            if after != each_side(before, lambda side: 2 * side):
                 built.add_module("crop", Crop(after))
             stages.append(built)
             channels = stage.width
@@ -95,7 +96,7 @@ class DecoderNetwork(nn.Sequential):
 
 
 class VAE(nn.Module):
-    """A variational autoencoder for images `(batch, channels, size, size)` in [0, 1].
+    """A variational autoencoder for images `(batch, channels, height, width)` in [0, 1].
 
     `encoder` and `decoder` are separate modules, which can be measured or exported alone. A call of
     the VAE is the full forward pass: encoder, sampling, decoder.
@@ -114,7 +115,7 @@ class VAE(nn.Module):
         The latent is sampled in evaluation mode too, as in the paper's code.
 
         Args:
-            images: `(batch, channels, size, size)` in [0, 1].
+            images: `(batch, channels, height, width)` in [0, 1].
             eps: `(batch, latent)`, used instead of a random draw. With zeros, the latent is its
                 mean.
         """
@@ -159,8 +160,8 @@ def _seed(architecture: Architecture) -> nn.Sequential:
     width, size = architecture.decoder.seed_width, architecture.decoder_sizes[0]
     return nn.Sequential(
         OrderedDict(
-            linear=nn.Linear(architecture.latent_size, width * size * size),
+            linear=nn.Linear(architecture.latent_size, width * area(size)),
             activation=ACTIVATIONS[architecture.activation](),
-            reshape=nn.Unflatten(1, (width, size, size)),
+            reshape=nn.Unflatten(1, (width, *sides(size))),
         )
     )

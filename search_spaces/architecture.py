@@ -18,6 +18,7 @@ from typing import Annotated, Any, Literal, Self, get_args
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from search_spaces.errors import refusal
+from search_spaces.sizes import ImageSize, Size, each_side, sides, size_in_words
 from search_spaces.yaml_file import read_yaml
 
 Block = Literal["plain", "dense"]
@@ -141,10 +142,10 @@ class Decoder(_Value):
 
 
 class Architecture(_Value):
-    """A VAE for square images of `image_channels` x `image_size` x `image_size` pixels in [0, 1].
+    """A VAE for images of `image_channels` x height x width pixels in [0, 1].
 
     Attributes:
-        image_size: Height and width of the images in pixels.
+        image_size: Side of the images in pixels, or (height, width) if these differ.
         image_channels: Channels of the images.
         latent_size: Number of latent variables.
         activation: Activation function of all layers except the last.
@@ -155,7 +156,7 @@ class Architecture(_Value):
             `load` raise a `UserError` with one line per fault instead.
     """
 
-    image_size: Annotated[int, Field(ge=4, le=2048)]
+    image_size: ImageSize
     image_channels: Annotated[int, Field(ge=1, le=16)] = 3
     latent_size: Annotated[int, Field(ge=1, le=16384)] = 128
     activation: Activation = "elu"
@@ -164,12 +165,13 @@ class Architecture(_Value):
 
     @model_validator(mode="after")
     def _check_sizes(self) -> Self:
+        shortest = min(sides(self.image_size))
         for part in ("encoder", "decoder"):
             depth = len(getattr(self, part).stages)
-            if 2**depth > self.image_size:
+            if 2**depth > shortest:
                 raise ValueError(
-                    f"{part}.stages: {depth} stages halve {self.image_size} pixels below one; "
-                    f"at most {self.image_size.bit_length() - 1} stages fit"
+                    f"{part}.stages: {depth} stages halve {size_in_words(self.image_size)} pixels "
+                    f"below one; at most {shortest.bit_length() - 1} stages fit"
                 )
         if self.encoder.head == "global_average" and self.encoder_sizes[-1] == 1:
             # The average over one pixel is that pixel, so the network is that of a flatten head.
@@ -178,13 +180,18 @@ class Architecture(_Value):
         return self
 
     @property
-    def encoder_sizes(self) -> tuple[int, ...]:
-        """Height and width of the features before the first stage and after each stage."""
+    def image_shape(self) -> tuple[int, int, int]:
+        """Channels, height and width of the images."""
+        return self.image_channels, *sides(self.image_size)
+
+    @property
+    def encoder_sizes(self) -> tuple[Size, ...]:
+        """Size of the features before the first stage and after each stage."""
         return _halvings(self.image_size, len(self.encoder.stages))
 
     @property
-    def decoder_sizes(self) -> tuple[int, ...]:
-        """Height and width of the seed and after each stage; the last is the image size.
+    def decoder_sizes(self) -> tuple[Size, ...]:
+        """Size of the seed and after each stage; the last is the image size.
 
         A stage doubles its input, and crops one row and column where the result must be odd.
         """
@@ -203,8 +210,9 @@ class Architecture(_Value):
         stem = f"stem {encoder.stem_width}, " if encoder.stem_width else ""
         head = encoder.head.replace("_", " ")
         head += f" {encoder.head_width}" if encoder.head_width else ""
+        pixels = f"{size_in_words(self.image_size)}px"
         return (
-            f"{self.image_size}px {self.activation} | {stem}{_stages(encoder.stages)}, {head}"
+            f"{pixels} {self.activation} | {stem}{_stages(encoder.stages)}, {head}"
             f" | z{self.latent_size} | seed {decoder.seed_width}, {_stages(decoder.stages)}"
             f" ({decoder.operator})"
         )
@@ -217,7 +225,7 @@ class Architecture(_Value):
         """Return the description as indented JSON text that `Architecture.load` reads back."""
         return json.dumps(self.to_dict(), indent=1)
 
-    def resized(self, image_size: int, image_channels: int | None = None) -> Architecture:
+    def resized(self, image_size: Size, image_channels: int | None = None) -> Architecture:
         """Return the description for images of another size and, if given, of other channels."""
         shape = {"image_size": image_size, "image_channels": image_channels or self.image_channels}
         return Architecture.from_dict({**self.to_dict(), **shape})
@@ -256,10 +264,10 @@ CHOICES: dict[str, tuple[str, ...]] = {
 """Categorical field -> its values. `nas` builds all of them, and axes may vary them."""
 
 
-def _halvings(size: int, times: int) -> tuple[int, ...]:
+def _halvings(size: Size, times: int) -> tuple[Size, ...]:
     sizes = [size]
     for _ in range(times):
-        sizes.append((sizes[-1] + 1) // 2)
+        sizes.append(each_side(sizes[-1], lambda side: (side + 1) // 2))
     return tuple(sizes)
 
 

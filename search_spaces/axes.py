@@ -8,6 +8,9 @@ from dataclasses import dataclass, field
 Scalar = int | float | str | bool | None
 """One choice of an axis: any JSON scalar."""
 
+Value = Scalar | tuple[int, int]
+"""A fixed value: a scalar, or height and width of the images."""
+
 Assignment = dict[str, Scalar]
 """Axis name -> choice, for the active axes only."""
 

@@ -6,9 +6,10 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TypeGuard
 
-from search_spaces.axes import Axis, Rule, Scalar
+from search_spaces.axes import Axis, Rule, Scalar, Value
 from search_spaces.enumeration import Enumeration
 from search_spaces.paths import PARTS, sources, stage_value, value_fault
+from search_spaces.sizes import sides, size_in_words
 
 REQUIRED = ("image_size", "encoder.depth", "decoder.depth", "decoder.seed_width")
 """Paths that every architecture needs."""
@@ -20,7 +21,7 @@ class Definition:
 
     name: str
     description: str
-    fixed: dict[str, Scalar]
+    fixed: dict[str, Value]
     axes: dict[str, Axis]
     forbid: tuple[Rule, ...]
 
@@ -35,7 +36,7 @@ def shown(value: Scalar) -> str:
     return "null" if value is None else str(value)
 
 
-_Wrong = Callable[[Mapping[str, Scalar]], str | None]
+_Wrong = Callable[[Mapping[str, Value]], str | None]
 """Path -> value of an assignment; returns why no architecture has these values, or None."""
 
 
@@ -76,13 +77,13 @@ def _check(
 
 
 def _stage_faults(definition: Definition, part: str, index: int) -> Iterator[str]:
-    def width(values: Mapping[str, Scalar]) -> str | None:
+    def width(values: Mapping[str, Value]) -> str | None:
         if not _reaches(values, part, index):
             return None
         found = stage_value(values, part, index, "width")
         return f"missing in stage {index}" if found is None else value_fault(f"{part}.width", found)
 
-    def growth(values: Mapping[str, Scalar]) -> str | None:
+    def growth(values: Mapping[str, Value]) -> str | None:
         dense = stage_value(values, part, index, "block") == "dense"
         lacking = stage_value(values, part, index, "growth_rate") is None
         return "missing" if _reaches(values, part, index) and dense and lacking else None
@@ -92,7 +93,7 @@ def _stage_faults(definition: Definition, part: str, index: int) -> Iterator[str
     yield from _check(definition, f"{part}.growth_rate", involved, growth)
 
 
-def _reaches(values: Mapping[str, Scalar], part: str, index: int) -> bool:
+def _reaches(values: Mapping[str, Value], part: str, index: int) -> bool:
     depth = values[f"{part}.depth"]
     return isinstance(depth, int) and depth > index
 
@@ -107,16 +108,19 @@ def _lacks(path: str) -> _Wrong:
     return lambda values: "missing" if values.get(path) is None else None
 
 
-def _lacks_head_width(values: Mapping[str, Scalar]) -> str | None:
+def _lacks_head_width(values: Mapping[str, Value]) -> str | None:
     squeezed = values.get("encoder.head") == "squeeze"
     return "missing" if squeezed and values.get("encoder.head_width") is None else None
 
 
 def _too_deep(path: str) -> _Wrong:
-    def wrong(values: Mapping[str, Scalar]) -> str | None:
+    def wrong(values: Mapping[str, Value]) -> str | None:
         depth, size = values[path], values["image_size"]
-        if not (is_int(depth) and is_int(size)) or 2**depth <= size:
+        if not (is_int(depth) and (is_int(size) or isinstance(size, tuple))):
             return None
-        return f"at most {size.bit_length() - 1} stages fit {size} pixels"
+        shortest = min(sides(size))
+        if 2**depth <= shortest:
+            return None
+        return f"at most {shortest.bit_length() - 1} stages fit {size_in_words(size)} pixels"
 
     return wrong

@@ -27,7 +27,7 @@ from search_spaces.architecture import (
     EncoderStage,
     Width,
 )
-from search_spaces.axes import Scalar
+from search_spaces.axes import Scalar, Value
 from search_spaces.errors import nearest
 
 PARTS = ("encoder", "decoder")
@@ -99,11 +99,12 @@ def value_fault(path: str, value: object) -> str | None:
     try:
         adapter.validate_python(value)
     except ValidationError as error:
-        return f"{error.errors()[0]['msg']}, got {value!r}"
+        reason = error.errors()[0]["msg"].removeprefix("Value error, ")
+        return f"{reason}, got {value!r}"
     return None
 
 
-def stage_value(values: Mapping[str, Scalar], part: str, index: int, field: str) -> Scalar:
+def stage_value(values: Mapping[str, Value], part: str, index: int, field: str) -> Value:
     """Return a field of a stage, from the most specific path; None if no path sets it."""
     for path in _spellings(part, index, field):
         value = values.get(path)
@@ -126,7 +127,7 @@ def sources(part: str, index: int, field: str) -> tuple[str, ...]:
     return (*specific, f"{part}.base_width") if field == "width" else specific
 
 
-def describe(values: Mapping[str, Scalar]) -> dict[str, Any]:
+def describe(values: Mapping[str, Value]) -> dict[str, Any]:
     """Return the description for `Architecture.from_dict` of a mapping path -> value."""
     description: dict[str, Any] = {name: values[name] for name in _TOP if name in values}
     for part in PARTS:
@@ -138,7 +139,7 @@ def describe(values: Mapping[str, Scalar]) -> dict[str, Any]:
     return description
 
 
-def _stage(values: Mapping[str, Scalar], part: str, index: int) -> dict[str, Scalar]:
+def _stage(values: Mapping[str, Value], part: str, index: int) -> dict[str, Value]:
     found = {name: stage_value(values, part, index, name) for name in _STAGE[part]}
     return {name: value for name, value in found.items() if value is not None}
 

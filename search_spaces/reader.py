@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from search_spaces.axes import Axis, Rule, Scalar
+from search_spaces.axes import Axis, Rule, Scalar, Value
 from search_spaces.definition import REQUIRED, Definition, incomplete, is_int, shown
 from search_spaces.errors import UserError, nearest
 from search_spaces.paths import MAX_DEPTH, path_fault, stage_of, value_fault
+from search_spaces.sizes import size_of
 
 MAX_CHOICES = 256
 """Maximum number of choices of an axis."""
@@ -39,7 +40,7 @@ class _Reader:
     def __init__(self, data: Mapping[str, Any]) -> None:
         self.data = data
         self.faults: list[str] = []
-        self.fixed: dict[str, Scalar] = {}
+        self.fixed: dict[str, Value] = {}
         self.declared: dict[str, tuple[tuple[Scalar, ...], Mapping[str, Any]]] = {}
         self.axes: dict[str, Axis] = {}
 
@@ -89,7 +90,8 @@ class _Reader:
                 self._fault(key, f"to set all stages, write {general!r}")
             elif fault := path_fault(path) or value_fault(path, value):
                 self._fault(key, fault)
-            self.fixed[path] = value
+            pair = isinstance(value, list | tuple) and len(value) == 2
+            self.fixed[path] = size_of(*value) if pair else value
 
     def _declare_axes(self) -> None:
         for path, given in self._mapping("axes", self.data.get("axes", {})).items():
@@ -114,7 +116,9 @@ class _Reader:
             self._fault(key, f"has {len(given):,} choices; at most {MAX_CHOICES} are possible")
             return ()
         for value in given:
-            if path and (fault := value_fault(path, value)):
+            if isinstance(value, list | tuple):
+                self._fault(key, f"{value!r} is a list; a choice is one value")
+            elif path and (fault := value_fault(path, value)):
                 self._fault(key, fault)
         for value in {repr(value): value for value in given if given.count(value) > 1}.values():
             self._fault(key, f"{value!r} is listed twice")

@@ -19,18 +19,18 @@ from __future__ import annotations
 
 import hashlib
 import json
-import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Final
 
 from search_spaces.architecture import Architecture
-from search_spaces.axes import Assignment, Rule, Scalar, matches
+from search_spaces.axes import Assignment, Rule, Scalar, Value, matches
 from search_spaces.configurations import ConfigurationSpace
 from search_spaces.errors import UserError, nearest
 from search_spaces.paths import describe, overriders, readings
 from search_spaces.reader import parse
+from search_spaces.sizes import Size, parse_size, size_in_words
 from search_spaces.yaml_file import read_yaml
 
 _HERE = Path(__file__).parent / "spaces"
@@ -69,17 +69,17 @@ class SearchSpace(ConfigurationSpace):
         definition = parse(description, source)
         super().__init__(definition.name, definition.axes, definition.forbid)
         self.description: Final = definition.description
-        self.fixed: Final[Mapping[str, Scalar]] = definition.fixed
+        self.fixed: Final[Mapping[str, Value]] = definition.fixed
 
     @property
-    def image_size(self) -> int:
-        """Height and width of the images of every member, in pixels.
+    def image_size(self) -> Size:
+        """Size of the images of every member, in pixels.
 
         Raises:
             UserError: it is an axis, so it is not the same for every member.
         """
         size = self.fixed.get("image_size")
-        if not isinstance(size, int):
+        if not isinstance(size, int | tuple):
             raise UserError(
                 f"{self.name}: image_size is an axis; fix it, because a study has one image size"
             )
@@ -124,15 +124,17 @@ class SearchSpace(ConfigurationSpace):
 
     @classmethod
     def load(cls, name: str | Path) -> SearchSpace:
-        """Return a named space (`paper`, or `paper@64` for 64 pixels), or read a YAML file.
+        """Return a named space (`paper`, `paper@64`, or `paper@96x64`), or read a YAML file.
+
+        After `@` stands the side of the images in pixels, or height and width.
 
         Raises:
             UserError: there is no such space or file, or the file does not describe a space.
         """
         text = str(name)
-        base, _, size = text.partition("@")
-        if base in SPACES and re.fullmatch(r"[0-9]{1,9}", size):
-            return cls(read_yaml(SPACES[base]), base).with_fixed(image_size=int(size))
+        base, _, at = text.partition("@")
+        if base in SPACES and (size := parse_size(at)) is not None:
+            return cls(read_yaml(SPACES[base]), base).with_fixed(image_size=size)
         if text in SPACES:
             return cls(read_yaml(SPACES[text]), text)
         if not Path(text).exists():
@@ -153,7 +155,7 @@ class SearchSpace(ConfigurationSpace):
         return {
             "name": self.name,
             "description": self.description,
-            "fixed": dict(self.fixed),
+            "fixed": {k: list(v) if isinstance(v, tuple) else v for k, v in self.fixed.items()},
             "axes": {
                 name: {"choices": list(axis.choices), "when": _lists(axis.when)}
                 for name, axis in self.axes.items()
@@ -161,15 +163,16 @@ class SearchSpace(ConfigurationSpace):
             "forbid": [_lists(rule) for rule in self.forbid],
         }
 
-    def with_fixed(self, **values: Scalar) -> SearchSpace:
+    def with_fixed(self, **values: Value) -> SearchSpace:
         """Return the space with these paths fixed; at another image size its name is `name@size`.
 
         Raises:
             UserError: a value is not valid, or a condition or rule names an axis that is now fixed.
         """
         data = self.to_dict()
-        if "image_size" in values and values["image_size"] != self.fixed.get("image_size"):
-            data["name"] = f"{self.name.partition('@')[0]}@{values['image_size']}"
+        size = values.get("image_size")
+        if isinstance(size, int | tuple) and size != self.fixed.get("image_size"):
+            data["name"] = f"{self.name.partition('@')[0]}@{size_in_words(size)}"
         data["axes"] = {name: axis for name, axis in data["axes"].items() if name not in values}
         data["fixed"] |= values
         return SearchSpace(data, data["name"])

@@ -30,6 +30,7 @@ from search_spaces.architecture import Architecture
 from search_spaces.errors import UserError
 from search_spaces.numbers import at_least, at_most
 from search_spaces.references import ORIGINAL
+from search_spaces.sizes import Size
 from search_spaces.space import SearchSpace
 from studies.config.study import StudyConfig
 from studies.confirm.confirmation import Shown, confirm
@@ -347,7 +348,7 @@ def _note_changed_limits(request: _Request, before: Limits | None) -> None:
 
 
 def _site(
-    config: StudyConfig, image_size: int, progress_bar: ProgressBar
+    config: StudyConfig, image_size: Size, progress_bar: ProgressBar
 ) -> AbstractContextManager[Site]:
     if config.runner == "local":
         return nullcontext(LocalSite())

@@ -148,6 +148,39 @@ def test_sizes_halve_rounding_up_and_the_decoder_retraces_them() -> None:
     assert ORIGINAL.decoder_sizes == (9, 18, 36, 72, 144)
     assert ORIGINAL.resized(100).encoder_sizes == (100, 50, 25, 13, 7)
     assert ORIGINAL.resized(100).decoder_sizes == (7, 13, 25, 50, 100)
+    flat = ORIGINAL.resized((20, 33))
+    assert flat.encoder_sizes == ((20, 33), (10, 17), (5, 9), (3, 5), (2, 3))
+    assert flat.decoder_sizes == flat.encoder_sizes[::-1]
+
+
+def test_height_and_width_may_differ() -> None:
+    portrait = MODIFIED.resized((144, 96), 1)
+    assert portrait.image_shape == (1, 144, 96)
+    assert portrait.summary.startswith("144x96px elu | ")
+    assert portrait.to_dict()["image_size"] == [144, 96]
+    assert Architecture.from_dict(json.loads(portrait.to_json())) == portrait
+    assert Architecture.model_validate_json(portrait.to_json()) == portrait
+    assert portrait.digest == "343f7375f117"
+    assert MODIFIED.resized((96, 144)).digest != MODIFIED.resized((144, 96)).digest
+    assert MODIFIED.resized((144, 144)) == MODIFIED
+
+
+@pytest.mark.parametrize(
+    ("size", "told"),
+    [
+        (
+            [144, 9],
+            "a.json: encoder.stages: 4 stages halve 144x9 pixels below one; at most 3",
+        ),
+        ([], "a.json: image_size: expected one side or [height, width], got 0 values"),
+        ([64, True], "a.json: image_size: Input should be a valid integer, got True"),
+        ([64, 3], "a.json: image_size: Input should be greater than or equal to 4, got 3"),
+        ("64x32", "a.json: image_size: Input should be a valid integer, got '64x32'"),
+    ],
+)
+def test_unsuitable_sides_are_refused(size: object, told: str) -> None:
+    (line,) = _refused({**ORIGINAL.to_dict(), "image_size": size})
+    assert line.startswith(told)
 
 
 def test_resizing_keeps_all_but_the_size() -> None:

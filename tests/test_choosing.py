@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import os
+import shutil
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -302,8 +303,49 @@ def test_what_a_folder_holds(tmp_path: Path, capsys: pytest.CaptureFixture[str])
     assert lines["sizes"] == "32 to 64 x 16 to 32 px"
     assert lines["enlarged"] == "4.8% are smaller than 32 px"
     assert lines["unreadable headers"] == "1 empty"
+    assert lines["split"].startswith("at random, seed 42: train 15 (")
+    assert lines["decoding"].endswith("ms per image, about 1 s in all")
+    assert lines["cache"] == "0.1 MB at 32 px"
+    assert lines["a study would stop"].startswith(f"{root}: 1 of 22 images cannot be read")
     assert lines["ignored files"] == "1 .txt"
     assert nas("data", "info", str(tmp_path / "nowhere")) == 2
+
+
+def facts(capsys: pytest.CaptureFixture[str], *words: str) -> dict[str, str]:
+    assert nas("data", "info", *words) == 0
+    return dict(line.split(": ", 1) for line in capsys.readouterr().out.splitlines())
+
+
+def test_what_an_array_holds(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    images = np.random.default_rng(0).integers(0, 256, (40, 12, 9, 3), np.uint8)
+    images[20:] = images[:20]
+    np.savez(tmp_path / "images.npz", x=images, y=np.arange(40) % 2)
+    lines = facts(capsys, str(tmp_path / "images.npz"), "--size", "9x12")
+    assert (lines["formats"], lines["modes"]) == ("40 array", "40 uint8 of 3 channels")
+    assert lines["sizes"] == "9 to 9 x 12 to 12 px"
+    assert lines["enlarged"] == "100.0% are smaller than 9x12 px"
+    assert lines["a study uses"] == "40 of 40 images: 0 20 of 20, 1 20 of 20"
+    assert "exact duplicates of images of another part" in lines["duplicates"]
+    assert "ignored files" not in lines
+
+
+def test_what_an_archive_holds(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    write(tmp_path / "images", {"train/a": 20, "train/b": 20, "test/a": 6, "test/b": 6})
+    shutil.make_archive(str(tmp_path / "images"), "zip", tmp_path / "images")
+    lines = facts(capsys, str(tmp_path / "images.zip"), "--size", "16", "--images", "26")
+    assert lines["a study uses"].startswith("26 of 52 images (at random, seed 0): a 13 of 26")
+    assert "the folders test/, train/; validation drawn from train" in lines["split"]
+    assert "test 6 (a 3, b 3)" in lines["split"]
+    assert lines["formats"] == "52 PNG"
+
+
+def test_images_that_take_long_are_not_decoded(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("nas.datasets.inspection._PATIENCE_S", 0)
+    lines = facts(capsys, str(write(tmp_path / "images", {"": 30})), "--size", "16")
+    assert lines["duplicates"].startswith("not counted")
+    assert not list(tmp_path.rglob("*.npy"))
 
 
 def test_the_cache_is_listed_and_cleared(

@@ -290,7 +290,7 @@ def bad_input(tmp_path: Path) -> dict[str, tuple[list[str], list[str]]]:
         "misspelt option": ([*run, "--trails", "3"], ["--trails", "--trials"]),
         "misspelt key": ([*run, "--set", "training.epoch=2"], ["training.epoch", "'epochs'"]),
         "misspelt value": ([*run, "--sampler", "tpee"], ["search.sampler", "'tpe'", "'tpee'"]),
-        "missing folder": ([*run, "--folder", str(tmp_path / "no")], ["is not a folder"]),
+        "missing folder": ([*run, "--folder", str(tmp_path / "no")], ["does not exist"]),
         "empty folder": ([*run, "--folder", str(empty)], ["0 usable images"]),
         "no CelebA": ([*run, "--celeba", str(empty)], ["img_align_celeba"]),
         "corrupt images": ([*run, "--folder", str(foreign)], ["broken0.png", "1%"]),

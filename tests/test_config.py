@@ -18,7 +18,7 @@ def test_presets_are_valid_and_contain_the_references(name: str) -> None:
     config = load_config(name)
     space = config.load_space()
     for reference in REFERENCES.values():
-        assert reference.resized(int(space.fixed["image_size"] or 0)) in space
+        assert reference.resized(space.image_size) in space
     assert StudyConfig.model_validate(config.to_dict()) == config
 
 

@@ -233,7 +233,7 @@ def test_many_unreadable_images_are_refused_by_name(tmp_path: Path) -> None:
 @pytest.mark.parametrize("kind", ["celeba", "folder"])
 def test_missing_and_empty_folders_say_what_to_do(kind: str, tmp_path: Path) -> None:
     missing = DataConfig.model_validate({"kind": kind, "path": tmp_path / "nowhere"})
-    with pytest.raises(UserError, match="is not a folder; give"):
+    with pytest.raises(UserError, match="does not exist; give"):
         load_dataset(missing, 8)
     (tmp_path / "img_align_celeba").mkdir()
     empty = DataConfig.model_validate({"kind": kind, "path": tmp_path})

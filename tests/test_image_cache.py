@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import errno
 import os
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
+from subprocess import PIPE
 
 import numpy as np
 import pytest
@@ -16,6 +19,7 @@ from nas.datasets.array_file import ArrayFile, digest
 from nas.datasets.cache import Entry
 from profiling.errors import ProfilingError
 from search_spaces.errors import UserError
+from tests.helpers.command import nas
 
 FACES = DataConfig(count=20)
 
@@ -185,3 +189,64 @@ def test_a_lock_that_is_no_file_is_refused_and_not_waited_for(
     with pytest.raises(ProfilingError, match=r"x\.lock: is not the file of a lock"):
         entry.load(4, numbered, threads=1, chunk=2)
     assert [path.name for path in cache.iterdir()] == ["x.lock"]
+
+
+# Removing what nobody uses
+
+
+def cleared(capsys: pytest.CaptureFixture[str]) -> list[str]:
+    assert nas("data", "cache", "clear") == 0
+    return capsys.readouterr().out.splitlines()
+
+
+def test_a_set_that_is_used_is_kept(cache: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    used, other = load_dataset(FACES, 16), load_dataset(FACES, 8)
+    view, pixels = used.images[3:9, :, 2:], np.array(used.images[3:9, :, 2:])
+    del used, other
+    freed, kept = cleared(capsys)
+    assert freed == "0.0 MB freed"
+    assert kept.endswith("-seed0-16px: kept, because a process uses it")
+    assert {path.name.partition("px")[0][-2:] for path in cache.glob("*.npy")} == {"16"}
+    assert np.array_equal(view, pixels)
+    del view
+    assert len(cleared(capsys)) == 1
+    assert list(cache.iterdir()) == []
+
+
+def test_a_set_that_another_process_fills_is_kept(
+    cache: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The other process fills rows until its standard input ends."""
+    program = (
+        "import sys, numpy as np\n"
+        "from nas.datasets.cache import Entry\n"
+        "def fill(start, stop):\n"
+        "    print('filling', flush=True)\n"
+        "    sys.stdin.read()\n"
+        "    n = stop - start\n"
+        "    return np.full((n, 3, 8, 8), 7, np.uint8), np.zeros((n, 1), bool)\n"
+        "images, _ = Entry('slow-8px', 8, 1).load(4, fill, threads=1, chunk=4)\n"
+        "print(int(images.sum()))\n"
+    )
+    command = [sys.executable, "-c", program]
+    with subprocess.Popen(command, stdin=PIPE, stdout=PIPE, text=True) as other:
+        assert other.stdout is not None
+        assert other.stdout.readline() == "filling\n"
+        assert cleared(capsys)[1:] == ["slow-8px: kept, because a process uses it"]
+        assert other.communicate()[0] == f"{7 * 4 * 3 * 8 * 8}\n"
+    assert [path for path in cache.iterdir() if path.suffix == ".npy"]
+    assert len(cleared(capsys)) == 1
+    assert list(cache.iterdir()) == []
+
+
+def test_what_killed_processes_left_is_removed(
+    cache: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    cache.mkdir(parents=True)
+    left = cache.parent / "archives" / ".unfinished-0123456789abcdef-x"
+    left.mkdir(parents=True)
+    (left / "1.png").write_bytes(b"x")
+    (cache / "faces-16px-20.unfinished-images.npy").write_bytes(b"x")
+    (cache / ".hashes.host.1.part").write_bytes(b"x")
+    assert cleared(capsys) == ["0.0 MB freed"]
+    assert [*cache.iterdir(), *left.parent.iterdir()] == []

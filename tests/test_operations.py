@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from itertools import islice
 
+import numpy as np
 import pytest
 import torch
 from torch import nn
@@ -18,23 +19,22 @@ from profiling.complexity import ModuleCost, complexity
 from profiling.kinds import GROUP_OF, OPERATION_KINDS
 from search_spaces.architecture import CHOICES, Architecture
 from search_spaces.references import REFERENCES
+from search_spaces.sizes import sides
 from search_spaces.space import SearchSpace
 from tests.helpers.small_networks import ENTRIES, described
 
 
 def counted(architecture: Architecture, batch: int = 1) -> list[ModuleCost]:
-    size = architecture.image_size
     with torch.device("meta"):
         model = build_vae(architecture)
-        image = torch.empty(batch, architecture.image_channels, size, size)
+        image = torch.empty(batch, *architecture.image_shape)
     return [row for row in complexity(model, image).rows if row.launches]
 
 
 def told(operation: Operation, batch: int) -> tuple[object, ...]:
     """What the counter says of a row, from the operation."""
     flat = operation.size_in == operation.size_out == 1 and operation.kind in FLAT
-    square = [operation.size_out] * 2
-    shape = (batch, operation.channels_out, *([] if flat else square))
+    shape = (batch, operation.channels_out, *([] if flat else sides(operation.size_out)))
     return (
         GROUP_OF[operation.kind],
         shape,
@@ -68,6 +68,7 @@ def agree(architecture: Architecture, batch: int = 1) -> None:
 def test_references_agree_with_the_counter(name: str) -> None:
     agree(REFERENCES[name])
     agree(REFERENCES[name].resized(30), batch=3)
+    agree(REFERENCES[name].resized((48, 30)), batch=2)
 
 
 @pytest.mark.slow
@@ -81,6 +82,18 @@ def test_drawn_architectures_agree_with_the_counter(space: str, count: int) -> N
 @pytest.mark.parametrize(("field", "value"), ENTRIES)
 def test_every_choice_agrees_with_the_counter(field: str, value: str, block: str) -> None:
     agree(described(12, **{"block": block, field: value}))
+    agree(described((9, 14), **{"block": block, field: value}))
+
+
+@pytest.mark.parametrize("space", ["quickstart@24x40", "paper@32x37"])
+def test_members_that_are_not_square_agree_with_the_counter(space: str) -> None:
+    found, rng = SearchSpace.load(space), np.random.default_rng(0)
+    for _ in range(4):
+        architecture = found.architecture(found.sample(rng))
+        agree(architecture)
+        costs, counted_costs = exact_costs([architecture]), static_costs(architecture)
+        assert costs["params"][0] == counted_costs["params"]
+        assert costs["macs"][0] == counted_costs["macs"]
 
 
 @pytest.mark.slow

@@ -24,6 +24,7 @@ from search_spaces.configurations import ConfigurationSpace, _below
 from search_spaces.enumeration import Enumeration
 from search_spaces.errors import UserError
 from search_spaces.references import MODIFIED, ORIGINAL, REFERENCES
+from search_spaces.sizes import sides
 from search_spaces.space import SPACES, SearchSpace
 
 FIXED: dict[str, Any] = {
@@ -461,7 +462,9 @@ def test_the_references_are_members(name: str, reference: str) -> None:
     assignment = space.assignment(architecture)
     assert assignment is not None
     assert space.architecture(assignment) == architecture
-    assert architecture.resized(space.image_size - 1) not in space
+    height, width = sides(space.image_size)
+    assert architecture.resized(height - 1) not in space
+    assert architecture.resized((height, width + 1)) not in space
 
 
 def test_the_references_are_where_one_would_look_for_them() -> None:
@@ -500,6 +503,47 @@ def test_another_image_size_is_another_space_of_the_same_axes() -> None:
     assert paper.with_fixed(latent_size=128).size == paper.size // 5
     with pytest.raises(UserError, match=r"encoder\.depth: at most 4 stages fit 16 pixels"):
         paper.with_fixed(image_size=16)
+
+
+def test_height_and_width_may_differ() -> None:
+    paper = SearchSpace.load("paper")
+    wide = SearchSpace.load("paper@64x96")
+    assert wide == paper.with_fixed(image_size=(64, 96))
+    assert (wide.name, wide.image_size, wide.size) == ("paper@64x96", (64, 96), paper.size)
+    described = json.loads(json.dumps(wide.to_dict()))
+    assert described["fixed"]["image_size"] == [64, 96]
+    assert SearchSpace(described) == wide
+    assert len({wide.digest, paper.digest, SearchSpace.load("paper@96x64").digest}) == 3
+    assert all(wide.fitted(reference) in wide for reference in REFERENCES.values())
+    assert wide.fitted(ORIGINAL).image_shape == (3, 64, 96)
+    drawn = wide.architecture(wide.sample(np.random.default_rng(0)))
+    assert wide.architecture(wide.assignment(drawn) or {}) == drawn
+
+
+def test_equal_sides_are_one() -> None:
+    assert SearchSpace.load("paper@144x144") == SearchSpace.load("paper")
+    assert _space({"latent_size": [4]}, fixed={"image_size": [32, 32]}).image_size == 32
+
+
+@pytest.mark.parametrize(
+    ("size", "told"),
+    [
+        ([144, 16], r"encoder\.depth: at most 4 stages fit 144x16 pixels"),
+        ([144], r"fixed\.image_size: expected one side or \[height, width\], got 1 values"),
+        ([144, "96"], r"fixed\.image_size: Input should be a valid integer"),
+        ([144, 4000], r"fixed\.image_size: Input should be less than or equal to 2048"),
+    ],
+)
+def test_unsuitable_sides_are_refused(size: list[Any], told: str) -> None:
+    described = SearchSpace.load("paper").to_dict()
+    described["fixed"]["image_size"] = size
+    with pytest.raises(UserError, match=told):
+        SearchSpace(described)
+
+
+def test_a_pair_is_no_choice_of_an_axis() -> None:
+    with pytest.raises(UserError, match=r"axes\.image_size: \[32, 16\] is a list; a choice is one"):
+        _space({"image_size": [16, [32, 16]]})
 
 
 def test_the_digest_is_of_the_definition_not_of_its_words() -> None:

@@ -17,7 +17,7 @@ from torch import Tensor
 from nas.checkpoint import load_vae, read_tensors, save_weights, write_tensors
 from nas.datasets import ImageDataset
 from nas.evaluate import Evaluator
-from nas.protocol import forward, generator_for, load_batch
+from nas.protocol import flipped, forward, generator_for, load_batch
 from nas.recipes import FAN_IN, RECIPES, parameter_groups
 from nas.setups import SetUp
 from nas.training import (
@@ -128,6 +128,37 @@ def test_each_recipe_has_its_learning_rate(recipe: str, rate: float) -> None:
     assert TrainingConfig().recipe == "schedule_free"
 
 
+FLIPPING = FAST.model_copy(update={"flip": True})
+
+
+def test_half_of_the_images_are_mirrored_anew_in_every_epoch() -> None:
+    images = torch.arange(400 * 2 * 2.0).reshape(400, 1, 2, 2)
+    draws = [flipped(images.clone(), generator_for(7, epoch)) for epoch in (1, 1, 2)]
+    mirrored = [(found == images.flip(3)).flatten(1).all(1) for found in draws]
+    kept = [(found == images).flatten(1).all(1) for found in draws]
+    assert all(bool((one ^ other).all()) for one, other in zip(mirrored, kept, strict=True))
+    assert all(160 < int(one.sum()) < 240 for one in mirrored)
+    assert torch.equal(draws[0], draws[1])
+    assert not torch.equal(draws[0], draws[2])
+
+
+def test_flips_change_the_training_and_no_evaluation(monkeypatch: pytest.MonkeyPatch) -> None:
+    plain, other = trainer(), trainer(FLIPPING)
+    assert values(list(plain.epochs())) != values(list(other.epochs()))
+    seen = evaluate(other.model, other.dataset, other.dataset.validation, FLIPPING)
+    assert seen == evaluate(other.model, other.dataset, other.dataset.validation, FAST)
+    monkeypatch.setattr("nas.training.flipped", lambda images, draw: images)
+    assert values(list(trainer(FLIPPING).epochs())) == values(plain.history)
+
+
+def test_settings_without_flips_are_those_of_earlier_versions() -> None:
+    assert "flip" not in FAST.model_dump()
+    assert "flip" not in FAST.model_dump_json()
+    assert FLIPPING.model_dump()["flip"] is True
+    for config in (FAST, FLIPPING):
+        assert TrainingConfig.model_validate(config.model_dump()) == config
+
+
 def test_an_unknown_recipe_is_refused_with_the_nearest_name() -> None:
     with pytest.raises(ValueError, match=r"'papre' is not a recipe.*paper") as refused:
         TrainingConfig(recipe="papre")
@@ -202,11 +233,12 @@ def test_layout_and_working_in_place_change_no_result(activation: str) -> None:
 
 
 @pytest.mark.parametrize("recipe", RECIPES)
-@pytest.mark.parametrize("channels_last", [True, False])
+@pytest.mark.parametrize(("channels_last", "flip"), [(True, False), (False, False), (True, True)])
 def test_resumed_training_equals_an_uninterrupted_one(
-    tmp_path: Path, channels_last: bool, recipe: str
+    tmp_path: Path, channels_last: bool, flip: bool, recipe: str
 ) -> None:
-    config = FAST.model_copy(update={"channels_last": channels_last, "recipe": recipe})
+    chosen = {"channels_last": channels_last, "flip": flip, "recipe": recipe}
+    config = FAST.model_copy(update=chosen)
     whole, path = trainer(config), tmp_path / "checkpoint"
     expected = list(whole.epochs())
     next(trainer(config).epochs(path))

@@ -17,6 +17,7 @@ from nas.layers import DOWNSAMPLING, UPSAMPLING
 from nas.vae import VAE, build_vae
 from search_spaces.architecture import CHOICES, Architecture
 from search_spaces.references import PUBLISHED, REFERENCES
+from search_spaces.sizes import Size, sides
 from tests.helpers.small_networks import ENTRIES, TABLES, described
 
 # What the authors' published implementation computes, for parameters filled by `_fill`.
@@ -26,8 +27,7 @@ WEIGHTED = (nn.Conv2d, nn.ConvTranspose2d, nn.Linear)
 
 
 def image(architecture: Architecture, batch: int = 2) -> Tensor:
-    size = architecture.image_size
-    return torch.rand(batch, architecture.image_channels, size, size)
+    return torch.rand(batch, *architecture.image_shape)
 
 
 @pytest.fixture(scope="module", params=REFERENCES)
@@ -89,21 +89,20 @@ def test_every_entry_builds_and_learns(field: str, value: str, block: str) -> No
     assert all(p.grad is not None and p.grad.isfinite().all() for p in model.parameters())
 
 
-@pytest.mark.parametrize("size", [144, 100, 96, 64, 33, 7])
+@pytest.mark.parametrize("size", [144, 100, 96, 64, 33, 7, (144, 96), (7, 33), (18, 4), (5, 8)])
 @pytest.mark.parametrize("block", BLOCKS)
 @pytest.mark.parametrize(
     ("downsampling", "upsampling"), list(zip(DOWNSAMPLING, UPSAMPLING, strict=True))
 )
-def test_reconstructs_any_size(size: int, block: str, downsampling: str, upsampling: str) -> None:
+def test_reconstructs_any_size(size: Size, block: str, downsampling: str, upsampling: str) -> None:
     architecture = described(size, block=block, downsampling=downsampling, upsampling=upsampling)
     with torch.device("meta"):
         model, images, outputs = build_vae(architecture), image(architecture), list[Tensor]()
     for stage in (*model.encoder.stages, *model.decoder.stages):
         _record(stage, outputs)
     assert model(images)[0].shape == images.shape
-    assert [output.shape[-1] for output in outputs] == [
-        *architecture.encoder_sizes[1:],
-        *architecture.decoder_sizes[1:],
+    assert [tuple(output.shape[-2:]) for output in outputs] == [
+        sides(size) for size in (*architecture.encoder_sizes[1:], *architecture.decoder_sizes[1:])
     ]
 
 

@@ -69,7 +69,7 @@ VALID: dict[str, Valid] = {
     "data info": Valid({"folder": "celeba/img_align_celeba"}),
     "data cache list": Valid(),
     "data cache clear": Valid(),
-    "reconstruct": Valid({"trial": "good#2", "images": "celeba/img_align_celeba/000001.jpg"}),
+    "reconstruct": Valid({"model": "good#2", "images": "celeba/img_align_celeba/000001.jpg"}),
     "bench search": Valid(
         {}, {"--samplers": "random", "--seeds": "1", "--trials": "5", "--no-figures": None}
     ),
@@ -95,7 +95,8 @@ _BY_NAME: dict[str, tuple[Bad, ...]] = {
     "--sampler": values.CHOICES,
     "--fit": values.CHOICES,
     "data folder": values.IN_PATHS,
-    "reconstruct trial": values.ARCHITECTURES,
+    "data --size": values.PIXELS,
+    "reconstruct model": values.MODELS,
     "reconstruct images": values.IN_PATHS,
     "--backend": values.CHOICES,
     "--part": values.CHOICES,

@@ -67,9 +67,23 @@ NAMES = (
 ARCHITECTURES = _all(
     *("", "original@0", "original@" + LONG, "original@\u0663\u0662", "original@1e3", "original@-1"),
     *("original@99999999999999999999", "original@3", "original@", "origina", "ORIGINAL", "@64"),
+    *("original@64x3", "original@64x", "original@64x64x64"),
     *("good#", "good#99", "good#" + LONG, "good#-1", "good#x", "#", "#0", "missing#0", "../good#0"),
     *("good#0#0", "n" * 300 + ".json", "n" * 5000 + ".yaml", "missing.json", "foreign.json", "."),
     *("a/" * 2500 + "x.json", "/dev/zero.json", "\x1b[2J", "\udcff.json", "tiny.json/x.json"),
+)
+MODELS = _all(
+    *("", "good#", "good#99", "good#x", "#", "missing#0", "good#0#0", "good", "missing", "."),
+    *(
+        "../good#0",
+        "n" * 300,
+        "n" * 5000,
+        "tiny.json",
+        "/dev/zero",
+        "\x1b[2J",
+        "\udcff",
+        "a#" + LONG,
+    ),
 )
 BACKENDS = _all("", ",", " , ", "eagre", "eager,", "x,y", ",".join(["eager"] * 3000), "\x1b[2J")
 SAMPLERS = _all(
@@ -91,6 +105,10 @@ SWEEPS = _all(
         "\x1b[2J=1",
     ),
     *("batch=99999999999999", "threads=0", "threads=99999"),
+)
+PIXELS = _all(
+    *("", "x", "16x", "x16", "16x16x3", "16X24", "7", "16x7", "4000", "-16", "1e2", LONG),
+    *("16x4000", "16 x 24", "\u0663\u0662", "16,24", "\x1b[2J", "16x" + LONG, "1.5"),
 )
 DEVICES = _all(
     "", "gpu", "cuda:99", "cpu:x", "tpu", "c" * 5000, "\x1b[2J", "cuda:-1", "meta", "xla"
@@ -153,6 +171,9 @@ SPACES = _all(
         "wide@-1",
         "wide@1e3",
         "@64",
+        "wide@144x",
+        "wide@144x8",
+        "wide@144x96x3",
     ),
     *("wide@99999999999999999999", "missing.yaml", "n" * 300 + ".yaml", "n" * 5000 + ".yaml", "."),
     *("foreign.json", "/dev/null", "tiny.yaml", "\x1b[2J.yaml", "\udcff.yaml", "tiny.json@64"),

@@ -20,6 +20,7 @@ from profiling.allocator import tune_allocator
 from profiling.environment import threads
 from profiling.lane import Lane
 from search_spaces.architecture import Architecture
+from search_spaces.sizes import Size
 
 Progress = Callable[[int, int], None]
 
@@ -111,5 +112,5 @@ def _row(result: EpochResult, processor_s: float) -> Record:
 
 
 @cache
-def _images(protocol: TableProtocol, size: int) -> ImageDataset:
+def _images(protocol: TableProtocol, size: Size) -> ImageDataset:
     return load_dataset(protocol.data, size)

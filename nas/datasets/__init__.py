@@ -9,11 +9,13 @@ from nas.datasets.dataset import DataConfig, ImageDataset, split_indices
 from nas.datasets.duplicates import duplicates_in_words
 from nas.datasets.faces import load_faces
 from nas.datasets.files import Choice, choose_in_folder, existing_source, load_folder
+from nas.datasets.items import write_pictures
 from nas.datasets.preview import contact_sheet, preview_images
 from profiling.progress import Progress
 from search_spaces.errors import UserError
+from search_spaces.sizes import Size, sides, size_in_words
 
-DATASETS: dict[str, Callable[[DataConfig, int, int, Progress | None], ImageDataset]] = {
+DATASETS: dict[str, Callable[[DataConfig, Size, int, Progress | None], ImageDataset]] = {
     "faces": load_faces,
     "celeba": load_celeba,
     "folder": load_folder,
@@ -38,13 +40,14 @@ __all__ = [
     "preview_images",
     "require_source",
     "split_indices",
+    "write_pictures",
 ]
 
 
 def load_dataset(
-    config: DataConfig, image_size: int, progress: Progress | None = None, *, channels: int = 3
+    config: DataConfig, image_size: Size, progress: Progress | None = None, *, channels: int = 3
 ) -> ImageDataset:
-    """Load the data set of `config` at `image_size` x `image_size` pixels, in colour or grey.
+    """Load the data set of `config` at `image_size` pixels, in colour or grey.
 
     The first load renders or decodes images into the cache (`$NAS_CACHE_DIR`, or the user's cache
     folder) and calls `progress(done, total)`; later loads memory-map the cached file.
@@ -56,7 +59,7 @@ def load_dataset(
     return DATASETS[config.kind](config, image_size, channels, progress)
 
 
-def require_source(config: DataConfig, image_size: int) -> None:
+def require_source(config: DataConfig, image_size: Size) -> None:
     """Check quickly that a data set can be loaded, without reading an image.
 
     Raises:
@@ -64,5 +67,6 @@ def require_source(config: DataConfig, image_size: int) -> None:
     """
     if config.kind != "faces":
         existing_source(config)
-    if image_size < 8:
-        raise UserError(f"image_size: {image_size} is too small for a face; use at least 8")
+    if min(sides(image_size)) < 8:
+        pixels = size_in_words(image_size)
+        raise UserError(f"image_size: {pixels} is too small for a face; use at least 8")

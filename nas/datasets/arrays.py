@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from nas.datasets.decoding import BITS, Picture, Shape, converted
+from nas.datasets.decoding import BITS, Header, Picture, Shape, converted
 from profiling.resources import available_memory_bytes
 from search_spaces.errors import UserError
 
@@ -58,8 +58,14 @@ class Arrays:
             pixels = _eight_bit(pixels)
         elif pixels.dtype == np.uint16 and pixels.ndim == 3:
             pixels = _eight_bit(pixels / (2**shape.bits - 1))
-        enlarged = min(pixels.shape[:2]) < shape.size
-        return converted(Image.fromarray(np.ascontiguousarray(pixels)), shape, enlarged=enlarged)
+        return converted(Image.fromarray(np.ascontiguousarray(pixels)), shape)
+
+    def header(self, row: int) -> Header:
+        """Return type and shape of one row."""
+        height, width = self.images.shape[1:3]
+        channels = self.images.shape[3] if self.images.ndim == 4 else 1
+        mode = f"{self.images.dtype} of {channels} channel{'s' * (channels > 1)}"
+        return Header("array", mode, width, height)
 
     def bits(self) -> int:
         """Return the smallest range that the levels of up to 64 rows need, in bits."""

@@ -20,7 +20,7 @@ import sys
 import zlib
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor, as_completed
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -29,10 +29,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from nas.datasets.array_file import ArrayFile, digest
+from nas.datasets.in_use import release_with, share
 from profiling.files import write_whole
 from profiling.locks import lock, open_lock
 from profiling.progress import Progress
 from search_spaces.errors import UserError
+from search_spaces.sizes import Size, area, sides
 from search_spaces.visible import visible
 
 Images = NDArray[np.uint8]
@@ -40,7 +42,7 @@ Labels = NDArray[np.bool_]
 Marks = NDArray[np.uint64]
 """A checksum for each finished row; 0 for others."""
 Fill = Callable[[int, int], tuple[Images, Labels]]
-"""Returns rows `start` to `stop`: images uint8 `(n, channels, size, size)`, bool `(n, labels)`."""
+"""Returns rows `start` to `stop`: uint8 `(n, channels, height, width)` and bool `(n, labels)`."""
 
 _PARTS = ("labels", "images")  # readers look for the images file, so it is renamed last
 _FULL = {errno.ENOSPC, errno.EDQUOT}
@@ -70,13 +72,13 @@ class Entry:
 
     Attributes:
         stem: Stem of the file names; it must identify everything that a row depends on.
-        size: Width and height of the images in pixels.
+        size: Size of the images in pixels.
         labels: Number of boolean labels per image.
         channels: Number of channels of the images.
     """
 
     stem: str
-    size: int
+    size: Size
     labels: int
     channels: int = 3
 
@@ -92,13 +94,24 @@ class Entry:
         """Return the first `count` images and labels, memory-mapped; build missing rows first.
 
         `fill` is called from `threads` threads for runs of at most `chunk` rows. A damaged entry is
-        built again; one line on standard error says so.
+        built again; one line on standard error says so. The entry stays in the cache while the
+        images or views of them exist.
 
         Raises:
             UserError: the cache folder cannot be written or has too little space.
         """
-        if (found := self._open(count)) is not None:
-            return found
+        with ExitStack() as stack:
+            using = share(cache_directory(), self.stem)
+            if using is not None:
+                stack.enter_context(using)
+            found = self._open(count) or self._made(count, fill, threads, chunk, progress)
+            stack.pop_all()
+        release_with(found[0], using)
+        return found
+
+    def _made(
+        self, count: int, fill: Fill, threads: int, chunk: int, progress: Progress | None
+    ) -> tuple[Images, Labels]:
         with self._locked():
             if (found := self._open(count)) is None:
                 self._remove_damaged(count)
@@ -138,7 +151,7 @@ class Entry:
     def _file(self, count: int, part: str) -> ArrayFile:
         kind = part.removeprefix("unfinished-")
         shape, dtype = {
-            "images": ((count, self.channels, self.size, self.size), np.uint8),
+            "images": ((count, self.channels, *sides(self.size)), np.uint8),
             "labels": ((count, self.labels), np.bool_),
             "done": ((count,), np.uint64),
         }[kind]
@@ -258,7 +271,7 @@ class Entry:
             raise self._too_full(count, free)
 
     def _needed(self, count: int) -> int:
-        return count * (self.channels * self.size**2 + self.labels + 8)
+        return count * (self.channels * area(self.size) + self.labels + 8)
 
     def _too_full(self, count: int, free: int) -> UserError:
         return UserError(

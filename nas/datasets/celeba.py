@@ -19,6 +19,7 @@ from nas.datasets.listing import list_pictures
 from nas.datasets.sources import Files
 from profiling.progress import Progress
 from search_spaces.errors import UserError, quoted
+from search_spaces.sizes import Size
 
 IMAGES = "img_align_celeba"
 FOLDERS = (IMAGES, f"{IMAGES}_png")
@@ -29,7 +30,7 @@ PAPER_COUNT = 20_000
 
 
 def load_celeba(
-    config: DataConfig, image_size: int, channels: int, progress: Progress | None
+    config: DataConfig, image_size: Size, channels: int, progress: Progress | None
 ) -> ImageDataset:
     """Load the paper's selection: the first 20,000 images by file name, or `config.count`.
 
@@ -51,7 +52,8 @@ def choose_in_celeba(config: DataConfig) -> Choice:
     Raises:
         UserError: the folder is missing, or a table has no row for an image.
     """
-    root = pictures_folder(existing_source(config))
+    given = existing_source(config)
+    root = pictures_folder(given)
     folder = _image_folder(root)
     found = list_pictures(folder, SUFFIXES)
     names = tuple(name for name in found.names if "/" not in name)
@@ -63,7 +65,7 @@ def choose_in_celeba(config: DataConfig) -> Choice:
         parts = _partition(_table(root, folder, PARTITION_FILES), root, used), "CelebA's partition"
     return Choice(
         name="celeba",
-        source=Files(folder, used),
+        source=Files(folder, used, str(folder if folder.is_relative_to(given) else given)),
         order=np.arange(count),
         count=count,
         how="the first by name",

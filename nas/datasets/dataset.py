@@ -67,8 +67,8 @@ class DataConfig(BaseModel):
         group_column: Column of `labels` that does the same.
         labels: CSV file whose first column names the images. The others are attributes.
         duplicates: `keep`, or `drop` images from validation and test that another part has too.
-        fit: How an image becomes a square: `squash`, `crop` (its centre) or `pad` (white borders).
-            None means squash for `celeba` and crop for `folder`.
+        fit: How an image gets the proportions of the image size: `squash`, `crop` (its centre) or
+            `pad` (white borders). None means squash for `celeba` and crop for `folder`.
         grey_bits: Range of greys of more than 8 bits, if their files do not state it. None means
             the smallest that holds the levels found.
         max_unreadable: Largest share of unreadable files, which are skipped and listed.
@@ -126,11 +126,11 @@ class DataConfig(BaseModel):
         found: dict[str, Any] = dump(self)
         defaults = {name: type(self).model_fields[name].default for name in _NEWER}
         kept = {k: v for k, v in found.items() if k not in defaults or v != defaults[k]}
-        return {**kept, "fit": self.square} if self.kind == "folder" else kept
+        return {**kept, "fit": self.fitting} if self.kind == "folder" else kept
 
     @property
-    def square(self) -> Fit:
-        """How an image becomes a square."""
+    def fitting(self) -> Fit:
+        """How an image gets the proportions of the image size."""
         return self.fit or ("crop" if self.kind == "folder" else "squash")
 
 
@@ -140,7 +140,7 @@ class ImageDataset:
 
     Attributes:
         name: Kind of the data set.
-        images: `(count, channels, size, size)` uint8, C-contiguous, memory-mapped.
+        images: `(count, channels, height, width)` uint8, C-contiguous, memory-mapped.
         attribute_names: Names of the binary attributes; empty if there are none.
         attributes: `(count, len(attribute_names))` bool, or None.
         train: Indices of the training part (70 %).

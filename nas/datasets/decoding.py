@@ -19,6 +19,8 @@ from typing import IO, TYPE_CHECKING, Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from search_spaces.sizes import Size, sides
+
 if TYPE_CHECKING:
     from PIL import Image
 
@@ -33,7 +35,7 @@ BITS = (8, 10, 12, 14, 16)
 _BITS_PER_SAMPLE = 258  # the TIFF tag
 
 Fit = Literal["squash", "crop", "pad"]
-"""How a picture becomes a square: without its proportions, its centre, or with white borders."""
+"""How a picture gets its shape: without its proportions, its centre, or with white borders."""
 
 
 class UnreadableError(ValueError):
@@ -45,13 +47,13 @@ class Shape:
     """What every picture of a data set is converted to.
 
     Attributes:
-        size: Width and height in pixels.
+        size: Size in pixels.
         channels: 3 for RGB, 1 for grey.
-        fit: How a picture becomes a square.
+        fit: How a picture gets the proportions of `size`.
         bits: Range of greys of more than 8 bits whose file does not state it.
     """
 
-    size: int
+    size: Size
     channels: int = 3
     fit: Fit = "squash"
     bits: int = 16
@@ -62,7 +64,7 @@ class Picture:
     """A decoded picture.
 
     Attributes:
-        pixels: uint8, `(channels, size, size)`.
+        pixels: uint8, `(channels, height, width)`.
         grey: Whether its three channels are equal.
         enlarged: Whether it has fewer pixels than `size` in width or height.
     """
@@ -70,6 +72,23 @@ class Picture:
     pixels: NDArray[np.uint8]
     grey: bool
     enlarged: bool
+
+
+@dataclass(frozen=True)
+class Header:
+    """What is known of a picture without decoding it.
+
+    Attributes:
+        format: Pillow's name of the format.
+        mode: Pillow's name of the pixels' type.
+        width: Width in pixels.
+        height: Height in pixels.
+    """
+
+    format: str
+    mode: str
+    width: int
+    height: int
 
 
 @contextmanager
@@ -138,34 +157,31 @@ def decoded(source: Path | IO[bytes], shape: Shape) -> Picture:
         Exception: of any type, as decoders raise them for a damaged file; see `reason`.
     """
     with opened(source) as image:
-        # A JPEG is decoded at 1/2, 1/4 or 1/8 of its size where that is at least twice `size`.
-        image.draft(None, (2 * shape.size, 2 * shape.size))
-        width, height = image.size
+        # A JPEG is decoded at 1/2, 1/4 or 1/8 of its size where that is at least twice `size`,
+        # also if it has to be rotated.
+        image.draft(None, (2 * max(sides(shape.size)), 2 * max(sides(shape.size))))
         declared = _declared_bits(image)
-        upright = _upright(image)
-        return converted(upright, shape, declared, min(width, height) < shape.size)
+        return converted(_upright(image), shape, declared)
 
 
-def converted(
-    image: Image.Image, shape: Shape, bits: int | None = None, enlarged: bool = False
-) -> Picture:
+def converted(image: Image.Image, shape: Shape, bits: int | None = None) -> Picture:
     """Convert a decoded picture to `shape`.
 
     Args:
         image: The picture.
         shape: What it is converted to.
         bits: Range of its grey levels, if it states one.
-        enlarged: Whether it has fewer pixels than `shape`.
 
     Raises:
         UnreadableError: the range of its levels is unknown or is exceeded.
     """
     colour = _as_rgb(image, bits or shape.bits)
-    square = fitted(colour, shape.size, shape.fit)
-    pixels = np.asarray(square)
+    resized = fitted(colour, shape.size, shape.fit)
+    pixels = np.asarray(resized)
     grey = bool((pixels == pixels[..., :1]).all())
     if shape.channels == 1:
-        pixels = np.asarray(square.convert("L"))[..., None]
+        pixels = np.asarray(resized.convert("L"))[..., None]
+    enlarged = image.width < resized.width or image.height < resized.height
     return Picture(pixels.transpose(2, 0, 1), grey, enlarged)
 
 
@@ -182,18 +198,20 @@ def as_channels(images: NDArray[np.uint8], channels: int) -> NDArray[np.uint8]:
     return np.rint(luma).astype(np.uint8)[:, None]
 
 
-def fitted(image: Image.Image, size: int, fit: Fit) -> Image.Image:
-    """Return a picture as a square of `size` pixels, resized by bilinear interpolation."""
+def fitted(image: Image.Image, size: Size, fit: Fit) -> Image.Image:
+    """Return a picture of `size` pixels, resized by bilinear interpolation."""
     from PIL import Image, ImageOps
 
-    method, (width, height) = Image.Resampling.BILINEAR, image.size
+    method, (height, width) = Image.Resampling.BILINEAR, sides(size)
     if fit == "pad":
-        return ImageOps.pad(image, (size, size), method, color="white")
+        return ImageOps.pad(image, (width, height), method, color="white")
     if fit == "squash":
-        return image.resize((size, size), method)
-    side = min(width, height)
-    left, top = (width - side) / 2, (height - side) / 2
-    return image.resize((size, size), method, box=(left, top, left + side, top + side))
+        return image.resize((width, height), method)
+    part_width = min(image.width, image.height * width / height)
+    part_height = min(image.height, image.width * height / width)
+    left, top = (image.width - part_width) / 2, (image.height - part_height) / 2
+    box = left, top, left + part_width, top + part_height
+    return image.resize((width, height), method, box=box)
 
 
 def reason(error: Exception) -> str:

@@ -107,7 +107,7 @@ def hashes_of(images: Images, digest: str) -> Hashes:
     """Return the hashes of images, from the cache if they are there.
 
     Args:
-        images: uint8, `(images, channels, size, size)`.
+        images: uint8, `(images, channels, height, width)`.
         digest: SHA-256 of the images, which identifies them in the cache.
     """
     path = cache_directory() / "datasets" / f"hashes-v1-{digest[:32]}.bin"

@@ -22,25 +22,29 @@ from nas.faces.sample import sample_scene
 from profiling.progress import Progress
 from profiling.resources import logical_cpus
 from search_spaces.errors import UserError
+from search_spaces.sizes import Size, sides, size_in_words
 
 DEFAULT_COUNT = 20_000
 _PROCESS_CHUNK = 500  # seconds of work, because a process takes a fraction of a second to start
 
 
 def load_faces(
-    config: DataConfig, image_size: int, channels: int, progress: Progress | None
+    config: DataConfig, image_size: Size, channels: int, progress: Progress | None
 ) -> ImageDataset:
-    """Return `config.count` faces (default 20,000), rendered or memory-mapped from the cache."""
+    """Return `config.count` faces (default 20,000), rendered or memory-mapped from the cache.
+
+    Images that are not square are the central part of square ones.
+    """
     count = config.count or DEFAULT_COUNT
     grey = "" if channels == 3 else "-grey"
-    stem = f"faces-v{RENDERER_VERSION}-seed{config.seed}-{image_size}px{grey}"
+    stem = f"faces-v{RENDERER_VERSION}-seed{config.seed}-{size_in_words(image_size)}px{grey}"
     entry = Entry(stem=stem, size=image_size, labels=len(ATTRIBUTE_NAMES), channels=channels)
     workers = logical_cpus() if count > _PROCESS_CHUNK else 1
 
     def fill(start: int, stop: int) -> tuple[Images, Labels]:
         draw = _render_in_process if workers > 1 else render_faces
-        faces = draw(config.seed, start, stop, image_size)
-        return as_channels(faces, channels), _labels(config.seed, start, stop)
+        faces = draw(config.seed, start, stop, max(sides(image_size)))
+        return as_channels(_central(faces, image_size), channels), _labels(config.seed, start, stop)
 
     chunk = _PROCESS_CHUNK if workers > 1 else 50
     images, labels = entry.load(count, fill, threads=workers, chunk=chunk, progress=progress)
@@ -58,6 +62,12 @@ def load_faces(
         found=count,
         about=(f"{count:,} rendered faces", f"split at random, seed {config.split_seed}"),
     )
+
+
+def _central(faces: Images, size: Size) -> Images:
+    height, width = sides(size)
+    top, left = (faces.shape[2] - height) // 2, (faces.shape[3] - width) // 2
+    return faces[:, :, top : top + height, left : left + width]
 
 
 def _labels(seed: int, start: int, stop: int) -> Labels:

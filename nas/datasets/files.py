@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 
-from nas.datasets import arrays
+from nas.datasets import arrays, tables
 from nas.datasets.archives import ENDINGS, is_archive, unpacked
 from nas.datasets.choosing import (
     PARTS,
@@ -34,11 +35,12 @@ from nas.datasets.reading import ReadImages, first_of, read_images
 from nas.datasets.sources import Files, Source
 from profiling.progress import Progress
 from search_spaces.errors import UserError
+from search_spaces.sizes import Size, sides
 
-FITS = {
-    "squash": "squashed to squares, without their proportions",
-    "crop": "cropped to the central square",
-    "pad": "fitted into squares with white borders",
+_FITS = {
+    "squash": "squashed to {} pixels, without their proportions",
+    "crop": "cropped to the central part, at {} pixels",
+    "pad": "fitted into {} pixels with white borders",
 }
 
 
@@ -77,7 +79,7 @@ class Choice:
 
 
 def load_folder(
-    config: DataConfig, image_size: int, channels: int, progress: Progress | None
+    config: DataConfig, image_size: Size, channels: int, progress: Progress | None
 ) -> ImageDataset:
     """Load the pictures below `config.path`, or a random sample of `config.count` of them.
 
@@ -98,21 +100,22 @@ def choose_in_folder(config: DataConfig) -> Choice:
     path = existing_source(config)
     if path.suffix.lower() in arrays.ENDINGS:
         return _choose_in_array(path, config)
-    root = pictures_folder(path)
-    listing = list_pictures(root)
-    require_enough(len(listing.names), str(root), listing.held)
+    listing = list_pictures(pictures_folder(path))
+    if not listing.names and path.is_dir() and tables.tables_in(path):
+        listing = list_pictures(tables.unpacked_tables(path))
+    require_enough(len(listing.names), str(path), listing.held)
     layout, table = layout_of(listing.names), None
     if config.labels is not None:
         table = Table(config.labels.expanduser(), listing.names)
     groups = groups_of(config, listing.names, table)
     stated = bool(layout.parts) and config.split in (None, "folders") and groups is None
     if config.split == "folders" and not stated:
-        raise UserError(f"data.split: {root} has no folders train/ and test/, or train/ and val/")
+        raise UserError(f"data.split: {path} has no folders train/ and test/, or train/ and val/")
     by = "the folders " + ", ".join(f"{name}/" for name in layout.tops)
     strata = zip(layout.classes, layout.parts or layout.classes, strict=True)
     return Choice(
         name="folder",
-        source=Files(root, listing.names),
+        source=Files(listing.root, listing.names, str(path)),
         order=random_order(list(strata), config.seed),
         count=min(config.count or len(listing.names), len(listing.names)),
         how=f"at random, seed {config.seed}",
@@ -143,12 +146,14 @@ def _choose_in_array(path: Path, config: DataConfig) -> Choice:
 
 
 def pictures_folder(path: Path) -> Path:
-    """Return a folder, or that in the cache to which an archive is unpacked."""
-    return unpacked(path) if path.is_file() else path
+    """Return a folder, or that in the cache to which an archive or a table is unpacked."""
+    if path.is_dir():
+        return path
+    return tables.unpacked_tables(path) if tables.is_table(path) else unpacked(path)
 
 
 def existing_source(config: DataConfig) -> Path:
-    """Return the folder, archive or array file of `config.path`.
+    """Return the folder, archive, table or array file of `config.path`.
 
     Raises:
         UserError: it does not exist, or `~` has no meaning.
@@ -156,22 +161,24 @@ def existing_source(config: DataConfig) -> Path:
     assert config.path is not None
     try:
         root = config.path.expanduser()
-        is_source = root.is_file() and (is_archive(root) or root.suffix.lower() in arrays.ENDINGS)
-        found = root.is_dir() or is_source
+        known = root.suffix.lower() in (*arrays.ENDINGS, *tables.ENDINGS) or is_archive(root)
+        found = root.is_dir() or (root.is_file() and known)
     except RuntimeError:  # a user without a home folder, or no such user
         raise UserError(f"path: {str(config.path)!r} is in no known home folder") from None
     except OSError as error:  # a name that is too long
         raise UserError(f"path: {str(config.path)!r} cannot be read ({error.strerror})") from None
     if not found:
+        lacks = "is not a folder" if root.exists() else "does not exist"
         raise UserError(
-            f"path: {str(root)!r} is not a folder; give the folder of the images, an archive "
-            f"({', '.join(ENDINGS)}) or an array ({', '.join(arrays.ENDINGS)})"
+            f"path: {str(root)!r} {lacks}; give the folder of the images, an archive "
+            f"({', '.join(ENDINGS)}), a table ({', '.join(tables.ENDINGS)}) or an array "
+            f"({', '.join(arrays.ENDINGS)})"
         )
     return root
 
 
 def load_choice(
-    choice: Choice, config: DataConfig, image_size: int, channels: int, progress: Progress | None
+    choice: Choice, config: DataConfig, image_size: Size, channels: int, progress: Progress | None
 ) -> ImageDataset:
     """Decode the chosen pictures and split them.
 
@@ -200,10 +207,16 @@ def load_choice(
     )
 
 
-def shape_of(choice: Choice, config: DataConfig, image_size: int, channels: int) -> Shape:
+def shape_of(choice: Choice, config: DataConfig, image_size: Size, channels: int) -> Shape:
     """Return what the pictures of a choice are converted to."""
     bits = config.grey_bits or choice.source.bits()
-    return Shape(image_size, channels, config.square, bits)
+    return Shape(image_size, channels, config.fitting, bits)
+
+
+def fit_in_words(shape: Shape) -> str:
+    """Say what height and width pictures get, and how."""
+    height, width = sides(shape.size)
+    return _FITS[shape.fit].format(f"{height} x {width}")
 
 
 def chosen_in_words(choice: Choice, rows: ImageIndices) -> str:
@@ -212,14 +225,41 @@ def chosen_in_words(choice: Choice, rows: ImageIndices) -> str:
     return in_words(len(rows), choice.found, used, choice.classes, choice.how)
 
 
+def split_of(choice: Choice, rows: ImageIndices, config: DataConfig) -> Split:
+    """Return the split of some rows of a choice, as positions in `rows`.
+
+    Raises:
+        UserError: a part would have no image.
+    """
+    if choice.parts is not None:
+        parts, by = choice.parts
+        return split_by_part([parts[row] for row in rows], config.split_seed, by)
+    if choice.groups is not None:
+        groups, by = choice.groups
+        return split_by_group([groups[row] for row in rows], config.split_seed, by)
+    return random_split(len(rows), config.split_seed)
+
+
+def planned_split(choice: Choice, rows: ImageIndices, config: DataConfig) -> str:
+    """Say how some rows of a choice are split, and how many each part has, by class."""
+    try:
+        split = split_of(choice, rows, config)
+    except UserError as error:
+        return f"a study would stop: {error}"
+    texts = []
+    for part in PARTS:
+        members = rows[getattr(split, part)]
+        classes = Counter(choice.classes[row] for row in members)
+        listed = ", ".join(f"{name or 'no folder'} {n:,}" for name, n in classes.most_common(8))
+        more = ", ..." if len(classes) > 8 else ""
+        by_class = f" ({listed}{more})" if len(classes) > 1 else ""
+        texts.append(f"{part} {len(members):,}{by_class}")
+    return f"{split.words}: {'; '.join(texts)}"
+
+
 def _split(choice: Choice, read: ReadImages, config: DataConfig) -> tuple[Split, Duplicates | None]:
     """Return the split, without duplicates where these are dropped, and which were dropped."""
-    if choice.parts is not None:
-        split = split_by_part(_of(choice.parts[0], read), config.split_seed, choice.parts[1])
-    elif choice.groups is not None:
-        split = split_by_group(_of(choice.groups[0], read), config.split_seed, choice.groups[1])
-    else:
-        split = random_split(len(read.rows), config.split_seed)
+    split = split_of(choice, read.rows, config)
     if config.duplicates == "keep" and choice.parts is None:
         return split, None
     hashes = hashes_of(read.images, read.digest)
@@ -228,10 +268,6 @@ def _split(choice: Choice, read: ReadImages, config: DataConfig) -> tuple[Split,
         _refuse_shared(choice, read, found)
         return split, None
     return _without(split, found), found
-
-
-def _of(texts: Sequence[str], read: ReadImages) -> list[str]:
-    return [texts[row] for row in read.rows]
 
 
 def _refuse_shared(choice: Choice, read: ReadImages, found: Duplicates) -> None:
@@ -263,7 +299,7 @@ def _about(
     """Return sentences about the choice, the shape and the split."""
     texts = [
         chosen_in_words(choice, read.rows),
-        FITS[shape.fit],
+        fit_in_words(shape),
         split,
     ]
     if dropped is not None:
@@ -271,7 +307,7 @@ def _about(
     if read.skipped:
         texts.append(f"{len(read.skipped):,} unreadable: {first_of(read.skipped)}")
     if read.enlarged:
-        texts.append(f"{read.enlarged:,} enlarged, because they are smaller than {shape.size} px")
+        texts.append(f"{read.enlarged:,} enlarged, because they are smaller")
     if read.grey and shape.channels == 3:
         texts.append("all grey: with image_channels 1 they take a third of the memory")
     return texts

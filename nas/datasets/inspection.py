@@ -1,80 +1,153 @@
-"""What a folder of images holds, from the headers of its files: nothing is decoded."""
+"""What a folder, an archive or an array of images holds, and what a study would do with it."""
 
 from __future__ import annotations
 
+import time
 from collections import Counter
 from collections.abc import Iterable
-from dataclasses import dataclass
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 
 import numpy as np
 
+from nas.datasets.choosing import random_order
 from nas.datasets.dataset import DataConfig
-from nas.datasets.decoding import opened, quiet_decoders, reason
-from nas.datasets.files import FITS, Choice, chosen_in_words
+from nas.datasets.decoding import Header, Shape, quiet_decoders, reason
+from nas.datasets.duplicates import duplicates_in_words
+from nas.datasets.files import (
+    Choice,
+    chosen_in_words,
+    fit_in_words,
+    load_choice,
+    planned_split,
+    shape_of,
+)
 from nas.datasets.listing import list_pictures
 from nas.datasets.sources import Files
+from profiling.progress import Progress
+from profiling.resources import logical_cpus
+from search_spaces.errors import UserError
+from search_spaces.sizes import Size, area, sides, size_in_words
+
+_SAMPLE = 128
+"""Number of images that are decoded to measure the speed."""
+_PATIENCE_S = 60.0
+"""Images are decoded for duplicates if that takes no longer."""
+_CHUNK = 256
+
+Facts = list[tuple[str, str]]
+"""Pairs of a label and a text."""
 
 
-@dataclass(frozen=True)
-class _Header:
-    """Format, mode, width and height of a file; or why they cannot be read."""
+def inspect(
+    choice: Choice, config: DataConfig, image_size: Size, progress: Progress | None = None
+) -> Facts:
+    """Return facts about the pictures of a choice.
 
-    format: str = ""
-    mode: str = ""
-    width: int = 0
-    height: int = 0
-    unreadable: str = ""
-
-
-def inspect(choice: Choice, config: DataConfig, image_size: int) -> list[tuple[str, str]]:
-    """Return facts about the pictures of a choice as (label, text).
+    The headers of all files are read, and some images are decoded to measure the speed. All that a
+    study would use are decoded into its cache and compared if that takes a minute at most.
 
     Args:
         choice: The pictures.
         config: How a study would use them.
-        image_size: Width and height in pixels that a study would use.
+        image_size: Size in pixels that a study would use.
+        progress: Called with (done, total) headers, then images.
     """
-    used = choice.order[: choice.count]
-    facts = [
-        ("a study uses", chosen_in_words(choice, used)),
-        ("shape", FITS[config.square]),
-        ("split", choice.parts[1] if choice.parts else "random, or as data.split says"),
-        ("cache", f"{3 * image_size**2 * len(used) / 1e6:,.1f} MB at {image_size} px"),
-    ]
-    if choice.parts:
-        facts.append(("parts", _counts(choice.parts[0])))
-    if not isinstance(choice.source, Files):
-        return facts
     with quiet_decoders():
-        headers = [_header(choice.source, name) for name in choice.source.names]
-    ignored = list_pictures(choice.source.root).ignored
-    others = ", ".join(f"{count:,} {why}" for why, count in ignored.items())
-    return [*facts, *_of_headers(headers, image_size), ("ignored files", others or "none")]
+        facts = _of_headers(_headers(choice, progress), image_size)
+        shape = shape_of(choice, config, image_size, 3)
+        each_s = _seconds_each(choice, shape)
+    if isinstance(choice.source, Files):
+        ignored = list_pictures(choice.source.root).ignored
+        listed = ", ".join(f"{count:,} {why}" for why, count in ignored.items())
+        facts.append(("ignored files", listed or "none"))
+    rows, pixels = choice.order[: choice.count], size_in_words(image_size)
+    size_mb = 3 * area(image_size) * len(rows) / 1e6
+    left_s = each_s * len(rows)
+    return [
+        *facts,
+        ("a study uses", chosen_in_words(choice, rows)),
+        ("shape", fit_in_words(shape)),
+        ("split", planned_split(choice, rows, config).removeprefix("split ")),
+        ("decoding", f"{1e3 * each_s:.2g} ms per image, about {_duration(left_s)} in all"),
+        ("cache", f"{size_mb:,.1f} MB at {pixels} px"),
+        *_duplicates(choice, config, image_size, left_s, progress),
+    ]
 
 
-def _header(source: Files, name: str) -> _Header:
+def _duplicates(
+    choice: Choice,
+    config: DataConfig,
+    image_size: Size,
+    left_s: float,
+    progress: Progress | None,
+) -> Facts:
+    """Return the duplicates across parts, and what a study would print or refuse."""
+    if left_s > _PATIENCE_S:
+        return [("duplicates", "not counted: decoding takes more than a minute; a study does")]
     try:
-        with opened(source.root / name) as image:
-            return _Header(str(image.format), image.mode, *image.size)
-    except Exception as error:  # decoders raise any type for a damaged file
-        return _Header(unreadable=reason(error))
+        dataset = load_choice(choice, config, image_size, 3, progress)
+    except UserError as error:
+        return [("a study would stop", str(error))]
+    words = duplicates_in_words(dataset) or ["none across parts"]
+    return [("duplicates", words[0]), *(("note", text) for text in dataset.about[3:])]
 
 
-def _of_headers(headers: list[_Header], image_size: int) -> list[tuple[str, str]]:
-    readable = [one for one in headers if not one.unreadable]
-    unreadable = [one.unreadable for one in headers if one.unreadable]
+def _duration(seconds: float) -> str:
+    if seconds < 100:
+        return f"{max(seconds, 1):.0f} s"
+    return f"{seconds / 60:,.0f} min" if seconds < 6000 else f"{seconds / 3600:,.1f} h"
+
+
+def _seconds_each(choice: Choice, shape: Shape) -> float:
+    """Measure decoding on a random sample, in as many threads as a study uses."""
+    rows = choice.order[: choice.count]
+    sample = rows[random_order([""] * len(rows), seed=1)[:_SAMPLE]]
+
+    def read(row: np.int64) -> None:
+        with suppress(Exception):  # decoders raise any type for a damaged file
+            choice.source.picture(int(row), shape)
+
+    with ThreadPoolExecutor(logical_cpus()) as pool:
+        list(pool.map(read, sample[:4]))  # imports the decoders
+        start = time.perf_counter()
+        list(pool.map(read, sample))
+        return (time.perf_counter() - start) / len(sample)
+
+
+def _headers(choice: Choice, progress: Progress | None) -> list[Header | str]:
+    """Return the header of each picture, or why it cannot be read."""
+
+    def read(row: int) -> Header | str:
+        try:
+            return choice.source.header(row)
+        except Exception as error:  # decoders raise any type for a damaged file
+            return reason(error)
+
+    found, count = list[Header | str](), len(choice.source.names)
+    for start in range(0, count, _CHUNK):
+        found += map(read, range(start, min(start + _CHUNK, count)))
+        if progress is not None:
+            progress(len(found), count)
+    return found
+
+
+def _of_headers(headers: list[Header | str], image_size: Size) -> Facts:
+    readable = [one for one in headers if isinstance(one, Header)]
+    unreadable = _counts(one for one in headers if isinstance(one, str)) or "none"
     if not readable:
-        return [("unreadable headers", _counts(unreadable))]
+        return [("unreadable headers", unreadable)]
     widths, heights = np.array([(one.width, one.height) for one in readable]).T
-    small = float((np.minimum(widths, heights) < image_size).mean())
+    height, width = sides(image_size)
+    small = float(((widths < width) | (heights < height)).mean())
     ratio = np.percentile(widths / heights, [0, 50, 100])
     return [
         ("formats", _counts(one.format for one in readable)),
         ("modes", _counts(one.mode for one in readable)),
         ("sizes", f"{widths.min()} to {widths.max()} x {heights.min()} to {heights.max()} px"),
         ("width / height", f"{ratio[0]:.2f} to {ratio[2]:.2f}, median {ratio[1]:.2f}"),
-        ("enlarged", f"{small:.1%} are smaller than {image_size} px"),
-        ("unreadable headers", _counts(unreadable) or "none"),
+        ("enlarged", f"{small:.1%} are smaller than {size_in_words(image_size)} px"),
+        ("unreadable headers", unreadable),
     ]
 
 

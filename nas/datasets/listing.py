@@ -51,8 +51,6 @@ class Listing:
 
 _HINTS = {
     "img_align_celeba*": "it looks like CelebA: use kind celeba, --celeba",
-    "dataset_info.json": "it looks like a data set of Hugging Face: export its images to files",
-    "*.parquet": "images in Parquet files are not read: export them to files",
     "*.heic": "HEIC files are not read: convert them to JPEG",
     "*.zip": "give the archive itself as path",
     "*.tar*": "give the archive itself as path",

@@ -22,6 +22,7 @@ from profiling.files import write_whole
 from profiling.progress import Progress
 from profiling.resources import logical_cpus
 from search_spaces.errors import UserError
+from search_spaces.sizes import sides, size_in_words
 
 _LABELS = 3  # of an image in the cache: readable, grey, enlarged
 _SHOWN = 3
@@ -33,7 +34,7 @@ class ReadImages:
     """Decoded pictures.
 
     Attributes:
-        images: uint8, `(count, channels, size, size)`.
+        images: uint8, `(count, channels, height, width)`.
         rows: Their row numbers in the source.
         skipped: Names of the unreadable pictures.
         unreadable: The file that lists these with reasons; None if there are none.
@@ -117,13 +118,13 @@ def _entry(source: Source, order: ImageIndices, shape: Shape) -> Entry:
         shape=[shape.fit, shape.bits],
     )
     kind = "" if shape.channels == 3 else "-grey"
-    stem = f"files-{key}-{shape.size}px{kind}"
+    stem = f"files-{key}-{size_in_words(shape.size)}px{kind}"
     return Entry(stem=stem, size=shape.size, labels=_LABELS, channels=shape.channels)
 
 
 def _decode(source: Source, rows: ImageIndices, shape: Shape) -> tuple[Images, Labels]:
     """Decode pictures; the labels of one are whether it is readable, grey, enlarged."""
-    images = np.zeros((len(rows), shape.channels, shape.size, shape.size), np.uint8)
+    images = np.zeros((len(rows), shape.channels, *sides(shape.size)), np.uint8)
     labels = np.zeros((len(rows), _LABELS), np.bool_)
     for place, row in enumerate(rows):
         try:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
-from nas.datasets.decoding import BITS, Picture, Shape, decoded, peak_level
+from nas.datasets.decoding import BITS, Header, Picture, Shape, decoded, opened, peak_level
 
 _DEEP = (".tif", ".tiff", ".png", ".jp2", ".j2k", ".jpx")
 """Endings of files that may have greys of more than 8 bits and do not state their range."""
@@ -37,6 +37,9 @@ class Source(Protocol):
             Exception: of any type, as decoders raise them.
         """
 
+    def header(self, row: int) -> Header:
+        """Read what is known of a picture without decoding it; raise exceptions of any type."""
+
     def bits(self) -> int:
         """Return the range of greys of more than 8 bits, in bits."""
 
@@ -48,15 +51,17 @@ class Files:
     Attributes:
         root: The folder.
         names: Paths relative to it.
+        given: What was given for it, such as an archive; empty for the folder itself.
     """
 
     root: Path
     names: Sequence[str]
+    given: str = ""
 
     @property
     def where(self) -> str:
         """Name for messages."""
-        return str(self.root)
+        return self.given or str(self.root)
 
     def identity(self) -> object:
         """Return the folder, and path, length and modification time of every file."""
@@ -66,6 +71,11 @@ class Files:
     def picture(self, row: int, shape: Shape) -> Picture:
         """Decode one picture; raise an exception of any type, as decoders do."""
         return decoded(self.root / self.names[row], shape)
+
+    def header(self, row: int) -> Header:
+        """Read the header of a file; raise an exception of any type, as decoders do."""
+        with opened(self.root / self.names[row]) as image:
+            return Header(str(image.format), image.mode, *image.size)
 
     def bits(self) -> int:
         """Return the smallest range that the levels of up to 64 files need, in bits.

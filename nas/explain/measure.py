@@ -102,18 +102,21 @@ def _rounds_per_alternation(config: ExplainConfig) -> int:
 def _check(a: Architecture, b: Architecture, config: ExplainConfig) -> None:
     if wrong := [batch for batch in config.batches if batch < 1]:
         raise UserError(f"batch: {wrong[0]} is not a positive number of images")
-    if (a.image_size, a.image_channels) != (b.image_size, b.image_channels):
+    if a.image_shape != b.image_shape:
         raise UserError(
-            f"architectures: one takes {a.image_channels}x{a.image_size}x{a.image_size} images, "
-            f"the other {b.image_channels}x{b.image_size}x{b.image_size}: explain compares models "
-            "of the same input (original@64 is original for 64 pixels)"
+            f"architectures: one takes {_shape(a)} images, the other {_shape(b)}: explain "
+            "compares models of the same input (original@64 is original for 64 pixels)"
         )
     device = select_device(config.device)
     for architecture in (a, b):
-        shape = (max(config.batches), architecture.image_channels, *2 * [architecture.image_size])
+        shape = (max(config.batches), *architecture.image_shape)
         with torch.device("meta"):
             model, images = build_vae(architecture), torch.empty(shape)
         require_memory(model, images, device)
+
+
+def _shape(architecture: Architecture) -> str:
+    return "x".join(map(str, architecture.image_shape))
 
 
 def _measure(

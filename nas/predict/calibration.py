@@ -32,6 +32,7 @@ from profiling.progress import Progress
 from search_spaces.architecture import Architecture
 from search_spaces.axes import matches
 from search_spaces.errors import UserError
+from search_spaces.sizes import Size, sides, size_in_words
 
 if TYPE_CHECKING:
     from profiling.environment import Environment
@@ -53,20 +54,21 @@ class Setting:
     device: str = "cpu"
     threads: int = 1
     batch: int = 1
-    image_size: int = 144
+    image_size: Size = 144
 
     @property
     def words(self) -> str:
         """The setting in one line."""
         threads = f"{self.threads} thread{'s' * (self.threads != 1)}"
-        return f"{self.device}, {threads}, batch {self.batch}, {self.image_size} pixels"
+        pixels = f"{size_in_words(self.image_size)} pixels"
+        return f"{self.device}, {threads}, batch {self.batch}, {pixels}"
 
     @property
     def remedy(self) -> str:
         """The command that calibrates for this setting."""
         deep = {64: "wide", 32: "paper"}  # the space whose deepest members still fit
-        name = next((deep[size] for size in deep if size <= self.image_size), "SPACE")
-        options = f"--space {name}@{self.image_size} --device {self.device}"
+        name = next((deep[size] for size in deep if size <= min(sides(self.image_size))), "SPACE")
+        options = f"--space {name}@{size_in_words(self.image_size)} --device {self.device}"
         return f"nas profile calibrate {options} --threads {self.threads} --batch {self.batch}"
 
 
@@ -330,7 +332,8 @@ def _folder() -> Path:
 
 def _stem(setting: Setting) -> str:
     device = re.sub(r"\W", "-", setting.device)
-    return f"{device}-{setting.threads}threads-batch{setting.batch}-{setting.image_size}px"
+    pixels = size_in_words(setting.image_size)
+    return f"{device}-{setting.threads}threads-batch{setting.batch}-{pixels}px"
 
 
 def _digest(environment: Environment) -> str:

@@ -8,6 +8,7 @@ measured, and the linear model extrapolates beyond them.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
@@ -19,6 +20,7 @@ from numpy.typing import NDArray
 from nas.operation import Operation
 from profiling.kinds import OPERATION_KINDS
 from search_spaces.architecture import CHOICES
+from search_spaces.sizes import area, sides
 
 if TYPE_CHECKING:
     from sklearn.ensemble import HistGradientBoostingRegressor
@@ -38,7 +40,7 @@ def features(operations: Sequence[Operation], batch: int) -> Floats:
     weights, bytes), and two of the channels that remain in the last vector of 16 (SIMD).
     """
     shapes = [
-        (OPERATION_KINDS.index(o.kind), _FUNCTIONS.index(o.function), *o[1:8], o.size_in % 2)
+        (OPERATION_KINDS.index(o.kind), _FUNCTIONS.index(o.function), *_shape(o))
         for o in operations
     ]
     counts = [
@@ -47,6 +49,16 @@ def features(operations: Sequence[Operation], batch: int) -> Floats:
     shape = np.array(shapes, dtype=float).reshape(-1, _SHAPE)
     count = np.array(counts, dtype=float).reshape(-1, _COUNTS)
     return np.hstack([shape, count, shape[:, 2:4] % 16])
+
+
+def _shape(o: Operation) -> tuple[float, ...]:
+    """Return channels, sides, kernel, stride and groups, and whether a side is odd.
+
+    The side of a map that is not square is that of a square of the same area.
+    """
+    size_in, size_out = math.sqrt(area(o.size_in)), math.sqrt(area(o.size_out))
+    odd = max(side % 2 for side in sides(o.size_in))
+    return o.channels_in, o.channels_out, size_in, size_out, o.kernel, o.stride, o.groups, odd
 
 
 @dataclass(frozen=True)

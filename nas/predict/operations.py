@@ -29,6 +29,7 @@ from nas.layers import (
 from nas.operation import Operation, OperationGroup
 from nas.vae import DECODER_TRANSITION
 from search_spaces.architecture import Architecture, Stage
+from search_spaces.sizes import Size, area
 
 _MEMORY = 1 << 15  # groups cached by each function: many architectures share stages
 
@@ -73,7 +74,7 @@ def _decoder(architecture: Architecture) -> Iterator[OperationGroup]:
     described, function = architecture.decoder, architecture.activation
     channels, sizes = described.seed_width, architecture.decoder_sizes
     operator = OPERATORS[described.operator]
-    yield _seed(architecture.latent_size, channels * sizes[0] ** 2, function)
+    yield _seed(architecture.latent_size, channels * area(sizes[0]), function)
     for stage, size in zip(described.stages, sizes, strict=False):
         resampling = UPSAMPLING[stage.upsampling]
         layers = StageLayers(function, operator, DECODER_TRANSITION, resampling)
@@ -84,20 +85,20 @@ def _decoder(architecture: Architecture) -> Iterator[OperationGroup]:
 
 @lru_cache(_MEMORY)
 def _stem(
-    channels: int, width: int, size: int, operator: ConvLayer, function: str
+    channels: int, width: int, size: Size, operator: ConvLayer, function: str
 ) -> OperationGroup:
     convolution = operator.operation(channels, width, size)
     return OperationGroup.of([convolution, *norm_activation(width, size, function)])
 
 
 @lru_cache(_MEMORY)
-def _stage(channels: int, size: int, stage: Stage, layers: StageLayers) -> OperationGroup:
+def _stage(channels: int, size: Size, stage: Stage, layers: StageLayers) -> OperationGroup:
     return OperationGroup.of(BLOCKS[stage.block].operations(channels, size, stage, layers))
 
 
 @lru_cache(_MEMORY)
 def _head(
-    head: str, channels: int, size: int, head_width: int | None, function: str
+    head: str, channels: int, size: Size, head_width: int | None, function: str
 ) -> OperationGroup:
     return OperationGroup.of(HEADS[head].operations(channels, size, head_width, function))
 
@@ -115,7 +116,7 @@ def _seed(latent: int, features: int, function: str) -> OperationGroup:
 
 
 @lru_cache(_MEMORY)
-def _output(channels: int, image_channels: int, size: int, operator: ConvLayer) -> OperationGroup:
+def _output(channels: int, image_channels: int, size: Size, operator: ConvLayer) -> OperationGroup:
     shape = image_channels, image_channels, size, size
     sigmoid = Operation("activation", *shape, function="sigmoid")
     return OperationGroup.of([operator.operation(channels, image_channels, size), sigmoid])

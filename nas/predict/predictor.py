@@ -22,6 +22,7 @@ from nas.predict.operations import operation_groups, operations
 from profiling.progress import Progress
 from search_spaces.architecture import Architecture
 from search_spaces.errors import UserError
+from search_spaces.sizes import Size, size_in_words
 
 if TYPE_CHECKING:
     import torch
@@ -93,7 +94,7 @@ class LatencyPredictor:
         device: torch.device | str = "cpu",
         threads: int = 1,
         batch: int = 1,
-        image_size: int = 144,
+        image_size: Size = 144,
     ) -> Self | None:
         """Return the predictor calibrated in this environment; None if there is no calibration.
 
@@ -220,7 +221,7 @@ class LatencyPredictor:
             other = replace(self.setting, image_size=architecture.image_size)
             raise UserError(
                 f"latency predictor for {self.setting.words}: an architecture is for "
-                f"{architecture.image_size} pixels; calibrate with: {other.remedy}"
+                f"{size_in_words(architecture.image_size)} pixels; calibrate with: {other.remedy}"
             )
 
     def _terms(self, arrays: Vectorised) -> Floats:

@@ -21,6 +21,9 @@ if TYPE_CHECKING:
     from studies.record.records import StudyRecord, TrialRecord
     from studies.store.store import StudyStore
 
+_DATA = ("kind", "fit")
+"""Settings of images that say how a picture is given to the model."""
+
 
 def _limit_options(command: Any) -> Any:
     for name, objective in OBJECTIVES.items():
@@ -171,6 +174,8 @@ def _take_out(record: StudyRecord, trial: TrialRecord, weights: Path, folder: Pa
             "objectives": dict(trial.objectives),
             "metrics": dict(trial.metrics),
             "floors": floor_values(record, [trial]),
+            "data": {k: v for k, v in record.config.get("data", {}).items() if k in _DATA},
+            "training": record.config.get("training"),
         }
         contents = {
             "architecture.json": (trial.architecture.to_json() + "\n").encode(),

@@ -11,13 +11,14 @@ from profiling.files import behind_links, replacing
 from search_spaces.errors import UserError
 from studies.cli.console import stdout
 from studies.cli.main import HelpfulGroup
-from studies.cli.options import SEED, OutPath, Whole, progress_bar
+from studies.cli.options import SEED, OutPath, Pixels, Whole, progress_bar
 from studies.record.table_files import cannot_write
 
 if TYPE_CHECKING:
     from PIL import Image
 
     from nas.datasets import DataConfig, ImageDataset
+    from search_spaces.sizes import Size
 
 
 @click.group(cls=HelpfulGroup)
@@ -29,13 +30,18 @@ _path = click.option(
     "--path", type=click.Path(path_type=Path), help="Folder of the images; for celeba and folder."
 )
 _size = click.option(
-    "--size", type=Whole(8, 1024), default=144, show_default=True,
-    help="Width and height of an image in pixels.",
+    "--size", type=Pixels(8, 1024), default="144", show_default=True,
+    help="Side of the images in pixels, or height and width as in 144x96.",
 )  # fmt: skip
 
 
 _fit = click.option(
-    "--fit", help="How an image becomes a square: squash, crop or pad.",
+    "--fit", help="How an image gets the size: squash, crop or pad.",
+)  # fmt: skip
+
+
+_images = click.option(
+    "--images", type=Whole(10), help="Number of images that a study would use.",
 )  # fmt: skip
 
 
@@ -44,6 +50,7 @@ _fit = click.option(
 @_path
 @_size
 @_fit
+@_images
 @click.option("--rows", type=Whole(1, 50), default=6, show_default=True, help="Rows of images.")
 @click.option(
     "--columns", type=Whole(1, 50), default=10, show_default=True,
@@ -57,8 +64,9 @@ _fit = click.option(
 def preview(
     kind: str,
     path: Path | None,
-    size: int,
+    size: Size,
     fit: str | None,
+    images: int | None,
     rows: int,
     columns: int,
     seed: int,
@@ -75,13 +83,13 @@ def preview(
         config = _config(kind, path=path, count=max(count, 10), seed=seed, fit=fit)
         with progress_bar(f"loading {kind}") as progress:
             dataset = load_dataset(config, size, progress)
-        images, about = dataset.images, [f"{len(dataset):,} rendered faces"]
+        pixels, about = dataset.images, [f"{len(dataset):,} rendered faces"]
     else:
-        config = _config(kind, path=path, fit=fit)
+        config = _config(kind, path=path, fit=fit, count=images)
         with progress_bar(f"loading {kind}") as progress:
             choice = CHOICES[kind](config)
-            images, about = preview_images(choice, config, size, count, seed, progress)
-    save_picture(contact_sheet(images, rows, columns, seed), out)
+            pixels, about = preview_images(choice, config, size, count, seed, progress)
+    save_picture(contact_sheet(pixels, rows, columns, seed), out)
     stdout.say(f"{out}: {rows} x {columns} of {'; '.join(about)}")
 
 
@@ -106,16 +114,20 @@ def save_picture(sheet: Image.Image, out: Path) -> None:
 @click.argument("folder", type=click.Path(path_type=Path))
 @_size
 @_fit
-def info(folder: Path, size: int, fit: str | None) -> None:
+@_images
+def info(folder: Path, size: Size, fit: str | None, images: int | None) -> None:
     """Say what a FOLDER of images holds and what a study would do with it.
 
-    FOLDER may also be an archive or an array. Only the headers of files are read.
+    FOLDER may also be an archive, a table or an array. The headers of all files are read. The
+    images are decoded to find duplicates, if that takes a minute at most.
     """
     from nas.datasets.files import choose_in_folder
     from nas.datasets.inspection import inspect
 
-    config = _config("folder", path=folder, fit=fit)
-    for label, text in inspect(choose_in_folder(config), config, size):
+    config = _config("folder", path=folder, fit=fit, count=images)
+    with progress_bar("reading") as progress:
+        facts = inspect(choose_in_folder(config), config, size, progress)
+    for label, text in facts:
         stdout.say(f"{label}: {text}", wrap=True)
 
 
@@ -124,22 +136,13 @@ def cache() -> None:
     """List or clear the images that are cached on this machine."""
 
 
-def _cached() -> list[Path]:
-    from nas.datasets.cache import cache_directory
-
-    folders = (cache_directory() / name for name in ("datasets", "archives"))
-    return sorted(path for folder in folders if folder.is_dir() for path in folder.iterdir())
-
-
-def _bytes_in(path: Path) -> int:
-    files = path.rglob("*") if path.is_dir() else [path]
-    return sum(file.stat().st_size for file in files if file.is_file())
-
-
 @cache.command("list")
 def list_cache() -> None:
     """List cached sets of images and unpacked archives with their sizes."""
-    entries = [(path, _bytes_in(path)) for path in _cached()]
+    from nas.datasets.clearing import bytes_in, cached_sets
+
+    paths = [path for inside in cached_sets().values() for path in inside]
+    entries = [(path, bytes_in([path])) for path in paths]
     for path, size in entries:
         if size >= 10**5:
             stdout.say(f"{size / 1e6:10,.1f} MB  {path}")
@@ -148,20 +151,16 @@ def list_cache() -> None:
 
 @cache.command("clear")
 def clear_cache() -> None:
-    """Remove all cached sets of images; they are made again when they are needed.
+    """Remove the cached sets of images that no process uses; they are made again when needed."""
+    from nas.datasets.clearing import clear
 
-    Studies that are running must have ended.
-    """
-    import shutil
-
-    entries = _cached()
-    freed = sum(map(_bytes_in, entries))
     try:
-        for path in entries:
-            shutil.rmtree(path) if path.is_dir() else path.unlink(missing_ok=True)
+        freed, kept = clear()
     except OSError as error:
         raise UserError(f"{error.filename}: cannot be removed ({error.strerror})") from None
     stdout.say(f"{freed / 1e6:,.1f} MB freed")
+    for name in kept:
+        stdout.say(f"{name}: kept, because a process uses it")
 
 
 @data.command("export")
@@ -172,7 +171,7 @@ def clear_cache() -> None:
 @click.option("--count", type=Whole(10), default=1000, show_default=True, help="Number of images.")
 @click.option("--seed", type=SEED, default=0, show_default=True, help="Seed of the images.")
 def export_(
-    kind: str, directory: Path, path: Path | None, size: int, count: int, seed: int
+    kind: str, directory: Path, path: Path | None, size: Size, count: int, seed: int
 ) -> None:
     """Write images of KIND to DIRECTORY in the layout of CelebA.
 
@@ -186,7 +185,7 @@ def export_(
     stdout.say(f"{directory}: {len(dataset.images):,} images in CelebA's layout")
 
 
-def _load(kind: str, path: Path | None, size: int, count: int, seed: int) -> ImageDataset:
+def _load(kind: str, path: Path | None, size: Size, count: int, seed: int) -> ImageDataset:
     from nas.datasets import load_dataset
 
     config = _config(kind, path=path, count=count, seed=seed)

@@ -113,7 +113,7 @@ def _exported(model: VAE, path: Path, deterministic: bool) -> OnnxReport:
 
     shape = model.architecture
     draw = torch.Generator().manual_seed(0)
-    images = torch.rand(1, shape.image_channels, shape.image_size, shape.image_size, generator=draw)
+    images = torch.rand(1, *shape.image_shape, generator=draw)
     if deterministic:
         return export_onnx(OfMean(), images, path, _OUTPUTS)
     eps = torch.randn(1, shape.latent_size, generator=draw)

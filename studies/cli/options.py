@@ -15,6 +15,7 @@ from profiling.files import behind_links
 from search_spaces.architecture import Architecture
 from search_spaces.errors import UserError, nearest, quoted
 from search_spaces.numbers import MOST
+from search_spaces.sizes import Size, parse_size, sides, size_in_words
 
 if TYPE_CHECKING:
     from studies.record.records import StudyRecord, TrialRecord
@@ -68,6 +69,30 @@ class Positive(Finite):
 
     def __init__(self, most: float = 1e9) -> None:
         super().__init__(0, most, min_open=True)
+
+
+class Pixels(click.ParamType):  # type: ignore[type-arg]  # generic in new versions only
+    """A size of images within a range: a side, or height and width as in 144x96.
+
+    Args:
+        least: The smallest side.
+        most: The largest side.
+    """
+
+    name = "size"
+
+    def __init__(self, least: int, most: int) -> None:
+        self._least, self._most = least, most
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Size:
+        """Return the size; a usage error says what is not one."""
+        size = parse_size(value) if isinstance(value, str) else value
+        if size is None:
+            self.fail(f"{quoted(value)} is no size; give one such as 144 or 144x96.", param, ctx)
+        if not all(self._least <= side <= self._most for side in sides(size)):
+            within = f"{self._least} to {self._most} pixels"
+            self.fail(f"{size_in_words(size)}: a side has {within}.", param, ctx)
+        return size
 
 
 class Listed(click.ParamType):  # type: ignore[type-arg]  # generic in new versions only
@@ -152,23 +177,23 @@ def print_how_to_resume() -> None:
 def find_architecture(text: str, root: Path) -> Architecture:
     """Return the architecture that the user names.
 
-    `text` is a reference (`original`, `modified`, also `original@64` for another image size), a
-    JSON or YAML file, or a study's trial as `STUDY#TRIAL`.
+    `text` is a reference (`original`, `modified`, also `original@64` or `original@96x64` for
+    another image size), a JSON or YAML file, or a study's trial as `STUDY#TRIAL`.
 
     Raises:
         UserError: `text` names no architecture; the message suggests the nearest reference.
     """
     from search_spaces.references import REFERENCES
 
-    name, _, size = text.partition("@")
+    name, _, at = text.partition("@")
     if text in REFERENCES:
         return REFERENCES[text]
-    if name in REFERENCES and re.fullmatch(r"[0-9]{1,9}", size):
-        return REFERENCES[name].resized(int(size))
+    if name in REFERENCES and (size := parse_size(at)) is not None:
+        return REFERENCES[name].resized(size)
     if Path(text).suffix in {".json", ".yaml", ".yml"}:
         return Architecture.load(Path(text))
     if "#" in text:
-        return _find_trial(text, root)[1].architecture
+        return find_trial(text, root)[1].architecture
     known = ", ".join(REFERENCES)
     raise UserError(
         f"{quoted(text)} is not an architecture: give a reference ({known}; original@64 for 64 "
@@ -185,12 +210,13 @@ def find_artefacts(text: str, root: Path) -> Path | None:
         return None
     from studies.store.store import StudyStore
 
-    record, trial = _find_trial(text, root)
+    record, trial = find_trial(text, root)
     StudyStore.open(root, record.name).fetch(trial.digest)
     return record.folder / "artefacts" / trial.digest
 
 
-def _find_trial(text: str, root: Path) -> tuple[StudyRecord, TrialRecord]:
+def find_trial(text: str, root: Path) -> tuple[StudyRecord, TrialRecord]:
+    """Return the study and the trial that `STUDY#TRIAL` names; raise `UserError` if it has none."""
     from studies.store.store import StudyStore
 
     study, _, number = text.rpartition("#")

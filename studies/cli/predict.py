@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from search_spaces.errors import UserError
+from search_spaces.sizes import Size
 from studies.cli.console import stdout
 from studies.cli.help import TableHelp
 from studies.cli.options import (
@@ -110,7 +111,7 @@ def predict(
 
     ARCH is a reference ({references}, original@64), a JSON or YAML file, or STUDY#TRIAL.
     """
-    predictors: dict[int, LatencyPredictor] = {}
+    predictors: dict[Size, LatencyPredictor] = {}
     rows = []
     for text in archs:
         architecture = find_architecture(text, root)
@@ -133,7 +134,7 @@ def predict(
     _PRINTERS[kind](rows)
 
 
-def _load(device: str, threads: int, batch: int, image_size: int) -> LatencyPredictor:
+def _load(device: str, threads: int, batch: int, image_size: Size) -> LatencyPredictor:
     from nas.predict.calibration import Setting
     from nas.predict.predictor import LatencyPredictor
     from profiling.allocator import tune_allocator

@@ -8,6 +8,7 @@ import click
 import numpy as np
 
 from search_spaces.references import REFERENCES
+from search_spaces.sizes import size_in_words
 from search_spaces.space import SPACES, SearchSpace
 from studies.cli.console import stdout
 from studies.cli.main import HelpfulGroup
@@ -27,7 +28,7 @@ def list_() -> None:
     table = Table(space_, "pixels", "axes", "assignments", about)
     for name in SPACES:
         found = SearchSpace.load(name)
-        counts = (str(found.image_size), str(len(found.axes)), _count(found.size))
+        counts = (size_in_words(found.image_size), str(len(found.axes)), _count(found.size))
         table.add(name, *counts, found.description)
     stdout.table(table)
 
@@ -44,7 +45,8 @@ def show(name: str) -> None:
     with progress_bar("counting") as progress:
         distinct = found.distinct(progress=progress)
     unique = f", {distinct:,} distinct architectures" if distinct is not None else ""
-    stdout.say(f"{_count(found.size)} assignments{unique}; {found.image_size} pixels", wrap=True)
+    pixels = f"{size_in_words(found.image_size)} pixels"
+    stdout.say(f"{_count(found.size)} assignments{unique}; {pixels}", wrap=True)
     stdout.print()
     table = Table(*(Column(head, text=True) for head in ("axis", "choices", "active when")))
     for path, axis in found.axes.items():
@@ -55,7 +57,8 @@ def show(name: str) -> None:
         table.add(path, choices, when)
     stdout.table(table)
     for key, value in found.fixed.items():
-        stdout.say(f"fixed {key}: {value}", style="dim", wrap=True)
+        text = size_in_words(value) if isinstance(value, tuple) else value
+        stdout.say(f"fixed {key}: {text}", style="dim", wrap=True)
     for rule in found.forbid:
         stdout.say(f"forbidden together: {json.dumps(rule)}", style="dim", wrap=True)
     for reference, architecture in REFERENCES.items():

@@ -134,14 +134,13 @@ class Subject:
     def images(self, batch: int = 1, device: torch.device | str = "cpu") -> torch.Tensor:
         """Return one batch of the images that it is timed on, the same at each call.
 
-        Shape: (batch, image_channels, image_size, image_size).
+        Shape: (batch, channels, height, width).
         """
         import torch
 
         found = self.architecture
         if torch.device(device).type == "meta":
-            shape = batch, found.image_channels, found.image_size, found.image_size
-            return torch.empty(shape, device="meta")
+            return torch.empty((batch, *found.image_shape), device="meta")
         return self.fed.tensor(device, batch)[:batch]
 
     def noise(self, batch: int, device: torch.device | str = "cpu") -> torch.Tensor:

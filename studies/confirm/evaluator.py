@@ -18,6 +18,7 @@ from nas.protocol import OnBatch, Quality, evaluate
 from profiling.allocator import tune_allocator
 from profiling.environment import threads
 from search_spaces.architecture import Architecture
+from search_spaces.sizes import Size
 from studies.config.study import StudyConfig
 from studies.record.records import SeedRun
 from studies.record.trial import ON_TEST
@@ -126,14 +127,14 @@ class SeedEvaluatorMaker:
 
     Attributes:
         config: The study's configuration.
-        image_size: Side of the images in pixels.
+        image_size: Size of the images in pixels.
         device: Device of the trainings, such as `cpu`.
         folder: Folder of the further trainings.
         thread_count: Threads of a training.
     """
 
     config: StudyConfig
-    image_size: int
+    image_size: Size
     device: str
     folder: Path
     thread_count: int

@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from search_spaces.references import PUBLISHED
+from search_spaces.sizes import Size, size_in_words
 from studies.paper.clusters import accuracies, accuracy_difference
 from studies.paper.differences import Difference, Verdict, paired_difference, verdict_of
 from studies.paper.inference import LOSS_TERMS
@@ -120,11 +121,11 @@ def compare_clusters(results: PaperResults) -> Compared | None:
     return Compared("neighbours", original, modified, difference)
 
 
-def fewer_parameters(published: float, here: float, size: int) -> Claim:
+def fewer_parameters(published: float, here: float, size: Size) -> Claim:
     """Test the reduction of parameters at the paper's image size, by exact counts."""
     found = f"{_share(published)} at {PUBLISHED_SIZE} px, counted exactly"
     if size != PUBLISHED_SIZE:
-        found += f"; at {size} px {_share(here)}"
+        found += f"; at {size_in_words(size)} px {_share(here)}"
     verdict: Verdict = "holds" if published > 0 else "does not hold"
     return Claim("parameters", "`modified` has fewer parameters", "32.8 % fewer", found, verdict)
 

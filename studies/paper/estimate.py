@@ -99,11 +99,11 @@ def in_words(seconds: float, needed_bytes: int, device: torch.device) -> str:
 
 
 def _grey(architecture: Architecture, batch: int) -> ImageDataset:
-    count, size = (_TRAINED + _EVALUATED) * batch, architecture.image_size
+    count = (_TRAINED + _EVALUATED) * batch
     places = np.arange(count)
     return ImageDataset(
         name="grey",
-        images=np.full((count, 3, size, size), 128, np.uint8),
+        images=np.full((count, *architecture.image_shape), 128, np.uint8),
         attribute_names=(),
         attributes=None,
         train=places[: _TRAINED * batch],

@@ -10,6 +10,7 @@ from functools import cache
 from nas.evaluate import static_costs
 from search_spaces.architecture import Architecture
 from search_spaces.references import PUBLISHED, REFERENCES
+from search_spaces.sizes import Size, size_in_words
 from studies.paper.timing import Timing
 
 PUBLISHED_SIZE = 144
@@ -39,7 +40,7 @@ def table_1(architectures: Mapping[str, Architecture], timings: Sequence[Timing]
 
 
 @cache
-def reduction(name: str, size: int = PUBLISHED_SIZE) -> float:
+def reduction(name: str, size: Size = PUBLISHED_SIZE) -> float:
     """Return the exact relative reduction of a counted cost from `original` to `modified`.
 
     It is negative if `modified` costs more.
@@ -48,10 +49,10 @@ def reduction(name: str, size: int = PUBLISHED_SIZE) -> float:
     return 1 - second / first
 
 
-def _counts(costs: Mapping[str, Mapping[str, float]], size: int) -> list[CostRow]:
+def _counts(costs: Mapping[str, Mapping[str, float]], size: Size) -> list[CostRow]:
     original, modified = PUBLISHED["original"], PUBLISHED["modified"]
     params = (original.params, modified.params)
-    at = f" at {size} px"
+    at = f" at {size_in_words(size)} px"
     rows = []
     for name, title, published in (
         ("params", "Parameters", params),

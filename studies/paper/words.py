@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from search_spaces.references import PUBLISHED
+from search_spaces.sizes import Size, size_in_words
 from studies.paper.claims import Claim
 from studies.paper.results import PaperResults
 from studies.paper.table import PUBLISHED_SIZE
@@ -67,13 +68,13 @@ def tally(claims: Sequence[Claim]) -> str:
     return ", ".join(parts)
 
 
-def caveats(config: Mapping[str, Any], images: int, size: int, epochs: int) -> list[str]:
+def caveats(config: Mapping[str, Any], images: int, size: Size, epochs: int) -> list[str]:
     """List how the run differs from the paper's protocol; empty if it does not.
 
     Args:
         config: Configuration of the study.
         images: Number of images of all parts.
-        size: Width and height of the images in pixels.
+        size: Size of the images in pixels.
         epochs: Maximum number of epochs.
     """
     found = []
@@ -85,11 +86,13 @@ def caveats(config: Mapping[str, Any], images: int, size: int, epochs: int) -> l
     if epochs < PAPER_EPOCHS:
         found.append(f"{epochs} {'epoch' if epochs == 1 else 'epochs'} instead of {PAPER_EPOCHS}")
     if size != PUBLISHED_SIZE:
-        found.append(f"{size} px instead of {PUBLISHED_SIZE} px")
+        found.append(f"{size_in_words(size)} px instead of {PUBLISHED_SIZE} px")
     training = config["training"]
     for key, value in _PROTOCOL.items():
         if training[key] != value:
             found.append(f"{key.replace('_', ' ')} {training[key]} instead of {value}")
+    if training.get("flip"):
+        found.append("images flipped at random")
     return found
 
 
@@ -154,7 +157,7 @@ def paper_facts(results: PaperResults) -> list[tuple[str, str]]:
         ("Trained on", study.environment["device_name"]),
         ("Timed on", f"{timing.device_name}, {counted(timing.threads, 'thread')}"),
         ("Published on", "Tesla T4"),
-        ("Images", f"{study.config['data']['kind']}, {study.image_size} px"),
+        ("Images", f"{study.config['data']['kind']}, {size_in_words(study.image_size)} px"),
         ("Train / validation / test", parts),
         ("Epochs", epochs),
         ("Recipe", f"{training['recipe']}, learning rate {training['learning_rate']:g}, "

@@ -24,6 +24,7 @@ from nas.objectives import (
     reference_point,
     trained_objectives,
 )
+from search_spaces.sizes import Size
 from studies.record.learning import unlearned
 from studies.record.noise import LEVEL, SeedNoise, certain_pairs
 from studies.record.standing import Standing, find, points
@@ -68,8 +69,8 @@ class StudyRecord:
         return len(tried) >= self.space_distinct
 
     @property
-    def image_size(self) -> int:
-        """Side of the images in pixels."""
+    def image_size(self) -> Size:
+        """Size of the images in pixels."""
         return self.trials[0].architecture.image_size
 
     @property

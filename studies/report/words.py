@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from nas.objectives import Objective, set_up_of
+from search_spaces.sizes import size_in_words
 from studies.record import tables
 from studies.record.comparison import Comparison, champion, compare, dominators, found, ranked
 from studies.record.confirmed import confirmation_table, confirmed_models, the_loss
@@ -73,7 +74,7 @@ def _facts(study: StudyRecord) -> list[tuple[str, str]]:
     data, training = _section(study, "data"), _section(study, "training")
     latency, search = _section(study, "latency"), _section(study, "search")
     environment = study.environment
-    sizes = {trial.architecture.image_size for trial in study.trials}
+    sizes = {size_in_words(trial.architecture.image_size) for trial in study.trials}
     space = f" ({_big(study.space_size)} assignments)" if study.space_size else ""
     pixels = " and ".join(f"{size} px" for size in sorted(sizes))
     trained, timed = tables.needs(study, "training"), tables.needs(study, "device")
@@ -118,10 +119,11 @@ def _images_used(study: StudyRecord) -> int | None:
 
 
 def _recipe(training: Mapping[str, Any]) -> str:
-    """Return recipe, learning rate and precision, or "" where no recipe is recorded."""
+    """Return recipe, rate, precision and flips, or "" where no recipe is recorded."""
     recipe, rate = training.get("recipe"), training.get("learning_rate")
     given = (f"learning rate {rate:g}" if rate else "", training.get("precision", ""))
-    return _joined(recipe, *given) if recipe else ""
+    flips = "random flips" if training.get("flip") else ""
+    return _joined(recipe, *given, flips) if recipe else ""
 
 
 def _set_up(study: StudyRecord, name: str = "") -> str:

@@ -24,6 +24,7 @@ from profiling.resources import available_memory_bytes, cores
 from profiling.target.client import KnownTarget
 from search_spaces.errors import UserError
 from search_spaces.references import REFERENCES
+from search_spaces.sizes import Size
 from studies.config.study import LEAST_MEMORY_BYTES, StudyConfig
 
 ProgressBar = Callable[[str], AbstractContextManager[Callable[[int, int], None]]]
@@ -36,7 +37,7 @@ class EvaluatorMaker:
 
     Attributes:
         config: The study's configuration.
-        image_size: Side of the images in pixels.
+        image_size: Size of the images in pixels.
         device: Device of trainings and measurements, such as `cpu`.
         artefacts: Folder that artefacts are written to.
         anchors_ms: Latency of `original` in ms in each set-up; empty where it is not measured.
@@ -44,7 +45,7 @@ class EvaluatorMaker:
     """
 
     config: StudyConfig
-    image_size: int
+    image_size: Size
     device: str
     artefacts: Path
     anchors_ms: Mapping[str, float]
@@ -95,7 +96,7 @@ class EvaluatorMaker:
         return self.config.workers or default_workers(self.config, self.image_size, self.device)
 
 
-def default_workers(config: StudyConfig, image_size: int, device: str) -> int:
+def default_workers(config: StudyConfig, image_size: Size, device: str) -> int:
     """Return the default number of workers: one on a GPU, else one per core if memory allows.
 
     At most four fifths of the available memory are used.
@@ -106,7 +107,7 @@ def default_workers(config: StudyConfig, image_size: int, device: str) -> int:
     return max(1, min(cores(), room // needed_memory_bytes(config, image_size)))
 
 
-def needed_memory_bytes(config: StudyConfig, image_size: int) -> int:
+def needed_memory_bytes(config: StudyConfig, image_size: Size) -> int:
     """Estimate the memory of one evaluation, from the reference that needs more."""
     if not config.trains:
         return LEAST_MEMORY_BYTES
@@ -119,7 +120,7 @@ def needed_memory_bytes(config: StudyConfig, image_size: int) -> int:
 
 
 def load_predictor(
-    config: StudyConfig, device: torch.device, image_size: int
+    config: StudyConfig, device: torch.device, image_size: Size
 ) -> LatencyPredictor | None:
     """Load the latency predictor if an objective, a limit or the sampler of this study uses it.
 

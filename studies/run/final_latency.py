@@ -19,6 +19,7 @@ from nas.timed_models import TimedImages
 from profiling.paired import InterleavedLatencies
 from search_spaces.architecture import Architecture
 from search_spaces.references import REFERENCES
+from search_spaces.sizes import size_of
 from studies.record.records import FinalLatency, StudyRecord
 from studies.store.store import StudyStore
 
@@ -102,7 +103,8 @@ def measure_trials(
         together: Measures on another host; None measures in this process.
     """
     measure, found = together or measure_together, dict[str, FinalLatency]()
-    channels, size = images.pixels.shape[1:3]
+    channels, height, width = images.pixels.shape[1:]
+    size = size_of(height, width)
     anchors = {name: one.resized(size, channels) for name, one in REFERENCES.items()}
     for group in _groups(wanted):
         members = {**group, **anchors}

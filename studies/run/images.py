@@ -9,6 +9,7 @@ from nas.artefacts import write_or_refuse
 from nas.datasets import DataConfig, ImageDataset, duplicates_in_words, load_dataset
 from nas.evaluate import npy, shown_images
 from profiling.lane import Lane
+from search_spaces.sizes import Size
 from studies.run.evaluators import ProgressBar
 from studies.store.store import StudyStore
 
@@ -17,7 +18,7 @@ UNREADABLE = "unreadable-images.txt"
 
 
 def load_images(
-    data: DataConfig, image_size: int, progress_bar: ProgressBar, channels: int = 3
+    data: DataConfig, image_size: Size, progress_bar: ProgressBar, channels: int = 3
 ) -> ImageDataset:
     """Load the images; pause while another process measures."""
     lane = Lane("cpu")

@@ -160,7 +160,7 @@ def _architecture(choice: Mapping[str, Any]) -> Architecture:
 
 def _costs(architecture: Architecture, rng: np.random.Generator) -> dict[str, float]:
     params, macs, launches = 0.0, 0.0, 0
-    channels, size = architecture.image_channels, architecture.image_size
+    channels, size, _ = architecture.image_shape
     for stage in architecture.encoder.stages:
         share = 9 if stage.convolution == "standard" else 1.4
         growth = stage.growth_rate or stage.width

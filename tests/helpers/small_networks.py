@@ -8,6 +8,7 @@ from nas.blocks import BLOCKS
 from nas.heads import HEADS
 from nas.layers import ACTIVATIONS, CONVOLUTIONS, DOWNSAMPLING, OPERATORS, UPSAMPLING
 from search_spaces.architecture import Architecture
+from search_spaces.sizes import Size
 
 TABLES: dict[str, dict[str, Any]] = {
     "block": BLOCKS,
@@ -21,7 +22,7 @@ TABLES: dict[str, dict[str, Any]] = {
 ENTRIES = [(field, value) for field, table in TABLES.items() for value in table]
 
 
-def described(size: int = 12, **choices: str) -> Architecture:
+def described(size: Size = 12, **choices: str) -> Architecture:
     """Return two stages each way, with these choices wherever they apply."""
 
     def pick(*fields: str) -> dict[str, str]:
