@@ -79,6 +79,7 @@ VALID: dict[str, Valid] = {
     "target list": Valid(),
     "target remove": Valid({"name": "here"}),
     "target check": Valid({"name": "here"}, {"--seconds": "1"}),
+    "compress": Valid({"trial": "good#2"}, {"--prune": "0.5", "--epochs": "1", "--seeds": "1"}),
     "export": Valid({"architecture": "tiny.json"}, {"--onnx": "tiny.onnx"}),
 }
 """A valid and short call of every command; `cases` fails on a command that is not listed."""
@@ -96,6 +97,9 @@ _BY_NAME: dict[str, tuple[Bad, ...]] = {
     "--fit": values.CHOICES,
     "data folder": values.IN_PATHS,
     "reconstruct trial": values.ARCHITECTURES,
+    "compress trial": values.ARCHITECTURES,
+    "--prune": values.SHARES,
+    "--distil": values.TEACHERS,
     "reconstruct images": values.IN_PATHS,
     "--backend": values.CHOICES,
     "--part": values.CHOICES,

@@ -168,7 +168,7 @@ def find_architecture(text: str, root: Path) -> Architecture:
     if Path(text).suffix in {".json", ".yaml", ".yml"}:
         return Architecture.load(Path(text))
     if "#" in text:
-        return _find_trial(text, root)[1].architecture
+        return find_trial(text, root)[1].architecture
     known = ", ".join(REFERENCES)
     raise UserError(
         f"{quoted(text)} is not an architecture: give a reference ({known}; original@64 for 64 "
@@ -185,12 +185,17 @@ def find_artefacts(text: str, root: Path) -> Path | None:
         return None
     from studies.store.store import StudyStore
 
-    record, trial = _find_trial(text, root)
+    record, trial = find_trial(text, root)
     StudyStore.open(root, record.name).fetch(trial.digest)
     return record.folder / "artefacts" / trial.digest
 
 
-def _find_trial(text: str, root: Path) -> tuple[StudyRecord, TrialRecord]:
+def find_trial(text: str, root: Path) -> tuple[StudyRecord, TrialRecord]:
+    """Return the study and the trial that `STUDY#TRIAL` names; a trial is a number or a reference.
+
+    Raises:
+        UserError: there is no such trial.
+    """
     from studies.store.store import StudyStore
 
     study, _, number = text.rpartition("#")
