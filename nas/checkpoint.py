@@ -108,6 +108,12 @@ def read_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
     return tensors, metadata
 
 
+def weights_digest(weights: Mapping[str, Tensor]) -> str:
+    """Return sixteen hexadecimal digits that identify weights: equal for equal ones."""
+    plain = {name: tensor.detach().cpu().contiguous() for name, tensor in weights.items()}
+    return _checksum(plain, {})[:16]
+
+
 def _checksum(tensors: Mapping[str, Tensor], metadata: Mapping[str, str]) -> str:
     digest = hashlib.sha256(json.dumps(dict(metadata), sort_keys=True).encode())
     for name, tensor in sorted(tensors.items()):

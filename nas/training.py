@@ -16,7 +16,8 @@ from typing import Any
 import torch
 from torch import Generator, Tensor, nn
 
-from nas.checkpoint import misfit, read_tensors, with_weights, write_tensors
+from nas.checkpoint import misfit, read_tensors, weights_digest, with_weights, write_tensors
+from nas.compress.distillation import Guidance
 from nas.datasets.dataset import ImageDataset, ImageIndices
 from nas.protocol import (
     OnBatch,
@@ -98,7 +99,8 @@ class EpochResult:
 
     Attributes:
         epoch: Number of the epoch, from 1.
-        train_loss: Mean total loss of the training images, each with the weights of its step.
+        train_loss: Mean total loss of the training images, each with the weights of its step; the
+            guidance of a teacher included.
         validation: Metrics of the weights at the end of the epoch.
         duration_s: Seconds of training and validation.
         images_per_s: Training throughput in images per second, without validation.
@@ -122,9 +124,11 @@ class Trainer:
         dataset: Images of the architecture's size.
         config: The training settings.
         device: The device to train on.
+        start: Weights to start from instead of the initial ones, such as those of a pruned model.
+        guidance: A further term of the loss, such as that of a teacher.
 
     Raises:
-        UserError: the images do not fit the architecture, or a split is too small.
+        UserError: the images do not fit the architecture or a teacher, or a split is too small.
     """
 
     def __init__(
@@ -133,15 +137,28 @@ class Trainer:
         dataset: ImageDataset,
         config: TrainingConfig,
         device: torch.device | str = "cpu",
+        *,
+        start: Mapping[str, Tensor] | None = None,
+        guidance: Guidance | None = None,
     ) -> None:
-        require_fit(architecture, dataset)
+        teachers = guidance.teachers if guidance else ()
+        for one in (architecture, *(teacher.architecture for teacher in teachers)):
+            require_fit(one, dataset)
         self.architecture, self.dataset, self.config = architecture, dataset, config
         self.device = torch.device(device)
         self.history: list[EpochResult] = []
         self.model = build_vae(architecture, config.seed)
+        self._given: list[Any] = []  # what the weights of an epoch depend on besides the settings
+        if start is not None:
+            self.model.load_state_dict(start)
+            self._given.append({"start": weights_digest(start)})
         self._half = trains_in_half(config, self.device)
         layout = memory_format(config, self.device)
         self.model.to(self.device, memory_format=layout)  # type: ignore[call-overload]
+        self._guidance = guidance
+        if guidance:
+            self._given.append({"guidance": guidance.identity})
+            guidance.to(self.device, layout)
         _work_in_place(self.model)
         self._recipe = RECIPES[config.recipe]
         self._optimiser = self._recipe.optimiser(self.model, config.learning_rate)
@@ -227,7 +244,11 @@ class Trainer:
         images = load_batch(self.dataset, indices, self.config, self.device)
         if self.config.flip:
             images = flipped(images, noise)
-        loss = forward(self.model, images, self.config, noise, half=self._half)[0].total
+        terms, rebuilt, _ = forward(self.model, images, self.config, noise, half=self._half)
+        loss = terms.total
+        if self._guidance:
+            window, l1_weight = self.config.ssim, self.config.l1_weight
+            loss = loss + self._guidance.loss(rebuilt, images, window, l1_weight, half=self._half)
         loss.backward()  # type: ignore[no-untyped-call]
         self._optimiser.step()
         return loss.item()
@@ -237,7 +258,7 @@ class Trainer:
         config = self.config.model_dump(mode="json", exclude={"epochs", "patience"})
         counts = [len(self.dataset.train), len(self.dataset.validation)]
         data = [self.dataset.fingerprint, *counts]
-        return json.dumps([self.architecture.digest, data, config])
+        return json.dumps([self.architecture.digest, data, config, *self._given])
 
     def _save(self, path: Path) -> None:
         state, numbers = self._optimiser.state()

@@ -79,6 +79,7 @@ VALID: dict[str, Valid] = {
     "target list": Valid(),
     "target remove": Valid({"name": "here"}),
     "target check": Valid({"name": "here"}, {"--seconds": "1"}),
+    "compress": Valid({"trial": "good#2"}, {"--prune": "0.5", "--epochs": "1", "--seeds": "1"}),
     "export": Valid({"architecture": "tiny.json"}, {"--onnx": "tiny.onnx"}),
 }
 """A valid and short call of every command; `cases` fails on a command that is not listed."""
@@ -97,6 +98,9 @@ _BY_NAME: dict[str, tuple[Bad, ...]] = {
     "data folder": values.IN_PATHS,
     "data --size": values.PIXELS,
     "reconstruct model": values.MODELS,
+    "compress trial": values.ARCHITECTURES,
+    "--prune": values.SHARES,
+    "--distil": values.TEACHERS,
     "reconstruct images": values.IN_PATHS,
     "--backend": values.CHOICES,
     "--part": values.CHOICES,

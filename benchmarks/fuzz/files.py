@@ -80,6 +80,8 @@ READS: tuple[Read, ...] = (
          ("study report good",)),
     Read("samples from the prior", f"{_STUDY}/artefacts/*/prior_samples.npy", "npy",
          ("study report good",)),
+    Read("compression", f"{_STUDY}/compressed/*/record.json", "json",
+         ("study report good", "compress good#2 --prune 0.5 --epochs 1 --seeds 1"), 60),
     Read("latency samples", f"{_STUDY}/artefacts/*/latency.json", "json", ("study report good",)),
     Read("lock", f"{_STUDY}/journal.log.driver", "other",
          ("study run tiny.yaml --name good", "study show good")),

@@ -46,6 +46,7 @@ workers: 1
 FIFO = "fifo"
 VALID_LINES = (
     "study run tiny.yaml --name good",
+    "compress good#2 --prune 0.5 --epochs 1 --seeds 1",
     "study run tiny.yaml --name indb --storage sqlite:///indb.db --objectives params,macs",
     "data export faces celeba --size 16 --count 12",
     "bench search --samplers random --seeds 1 --trials 5 --no-figures --table vae",

@@ -85,6 +85,15 @@ MODELS = _all(
         "a#" + LONG,
     ),
 )
+SHARES = _all(
+    *("", "0", "1", "1.5", "-0.5", "nan", "inf", "1e999", "1e", "1e-", "0.5.5", "+-1", LONG, "0,5"),
+    *("\u0660.\u0665", "half", "original", "original@16", "missing.json", "foreign.json", "."),
+    *("good#99", "good#original", "0.5\n", "\x1b[2J", "fifo.json"),
+)
+TEACHERS = _all(
+    *("", ",", "x", "#", "77", "-1", "good#99", "good#", "missing#0", "../good#0", "origina", LONG),
+    *("original,", "original,,modified", "original,original", "\x1b[2J", "\u0662", "indb#0"),
+)
 BACKENDS = _all("", ",", " , ", "eagre", "eager,", "x,y", ",".join(["eager"] * 3000), "\x1b[2J")
 SAMPLERS = _all(
     "", ",", " , ", "rndom", "random,", ",random", "x" * 3000, "random,random", "\x1b[2J"

@@ -66,7 +66,7 @@ def best(name: str, by: str | None, out: Path | None, root: Path, **limits: floa
     trial = _best(record, by or record.objective_names[0], caps)
     values = ", ".join(f"{noun(o)} {shown_value(trial, o)}" for o in record.objectives)
     store.fetch(trial.digest)
-    weights, whose = _weights(store, trial)
+    weights, whose = best_weights_of(store, trial)
     written = _take_out(record, trial, weights, out or Path(f"{name}-best"))
     stdout.say((trial.name, "bold"), f": {values}", wrap=True)
     stdout.say(trial.architecture.summary, style="dim")
@@ -144,7 +144,7 @@ def _is_learned(name: str) -> bool:
     return name in OBJECTIVES and OBJECTIVES[name].cost == "training"
 
 
-def _weights(store: StudyStore, trial: TrialRecord) -> tuple[Path, str]:
+def best_weights_of(store: StudyStore, trial: TrialRecord) -> tuple[Path, str]:
     """Return the file of the weights with the lowest validation loss, and whose they are."""
     from studies.record.confirmed import best_weights
 
@@ -158,10 +158,9 @@ def _weights(store: StudyStore, trial: TrialRecord) -> tuple[Path, str]:
 
 
 def _take_out(record: StudyRecord, trial: TrialRecord, weights: Path, folder: Path) -> list[Path]:
-    import json
-
     from profiling.files import write_whole
     from studies.record.floor_words import floor_values
+    from studies.record.model_files import model_files
 
     if weights.exists():
         from nas.checkpoint import load_vae
@@ -169,18 +168,17 @@ def _take_out(record: StudyRecord, trial: TrialRecord, weights: Path, folder: Pa
         load_vae(weights)  # refuse to copy a damaged file
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        found = {"study": record.name, "trial": trial.number, "digest": trial.digest}
-        numbers = {
+        result = {
+            "study": record.name,
+            "trial": trial.number,
+            "digest": trial.digest,
             "objectives": dict(trial.objectives),
             "metrics": dict(trial.metrics),
             "floors": floor_values(record, [trial]),
             "data": {k: v for k, v in record.config.get("data", {}).items() if k in _DATA},
             "training": record.config.get("training"),
         }
-        contents = {
-            "architecture.json": (trial.architecture.to_json() + "\n").encode(),
-            "result.json": (json.dumps({**found, **numbers}, indent=1) + "\n").encode(),
-        }
+        contents = model_files(trial.architecture, result)
         if weights.exists():
             contents[weights.name] = weights.read_bytes()
         for name, content in contents.items():

@@ -139,19 +139,14 @@ def _confirmed(store: StudyStore, study: StudyRecord, asked: _Asked) -> StudyRec
     from studies.confirm.candidates import fitted_losses
     from studies.confirm.confirmation import Shown, confirm
     from studies.confirm.plan import FIRST, Plan
-    from studies.run.images import data_facts, load_images
+    from studies.run.images import load_same_images
     from studies.run.interruption import Interruption
 
     config = _config(study, {} if asked.threads is None else {"threads": asked.threads})
     device = select_device(config.device if asked.device == "auto" else asked.device)
     tune_allocator()
-    dataset = load_images(config.data, study.image_size, progress_bar, study.image_channels)
-    known = study.environment.get("data_fingerprint")
-    if data_facts(dataset)["data_fingerprint"] != known:
-        raise UserError(
-            f"study {study.name!r}: its images have changed since the search, so that losses "
-            "cannot be compared; restore them, or give another budget with --images"
-        )
+    remedy = "restore them, or give another budget with --images"
+    dataset = load_same_images(study, config.data, progress_bar, remedy)
     plan = Plan(
         seeds=asked.seeds,
         top=asked.top,

@@ -25,6 +25,7 @@ GROUPS: dict[str, tuple[str, str]] = {
     "data": ("studies.cli.data:data", "Preview and export the images."),
     "bench": ("studies.cli.bench:bench", "Compare samplers on tables of trained models."),
     "reconstruct": ("studies.cli.reconstruct:reconstruct", "Show images through a trained model."),
+    "compress": ("studies.cli.compress:compress", "Prune or distil a trained model of a study."),
     "export": ("studies.cli.export:export", "Write a model as ONNX and verify it."),
 }
 """Each group of commands: the object that defines it, and its one-line help."""

@@ -216,7 +216,11 @@ def find_artefacts(text: str, root: Path) -> Path | None:
 
 
 def find_trial(text: str, root: Path) -> tuple[StudyRecord, TrialRecord]:
-    """Return the study and the trial that `STUDY#TRIAL` names; raise `UserError` if it has none."""
+    """Return the study and the trial that `STUDY#TRIAL` names; a trial is a number or a reference.
+
+    Raises:
+        UserError: there is no such trial.
+    """
     from studies.store.store import StudyStore
 
     study, _, number = text.rpartition("#")

@@ -96,8 +96,12 @@ def confirm(
 
 
 @contextmanager
-def alone_in(folder: Path) -> Iterator[None]:
+def alone_in(folder: Path, doing: str = "confirming") -> Iterator[None]:
     """Hold the lock of a folder of further trainings, which is created if necessary.
+
+    Args:
+        folder: The folder.
+        doing: What the message says of another process, followed by "this study".
 
     Raises:
         UserError: another process holds it, or the folder cannot be written.
@@ -106,7 +110,7 @@ def alone_in(folder: Path) -> Iterator[None]:
     with open_lock(folder / "lock") as file:
         if not try_lock(file):
             raise UserError(
-                f"{folder}: another process is confirming this study; wait for it or stop it"
+                f"{folder}: another process is {doing} this study; wait for it or stop it"
             )
         yield
 

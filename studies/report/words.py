@@ -23,6 +23,7 @@ from studies.record.formats import (
     noun,
 )
 from studies.record.records import StudyRecord, TrialRecord
+from studies.report.compression import compression_words
 from studies.report.rate_words import latent_cells, latent_heads, rate_words
 
 _SETBACK_ROWS = 200
@@ -58,6 +59,7 @@ def report_words(study: StudyRecord) -> dict[str, Any]:
         "timed": tables.needs(study, "device"),
         "seeded": "retrained" in study.config,
         "confirmation": _confirmation(study),
+        "compressed": compression_words(study),
         "retrained": (study.folder / "retrained" / "report.html").exists(),
         "setback_counts": tables.setback_table(study).to_dict("records"),
         "setbacks": tables.setbacks(study)[:_SETBACK_ROWS],

@@ -9,7 +9,9 @@ from nas.artefacts import write_or_refuse
 from nas.datasets import DataConfig, ImageDataset, duplicates_in_words, load_dataset
 from nas.evaluate import npy, shown_images
 from profiling.lane import Lane
+from search_spaces.errors import UserError
 from search_spaces.sizes import Size
+from studies.record.records import StudyRecord
 from studies.run.evaluators import ProgressBar
 from studies.store.store import StudyStore
 
@@ -29,6 +31,29 @@ def load_images(
 
     with progress_bar(f"loading {data.kind}") as progress, lane.training():
         return load_dataset(data, image_size, loaded, channels=channels)
+
+
+def load_same_images(
+    study: StudyRecord, data: DataConfig, progress_bar: ProgressBar, remedy: str
+) -> ImageDataset:
+    """Load the images of a study again.
+
+    Args:
+        study: The study.
+        data: Its images.
+        progress_bar: Makes a progress bar from a label.
+        remedy: What the message says to do.
+
+    Raises:
+        UserError: they have changed since the search.
+    """
+    dataset = load_images(data, study.image_size, progress_bar, study.image_channels)
+    if dataset.fingerprint != study.environment.get("data_fingerprint"):
+        raise UserError(
+            f"study {study.name!r}: its images have changed since the search, so that losses "
+            f"cannot be compared; {remedy}"
+        )
+    return dataset
 
 
 def data_facts(dataset: ImageDataset | None) -> dict[str, Any]:

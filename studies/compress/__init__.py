@@ -1,0 +1,1 @@
+"""Compress a trained model of a study: stages, each with its controls."""
