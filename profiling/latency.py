@@ -7,6 +7,7 @@ all of them. All samples are stored; medians, intervals and signs of contention 
 
 from __future__ import annotations
 
+import html
 import itertools
 import math
 import random
@@ -133,6 +134,19 @@ class Latency:
     warmup_ms: tuple[float, ...] = field(repr=False, default=())
     load: Load | None = None
 
+    def __repr__(self) -> str:
+        """Return name, median and interval."""
+        low, high = self.interval_ms
+        busy = ", contended" if self.contended else ""
+        return (
+            f"Latency({self.subject.name!r}, {self.median_ms:.4g} ms, 95 % interval {low:.4g} to "
+            f"{high:.4g} ms, {len(self.samples)} rounds{busy})"
+        )
+
+    def _repr_html_(self) -> str:
+        """Return name, median and interval, as a notebook shows them."""
+        return latency_html([self])
+
     @cached_property
     def samples_ms(self) -> tuple[float, ...]:
         """Wall times in the order of the rounds."""
@@ -186,6 +200,19 @@ class Latency:
         """Return the latency of the rounds for which `rounds` is true."""
         kept = tuple(compress(self.samples, rounds))
         return replace(self, samples=kept)
+
+
+def latency_html(latencies: Sequence[Latency], remark: str = "") -> str:
+    """Return a table of latencies as HTML, with a line below it."""
+    rows = "".join(
+        f"<tr><td>{html.escape(one.subject.name)}</td><td>{one.median_ms:.4g} ms</td>"
+        f"<td>{one.interval_ms.low:.4g} to {one.interval_ms.high:.4g} ms</td>"
+        f"<td>{html.escape('; '.join(one.contention)) or 'none'}</td></tr>"
+        for one in latencies
+    )
+    heads = "<tr><th>model</th><th>latency</th><th>95 % interval</th><th>contention</th></tr>"
+    below = f"<p>{html.escape(remark)}</p>" if remark else ""
+    return f"<table><thead>{heads}</thead><tbody>{rows}</tbody></table>{below}"
 
 
 @dataclass(frozen=True)

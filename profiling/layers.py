@@ -7,6 +7,7 @@ its rows explain, and how much slower the pass with notes was.
 
 from __future__ import annotations
 
+import html
 import json
 import math
 from collections.abc import Callable, Mapping, Sequence
@@ -144,6 +145,22 @@ class LayerTable:
         """Latency with notes over latency without hooks."""
         return paired_ratio(self.instrumented, self.latency)
 
+    def __repr__(self) -> str:
+        """Return the number of layers, the latency, and how much of it they explain."""
+        return (
+            f"LayerTable({len(self.layers)} layers, {self.latency.median_ms:.4g} ms, of which they "
+            f"explain {self.explained_share:.0%})"
+        )
+
+    def _repr_html_(self) -> str:
+        """Return the layers that take longest, as a notebook shows them."""
+        frame = self.frame()
+        longest = frame.nlargest(SHOWN_LAYERS, "time_ms")[list(_SHOWN)]
+        more = len(frame) - len(longest)
+        rest = f"<p>and {more:,} more: see <code>frame()</code></p>" if more else ""
+        shown = longest.to_html(index=False, float_format=lambda value: f"{value:.3g}")
+        return f"<p>{html.escape(repr(self))}</p>{shown}{rest}"
+
     def frame(self) -> pd.DataFrame:
         """Return one row per layer in order of execution, and a last row for time outside."""
         import pandas as pd
@@ -203,6 +220,11 @@ class LayerTable:
         else:
             self.frame().to_csv(path, index=False)
 
+
+SHOWN_LAYERS = 20
+"""Largest number of rows that a notebook shows."""
+
+_SHOWN = ("path", "kind", "output_shape", "params", "macs", "time_ms", "share", "bound")
 
 COLUMNS = (
     *("path", "module", "kind", "input_shape", "output_shape", "params", "macs", "bytes_read"),

@@ -32,6 +32,7 @@ from profiling.latency import (
     Model,
     Ratio,
     batched,
+    latency_html,
     measure_latency,
     paired_ratio,
 )
@@ -148,6 +149,24 @@ class PairedLatency:
 
     interleaved: InterleavedLatencies
     attempts: int = 1
+
+    def __repr__(self) -> str:
+        """Return the ratio, its interval and both latencies."""
+        return f"PairedLatency({self._in_words})"
+
+    def _repr_html_(self) -> str:
+        """Return both latencies and their ratio, as a notebook shows them."""
+        return latency_html([self.candidate, self.reference], self._in_words)
+
+    @property
+    def _in_words(self) -> str:
+        low, high = self.ratio.interval
+        busy = ", contended" if self.contended else ""
+        return (
+            f"candidate {self.candidate.median_ms:.4g} ms, reference "
+            f"{self.reference.median_ms:.4g} ms, ratio {self.ratio.median:.4g}, 95 % interval "
+            f"{low:.4g} to {high:.4g}{busy}"
+        )
 
     @cached_property
     def candidate(self) -> Latency:

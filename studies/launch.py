@@ -335,7 +335,8 @@ def _anchors_ms(
 def _note_small_space(request: _Request) -> None:
     distinct = request.store.space_distinct
     if distinct is not None and distinct <= request.config.search.trials:
-        request.display.note(f"{request.config.space}: all {distinct} architectures will be tried")
+        name = request.config.space_name
+        request.display.note(f"{name}: all {distinct} architectures will be tried")
 
 
 def _note_changed_limits(request: _Request, before: Limits | None) -> None:

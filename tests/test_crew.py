@@ -31,7 +31,7 @@ from tests.fakes.runs import config
 
 
 def run(root: Path, asked: StudyConfig, crew: Crew) -> StudyRecord:
-    store, space = StudyStore(root / asked.name), SearchSpace.load(asked.space)
+    store, space = StudyStore(root / asked.name), asked.load_space()
     with store.writing():
         store.create(asked, space, ENVIRONMENT)
         return Runner(asked, space, store, crew).run()
@@ -172,7 +172,7 @@ def test_what_a_worker_warns_of_reaches_the_watcher(tmp_path: Path) -> None:
             told.append(f"{number}: {text}")
 
     asked = config(search={"sampler": "random", "trials": 0})
-    store, space = StudyStore(tmp_path / asked.name), SearchSpace.load(asked.space)
+    store, space = StudyStore(tmp_path / asked.name), asked.load_space()
     with store.writing(), Workers(1, Mischief(tmp_path)) as crew:
         store.create(asked, space, ENVIRONMENT)
         Runner(asked, space, store, crew, Listening()).run()

@@ -26,7 +26,7 @@ ROOMS = (
     {"run"},
     {"bench", "confirm", "on_ray"},
     {"compress", "launch"},
-    {"paper"},
+    {"library", "paper"},
     {"cli"},
 )
 """The rooms of `studies` from the ground up: each imports only from levels below its own."""

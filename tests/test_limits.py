@@ -11,7 +11,6 @@ import pytest
 from nas.findings import Findings
 from search_spaces.architecture import Architecture
 from search_spaces.references import ORIGINAL
-from search_spaces.space import SearchSpace
 from studies.config.study import StudyConfig
 from studies.record.records import State, TrialRecord
 from studies.run import limits
@@ -49,7 +48,7 @@ def driven(root: Path, limit: dict[str, float], trials: int, evaluator: Costly) 
             "search": {"sampler": "random", "trials": trials},
         }
     )
-    space, store = SearchSpace.load(asked.space), StudyStore(root / "s")
+    space, store = asked.load_space(), StudyStore(root / "s")
     with store.writing():
         store.create(asked, space, ENVIRONMENT)
         runner = Runner(asked, space, store, Alone(evaluator))

@@ -239,7 +239,7 @@ def test_opening_an_unknown_study_offers_the_nearest(tmp_path: Path) -> None:
 
 def test_a_trial_of_a_study_without_trials_is_refused(tmp_path: Path) -> None:
     asked = config()
-    StudyStore(tmp_path / "s").create(asked, SearchSpace.load(asked.space), ENVIRONMENT)
+    StudyStore(tmp_path / "s").create(asked, asked.load_space(), ENVIRONMENT)
     with pytest.raises(UserError, match=r"^s#5: study 's' has no trials yet$"):
         find_architecture("s#5", tmp_path)
 

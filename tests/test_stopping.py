@@ -12,7 +12,6 @@ from pydantic import ValidationError
 
 from nas.search.early_stopping import EarlyStopping
 from search_spaces.architecture import Architecture
-from search_spaces.space import SearchSpace
 from studies.record.records import StudyRecord
 from studies.run.crew import Alone
 from studies.run.runner import Runner
@@ -25,7 +24,7 @@ from tests.fakes.runs import stopping_config
 
 def run(root: Path, learner: Learner, workers: int = 1, **changes: Any) -> StudyRecord:
     wanted = stopping_config(**changes)
-    store, space = StudyStore(root / wanted.name), SearchSpace.load(wanted.space)
+    store, space = StudyStore(root / wanted.name), wanted.load_space()
     with store.writing():
         store.create(wanted, space, ENVIRONMENT)
         crew = Alone(learner) if workers == 1 else TurnTaking(workers, learner)

@@ -12,11 +12,9 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-import torch
 from PIL import Image
-from torch.utils.data import TensorDataset
 
-from nas.datasets import DataConfig, ImageDataset, load_dataset, write_pictures
+from nas.datasets import DataConfig, ImageDataset, load_dataset
 from search_spaces.errors import UserError
 
 
@@ -183,50 +181,3 @@ def test_damaged_tables_are_refused_in_one_line(
         load(path)
     assert "\n" not in str(error.value)
     assert list((cache / "archives").iterdir()) == []
-
-
-# From Python
-
-
-def test_a_torch_data_set_becomes_class_folders(tmp_path: Path) -> None:
-    images = torch.arange(24.0).reshape(24, 1, 1, 1).expand(24, 3, 6, 5) / 255
-    count = write_pictures(TensorDataset(images, torch.arange(24) % 3), tmp_path / "out")
-    assert count == 24
-    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == ["0", "1", "2"]
-    with Image.open(tmp_path / "out" / "1" / "0000004.png") as image:
-        assert (image.size, image.getpixel((0, 0))) == ((5, 6), (4, 4, 4))
-    assert load(tmp_path / "out").attribute_names == ("0", "1", "2")
-
-
-@pytest.mark.parametrize(
-    "items",
-    [
-        np.full((12, 6, 5), 70, np.uint8),
-        np.full((12, 6, 5, 3), 70, np.uint8),
-        np.full((12, 6, 5, 1), 70 / 255),
-        [Image.new("L", (5, 6), 70)] * 12,
-        (Image.new("RGB", (5, 6), (70, 70, 70)) for _ in range(12)),
-    ],
-)
-def test_arrays_and_pictures_are_written(tmp_path: Path, items: Any) -> None:
-    assert write_pictures(items, tmp_path / "out") == 12
-    assert np.asarray(load(tmp_path / "out").images).mean() == 70
-
-
-@pytest.mark.parametrize(
-    ("items", "told"),
-    [
-        (np.zeros((12, 3, 6, 5), np.uint8), r"number 0 is no picture but uint8 \(3, 6, 5\)"),
-        (np.full((12, 6, 5), 7.5), "number 0 is no picture but float64"),
-        (["text"], "number 0 is no picture"),
-        (7, "items: int is no data set, array or iterable"),
-    ],
-)
-def test_what_is_no_picture_is_refused(tmp_path: Path, items: Any, told: str) -> None:
-    with pytest.raises(UserError, match=told):
-        write_pictures(items, tmp_path / "out")
-
-
-def test_pictures_are_not_written_among_others(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match="is not empty; give a new folder"):
-        write_pictures([], tmp_path.parent)

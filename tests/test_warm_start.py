@@ -22,7 +22,7 @@ from tests.fakes.runs import config
 
 def run(root: Path, earlier: tuple[TrialRecord, ...] = (), **changes: Any) -> StudyRecord:
     asked, store = config(**changes), StudyStore(root / changes["name"])
-    space = SearchSpace.load(asked.space)
+    space = asked.load_space()
     with store.writing():
         store.create(asked, space, ENVIRONMENT)
         return Runner(asked, space, store, Alone(FakeEvaluator()), earlier=earlier).run()

@@ -9,7 +9,6 @@ from nas.datasets.dataset import DataConfig, ImageDataset, split_indices
 from nas.datasets.duplicates import duplicates_in_words
 from nas.datasets.faces import load_faces
 from nas.datasets.files import Choice, choose_in_folder, existing_source, load_folder
-from nas.datasets.items import write_pictures
 from nas.datasets.preview import contact_sheet, preview_images
 from profiling.progress import Progress
 from search_spaces.errors import UserError
@@ -40,7 +39,6 @@ __all__ = [
     "preview_images",
     "require_source",
     "split_indices",
-    "write_pictures",
 ]
 
 

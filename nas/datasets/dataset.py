@@ -28,6 +28,9 @@ from search_spaces.numbers import Count, Number, Seed
 ImageIndices = NDArray[np.int64]
 """Positions of images in a data set, `(n,)`."""
 
+Kind = Literal["faces", "celeba", "folder"]
+"""The kinds of data sets: the keys of `nas.datasets.DATASETS`."""
+
 MINIMUM_IMAGES = 10  # with fewer, the 70/15/15 split leaves a part empty
 _NEWER = (
     *("split", "group", "group_column", "labels", "duplicates", "fit", "grey_bits"),
@@ -76,7 +79,7 @@ class DataConfig(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    kind: Literal["faces", "celeba", "folder"] = "faces"
+    kind: Kind = "faces"
     path: Annotated[Path, AfterValidator(_absolute)] | None = None
     count: Annotated[Count, Field(ge=MINIMUM_IMAGES)] | None = None
     seed: Seed = 0

@@ -13,14 +13,12 @@ import click
 from profiling.openmp import wait_passively
 from search_spaces.architecture import Architecture
 from search_spaces.errors import UserError
-from studies.cli.best import best_weights_of
 from studies.cli.console import stderr, stdout
 from studies.cli.help import TableHelp
 from studies.cli.options import (
     Listed,
     Whole,
     find_architecture,
-    find_trial,
     print_how_to_resume,
     progress_bar,
     root_option,
@@ -103,6 +101,7 @@ def _compress(text: str, root: Path, options: dict[str, Any]) -> None:
     from studies.compress.pruning import prune_stage
     from studies.confirm.confirmation import alone_in
     from studies.record.compressed import FOLDER
+    from studies.store.finding import find_trial
 
     if options["prune"] is None and options["distil"] is None:
         raise UserError("give at least one stage: --prune SHARE|ARCH or --distil TEACHER")
@@ -163,6 +162,7 @@ def _how(text: str) -> str:
 def _teacher(text: str, study: StudyRecord, root: Path) -> Teacher:
     """Return the teacher that one part of `--distil` names."""
     from studies.compress.distillation import Teacher
+    from studies.store.finding import find_trial
     from studies.store.store import StudyStore
 
     named = text if text.rpartition("#")[0] else f"{study.name}#{text.removeprefix('#')}"
@@ -180,6 +180,8 @@ def _teacher(text: str, study: StudyRecord, root: Path) -> Teacher:
 
 def _weights(store: StudyStore, trial: TrialRecord, what: str) -> Path:
     """Return the file of a trial's trained weights; refuse a trial without."""
+    from studies.store.finding import best_weights_of
+
     store.fetch(trial.digest)
     weights, _ = best_weights_of(store, trial)
     if not weights.is_file():

@@ -7,7 +7,7 @@ import re
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import click
 
@@ -16,9 +16,6 @@ from search_spaces.architecture import Architecture
 from search_spaces.errors import UserError, nearest, quoted
 from search_spaces.numbers import MOST
 from search_spaces.sizes import Size, parse_size, sides, size_in_words
-
-if TYPE_CHECKING:
-    from studies.record.records import StudyRecord, TrialRecord
 
 ROOT = Path("nas-studies")
 
@@ -193,6 +190,8 @@ def find_architecture(text: str, root: Path) -> Architecture:
     if Path(text).suffix in {".json", ".yaml", ".yml"}:
         return Architecture.load(Path(text))
     if "#" in text:
+        from studies.store.finding import find_trial
+
         return find_trial(text, root)[1].architecture
     known = ", ".join(REFERENCES)
     raise UserError(
@@ -208,29 +207,6 @@ def find_artefacts(text: str, root: Path) -> Path | None:
     """
     if "#" not in text or Path(text).suffix in {".json", ".yaml", ".yml"}:
         return None
-    from studies.store.store import StudyStore
+    from studies.store.finding import artefacts_of
 
-    record, trial = find_trial(text, root)
-    StudyStore.open(root, record.name).fetch(trial.digest)
-    return record.folder / "artefacts" / trial.digest
-
-
-def find_trial(text: str, root: Path) -> tuple[StudyRecord, TrialRecord]:
-    """Return the study and the trial that `STUDY#TRIAL` names; a trial is a number or a reference.
-
-    Raises:
-        UserError: there is no such trial.
-    """
-    from studies.store.store import StudyStore
-
-    study, _, number = text.rpartition("#")
-    record = StudyStore.open(root, study).record()
-    for trial in record.trials:
-        if number in (str(trial.number), trial.reference):
-            return record, trial
-    if record.damaged:
-        raise UserError(f"{study}#{number}: no intact trial: {record.damaged[0]}")
-    if not record.trials:
-        raise UserError(f"{study}#{number}: study {study!r} has no trials yet")
-    last = max(trial.number for trial in record.trials)
-    raise UserError(f"{study}#{number}: study {study!r} has trials 0 to {last} and no {number!r}")
+    return artefacts_of(text, root)

@@ -13,7 +13,7 @@ import click
 from search_spaces.errors import UserError, quoted
 from studies.cli.console import stdout
 from studies.cli.data import save_picture
-from studies.cli.options import OutPath, find_trial, root_option
+from studies.cli.options import OutPath, root_option
 from studies.record.formats import counted
 
 if TYPE_CHECKING:
@@ -74,11 +74,10 @@ def reconstruct(
 
 
 def _of_trial(text: str, root: Path) -> _Trained:
-    from studies.store.store import StudyStore
+    from studies.store.finding import artefacts_of, find_trial
 
     record, trial = find_trial(text, root)
-    StudyStore.open(root, record.name).fetch(trial.digest)
-    folder, config = record.folder / "artefacts" / trial.digest, record.config
+    folder, config = artefacts_of(text, root), record.config
     return _trained(folder, trial.digest, config.get("data"), config.get("training"))
 
 

@@ -16,28 +16,6 @@ from studies.cli.help import TableHelp
 from studies.cli.options import Listed, Whole, print_how_to_resume, progress_bar, root_option
 from studies.cli.print_study import conclude
 
-_SHORTCUTS: dict[str, str] = {
-    "name": "name",
-    "space": "space",
-    "trials": "search.trials",
-    "sampler": "search.sampler",
-    "seed": "search.seed",
-    "warm_start": "search.warm_start",
-    "epochs": "training.epochs",
-    "images": "data.count",
-    "backend": "latency.backend",
-    "part": "latency.part",
-    "target": "latency.target",
-    "device": "device",
-    "workers": "workers",
-    "threads": "threads",
-    "trial_timeout": "trial_timeout_s",
-    "trial_memory": "trial_memory_bytes",
-    "runner": "runner",
-    "address": "ray.address",
-}
-"""Configuration key of each command-line option."""
-
 
 @click.command(cls=TableHelp)
 @click.argument("config")
@@ -140,13 +118,13 @@ def run(
     architectures; at the end the report is written. The same command resumes an interrupted study.
     """
     wait_passively()
-    from studies.config.loading import load_config, parse_overrides
+    from studies.config.loading import SHORTCUTS, load_config, parse_overrides
     from studies.launch import run_study
     from studies.run.crew import Interrupted
     from studies.run.display import Display
     from studies.run.interruption import Interruption
 
-    overrides = {_SHORTCUTS[k]: v for k, v in shortcuts.items() if v is not None}
+    overrides = {SHORTCUTS[k]: v for k, v in shortcuts.items() if v is not None}
     if objectives is not None:
         overrides["objectives"] = objectives
     if early_stopping is not None:

@@ -79,7 +79,7 @@ def list_(root: Path) -> None:
             continue
         table.add(
             name,
-            str(record.config["space"]),
+            record.space_name,
             str(len(record.objectives)),
             str(len(record.complete)),
             str(len(record.front)),

@@ -15,6 +15,28 @@ from studies.config.study import StudyConfig
 
 _SECTIONS = ("data", "limits", "training", "latency", "search", "ray")
 
+SHORTCUTS: dict[str, str] = {
+    "name": "name",
+    "space": "space",
+    "trials": "search.trials",
+    "sampler": "search.sampler",
+    "seed": "search.seed",
+    "warm_start": "search.warm_start",
+    "epochs": "training.epochs",
+    "images": "data.count",
+    "backend": "latency.backend",
+    "part": "latency.part",
+    "target": "latency.target",
+    "device": "device",
+    "workers": "workers",
+    "threads": "threads",
+    "trial_timeout": "trial_timeout_s",
+    "trial_memory": "trial_memory_bytes",
+    "runner": "runner",
+    "address": "ray.address",
+}
+"""Configuration key of each option of `nas study run`, and of each argument of `run_study`."""
+
 
 def load_config(source: str, overrides: Mapping[str, Any] | None = None) -> StudyConfig:
     """Read a preset's name or a YAML file, apply `overrides` and validate.

@@ -211,6 +211,12 @@ class RayConfig(_Config):
         return path
 
 
+def _space(space: str | Mapping[str, Any]) -> SearchSpace:
+    if isinstance(space, str):
+        return SearchSpace.load(space)
+    return SearchSpace.from_dict(space, "its description")
+
+
 _SETUP_NAME = r"^[A-Za-z][A-Za-z0-9_-]{0,31}$"
 """Names of set-ups are parts of the names of objectives, columns and files."""
 
@@ -221,7 +227,7 @@ class StudyConfig(_Config):
     Attributes:
         name: The study's name, which is also that of its folder.
         description: A text for people.
-        space: Name or YAML file of the search space.
+        space: Name or YAML file of the search space, or its description.
         data: The images.
         objectives: Names of the objectives.
         limits: The largest value of an objective that is still worth training, by name.
@@ -244,7 +250,7 @@ class StudyConfig(_Config):
 
     name: Name
     description: str = ""
-    space: str
+    space: str | Mapping[str, Any]
     data: DataConfig = DataConfig()
     objectives: tuple[str, ...] = DEFAULT_OBJECTIVES
     limits: Mapping[str, Annotated[Number, Field(gt=0)]] = {}
@@ -277,13 +283,15 @@ class StudyConfig(_Config):
         }
         return {**given, "setups": complete}
 
-    @field_validator("space")
+    @field_validator("space", mode="plain")
     @classmethod
-    def _known_space(cls, space: str) -> str:
+    def _known_space(cls, space: object) -> str | Mapping[str, Any]:
+        if not isinstance(space, str | Mapping):
+            raise ValueError("give the name or the file of a search space, or its description")
         try:
-            SearchSpace.load(space)
+            _space(space)
         except UserError as error:
-            raise ValueError(str(error)) from None
+            raise ValueError("; ".join(str(error).splitlines())) from None
         return space
 
     @field_validator("objectives")
@@ -411,7 +419,12 @@ class StudyConfig(_Config):
 
     def load_space(self) -> SearchSpace:
         """Return the search space; raise `UserError` for an unknown name or a faulty file."""
-        return SearchSpace.load(self.space)
+        return _space(self.space)
+
+    @property
+    def space_name(self) -> str:
+        """Name or file of the search space."""
+        return self.space if isinstance(self.space, str) else self.load_space().name
 
     def to_dict(self) -> dict[str, Any]:
         """Return the configuration as plain JSON types, with all fields."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import html
 import math
 import re
 from collections.abc import Sequence
@@ -187,6 +188,16 @@ def describe_gain(objective: Objective, gain: float) -> str:
     if not objective.by_factor:
         return describe_change(objective, -objective.sign * gain, 0)
     return describe_change(objective, 1 / gain if objective.sign > 0 else gain, 1)
+
+
+def html_table(heads: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """Return rows below their headings as a table of HTML; texts are escaped."""
+
+    def row(cells: Sequence[str], tag: str) -> str:
+        return f"<tr>{''.join(f'<{tag}>{html.escape(cell)}</{tag}>' for cell in cells)}</tr>"
+
+    body = "".join(row(cells, "td") for cells in rows)
+    return f"<table><thead>{row(heads, 'th')}</thead><tbody>{body}</tbody></table>"
 
 
 def reason_kind(reason: str | None) -> str:

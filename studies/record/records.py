@@ -58,6 +58,20 @@ class StudyRecord:
     known: Standing | None = field(default=None, repr=False, compare=False)
     """Derived values of these trials, if known already; ignored for other trials."""
 
+    def __repr__(self) -> str:
+        """Return name, numbers of trials and objectives."""
+        names = ", ".join(self.objective_names)
+        return (
+            f"StudyRecord({self.name!r}, {len(self.trials)} trials, {len(self.complete)} complete, "
+            f"{len(self.front)} on the front of {names})"
+        )
+
+    @property
+    def space_name(self) -> str:
+        """Name or file of the search space."""
+        space = self.config.get("space", "")
+        return str(space.get("name", "") if isinstance(space, Mapping) else space)
+
     @property
     def exhausted(self) -> bool:
         """Whether every distinct architecture of the space has been evaluated."""

@@ -117,7 +117,7 @@ def study_notes(study: StudyRecord) -> list[str]:
     if study.exhausted:
         notes.append(
             f"All {study.space_distinct:,} distinct architectures of space "
-            f"`{study.config.get('space', '')}` were evaluated: there is nothing left to search."
+            f"`{study.space_name}` were evaluated: there is nothing left to search."
         )
     attempts = {trial.reference: trial for trial in study.trials if trial.reference}
     for name in dict.fromkeys([*REFERENCES, *(n for n in attempts if n)]):

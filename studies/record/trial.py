@@ -9,9 +9,10 @@ from statistics import fmean
 from typing import Any, Literal
 
 from nas.findings import Findings
-from nas.objectives import LATENCY, latency_in
+from nas.objectives import LATENCY, OBJECTIVES, latency_in
 from search_spaces.architecture import Architecture
 from search_spaces.errors import UserError
+from studies.record.formats import format_value, html_table, noun
 from studies.record.noise import Mean
 
 State = Literal["running", "complete", "rejected", "open", "stopped", "failed"]
@@ -104,6 +105,22 @@ class TrialRecord:
                 f"trial {self.number}: the storage is damaged or was tampered with: "
                 f"{self.digest[:40]!r} is not a digest of an architecture"
             )
+
+    def __repr__(self) -> str:
+        """Return name, state and objective values."""
+        values = ", ".join(f"{name} {value}" for name, value in self._shown().items())
+        return f"TrialRecord({', '.join(filter(None, [self.name, self.state, values]))})"
+
+    def _repr_html_(self) -> str:
+        """Return state, objective values and architecture, as a notebook shows them."""
+        rows = {"state": self.state, **self._shown(), "architecture": self.architecture.summary}
+        if self.reason:
+            rows["reason"] = self.reason
+        return html_table(["", self.name], list(rows.items()))
+
+    def _shown(self) -> dict[str, str]:
+        known = {n: value for n, value in self.objectives.items() if n in OBJECTIVES}
+        return {noun(OBJECTIVES[n]): format_value(OBJECTIVES[n], v) for n, v in known.items()}
 
     @property
     def objectives(self) -> Mapping[str, float]:

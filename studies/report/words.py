@@ -89,7 +89,7 @@ def _facts(study: StudyRecord) -> list[tuple[str, str]]:
         ("Not learned", _unlearned(study)),
         ("Repeated proposals", f"{tables.repeats(study):,}"),
         ("Total trial time", format_duration(sum(trial.duration_s for trial in study.trials))),
-        ("Space", f"{study.config['space']}{space}" if "space" in study.config else ""),
+        ("Space", f"{study.space_name}{space}" if "space" in study.config else ""),
         ("Sampler", str(search.get("sampler") or "")),
         ("Data", _joined(data.get("kind"), _with_unit(_images_used(study), "images"),
                          pixels) if trained else ""),

@@ -16,7 +16,6 @@ from nas.findings import Findings
 from nas.protocol import OnBatch
 from search_spaces.architecture import Architecture
 from search_spaces.errors import UserError
-from search_spaces.space import SearchSpace
 from studies.config.study import RayConfig, StudyConfig
 from studies.config.trial_limits import UNLIMITED, TrialLimits
 from studies.on_ray.cluster import Cluster, ray_session
@@ -123,7 +122,7 @@ def run_on_ray(
     limits: TrialLimits = UNLIMITED,
     artefacts: str | None = None,
 ) -> StudyRecord:
-    store, space = StudyStore(root / wanted.name), SearchSpace.load(wanted.space)
+    store, space = StudyStore(root / wanted.name), wanted.load_space()
     with ray_session(RayConfig(address=address)), store.writing():
         store.create(wanted, space, ENVIRONMENT, artefacts=artefacts)
         folder = TuneFolder(str(store.folder))
@@ -143,7 +142,7 @@ def run_on_ray(
 
 
 def run_here(root: Path, wanted: StudyConfig, maker: RayMaker) -> StudyRecord:
-    store, space = StudyStore(root / wanted.name), SearchSpace.load(wanted.space)
+    store, space = StudyStore(root / wanted.name), wanted.load_space()
     with store.writing():
         store.create(wanted, space, ENVIRONMENT)
         learner = FiledLearner(maker, lambda done, total: None, store.artefacts)

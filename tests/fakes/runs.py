@@ -5,7 +5,6 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from search_spaces.space import SearchSpace
 from studies.config.study import StudyConfig
 from studies.record.records import StudyRecord
 from studies.run.crew import Alone
@@ -37,7 +36,7 @@ def run(
     evaluator: FakeEvaluator | None = None,
     storage: str | None = None,
 ) -> StudyRecord:
-    space = SearchSpace.load(asked.space)
+    space = asked.load_space()
     store = StudyStore(root / asked.name, storage)
     with store.writing():
         store.create(asked, space, ENVIRONMENT)

@@ -1,0 +1,1 @@
+"""Studies from Python: run and open them, look at them, load their models."""
