@@ -62,7 +62,7 @@ def measure_pair(
         setup,
         device,
         digests=(architecture.digest, original.digest),
-        quiet=quiet_speed(original, setup, _where(setup, device), images.about),
+        quiet=quiet_speed(original, setup, environment_of(setup, device), images.about),
         alone=lane.measuring,
         prepare=prepare or engines(setup, device, lane),
     )
@@ -70,7 +70,8 @@ def measure_pair(
     return replace(pair, interleaved=described(pair.interleaved, setup, images.about, weights))
 
 
-def _where(setup: SetUp, device: torch.device) -> str:
+def environment_of(setup: SetUp, device: torch.device) -> str:
+    """Return the description of the environment in which a set-up measures on a device."""
     with threads(setup.threads):
         return fingerprint(device).model_dump_json()
 
@@ -116,7 +117,7 @@ class HostMeter:
                 for name, architecture in architectures.items()
             }
         states = {name: one.weights for name, one in parts.items()}
-        where = _where(setup, self._device)
+        where = environment_of(setup, self._device)
         found, _ = measure_interleaved(
             {name: one.module for name, one in parts.items()},
             base,

@@ -18,7 +18,7 @@ from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, cast
 
 import pyarrow.fs
 import pytest
@@ -33,7 +33,6 @@ from profiling.allocator import tune_allocator
 from profiling.environment import fingerprint
 from profiling.lane import Lane
 from profiling.target.addresses import Address
-from profiling.target.answers import Facts
 from profiling.target.client import KnownTarget
 from search_spaces.errors import UserError
 from studies.config.study import StudyConfig
@@ -547,7 +546,7 @@ def test_a_worker_needs_the_study_s_runtime_and_targets(
 ) -> None:
     monkeypatch.setattr("nas.setups.version", lambda name: "1.2")
     tune_allocator()
-    there = {"pi": KnownTarget(Address(name="pi", host="h"), Facts.model_construct())}
+    there = {"pi": KnownTarget(Address(name="pi", host="h"), cast("Any", None))}
     setups = {"latency": {"backend": "openvino"}, "setups": {"b": {"target": "pi"}}}
 
     def evaluate(runtime: str) -> Any:

@@ -104,6 +104,8 @@ _BY_NAME: dict[str, tuple[Bad, ...]] = {
     "reconstruct images": values.IN_PATHS,
     "--backend": values.CHOICES,
     "--part": values.CHOICES,
+    "--precision": values.CHOICES,
+    "--against": values.CHOICES,
     "--target": values.TARGETS,
     "--samplers": values.SAMPLERS,
     "--backends": values.BACKENDS,

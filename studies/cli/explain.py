@@ -2,20 +2,25 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
 
+from search_spaces.errors import UserError
 from studies.cli.console import stdout
 from studies.cli.help import TableHelp
 from studies.cli.options import Listed, OutPath, Positive, Whole, progress_bar, root_option
+from studies.cli.setup_options import place_of, setup_of, setup_options
 from studies.cli.subjects import Subject, file_name, hold_lane, writable
 from studies.record.table_files import cannot_write, csv_text
 from studies.terminal.table import Column, Table
 
 if TYPE_CHECKING:
     from nas.explain.explanation import Explanation
+    from nas.explain.in_setups import Comparison
+    from nas.setups import SetUp
     from studies.profiles.explain_words import Words
 
 
@@ -28,7 +33,11 @@ def _all_batches(
 
 @click.command(cls=TableHelp)
 @click.argument("a")
-@click.argument("b")
+@click.argument("b", required=False)
+@click.option(
+    "--against", metavar="BACKEND", help="Compare A in --backend with A in this backend; no B."
+)
+@setup_options
 @click.option(
     "--batch",
     "batches",
@@ -65,7 +74,8 @@ def _all_batches(
 @root_option
 def explain(
     a: str,
-    b: str,
+    b: str | None,
+    against: str | None,
     batches: tuple[int, ...],
     threads: int,
     rounds: int,
@@ -73,18 +83,30 @@ def explain(
     device: str,
     out: Path | None,
     root: Path,
+    **named: str | None,
 ) -> None:
     """Explain why B is slower than A by experiments whose results add up to the gap.
 
     A and B are references ({references}, original@64), files, or STUDY#TRIAL. Writes
     explain.html, explain.json and causes.csv. Takes one to two minutes for the two references at
-    batch 1, more at larger batches.
+    batch 1, more at larger batches. With --backend, --part ... A and B are compared in that set-up,
+    with --against A in two backends: latencies, and the operations that run.
     """
     from nas.explain.measure import ExplainConfig, explain_latency
     from profiling.environment import select_device
     from studies.profiles.explain_words import Words
 
-    first, second = Subject.find(a, root), Subject.find(b, root)
+    if (b is None) == (against is None):
+        raise UserError(
+            "explain: name a second model, or compare one in two backends with --against BACKEND"
+        )
+    first, second = Subject.find(a, root), Subject.find(a if b is None else b, root)
+    protocol = {"threads": threads, "max_s": seconds, "min_rounds": rounds, "attempts": 2}
+    setup = setup_of(named, **protocol, max_rounds=max(200, rounds))
+    if against or setup.differing:
+        setups = setup, _other(setup, against) if against else setup
+        _in_setups((first, second), setups, batches, device, out)
+        return
     names = (first.name, second.name)
     config = ExplainConfig(
         batches=batches, threads=threads, rounds=rounds, max_s=seconds, device=device
@@ -105,6 +127,73 @@ def explain(
         _print(Words(found, comparison))
     page = _write(found, folder)
     stdout.say(f"explanation: {page}")
+
+
+def _in_setups(
+    pair: tuple[Subject, Subject],
+    setups: tuple[SetUp, SetUp],
+    batches: tuple[int, ...],
+    device: str,
+    out: Path | None,
+) -> None:
+    """Compare two models in one set-up, or one model in two."""
+    from nas.explain.in_setups import ToCompare, compare_in_setups
+    from profiling.environment import select_device
+    from studies.profiles.setups_page import write_comparison
+
+    place = place_of(setups[0], device)
+    if setups[1] != setups[0]:
+        place_of(setups[1], device)
+    for one in pair:
+        one.require_memory(max(batches), select_device(device))
+    words = (*(one.name for one in pair), *(one.backend for one in setups))
+    title = file_name("-".join(("explain", *dict.fromkeys(words))))
+    folder, found = writable(out or Path("nas-profiles") / title), []
+    images = (pair[0] if pair[0].artefacts else pair[1]).fed
+    for batch in batches:
+        first, second = (
+            ToCompare(
+                one.name, one.architecture, setup.model_copy(update={"batch": batch}), one.weights
+            )
+            for one, setup in zip(pair, setups, strict=True)
+        )
+        with progress_bar("measuring") as progress:
+            found.append(compare_in_setups(first, second, place, images, progress))
+        _print_comparison(found[-1])
+    try:
+        text = json.dumps([one.model_dump(mode="json") for one in found], indent=1) + "\n"
+        (folder / "explain.json").write_text(text, encoding="utf-8")
+    except OSError as error:
+        raise cannot_write("--out", folder, error) from None
+    stdout.say(f"explanation: {write_comparison(found, folder / 'explain.html')}")
+
+
+def _other(setup: SetUp, against: str) -> SetUp:
+    """Return the set-up of --against."""
+    if setup.target:
+        raise UserError("--against: compares two backends of this machine; leave --target out")
+    return setup_of({"backend": against}, **setup.model_dump(exclude={"backend"}))
+
+
+def _print_comparison(found: Comparison) -> None:
+    from studies.profiles import setups_page as page
+
+    stdout.print()
+    stdout.say(page.verdict(found).replace("`", ""), wrap=True)
+    stdout.print()
+    texts = [Column("model", text=True), Column("set-up", text=True)]
+    times = Table(*texts, "latency", "95 %", "over the first (95 %)")
+    for row in page.time_rows(found):
+        times.add(*row)
+    stdout.table(times)
+    if rows := page.operation_rows(found):
+        table = Table(Column("operations in one pass", text=True), *page.names(found))
+        for kind, *numbers in rows:
+            table.add(kind, *numbers)
+        stdout.table(table)
+    for note in page.notes(found):
+        stdout.say(note, style="dim", wrap=True)
+    stdout.print()
 
 
 def _print(words: Words) -> None:
