@@ -15,7 +15,7 @@ from pydantic import AfterValidator, field_validator
 from torch import Tensor, nn
 
 from nas.vae import VAE
-from profiling.backends import find_backend, prepare_backend
+from profiling.backends import INT8, find_backend, prepare_backend
 from profiling.errors import ProfilingError
 from profiling.lane import Lane
 from profiling.latency import LatencyConfig, Model
@@ -42,12 +42,12 @@ class SetUp(LatencyConfig):
 
     Attributes:
         backend: What runs the model, one of `profiling.backends.BACKENDS`.
-        precision: Numbers of its products.
+        precision: Numbers of its products. int8 takes the ranges of values from the timed images.
         part: The full pass (encoder, sampling, decoder), the encoder, or the decoder.
     """
 
     backend: Annotated[str, AfterValidator(_known_backend)] = "eager"
-    precision: Literal["float32", "bfloat16"] = "float32"
+    precision: Literal["float32", "bfloat16", "int8"] = "float32"
     part: Part = "full"
 
     @field_validator("precision", mode="before")
@@ -55,7 +55,7 @@ class SetUp(LatencyConfig):
     def _not_the_width_of_intervals(cls, value: object) -> object:
         if isinstance(value, int | float) and not isinstance(value, bool):
             raise ValueError(
-                "is float32 or bfloat16; the half width of intervals is latency.half_width"
+                "is float32, bfloat16 or int8; the half width of intervals is latency.half_width"
             )
         return value
 
@@ -77,9 +77,9 @@ class SetUp(LatencyConfig):
 
     @property
     def runtime(self) -> str | None:
-        """Name and version of the package that runs the model; None if that is torch."""
-        package = find_backend(self.backend).package
-        return f"{package} {version(package)}" if package else None
+        """Names and versions of the packages that run the model; None if that is torch."""
+        packages = find_backend(self.backend).packages(self.precision)
+        return ", ".join(f"{package} {version(package)}" for package in packages) or None
 
 
 def require_backend(setup: SetUp, device: torch.device) -> None:
@@ -144,10 +144,11 @@ class Engines:
         if key in self._kept:
             return self._kept[key]
         setup, device = self._setup, self._device
+        calibration = as_args(example) if setup.precision == INT8 else None
         with self._lane.training():
             try:
                 run = prepare_backend(
-                    setup.backend, model, first, device, setup.threads, setup.precision
+                    setup.backend, model, first, device, setup.threads, setup.precision, calibration
                 ).run
             except ProfilingError as error:
                 raise EngineRefused(str(error)) from None

@@ -97,6 +97,7 @@ _BY_NAME: dict[str, tuple[Bad, ...]] = {
     "data folder": values.IN_PATHS,
     "reconstruct trial": values.ARCHITECTURES,
     "reconstruct images": values.IN_PATHS,
+    "profile backends --images": values.IN_PATHS,
     "--backend": values.CHOICES,
     "--part": values.CHOICES,
     "--samplers": values.SAMPLERS,
