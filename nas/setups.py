@@ -15,7 +15,7 @@ from pydantic import AfterValidator, field_validator, model_validator
 from torch import Tensor, nn
 
 from nas.vae import VAE
-from profiling.backends import BACKENDS, find_backend, prepare_backend
+from profiling.backends import BACKENDS, INT8, find_backend, prepare_backend
 from profiling.errors import ProfilingError
 from profiling.lane import Lane
 from profiling.latency import LatencyConfig, Model
@@ -46,13 +46,13 @@ class SetUp(LatencyConfig):
 
     Attributes:
         backend: What runs the model, one of `profiling.backends.BACKENDS`.
-        precision: Numbers of its products.
+        precision: Numbers of its products. int8 takes the ranges of values from the timed images.
         part: The full pass (encoder, sampling, decoder), the encoder, or the decoder.
         target: Name of the machine in the user's list of targets; None is this machine.
     """
 
     backend: Annotated[str, AfterValidator(_known_backend)] = "eager"
-    precision: Literal["float32", "bfloat16"] = "float32"
+    precision: Literal["float32", "bfloat16", "int8"] = "float32"
     part: Part = "full"
     target: str | None = None
 
@@ -84,7 +84,7 @@ class SetUp(LatencyConfig):
     def _not_the_width_of_intervals(cls, value: object) -> object:
         if isinstance(value, int | float) and not isinstance(value, bool):
             raise ValueError(
-                "is float32 or bfloat16; the half width of intervals is latency.half_width"
+                "is float32, bfloat16 or int8; the half width of intervals is latency.half_width"
             )
         return value
 
@@ -106,9 +106,9 @@ class SetUp(LatencyConfig):
 
     @property
     def runtime(self) -> str | None:
-        """Name and version of the package that runs the model here; None for torch and targets."""
-        package = "" if self.target else find_backend(self.backend).package
-        return f"{package} {version(package)}" if package else None
+        """Names and versions of the packages that run the model here; None for torch and targets."""
+        packages = () if self.target else find_backend(self.backend).packages(self.precision)
+        return ", ".join(f"{package} {version(package)}" for package in packages) or None
 
 
 def runtimes(setups: Iterable[SetUp]) -> str | None:
@@ -198,10 +198,11 @@ class Engines:
         if key in self._kept:
             return self._kept[key]
         setup, device = self._setup, self._device
+        calibration = as_args(example) if setup.precision == INT8 else None
         with self._lane.training():
             try:
                 run = prepare_backend(
-                    setup.backend, model, first, device, setup.threads, setup.precision
+                    setup.backend, model, first, device, setup.threads, setup.precision, calibration
                 ).run
             except ProfilingError as error:
                 raise EngineRefused(str(error)) from None

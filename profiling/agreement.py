@@ -90,6 +90,21 @@ class Exact:
                 f"{what}: its output differs from float64's by {error:.2g}, and rounding explains "
                 f"{most:.2g}: not used, since it computes something else"
             )
+        return self._relative(found)
+
+    def finite_error(self, what: str, run: Callable[..., Any], args: tuple[Tensor, ...]) -> float:
+        """Run once and return the largest error, whatever it is, like `checked_error`.
+
+        Raises:
+            ProfilingError: an output has another shape, or is not a number where it should be one.
+        """
+        error = self._relative(errors(_outputs(run, args), self.outputs))
+        if not math.isfinite(error):
+            raise ProfilingError(f"{what}: its output is not that of this model, or not a number")
+        return error
+
+    def _relative(self, found: list[float]) -> float:
+        """Return the largest of the errors, each relative to the range of its output."""
         ranges = map(_range, self.outputs)
         return max((e / r for e, r in zip(found, ranges, strict=True)), default=0.0)
 

@@ -10,7 +10,7 @@ import difflib
 import os
 import shutil
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from functools import partial
@@ -18,19 +18,36 @@ from functools import partial
 import torch
 from torch import Tensor, nn
 
-from profiling import engines
+from profiling import engines, int8
 from profiling.agreement import Exact
 from profiling.batch_norms import has_new_batch_norms, randomise_batch_norms
 from profiling.engines import Args, ForwardPass, Prepare
 from profiling.environment import has_bfloat16
 from profiling.environment import threads as torch_threads
 from profiling.errors import ProfilingError
-from profiling.latency import batched
+from profiling.int8 import Quantise
+from profiling.latency import batched, batches_of
 from profiling.onnx_export import missing
 from profiling.rewrites import FOLDING, REWRITES, remark, rewritten
 from profiling.symbolic import Example
 
-FLOAT32, BFLOAT16 = "float32", "bfloat16"
+FLOAT32, BFLOAT16, INT8 = "float32", "bfloat16", "int8"
+
+_NOT_IN_INT8 = ("upsampling",)
+"""Rewrites that do not pay in int8: a merged convolution is a transposed one."""
+
+
+@dataclass(frozen=True)
+class Int8:
+    """How a backend computes in int8.
+
+    Attributes:
+        prepare: As `Backend.prepare`, with the calibration batches as a further argument.
+        packages: Names of the packages that quantise, besides the one that runs the model.
+    """
+
+    prepare: Quantise
+    packages: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -46,6 +63,7 @@ class Backend:
         lower: Name of a lower precision -> how the backend is prepared in it.
         rewrites: Names of the exact rewrites that are applied to the model before.
         package: Name of the package that runs the model; "" if that is torch.
+        int8: How it computes in int8; None if it cannot.
     """
 
     about: str
@@ -54,11 +72,21 @@ class Backend:
     lower: Mapping[str, Prepare] = field(default_factory=dict)
     rewrites: tuple[str, ...] = ()
     package: str = ""
+    int8: Int8 | None = None
 
     @property
     def precisions(self) -> tuple[str, ...]:
         """Names of the precisions in which the backend can compute."""
-        return (FLOAT32, *self.lower)
+        return (FLOAT32, *self.lower, *([INT8] if self.int8 else []))
+
+    def packages(self, dtype: str = FLOAT32) -> tuple[str, ...]:
+        """Return the names of the packages that determine what runs; none if that is torch."""
+        quantising = self.int8.packages if self.int8 and dtype == INT8 else ()
+        return (*([self.package] if self.package else []), *quantising)
+
+    def rewrites_in(self, dtype: str) -> tuple[str, ...]:
+        """Return the names of the rewrites that are applied in a precision."""
+        return tuple(n for n in self.rewrites if dtype != INT8 or n not in _NOT_IN_INT8)
 
     def reason_against(self, device: torch.device, dtype: str = FLOAT32) -> str | None:
         """Return why the backend cannot be used on a device in a precision; None if it can."""
@@ -66,7 +94,10 @@ class Backend:
             return f"cannot compute in {dtype!r}: use {' or '.join(self.precisions)}"
         if dtype == BFLOAT16 and not has_bfloat16(device):
             return f"this processor has no instructions for {dtype}: use {FLOAT32}"
-        return self.unavailable(device)
+        reason = self.unavailable(device)
+        if reason is None and dtype == INT8 and self.int8:
+            return missing(*self.int8.packages, extra="deploy")
+        return reason
 
 
 @dataclass(frozen=True)
@@ -98,6 +129,7 @@ def prepare_backend(
     device: torch.device | str = "cpu",
     threads: int = 1,
     dtype: str = FLOAT32,
+    calibration: Example | None = None,
 ) -> PreparedBackend:
     """Prepare a backend for `model` and the shapes of `example`, and judge it against float64.
 
@@ -113,42 +145,59 @@ def prepare_backend(
         threads: Number of threads.
         dtype: "float32", or a lower precision of the backend. The error of float32 may be a
             multiple of eager's own; that of a lower precision is only refused if it is absurd,
-            because what it costs is judged by the loss on images.
+            because what it costs is judged by the loss on images. That of int8 is not judged here.
+        calibration: Arguments of several passes, from which int8 takes the ranges of values.
 
     Raises:
-        ProfilingError: the backend or the precision is unknown or unavailable, the backend cannot
+        ProfilingError: the backend or the precision is unknown or unavailable, int8 has no
+            calibration, the backend cannot
             run the model, the model is random (pass its noise in `example`) or cannot run in
             float64, or an output has a larger error than rounding explains.
     """
     backend, device = find_backend(name), torch.device(device)
     if reason := backend.reason_against(device, dtype):
         raise ProfilingError(f"{name}: {reason}")
+    if dtype == INT8 and calibration is None:
+        raise ProfilingError(f"{name}: int8 needs calibration images, or use {FLOAT32}")
     args = tuple(arg.to(device) for arg in batched(example, len(_first(example)), device))
-    prepare = partial(_prepared, name, backend, dtype, args, threads)
+    batches = batches_of(calibration, len(args[0]), device) if calibration is not None else []
+    prepare = partial(_prepared, name, backend, dtype, args, threads, batches)
     with _undisturbed(threads, device):
         judged = _private(model, device)
-        if is_new := has_new_batch_norms(judged):
+        if is_new := has_new_batch_norms(judged) and dtype != INT8:
             randomise_batch_norms(judged, args)
         exact = Exact.of(judged, args)
         start = time.perf_counter()
         run, note = prepare(_private(model, device))
         seconds = time.perf_counter() - start
         tried = prepare(judged)[0] if is_new else run
-        error = exact.checked_error(name, tried, args, lower=dtype != FLOAT32)
+        if dtype == INT8:
+            error = exact.finite_error(name, tried, args)
+        else:
+            error = exact.checked_error(name, tried, args, lower=dtype != FLOAT32)
     return PreparedBackend(name, run, error, seconds, note, dtype)
 
 
 def _prepared(
-    name: str, backend: Backend, dtype: str, args: Args, threads: int, model: nn.Module
+    name: str,
+    backend: Backend,
+    dtype: str,
+    args: Args,
+    threads: int,
+    batches: Sequence[Args],
+    model: nn.Module,
 ) -> tuple[ForwardPass, str]:
     """Rewrite and prepare a model, and run it once, because compilers compile at the first call."""
     notes = []
     try:
         with torch.no_grad():
             if backend.rewrites:
-                model, done = rewritten(model, backend.rewrites)
+                model, done = rewritten(model, backend.rewrites_in(dtype))
                 notes.append(remark(done))
-            run, note = backend.lower.get(dtype, backend.prepare)(model, args, threads)
+            if dtype == INT8 and backend.int8:
+                run, note = backend.int8.prepare(model, args, threads, batches)
+            else:
+                run, note = backend.lower.get(dtype, backend.prepare)(model, args, threads)
         with torch.inference_mode():
             run(*(arg.clone() for arg in args))
     except ProfilingError as error:
@@ -220,6 +269,7 @@ _ONNXRUNTIME = Backend(
     _cpu_extra("onnxruntime"),
     engines.in_onnxruntime,
     package="onnxruntime",
+    int8=Int8(int8.in_onnxruntime),
 )
 _OPENVINO = Backend(
     "OpenVINO",
@@ -227,6 +277,7 @@ _OPENVINO = Backend(
     engines.in_openvino,
     {BFLOAT16: partial(engines.in_openvino, precision="bf16")},
     package="openvino",
+    int8=Int8(int8.in_openvino, ("nncf",)),
 )
 
 BACKENDS: dict[str, Backend] = {

@@ -104,13 +104,26 @@ def _not_lower(tensor: Tensor) -> Tensor:
 def in_onnxruntime(model: nn.Module, args: Args, threads: int) -> tuple[ForwardPass, str]:
     """Convert the model to ONNX and run it in ONNX Runtime."""
     content = onnx_model(model, args).SerializeToString()
-    return _structured(onnxruntime_session(content, threads), model, args), ""
+    return structured(onnxruntime_session(content, threads), model, args), ""
 
 
 def in_openvino(
     model: nn.Module, args: Args, threads: int, precision: str = "f32"
 ) -> tuple[ForwardPass, str]:
     """Convert the model to ONNX and run it in OpenVINO."""
+    compiled = compiled_openvino(openvino_graph(model, args), threads, precision)
+    return openvino_pass(compiled, model, args), ""
+
+
+def openvino_graph(model: nn.Module, args: Args) -> Any:
+    """Return the model as an `openvino.Model`."""
+    import openvino
+
+    return openvino.Core().read_model(onnx_model(model, args).SerializeToString())
+
+
+def compiled_openvino(graph: Any, threads: int, precision: str = "f32") -> Any:
+    """Compile an `openvino.Model` for the CPU; `precision` is that of its floating-point layers."""
     import openvino
 
     settings = {
@@ -120,18 +133,21 @@ def in_openvino(
         "INFERENCE_PRECISION_HINT": precision,  # otherwise bfloat16 if the CPU supports it
         "ENABLE_CPU_PINNING": False,  # pinning would remain after the call
     }
-    core = openvino.Core()
-    graph = core.read_model(onnx_model(model, args).SerializeToString())
-    request = core.compile_model(graph, "CPU", settings).create_infer_request()
+    return openvino.Core().compile_model(graph, "CPU", settings)
+
+
+def openvino_pass(compiled: Any, model: nn.Module, args: Args) -> ForwardPass:
+    """Return a callable that runs a compiled model, with the structure of the model's outputs."""
+    request = compiled.create_infer_request()
 
     def run(*args: Tensor) -> list[Tensor]:
         arrays = [arg.numpy() for arg in args]
         return [torch.from_numpy(a) for a in request.infer(arrays, share_inputs=True).values()]
 
-    return _structured(run, model, args), ""
+    return structured(run, model, args)
 
 
-def _structured(run: ForwardPass, model: nn.Module, args: Args) -> ForwardPass:
+def structured(run: ForwardPass, model: nn.Module, args: Args) -> ForwardPass:
     """Return a callable whose outputs have the structure of the model's outputs."""
     structure = tree_flatten(model(*(arg.clone() for arg in args)))[1]
     return lambda *args: tree_unflatten(run(*args), structure)

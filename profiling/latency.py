@@ -99,7 +99,7 @@ class TimedModel:
         primings: Untimed passes before each sample.
         digest: Identifies the model; "" if the caller has no digest.
         backend: Name of the backend that ran it.
-        precision: Numbers of its products: "float32" or "bfloat16".
+        precision: Numbers of its products: "float32", "bfloat16" or "int8".
         part: The part of the model that ran: "full", "encoder" or "decoder".
         fed: Description of the arguments, such as "16 images of faces"; "" if the caller has none.
         weights: Description of the weights, such as "trained"; "" if the caller has none.

@@ -26,8 +26,6 @@ OPSET = 20  # supported by onnxruntime and OpenVINO, unlike newer ones
 _MOST_BYTES = 2_000_000_000
 """Maximum size of the weights: a protobuf message holds 2 GiB, and the graph needs a part of it."""
 
-_INSTALL = "pip install 'vae-nas[backends]'"
-
 
 @dataclass(frozen=True)
 class OnnxReport:
@@ -54,10 +52,10 @@ class OnnxReport:
     max_error: float | None
 
 
-def missing(*packages: str) -> str | None:
-    """Return what to install if one of the packages is missing, else None."""
+def missing(*packages: str, extra: str = "backends") -> str | None:
+    """Return how to install packages (by an extra of this one) if one is missing, else None."""
     absent = [name for name in packages if importlib.util.find_spec(name) is None]
-    return f"needs {', '.join(absent)}: {_INSTALL}" if absent else None
+    return f"needs {', '.join(absent)}: pip install 'vae-nas[{extra}]'" if absent else None
 
 
 def export_onnx(

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from profiling import backends, comparison, engines, onnx_export
-from profiling.backends import BACKENDS, BFLOAT16, FLOAT32, Backend, prepare_backend
+from profiling.backends import BACKENDS, BFLOAT16, FLOAT32, INT8, Backend, prepare_backend
 from profiling.comparison import compare_backends
 from profiling.errors import ProfilingError
 from profiling.latency import LatencyConfig
@@ -87,11 +87,12 @@ def quick_compiler(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_a_backend_computes_the_same_and_changes_nothing(name: str, dtype: str) -> None:
     if reason := BACKENDS[name].reason_against(torch.device("cpu"), dtype):
         pytest.skip(reason)
-    most = 1e-5 if dtype == FLOAT32 else 0.05
+    most = {FLOAT32: 1e-5, BFLOAT16: 0.05, INT8: 0.1}[dtype]
+    images = EXAMPLE if dtype == INT8 else None
     model = tiny()
     state, random = copy.deepcopy(model.state_dict()), torch.get_rng_state()
     threads, shape = torch.get_num_threads(), EXAMPLE[0].clone()
-    ready = prepare_backend(name, model, EXAMPLE, threads=1, dtype=dtype)
+    ready = prepare_backend(name, model, EXAMPLE, dtype=dtype, calibration=images)
     with torch.inference_mode():
         output = ready.run(*(arg.clone() for arg in EXAMPLE))
         expected = copy.deepcopy(model).eval()(*(arg.clone() for arg in EXAMPLE))

@@ -55,7 +55,7 @@ def quick(**changes: Any) -> SetUp:
     [
         ({"backend": "onnxruntim"}, "did you mean 'onnxruntime'"),
         ({"precision": 0.02}, "latency.half_width"),
-        ({"precision": "int4"}, "'float32' or 'bfloat16'"),
+        ({"precision": "int4"}, "'float32', 'bfloat16' or 'int8'"),
         ({"part": "head"}, "'full', 'encoder' or 'decoder'"),
     ],
 )

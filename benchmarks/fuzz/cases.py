@@ -102,6 +102,7 @@ _BY_NAME: dict[str, tuple[Bad, ...]] = {
     "--prune": values.SHARES,
     "--distil": values.TEACHERS,
     "reconstruct images": values.IN_PATHS,
+    "profile backends --images": values.IN_PATHS,
     "--backend": values.CHOICES,
     "--part": values.CHOICES,
     "--precision": values.CHOICES,

@@ -17,6 +17,7 @@ from studies.cli.subjects import (
     choose_backends,
     file_name,
     find_layer,
+    images_of,
     latency_config,
     parse_sweeps,
     prepare,
@@ -302,6 +303,11 @@ def trace(
     "--backends", "names", type=Listed(click.STRING, "backend"), metavar="NAME,...",
     help="Backends to compare. Default: all.",
 )  # fmt: skip
+@click.option(
+    "--images", "folder", type=click.Path(path_type=Path),
+    help="Folder of images for int8 and the loss that it costs. Default: those of the trial's "
+    "study.",
+)  # fmt: skip
 @_batch
 @_threads
 @_device
@@ -311,6 +317,7 @@ def trace(
 def backends(
     arch: str,
     names: list[str] | None,
+    folder: Path | None,
     batch: int,
     threads: int,
     device: str,
@@ -321,8 +328,12 @@ def backends(
     """Compare ways to run ARCH: eager, compiled and other engines.
 
     Each is timed in every precision that this device has instructions for, and its outputs are
-    judged against float64. Backends called *_rewritten run the model after exact rewrites.
+    judged against float64. int8 needs images; it is judged by the loss that it costs a trained
+    model. Backends called *_rewritten run the model after exact rewrites.
     """
+    from nas.lower_precision import calibration_of, loss_cost
+    from nas.timed_models import TRAINED
+    from profiling.backends import BACKENDS
     from profiling.comparison import compare_backends
     from profiling.files import require_writable
     from studies.cli.profile_print import print_backends
@@ -331,15 +342,25 @@ def backends(
         require_writable(out.parent)
     chosen = choose_backends(names, device)
     subject = Subject.find(arch, root)
-    vae, place, _ = subject.build(device)
+    dataset = images_of(subject, folder, root)
+    vae, place, weights = subject.build(device)
     subject.require_memory(batch, place)
     images = subject.fed.tensor(batch=batch)
     example = images, subject.noise(len(images))
+    cost = loss_cost(vae, dataset, batch, place) if dataset and weights == TRAINED else None
     with progress_bar("preparing and measuring") as progress:
         rows = compare_backends(
-            vae, example, chosen, latency_config(batch, threads, seconds), place, progress=progress
+            vae,
+            example,
+            chosen,
+            latency_config(batch, threads, seconds),
+            place,
+            calibration=calibration_of(vae, dataset) if dataset else None,
+            loss_cost=cost,
+            progress=progress,
         )
-    print_backends(rows, subject.name, batch, threads)
+    lacks_images = dataset is None and any(BACKENDS[row.name].int8 for row in rows)
+    print_backends(rows, subject.name, batch, threads, lacks_images)
     if out:
         save_rows(rows, out)
         stdout.print()

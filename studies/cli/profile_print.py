@@ -105,18 +105,26 @@ def print_peaks(peaks: Peaks) -> None:
     stdout.table(table)
 
 
-def print_backends(rows: Sequence[BackendRow], name: str, batch: int, threads: int) -> None:
-    """Print each backend's time, speed-up over eager and error, or why it cannot run."""
+def print_backends(
+    rows: Sequence[BackendRow], name: str, batch: int, threads: int, lacks_images: bool
+) -> None:
+    """Print each backend's time, speed-up over eager and error, or why it cannot run.
+
+    The loss that lower precisions cost is printed where it is known. `lacks_images` says
+    whether int8 was left out for lack of images.
+    """
     title = f"{name}, batch {batch}, {counted(threads, 'thread')}"
     columns = [Column("backend", text=True), Column("precision", text=True)]
-    names = ["ms", "speed-up", "interval", "error", "ready in"]
+    judged = any(row.loss_cost is not None for row in rows)
+    names = ["ms", "speed-up", "interval", "error", *(["loss"] if judged else []), "ready in"]
     table = Table(*columns, *names, title=title)
     remarks: dict[str, list[str]] = {}  # text -> backends
     for row in sorted(rows, key=lambda row: row.latency.median_ms if row.latency else math.inf):
         if row.reason or row.note:
-            remarks.setdefault(row.reason or row.note, []).append(row.name)
+            shown = f"{row.name} int8" if row.dtype == "int8" else row.name
+            remarks.setdefault(row.reason or row.note, []).append(shown)
         if row.latency is None or row.speed_up is None:
-            table.add(row.name, row.dtype, "-", "-", "-", "-", "-", style="dim")
+            table.add(row.name, row.dtype, *["-"] * len(names), style="dim")
             continue
         low, high = row.speed_up.interval
         table.add(
@@ -126,10 +134,13 @@ def print_backends(rows: Sequence[BackendRow], name: str, batch: int, threads: i
             f"{row.speed_up.median:.2f}x",
             f"{low:.2f} to {high:.2f}",
             f"{row.max_error:.1g}",
+            *([_cost(row)] if judged else []),
             f"{row.preparation_s:.1f} s",
         )
     stdout.table(table)
-    stdout.say(_ERRORS, style="dim", wrap=True)
+    stdout.say(_ERRORS + (_LOSSES if judged else ""), style="dim", wrap=True)
+    if lacks_images:
+        stdout.say(_NO_IMAGES, style="dim", wrap=True)
     for text, of in remarks.items():
         stdout.say(f"{', '.join(dict.fromkeys(of))}: {text}", style="dim", wrap=True)
     if any(row.latency and row.latency.contended for row in rows):
@@ -137,6 +148,12 @@ def print_backends(rows: Sequence[BackendRow], name: str, batch: int, threads: i
 
 
 _ERRORS = "error: largest difference of an output from float64, relative to the output's range"
+_LOSSES = "; loss: increase of the reconstruction loss on validation images"
+_NO_IMAGES = "int8 needs images: give --images FOLDER, or a trained trial STUDY#TRIAL"
+
+
+def _cost(row: BackendRow) -> str:
+    return "" if row.loss_cost is None else f"{100 * row.loss_cost:+.2f} %"
 
 
 def _print_heading(text: str) -> None:

@@ -15,11 +15,13 @@ import click
 
 from search_spaces.architecture import Architecture
 from search_spaces.errors import UserError
-from studies.cli.options import find_architecture, find_artefacts
+from studies.cli.console import stdout
+from studies.cli.options import find_architecture, find_artefacts, progress_bar
 
 if TYPE_CHECKING:
     import torch
 
+    from nas.datasets import ImageDataset
     from nas.timed_models import TimedImages
     from nas.vae import VAE
     from profiling.comparison import BackendRow
@@ -240,6 +242,33 @@ def parse_sweeps(texts: Sequence[str]) -> dict[str, list[int]]:
             )
         over[axis] = [int(number) for number in numbers]
     return over
+
+
+def images_of(subject: Subject, folder: Path | None, root: Path) -> ImageDataset | None:
+    """Return images in a folder, or those of a trained trial's study; None where there are none.
+
+    Raises:
+        UserError: the folder cannot be read, or has too few images.
+    """
+    from nas.datasets import DataConfig
+    from studies.run.images import load_images
+    from studies.store.store import StudyStore
+
+    size, channels = subject.architecture.image_size, subject.architecture.image_channels
+    try:
+        if folder is not None:
+            config = DataConfig(kind="folder", path=folder)
+        elif subject.weights is not None:
+            study = StudyStore.open(root, subject.name.rpartition("#")[0])
+            config = DataConfig(**study.record().config["data"])
+        else:
+            return None
+        return load_images(config, size, progress_bar, channels)
+    except UserError as error:
+        if folder is not None:
+            raise UserError(f"--images: {str(error).removeprefix('path: ')}") from None
+        stdout.say(f"without images of the study: {error}", style="dim", wrap=True)
+        return None
 
 
 def choose_backends(names: list[str] | None, device: str) -> list[str] | None:

@@ -334,6 +334,18 @@ class StudyConfig(_Config):
         return self
 
     @model_validator(mode="after")
+    def _int8_has_images(self) -> Self:
+        for name, setup in self.all_setups.items():
+            if setup.precision == "int8" and not self.trains:
+                key = f"setups.{name}" if name else "latency"
+                raise ValueError(
+                    f"{key}.precision: int8 takes the ranges of values from training images, and a "
+                    "study that trains nothing has none; add an objective such as "
+                    "reconstruction_loss, or use bfloat16"
+                )
+        return self
+
+    @model_validator(mode="after")
     def _rungs_within_epochs(self) -> Self:
         try:
             self.stopping_rule()
