@@ -13,10 +13,12 @@ from subprocess import PIPE
 import numpy as np
 import pytest
 from numpy.typing import NDArray
+from PIL import Image
 
 from nas.datasets import DataConfig, load_dataset
 from nas.datasets.array_file import ArrayFile, digest
 from nas.datasets.cache import Entry
+from nas.datasets.decoding import Picture, Shape
 from profiling.errors import ProfilingError
 from search_spaces.errors import UserError
 from tests.helpers.command import nas
@@ -250,3 +252,71 @@ def test_what_killed_processes_left_is_removed(
     (cache / ".hashes.host.1.part").write_bytes(b"x")
     assert cleared(capsys) == ["0.0 MB freed"]
     assert [*cache.iterdir(), *left.parent.iterdir()] == []
+
+
+# Files that another set has
+
+
+def folder_of(tmp_path: Path, count: int) -> Path:
+    folder = tmp_path / "pictures"
+    folder.mkdir(exist_ok=True)
+    for number in range(count):
+        path = folder / f"{number:02}.png"
+        if not path.exists():
+            Image.new("RGB", (9, 9), (number, 50, 60)).save(path)
+    return folder
+
+
+@pytest.fixture
+def decodings(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """Return the names of the files that are decoded, as they are decoded."""
+    from nas.datasets import sources
+
+    names, whole = list[str](), sources.decoded
+
+    def noted(path: Path, shape: Shape) -> Picture:
+        names.append(path.name)
+        return whole(path, shape)
+
+    monkeypatch.setattr(sources, "decoded", noted)
+    return names
+
+
+def test_only_new_and_changed_files_are_decoded(tmp_path: Path, decodings: list[str]) -> None:
+    folder = folder_of(tmp_path, 20)
+    first = load_dataset(DataConfig(kind="folder", path=folder), 8)
+    assert len(decodings) == 20
+    folder_of(tmp_path, 22)
+    Image.new("RGB", (9, 9), (200, 50, 60)).save(folder / "07.png")
+    (folder / "09.png").unlink()
+    decodings.clear()
+    second = load_dataset(DataConfig(kind="folder", path=folder), 8)
+    assert sorted(decodings) == ["07.png", "20.png", "21.png"]
+    levels = sorted(second.images[:, 0, 0, 0].tolist())
+    assert levels == sorted({*range(22), 200} - {7, 9})
+    assert first.fingerprint != second.fingerprint
+
+
+def test_another_sample_of_the_same_files_decodes_none(
+    tmp_path: Path, decodings: list[str]
+) -> None:
+    folder = folder_of(tmp_path, 40)
+    load_dataset(DataConfig(kind="folder", path=folder), 8)
+    decodings.clear()
+    sample = load_dataset(DataConfig(kind="folder", path=folder, count=15, seed=3), 8)
+    assert (len(sample), decodings) == (15, [])
+    alone = DataConfig(kind="folder", path=folder, count=15, seed=3, fit="squash")
+    assert load_dataset(alone, 8).fingerprint == sample.fingerprint
+    assert len(decodings) == 15  # another shape is decoded
+
+
+def test_a_damaged_list_of_files_is_not_used(
+    tmp_path: Path, cache: Path, decodings: list[str]
+) -> None:
+    folder = folder_of(tmp_path, 20)
+    load_dataset(DataConfig(kind="folder", path=folder), 8)
+    (path,) = cache.glob("*.states.bin")
+    path.write_bytes(path.read_bytes()[:-8] + bytes(8))
+    decodings.clear()
+    load_dataset(DataConfig(kind="folder", path=folder, seed=1), 8)
+    assert len(decodings) == 20

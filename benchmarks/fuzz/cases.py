@@ -92,6 +92,7 @@ _BY_NAME: dict[str, tuple[Bad, ...]] = {
     **dict.fromkeys(("--out", "--onnx", "directory"), values.OUT_PATHS),
     "--root": values.tolerated(*values.IN_PATHS, *values.OUT_PATHS),  # some do not read it
     "paper --celeba": values.tolerated(*values.IN_PATHS),  # an estimate reads no image
+    "paper --folder": values.tolerated(*values.IN_PATHS),
     "paper --attribute": values.tolerated(*values.ATTRIBUTES),
     "--sampler": values.CHOICES,
     "--fit": values.CHOICES,

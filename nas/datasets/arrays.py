@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from nas.datasets.decoding import BITS, Header, Picture, Shape, converted
+from nas.datasets.sources import States, states_of
 from profiling.resources import available_memory_bytes
 from search_spaces.errors import UserError
 
@@ -42,10 +43,11 @@ class Arrays:
         """Row numbers as texts."""
         return tuple(f"{row:07d}" for row in range(len(self.images)))
 
-    def identity(self) -> object:
-        """Return path, length and modification time of the file."""
-        state = self.path.stat()
-        return [str(self.path.resolve()), state.st_size, state.st_mtime_ns]
+    def states(self) -> States:
+        """Return a number for each row, and path, length and modification time of the file."""
+        state, path = self.path.stat(), str(self.path.resolve())
+        rows = range(len(self.images))
+        return states_of((path, state.st_size, state.st_mtime_ns, row) for row in rows)
 
     def picture(self, row: int, shape: Shape) -> Picture:
         """Convert one row."""

@@ -125,6 +125,13 @@ class Entry:
             )
         return found
 
+    def largest(self) -> tuple[Images, Labels] | None:
+        """Return all finished rows, memory-mapped, without building any; None if there are none."""
+        for finished in reversed(self._finished()):
+            if (found := self._intact(finished)) is not None:
+                return found
+        return None
+
     def digest(self, images: Images) -> str:
         """Return the SHA-256 of loaded images, from the seal where it covers exactly these."""
         sealed = self._seal(len(images))

@@ -27,7 +27,7 @@ from nas.datasets.dataset import (
     fingerprint_of,
     require_enough,
 )
-from nas.datasets.decoding import Shape
+from nas.datasets.decoding import Shape, quiet_decoders
 from nas.datasets.duplicates import Duplicates, find_duplicates, hashes_of
 from nas.datasets.labels import NO_LABELS, Labels, Table, class_labels, groups_of
 from nas.datasets.listing import layout_of, list_pictures
@@ -209,7 +209,8 @@ def load_choice(
 
 def shape_of(choice: Choice, config: DataConfig, image_size: Size, channels: int) -> Shape:
     """Return what the pictures of a choice are converted to."""
-    bits = config.grey_bits or choice.source.bits()
+    with quiet_decoders():
+        bits = config.grey_bits or choice.source.bits()
     return Shape(image_size, channels, config.fitting, bits)
 
 

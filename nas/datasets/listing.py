@@ -44,6 +44,8 @@ class Listing:
     @property
     def held(self) -> str:
         """What else the folder has, and what it could be."""
+        if not self.names and not self.ignored:
+            return "no files"
         listed = [f"{count:,} {reason}" for reason, count in list(self.ignored.items())[:4]]
         hints = [hint for name, hint in _HINTS.items() if any(self.root.glob(name))][:1]
         return ", ".join(listed) + "".join(f"; {hint}" for hint in hints)

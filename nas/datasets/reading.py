@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -10,14 +11,10 @@ from pathlib import Path
 import numpy as np
 
 from nas.datasets.cache import Entry, Images, Labels, cache_directory
-from nas.datasets.dataset import (
-    MINIMUM_IMAGES,
-    ImageIndices,
-    fingerprint_of,
-    require_enough,
-)
+from nas.datasets.dataset import MINIMUM_IMAGES, ImageIndices, require_enough
 from nas.datasets.decoding import DECODER_VERSION, Shape, quiet_decoders, reason
-from nas.datasets.sources import Source
+from nas.datasets.known_rows import KnownRows
+from nas.datasets.sources import Source, States
 from profiling.files import write_whole
 from profiling.progress import Progress
 from profiling.resources import logical_cpus
@@ -62,7 +59,8 @@ def read_images(
 ) -> ReadImages:
     """Decode pictures of a source at a shape, through the cache.
 
-    The cache identifies a file by its path, length and modification time.
+    The cache identifies a file by its path, length and modification time. A file that another
+    cached set has at the same shape is not decoded again.
 
     Args:
         source: The pictures.
@@ -79,10 +77,12 @@ def read_images(
     order = np.arange(len(source.names)) if order is None else order
     rows = order[:count]
     require_enough(len(rows), source.where)
-    entry = _entry(source, order, shape)
+    states = source.states()[order]
+    entry = _entry(states, shape)
+    known = KnownRows(entry, states)
 
     def fill(start: int, stop: int) -> tuple[Images, Labels]:
-        return _decode(source, rows[start:stop], shape)
+        return _decode(source, rows, slice(start, stop), shape, known)
 
     with quiet_decoders():
         images, labels = entry.load(
@@ -90,6 +90,7 @@ def read_images(
         )
         readable = np.asarray(labels)[:, 0]
         skipped = np.sort(rows[~readable])
+        known.remember()
         listed = _list_unreadable(entry, source, skipped, shape) if len(skipped) else None
     names = tuple(source.names[row] for row in skipped)
     if listed and len(names) > max_unreadable * len(rows):
@@ -109,24 +110,26 @@ def read_images(
     )
 
 
-def _entry(source: Source, order: ImageIndices, shape: Shape) -> Entry:
-    """Return the cached images of a source in an order, identified by all that they depend on."""
-    key = fingerprint_of(
-        decoder=DECODER_VERSION,
-        source=source.identity(),
-        order=order.tolist(),
-        shape=[shape.fit, shape.bits],
-    )
-    kind = "" if shape.channels == 3 else "-grey"
-    stem = f"files-{key}-{size_in_words(shape.size)}px{kind}"
+def _entry(states: States, shape: Shape) -> Entry:
+    """Return the cached images of pictures in an order, named by all that they depend on."""
+    key = hashlib.sha256(states.tobytes()).hexdigest()[:16]
+    kind = f"{shape.fit}{shape.bits}-v{DECODER_VERSION}"
+    grey = "" if shape.channels == 3 else "-grey"
+    stem = f"files-{key}-{size_in_words(shape.size)}px{grey}-{kind}"
     return Entry(stem=stem, size=shape.size, labels=_LABELS, channels=shape.channels)
 
 
-def _decode(source: Source, rows: ImageIndices, shape: Shape) -> tuple[Images, Labels]:
+def _decode(
+    source: Source, rows: ImageIndices, part: slice, shape: Shape, known: KnownRows
+) -> tuple[Images, Labels]:
     """Decode pictures; the labels of one are whether it is readable, grey, enlarged."""
-    images = np.zeros((len(rows), shape.channels, *sides(shape.size)), np.uint8)
-    labels = np.zeros((len(rows), _LABELS), np.bool_)
-    for place, row in enumerate(rows):
+    wanted = rows[part]
+    images = np.zeros((len(wanted), shape.channels, *sides(shape.size)), np.uint8)
+    labels = np.zeros((len(wanted), _LABELS), np.bool_)
+    found = known.copy_to(images, labels, part.start)
+    for place, row in enumerate(wanted):
+        if found[place]:
+            continue
         try:
             picture = source.picture(int(row), shape)
         except Exception:  # decoders raise any type for a damaged file; these are listed later
@@ -161,9 +164,11 @@ def _too_many(
 ) -> UserError:
     share = math.ceil(100 * len(names) / count) / 100
     enough = count - len(names) >= MINIMUM_IMAGES and share < 1
+    lines = listed.read_text(encoding="utf-8", errors="replace").splitlines()
+    why = f" (first: {lines[0].removeprefix(printable(names[0]) + ': ')})" if lines else ""
     go_on = f", or go on without them: --set data.max_unreadable={share}" if enough else ""
     return UserError(
-        f"{source.where}: {len(names)} of {count} images cannot be read, which is more than "
+        f"{source.where}: {len(names)} of {count} images cannot be read{why}, which is more than "
         f"{100 * most:g}%; repair or remove {first_of(names)}{go_on}. All with reasons: {listed}"
     )
 

@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from hashlib import blake2b
 from pathlib import Path
 from typing import Protocol
+
+import numpy as np
+from numpy.typing import NDArray
 
 from nas.datasets.decoding import BITS, Header, Picture, Shape, decoded, opened, peak_level
 
@@ -14,6 +18,16 @@ _DEEP = (".tif", ".tiff", ".png", ".jp2", ".j2k", ".jpx")
 """Endings of files that may have greys of more than 8 bits and do not state their range."""
 _PROBED = 64
 """Number of files whose levels are looked at."""
+
+
+States = NDArray[np.uint64]
+"""A number for each picture, `(pictures,)`; equal for equal states only."""
+
+
+def states_of(states: Iterable[object]) -> States:
+    """Return a number for each state: the first 64 bits of the BLAKE2 hash of its text."""
+    hashes = (blake2b(repr(one).encode(errors="surrogatepass"), digest_size=8) for one in states)
+    return np.frombuffer(b"".join(one.digest() for one in hashes), "<u8")
 
 
 class Source(Protocol):
@@ -27,8 +41,8 @@ class Source(Protocol):
     def names(self) -> Sequence[str]:
         """Names of the pictures, relative to their folder."""
 
-    def identity(self) -> object:
-        """Return what changes whenever a picture changes, as JSON can encode it."""
+    def states(self) -> States:
+        """Return a number for each picture that changes whenever the picture changes."""
 
     def picture(self, row: int, shape: Shape) -> Picture:
         """Decode one picture.
@@ -63,10 +77,11 @@ class Files:
         """Name for messages."""
         return self.given or str(self.root)
 
-    def identity(self) -> object:
-        """Return the folder, and path, length and modification time of every file."""
+    def states(self) -> States:
+        """Return a number for path, length and modification time of every file."""
+        root = str(self.root.resolve())
         stats = ((name, _stat(self.root / name)) for name in self.names)
-        return [str(self.root.resolve()), [(n, s.st_size, s.st_mtime_ns) for n, s in stats]]
+        return states_of((root, name, one.st_size, one.st_mtime_ns) for name, one in stats)
 
     def picture(self, row: int, shape: Shape) -> Picture:
         """Decode one picture; raise an exception of any type, as decoders do."""

@@ -148,7 +148,7 @@ class OutPath(click.Path):
 
 @contextmanager
 def progress_bar(label: str) -> Iterator[Callable[[int, int], None]]:
-    """Show a progress bar on a terminal; elsewhere print one line a minute.
+    """Show a progress bar on a terminal; elsewhere print a line every ten seconds.
 
     Yields a function that takes the number of steps done and the total number of steps.
     """
@@ -157,6 +157,15 @@ def progress_bar(label: str) -> Iterator[Callable[[int, int], None]]:
 
     with (animated if stderr.live else spoken)(stderr, label) as progress:
         yield progress
+
+
+def data_overrides(celeba: Path | None, folder: Path | None) -> dict[str, Any]:
+    """Return the settings of `--celeba` or `--folder`; raise `UserError` if both are given."""
+    if celeba and folder:
+        raise UserError("--celeba and --folder: give only one of them")
+    if celeba:
+        return {"data.kind": "celeba", "data.path": str(celeba)}
+    return {"data.kind": "folder", "data.path": str(folder)} if folder else {}
 
 
 def print_how_to_resume() -> None:

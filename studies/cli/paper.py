@@ -10,7 +10,13 @@ import click
 from profiling.openmp import wait_passively
 from search_spaces.errors import UserError
 from studies.cli.console import stderr, stdout
-from studies.cli.options import Whole, print_how_to_resume, progress_bar, root_option
+from studies.cli.options import (
+    Whole,
+    data_overrides,
+    print_how_to_resume,
+    progress_bar,
+    root_option,
+)
 
 if TYPE_CHECKING:
     from studies.paper.redraw import Job
@@ -25,6 +31,9 @@ _PRESET = "paper-table"
 )
 @click.option(
     "--celeba", type=click.Path(path_type=Path), help="Train on the CelebA images of this folder."
+)
+@click.option(
+    "--folder", type=click.Path(path_type=Path), help="Train on the images of this folder."
 )
 @click.option("--images", type=Whole(), help="Number of images in the data set.  [default: 20000]")
 @click.option("--epochs", type=Whole(), help="Maximum number of training epochs.  [default: 10]")
@@ -62,6 +71,7 @@ _PRESET = "paper-table"
 def paper(
     name: str | None,
     celeba: Path | None,
+    folder: Path | None,
     images: int | None,
     epochs: int | None,
     size: int,
@@ -77,7 +87,7 @@ def paper(
     """Reproduce the paper: train and measure both models, draw its table and figures.
 
     The same command resumes an interrupted run; after the last step it only writes the page again.
-    Without --celeba the images are rendered faces.
+    Without --celeba and --folder the images are rendered faces.
     """
     wait_passively()
     given = {
@@ -88,8 +98,7 @@ def paper(
         "threads": threads,
     }
     overrides: dict[str, Any] = {key: value for key, value in given.items() if value is not None}
-    if celeba:
-        overrides |= {"data.kind": "celeba", "data.path": str(celeba)}
+    overrides |= data_overrides(celeba, folder)
     job = _job(overrides | {"space": f"paper@{size}"}, settings, dimensions, attributes, root)
     _print_estimate(job, only_estimate)
     if not only_estimate:

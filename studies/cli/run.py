@@ -13,7 +13,14 @@ from profiling.openmp import wait_passively
 from search_spaces.errors import UserError
 from studies.cli.console import stderr, stdout
 from studies.cli.help import TableHelp
-from studies.cli.options import Listed, Whole, print_how_to_resume, progress_bar, root_option
+from studies.cli.options import (
+    Listed,
+    Whole,
+    data_overrides,
+    print_how_to_resume,
+    progress_bar,
+    root_option,
+)
 from studies.cli.print_study import conclude
 
 
@@ -131,7 +138,7 @@ def run(
         overrides["search.early_stopping"] = {} if early_stopping else None
     limited = parse_overrides(limits, "--limit")
     overrides |= {f"limits.{name}": value for name, value in limited.items()}
-    overrides |= _data_overrides(celeba, folder)
+    overrides |= data_overrides(celeba, folder)
     overrides |= parse_overrides(settings, "--set")
     resolved = load_config(config, overrides)
     if shortcuts["address"] and resolved.runner != "ray":
@@ -171,11 +178,3 @@ def _conclude_early(root: Path, name: str) -> None:
         return
     if record.complete:
         stdout.say(f"report so far: {write_report(record)}")
-
-
-def _data_overrides(celeba: Path | None, folder: Path | None) -> dict[str, Any]:
-    if celeba and folder:
-        raise UserError("--celeba and --folder: give only one of them")
-    if celeba:
-        return {"data.kind": "celeba", "data.path": str(celeba)}
-    return {"data.kind": "folder", "data.path": str(folder)} if folder else {}

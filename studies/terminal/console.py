@@ -116,12 +116,12 @@ def plain(*parts: Part, style: str = "") -> Text:
 
 
 @contextmanager
-def each_minute(action: Callable[[], None]) -> Iterator[None]:
-    """Call `action` once a minute, in a thread, until the body ends."""
+def each_minute(action: Callable[[], None], times: int = 1) -> Iterator[None]:
+    """Call `action` so many times a minute, in a thread, until the body ends."""
     ended = threading.Event()
 
     def repeat() -> None:
-        while not ended.wait(MINUTE_S):
+        while not ended.wait(MINUTE_S / times):
             with suppress(OSError):  # the reader of a pipe has gone
                 action()
 

@@ -1,4 +1,4 @@
-"""The progress of one long task: a bar on a terminal, otherwise one line a minute."""
+"""The progress of one long task: a bar on a terminal, otherwise a line every ten seconds."""
 
 from __future__ import annotations
 
@@ -42,11 +42,11 @@ def animated(console: Terminal, label: str) -> Iterator[Report]:
 
 @contextmanager
 def spoken(console: Terminal, label: str) -> Iterator[Report]:
-    """Print the number of steps done as one line a minute."""
+    """Print the number of steps done as one line every ten seconds."""
     count = [""]
 
     def report(done: int, total: int) -> None:
         count[0] = f": {done:,} of {total:,}"
 
-    with each_minute(lambda: console.say(f"{label}{count[0]}")):
+    with each_minute(lambda: console.say(f"{label}{count[0]}"), times=6):
         yield report
