@@ -166,7 +166,7 @@ def test_the_table_has_every_objective_of_every_role(study: StudyRecord) -> None
     words = stage_words(study, stage(losses))
     assert words.heads == (
         "Trainings", "Epochs", "Reconstruction loss, validation", "Reconstruction loss, test",
-        "Parameters", "MACs", "Latency (ms)", "Training time",
+        "Parameters", "MACs", "Latency", "Training time",
     )  # fmt: skip
     assert [(row.name, row.is_result) for row in words.rows] == [
         ("the trained model", False),

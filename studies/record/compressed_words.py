@@ -10,7 +10,6 @@ from nas.objectives import OBJECTIVES, TRAINED_OBJECTIVE, Objective, latency_in,
 from studies.record.compressed import Costs, Stage, Training, tied
 from studies.record.formats import (
     MISSING,
-    axis_title,
     counted,
     describe_change,
     format_duration,
@@ -80,7 +79,7 @@ def stage_words(study: StudyRecord, stage: Stage) -> StageWords:
     costs = _cost_columns(stage)
     heads = ["Trainings", "Epochs"]
     heads += [f"{o.title}, {part}" for o in study.trained for part in ("validation", "test")]
-    heads += [axis_title(one) for one in costs]
+    heads += [one.title for one in costs]
     rows = [
         _row(study, stage, role, found, costs)
         for role in stage.words.roles
@@ -138,7 +137,7 @@ def _cost(costs: Costs, objective: Objective) -> Cell:
     if objective.name not in costs.intervals:
         return Cell(text)
     low, high = (format_value(objective, one) for one in costs.intervals[objective.name])
-    busy = ", busy machine" if costs.contended else ""
+    busy = ", busy" if costs.contended else ""
     return Cell(text, f"{low.partition(' ')[0]} to {high.partition(' ')[0]}{busy}")
 
 
