@@ -18,6 +18,9 @@ from torch import Generator, Tensor, nn
 
 from nas.checkpoint import misfit, read_tensors, with_weights, write_tensors
 from nas.datasets.dataset import ImageDataset, ImageIndices
+from nas.findings import CandidateFailed
+from nas.own.objectives import Judge
+from nas.own.recipes import find_recipe
 from nas.protocol import (
     OnBatch,
     Quality,
@@ -32,7 +35,6 @@ from nas.protocol import (
     require_fit,
     trains_in_half,
 )
-from nas.recipes import RECIPES
 from nas.vae import VAE, build_vae
 from search_spaces.architecture import Architecture
 from search_spaces.errors import UserError
@@ -48,10 +50,6 @@ __all__ = [
     "evaluate",
     "out_of_memory_as_failure",
 ]
-
-
-class CandidateFailed(RuntimeError):  # noqa: N818 - it is a result, not a mistake
-    """This candidate cannot be evaluated; others can."""
 
 
 class TrainingDiverged(CandidateFailed):
@@ -121,6 +119,7 @@ class Trainer:
         dataset: Images of the architecture's size.
         config: The training settings.
         device: The device to train on.
+        judges: Objectives of the user's own that are judged after each epoch, by name.
 
     Raises:
         UserError: the images do not fit the architecture, or a split is too small.
@@ -132,17 +131,18 @@ class Trainer:
         dataset: ImageDataset,
         config: TrainingConfig,
         device: torch.device | str = "cpu",
+        judges: Mapping[str, Judge] | None = None,
     ) -> None:
         require_fit(architecture, dataset)
         self.architecture, self.dataset, self.config = architecture, dataset, config
-        self.device = torch.device(device)
+        self.device, self.judges = torch.device(device), judges or {}
         self.history: list[EpochResult] = []
         self.model = build_vae(architecture, config.seed)
         self._half = trains_in_half(config, self.device)
         layout = memory_format(config, self.device)
         self.model.to(self.device, memory_format=layout)  # type: ignore[call-overload]
         _work_in_place(self.model)
-        self._recipe = RECIPES[config.recipe]
+        self._recipe = find_recipe(config.recipe)
         self._optimiser = self._recipe.optimiser(self.model, config.learning_rate)
         self._best_weights: dict[str, Tensor] = {}
         self._restored: deque[EpochResult] = deque()
@@ -217,7 +217,12 @@ class Trainer:
             if self._recipe.recalibrates:
                 recalibrate(self.model, self.dataset, self.config)
             quality = evaluate(
-                self.model, self.dataset, self.dataset.validation, self.config, watch.tick
+                self.model,
+                self.dataset,
+                self.dataset.validation,
+                self.config,
+                watch.tick,
+                self.judges,
             )
         _require_finite(quality.total, f"epoch {epoch}, validation")
         return EpochResult(epoch, loss, quality, watch.seconds, len(order) / train_s)
