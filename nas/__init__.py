@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from nas.datasets.dataset import DataConfig, ImageDataset
     from nas.model import Model, load_model, train
     from nas.objectives import OBJECTIVES, Objective
+    from nas.own.objectives import objective
     from nas.protocol import TrainingConfig
     from nas.vae import VAE, build_vae
 
@@ -25,6 +26,7 @@ __all__ = [
     "TrainingConfig",
     "build_vae",
     "load_model",
+    "objective",
     "train",
 ]
 
@@ -38,6 +40,7 @@ _HOMES = {
     "TrainingConfig": "nas.protocol",
     "build_vae": "nas.vae",
     "load_model": "nas.model",
+    "objective": "nas.own.objectives",
     "train": "nas.model",
 }
 """The module of each name, which is imported at its first use (PEP 562)."""

@@ -11,7 +11,7 @@ import json
 import time
 from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -33,10 +33,11 @@ from nas.datasets import ImageDataset
 from nas.findings import Findings
 from nas.latency import Meter, latency_metrics
 from nas.objectives import TRAINED_OBJECTIVE, latency_in, measures_latency, trained_objectives
+from nas.own.objectives import judges, own_objectives, own_static_costs
 from nas.predict.predictor import LatencyPredictor
 from nas.protocol import Quality
 from nas.setups import EngineRefused, SetUp
-from nas.timed_models import TimedImages
+from nas.timed_models import TimedImages, timed_model
 from nas.training import (
     CandidateFailed,
     EpochResult,
@@ -128,6 +129,8 @@ class Evaluator:
             name: Meter(one, self.targets[one.target] if one.target else self.device, images)
             for name, one in setups.items()
         }
+        self.measured = own_objectives(self.wanted, "device")
+        self.judges = judges(self.wanted)
 
     def __call__(
         self, architecture: Architecture, known: Findings | None = None
@@ -143,8 +146,8 @@ class Evaluator:
                 again.
 
         Raises:
-            CandidateFailed: the training diverged or ran out of memory, or the backend cannot run
-                the candidate.
+            CandidateFailed: the training diverged or ran out of memory, the backend cannot run the
+                candidate, or a part of the user's own failed.
             UserError: the artefacts cannot be written; this ends the study.
             TargetError: a target cannot be used; this ends the study.
         """
@@ -158,6 +161,9 @@ class Evaluator:
                 if latency_in(setup) not in findings.objectives:
                     findings = self._measured(architecture, findings, setup)
                     yield findings
+            if self.measured.keys() - findings.objectives.keys():
+                findings = self._measured_by_own(architecture, findings)
+                yield findings
             if trained_objectives(self.wanted):
                 for trained in self._trained(architecture, findings):
                     findings = trained
@@ -167,6 +173,7 @@ class Evaluator:
     def _counted(self, architecture: Architecture) -> Findings:
         start = time.monotonic()
         costs, metrics = static_costs(architecture), {}
+        costs |= own_static_costs(architecture, self.wanted)
         if self.predictor:
             anchor_ms = self.anchors_ms.get("") or self.predictor.original_ms
             predicted_ms = float(self.predictor.predict_ms([architecture], anchor_ms)[0])
@@ -198,6 +205,30 @@ class Evaluator:
             timings_s={**known.timings_s, **spent_s},
         )
 
+    def _measured_by_own(self, architecture: Architecture, known: Findings) -> Findings:
+        """Call the user's own measurements with the untrained network, while the lane is held."""
+        start, waited_s = time.monotonic(), self.lane.waited_s
+        images = self._timed_images(architecture)
+        with threads(self.latency.threads):
+            with self.lane.training():
+                model, _ = timed_model(architecture, images, self.device)
+                batch = images.tensor(self.device, self.latency.batch)[: self.latency.batch]
+            with self.lane.measuring(), torch.inference_mode():
+                values = {name: own.value(model, batch) for name, own in self.measured.items()}
+        waiting_s = self.lane.waited_s - waited_s
+        spent_s = {"measuring": time.monotonic() - start - waiting_s}
+        return replace(
+            known,
+            step="device",
+            objectives={**known.objectives, **values},
+            timings_s={**known.timings_s, **spent_s},
+        )
+
+    def _timed_images(self, architecture: Architecture) -> TimedImages:
+        if self.dataset:
+            return TimedImages.of(self.dataset)
+        return TimedImages.noise(architecture.image_size, architecture.image_channels)
+
     def _measure(self, architecture: Architecture, setup: str) -> tuple[PairedLatency, float]:
         """Measure, and replace a measuring process that ended: the cause may not be the candidate.
 
@@ -216,7 +247,9 @@ class Evaluator:
         checkpoint = folder / CHECKPOINT
         with _removed_after_failure(checkpoint):
             with self._working():
-                trainer = Trainer(architecture, self.dataset, self.training, self.device)
+                trainer = Trainer(
+                    architecture, self.dataset, self.training, self.device, judges=self.judges
+                )
                 training_s, waited_s = 0.0, self.lane.waited_s
             epochs = trainer.epochs(checkpoint, on_batch=self._at_batch)
             while (result := self._next(epochs)) is not None:
@@ -248,8 +281,9 @@ class Evaluator:
     def _with_training(
         self, known: Findings, trainer: Trainer, spent_s: Mapping[str, float]
     ) -> Findings:
-        quality = asdict(trainer.best.validation)
-        del quality["reconstruction"]  # it is among the objectives
+        best = trainer.best.validation
+        # The others are among the objectives.
+        quality = {n: v for n, v in best.values.items() if n not in ("reconstruction", *best.own)}
         metrics = {
             "total_loss": quality.pop("total"),
             **quality,
@@ -367,7 +401,8 @@ def npy(array: npt.NDArray[Any]) -> bytes:
 def trained_values(quality: Quality, wanted: Collection[str] = ()) -> dict[str, float]:
     """Return the reconstruction loss and the other trained objectives in `wanted`, by name."""
     shown = {TRAINED_OBJECTIVE, *wanted}
-    return {name: value(quality) for name, value in TRAINED_VALUES.items() if name in shown}
+    known = {name: value(quality) for name, value in TRAINED_VALUES.items() if name in shown}
+    return {**known, **{name: value for name, value in quality.own.items() if name in shown}}
 
 
 def history_row(result: EpochResult, wanted: Collection[str] = ()) -> dict[str, float]:

@@ -10,6 +10,10 @@ EvaluationStep = Literal["static", "device", "training", "done"]
 """The last finished step: exact costs, measurements, an epoch of training, or everything."""
 
 
+class CandidateFailed(RuntimeError):  # noqa: N818 - it is a result, not a mistake
+    """This candidate cannot be evaluated; others can."""
+
+
 QUALITY_FIELDS = {"reconstruction_loss": "reconstruction", "total_loss": "total"}
 """Names in a record of those fields of `nas.protocol.Quality` that have other names there."""
 

@@ -9,6 +9,7 @@ from typing import Literal
 import numpy as np
 import numpy.typing as npt
 
+from nas.own.imports import is_import_string
 from search_spaces.errors import UserError, nearest
 
 Array = npt.NDArray[np.float64]
@@ -99,13 +100,48 @@ def measures_latency(names: Iterable[str]) -> bool:
     return any(set_up_of(name) is not None for name in names)
 
 
+_OWN: dict[str, Objective] = {}
+"""The objectives of the user's own that this process knows, by import string."""
+
+
+def is_own(name: str) -> bool:
+    """Whether a name is an import string: that of an objective of the user's own."""
+    return set_up_of(name) is None and is_import_string(name)
+
+
+def declare(objective: Objective) -> None:
+    """Make an objective of the user's own known to this process, by its import string.
+
+    Raises:
+        UserError: the process knows it with another direction or scale, from another study.
+    """
+    known = _OWN.get(objective.name, objective)
+    for key in ("cost", "direction", "compared_by", "ideal"):
+        before, now = getattr(known, key), getattr(objective, key)
+        if before != now:
+            raise UserError(
+                f"{objective.name}: its {key} is {before} in one study and {now} in another; "
+                "look at one of them in another process"
+            )
+    _OWN[objective.name] = objective
+
+
 class _Objectives(dict[str, Objective]):
-    """The objectives by name, with the latencies in further set-ups, which are not listed."""
+    """The objectives by name.
+
+    The latencies in further set-ups and the objectives of the user's own are not listed.
+    """
 
     def __contains__(self, name: object) -> bool:
-        return super().__contains__(name) or (isinstance(name, str) and bool(set_up_of(name)))
+        return (
+            super().__contains__(name)
+            or name in _OWN
+            or (isinstance(name, str) and bool(set_up_of(name)))
+        )
 
     def __missing__(self, name: str) -> Objective:
+        if name in _OWN:
+            return _OWN[name]
         if not (setup := set_up_of(name)):
             raise KeyError(name)
         return replace(self[LATENCY], name=name, title=f"{setup} latency")
@@ -239,6 +275,7 @@ def select_objectives(names: Sequence[str]) -> tuple[Objective, ...]:
             )
     if len(set(names)) < len(names):
         raise UserError(f"objectives: {', '.join(names)}: name each objective once")
+    _require_distinct_titles(names)
     for group, remedy in _REDUNDANT.items():
         if set(group) <= set(names):
             raise UserError(f"objectives: {remedy}")
@@ -248,6 +285,17 @@ def select_objectives(names: Sequence[str]) -> tuple[Objective, ...]:
             f"{', '.join(OBJECTIVES)}"
         )
     return tuple(OBJECTIVES[name] for name in names)
+
+
+def _require_distinct_titles(names: Sequence[str]) -> None:
+    titles: dict[str, str] = {}
+    for name in names:
+        title = OBJECTIVES[name].title
+        if (other := titles.setdefault(title.lower(), name)) != name:
+            raise UserError(
+                f"objectives: {other} and {name} both have the title {title!r}; give one of them "
+                "another by nas.objective(title=...)"
+            )
 
 
 def trained_objectives(names: Iterable[str]) -> tuple[str, ...]:

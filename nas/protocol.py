@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, fields
 from typing import Annotated, Any, Literal
 
 import numpy as np
@@ -21,12 +21,16 @@ from torch import Generator, Tensor
 
 from nas.datasets.dataset import ImageDataset, ImageIndices
 from nas.losses import LossTerms, Window, ms_ssim, psnr, vae_loss
+from nas.own.imports import is_import_string
+from nas.own.losses import PAPER, find_loss
+from nas.own.objectives import Judge
+from nas.own.recipes import find_recipe
 from nas.recipes import DEFAULT_RECIPE, RECIPES, Precision
 from nas.vae import VAE
 from profiling.batch_norms import calibrate_batch_norms
 from profiling.environment import has_bfloat16
 from search_spaces.architecture import Architecture
-from search_spaces.errors import UserError, nearest
+from search_spaces.errors import UserError
 from search_spaces.numbers import Count, Number, Seed
 
 OnBatch = Callable[[int, int], None]
@@ -34,10 +38,12 @@ OnBatch = Callable[[int, int], None]
 
 
 def _known_recipe(name: str) -> str:
-    if name not in RECIPES:
-        raise ValueError(
-            f"{name!r} is not a recipe; use one of {', '.join(RECIPES)}{nearest(name, RECIPES)}"
-        )
+    find_recipe(name)  # a `UserError` is a `ValueError`
+    return name
+
+
+def _known_loss(name: str) -> str:
+    find_loss(name)
     return name
 
 
@@ -45,7 +51,9 @@ class TrainingConfig(BaseModel):
     """Training settings of candidates. Loss and budget are by default those of the paper.
 
     Attributes:
-        recipe: Name of the recipe: optimiser, and the weights that are evaluated (`nas.recipes`).
+        recipe: Name of the recipe: optimiser, and the weights that are evaluated (`nas.recipes`);
+            or the import string of one's own (`nas.own.recipes`).
+        loss: `paper`, or the import string of one's own (`nas.own.losses`).
         epochs: Maximum number of epochs.
         batch_size: Images per step. A single image that remains is added to the last batch, because
             batch statistics need two images.
@@ -68,6 +76,7 @@ class TrainingConfig(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     recipe: Annotated[str, AfterValidator(_known_recipe)] = DEFAULT_RECIPE
+    loss: Annotated[str, AfterValidator(_known_loss)] = PAPER
     epochs: Count = 10
     batch_size: Annotated[Count, Field(ge=2)] = 32
     learning_rate: Annotated[Number, Field(gt=0)] = RECIPES[DEFAULT_RECIPE].learning_rate
@@ -85,17 +94,24 @@ class TrainingConfig(BaseModel):
     @classmethod
     def _defaults_of_recipe(cls, given: Any) -> Any:
         name = given.get("recipe") if isinstance(given, dict) else None
-        if isinstance(name, str) and name in RECIPES:
-            recipe = RECIPES[name]
+        if isinstance(name, str) and (name in RECIPES or is_import_string(name)):
+            recipe = find_recipe(name)
             defaults = {"learning_rate": recipe.learning_rate, "precision": recipe.precision}
             return {**defaults, **given}
         return given
 
     @model_serializer(mode="wrap")
-    def _without_no_flip(self, dump: SerializerFunctionWrapHandler) -> dict[str, Any]:
-        """Leave out `flip` where it is off, so that settings equal those of earlier versions."""
+    def _without_later_defaults(self, dump: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """Leave out what earlier versions did not have, where it is not used.
+
+        Their stored settings then equal those of the same training today.
+        """
         found: dict[str, Any] = dump(self)
-        return {key: value for key, value in found.items() if key != "flip" or value}
+        if not found.get("flip"):
+            found.pop("flip", None)
+        if found.get("loss") == PAPER:
+            del found["loss"]
+        return found
 
 
 @dataclass(frozen=True)
@@ -111,6 +127,7 @@ class Quality:
             single image.
         active_units: Number of units of the latent whose mean has a variance above 0.01 between
             images (Burda, Grosse and Salakhutdinov 2016).
+        own: Values of objectives of the user's own, by name.
     """
 
     total: float
@@ -122,6 +139,13 @@ class Quality:
     ms_ssim: float
     variation: float
     active_units: int
+    own: Mapping[str, float] = field(default_factory=dict)
+
+    @property
+    def values(self) -> dict[str, float]:
+        """All values by name, those of the user's own objectives among them."""
+        found = {one.name: getattr(self, one.name) for one in fields(self) if one.name != "own"}
+        return {**found, **self.own}
 
 
 def evaluate(
@@ -130,17 +154,22 @@ def evaluate(
     indices: ImageIndices,
     config: TrainingConfig,
     on_batch: OnBatch | None = None,
+    judges: Mapping[str, Judge] | None = None,
 ) -> Quality:
     """Return the metrics of a model on some images of a data set, on the model's device.
 
     The latent is sampled as in training, from noise determined by `config.seed`, or is its mean:
     see `config.evaluate_at`. The model is evaluated in evaluation mode; its mode is restored
-    afterwards.
+    afterwards. The judges get all images and their reconstructions at once, on the CPU.
+
+    Raises:
+        PartFailed: a judge raised an exception or returned no finite number.
     """
     device, training = next(model.parameters()).device, model.training
     noise = generator_for(config.seed, 0) if config.evaluate_at == "sample" else None
     batches, means = batches_of(indices, config.batch_size), list[Tensor]()
     latents, rebuilts, originals = _Variance(), _Variance(), _Variance()
+    judged = list[tuple[Tensor, Tensor]]()
     model.eval()
     with torch.inference_mode():
         for done, part in enumerate(batches, start=1):
@@ -151,6 +180,8 @@ def evaluate(
             latents.add(mean)
             rebuilts.add(rebuilt)
             originals.add(images)
+            if judges:
+                judged.append((images.cpu(), rebuilt.cpu()))
             if on_batch:
                 on_batch(done, len(batches))
     model.train(training)
@@ -160,7 +191,18 @@ def evaluate(
     total, rebuilding, similarity, l1, kl, decibels, multi_scale = (
         torch.stack(means).sum(dim=0) / len(indices)
     ).tolist()
-    return Quality(total, rebuilding, similarity, l1, kl, decibels, multi_scale, variation, active)
+    own = _judged(judges, judged) if judges else {}
+    return Quality(
+        total, rebuilding, similarity, l1, kl, decibels, multi_scale, variation, active, own
+    )
+
+
+def _judged(
+    judges: Mapping[str, Judge], batches: Sequence[tuple[Tensor, Tensor]]
+) -> dict[str, float]:
+    images, rebuilt = (torch.cat(parts).contiguous() for parts in zip(*batches, strict=True))
+    with torch.random.fork_rng(devices=[]):  # a training uses no global random state
+        return {name: judge(images, rebuilt) for name, judge in judges.items()}
 
 
 _ACTIVE = 0.01
@@ -263,6 +305,8 @@ def forward(
         l1_weight=config.l1_weight,
         kl_weight=config.kl_weight,
     )
+    if own := find_loss(config.loss):
+        terms = terms._replace(total=own(rebuilt, images, mean, log_variance))
     return terms, rebuilt, mean
 
 

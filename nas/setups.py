@@ -106,7 +106,7 @@ class SetUp(LatencyConfig):
 
     @property
     def runtime(self) -> str | None:
-        """Names and versions of the packages that run the model here; None for torch and targets."""
+        """Packages that run the model here, with versions; None for torch and for targets."""
         packages = () if self.target else find_backend(self.backend).packages(self.precision)
         return ", ".join(f"{package} {version(package)}" for package in packages) or None
 

@@ -19,6 +19,9 @@ from torch import Generator, Tensor, nn
 from nas.checkpoint import misfit, read_tensors, weights_digest, with_weights, write_tensors
 from nas.compress.distillation import Guidance
 from nas.datasets.dataset import ImageDataset, ImageIndices
+from nas.findings import CandidateFailed
+from nas.own.objectives import Judge
+from nas.own.recipes import find_recipe
 from nas.protocol import (
     OnBatch,
     Quality,
@@ -34,7 +37,6 @@ from nas.protocol import (
     require_fit,
     trains_in_half,
 )
-from nas.recipes import RECIPES
 from nas.vae import VAE, build_vae
 from search_spaces.architecture import Architecture
 from search_spaces.errors import UserError
@@ -50,10 +52,6 @@ __all__ = [
     "evaluate",
     "out_of_memory_as_failure",
 ]
-
-
-class CandidateFailed(RuntimeError):  # noqa: N818 - it is a result, not a mistake
-    """This candidate cannot be evaluated; others can."""
 
 
 class TrainingDiverged(CandidateFailed):
@@ -126,6 +124,7 @@ class Trainer:
         device: The device to train on.
         start: Weights to start from instead of the initial ones, such as those of a pruned model.
         guidance: A further term of the loss, such as that of a teacher.
+        judges: Objectives of the user's own that are judged after each epoch, by name.
 
     Raises:
         UserError: the images do not fit the architecture or a teacher, or a split is too small.
@@ -140,12 +139,13 @@ class Trainer:
         *,
         start: Mapping[str, Tensor] | None = None,
         guidance: Guidance | None = None,
+        judges: Mapping[str, Judge] | None = None,
     ) -> None:
         teachers = guidance.teachers if guidance else ()
         for one in (architecture, *(teacher.architecture for teacher in teachers)):
             require_fit(one, dataset)
         self.architecture, self.dataset, self.config = architecture, dataset, config
-        self.device = torch.device(device)
+        self.device, self.judges = torch.device(device), judges or {}
         self.history: list[EpochResult] = []
         self.model = build_vae(architecture, config.seed)
         self._given: list[Any] = []  # what the weights of an epoch depend on besides the settings
@@ -160,7 +160,7 @@ class Trainer:
             self._given.append({"guidance": guidance.identity})
             guidance.to(self.device, layout)
         _work_in_place(self.model)
-        self._recipe = RECIPES[config.recipe]
+        self._recipe = find_recipe(config.recipe)
         self._optimiser = self._recipe.optimiser(self.model, config.learning_rate)
         self._best_weights: dict[str, Tensor] = {}
         self._restored: deque[EpochResult] = deque()
@@ -235,7 +235,12 @@ class Trainer:
             if self._recipe.recalibrates:
                 recalibrate(self.model, self.dataset, self.config)
             quality = evaluate(
-                self.model, self.dataset, self.dataset.validation, self.config, watch.tick
+                self.model,
+                self.dataset,
+                self.dataset.validation,
+                self.config,
+                watch.tick,
+                self.judges,
             )
         _require_finite(quality.total, f"epoch {epoch}, validation")
         return EpochResult(epoch, loss, quality, watch.seconds, len(order) / train_s)

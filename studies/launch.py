@@ -32,6 +32,7 @@ from search_spaces.numbers import at_least, at_most
 from search_spaces.references import ORIGINAL
 from search_spaces.sizes import Size
 from search_spaces.space import SearchSpace
+from studies.config.parts import sources_of
 from studies.config.study import StudyConfig
 from studies.confirm.confirmation import Shown, confirm
 from studies.confirm.plan import best_models
@@ -49,6 +50,7 @@ from studies.run.final_latency import measure_front
 from studies.run.floors import record_floors
 from studies.run.images import about_images, data_facts, load_images, say_images, write_samples
 from studies.run.interruption import Interruption
+from studies.run.own import try_parts
 from studies.run.site import LocalSite, PreparedStudy, Site
 from studies.storage.mirror import store_url
 from studies.store.reading import stored_anchors
@@ -130,6 +132,7 @@ def run_study(
     )
     if config.trains:
         require_source(config.data, space.image_size)
+    try_parts(config, space)
     with (
         # Around the site: at its end it kills workers, possibly while they write a file.
         swept(store.folder, store.artefacts),
@@ -228,7 +231,15 @@ def _prepared(request: _Request, site: Site, device: torch.device) -> PreparedSt
     # Read again: another driver may have recorded its anchor first.
     anchors_ms = store.anchors_ms
     make = EvaluatorMaker(
-        config, space.image_size, str(device), store.artefacts, anchors_ms, request.targets
+        config,
+        space.image_size,
+        str(device),
+        store.artefacts,
+        anchors_ms,
+        sources_of(config),
+        # On Ray each node compares its own images, and names itself.
+        facts["data_fingerprint"] if config.runner == "local" else None,
+        request.targets,
     )
     return PreparedStudy(
         config=config,

@@ -270,9 +270,9 @@ def folder_of(tmp_path: Path, count: int) -> Path:
 @pytest.fixture
 def decodings(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """Return the names of the files that are decoded, as they are decoded."""
-    from nas.datasets import sources
+    from nas.datasets import decoding, sources
 
-    names, whole = list[str](), sources.decoded
+    names, whole = list[str](), decoding.decoded
 
     def noted(path: Path, shape: Shape) -> Picture:
         names.append(path.name)

@@ -20,7 +20,7 @@ INTERFACE = {
     ],
     "nas": [
         *("OBJECTIVES", "VAE", "DataConfig", "ImageDataset", "Model", "Objective"),
-        *("TrainingConfig", "build_vae", "load_model", "train"),
+        *("TrainingConfig", "build_vae", "load_model", "objective", "train"),
     ],
     "studies": [
         *("Study", "StudyConfig", "TrialRecord"),

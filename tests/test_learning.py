@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from dataclasses import asdict, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -105,7 +105,7 @@ class _Stand(nn.Module):
 
 
 def _result_of(model: Any, data: ImageDataset, config: TrainingConfig) -> TrialRecord:
-    quality = asdict(evaluate(model, data, data.validation, config))
+    quality = evaluate(model, data, data.validation, config).values
     return trained(quality.pop("reconstruction"), **quality)
 
 

@@ -20,6 +20,7 @@ from profiling.batch_norms import randomise_batch_norms
 from search_spaces.architecture import Architecture
 from search_spaces.errors import UserError
 from search_spaces.references import MODIFIED, ORIGINAL, REFERENCES
+from search_spaces.sizes import sides
 from search_spaces.space import SearchSpace
 from tests.helpers.small_networks import ENTRIES, described
 
@@ -42,9 +43,9 @@ def trained(architecture: Architecture, seed: int = 0) -> VAE:
 
 
 def images(architecture: Architecture, count: int = 2) -> Tensor:
-    size = architecture.image_size
+    height, width = sides(architecture.image_size)
     draw = torch.Generator().manual_seed(1)
-    return torch.rand(count, architecture.image_channels, size, size, generator=draw)
+    return torch.rand(count, architecture.image_channels, height, width, generator=draw)
 
 
 def reconstructed(model: VAE) -> Tensor:

@@ -112,6 +112,7 @@ _BY_NAME: dict[str, tuple[Bad, ...]] = {
     "--samplers": values.SAMPLERS,
     "--backends": values.BACKENDS,
     "--objectives": values.OBJECTIVES,
+    **dict.fromkeys(("--loss", "--recipe"), values.PARTS),
     "--by": values.CHOICES,
     "--batch": (*values.INTEGERS, *values.BATCHES),
     "--sweep": values.SWEEPS,

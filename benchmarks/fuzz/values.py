@@ -98,7 +98,15 @@ BACKENDS = _all("", ",", " , ", "eagre", "eager,", "x,y", ",".join(["eager"] * 3
 SAMPLERS = _all(
     "", ",", " , ", "rndom", "random,", ",random", "x" * 3000, "random,random", "\x1b[2J"
 )
-OBJECTIVES = _all("", ",", "params", "params,params", "x,y", "params,x", "p" * 5000, "params;macs")
+OBJECTIVES = _all(
+    *("", ",", "params", "params,params", "x,y", "params,x", "p" * 5000, "params;macs"),
+    *("params,absent_module:x", "params,nas.losses:psnr", "params,nas.losses:absent", "params,a:"),
+)
+PARTS = _all(
+    *("", "mse", ":", "x:", ":x", "../x:y", "/dev/zero:x", "absent_module:x", "nas.absent:x"),
+    *("nas.losses:absent", "nas.losses:psnr", "a" * 5000, "a:" + "b" * 5000, "\x1b[2J:x", "a:b:c"),
+)
+"""Import strings of no part, or of one that takes other arguments."""
 BATCHES = _all(
     "", ",", "0", "-1", "1,", "1,,8", LONG, "\u00b2", "\u0663", "1.5", "x", "99999999999"
 )

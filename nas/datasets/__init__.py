@@ -9,7 +9,9 @@ from nas.datasets.dataset import DataConfig, ImageDataset, split_indices
 from nas.datasets.duplicates import duplicates_in_words
 from nas.datasets.faces import load_faces
 from nas.datasets.files import Choice, choose_in_folder, existing_source, load_folder
+from nas.datasets.own import load_own, require_own
 from nas.datasets.preview import contact_sheet, preview_images
+from nas.own.imports import is_import_string
 from profiling.progress import Progress
 from search_spaces.errors import UserError
 from search_spaces.sizes import Size, sides, size_in_words
@@ -54,6 +56,8 @@ def load_dataset(
         UserError: the size or the folder cannot be used; the message says what to do.
     """
     require_source(config, image_size)
+    if is_import_string(config.kind):
+        return load_own(config, image_size, channels, progress)
     return DATASETS[config.kind](config, image_size, channels, progress)
 
 
@@ -63,7 +67,9 @@ def require_source(config: DataConfig, image_size: Size) -> None:
     Raises:
         UserError: the size or the folder cannot be used.
     """
-    if config.kind != "faces":
+    if is_import_string(config.kind):
+        require_own(config)
+    elif config.kind != "faces":
         existing_source(config)
     if min(sides(image_size)) < 8:
         pixels = size_in_words(image_size)

@@ -7,7 +7,7 @@ import json
 import re
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Any, Literal, Self, get_args
 
 import numpy as np
 from numpy.typing import NDArray
@@ -22,7 +22,8 @@ from pydantic import (
 )
 
 from nas.datasets.decoding import Fit
-from search_spaces.errors import UserError
+from nas.own.imports import imported
+from search_spaces.errors import UserError, nearest
 from search_spaces.numbers import Count, Number, Seed
 
 ImageIndices = NDArray[np.int64]
@@ -51,12 +52,25 @@ def _is_pattern(text: str) -> str:
     return text
 
 
+def _known_kind(kind: str) -> str:
+    known = get_args(Kind)
+    if kind in known:
+        return kind
+    if ":" not in kind:
+        raise ValueError(
+            f"not one of {', '.join(known)}{nearest(kind, known)}, nor an import string such as "
+            "mypkg.data:mine"
+        )
+    imported(kind)  # a `UserError` is a `ValueError`
+    return kind
+
+
 class DataConfig(BaseModel):
     """Configuration of a data set.
 
     Attributes:
         kind: Key of `nas.datasets.DATASETS`: `faces` are rendered, `celeba` and `folder` are read
-            from `path`.
+            from `path`. Or the import string of a data set of one's own (`nas.datasets.own`).
         path: Folder of the images, an archive of it, or an array file; only for `celeba` and
             `folder`. It is made absolute.
         count: Number of images; None means 20,000 for `faces`, at most the first 20,000 by file
@@ -79,7 +93,7 @@ class DataConfig(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    kind: Kind = "faces"
+    kind: Annotated[str, AfterValidator(_known_kind)] = "faces"
     path: Annotated[Path, AfterValidator(_absolute)] | None = None
     count: Annotated[Count, Field(ge=MINIMUM_IMAGES)] | None = None
     seed: Seed = 0
@@ -100,7 +114,7 @@ class DataConfig(BaseModel):
                 f"path: {str(self.path)!r} is given, but kind 'faces' reads no folder; "
                 "remove path, or set kind to 'celeba' or 'folder'"
             )
-        if self.kind != "faces" and self.path is None:
+        if self.kind not in ("faces", *self._own) and self.path is None:
             raise ValueError(f"path: missing; kind {self.kind!r} needs the folder of its images")
         return self
 
@@ -134,7 +148,12 @@ class DataConfig(BaseModel):
     @property
     def fitting(self) -> Fit:
         """How an image gets the proportions of the image size."""
-        return self.fit or ("crop" if self.kind == "folder" else "squash")
+        return self.fit or ("crop" if self.kind in ("folder", *self._own) else "squash")
+
+    @property
+    def _own(self) -> tuple[str, ...]:
+        """The kind, if it is an import string."""
+        return (self.kind,) if ":" in self.kind else ()
 
 
 @dataclass(frozen=True)

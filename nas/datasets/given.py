@@ -8,18 +8,20 @@ from __future__ import annotations
 
 import hashlib
 import io
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol, TypeGuard, get_args, runtime_checkable
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from pydantic import ValidationError
 
 from nas.artefacts import folder_or_refuse, write_or_refuse
 from nas.datasets.cache import cache_directory
 from nas.datasets.dataset import DataConfig, Kind
-from search_spaces.errors import UserError
+from nas.own.imports import import_string_of, is_import_string, told
+from search_spaces.errors import UserError, refusal
 
 _CHANNELS = (1, 3)
 
@@ -40,7 +42,7 @@ They are uint8, or floats in [0, 1]. The items of a data set are such images wit
 of Pillow, or tuples that begin with one of these.
 """
 
-Data = DataConfig | Mapping[str, Any] | str | Path | Images | None
+Data = DataConfig | Mapping[str, Any] | str | Path | Images | Callable[..., Any] | None
 """What names or holds the images of a study; None renders faces."""
 
 
@@ -48,23 +50,31 @@ def as_config(data: Data) -> DataConfig:
     """Return the configuration of images: of a kind, of a folder or file, or of images in memory.
 
     Args:
-        data: A configuration or its keys; a kind, such as `faces`; the path of a folder, an archive
-            or an array file; or images in memory, which are written to the cache.
+        data: A configuration or its keys; a kind, such as `faces` or `mypkg.data:mine`, or the
+            function of that name; the path of a folder, an archive or an array file; or images in
+            memory, which are written to the cache.
 
     Raises:
         UserError: the images have another shape, type or range, or differ between two reads.
     """
-    if data is None:
-        return DataConfig()
     if isinstance(data, DataConfig):
         return data
-    if isinstance(data, Mapping):
-        return DataConfig.model_validate(dict(data))
-    if isinstance(data, str) and data in get_args(Kind):
-        return DataConfig.model_validate({"kind": data})
+    if data is None or isinstance(data, Mapping):
+        return _validated(data or {})
+    if isinstance(data, str) and (data in get_args(Kind) or is_import_string(data)):
+        return _validated({"kind": data})
+    if callable(data) and not isinstance(data, Items):
+        return _validated({"kind": import_string_of(data)})
     if isinstance(data, str | Path):
         return DataConfig(kind="folder", path=Path(data))
     return DataConfig(kind="folder", path=saved(data))
+
+
+def _validated(keys: Mapping[str, Any]) -> DataConfig:
+    try:
+        return DataConfig.model_validate(dict(keys))
+    except ValidationError as error:
+        raise refusal(error, "data", DataConfig) from None
 
 
 def saved(images: Images, name: str = "data") -> Path:
@@ -126,7 +136,7 @@ def _item(items: Items, row: int, name: str) -> NDArray[np.uint8]:
     try:
         found = items[row]
     except Exception as error:  # code of the user
-        raise UserError(f"{name}: item {row} raised {_told(error)}") from None
+        raise UserError(f"{name}: item {row} raised {told(error)}") from None
     image = found[0] if isinstance(found, tuple | list) and len(found) else found
     first = isinstance(image, torch.Tensor)
     if first:
@@ -180,7 +190,3 @@ def _levels(images: NDArray[Any], name: str) -> NDArray[np.uint8]:
         )
     levels: NDArray[np.uint8] = np.rint(images * 255).astype(np.uint8)
     return levels
-
-
-def _told(error: Exception) -> str:
-    return f"{type(error).__name__}: {' '.join(str(error).split())}".rstrip(": ")

@@ -167,8 +167,11 @@ def _config(study: StudyRecord, changes: dict[str, Any]) -> StudyConfig:
     from copy import deepcopy
 
     from studies.config.loading import overridden
+    from studies.config.parts import require_parts
 
-    return overridden(deepcopy(dict(study.config)), changes, f"study {study.name}")
+    config = overridden(deepcopy(dict(study.config)), changes, f"study {study.name}")
+    require_parts(config, {name: source for name, (_, source) in study.own.items()})
+    return config
 
 
 def _with_own_budget(study: StudyRecord, asked: _Asked) -> StudyRecord:

@@ -47,9 +47,14 @@ from studies.cli.print_study import conclude
 )
 @click.option("--epochs", type=Whole(), help="Maximum number of training epochs of each candidate.")
 @click.option("--images", type=Whole(), help="Number of images in the data set.")
+@click.option("--loss", metavar="PART", help="Loss of your own, such as mypkg.losses:mine.")
+@click.option(
+    "--recipe", metavar="PART", help="Recipe, or one of your own, such as mypkg.recipes:mine."
+)
 @click.option(
     "--objectives", type=Listed(click.STRING, "objective"), metavar="NAME,...",
-    help="At least two objectives, separated by commas, of {objectives}.",
+    help="At least two objectives, separated by commas, of {objectives}; or of your own, such as "
+    "mypkg.metrics:fid.",
 )  # fmt: skip
 @click.option(
     "--limit",

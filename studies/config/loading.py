@@ -23,6 +23,8 @@ SHORTCUTS: dict[str, str] = {
     "seed": "search.seed",
     "warm_start": "search.warm_start",
     "epochs": "training.epochs",
+    "loss": "training.loss",
+    "recipe": "training.recipe",
     "images": "data.count",
     "backend": "latency.backend",
     "part": "latency.part",
@@ -124,7 +126,9 @@ def _place_images(data: dict[str, Any], folder: Path) -> None:
 
 
 def _set(data: dict[str, Any], key: str, value: Any, source: str) -> None:
-    *parents, last = key.split(".")
+    # The name of a limit may be an import string, which has dots.
+    parts = key.split(".", 1) if key.startswith("limits.") else key.split(".")
+    *parents, last = parts
     for parent in parents:
         inner = data.setdefault(parent, {})
         if not isinstance(inner, dict):

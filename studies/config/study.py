@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
@@ -23,11 +24,14 @@ from nas.objectives import (
     DEFAULT_OBJECTIVES,
     OBJECTIVES,
     Objective,
+    is_own,
     measures_latency,
     select_objectives,
     set_up_of,
     trained_objectives,
 )
+from nas.own.imports import source_digest
+from nas.own.objectives import find_objective
 from nas.search.early_stopping import EarlyStopping
 from nas.search.samplers import SAMPLERS
 from nas.setups import SetUp, completed
@@ -211,6 +215,17 @@ class RayConfig(_Config):
         return path
 
 
+def _declare_own(names: Iterable[str]) -> None:
+    """Import the objectives of the user's own, so that their definitions are known.
+
+    Raises:
+        UserError: one of them cannot be imported, or is no objective.
+    """
+    for name in names:
+        if is_own(name):
+            find_objective(name)
+
+
 def _space(space: str | Mapping[str, Any]) -> SearchSpace:
     if isinstance(space, str):
         return SearchSpace.load(space)
@@ -229,7 +244,8 @@ class StudyConfig(_Config):
         description: A text for people.
         space: Name or YAML file of the search space, or its description.
         data: The images.
-        objectives: Names of the objectives.
+        objectives: Names of the objectives, or import strings of those of one's own
+            (`nas.own.objectives`).
         limits: The largest value of an objective that is still worth training, by name.
         training: The training protocol, equal for every candidate.
         latency: What is timed, and how: the first set-up, in which `latency_ms` is measured.
@@ -298,6 +314,7 @@ class StudyConfig(_Config):
     @classmethod
     def _known_objectives(cls, names: tuple[str, ...]) -> tuple[str, ...]:
         try:
+            _declare_own(names)
             select_objectives(names)
         except UserError as error:
             raise ValueError(str(error).removeprefix("objectives: ")) from None
@@ -313,7 +330,11 @@ class StudyConfig(_Config):
     @field_validator("limits")
     @classmethod
     def _known_limits(cls, limits: Mapping[str, float]) -> Mapping[str, float]:
-        known = [o.name for o in OBJECTIVES.values() if o.cost != "training" and o.sign > 0]
+        _declare_own(limits)
+        own = [OBJECTIVES[name] for name in limits if is_own(name)]
+        known = [
+            o.name for o in (*OBJECTIVES.values(), *own) if o.cost != "training" and o.sign > 0
+        ]
         for name in limits:
             if name not in known and not set_up_of(name):
                 raise ValueError(
@@ -395,7 +416,8 @@ class StudyConfig(_Config):
     @property
     def timed(self) -> bool:
         """Whether a latency is wanted, so that values depend on the machine."""
-        return self.measured or "predicted_latency_ms" in self.wanted
+        own = any(is_own(name) and OBJECTIVES[name].cost == "device" for name in self.wanted)
+        return self.measured or own or "predicted_latency_ms" in self.wanted
 
     @property
     def measured(self) -> bool:
@@ -437,6 +459,30 @@ class StudyConfig(_Config):
     def space_name(self) -> str:
         """Name or file of the search space."""
         return self.space if isinstance(self.space, str) else self.load_space().name
+
+    @property
+    def own_parts(self) -> dict[str, str]:
+        """What each import string of the user's own parts stands for, such as `objective`."""
+        named = {
+            **dict.fromkeys(sorted(self.wanted), "objective"),
+            self.training.loss: "loss",
+            self.training.recipe: "recipe",
+            self.data.kind: "data set",
+        }
+        return {name: part for name, part in named.items() if is_own(name)}
+
+    def describe_own(self) -> dict[str, Any]:
+        """Return the record of the user's own parts by import string, as plain JSON types.
+
+        Each has the digest of its source; an objective also its definition, so that the study can
+        be read where the part cannot be imported.
+        """
+        described: dict[str, Any] = {}
+        for name, part in self.own_parts.items():
+            described[name] = {"part": part, "source": source_digest(name)}
+            if part == "objective":
+                described[name]["objective"] = asdict(OBJECTIVES[name])
+        return described
 
     def to_dict(self) -> dict[str, Any]:
         """Return the configuration as plain JSON types, with all fields."""

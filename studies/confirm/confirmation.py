@@ -21,6 +21,7 @@ from profiling.files import sweep
 from profiling.locks import open_lock, try_lock
 from profiling.resources import cores
 from search_spaces.errors import UserError
+from studies.config.parts import sources_of
 from studies.config.study import StudyConfig
 from studies.confirm.evaluator import SeedEvaluatorMaker, asked, run_of
 from studies.confirm.plan import Plan, Training
@@ -80,7 +81,8 @@ def confirm(
     size = record.image_size
     workers = config.workers or default_workers(config, size, str(device))
     thread_count = config.threads or max(1, cores() // workers)
-    maker = SeedEvaluatorMaker(config, size, str(device), store.confirmed, thread_count)
+    sources = sources_of(config)
+    maker = SeedEvaluatorMaker(config, size, str(device), store.confirmed, thread_count, sources)
     with (
         _alone(store),
         full_disk_refused(store.confirmed),

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import asdict, dataclass, fields, replace
+from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 
 import torch
@@ -13,12 +13,13 @@ from nas.checkpoint import load_vae
 from nas.datasets import ImageDataset, load_dataset
 from nas.evaluate import Evaluator
 from nas.findings import QUALITY_FIELDS, Findings
-from nas.objectives import OBJECTIVES
+from nas.objectives import OBJECTIVES, is_own
 from nas.protocol import OnBatch, Quality, evaluate
 from profiling.allocator import tune_allocator
 from profiling.environment import threads
 from search_spaces.architecture import Architecture
 from search_spaces.sizes import Size
+from studies.config.parts import require_parts
 from studies.config.study import StudyConfig
 from studies.record.records import SeedRun
 from studies.record.trial import ON_TEST
@@ -37,6 +38,7 @@ def run_of(findings: Findings, seed: int) -> SeedRun:
     """Return the training whose evaluation ended with these findings."""
     values = {**findings.metrics, **findings.objectives}
     names = [_RECORDED.get(one.name, one.name) for one in fields(Quality)]
+    names += [name for name in findings.objectives if is_own(name)]
     return SeedRun(
         seed=seed,
         validation={name: values[name] for name in names if name in values},
@@ -116,9 +118,14 @@ class SeedEvaluator:
         lane, model = evaluator.lane, load_vae(weights).to(self.device)
         with lane.training(), threads(self.thread_count):
             quality = evaluate(
-                model, self.dataset, images, evaluator.training, lambda done, total: lane.enter()
+                model,
+                self.dataset,
+                images,
+                evaluator.training,
+                lambda done, total: lane.enter(),
+                evaluator.judges,
             )
-        return {f"{name}{ON_TEST}": value for name, value in renamed(asdict(quality)).items()}
+        return {f"{name}{ON_TEST}": value for name, value in renamed(quality.values).items()}
 
 
 @dataclass(frozen=True)
@@ -131,6 +138,7 @@ class SeedEvaluatorMaker:
         device: Device of the trainings, such as `cpu`.
         folder: Folder of the further trainings.
         thread_count: Threads of a training.
+        sources: Digests of the sources of the user's own parts, as for `EvaluatorMaker`.
     """
 
     config: StudyConfig
@@ -138,10 +146,12 @@ class SeedEvaluatorMaker:
     device: str
     folder: Path
     thread_count: int
+    sources: Mapping[str, str] = field(default_factory=dict)
 
     def __call__(self, on_batch: OnBatch) -> SeedEvaluator:
         """Return the evaluator for a worker process, with images from the cache."""
         tune_allocator()
+        require_parts(self.config, self.sources)
         channels = self.config.image_channels
         return self.make(
             on_batch, load_dataset(self.config.data, self.image_size, channels=channels)

@@ -23,6 +23,7 @@ from nas.datasets import DataConfig, ImageDataset
 from nas.evaluate import history_row, npy, shown_images, write_pictures
 from nas.floors import Floors
 from nas.objectives import trained_objectives
+from nas.own.objectives import judges
 from nas.protocol import TrainingConfig, evaluate
 from nas.training import CandidateFailed, Trainer
 from profiling.environment import threads
@@ -332,7 +333,10 @@ class _Training:
     def run(self, report: Callable[[int, int], None]) -> TrainingRun:
         """Train, evaluate, save the weights, and the images of the best first-seed run."""
         home = self.results.folder
-        trainer = Trainer(self.trial.architecture, self.dataset, self.config, self.device)
+        own = judges(trained_objectives(self.trial.objectives))
+        trainer = Trainer(
+            self.trial.architecture, self.dataset, self.config, self.device, judges=own
+        )
 
         def at_batch(done: int, total: int) -> None:
             self.lane.enter()
@@ -343,13 +347,13 @@ class _Training:
         for _ in trainer.epochs(checkpoint, at_batch):
             pass
         model = trainer.best_model()
-        test = evaluate(model, self.dataset, self.dataset.test, self.config)
+        test = evaluate(model, self.dataset, self.dataset.test, self.config, judges=own)
         folder = home / "artefacts" / self.trial.digest
         folder_or_refuse(folder)
         save_weights(model, folder / f"weights-{seed}-{rate:g}.safetensors")
         wanted = trained_objectives(self.trial.objectives)
         history = [history_row(result, wanted) for result in trainer.history]
-        run = TrainingRun(self.trial.digest, seed, rate, trainer.best.epoch, asdict(test), history)
+        run = TrainingRun(self.trial.digest, seed, rate, trainer.best.epoch, test.values, history)
         if self.results.leads(run):
             write_pictures(model, self.dataset, folder)
         return run

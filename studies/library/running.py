@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypedDict, Unpack
 
 from nas.datasets.given import Data, as_config
 from nas.objectives import DEFAULT_OBJECTIVES
+from nas.own.imports import import_string_of
 from profiling.child_process import main_not_imported
 from search_spaces.errors import UserError, nearest
 from search_spaces.space import SearchSpace
@@ -26,6 +27,8 @@ class Settings(TypedDict, total=False):
     trials: int
     epochs: int
     images: int
+    loss: str | Callable[..., Any]
+    recipe: str | Callable[..., Any]
     sampler: str
     seed: int
     early_stopping: bool | Mapping[str, Any]
@@ -54,7 +57,7 @@ class Settings(TypedDict, total=False):
 def run_study(
     space: str | Path | SearchSpace | Mapping[str, Any],
     data: Data = None,
-    objectives: Sequence[str] = DEFAULT_OBJECTIVES,
+    objectives: Sequence[str | Callable[..., Any]] = DEFAULT_OBJECTIVES,
     *,
     name: str | None = None,
     root: str | Path | None = None,
@@ -69,7 +72,8 @@ def run_study(
         space: Name or file of a search space, such as `wide@64`; its description; or the object.
         data: Images: an array, a tensor, a torch `Dataset`, the path of a folder, or keys of the
             section `data`. None renders faces.
-        objectives: Names of at least two objectives.
+        objectives: At least two objectives: names, import strings such as `mypkg.metrics:fid`, or
+            functions of a module.
         name: The study's name, by default that of the space.
         root: Folder of all studies; by default `$NAS_STUDIES`, or `nas-studies`.
         storage: Address of a storage, as for `nas study run --storage`.
@@ -101,7 +105,7 @@ def run_study(
 def configuration(
     space: str | Path | SearchSpace | Mapping[str, Any],
     data: Data,
-    objectives: Sequence[str],
+    objectives: Sequence[str | Callable[..., Any]],
     name: str | None,
     settings: Settings,
 ) -> StudyConfig:
@@ -118,12 +122,12 @@ def configuration(
         "space": _space(space),
         "name": name or _name(space),
         "data": as_config(data).model_dump(),
-        "objectives": list(objectives),
+        "objectives": [import_string_of(one) for one in objectives],
     }
     overrides: dict[str, Any] = {}
     for key, value in settings.items():
         if key in SHORTCUTS:
-            overrides[SHORTCUTS[key]] = value
+            overrides[SHORTCUTS[key]] = import_string_of(value) if callable(value) else value
         elif key == "early_stopping":
             chosen = ({} if value else None) if isinstance(value, bool) else value
             overrides["search.early_stopping"] = chosen

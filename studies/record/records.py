@@ -55,6 +55,8 @@ class StudyRecord:
     """A line for each trial that is left out because its attributes are damaged."""
     floors: Floors | None = None
     """Losses of the mean training image and of PCA; None in studies that have none recorded."""
+    own: Mapping[str, tuple[str, str]] = field(default_factory=dict)
+    """The user's own parts by import string: what each is, and the digest of its source."""
     known: Standing | None = field(default=None, repr=False, compare=False)
     """Derived values of these trials, if known already; ignored for other trials."""
 

@@ -142,6 +142,12 @@ def study_notes(study: StudyRecord) -> list[str]:
             "of an epoch used. "
             "Costs and latencies are those of the searched study."
         )
+    if study.own:
+        parts = [
+            f"`{name}` ({part}, source {source or 'unknown'})"
+            for name, (part, source) in study.own.items()
+        ]
+        notes.append(f"Not part of this package: {listed(parts)}.")
     if study.mixed:
         notes.append(
             "Latencies of different environments are mixed, as --mix-environments allows: "

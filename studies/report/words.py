@@ -6,7 +6,7 @@ import json
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from nas.objectives import Objective, set_up_of
+from nas.objectives import Objective, measures_latency, set_up_of
 from search_spaces.sizes import size_in_words
 from studies.record import tables
 from studies.record.comparison import Comparison, champion, compare, dominators, found, ranked
@@ -97,6 +97,7 @@ def _facts(study: StudyRecord) -> list[tuple[str, str]]:
         ("Images", "" if trained else pixels),
         ("Budget", _epochs(training.get("epochs")) if trained else ""),
         ("Recipe", _recipe(training) if trained else ""),
+        ("Loss", str(training.get("loss") or "") if trained else ""),
         ("Device", _joined(environment.get("device_name") or environment.get("device"),
                            _with_unit(environment.get("threads"), "threads"))
                    if trained or timed else ""),
@@ -106,7 +107,7 @@ def _facts(study: StudyRecord) -> list[tuple[str, str]]:
                             _with_unit(latency.get("threads"), "threads"),
                             f"on {environment['timed_on']}" if "timed_on" in environment else "",
                             "front measured together" if study.measured_together else "")
-                    if timed else ""),
+                    if measures_latency(study.wanted) else ""),
         ("Waiting for measurements", _waiting(study) if timed else ""),
     ]  # fmt: skip
     return [(label, value) for label, value in facts if value]

@@ -25,6 +25,7 @@ from profiling.target.client import KnownTarget
 from search_spaces.errors import UserError
 from search_spaces.references import REFERENCES
 from search_spaces.sizes import Size
+from studies.config.parts import require_parts
 from studies.config.study import LEAST_MEMORY_BYTES, StudyConfig
 
 ProgressBar = Callable[[str], AbstractContextManager[Callable[[int, int], None]]]
@@ -41,6 +42,8 @@ class EvaluatorMaker:
         device: Device of trainings and measurements, such as `cpu`.
         artefacts: Folder that artefacts are written to.
         anchors_ms: Latency of `original` in ms in each set-up; empty where it is not measured.
+        sources: Digests of the sources of the user's own parts, by import string.
+        fingerprint: That of the study's images; None is not compared.
         targets: The machines on which set-ups measure, by name.
     """
 
@@ -49,17 +52,29 @@ class EvaluatorMaker:
     device: str
     artefacts: Path
     anchors_ms: Mapping[str, float]
+    sources: Mapping[str, str] = field(default_factory=dict)
+    fingerprint: str | None = None
     targets: Mapping[str, KnownTarget] = field(default_factory=dict)
 
     def __call__(self, on_batch: OnBatch) -> Evaluator:
-        """Return the evaluator for a worker process, with images from the cache."""
+        """Return the evaluator for a worker process, with images from the cache.
+
+        Raises:
+            UserError: images or sources of the user's own parts are not those of the study.
+        """
         tune_allocator()
+        require_parts(self.config, self.sources)
         device = torch.device(self.device)
         trains = self.config.trains
         channels = self.config.image_channels
         dataset = (
             load_dataset(self.config.data, self.image_size, channels=channels) if trains else None
         )
+        if dataset and self.fingerprint not in (None, dataset.fingerprint):
+            raise UserError(
+                f"data: {self.config.data.kind} has other images in a worker process than when the "
+                "study began; a data set must return the same images at each call"
+            )
         return self.make(on_batch, dataset, load_predictor(self.config, device, self.image_size))
 
     def make(

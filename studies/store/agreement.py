@@ -63,13 +63,24 @@ def require_same_question(
     data = stored["environment"].get("data_fingerprint")
     if not differing and data != environment["data_fingerprint"]:
         differing = ["data"]
-    if differing:
-        parts = "; ".join(_difference(key, before.get(key), current[key]) for key in differing)
+    found = [_difference(key, before.get(key), current[key]) for key in differing]
+    found += _changed_sources(stored.get("own", {}), config.describe_own())
+    if found:
+        parts = "; ".join(found)
         raise UserError(
             f"study {config.name!r} exists with other settings ({parts}): "
             "give this one another --name, or remove the folder "
             f"{folder} to start again"
         )
+
+
+def _changed_sources(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
+    """Return the parts of the user's own whose source is not that of the stored study."""
+    return [
+        f"the source of {name} was {before[name]['source']}, now {one['source']}"
+        for name, one in now.items()
+        if name in before and before[name]["source"] != one["source"]
+    ]
 
 
 def _with_description(config: Mapping[str, Any]) -> dict[str, Any]:

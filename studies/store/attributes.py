@@ -9,13 +9,23 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from typing import Annotated, Any, Self, TypeVar
+from dataclasses import fields
+from typing import Annotated, Any, Literal, Self, TypeVar
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
 from pydantic_core import ErrorDetails
 
 from nas.findings import EvaluationStep, Findings
-from nas.objectives import OBJECTIVES, TRAINED_OBJECTIVE, by_factor, select_objectives
+from nas.objectives import (
+    OBJECTIVES,
+    TRAINED_OBJECTIVE,
+    Cost,
+    Direction,
+    Objective,
+    by_factor,
+    is_own,
+    select_objectives,
+)
 from search_spaces.architecture import Architecture
 from search_spaces.errors import UserError
 from studies.record.earlier import complete_latency, complete_training
@@ -27,6 +37,7 @@ Duration = Annotated[float, Field(strict=True, ge=0, allow_inf_nan=False)]
 Count = Annotated[int, Field(strict=True, ge=0, lt=2**53)]
 Flag = Annotated[bool, Field(strict=True)]
 Text = Annotated[str, Field(strict=True)]
+Short = Annotated[str, Field(strict=True, max_length=200)]
 Choice = Flag | Annotated[int, Field(strict=True, ge=-(2**53), le=2**53)] | Finite | Text | None
 
 _REASONS = {
@@ -200,7 +211,8 @@ class _Final(_Attributes):
 
 def _positive_losses(values: dict[str, float]) -> dict[str, float]:
     for name, value in values.items():
-        if name in OBJECTIVES and by_factor(name) and value <= 0:
+        # A loss of the user's own may have a negative total.
+        if name in OBJECTIVES and name != "total_loss" and by_factor(name) and value <= 0:
             raise ValueError(f"{name!r} is not above 0")
     return values
 
@@ -248,6 +260,34 @@ class _Space(_Attributes):
     axes: dict[Text, _Axis]
 
 
+class _Definition(_Attributes):
+    """The definition of an objective of the user's own, as it was when the study ran."""
+
+    title: Short
+    unit: Short
+    cost: Cost
+    explanation: Short
+    direction: Direction
+    compared_by: Literal["factor", "difference"]
+    ideal: Finite
+
+
+def _import_string(name: str) -> str:
+    if not is_own(name):
+        raise ValueError(f"{_plain(name)!r} is not an import string")
+    return name
+
+
+class _Own(_Attributes):
+    part: Short
+    source: Short
+    objective: _Definition | None = None
+
+
+class _OwnParts(_Attributes):
+    own: dict[Annotated[Text, AfterValidator(_import_string)], _Own] = {}
+
+
 class _Study(_Attributes):
     config: _Config | None = None
     space: _Space | None = None
@@ -290,6 +330,20 @@ def study_attributes(stored: Mapping[str, Any]) -> Mapping[str, Any]:
     named = {key: complete[key](config[key]) for key in complete if key in config}
     setups = {name: complete_latency(one) for name, one in config.get("setups", {}).items()}
     return {**stored, "config": {**config, **named, "setups": setups}}
+
+
+def own_definitions(stored: Mapping[str, Any]) -> list[Objective]:
+    """Return the definitions of the user's own objectives in a study; nothing is imported.
+
+    Raises:
+        UserError: the attribute `own` has a wrong type, shape or range.
+    """
+    found = _validated(_OwnParts, {"own": stored.get("own", {})})
+    known = {name: one.objective for name, one in found.own.items() if one.objective}
+    names = {field.name for field in fields(Objective)} - {"name"}
+    return [
+        Objective(name, **{key: getattr(one, key) for key in names}) for name, one in known.items()
+    ]
 
 
 def runs_in(stored: Mapping[str, Any]) -> dict[str, Any]:

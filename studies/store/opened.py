@@ -14,7 +14,7 @@ from optuna.storages import BaseStorage
 from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial
 
-from nas.objectives import sign_of
+from nas.objectives import declare, sign_of
 from nas.search.samplers import quiet_optuna
 from search_spaces.errors import UserError
 from search_spaces.yaml_file import read_yaml
@@ -22,7 +22,7 @@ from studies.storage.addresses import absolute, file_of, shown, without_password
 from studies.storage.files import holds_studies
 from studies.storage.mirror import Mirror
 from studies.storage.opening import open_storage, reason_of
-from studies.store.attributes import study_attributes
+from studies.store.attributes import own_definitions, study_attributes
 
 HEAD = "study.yaml"
 """The file in a study's folder with the storage's address and a copy of the configuration."""
@@ -85,6 +85,12 @@ class OpenedStudy:
         study = self.study
         with self._damage_refused():
             stored = study.user_attrs
+        try:
+            definitions = own_definitions(stored)
+        except UserError as error:
+            raise self._damage(str(error)) from None
+        for definition in definitions:
+            declare(definition)
         try:
             return study_attributes(stored)
         except UserError as error:

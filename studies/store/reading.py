@@ -66,6 +66,10 @@ def read_study(opened: OpenedStudy) -> StudyRecord:
             measured_together=bool(attributes.get("final_latency")),
             mixed=tuple(environment.get("mixed", ())),
             floors=floors_of(attributes),
+            own={
+                name: (one["part"], one["source"])
+                for name, one in attributes.get("own", {}).items()
+            },
         ).with_intervals()
 
 

@@ -266,6 +266,7 @@ class StudyStore:
             "space_size": space.size if space.size < 2**53 else float(space.size),
             "space_distinct": space.distinct(limit=LARGEST_COUNTED_SPACE),
             "environment": dict(environment),
+            **({"own": config.describe_own()} if config.own_parts else {}),
             "format": FORMAT,  # last: without it a study counts as not created
         }
         stored = self._opened.attributes

@@ -1,0 +1,1 @@
+"""Parts of the user's own: objectives, losses, data sets and recipes, named by import strings."""

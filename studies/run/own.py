@@ -1,0 +1,51 @@
+"""Try the user's own parts before a study begins, on random images."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from nas.findings import CandidateFailed
+from nas.own.losses import find_loss
+from nas.own.objectives import judges, own_static_costs
+from nas.own.recipes import find_recipe
+from nas.vae import build_vae
+from search_spaces.errors import UserError
+from search_spaces.references import ORIGINAL
+from search_spaces.sizes import sides
+from search_spaces.space import SearchSpace
+from studies.config.study import StudyConfig
+
+COUNT = 8
+"""Number of random images."""
+
+
+def try_parts(config: StudyConfig, space: SearchSpace) -> None:
+    """Call each objective, loss and recipe of the user's own once.
+
+    An objective that is measured on the device is not called.
+
+    Raises:
+        UserError: one of them raises an exception, or returns something else than it must.
+    """
+    if not config.own_parts:
+        return
+    original = ORIGINAL.resized(space.image_size, space.image_channels)
+    images = _random(COUNT, space.image_channels, *sides(space.image_size))
+    rebuilt = (0.9 * images + 0.05).requires_grad_()
+    try:
+        own_static_costs(original, config.wanted)
+        for judge in judges(config.wanted).values():
+            judge(images, rebuilt.detach())
+        if config.trains and (loss := find_loss(config.training.loss)):
+            latent = _random(COUNT, original.latent_size)
+            loss(rebuilt, images, latent, -latent)
+        if config.trains and config.training.recipe in config.own_parts:
+            recipe = find_recipe(config.training.recipe)
+            recipe.optimiser(build_vae(original, seed=0), config.training.learning_rate)
+    except CandidateFailed as failure:
+        raise UserError(f"{failure} (tried on {COUNT} random images)") from None
+
+
+def _random(*shape: int) -> Tensor:
+    return torch.rand(shape, generator=torch.Generator().manual_seed(0))
