@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -86,14 +87,18 @@ def compress(trial: str, root: Path, **options: Any) -> None:
 
 @contextmanager
 def _interruptible() -> Iterator[None]:
+    """Say how to resume where a signal ends the body; exit with 128 plus the signal's number."""
+    from studies.run.crew import Interrupted
     from studies.run.interruption import Interruption
 
     try:
         with Interruption():
             yield
-    except KeyboardInterrupt:
+    except KeyboardInterrupt as stopped:
         print_how_to_resume()
-        raise
+        if not isinstance(stopped, Interrupted):  # the second signal
+            raise
+        sys.exit(128 + stopped.signum)
 
 
 def _compress(text: str, root: Path, options: dict[str, Any]) -> None:
