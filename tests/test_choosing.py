@@ -290,6 +290,13 @@ def test_a_preview_decodes_what_it_shows(tmp_path: Path, cache: Path) -> None:
     assert [path.name.endswith("-12.images.npy") for path in cache.glob("*.images.npy")] == [True]
 
 
+@pytest.fixture
+def wide(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Make a terminal on which no line of a command breaks."""
+    monkeypatch.setenv("COLUMNS", "1000")
+
+
+@pytest.mark.usefixtures("wide")
 def test_what_a_folder_holds(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     root = write(tmp_path / "images", {"a": 12, "b": 8})
     Image.new("L", (64, 16)).save(root / "a" / "wide.jpg")
@@ -316,6 +323,7 @@ def facts(capsys: pytest.CaptureFixture[str], *words: str) -> dict[str, str]:
     return dict(line.split(": ", 1) for line in capsys.readouterr().out.splitlines())
 
 
+@pytest.mark.usefixtures("wide")
 def test_what_an_array_holds(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     images = np.random.default_rng(0).integers(0, 256, (40, 12, 9, 3), np.uint8)
     images[20:] = images[:20]
@@ -329,6 +337,7 @@ def test_what_an_array_holds(tmp_path: Path, capsys: pytest.CaptureFixture[str])
     assert "ignored files" not in lines
 
 
+@pytest.mark.usefixtures("wide")
 def test_what_an_archive_holds(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     write(tmp_path / "images", {"train/a": 20, "train/b": 20, "test/a": 6, "test/b": 6})
     shutil.make_archive(str(tmp_path / "images"), "zip", tmp_path / "images")

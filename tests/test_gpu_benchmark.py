@@ -25,7 +25,7 @@ def test_every_section_has_a_title_and_a_share_of_the_time() -> None:
 
 
 def test_a_section_that_fails_costs_one_line(tmp_path: Path) -> None:
-    found = gpu.section("unheard-of", "cpu", tmp_path, True, 60.0)
+    found = gpu.section("unheard-of", "cpu", tmp_path, True, 600.0)
     assert (found["failure"], found["rows"]) == ("KeyError: 'unheard-of'", [])
     assert "Traceback" in (tmp_path / "unheard-of.log").read_text()
 

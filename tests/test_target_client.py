@@ -358,9 +358,9 @@ def test_a_target_that_stands_still_is_given_up() -> None:
 def test_an_idle_connection_is_kept_by_heartbeats(notes: list[str]) -> None:
     import time
 
-    with Target(HERE, notes.append, silence_s=0.6) as target:
+    with Target(HERE, notes.append, silence_s=1.5) as target:
         (first,) = target.facts() and agents()
-        time.sleep(2.0)
+        time.sleep(4.0)
         assert target.measure_latency({"a": small_model()}, BATCHES, QUICK)["a"].samples
         assert agents() == [first]
     assert notes == []

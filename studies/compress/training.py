@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 
 import torch
@@ -100,7 +100,7 @@ class Setting:
             threads(self.thread_count),
         ):
             found = [
-                renamed(asdict(evaluate(model, data, part, config, lambda *_: lane.enter())))
+                renamed(evaluate(model, data, part, config, lambda *_: lane.enter()).values)
                 for part in (data.validation, data.test)
                 if len(part)
             ]
@@ -181,7 +181,7 @@ def _trained(
             "trained": len(trainer.history),
             "best_epoch": trainer.best.epoch,
             "duration_s": sum(epoch.duration_s for epoch in trainer.history),
-            "validation": renamed(asdict(trainer.best.validation)),
+            "validation": renamed(trainer.best.validation.values),
         }
     )
     folder.add(training)

@@ -2,21 +2,20 @@
 
 from __future__ import annotations
 
-import io
 import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any, Literal
 
-from rich.console import Console, Group, RenderableType
+from rich.console import Group, RenderableType
 
 from nas.findings import Findings
 from search_spaces.errors import UserError
 from studies.record.records import StudyRecord, TrialRecord
 from studies.run.display import Display
 from studies.run.evaluators import ProgressBar
-from studies.terminal.console import Terminal, plain
+from studies.terminal.console import Terminal, as_html, plain
 from studies.terminal.progress import animated, spoken
 
 Where = Literal["auto", "terminal", "notebook", "none"]
@@ -121,22 +120,11 @@ class NotebookDisplay(Display):
         now = time.monotonic()
         if at_once or now >= self._due:
             self._due = now + EVERY_S
-            self._show(_as_html(self._everything()))
+            self._show(as_html(self._everything(), _COLUMNS))
 
     def _everything(self) -> RenderableType:
         lines = [self._step_now, *self._notes]
         return Group(self._render(), *(plain(text, style="dim") for text in lines if text))
-
-
-def _as_html(shown: RenderableType) -> str:
-    console = Console(
-        record=True, file=io.StringIO(), width=_COLUMNS, force_terminal=True, markup=False
-    )
-    console.print(shown)
-    style = "line-height: normal; font-family: monospace; overflow-x: auto"
-    return console.export_html(
-        inline_styles=True, code_format=f'<pre style="{style}">{{code}}</pre>'
-    )
 
 
 def _in_notebook() -> bool:

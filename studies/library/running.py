@@ -35,6 +35,7 @@ class Settings(TypedDict, total=False):
     warm_start: str
     backend: str
     part: str
+    target: str
     device: str
     workers: int
     threads: int

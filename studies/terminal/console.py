@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import os
 import re
 import threading
@@ -9,7 +10,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from typing import IO
 
-from rich.console import Console, ConsoleDimensions
+from rich.console import Console, ConsoleDimensions, RenderableType
 from rich.text import Text
 
 from search_spaces.visible import visible
@@ -113,6 +114,18 @@ def plain(*parts: Part, style: str = "") -> Text:
         words, own = (part, "") if isinstance(part, str) else part
         text.append(visible(words), own or None)
     return text
+
+
+def as_html(shown: RenderableType, columns: int) -> str:
+    """Return what a console of that width shows as preformatted HTML, for a notebook."""
+    console = Console(
+        record=True, file=io.StringIO(), width=columns, force_terminal=True, markup=False
+    )
+    console.print(shown)
+    style = "line-height: normal; font-family: monospace; overflow-x: auto"
+    return console.export_html(
+        inline_styles=True, code_format=f'<pre style="{style}">{{code}}</pre>'
+    )
 
 
 @contextmanager
