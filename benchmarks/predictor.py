@@ -2,7 +2,8 @@
 
 `python -m benchmarks.predictor` measures 200 architectures of `wide` for the fit and 120 others as
 a check, in about twenty minutes. It continues where an earlier run (or `nas profile calibrate`)
-was interrupted. `--csv PATH` writes every held-out architecture with its predictions.
+was interrupted. `--csv PATH` writes every held-out architecture with its predictions. `--backend`
+and `--part` choose another set-up, in which whole models are timed (about 10 s each).
 """
 
 from __future__ import annotations
@@ -40,14 +41,19 @@ def main() -> None:
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--batch", type=int, default=1)
+    parser.add_argument("--backend", default="eager")
+    parser.add_argument("--part", default="full")
     parser.add_argument("--csv", type=Path, help="write measured and predicted ratios here")
     options = parser.parse_args()
     wait_passively()
+    from nas.setups import SetUp
     from profiling.environment import select_device
 
     space = SearchSpace.load(options.space)
     device = str(select_device(options.device))
-    setting = Setting(device, options.threads, options.batch, space.image_size)
+    names = ("backend", "part", "threads", "batch")
+    setup = SetUp.model_validate({name: getattr(options, name) for name in names})
+    setting = Setting.of(setup, device, space.image_size)
     start = time.monotonic()
     with progress_bar("measuring") as progress:
         predictor = LatencyPredictor.calibrate(

@@ -170,7 +170,7 @@ def _reached(config: StudyConfig, site: Site) -> dict[str, KnownTarget]:
     """Return the targets of the set-ups by name, after a check that models can be timed there."""
     names = dict.fromkeys(one.target for one in config.all_setups.values() if one.target)
     addresses = {name: _address_of(name) for name in names}
-    return {n: site.call(reach, one) for n, one in addresses.items() if config.measured}
+    return {n: site.call(reach, one) for n, one in addresses.items() if config.timed}
 
 
 def _address_of(target: str) -> Address:
@@ -210,7 +210,7 @@ def _prepared(request: _Request, site: Site, device: torch.device) -> PreparedSt
     tune_allocator()
     config, space, store = request.config, request.space, request.store
     dataset = _load(config, space, request.progress_bar)
-    predictor = load_predictor(config, device, space.image_size)
+    predictor = load_predictor(config, device, space.image_size, request.targets)
     images = _timed_images(dataset, space)
     facts = _facts(site, device, config, dataset, predictor)
     if config.timed:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -220,13 +221,13 @@ def test_time_that_runs_out_leaves_a_share_of_each() -> None:
 
 
 def test_load_finds_this_environment_and_refuses_another() -> None:
-    assert LatencyPredictor.load("cpu", image_size=SIZE) is None
+    assert LatencyPredictor.load(SETTING) is None
     calibration = Calibration.here(SETTING)
     extend(calibration, SPACE, 30, 20, measure=fake)
-    loaded = LatencyPredictor.load("cpu", image_size=SIZE)
+    loaded = LatencyPredictor.load(SETTING)
     assert loaded is not None
     assert check(loaded)[0].name == "predictor"
-    assert LatencyPredictor.load("cpu", image_size=SIZE, batch=2) is None
+    assert LatencyPredictor.load(replace(SETTING, batch=2)) is None
     header, *lines = calibration.path.read_text().splitlines(keepends=True)
     changed = json.loads(header)
     changed["environment"]["cpu_model"] = "Another 9000"
@@ -234,7 +235,7 @@ def test_load_finds_this_environment_and_refuses_another() -> None:
     other.write_text(json.dumps(changed) + "\n" + "".join(lines))
     calibration.path.unlink()
     with pytest.raises(UserError, match=r"cpu_model: 'Another 9000' against .*calibrate here with"):
-        LatencyPredictor.load("cpu", image_size=SIZE)
+        LatencyPredictor.load(SETTING)
 
 
 def test_a_folder_that_cannot_be_written_is_refused(
@@ -261,7 +262,7 @@ def test_a_tiny_calibration_of_this_machine(monkeypatch: pytest.MonkeyPatch) -> 
     assert all(m.operations == () for m in found.calibration.of("held_out"))
     assert (found.predict_ratio(drawn_some(space)) > 0).all()
     assert OperationTimer(setting)  # the allocator is tuned: the environment is the one calibrated
-    assert LatencyPredictor.load("cpu", image_size=32) is not None
+    assert LatencyPredictor.load(setting) is not None
 
 
 def drawn_some(space: SearchSpace) -> list[Architecture]:

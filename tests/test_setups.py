@@ -32,7 +32,6 @@ from studies.launch import run_study
 from studies.record.comparison import compare
 from studies.record.earlier import complete_latency
 from studies.record.records import StudyRecord
-from studies.run.evaluators import load_predictor
 from studies.store.reading import anchors_ms
 from studies.store.store import StudyStore
 
@@ -211,12 +210,6 @@ def test_a_further_set_up_differs_from_the_first_in_what_it_names() -> None:
 def test_set_ups_that_do_not_fit_are_refused(changes: dict[str, Any], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         config(**{"setups": {"board": {}}, **changes})
-
-
-def test_a_predicted_latency_is_that_of_eager_pytorch(tmp_path: Path) -> None:
-    asked = config(objectives=["params", "predicted_latency_ms"], latency={"part": "decoder"})
-    with pytest.raises(UserError, match="is not predicted for decoder; use latency_ms"):
-        load_predictor(asked, CPU, 32)
 
 
 @pytest.fixture(scope="module")

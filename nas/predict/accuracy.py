@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 
 from nas.predict.calibration import Measurement
 from nas.predict.cost_model import Floats
-from nas.predict.operations import exact_costs, operations
+from nas.predict.operations import Part, operation_groups
 from nas.predict.predictor import LatencyPredictor, uncontended
 from search_spaces.architecture import Architecture
 
@@ -86,21 +87,18 @@ def baselines(predictor: LatencyPredictor) -> dict[str, RatioPredictor]:
     They are fitted to the same measurements as the predictor, each as the better of a linear
     function and a power law.
     """
-    fitted = uncontended(predictor.calibration.of("fitted"))
+    fitted, part = uncontended(predictor.calibration.of("fitted")), predictor.setting.part
     architectures = [measurement.architecture for measurement in fitted]
     ratios = np.array([measurement.undisturbed_ratio for measurement in fitted])
     return {
-        "MACs only": _best(_macs, architectures, ratios),
-        "launches only": _best(_launches, architectures, ratios),
+        "MACs only": _best(partial(_total, "macs", part), architectures, ratios),
+        "launches only": _best(partial(_total, "launches", part), architectures, ratios),
     }
 
 
-def _macs(architectures: Sequence[Architecture]) -> Floats:
-    return exact_costs(architectures)["macs"].astype(float)
-
-
-def _launches(architectures: Sequence[Architecture]) -> Floats:
-    return np.array([sum(o.launches for o in operations(a)) for a in architectures], dtype=float)
+def _total(count: str, part: Part, architectures: Sequence[Architecture]) -> Floats:
+    groups = [operation_groups(architecture, part) for architecture in architectures]
+    return np.array([sum(getattr(one, count) for one in each) for each in groups], dtype=float)
 
 
 def _best(

@@ -1,5 +1,7 @@
 """The measurements that a latency predictor is fitted to: operations timed inside real models.
 
+In other set-ups than eager PyTorch only whole models are timed (`nas.predict.linear_times`).
+
 The time of an operation alone differs from its time in a model, where its input may still be in a
 cache and its memory was used before. Operations are therefore timed where they are used: in
 architectures drawn from a space, each in the same rounds as `original`. Times are stored as ratios
@@ -35,11 +37,14 @@ from search_spaces.errors import UserError
 from search_spaces.sizes import Size, sides, size_in_words
 
 if TYPE_CHECKING:
+    from nas.setups import SetUp
     from profiling.environment import Environment
+    from profiling.target.client import KnownTarget
     from search_spaces.axes import Assignment
     from search_spaces.space import SearchSpace
 
 Role = Literal["fitted", "held_out"]
+Part = Literal["full", "encoder", "decoder"]
 Pairs = tuple[tuple[float, float], ...]
 
 _FORMAT = 4
@@ -49,19 +54,46 @@ _PATIENCE = 1000  # consecutive draws of known architectures after which the spa
 
 @dataclass(frozen=True)
 class Setting:
-    """The conditions of a calibration; `device` as torch writes it, `image_size` in pixels."""
+    """The conditions of a calibration; `device` as torch writes it, `image_size` in pixels.
+
+    The other fields are those of `nas.setups.SetUp`.
+    """
 
     device: str = "cpu"
     threads: int = 1
     batch: int = 1
     image_size: Size = 144
+    backend: str = "eager"
+    precision: str = "float32"
+    part: Part = "full"
+    target: str | None = None
+
+    @classmethod
+    def of(cls, setup: SetUp, device: str, image_size: Size) -> Self:
+        """Return the setting of a set-up; the device of a target is its CPU."""
+        what = setup.backend, setup.precision, setup.part, setup.target
+        place = "cpu" if setup.target else device
+        return cls(place, setup.threads, setup.batch, image_size, *what)
+
+    @property
+    def by_operation(self) -> bool:
+        """Whether operations can be timed one by one: in whole models in eager PyTorch, float32."""
+        return not self.further
+
+    @property
+    def further(self) -> dict[str, str]:
+        """The fields in which it differs from eager PyTorch on this machine."""
+        usual = {"backend": "eager", "precision": "float32", "part": "full", "target": None}
+        found = {name: getattr(self, name) for name in usual}
+        return {name: value for name, value in found.items() if value != usual[name]}
 
     @property
     def words(self) -> str:
         """The setting in one line."""
         threads = f"{self.threads} thread{'s' * (self.threads != 1)}"
         pixels = f"{size_in_words(self.image_size)} pixels"
-        return f"{self.device}, {threads}, batch {self.batch}, {pixels}"
+        plain = f"{self.device}, {threads}, batch {self.batch}, {pixels}"
+        return ", ".join([plain, *self.further.values()])
 
     @property
     def remedy(self) -> str:
@@ -69,7 +101,9 @@ class Setting:
         deep = {64: "wide", 32: "paper"}  # the space whose deepest members still fit
         name = next((deep[size] for size in deep if size <= min(sides(self.image_size))), "SPACE")
         options = f"--space {name}@{size_in_words(self.image_size)} --device {self.device}"
-        return f"nas profile calibrate {options} --threads {self.threads} --batch {self.batch}"
+        further = "".join(f" --{name} {value}" for name, value in self.further.items())
+        counts = f"--threads {self.threads} --batch {self.batch}"
+        return f"nas profile calibrate {options} {counts}{further}"
 
 
 _Ms = Annotated[float, Field(strict=True, ge=0, allow_inf_nan=False)]
@@ -98,7 +132,8 @@ class Measurement:
         cpu_ms: The CPU times of the same passes; empty unless one thread does all the work.
         contended: Whether other work disturbed the measurement.
         operations: For each of `nas.predict.operations.operations` the median over rounds of its
-            time over that of the whole pass of `original`; empty for architectures held out.
+            time over that of the whole pass of `original`; empty for architectures held out, and
+            where operations cannot be timed.
     """
 
     architecture: Architecture
@@ -165,13 +200,17 @@ class Calibration:
         return sha256("\n".join(lines).encode()).hexdigest()[:12]
 
     @classmethod
-    def here(cls, setting: Setting) -> Calibration:
-        """Return the calibration of this environment; it may be unfinished or empty.
+    def here(cls, setting: Setting, known: KnownTarget | None = None) -> Calibration:
+        """Return the calibration of this environment, or of a target's; it may be empty.
+
+        Args:
+            setting: The setting.
+            known: The target of the setting; None where it has none.
 
         Raises:
             UserError: its file cannot be read.
         """
-        environment = _environment(setting)
+        environment = _environment(setting, known)
         path = _folder() / f"{_stem(setting)}-{_digest(environment)}.jsonl"
         found = cls(setting, environment, path)
         if path.is_file():
@@ -179,11 +218,16 @@ class Calibration:
         return found
 
     @staticmethod
-    def elsewhere(setting: Setting) -> str | None:
-        """Return how this environment differs from the last one calibrated for `setting`."""
+    def elsewhere(setting: Setting, known: KnownTarget | None = None) -> str | None:
+        """Return how this environment differs from the last one calibrated for `setting`.
+
+        The arguments are those of `here`.
+        """
         from profiling.environment import Environment, differences
 
-        paths = sorted(_folder().glob(f"{_stem(setting)}-*.jsonl"), key=_modified)
+        named = re.compile(rf"{re.escape(_stem(setting))}-[0-9a-f]+\.jsonl")  # no further set-up
+        found = (path for path in _folder().glob("*.jsonl") if named.fullmatch(path.name))
+        paths = sorted(found, key=_modified)
         if not paths:
             return None
         try:
@@ -191,7 +235,7 @@ class Calibration:
                 there = Environment.model_validate(json.loads(file.readline())["environment"])
         except (OSError, ValueError, LookupError, TypeError, RecursionError):
             return None  # of another version, damaged, or an unfinished header
-        return "; ".join(differences(there, _environment(setting)))
+        return "; ".join(differences(there, _environment(setting, known)))
 
     def append(self, measurement: Measurement) -> None:
         """Add a measurement and append it to the file.
@@ -226,7 +270,7 @@ def extend(
     seconds: float | None = None,
     progress: Progress | None = None,
     *,
-    measure: Callable[[Architecture, Role], Measurement],
+    measure: Callable[[Architecture, Role], Measurement | None],
 ) -> None:
     """Measure architectures drawn from a space until there are enough of both roles.
 
@@ -239,7 +283,8 @@ def extend(
         held_out: Number of architectures held out.
         seconds: Time after which no further measurement starts.
         progress: Called with (done, total) after each architecture.
-        measure: Such as `nas.predict.timed.OperationTimer`.
+        measure: Such as `nas.predict.timed.OperationTimer`; it returns None for an architecture
+            that cannot be run.
 
     Raises:
         UserError: the calibration's file cannot be written.
@@ -253,7 +298,10 @@ def extend(
             return
         if architecture.digest in known:
             continue
-        calibration.append(measure(architecture, role))
+        found = measure(architecture, role)
+        if found is None:
+            continue
+        calibration.append(found)
         if progress:
             done = {role: min(len(calibration.of(role)), wanted[role]) for role in wanted}
             progress(sum(done.values()), sum(wanted.values()))
@@ -319,11 +367,15 @@ def _empty_header(text: str) -> str:
     return header
 
 
-def _environment(setting: Setting) -> Environment:
+def _environment(setting: Setting, known: KnownTarget | None = None) -> Environment:
+    from nas.setups import SetUp
     from profiling.environment import fingerprint, threads
 
+    if known is not None:
+        return known.facts.environment(setting.threads)
     with threads(setting.threads):
-        return fingerprint(setting.device)
+        runtime = SetUp(backend=setting.backend).runtime
+        return fingerprint(setting.device).model_copy(update={"runtime": runtime})
 
 
 def _folder() -> Path:
@@ -333,7 +385,8 @@ def _folder() -> Path:
 def _stem(setting: Setting) -> str:
     device = re.sub(r"\W", "-", setting.device)
     pixels = size_in_words(setting.image_size)
-    return f"{device}-{setting.threads}threads-batch{setting.batch}-{pixels}px"
+    plain = f"{device}-{setting.threads}threads-batch{setting.batch}-{pixels}px"
+    return "-".join([plain, *setting.further.values()])
 
 
 def _digest(environment: Environment) -> str:

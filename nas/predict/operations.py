@@ -11,6 +11,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from functools import lru_cache
 from itertools import chain
+from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -31,18 +32,22 @@ from nas.vae import DECODER_TRANSITION
 from search_spaces.architecture import Architecture, Stage
 from search_spaces.sizes import Size, area
 
+Part = Literal["full", "encoder", "decoder"]
+
 _MEMORY = 1 << 15  # groups cached by each function: many architectures share stages
 
 
-def operations(architecture: Architecture) -> tuple[Operation, ...]:
-    """Return the operations of one forward pass, in order."""
-    groups = operation_groups(architecture)
+def operations(architecture: Architecture, part: Part = "full") -> tuple[Operation, ...]:
+    """Return the operations of one pass of a model or of a part of it, in order."""
+    groups = operation_groups(architecture, part)
     return tuple(chain.from_iterable(group.operations for group in groups))
 
 
-def operation_groups(architecture: Architecture) -> list[OperationGroup]:
+def operation_groups(architecture: Architecture, part: Part = "full") -> list[OperationGroup]:
     """Return the same operations in cached groups, whose totals are fast to add up."""
-    return [*_encoder(architecture), *_decoder(architecture)]
+    encoder = () if part == "decoder" else _encoder(architecture, sampled=part == "full")
+    decoder = () if part == "encoder" else _decoder(architecture)
+    return [*encoder, *decoder]
 
 
 def exact_costs(architectures: Iterable[Architecture]) -> dict[str, NDArray[np.int64]]:
@@ -54,7 +59,7 @@ def exact_costs(architectures: Iterable[Architecture]) -> dict[str, NDArray[np.i
     }
 
 
-def _encoder(architecture: Architecture) -> Iterator[OperationGroup]:
+def _encoder(architecture: Architecture, sampled: bool) -> Iterator[OperationGroup]:
     described, function = architecture.encoder, architecture.activation
     channels, sizes = architecture.image_channels, architecture.encoder_sizes
     operator = OPERATORS["convolution"]
@@ -67,7 +72,7 @@ def _encoder(architecture: Architecture) -> Iterator[OperationGroup]:
         channels = stage.width
     shape = channels, sizes[-1], described.head_width
     yield _head(described.head, *shape, function)
-    yield _latent(HEADS[described.head].features(*shape), architecture.latent_size)
+    yield _latent(HEADS[described.head].features(*shape), architecture.latent_size, sampled)
 
 
 def _decoder(architecture: Architecture) -> Iterator[OperationGroup]:
@@ -104,9 +109,10 @@ def _head(
 
 
 @lru_cache(_MEMORY)
-def _latent(features: int, latent: int) -> OperationGroup:
+def _latent(features: int, latent: int, sampled: bool) -> OperationGroup:
     linear = Operation("linear", features, latent, 1, 1)  # mean and log-variance, then the sample
-    return OperationGroup.of([linear, linear, Operation("reparameterise", latent, latent, 1, 1)])
+    sample = [Operation("reparameterise", latent, latent, 1, 1)] if sampled else []
+    return OperationGroup.of([linear, linear, *sample])
 
 
 @lru_cache(_MEMORY)

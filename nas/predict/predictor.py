@@ -18,15 +18,15 @@ from numpy.typing import NDArray
 from nas.operation import Operation, OperationGroup
 from nas.predict.calibration import Calibration, Measurement, Role, Setting, extend
 from nas.predict.cost_model import Floats, OperationTimes
+from nas.predict.linear_times import LinearTimes
 from nas.predict.operations import operation_groups, operations
 from profiling.progress import Progress
 from search_spaces.architecture import Architecture
 from search_spaces.errors import UserError
-from search_spaces.sizes import Size, size_in_words
+from search_spaces.sizes import size_in_words
 
 if TYPE_CHECKING:
-    import torch
-
+    from profiling.target.client import KnownTarget
     from search_spaces.space import SearchSpace
 
 ENOUGH: Mapping[Role, int] = {"fitted": 30, "held_out": 20}
@@ -54,7 +54,7 @@ class Vectorised:
 
 
 class LatencyPredictor:
-    """Predicts latencies for the device, threads, batch and image size of a calibration.
+    """Predicts latencies for the setting of a calibration.
 
     Attributes:
         calibration: The measurements it was fitted to, and those held out.
@@ -79,36 +79,40 @@ class LatencyPredictor:
         self._groups: dict[OperationGroup, list[int]] = {}
         self._times: Floats = np.zeros(0)
         fitted = uncontended(calibration.of("fitted"))
-        self._operation_times = OperationTimes.fit(
-            [operation for m in fitted for operation in operations(m.architecture)],
-            np.array([ratio for m in fitted for ratio in m.operations]),
-            self.setting.batch,
-        )
-        self._weights = np.ones(2)
         ratios = np.array([m.undisturbed_ratio for m in fitted])
+        self._operation_times = self._fitted(fitted, ratios)
+        self._weights = np.ones(2)
         self._weights = _weigh(self._terms(self.vectorise(_architectures(fitted))), ratios)
 
+    def _fitted(
+        self, measurements: Sequence[Measurement], ratios: Floats
+    ) -> OperationTimes | LinearTimes:
+        """Return a model of the times of operations, fitted to operations or to whole models."""
+        part, batch = self.setting.part, self.setting.batch
+        each = [operations(m.architecture, part) for m in measurements]
+        if not self.setting.by_operation:
+            return LinearTimes.fit(each, ratios, batch)
+        times = np.array([ratio for m in measurements for ratio in m.operations])
+        return OperationTimes.fit([one for found in each for one in found], times, batch)
+
     @classmethod
-    def load(
-        cls,
-        device: torch.device | str = "cpu",
-        threads: int = 1,
-        batch: int = 1,
-        image_size: Size = 144,
-    ) -> Self | None:
+    def load(cls, setting: Setting, known: KnownTarget | None = None) -> Self | None:
         """Return the predictor calibrated in this environment; None if there is no calibration.
 
         Allocator settings are part of the environment, so `tune_allocator` must be called before.
+
+        Args:
+            setting: What it predicts for.
+            known: The target of the setting; None where it has none.
 
         Raises:
             UserError: the calibration is unfinished, or was made in another environment; the
                 message lists the differences.
         """
-        setting = Setting(str(device), threads, batch, image_size)
-        calibration = Calibration.here(setting)
+        calibration = Calibration.here(setting, known)
         if calibration.measurements:
             return cls(calibration)
-        if difference := Calibration.elsewhere(setting):
+        if difference := Calibration.elsewhere(setting, known):
             raise UserError(
                 f"latency predictor for {setting.words}: calibrated in another environment "
                 f"({difference}); calibrate here with: {setting.remedy}"
@@ -124,18 +128,26 @@ class LatencyPredictor:
         held_out: int = 100,
         seconds: float | None = None,
         progress: Progress | None = None,
+        known: KnownTarget | None = None,
     ) -> Self:
         """Complete the calibration for `setting` and return the predictor.
 
-        The arguments are those of `nas.predict.calibration.extend`.
+        The arguments are those of `nas.predict.calibration.extend`, and of `load`.
 
         Raises:
             UserError: the file cannot be written, or `seconds` were too few.
         """
-        from nas.predict.timed import OperationTimer
+        import torch
 
-        timer = OperationTimer(setting)  # tunes the allocator, which the environment includes
-        calibration = Calibration.here(setting)
+        from nas.predict.timed import ModelTimer, OperationTimer
+
+        # A timer tunes the allocator, which the environment includes.
+        timer: OperationTimer | ModelTimer
+        if setting.by_operation:
+            timer = OperationTimer(setting)
+        else:
+            timer = ModelTimer(setting, known or torch.device(setting.device))
+        calibration = Calibration.here(setting, known)
         extend(calibration, space, fitted, held_out, seconds, progress, measure=timer)
         return cls(calibration)
 
@@ -149,7 +161,7 @@ class LatencyPredictor:
         for architecture in architectures:
             self._require_size(architecture)
             starts.append(len(found))
-            groups = operation_groups(architecture)
+            groups = operation_groups(architecture, self.setting.part)
             for group in groups:
                 found.extend(self._numbers_of(group))
             launches.append(sum(group.launches for group in groups))

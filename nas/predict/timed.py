@@ -1,4 +1,4 @@
-"""Time an architecture and its operations inside the model, in the same rounds as `original`."""
+"""Time an architecture, and its operations where that is possible, beside `original`."""
 
 from __future__ import annotations
 
@@ -8,12 +8,15 @@ import numpy as np
 import torch
 from torch import nn
 
+from nas.latency import Meter, Place
 from nas.layers import Crop
 from nas.predict.calibration import Measurement, Role, Setting
+from nas.setups import EngineRefused, SetUp
 from nas.timed_models import TimedImages, timed_model
 from nas.vae import VAE
 from profiling.allocator import tune_allocator
 from profiling.environment import threads
+from profiling.fresh_process import ProcessEndedError, begun_again
 from profiling.lane import Lane
 from profiling.latency import Latency, LatencyConfig, Model, measure_latency
 from profiling.notes import Notes, Pass
@@ -88,6 +91,40 @@ class OperationTimer:
             max_warmup_s=0.5,
             min_sample_ms=0.0,  # one pass per sample, which its notes belong to
         )
+
+
+class ModelTimer:
+    """Measures whole architectures in a set-up in which operations cannot be timed.
+
+    Args:
+        setting: The set-up.
+        where: A device of this machine, or the setting's target.
+    """
+
+    def __init__(self, setting: Setting, where: Place) -> None:
+        tune_allocator()  # as `OperationTimer`: the allocator is part of the environment
+        named = {name: getattr(setting, name) for name in _OF_SETUP}
+        self._meter = Meter(SetUp.model_validate({**named, **_PROTOCOL}), where)
+
+    def __call__(self, architecture: Architecture, role: Role) -> Measurement | None:
+        """Time whole passes of an architecture and `original`; None if it cannot be run."""
+        try:
+            pair, _ = begun_again(self._meter.measure, architecture)
+        except (EngineRefused, ProcessEndedError):
+            return None
+        timed = pair.candidate, pair.reference
+        alone = all(one.wall_over_cpu is not None for one in timed)
+        return Measurement(
+            architecture,
+            role,
+            tuple(zip(*(one.samples_ms for one in timed), strict=True)),
+            tuple(zip(*map(_cpu_ms, timed), strict=True)) if alone else (),
+            pair.contended,
+        )
+
+
+_OF_SETUP = ("threads", "batch", "backend", "precision", "part", "target")
+_PROTOCOL = {"attempts": 1, "max_rounds": 60, "max_s": 4.0, "half_width": 0.01, "max_warmup": 10}
 
 
 def _cpu_ms(latency: Latency) -> tuple[float, ...]:

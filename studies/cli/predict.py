@@ -19,6 +19,7 @@ from studies.cli.options import (
     progress_bar,
     root_option,
 )
+from studies.cli.setup_options import place_of, setup_of, setup_options
 from studies.record.table_files import csv_text
 from studies.terminal.table import Column, Table
 
@@ -26,7 +27,10 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from nas.predict.accuracy import Accuracy
+    from nas.predict.calibration import Setting
     from nas.predict.predictor import LatencyPredictor
+    from nas.setups import SetUp
+    from profiling.target.client import KnownTarget
 
 _threads = click.option(
     "--threads", type=Whole(1, 1024), default=1, show_default=True,
@@ -61,6 +65,7 @@ _FEW = 10  # with fewer quiet measurements, their accuracy is not shown
     type=Positive(),
     help="Time limit of the measurement in minutes; the same command continues it.",
 )
+@setup_options
 @_threads
 @_batch
 @_device
@@ -71,31 +76,33 @@ def calibrate(
     threads: int,
     batch: int,
     device: str,
+    **named: str | None,
 ) -> None:
     """Fit a latency predictor to this machine and check it on held-out architectures.
 
     Every operation is timed inside architectures drawn from a space, in rounds shared with
     `original`. Measurements are stored, so the same command resumes an interrupted calibration.
-    One architecture takes about 3 s.
+    One architecture takes about 3 s. With --backend, --part ... whole models are timed in that
+    set-up, each in about 10 s.
     """
-    from nas.predict.calibration import Setting
     from nas.predict.predictor import LatencyPredictor
-    from profiling.environment import select_device
     from search_spaces.space import SearchSpace
 
     space = SearchSpace.load(space_name)
-    setting = Setting(str(select_device(device)), threads, batch, space.image_size)
+    setup = setup_of(named, threads=threads, batch=batch)
+    setting, known = _at(setup, device, space.image_size)
     held_out = architectures // 3
     seconds = None if minutes is None else 60 * minutes
     with progress_bar("measuring") as progress:
         predictor = LatencyPredictor.calibrate(
-            setting, space, architectures - held_out, held_out, seconds, progress
+            setting, space, architectures - held_out, held_out, seconds, progress, known
         )
     print_accuracy(predictor)
 
 
 @click.command(cls=TableHelp)
 @click.argument("archs", nargs=-1, required=True, metavar="ARCH...")
+@setup_options
 @_threads
 @_batch
 @_device
@@ -105,19 +112,27 @@ def calibrate(
 )  # fmt: skip
 @root_option
 def predict(
-    archs: tuple[str, ...], threads: int, batch: int, device: str, kind: str, root: Path
+    archs: tuple[str, ...],
+    threads: int,
+    batch: int,
+    device: str,
+    kind: str,
+    root: Path,
+    **named: str | None,
 ) -> None:
     """Predict the latency of each ARCH from this machine's calibration; nothing is built or run.
 
-    ARCH is a reference ({references}, original@64), a JSON or YAML file, or STUDY#TRIAL.
+    ARCH is a reference ({references}, original@64), a JSON or YAML file, or STUDY#TRIAL. The
+    calibration is that of the set-up: --backend, --part ...
     """
+    setup = setup_of(named, threads=threads, batch=batch)
     predictors: dict[Size, LatencyPredictor] = {}
     rows = []
     for text in archs:
         architecture = find_architecture(text, root)
         size = architecture.image_size
         if size not in predictors:
-            predictors[size] = _load(device, threads, batch, size)
+            predictors[size] = _load(setup, device, size)
         predictor = predictors[size]
         [ratio] = predictor.predict_ratio([architecture])
         low, high = predictor.interval(float(ratio))
@@ -134,17 +149,24 @@ def predict(
     _PRINTERS[kind](rows)
 
 
-def _load(device: str, threads: int, batch: int, image_size: Size) -> LatencyPredictor:
+def _at(setup: SetUp, device: str, image_size: Size) -> tuple[Setting, KnownTarget | None]:
+    """Return the setting of a calibration, and its target if it has one."""
     from nas.predict.calibration import Setting
+    from profiling.target.client import KnownTarget
+
+    where = place_of(setup, device)
+    known = where if isinstance(where, KnownTarget) else None
+    return Setting.of(setup, str(where), image_size), known
+
+
+def _load(setup: SetUp, device: str, image_size: Size) -> LatencyPredictor:
     from nas.predict.predictor import LatencyPredictor
     from profiling.allocator import tune_allocator
-    from profiling.environment import select_device
 
-    place = select_device(device)
+    setting, known = _at(setup, device, image_size)
     tune_allocator()  # as calibration does: the allocator is part of the environment
-    if found := LatencyPredictor.load(place, threads, batch, image_size):
+    if found := LatencyPredictor.load(setting, known):
         return found
-    setting = Setting(str(place), threads, batch, image_size)
     raise UserError(
         f"no latency predictor for {setting.words}: first calibrate this machine with: "
         f"{setting.remedy}"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager
-from dataclasses import astuple, dataclass, field
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 
@@ -75,7 +75,8 @@ class EvaluatorMaker:
                 f"data: {self.config.data.kind} has other images in a worker process than when the "
                 "study began; a data set must return the same images at each call"
             )
-        return self.make(on_batch, dataset, load_predictor(self.config, device, self.image_size))
+        predictor = load_predictor(self.config, device, self.image_size, self.targets)
+        return self.make(on_batch, dataset, predictor)
 
     def make(
         self,
@@ -135,9 +136,20 @@ def needed_memory_bytes(config: StudyConfig, image_size: Size) -> int:
 
 
 def load_predictor(
-    config: StudyConfig, device: torch.device, image_size: Size
+    config: StudyConfig,
+    device: torch.device,
+    image_size: Size,
+    targets: Mapping[str, KnownTarget] | None = None,
 ) -> LatencyPredictor | None:
     """Load the latency predictor if an objective, a limit or the sampler of this study uses it.
+
+    It is that of the study's first set-up.
+
+    Args:
+        config: The study's configuration.
+        device: Device of its measurements here.
+        image_size: Side of its images in pixels.
+        targets: The machines on which set-ups measure, by name.
 
     Returns:
         The predictor; None where there is none, or the study does not use it.
@@ -149,18 +161,18 @@ def load_predictor(
     screens = config.search.sampler == "pareto" and LATENCY in config.objectives
     if not (needed or screens or LATENCY in config.limits):
         return None
-    # Operations are timed in eager PyTorch, in whole models of colour images.
-    grey = "grey images" if config.image_channels == 1 else ""
-    if other := config.latency.differing or grey:
+    if config.image_channels == 1:  # calibrations are those of colour images
         if needed:
             raise UserError(
-                f"predicted_latency_ms: is not predicted for {other}; use latency_ms, which is "
+                "predicted_latency_ms: is not predicted for grey images; use latency_ms, which is "
                 "measured"
             )
         return None
-    setting = Setting(str(device), config.latency.threads, config.latency.batch, image_size)
+    setup = config.latency
+    setting = Setting.of(setup, str(device), image_size)
     try:
-        found = LatencyPredictor.load(*astuple(setting))
+        known = (targets or {})[setup.target] if setup.target else None
+        found = LatencyPredictor.load(setting, known)
     except UserError:
         if needed:
             raise
