@@ -189,6 +189,25 @@ def test_a_search_on_an_equal_clock_delivers_the_same(tmp_path: Path) -> None:
     assert searching._over(found["onnxruntime"], found["eager"]) == [1.0, 1.0, 1.0]
 
 
+def test_members_that_a_set_up_cannot_run_are_no_part_of_the_search(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    rows, digests = searching.rows_of(tmp_path), sorted(searching.part_of_table().records)
+    for setup, sweep in searching.SWEEPS:
+        for number, digest in enumerate(digests[1:]):
+            found = {"failure": "no"} if number % 2 else measured(1.0 + number)
+            rows.append({"setup": setup, "sweep": sweep, "digest": digest, **found})
+    assert main(["summary", "--out", str(tmp_path)]) == 0
+    assert "143 of 144 members are measured in every sweep" in capsys.readouterr().out
+    for setup, sweep in searching.SWEEPS:
+        rows.append({"setup": setup, "sweep": sweep, "digest": digests[0], "failure": "no"})
+    tables = searching.tables(tmp_path)
+    assert {len(one.entries) for one in tables.values()} == {72}
+    delivered = searching.search(tables["eager", 1], seed=0, trials=8)
+    assert set(delivered) <= set(digests[1::2])
+    assert delivered
+
+
 def test_a_search_on_the_wrong_clock_is_found_out(tmp_path: Path) -> None:
     ratios = [1 + number / 100 for number in range(144)]
     with_latencies(tmp_path, ratios[::-1], ratios)

@@ -111,7 +111,10 @@ def _summary(asked: argparse.Namespace) -> list[str]:
     if "modified" in there:
         lines += [*modified.verdicts(asked.out), ""]
     if "search" in there:
-        lines += [*searching.table_of(asked.out, asked.seeds, asked.trials), ""]
+        try:
+            lines += [*searching.table_of(asked.out, asked.seeds, asked.trials), ""]
+        except UserError as error:  # it is not complete yet
+            lines += [str(error), ""]
     if "alarms" in there:
         lines += [f"| {' | '.join(one)} |" for one in alarms.lines(asked.out)]
     if not there:

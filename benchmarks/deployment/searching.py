@@ -21,6 +21,7 @@ from benchmarks.deployment.orders import Job, Meters
 from benchmarks.deployment.rows import MEASURED, Rows, fill
 from nas.setups import SetUp
 from search_spaces.architecture import Architecture
+from search_spaces.errors import UserError
 from search_spaces.space import SearchSpace
 from studies.bench.contenders import CONTENDERS
 from studies.bench.tables import Table
@@ -69,12 +70,21 @@ def measure(folder: Path, again: bool, limit: int | None = None) -> None:
 
 
 def tables(folder: Path) -> dict[tuple[str, int], Table]:
-    """Return a table of loss and latency for each sweep, over the members that all of them have.
+    """Return a table of loss and latency for each sweep, over the members that ran in all of them.
 
     The latency is the ratio to `original` in the same set-up.
+
+    Raises:
+        UserError: a member has not been tried in every sweep.
     """
     base, rows = part_of_table().table(), rows_of(folder)
     found: dict[tuple[str, int], dict[str, float]] = {sweep: {} for sweep in SWEEPS}
+    tried = [key for key in base.entries if all(rows.get(*sweep, key) for sweep in SWEEPS)]
+    if len(tried) < len(base.entries):
+        raise UserError(
+            f"{folder}: {len(tried)} of {len(base.entries)} members are measured in every sweep; "
+            "run search without --count"
+        )
     for one in rows.all:
         if one["ratio"]:
             found[one["setup"], int(one["sweep"])][one["digest"]] = float(one["ratio"])
@@ -95,8 +105,10 @@ def search(table: Table, seed: int, trials: int) -> list[str]:
         if proposal is None:
             break
         digest = proposal.architecture.digest
-        tried[digest] = table.entries[digest].values
-        asker.tell(digest, tried[digest], None)
+        entry = table.entries.get(digest)  # a set-up cannot run the others
+        asker.tell(digest, entry.values if entry else None, None)
+        if entry:
+            tried[digest] = entry.values
     return front(tried)
 
 

@@ -250,7 +250,7 @@ def images_of(subject: Subject, folder: Path | None, root: Path) -> ImageDataset
     Raises:
         UserError: the folder cannot be read, or has too few images.
     """
-    from nas.datasets import DataConfig
+    from nas.datasets import DataConfig, require_source
     from studies.run.images import load_images
     from studies.store.store import StudyStore
 
@@ -263,6 +263,7 @@ def images_of(subject: Subject, folder: Path | None, root: Path) -> ImageDataset
             config = DataConfig(**study.record().config["data"])
         else:
             return None
+        require_source(config, size)  # before waiting for the lane
         return load_images(config, size, progress_bar, channels)
     except UserError as error:
         if folder is not None:
