@@ -18,7 +18,7 @@ from PIL import Image
 from nas.datasets import DataConfig, load_dataset
 from nas.datasets.array_file import ArrayFile, digest
 from nas.datasets.cache import Entry
-from nas.datasets.decoding import Picture, Shape
+from nas.datasets.decoding import Picture, Shape, decoded
 from profiling.errors import ProfilingError
 from search_spaces.errors import UserError
 from tests.helpers.command import nas
@@ -270,15 +270,13 @@ def folder_of(tmp_path: Path, count: int) -> Path:
 @pytest.fixture
 def decodings(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """Return the names of the files that are decoded, as they are decoded."""
-    from nas.datasets import decoding, sources
-
-    names, whole = list[str](), decoding.decoded
+    names = list[str]()
 
     def noted(path: Path, shape: Shape) -> Picture:
         names.append(path.name)
-        return whole(path, shape)
+        return decoded(path, shape)
 
-    monkeypatch.setattr(sources, "decoded", noted)
+    monkeypatch.setattr("nas.datasets.sources.decoded", noted)
     return names
 
 
