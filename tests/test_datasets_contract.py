@@ -18,6 +18,7 @@ from nas.datasets import (
     load_dataset,
     split_indices,
 )
+from nas.datasets.dataset import Kind
 from search_spaces.errors import UserError
 
 Make = Callable[..., DataConfig]
@@ -35,7 +36,7 @@ def config(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.M
 
 
 def test_the_table_and_the_configuration_name_the_same_kinds() -> None:
-    assert set(get_args(DataConfig.model_fields["kind"].annotation)) == set(DATASETS)
+    assert set(get_args(Kind)) == set(DATASETS)
 
 
 def test_contract(config: Make) -> None:
