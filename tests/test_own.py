@@ -22,6 +22,7 @@ from nas.own.imports import import_string_of, imported, source_digest
 from nas.own.losses import find_loss
 from nas.own.objectives import find_objective, own_static_costs
 from nas.own.recipes import find_recipe
+from nas.predict.known_costs import known_costs
 from nas.protocol import TrainingConfig
 from nas.setups import SetUp
 from nas.training import Trainer
@@ -30,11 +31,13 @@ from studies.config.loading import load_config
 from studies.config.study import StudyConfig
 from studies.confirm.evaluator import SeedEvaluator, asked, run_of
 from studies.record.tables import study_notes
-from studies.run.crew import Workers
+from studies.run.crew import Alone, Workers
 from studies.run.evaluators import EvaluatorMaker
 from studies.run.own import try_parts
+from studies.run.runner import Runner
 from studies.store.store import StudyStore
 from tests.fakes.dataset import noise
+from tests.fakes.environment import ENVIRONMENT
 from tests.fakes.evaluator import FakeEvaluator
 from tests.fakes.parts import Parts
 from tests.fakes.runs import config, run
@@ -414,7 +417,7 @@ class WithOwn(FakeEvaluator):
     def __call__(
         self, architecture: Architecture, known: Findings | None = None
     ) -> Iterator[Findings]:
-        own = {name: int(architecture.digest[:4], 16) / 65536 - 0.5 for name in self.names}
+        own = {name: int(architecture.digest[:4], 16) / 65536 + 0.1 for name in self.names}
         for findings in super().__call__(architecture, known):
             history = [{**epoch, **own} for epoch in findings.history]
             yield replace(findings, objectives={**findings.objectives, **own}, history=history)
@@ -432,6 +435,22 @@ def test_a_study_records_its_parts(parts: Parts, tmp_path: Path, asked_for: Stud
     best = max(record.learned, key=lambda trial: trial.objectives[parts("closeness")])
     assert record.front[0] == best
     assert record.objectives[0].title == "Closeness"
+
+
+def test_every_sampler_takes_own_objectives(parts: Parts, tmp_path: Path) -> None:
+    names = [parts("closeness"), "params", parts("depth")]
+    for sampler in ("pareto", "tpe"):
+        asked_for = config(
+            name=sampler, objectives=names, search={"sampler": sampler, "trials": 12}
+        )
+        space, store = asked_for.load_space(), StudyStore(tmp_path / sampler)
+        costs, crew = known_costs(names), Alone(WithOwn(names[::2]))
+        with store.writing():
+            store.create(asked_for, space, ENVIRONMENT)
+            record = Runner(asked_for, space, store, crew, costs=costs).run()
+        assert record.searched == 12
+        best = max(record.learned, key=lambda trial: trial.objectives[names[0]])
+        assert record.front[0] == best
 
 
 def test_a_study_is_read_where_its_parts_are_not(

@@ -15,7 +15,7 @@ from __future__ import annotations
 import inspect
 import math
 import numbers
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from functools import cache
 from typing import Literal, TypeVar
@@ -23,7 +23,7 @@ from typing import Literal, TypeVar
 import torch
 from torch import Tensor
 
-from nas.objectives import OBJECTIVES, Cost, Direction, Objective, declare, is_own
+from nas.objectives import Cost, Direction, Objective, declare, is_own
 from nas.own.imports import PartFailed, imported, require_call, told
 from nas.vae import VAE, build_vae
 from search_spaces.architecture import Architecture
@@ -199,8 +199,3 @@ def own_static_costs(architecture: Architecture, names: Collection[str]) -> dict
 def judges(names: Collection[str]) -> dict[str, Judge]:
     """Return the functions of the named objectives that are judged on reconstructions."""
     return {name: one.value for name, one in own_objectives(names, "training").items()}
-
-
-def definitions(names: Collection[str]) -> Mapping[str, Objective]:
-    """Return the definitions of the named objectives that are the user's own."""
-    return {name: OBJECTIVES[name] for name in sorted(names) if is_own(name)}

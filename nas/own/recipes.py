@@ -25,7 +25,6 @@ ARGUMENTS = ("model", "learning_rate")
 _NAME = "own"
 
 
-@cache
 def find_recipe(name: str) -> Recipe:
     """Return a recipe by its name or import string.
 
@@ -39,6 +38,11 @@ def find_recipe(name: str) -> Recipe:
             f"{name!r} is not a recipe; use one of {', '.join(RECIPES)}{nearest(name, RECIPES)}, "
             "or an import string such as mypkg.recipes:mine"
         )
+    return _own(name)
+
+
+@cache
+def _own(name: str) -> Recipe:
     found = imported(name)
     if isinstance(found, Recipe):
         return found
