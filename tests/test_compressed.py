@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import asdict, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -47,8 +47,8 @@ def training(role: str, seed: int, loss: float, **changes: Any) -> Training:
         trained=3,
         best_epoch=2,
         duration_s=6.0,
-        validation=renamed(asdict(quality(loss))),
-        test=renamed(asdict(quality(loss + 0.1))),
+        validation=renamed(quality(loss).values),
+        test=renamed(quality(loss + 0.1).values),
     )
     return found.model_copy(update=changes)
 
