@@ -30,6 +30,7 @@ from tests.helpers.command import nas
 RUN = ["study", "run", "quickstart", "--space", "tiny", "--trials", "2", "--epochs", "2"]
 RUN += ["--images", "30", "--name", "s", "--objectives", "reconstruction_loss,params"]
 RUN += ["--set", "confirmation=null", "--set", "latency.max_rounds=2", "--threads", "1"]
+RUN += ["--set", "training.batch_size=16"]
 RUN += ["--set", "latency.min_rounds=2", "--set", "latency.attempts=1", "--workers", "1"]
 BOTH = ["compress", "s#2", "--prune", "0.5", "--distil", "original,#3", "--epochs", "1"]
 BOTH += ["--threads", "1"]

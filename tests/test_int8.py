@@ -225,4 +225,4 @@ def test_the_command_takes_images_from_a_folder(
     assert not any(line.split()[:2] == ["onnxruntime", "int8"] for line in lines)
     assert "int8 needs images: give --images FOLDER, or a trained trial STUDY#TRIAL" in lines
     assert nas(*command, "--images", str(tmp_path / "none")) == 2
-    assert capsys.readouterr().err.startswith("--images: ")
+    assert capsys.readouterr().err.startswith("nas: --images: ")
