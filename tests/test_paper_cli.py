@@ -114,7 +114,7 @@ def test_missing_weights_are_named(here: Path, capsys: pytest.CaptureFixture[str
     [
         (["--dimension", "128"], ["--dimension 128", "choose 0 to 127"]),
         (["--attribute", "Eyeglases"], ["--attribute Eyeglases", "did you mean 'Eyeglasses'"]),
-        (["--celeba", "nowhere"], ["nowhere", "not a folder"]),
+        (["--celeba", "nowhere"], ["nowhere", "does not exist"]),
         (["--epochs", "0"], ["training.epochs"]),
     ],
 )

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import re
 import shutil
 import stat
 from collections.abc import Callable, Sequence
@@ -113,7 +114,8 @@ class Scratch:
 
     def snapshot(self) -> Snapshot:
         """Return what every path below the folder holds now."""
-        return {str(path.relative_to(self.root)): _state(path) for path in self.root.rglob("*")}
+        found = {str(path.relative_to(self.root)): path for path in self.root.rglob("*")}
+        return {name: _state(path) for name, path in found.items() if not _FOREIGN.search(name)}
 
 
 def write_predictor() -> None:
@@ -137,6 +139,10 @@ def write_predictor() -> None:
 def _copy(source: Path, target: Path) -> None:
     shutil.copytree(source, target, symlinks=True, ignore=shutil.ignore_patterns(FIFO))
     os.mkfifo(target / "work" / FIFO)
+
+
+_FOREIGN = re.compile(r"(^|/)\.cache(/Microsoft(/.*)?)?$")
+"""What ONNX Runtime writes into the home folder when it is imported."""
 
 
 def _state(path: Path) -> tuple[str, bytes]:
