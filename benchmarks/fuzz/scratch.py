@@ -141,8 +141,8 @@ def _copy(source: Path, target: Path) -> None:
     os.mkfifo(target / "work" / FIFO)
 
 
-_FOREIGN = re.compile(r"(^|/)\.cache(/Microsoft(/.*)?)?$")
-"""What ONNX Runtime writes into the home folder when it is imported."""
+_FOREIGN = re.compile(r"(^|/)(\.ses|\.cache(/Microsoft(/.*)?)?)$")
+"""What ONNX Runtime writes into TMPDIR and the home folder when it is imported: its telemetry."""
 
 
 def _state(path: Path) -> tuple[str, bytes]:
