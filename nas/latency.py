@@ -16,12 +16,15 @@ from profiling.errors import ProfilingError
 from profiling.fresh_process import FreshProcess, ProcessEndedError
 from profiling.paired import InterleavedLatencies, PairedLatency
 from profiling.progress import Progress
+from profiling.target.addresses import Address, find_address
 from profiling.target.client import KnownTarget
 from search_spaces.architecture import Architecture
+from search_spaces.errors import UserError
 
 __all__ = [
     "Meter",
     "Place",
+    "address_of",
     "latency_metrics",
     "measure_anchor",
     "measure_pair",
@@ -30,6 +33,22 @@ __all__ = [
 
 Place = torch.device | KnownTarget
 """Where latency is measured: a device of this machine, or another machine."""
+
+
+def address_of(target: str, named: str = "latency.target") -> Address:
+    """Return the address of a target in the user's list.
+
+    Args:
+        target: Its name.
+        named: What the user calls the setting, for the message.
+
+    Raises:
+        UserError: the list has no such target.
+    """
+    try:
+        return find_address(target)
+    except ProfilingError as error:
+        raise UserError(f"{named}: {error}") from None
 
 
 class Meter:

@@ -26,6 +26,7 @@ from nas.vae import VAE
 from profiling.environment import select_device
 from search_spaces.architecture import Architecture
 from search_spaces.errors import UserError, refusal
+from search_spaces.sizes import sides
 
 Picture = Image.Image | str | Path
 """A picture of Pillow, or the path of a file."""
@@ -71,7 +72,7 @@ class Model:
         return self._mapped(lambda batch: self.vae.encode(batch)[0], self._tensor(images))
 
     def decode(self, latents: NDArray[Any] | Tensor) -> NDArray[np.uint8]:
-        """Return the images of latents `(n, latent)`: uint8 `(n, size, size, channels)`.
+        """Return the images of latents `(n, latent)`: uint8 `(n, height, width, channels)`.
 
         Raises:
             UserError: the latents have another shape.
@@ -83,7 +84,7 @@ class Model:
         return _as_images(self._mapped(self.vae.decode, given))
 
     def reconstruct(self, images: Pictures) -> NDArray[np.uint8]:
-        """Return reconstructions from the mean of the latent: uint8 `(n, size, size, channels)`.
+        """Return reconstructions from the mean of the latent: uint8 `(n, height, width, channels)`.
 
         Raises:
             UserError: these are no images, or a file cannot be read.
@@ -108,7 +109,7 @@ class Model:
         return f"Model({self.architecture.digest}: {self.architecture.summary})"
 
     def prepared(self, images: Pictures) -> NDArray[np.uint8]:
-        """Return images as the network gets them: uint8 `(n, size, size, channels)`.
+        """Return images as the network gets them: uint8 `(n, height, width, channels)`.
 
         Raises:
             UserError: these are no images, or a file cannot be read.
@@ -116,7 +117,7 @@ class Model:
         shape = Shape(self.architecture.image_size, self.architecture.image_channels, "crop")
         if isinstance(images, np.ndarray | Tensor):
             pixels = as_pixels(images, "images")
-            if pixels.shape[1:] == (shape.size, shape.size, shape.channels):
+            if pixels.shape[1:] == (*sides(shape.size), shape.channels):
                 return pixels
             images = [Image.fromarray(one.squeeze()) for one in pixels]
         elif isinstance(images, Picture):

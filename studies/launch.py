@@ -15,16 +15,14 @@ import torch
 from nas.artefacts import PICTURES, full_disk_refused
 from nas.datasets import ImageDataset, require_source
 from nas.evaluate import STATIC_COSTS, static_costs
-from nas.latency import Place, measure_anchor
+from nas.latency import Place, address_of, measure_anchor
 from nas.predict.predictor import LatencyPredictor
 from nas.setups import SetUp, require_backend, runtimes
 from nas.timed_models import TimedImages
 from profiling.allocator import tune_allocator
 from profiling.environment import fingerprint, has_bfloat16, select_device
-from profiling.errors import ProfilingError
 from profiling.files import swept
 from profiling.fresh_process import begun_again
-from profiling.target.addresses import Address, find_address
 from profiling.target.client import KnownTarget, reach
 from search_spaces.architecture import Architecture
 from search_spaces.errors import UserError
@@ -169,15 +167,8 @@ def _checked_device(request: _Request, site: Site) -> torch.device:
 def _reached(config: StudyConfig, site: Site) -> dict[str, KnownTarget]:
     """Return the targets of the set-ups by name, after a check that models can be timed there."""
     names = dict.fromkeys(one.target for one in config.all_setups.values() if one.target)
-    addresses = {name: _address_of(name) for name in names}
+    addresses = {name: address_of(name) for name in names}
     return {n: site.call(reach, one) for n, one in addresses.items() if config.timed}
-
-
-def _address_of(target: str) -> Address:
-    try:
-        return find_address(target)
-    except ProfilingError as error:
-        raise UserError(f"latency.target: {error}") from None
 
 
 def _with_precision(config: StudyConfig, site: Site, device: torch.device) -> StudyConfig:

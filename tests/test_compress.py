@@ -25,6 +25,7 @@ from nas.training import Trainer
 from profiling.locks import try_lock
 from studies.record.compressed import FOLDER, Stage, read_stages
 from studies.store.store import StudyStore
+from tests.fakes.parts import Parts
 from tests.helpers.command import nas
 
 RUN = ["study", "run", "quickstart", "--space", "tiny", "--trials", "2", "--epochs", "2"]
@@ -328,3 +329,16 @@ def test_other_images_are_refused(
     assert "its images have changed since the search" in said
     assert said.endswith("restore them")
     assert not (root / "s" / FOLDER).exists()
+
+
+def test_objectives_of_ones_own_are_judged(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    parts = Parts(tmp_path, monkeypatch)
+    closeness, depth = parts("closeness"), parts("depth")
+    at = ["--root", str(tmp_path)]
+    assert nas(*RUN, "--objectives", f"{closeness},{depth}", "--trials", "1", *at) == 0
+    command = ["compress", "s#2", "--prune", "0.5", "--epochs", "1", "--threads", "1"]
+    assert nas(*command, "--seeds", "1", *at) == 0
+    (stage,) = stages(tmp_path)
+    assert all(0 < one.validation[closeness] < 1 for one in stage.trainings)
+    assert all(0 < one.test[closeness] < 1 for one in stage.trainings)
+    assert stage.costs.values[depth] > 10

@@ -94,3 +94,11 @@ def test_help_names_both(capsys: pytest.CaptureFixture[str]) -> None:
     printed = capsys.readouterr().out
     assert "calibrate" in printed
     assert "predict" in printed
+
+
+@pytest.mark.parametrize("command", [["predict", "original@32"], ["explain", "original@32"]])
+def test_int8_needs_images(command: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    given = ["--backend", "onnxruntime", "--precision", "int8"]
+    more = ["--against", "eager"] if command[0] == "explain" else []
+    assert nas("profile", *command, *given, *more) == 2
+    assert "--precision int8: it takes the ranges of values from images" in capsys.readouterr().err

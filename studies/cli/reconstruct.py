@@ -124,7 +124,8 @@ def _trained(folder: Path, digest: str | None, data: Any, training: Any) -> _Tra
             f"{model.architecture.digest} instead of {digest}; remove it"
         )
     images = data if isinstance(data, Mapping) else {"kind": "folder"}
-    fit = images.get("fit") or ("crop" if images.get("kind") == "folder" else "squash")
+    squashed = images.get("kind", "faces") in ("faces", "celeba")  # as `DataConfig.fitting`
+    fit = images.get("fit") or ("squash" if squashed else "crop")
     losses = training if isinstance(training, Mapping) else {}
     used = {key: losses[key] for key in ("ssim", "l1_weight") if key in losses}
     return _Trained(model, str(fit), TrainingConfig.model_validate(used))

@@ -46,6 +46,11 @@ def setup_of(named: dict[str, str | None], **settings: Any) -> SetUp:
     from search_spaces.errors import refusal
 
     given = {name: value for name, value in named.items() if value is not None}
+    if given.get("precision") == "int8":
+        raise UserError(
+            "--precision int8: it takes the ranges of values from images, and there are none here; "
+            "compare it with nas profile backends ARCH --images FOLDER"
+        )
     try:
         return SetUp.model_validate({**settings, **given})
     except ValidationError as error:
@@ -59,18 +64,13 @@ def place_of(setup: SetUp, device: str) -> Place:
     Raises:
         UserError, ProfilingError: it cannot; the message has the remedy.
     """
+    from nas.latency import address_of
     from nas.setups import require_backend
     from profiling.environment import select_device
-    from profiling.errors import ProfilingError
-    from profiling.target.addresses import find_address
     from profiling.target.client import reach
 
     chosen = select_device(device)
     require_backend(setup, chosen)
     if setup.target is None:
         return chosen
-    try:
-        address = find_address(setup.target)
-    except ProfilingError as error:
-        raise UserError(f"--target: {error}") from None
-    return reach(address)
+    return reach(address_of(setup.target, "--target"))

@@ -10,13 +10,15 @@ from nas.artefacts import full_disk_refused
 from nas.checkpoint import load_vae, save_weights, weights_digest
 from nas.compress.pruning import Norm, prune
 from nas.evaluate import static_costs
-from nas.latency import measure_together
+from nas.latency import address_of, measure_together
 from nas.objectives import latency_in
+from nas.own.objectives import own_static_costs
 from nas.protocol import recalibrate
 from nas.timed_models import TimedImages
 from nas.vae import VAE
 from profiling.environment import threads
 from profiling.lane import Lane
+from profiling.target.client import reach
 from search_spaces.architecture import Architecture
 from search_spaces.references import ORIGINAL
 from studies.compress.folder import StageFolder, stage_name
@@ -92,13 +94,17 @@ def _costs(setting: Setting, folder: StageFolder) -> tuple[Costs, Costs]:
     }
     weights = {_SOURCE: setting.weights, _RESULT: folder.path / CUT}
     files = {name: path.absolute() for name, path in weights.items()}
-    values = {name: static_costs(models[name]) for name in weights}
+    values = {
+        name: static_costs(models[name]) | own_static_costs(models[name], config.wanted)
+        for name in weights
+    }
     intervals: dict[str, dict[str, tuple[float, float]]] = {name: {} for name in weights}
     over, contended = dict[str, tuple[float, float, float]](), False
-    for setup, latency in {"": config.latency, **config.setups}.items():
+    for setup, latency in config.all_setups.items():
+        where = reach(address_of(latency.target)) if latency.target else setting.device
         with setting.progress_bar("measuring latency, rounds") as progress:
             found = measure_together(
-                models, _ORIGINAL, latency, setting.device, TimedImages.of(setting.dataset), files,
+                models, _ORIGINAL, latency, where, TimedImages.of(setting.dataset), files,
                 progress,
             )  # fmt: skip
         anchor_ms, what = setting.anchors_ms.get(setup), latency_in(setup)

@@ -14,6 +14,7 @@ from nas.artefacts import full_disk_refused
 from nas.checkpoint import load_vae, save_weights
 from nas.compress.distillation import Guidance
 from nas.datasets import ImageDataset
+from nas.own.objectives import Judge, judges
 from nas.protocol import TrainingConfig, evaluate
 from nas.training import CandidateFailed, Trainer, out_of_memory_as_failure
 from nas.vae import VAE
@@ -78,6 +79,11 @@ class Setting:
             "device": self.device.type,
         }
 
+    @property
+    def judges(self) -> Mapping[str, Judge]:
+        """The user's own objectives that are judged on images and reconstructions."""
+        return judges(self.config.wanted)
+
     def source(self) -> Training:
         """Evaluate the trained model; the record of the search says how long it was trained."""
         trial = self.trial
@@ -100,7 +106,9 @@ class Setting:
             threads(self.thread_count),
         ):
             found = [
-                renamed(evaluate(model, data, part, config, lambda *_: lane.enter()).values)
+                renamed(
+                    evaluate(model, data, part, config, lambda *_: lane.enter(), self.judges).values
+                )
                 for part in (data.validation, data.test)
                 if len(part)
             ]
@@ -162,7 +170,13 @@ def _trained(
         lane.training(),
     ):
         trainer = Trainer(
-            stage.architecture, data, config, setting.device, start=start, guidance=guidance
+            stage.architecture,
+            data,
+            config,
+            setting.device,
+            start=start,
+            guidance=guidance,
+            judges=setting.judges,
         )
 
         def at_batch(done: int, total: int) -> None:
