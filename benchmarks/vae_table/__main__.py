@@ -8,6 +8,11 @@ The losses of further seeds tell how much two trainings of one member differ:
 
 python -m benchmarks.vae_table train --seed 1 --limit 44 --out FOLDER-1
 python -m benchmarks.vae_table build --out FOLDER --further FOLDER-1
+
+The same members trained on photographs, and whether their order is that of rendered faces:
+
+python -m benchmarks.vae_table train --photographs PICTURES --limit 44 --out PHOTOGRAPHS
+python -m benchmarks.photographs --faces FOLDER --photographs PHOTOGRAPHS
 """
 
 from __future__ import annotations
@@ -38,6 +43,7 @@ def main() -> int:
     parser.add_argument("--seed", type=int, default=0, help="seed of weights, order and noise")
     parser.add_argument("--workers", type=int, default=1, help="train: processes of one thread")
     parser.add_argument("--limit", type=int, help="train, latency: number of architectures")
+    parser.add_argument("--photographs", type=Path, help="train: on the images of this folder")
     parser.add_argument("--to", type=Path, default=TABLE, help="build: the file (%(default)s)")
     parser.add_argument(
         "--further",
@@ -58,6 +64,8 @@ def main() -> int:
 
 def _run(options: argparse.Namespace) -> str:
     protocol = TableProtocol().with_seed(options.seed)
+    if options.photographs:
+        protocol = protocol.on_photographs(options.photographs)
     if options.step == "train":
         progress = TimeLeft("trained")
         count = train_all(options.out, protocol, options.workers, options.limit, progress)

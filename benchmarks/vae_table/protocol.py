@@ -60,6 +60,12 @@ class TableProtocol(BaseModel):
         training = self.training.model_copy(update={"seed": seed})
         return self.model_copy(update={"training": training})
 
+    def on_photographs(self, folder: Path) -> TableProtocol:
+        """Return the same protocol with as many images of a folder."""
+        return self.model_copy(
+            update={"data": DataConfig(kind="folder", path=folder, count=self.data.count)}
+        )
+
 
 def members(space: SearchSpace) -> list[Member]:
     """Return every distinct architecture once, in a fixed random order, then the references.
