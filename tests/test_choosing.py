@@ -302,8 +302,9 @@ def test_what_a_folder_holds(tmp_path: Path, capsys: pytest.CaptureFixture[str])
     Image.new("L", (64, 16)).save(root / "a" / "wide.jpg")
     (root / "a" / "empty.png").write_bytes(b"")
     (root / "notes.txt").write_text("")
-    assert nas("data", "info", str(root), "--size", "32") == 0
-    lines = dict(line.split(": ", 1) for line in capsys.readouterr().out.splitlines())
+    assert nas("data", "info", str(root), "--size", "32") == 2
+    printed = capsys.readouterr()
+    lines = dict(line.split(": ", 1) for line in printed.out.splitlines())
     assert lines["a study uses"] == "22 of 22 images: a 14 of 14, b 8 of 8"
     assert lines["formats"] == "20 PNG, 1 JPEG"
     assert lines["modes"] == "20 RGB, 1 L"
@@ -313,7 +314,8 @@ def test_what_a_folder_holds(tmp_path: Path, capsys: pytest.CaptureFixture[str])
     assert lines["split"].startswith("at random, seed 42: train 15 (")
     assert lines["decoding"].endswith("ms per image, about 1 s in all")
     assert lines["cache"] == "0.1 MB at 32 px"
-    assert lines["a study would stop"].startswith(f"{root}: 1 of 22 images cannot be read")
+    stop = f"nas: a study would stop: {root}: 1 of 22 images cannot be read"
+    assert printed.err.startswith(stop)
     assert lines["ignored files"] == "1 .txt"
     assert nas("data", "info", str(tmp_path / "nowhere")) == 2
 

@@ -41,8 +41,8 @@ Facts = list[tuple[str, str]]
 
 def inspect(
     choice: Choice, config: DataConfig, image_size: Size, progress: Progress | None = None
-) -> Facts:
-    """Return facts about the pictures of a choice.
+) -> tuple[Facts, UserError | None]:
+    """Return facts about the pictures of a choice, and the error that a study would end with.
 
     The headers of all files are read, and some images are decoded to measure the speed. All that a
     study would use are decoded into its cache and compared if that takes a minute at most.
@@ -64,6 +64,7 @@ def inspect(
     rows, pixels = choice.order[: choice.count], size_in_words(image_size)
     size_mb = 3 * area(image_size) * len(rows) / 1e6
     left_s = each_s * len(rows)
+    duplicates, refusal = _duplicates(choice, config, image_size, left_s, progress)
     return [
         *facts,
         ("a study uses", chosen_in_words(choice, rows)),
@@ -71,8 +72,8 @@ def inspect(
         ("split", planned_split(choice, rows, config).removeprefix("split ")),
         ("decoding", f"{1e3 * each_s:.2g} ms per image, about {_duration(left_s)} in all"),
         ("cache", f"{size_mb:,.1f} MB at {pixels} px"),
-        *_duplicates(choice, config, image_size, left_s, progress),
-    ]
+        *duplicates,
+    ], refusal
 
 
 def _duplicates(
@@ -81,16 +82,17 @@ def _duplicates(
     image_size: Size,
     left_s: float,
     progress: Progress | None,
-) -> Facts:
-    """Return the duplicates across parts, and what a study would print or refuse."""
+) -> tuple[Facts, UserError | None]:
+    """Return the duplicates across parts, what a study would print, and what it would refuse."""
     if left_s > _PATIENCE_S:
-        return [("duplicates", "not counted: decoding takes more than a minute; a study does")]
+        skipped = "not counted: decoding takes more than a minute; a study does"
+        return [("duplicates", skipped)], None
     try:
         dataset = load_choice(choice, config, image_size, 3, progress)
     except UserError as error:
-        return [("a study would stop", str(error))]
+        return [], error
     words = duplicates_in_words(dataset) or ["none across parts"]
-    return [("duplicates", words[0]), *(("note", text) for text in dataset.about[3:])]
+    return [("duplicates", words[0]), *(("note", text) for text in dataset.about[3:])], None
 
 
 def _duration(seconds: float) -> str:

@@ -119,16 +119,19 @@ def info(folder: Path, size: Size, fit: str | None, images: int | None) -> None:
     """Say what a FOLDER of images holds and what a study would do with it.
 
     FOLDER may also be an archive, a table or an array. The headers of all files are read. The
-    images are decoded to find duplicates, if that takes a minute at most.
+    images are decoded to find duplicates, if that takes a minute at most. The exit code is 2 if a
+    study would refuse the images.
     """
     from nas.datasets.files import choose_in_folder
     from nas.datasets.inspection import inspect
 
     config = _config("folder", path=folder, fit=fit, count=images)
     with progress_bar("reading") as progress:
-        facts = inspect(choose_in_folder(config), config, size, progress)
+        facts, refusal = inspect(choose_in_folder(config), config, size, progress)
     for label, text in facts:
         stdout.say(f"{label}: {text}", wrap=True)
+    if refusal is not None:
+        raise UserError(f"a study would stop: {refusal}")
 
 
 @data.group(cls=HelpfulGroup)
