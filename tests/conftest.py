@@ -18,9 +18,11 @@ from tests.helpers.forks import forked_instead_of_spawned
 from tests.helpers.postgres import Server, running_server
 from tests.helpers.processes import descendants, mark_descendants
 
-if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
-    # A shell that starts tests in the background has it ignored, and every process below too.
-    signal.signal(signal.SIGINT, signal.default_int_handler)
+for _name, _handler in (("SIGINT", signal.default_int_handler), ("SIGHUP", signal.SIG_DFL)):
+    # A shell that starts tests in the background, or nohup, has them ignored, and every process
+    # below too. Windows has no SIGHUP.
+    if (_signal := getattr(signal, _name, None)) and signal.getsignal(_signal) is signal.SIG_IGN:
+        signal.signal(_signal, _handler)
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # the tests share the cores among themselves
 os.environ.setdefault("RAY_worker_niceness", "0")  # or Ray's workers wait for all other tests
 os.environ["TMPDIR"] = tempfile.tempdir = tempfile.mkdtemp(prefix="nas-tests-")

@@ -136,7 +136,7 @@ def test_an_interrupted_study_ends_soon_and_resumes_from_its_checkpoint(
     for _ in range(times):
         study.send_signal(signum)
         time.sleep(0.1)
-    told = study.communicate()[1]
+    told = study.communicate(timeout=120)[1]
     assert study.returncode == code, told
     assert "Traceback" not in told
     assert "The same command resumes: nas study run quickstart" in told

@@ -32,7 +32,8 @@ from profiling.target.errors import ModelRefusedError, TargetChangedError, Targe
 from profiling.target.measurement import Arrays
 from profiling.timing import Sample
 from search_spaces.errors import UserError
-from search_spaces.references import MODIFIED, ORIGINAL
+from search_spaces.references import ORIGINAL
+from search_spaces.space import SearchSpace
 from studies.config.study import StudyConfig
 from studies.launch import run_study
 from studies.record.records import StudyRecord
@@ -51,7 +52,9 @@ from tests.helpers.targets import (
 
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="the fake ssh is a shell script")
 
-SMALL, OTHER = ORIGINAL.resized(16), MODIFIED.resized(16)
+SMALL = ORIGINAL.resized(16)
+TINY = SearchSpace.load("tiny")
+OTHER = TINY.architecture(next(TINY.enumerate())).resized(16)
 QUICK = {
     "min_rounds": 2, "max_rounds": 2, "attempts": 1, "warmup_window": 1, "max_warmup": 2,
     "priming_ms": 0, "min_sample_ms": 0,
