@@ -159,7 +159,8 @@ def test_the_command_prints_effects_and_writes_all_of_them(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     command = ["study", "run", "quickstart", "--space", "tiny", "--trials", "12", "--name", "s"]
-    command += ["--objectives", "params,macs", "--sampler", "random", "--root", str(tmp_path)]
+    command += ["--objectives", "params,macs", "--sampler", "random", "--workers", "1"]
+    command += ["--root", str(tmp_path)]
     assert nas(*command) == 0
     capsys.readouterr()
     out = tmp_path / "effects.csv"
@@ -173,6 +174,7 @@ def test_the_command_prints_effects_and_writes_all_of_them(
 
 def test_too_few_trials_print_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     command = ["study", "run", "quickstart", "--space", "tiny", "--trials", "3", "--name", "few"]
+    command += ["--workers", "1"]
     assert nas(*command, "--objectives", "params,macs", "--root", str(tmp_path)) == 0
     capsys.readouterr()
     assert nas("study", "effects", "few", "--root", str(tmp_path)) == 2

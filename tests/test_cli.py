@@ -137,7 +137,7 @@ def test_running_again_with_another_precision_is_refused(
 ) -> None:
     here = has_bfloat16(torch.device("cpu"))
     monkeypatch.setattr("studies.launch.has_bfloat16", lambda device: not here)
-    assert nas("study", "run", "quickstart", "--name", "s", *SMALL, *QUICK) == 2
+    assert nas("study", "run", "quickstart", "--name", "s", *SMALL, *ALONE, *QUICK) == 2
     assert "training.precision" in capsys.readouterr().err
 
 
@@ -147,7 +147,7 @@ def test_running_again_resumes_without_work(
     journal = study / "nas-studies" / "s" / "journal.log"
     before = [journal.read_text().count(word) for word in ("candidate", '"floors"')]
     assert before[1] == 1
-    assert nas("study", "run", "quickstart", "--name", "s", *SMALL, *QUICK) == 0
+    assert nas("study", "run", "quickstart", "--name", "s", *SMALL, *ALONE, *QUICK) == 0
     after = [journal.read_text().count(word) for word in ("candidate", '"floors"')]
     assert after == before
     assert "original" in capsys.readouterr().out

@@ -33,7 +33,7 @@ pytestmark = pytest.mark.usefixtures("untrained_counts")
 LOSS = "reconstruction_loss"
 RUN = ["study", "run", "quickstart", "--space", "tiny", "--trials", "2", "--epochs", "1"]
 RUN += ["--images", "30", "--objectives", f"{LOSS},params", "--name", "s"]
-RUN += ["--set", "training.batch_size=16"]
+RUN += ["--set", "training.batch_size=16", "--workers", "1"]
 CONFIRMED = ["--set", "confirmation={seeds: 2, top: 1}"]
 
 

@@ -18,7 +18,7 @@ from tests.helpers.command import nas
 
 SMALL = ["study", "run", "quickstart", "--space", "tiny", "--name", "s", "--trials", "1"]
 SMALL += ["--objectives", "reconstruction_loss,params", "--images", "30", "--threads", "1"]
-SMALL += ["--epochs", "2"]
+SMALL += ["--epochs", "2", "--workers", "1"]
 
 
 def fill(monkeypatch: pytest.MonkeyPatch, when: Callable[[str], bool]) -> None:

@@ -56,6 +56,7 @@ from tests.fakes.runs import stopping_config
 from tests.helpers.command import nas
 
 SMALL = ["--space", "tiny", "--epochs", "1", "--images", "30", "--runner", "ray"]
+SMALL += ["--workers", "1"]
 QUICK = ["--set", "latency.max_rounds=2", "--set", "latency.attempts=1"]
 QUICK += ["--set", "latency.min_rounds=2"]
 
