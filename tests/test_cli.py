@@ -18,6 +18,7 @@ from PIL import Image
 from nas.checkpoint import load_vae
 from nas.evaluate import prior_samples
 from nas.search import SAMPLERS
+from nas.vae import VAE
 from profiling.environment import has_bfloat16
 from search_spaces.architecture import Architecture
 from search_spaces.errors import UserError
@@ -27,6 +28,7 @@ from studies.cli.main import GROUPS
 from studies.config.loading import load_config, parse_overrides
 from studies.config.presets import presets
 from studies.launch import check_limits
+from studies.store.finding import best_weights_of
 from studies.store.store import StudyStore
 from tests.helpers.command import nas
 
@@ -161,6 +163,36 @@ def test_list_and_show(study: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert "original" in out
     assert "modified" in out
     assert "Pareto front" in out
+
+
+@pytest.mark.slow
+def test_the_best_model_is_deployed(study: Path, tmp_path: Path) -> None:
+    pytest.importorskip("onnxruntime")
+    command = ["deploy", "s", "--backends", "onnxruntime", "--precision", "float32"]
+    assert nas(*command, "--seconds", "0.2", "-o", str(tmp_path / "out")) == 0
+    about = json.loads((tmp_path / "out" / "deployment.json").read_text())
+    record = StudyStore.open(study / "nas-studies", "s").record()
+    chosen = record.trial(int(about["trial"]))
+    assert (about["study"], about["digest"]) == ("s", chosen.digest)
+    assert about["data_fingerprint"] == record.environment["data_fingerprint"]
+    assert about["recorded"]["params"] == chosen.objectives["params"]
+
+
+def test_a_trial_is_exported_with_its_weights(
+    study: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen: list[VAE] = []
+
+    def exported(model: VAE, *_: object) -> None:
+        seen.append(model)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("studies.cli.export._exported", exported)
+    assert nas("export", "s#2", "--onnx", str(tmp_path / "x.onnx")) == 130
+    store = StudyStore.open(study / "nas-studies", "s")
+    weights, _ = best_weights_of(store, store.record().trial(2))
+    expected, found = load_vae(weights).state_dict(), seen[0].state_dict()
+    assert all(torch.equal(value, found[name]) for name, value in expected.items())
 
 
 @pytest.mark.parametrize("kind", ["csv", "parquet", "json"])
