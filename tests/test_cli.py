@@ -27,7 +27,9 @@ from studies.bench.shipped import TABLES
 from studies.cli.main import GROUPS
 from studies.config.loading import load_config, parse_overrides
 from studies.config.presets import presets
+from studies.deploy.subject import Subject
 from studies.launch import check_limits
+from studies.record.best import best_trial
 from studies.store.finding import best_weights_of
 from studies.store.store import StudyStore
 from tests.helpers.command import nas
@@ -165,17 +167,27 @@ def test_list_and_show(study: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert "Pareto front" in out
 
 
-@pytest.mark.slow
-def test_the_best_model_is_deployed(study: Path, tmp_path: Path) -> None:
-    pytest.importorskip("onnxruntime")
-    command = ["deploy", "s", "--backends", "onnxruntime", "--precision", "float32"]
-    assert nas(*command, "--seconds", "0.2", "-o", str(tmp_path / "out")) == 0
-    about = json.loads((tmp_path / "out" / "deployment.json").read_text())
+def test_the_best_model_is_deployed(
+    study: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen: list[Subject] = []
+
+    def deployed(subject: Subject, *_: object) -> None:
+        seen.append(subject)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("studies.deploy.folder.deploy", deployed)
+    assert nas("deploy", "s", "--max-params", "1e5", "-o", str(tmp_path / "out")) == 130
     record = StudyStore.open(study / "nas-studies", "s").record()
-    chosen = record.trial(int(about["trial"]))
-    assert (about["study"], about["digest"]) == ("s", chosen.digest)
-    assert about["data_fingerprint"] == record.environment["data_fingerprint"]
-    assert about["recorded"]["params"] == chosen.objectives["params"]
+    best = best_trial(record, None, {"params": 1e5})
+    (subject,) = seen
+    assert (subject.study, subject.trial) == ("s", str(best.number))
+    assert subject.architecture == best.architecture
+    assert subject.data_fingerprint == record.environment["data_fingerprint"]
+    assert subject.values == best.objectives
+    assert nas("deploy", "s", "--max-params", "1", "-o", str(tmp_path / "out")) == 2
+    source = subject.source(1)
+    assert len(source.calibration) == len(subject.dataset.train)
 
 
 def test_a_trial_is_exported_with_its_weights(

@@ -92,6 +92,7 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def deployed(model: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Deployment]:
     """The folder of a deployment in ONNX Runtime; no int8 is within its bound."""
+    pytest.importorskip("onnxscript")
     pytest.importorskip("onnxruntime")
     out = tmp_path_factory.mktemp("deployed") / "out"
     wish = Wish(["onnxruntime"], ["float32", "int8"], Bounds(int8=-1.0), QUICK)

@@ -63,11 +63,17 @@ def _files(found: Deployment) -> list[tuple[str, str]]:
     whats = {"model": "image to reconstruction, latent mean and log-variance",
              "encoder": "image to latent mean and log-variance",
              "decoder": "latent to image"}  # fmt: skip
-    files = [(f"`{name}`", whats[part]) for part, name in found.shipped.files.items()]
+    files = [(_named(name), whats[part]) for part, name in found.shipped.files.items()]
     if found.chosen.variant.precision == INT8:
         files.append((f"`{PORTABLE}`", "the whole model in float32, for other runtimes"))
     files.append(("`deployment.json`", "everything on this page, for programs"))
     return [*files, ("`report.html`", "the variants and their trade-off"), ("`run.py`", "runs it")]
+
+
+def _named(file: str) -> str:
+    """Return the name of a model's file, with that of its weights if they have one of their own."""
+    stem, _, suffix = file.rpartition(".")
+    return f"`{file}`, `{stem}.bin`" if suffix == "xml" else f"`{file}`"
 
 
 def _qualities(found: Deployment) -> str:

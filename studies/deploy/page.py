@@ -10,12 +10,14 @@ from studies.deploy.words import HEADS, facts, method, notes, rows, verdict
 from studies.pages.page import Panel, embedded, render
 from studies.pages.style import BLUE, GREY, new_figure
 
+_BASELINE = "eager float32"
+
 
 def page(found: Deployment) -> str:
     """Return the page as one self-contained HTML file."""
     caption = (
         "Latency and what each variant costs of the loss; the lower left is better in both. "
-        "Bars are 95 % intervals."
+        "Bars are 95 % intervals. Move the pointer to a point to see its name."
     )
     environment = found.examined.found.counted(EAGER).environment
     context = {
@@ -36,7 +38,7 @@ def figure(found: Deployment) -> go.Figure:
     """Plot the latency of the variants against what they cost of the loss."""
     drawn = new_figure("Latency and loss")
     latency = found.examined.found.counted(EAGER)
-    _add(drawn, "eager float32", latency.median_ms, latency.interval_ms, 0.0, (0.0, 0.0), GREY)
+    _add(drawn, _BASELINE, latency.median_ms, latency.interval_ms, 0.0, (0.0, 0.0), GREY)
     for one in found.examined.built:
         latency, cost = found.examined.found.counted(one.variant.name), one.quality
         times = latency.median_ms, latency.interval_ms
@@ -60,7 +62,8 @@ def _add(
     x, y = latency_ms, 100 * cost
     across, along = latency_bounds, tuple(100 * bound for bound in cost_bounds)
     drawn.add_scatter(
-        x=[x], y=[y], mode="markers+text", text=[name], name=name, textposition="top center",
+        x=[x], y=[y], mode="markers+text", name=name, textposition="top center",
+        text=[name if colour == BLUE or name == _BASELINE else ""], hovertext=[name],
         marker={"color": colour, "size": 10},
         error_x={"array": [across[1] - x], "arrayminus": [x - across[0]], "thickness": 1},
         error_y={"array": [along[1] - y], "arrayminus": [y - along[0]], "thickness": 1},

@@ -76,8 +76,9 @@ class Subject:
 
     @property
     def recorded(self) -> list[tuple[str, str]]:
-        """The same for people: (title, value), a loss with half its interval if that is known."""
-        trial, known = self.trained.trial, [OBJECTIVES[n] for n in self.values if n in OBJECTIVES]
+        """What was measured, for people: (title, value), a loss with half its interval."""
+        trial, exact = self.trained.trial, ("params", "macs", "flops")
+        known = [OBJECTIVES[n] for n in self.values if n in OBJECTIVES and n not in exact]
         if trial is not None:
             return [(one.title, shown_value(trial, one)) for one in known]
         return [(one.title, format_value(one, self.values[one.name])) for one in known]

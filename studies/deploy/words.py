@@ -62,9 +62,8 @@ def _row(found: Deployment, variant: Variant, built: Built | None) -> Row:
     if built is None:
         return Row(variant.name, (Cell(MISSING),) * len(HEADS), verdict)
     size = Cell(format_bytes(built.file_bytes))
-    kept = f"; in floating point: {listed(built.keep)}" if built.keep else ""
     cells = (*_times(found, variant.name), *_quality(built.quality), size)
-    return Row(variant.name, cells, f"{verdict}{kept}", reason is None)
+    return Row(variant.name, cells, verdict, reason is None)
 
 
 def _times(found: Deployment, name: str) -> tuple[Cell, Cell]:
