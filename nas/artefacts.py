@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import errno
 import math
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -24,7 +23,6 @@ PICTURES = RECONSTRUCTIONS, PRIOR_SAMPLES
 """The files of a trial that a report shows."""
 
 _LONGEST_HEADER = 500  # bytes; that of an array of images has at most 118
-_FULL = {errno.ENOSPC, errno.EDQUOT, errno.EROFS}
 
 
 def write_or_refuse(path: Path, content: bytes) -> None:
@@ -86,13 +84,12 @@ def full_disk_refused(where: Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        if error.errno not in _FULL:
+        if error.errno not in files.FULL_DISK:
             raise
         raise _refusal(Path(error.filename or where), error) from None
 
 
 def _refusal(path: Path, error: OSError) -> UserError:
     remedy = "; make room and run the same command again: nothing finished is lost"
-    return UserError(
-        f"{path}: cannot be written ({error.strerror}){remedy if error.errno in _FULL else ''}"
-    )
+    shown = remedy if error.errno in files.FULL_DISK else ""
+    return UserError(f"{path}: cannot be written ({error.strerror}){shown}")

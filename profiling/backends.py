@@ -96,7 +96,7 @@ class Backend:
             return f"this processor has no instructions for {dtype}: use {FLOAT32}"
         reason = self.unavailable(device)
         if reason is None and dtype == INT8 and self.int8:
-            return missing(*self.int8.packages, extra="deploy")
+            return missing(*self.int8.packages)
         return reason
 
 
@@ -203,7 +203,7 @@ def _prepared(
     except ProfilingError as error:
         raise ProfilingError(f"{name}: {error}") from error
     except Exception as error:  # each engine raises its own types
-        raise ProfilingError(f"{name}: cannot run this model: {_first_line(error)}") from error
+        raise ProfilingError(f"{name}: cannot run this model: {first_line(error)}") from error
     return run, "; ".join([*notes, *([note] if note else [])])
 
 
@@ -312,6 +312,7 @@ def _first(example: Example) -> Tensor:
     return example[0] if isinstance(example, tuple) else example
 
 
-def _first_line(error: Exception) -> str:
+def first_line(error: Exception) -> str:
+    """Return the type of an error and the first line of its message."""
     lines = str(error).strip().splitlines()
     return f"{type(error).__name__}: {lines[0]}" if lines else type(error).__name__

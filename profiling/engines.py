@@ -10,6 +10,7 @@ import types
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -117,9 +118,14 @@ def in_openvino(
 
 def openvino_graph(model: nn.Module, args: Args) -> Any:
     """Return the model as an `openvino.Model`."""
+    return openvino_graph_of(onnx_model(model, args).SerializeToString())
+
+
+def openvino_graph_of(content: bytes | Path) -> Any:
+    """Return an ONNX model, or the path of a model, as an `openvino.Model`."""
     import openvino
 
-    return openvino.Core().read_model(onnx_model(model, args).SerializeToString())
+    return openvino.Core().read_model(content)
 
 
 def compiled_openvino(graph: Any, threads: int, precision: str = "f32") -> Any:
@@ -138,13 +144,18 @@ def compiled_openvino(graph: Any, threads: int, precision: str = "f32") -> Any:
 
 def openvino_pass(compiled: Any, model: nn.Module, args: Args) -> ForwardPass:
     """Return a callable that runs a compiled model, with the structure of the model's outputs."""
+    return structured(openvino_run(compiled), model, args)
+
+
+def openvino_run(compiled: Any) -> ForwardPass:
+    """Return a callable from tensors to a list of tensors that runs a compiled model."""
     request = compiled.create_infer_request()
 
     def run(*args: Tensor) -> list[Tensor]:
         arrays = [arg.numpy() for arg in args]
         return [torch.from_numpy(a) for a in request.infer(arrays, share_inputs=True).values()]
 
-    return structured(run, model, args)
+    return run
 
 
 def structured(run: ForwardPass, model: nn.Module, args: Args) -> ForwardPass:

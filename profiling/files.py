@@ -9,9 +9,11 @@ threads of a process must not write the same file at the same time.
 from __future__ import annotations
 
 import errno
+import glob
 import os
 import platform
 import re
+import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -19,6 +21,9 @@ from pathlib import Path
 import psutil
 
 from profiling.errors import ProfilingError
+
+FULL_DISK = {errno.ENOSPC, errno.EDQUOT, errno.EROFS}
+"""Numbers of the errors of a disk that is full or can only be read."""
 
 _PARTIAL = re.compile(r"\..+\.(?P<host>[^.]*)\.(?P<pid>\d+)\.part")
 
@@ -53,6 +58,31 @@ def write_whole(path: Path, content: bytes) -> None:
         partial.write_bytes(content)
 
 
+@contextmanager
+def new_folder(path: Path) -> Iterator[Path]:
+    """Yield the path of a partial folder that the body fills; afterwards it becomes `path`.
+
+    If the body fails, there is no `path` and the partial folder is removed. What killed processes
+    of this host left of the same folder is removed before.
+
+    Raises:
+        OSError: the folder cannot be created, or `path` exists by then.
+    """
+    partial = path.with_name(f".{path.name}.{_host()}.{os.getpid()}.part")
+    for left in path.parent.glob(f".{glob.escape(path.name)}.*.part"):
+        if left == partial or _is_left(left):
+            shutil.rmtree(left, ignore_errors=True)
+    partial.mkdir()
+    try:
+        yield partial
+        for file in filter(Path.is_file, partial.rglob("*")):
+            with file.open("r+b") as opened:
+                os.fsync(opened.fileno())
+        partial.rename(path)
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)
+
+
 def behind_links(path: Path) -> Path:
     """Return the path that a symbolic link leads to; other paths only become absolute.
 
@@ -85,8 +115,7 @@ def sweep(folder: Path) -> None:
     Only `folder` and the folders directly in it are searched.
     """
     for path in [*folder.glob(".*.part"), *folder.glob("*/.*.part")]:
-        found = _PARTIAL.fullmatch(path.name)
-        if found and found["host"] == _host() and not psutil.pid_exists(int(found["pid"])):
+        if _is_left(path):
             with suppress(OSError):
                 path.unlink()
 
@@ -101,6 +130,12 @@ def swept(*folders: Path) -> Iterator[None]:
     finally:
         for folder in folders:
             sweep(folder)
+
+
+def _is_left(path: Path) -> bool:
+    """Whether a path is the partial file or folder of an ended process of this host."""
+    found = _PARTIAL.fullmatch(path.name)
+    return bool(found and found["host"] == _host() and not psutil.pid_exists(int(found["pid"])))
 
 
 def _host() -> str:

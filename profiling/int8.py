@@ -3,7 +3,7 @@
 Each function takes a private copy of the model in evaluation mode, its arguments, a number of
 threads and calibration batches: arguments of further passes, from which the range of values of each
 tensor is taken. What an engine cannot compute in integers stays in floating point, and the remark
-counts these layers.
+counts these layers. A layer has the name of its module, such as `encoder.mean`.
 """
 
 from __future__ import annotations
@@ -12,10 +12,11 @@ import contextlib
 import io
 import logging
 import os
+import re
 import tempfile
 import warnings
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -33,6 +34,15 @@ from profiling.onnx_export import onnx_model, onnxruntime_session
 
 Quantise = Callable[[nn.Module, Args, int, Sequence[Args]], tuple[ForwardPass, str]]
 """(model, arguments, threads, calibration batches) -> what runs the model, and a remark or ""."""
+
+Layers = list[tuple[str, str]]
+"""Names of layers, each with its kind."""
+
+_OPENVINO_WEIGHTED = (
+    *("Convolution", "GroupConvolution", "MatMul"),
+    *("ConvolutionBackpropData", "GroupConvolutionBackpropData"),
+)
+"""Operations of OpenVINO whose second input is the weight of a layer."""
 
 _OPENVINO_LAYERS = {
     "Convolution": "convolution",
@@ -52,14 +62,40 @@ def in_openvino(
     model: nn.Module, args: Args, threads: int, batches: Sequence[Args]
 ) -> tuple[ForwardPass, str]:
     """Quantise the model by NNCF and run it in OpenVINO."""
-    graph = openvino_graph(model, args)
+    graph = quantised_openvino(openvino_graph(model, args), batches)
+    compiled = compiled_openvino(graph, threads)
+    return openvino_pass(compiled, model, args), remark(openvino_in_float(compiled))
+
+
+def quantised_openvino(graph: Any, batches: Sequence[Args], keep: Collection[str] = ()) -> Any:
+    """Return an `openvino.Model`, quantised by NNCF, but for the layers of `keep`."""
     names = [one.get_any_name() for one in graph.inputs]
+    layers = openvino_layers(graph)
+    kept = [operation for operation, layer in layers.items() if layer in keep]
     with _silence():
         nncf = _nncf()
         data = nncf.Dataset(_named(names, batches))
-        graph = nncf.quantize(graph, data, subset_size=len(batches))
-    compiled = compiled_openvino(graph, threads)
-    return openvino_pass(compiled, model, args), _remark(_not_in_integers(compiled))
+        scope = {"ignored_scope": nncf.IgnoredScope(names=kept)} if kept else {}
+        return nncf.quantize(graph, data, subset_size=len(batches), **scope)
+
+
+def openvino_layers(graph: Any) -> dict[str, str]:
+    """Return the layers of an `openvino.Model`: name of the operation -> name of the layer."""
+    weights = {
+        one.get_friendly_name(): _constant_behind(one.input_value(1).get_node())
+        for one in graph.get_ops()
+        if one.get_type_name() in _OPENVINO_WEIGHTED
+    }
+    return {operation: _layer_of(name) for operation, name in weights.items() if name}
+
+
+def _constant_behind(node: Any) -> str | None:
+    """Return the name of the constant that a node reshapes or converts; None if it has none."""
+    while node.get_type_name() != "Constant":
+        if node.get_input_size() == 0:
+            return None
+        node = node.input_value(0).get_node()
+    return str(node.get_friendly_name())
 
 
 def in_onnxruntime(
@@ -70,15 +106,20 @@ def in_onnxruntime(
     ONNX Runtime has no transposed convolution in integers on a CPU: it would convert to integers
     and back for nothing.
     """
-    import onnx
-
-    content = _quantised_onnx(onnx_model(model, args).SerializeToString(), batches)
+    content = quantised_onnx(onnx_model(model, args).SerializeToString(), batches)
     run = structured(onnxruntime_session(content, threads), model, args)
-    return run, _remark(_not_quantised(onnx.load_from_string(content).graph.node))
+    return run, remark(onnx_in_float(content))
 
 
-def _quantised_onnx(content: bytes, batches: Sequence[Args]) -> bytes:
-    """Return a model with its tensors quantised and dequantised (QDQ), as an ONNX file."""
+def quantised_onnx(content: bytes, batches: Sequence[Args], keep: Collection[str] = ()) -> bytes:
+    """Return an ONNX file with its tensors quantised and dequantised (QDQ).
+
+    Args:
+        content: The file.
+        batches: The calibration batches.
+        keep: Names of the layers that stay in floating point.
+    """
+    import onnx
     from onnxruntime.quantization import QuantType, quant_pre_process, quantize_static
     from onnxruntime.quantization.registry import QDQRegistry, QLinearOpsRegistry
 
@@ -87,11 +128,13 @@ def _quantised_onnx(content: bytes, batches: Sequence[Args]) -> bytes:
         plain, prepared, quantised = (Path(folder) / f"{n}.onnx" for n in range(3))
         plain.write_bytes(content)
         quant_pre_process(plain, prepared, skip_symbolic_shape=True)  # all shapes are fixed
+        layers = _weighted(onnx.load(prepared).graph.node)
         quantize_static(
             prepared,
             quantised,
             _Reader(_input_names(content), batches),
             op_types_to_quantize=kinds,
+            nodes_to_exclude=[one.name for one in layers if _layer_of(one.input[1]) in keep],
             per_channel=True,
             activation_type=QuantType.QUInt8,
             weight_type=QuantType.QInt8,
@@ -123,32 +166,53 @@ def _named(names: Sequence[str], batches: Sequence[Args]) -> list[dict[str, Any]
     ]
 
 
-def _not_in_integers(compiled: Any) -> Counter[str]:
-    """Count the layers of a compiled OpenVINO model that compute in floating point."""
+def openvino_in_float(compiled: Any, layers: Mapping[str, str] | None = None) -> Layers:
+    """Return the layers of a compiled OpenVINO model that compute in floating point.
+
+    Args:
+        compiled: The compiled model.
+        layers: What `openvino_layers` returned; without it, layers have the names of operations.
+    """
     infos = [one.get_rt_info() for one in compiled.get_runtime_model().get_ops()]
-    layers = [(info["layerType"].value, info["runtimePrecision"].value) for info in infos]
-    return Counter(
-        _OPENVINO_LAYERS[kind]
-        for kind, precision in layers
-        if kind in _OPENVINO_LAYERS and precision not in ("i8", "u8")
-    )
+    found: Layers = []
+    for info in infos:
+        kind, precision = info["layerType"].value, info["runtimePrecision"].value
+        if kind in _OPENVINO_LAYERS and precision not in ("i8", "u8"):
+            names = str(info["originalLayersNames"].value).split(",")
+            known = (layers[name] for name in names if layers and name in layers)
+            found.append((next(known, names[0]), _OPENVINO_LAYERS[kind]))
+    return found
 
 
-def _not_quantised(nodes: Sequence[Any]) -> Counter[str]:
-    """Count the layers of an ONNX graph that compute in floating point.
+def onnx_in_float(content: bytes) -> Layers:
+    """Return the layers of an ONNX file that compute in floating point.
 
     An input may be quantised for the layer before alone, so the weights count.
     """
-    quantised = {node.output[0] for node in nodes if node.op_type == "DequantizeLinear"}
-    return Counter(
-        _ONNX_LAYERS[node.op_type]
-        for node in nodes
-        if node.op_type in _ONNX_LAYERS and not set(node.input[:2]) <= quantised
-    )
+    import onnx
+
+    nodes = onnx.load_from_string(content).graph.node
+    quantised = {one.output[0]: one.input[0] for one in nodes if one.op_type == "DequantizeLinear"}
+    return [
+        (_layer_of(quantised.get(node.input[1], node.input[1])), _ONNX_LAYERS[node.op_type])
+        for node in _weighted(nodes)
+        if not set(node.input[:2]) <= quantised.keys()
+    ]
 
 
-def _remark(layers: Counter[str]) -> str:
-    counted = ", ".join(f"{count} x {kind}" for kind, count in layers.items())
+def _weighted(nodes: Sequence[Any]) -> list[Any]:
+    return [node for node in nodes if node.op_type in _ONNX_LAYERS]
+
+
+def _layer_of(weight: str) -> str:
+    """Return the name of the layer that a weight belongs to, whatever fusions made of its name."""
+    return re.sub(r"^\w+Fusion_W_|\.weight.*$", "", weight)
+
+
+def remark(layers: Layers) -> str:
+    """Return the remark that counts layers in floating point; "" if there are none."""
+    counts = Counter(kind for _, kind in layers)
+    counted = ", ".join(f"{count} x {kind}" for kind, count in counts.items())
     return f"stays in floating point: {counted}" if counted else ""
 
 

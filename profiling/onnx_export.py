@@ -8,7 +8,7 @@ import importlib.util
 import inspect
 import logging
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -52,20 +52,34 @@ class OnnxReport:
     max_error: float | None
 
 
-def missing(*packages: str, extra: str = "backends") -> str | None:
+_EXTRAS = ("onnx", "backends", "deploy")
+"""Extras of this package, each with all that the ones before it install."""
+
+_EXTRA_OF = {"openvino": "backends", "nncf": "deploy"}
+"""Package -> the first extra that installs it; that of others is `onnx`."""
+
+
+def missing(*packages: str) -> str | None:
     """Return how to install packages (by an extra of this one) if one is missing, else None."""
     absent = [name for name in packages if importlib.util.find_spec(name) is None]
-    return f"needs {', '.join(absent)}: pip install 'vae-nas[{extra}]'" if absent else None
+    if not absent:
+        return None
+    extra = max((_EXTRA_OF.get(name, "onnx") for name in absent), key=_EXTRAS.index)
+    return f"needs {', '.join(absent)}: pip install 'vae-nas[{extra}]'"
 
 
 def export_onnx(
-    model: nn.Module, example: Example, path: Path, output_names: Sequence[str] | None = None
+    model: nn.Module,
+    example: Example,
+    path: Path,
+    output_names: Sequence[str] | None = None,
+    metadata: Mapping[str, str] | None = None,
 ) -> OnnxReport:
     """Export `model` in evaluation mode to one ONNX file, after verification.
 
     Inputs have the names of the parameters of `forward`. The batch dimension, the first of every
     input, is dynamic if the model allows it. The model must be deterministic: noise must be an
-    input.
+    input. The metadata are stored as metadata properties of the file.
 
     Raises:
         ProfilingError: a package is missing, the model cannot be exported, is random or above 2 GB,
@@ -82,6 +96,7 @@ def export_onnx(
     plain = copy.deepcopy(model).cpu().eval()
     args = tuple(tensor.cpu() for tensor in as_args(example))
     proto, dynamic = _dynamic_or_fixed(plain, args, output_names)
+    add_metadata(proto, metadata or {})
     content = proto.SerializeToString()
     error = _verify(plain, args, proto, content, dynamic)
     _write(path, content)
@@ -133,6 +148,12 @@ def onnx_model(
     if program is None:
         raise ProfilingError(f"onnx: torch cannot export {type(model).__name__}")
     return program.model_proto
+
+
+def add_metadata(proto: Any, metadata: Mapping[str, str]) -> None:
+    """Add metadata properties to an `onnx.ModelProto`."""
+    for key, value in metadata.items():
+        proto.metadata_props.add(key=key, value=value)
 
 
 def _require_fit(model: nn.Module) -> None:

@@ -18,6 +18,7 @@ from PIL import Image
 from nas.checkpoint import load_vae
 from nas.evaluate import prior_samples
 from nas.search import SAMPLERS
+from nas.vae import VAE
 from profiling.environment import has_bfloat16
 from search_spaces.architecture import Architecture
 from search_spaces.errors import UserError
@@ -26,7 +27,10 @@ from studies.bench.shipped import TABLES
 from studies.cli.main import GROUPS
 from studies.config.loading import load_config, parse_overrides
 from studies.config.presets import presets
+from studies.deploy.subject import Subject
 from studies.launch import check_limits
+from studies.record.best import best_trial
+from studies.store.finding import best_weights_of
 from studies.store.store import StudyStore
 from tests.helpers.command import nas
 
@@ -161,6 +165,46 @@ def test_list_and_show(study: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert "original" in out
     assert "modified" in out
     assert "Pareto front" in out
+
+
+def test_the_best_model_is_deployed(
+    study: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen: list[Subject] = []
+
+    def deployed(subject: Subject, *_: object) -> None:
+        seen.append(subject)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("studies.deploy.folder.deploy", deployed)
+    assert nas("deploy", "s", "--max-params", "1e5", "-o", str(tmp_path / "out")) == 130
+    record = StudyStore.open(study / "nas-studies", "s").record()
+    best = best_trial(record, None, {"params": 1e5})
+    (subject,) = seen
+    assert (subject.study, subject.trial) == ("s", str(best.number))
+    assert subject.architecture == best.architecture
+    assert subject.data_fingerprint == record.environment["data_fingerprint"]
+    assert subject.values == best.objectives
+    assert nas("deploy", "s", "--max-params", "1", "-o", str(tmp_path / "out")) == 2
+    source = subject.source(1)
+    assert len(source.calibration) == len(subject.dataset.train)
+
+
+def test_a_trial_is_exported_with_its_weights(
+    study: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen: list[VAE] = []
+
+    def exported(model: VAE, *_: object) -> None:
+        seen.append(model)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("studies.cli.export._exported", exported)
+    assert nas("export", "s#2", "--onnx", str(tmp_path / "x.onnx")) == 130
+    store = StudyStore.open(study / "nas-studies", "s")
+    weights, _ = best_weights_of(store, store.record().trial(2))
+    expected, found = load_vae(weights).state_dict(), seen[0].state_dict()
+    assert all(torch.equal(value, found[name]) for name, value in expected.items())
 
 
 @pytest.mark.parametrize("kind", ["csv", "parquet", "json"])

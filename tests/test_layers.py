@@ -25,7 +25,7 @@ ROOMS = (
     {"profiles", "report", "store"},
     {"run"},
     {"bench", "confirm", "on_ray"},
-    {"compress", "launch"},
+    {"compress", "deploy", "launch"},
     {"library", "paper"},
     {"cli"},
 )

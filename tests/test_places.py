@@ -81,7 +81,7 @@ def test_a_file_or_a_dangling_link_in_the_way(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     "command",
     ["bench search --seeds 1", "profile backends original@32 -o rows.csv",
-     "export original@32 --onnx model.onnx", "paper --size 32 --epochs 1"],
+     "export original@32 --untrained --onnx model.onnx", "paper --size 32 --epochs 1"],
 )  # fmt: skip
 def test_a_folder_that_cannot_be_written_is_reported_before_the_work(
     tmp_path: Path,

@@ -18,6 +18,7 @@ from profiling.environment import fingerprint
 from profiling.roofline import Peaks
 from search_spaces.references import MODIFIED, ORIGINAL
 from studies.cli import profile_print
+from studies.cli.subjects import latency_config
 from tests.fakes.study import fake_study
 from tests.helpers.command import nas
 from tests.helpers.widths import whole_at_every_width
@@ -136,6 +137,12 @@ def test_layer_in_quotes_and_layer_of_a_model(capsys: pytest.CaptureFixture[str]
     assert nas("profile", "layer", *path, "--batch", "2", *QUICK, "--out", "x") == 0
     assert "original@32 decoder.stages.2 takes" in capsys.readouterr().out
     assert pd.read_csv("x/sweep.csv")["input_shape"][0] == "(2, 128, 8, 8)"
+
+
+@pytest.mark.parametrize(("seconds", "warm_up_s"), [(4.0, 2.0), (60.0, 10.0), (5e-324, 5e-324)])
+def test_half_of_the_time_at_most_is_warm_up(seconds: float, warm_up_s: float) -> None:
+    config = latency_config(1, 1, seconds)
+    assert (config.max_s, config.max_warmup_s) == (seconds, warm_up_s)
 
 
 def test_peaks(capsys: pytest.CaptureFixture[str]) -> None:

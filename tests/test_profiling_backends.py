@@ -166,10 +166,10 @@ def test_a_missing_extra_names_its_installation(monkeypatch: pytest.MonkeyPatch)
     monkeypatch.setattr(
         importlib.util, "find_spec", lambda name: None if name in absent else find(name)
     )
-    for name in ("onnxruntime", "openvino"):
-        with pytest.raises(ProfilingError, match=r"pip install 'vae-nas\[backends\]'"):
+    for name, extra in {"onnxruntime": "onnx", "openvino": "backends"}.items():
+        with pytest.raises(ProfilingError, match=rf"pip install 'vae-nas\[{extra}\]'"):
             prepare_backend(name, tiny(), EXAMPLE)
-    with pytest.raises(ProfilingError, match=r"pip install 'vae-nas\[backends\]'"):
+    with pytest.raises(ProfilingError, match=r"pip install 'vae-nas\[onnx\]'"):
         export_onnx(tiny(), EXAMPLE, Path("model.onnx"))
 
 
@@ -303,7 +303,8 @@ def test_the_command_exports_an_architecture(
     small["decoder"]["stages"] = small["decoder"]["stages"][-1:]
     described, path = tmp_path / "small.json", tmp_path / "model.onnx"
     described.write_text(json.dumps(small))
-    nas.main(["export", str(described), "--onnx", str(path), noise], standalone_mode=False)
+    command = ["export", str(described), "--untrained", "--onnx", str(path), noise]
+    nas.main(command, standalone_mode=False)
     inputs = [value.name for value in onnx.load(path).graph.input]
     assert inputs == (["images"] if noise == "--deterministic" else ["images", "eps"])
     assert "any batch" in capsys.readouterr().out

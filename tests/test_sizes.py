@@ -216,7 +216,7 @@ def test_the_commands_take_height_and_width(
 def test_an_export_has_the_shape(tmp_path: Path) -> None:
     onnx = pytest.importorskip("onnx")
     path = tmp_path / "model.onnx"
-    assert nas("export", "original@32x16", "--onnx", str(path)) == 0
+    assert nas("export", "original@32x16", "--untrained", "--onnx", str(path)) == 0
     dims = onnx.load(path).graph.input[0].type.tensor_type.shape.dim
     assert [dim.dim_value for dim in dims][1:] == [3, 32, 16]
 

@@ -80,7 +80,11 @@ VALID: dict[str, Valid] = {
     "target remove": Valid({"name": "here"}),
     "target check": Valid({"name": "here"}, {"--seconds": "1"}),
     "compress": Valid({"trial": "good#2"}, {"--prune": "0.5", "--epochs": "1", "--seeds": "1"}),
-    "export": Valid({"architecture": "tiny.json"}, {"--onnx": "tiny.onnx"}),
+    "deploy": Valid(
+        {"model": "good#2"},
+        {"--backends": "onnxruntime", "--precision": "float32", "--seconds": "0.1"},
+    ),
+    "export": Valid({"model": "good#2"}, {"--onnx": "tiny.onnx"}),
 }
 """A valid and short call of every command; `cases` fails on a command that is not listed."""
 
@@ -99,6 +103,9 @@ _BY_NAME: dict[str, tuple[Bad, ...]] = {
     "data folder": values.IN_PATHS,
     "data --size": values.PIXELS,
     "reconstruct model": values.MODELS,
+    "deploy model": tuple(one for one in values.MODELS if one.text != "good"),  # a study
+    "export model": (*values.MODELS, *values.ARCHITECTURES),
+    "deploy --images": values.IN_PATHS,
     "compress trial": values.ARCHITECTURES,
     "--prune": values.SHARES,
     "--distil": values.TEACHERS,

@@ -64,7 +64,8 @@ READS: tuple[Read, ...] = (
     ),
     Read(
         "architecture", "work/tiny.json", "json",
-        ("profile predict tiny.json", "export tiny.json --onnx x.onnx"), 60, optional=False,
+        ("profile predict tiny.json", "export tiny.json --untrained --onnx x.onnx"), 60,
+        optional=False,
     ),
     Read("journal", f"{_STUDY}/journal.log", "lines", _OF_STUDY, 200),
     Read("SQLite", "work/indb.db", "other", ("study show indb", "study list"), 0),
@@ -105,7 +106,7 @@ READS: tuple[Read, ...] = (
           "data preview celeba --path celeba --size 16 --rows 1")),
     Read("CelebA list", "work/celeba/list_attr_celeba.csv", "table",
          ("data preview celeba --path celeba --size 16 --rows 1",)),
-    Read("ONNX target", "work/x.onnx", "other", ("export tiny.json --onnx x.onnx",)),
+    Read("ONNX target", "work/x.onnx", "other", ("export good#2 --onnx x.onnx",)),
 )  # fmt: skip
 
 

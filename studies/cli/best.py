@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -22,7 +23,8 @@ _DATA = ("kind", "fit")
 """Settings of images that say how a picture is given to the model."""
 
 
-def _limit_options(command: Any) -> Any:
+def limit_options(command: Any) -> Any:
+    """Add an option for a limit of each objective to a command; `limits_of` reads them."""
     for name, objective in OBJECTIVES.items():
         unit = f" ({objective.unit})" if objective.unit else ""
         end = "Upper" if objective.direction == "minimise" else "Lower"
@@ -32,7 +34,8 @@ def _limit_options(command: Any) -> Any:
     return command
 
 
-def _option(name: str) -> str:
+def option_name(name: str) -> str:
+    """Return the option of `by`, or of the limit of an objective."""
     return "--by" if name == "by" else _flag(OBJECTIVES[name])
 
 
@@ -41,9 +44,14 @@ def _flag(objective: Objective) -> str:
     return f"--{end}-{objective.name.replace('_', '-')}"
 
 
+def limits_of(options: Mapping[str, float | None]) -> dict[str, float]:
+    """Return the limits that were given, by the name of the objective."""
+    return {key.removeprefix("limit_"): cap for key, cap in options.items() if cap is not None}
+
+
 @click.command()
 @click.argument("name")
-@_limit_options
+@limit_options
 @click.option("--by", help="Objective to be best in. Default: the study's first objective.")
 @click.option("-o", "--out", type=OutPath(), help="Folder to write to. Default: NAME-best.")
 @root_option
@@ -65,8 +73,7 @@ def best(name: str, by: str | None, out: Path | None, root: Path, **limits: floa
     store = StudyStore.open(root, name)
     record = store.record()
     print_damage(record)
-    caps = {key.removeprefix("limit_"): cap for key, cap in limits.items() if cap is not None}
-    trial = best_trial(record, by, caps, _option)
+    trial = best_trial(record, by, limits_of(limits), option_name)
     values = ", ".join(f"{noun(o)} {shown_value(trial, o)}" for o in record.objectives)
     store.fetch(trial.digest)
     weights, whose = best_weights_of(store, trial)
@@ -103,6 +110,7 @@ def _take_out(record: StudyRecord, trial: TrialRecord, weights: Path, folder: Pa
             "floors": floor_values(record, [trial]),
             "data": {k: v for k, v in record.config.get("data", {}).items() if k in _DATA},
             "training": record.config.get("training"),
+            "data_fingerprint": record.environment.get("data_fingerprint"),
         }
         contents = model_files(trial.architecture, result)
         if weights.exists():

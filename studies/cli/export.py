@@ -7,28 +7,18 @@ from typing import TYPE_CHECKING
 
 import click
 
-from search_spaces.architecture import Architecture
 from search_spaces.errors import UserError
 from studies.cli.console import stdout
 from studies.cli.help import TableHelp
-from studies.cli.options import (
-    OutPath,
-    find_architecture,
-    find_artefacts,
-    progress_bar,
-    root_option,
-)
+from studies.cli.options import OutPath, find_architecture, progress_bar, root_option
 
 if TYPE_CHECKING:
     from nas.vae import VAE
     from profiling.onnx_export import OnnxReport
 
-# An output called "mean" would clash with values of that name inside the graph.
-_OUTPUTS = ("reconstruction", "latent_mean", "latent_log_variance")
-
 
 @click.command(cls=TableHelp)
-@click.argument("architecture")
+@click.argument("model")
 @click.option(
     "--onnx",
     "path",
@@ -39,7 +29,10 @@ _OUTPUTS = ("reconstruction", "latent_mean", "latent_log_variance")
 @click.option(
     "--weights",
     type=click.Path(path_type=Path, dir_okay=False),
-    help="Trained weights (.safetensors). Default: those of STUDY#TRIAL, otherwise random weights.",
+    help="Trained weights (.safetensors) of the architecture MODEL.",
+)
+@click.option(
+    "--untrained", is_flag=True, help="Export the architecture MODEL with random weights."
 )
 @click.option(
     "--deterministic/--sampling",
@@ -49,75 +42,78 @@ _OUTPUTS = ("reconstruction", "latent_mean", "latent_log_variance")
 )
 @root_option
 def export(
-    architecture: str, path: Path, weights: Path | None, deterministic: bool, root: Path
+    model: str,
+    path: Path,
+    weights: Path | None,
+    untrained: bool,
+    deterministic: bool,
+    root: Path,
 ) -> None:
-    """Write ARCHITECTURE as one ONNX file and verify it against PyTorch.
+    """Write MODEL as one ONNX file and verify it against PyTorch.
 
-    ARCHITECTURE is a reference ({references}, original@64), a JSON or YAML file, or
-    STUDY#TRIAL. Input: images (batch, channels, size, size) in [0, 1]. Outputs: reconstruction,
+    MODEL is a trained model: STUDY#TRIAL (the training with the lowest validation loss), a folder
+    such as `nas study best` writes, or a file of weights (.safetensors). Or it is an architecture,
+    a reference ({references}, original@64) or a JSON or YAML file, with --weights or
+    --untrained. Input: images (batch, channels, size, size) in [0, 1]. Outputs: reconstruction,
     latent mean and log-variance. With --sampling, a second input `eps` (batch, latent) is the
     noise: draw it from N(0, 1).
     """
-    weights = weights or _stored_weights(architecture, root)
-    model = _model(find_architecture(architecture, root), weights)
-    with progress_bar(f"exporting {architecture}"):
-        report = _exported(model, path, deterministic)
+    vae, whose = _model(model, weights, untrained, root)
+    with progress_bar(f"exporting {model}"):
+        report = _exported(vae, path, deterministic)
     stdout.say(_sentence(report))
     for kind, shapes in (("input", report.inputs), ("output", report.outputs)):
         for name, shape in shapes.items():
             stdout.say(f"  {kind:6}  {name:19}  {' x '.join(map(str, shape))}", style="dim")
-    if weights is None:
-        random = "the weights are random: give --weights to export a trained model"
-        stdout.say(random, style="dim", wrap=True)
+    stdout.say(f"weights: {whose}", style="dim", wrap=True)
 
 
-def _stored_weights(text: str, root: Path) -> Path | None:
-    from nas.artefacts import WEIGHTS
+def _model(text: str, weights: Path | None, untrained: bool, root: Path) -> tuple[VAE, str]:
+    """Return the model to export, and what its weights are.
 
-    folder = find_artefacts(text, root)
-    stored = folder / WEIGHTS if folder else None
-    return stored if stored and stored.exists() else None
-
-
-def _model(architecture: Architecture, weights: Path | None) -> VAE:
+    Raises:
+        UserError: there is no such model, it has no weights, or they belong to another one.
+    """
     from nas.checkpoint import load_vae
     from nas.vae import build_vae
+    from studies.store.trained import find_trained
 
+    if weights is None and not untrained:
+        if found := find_trained(text, root):
+            return found.model, f"{found.weights} {found.whose}".rstrip()
+        find_architecture(text, root)
+        raise UserError(
+            f"{text}: an architecture has no weights; give --weights FILE, a trained model "
+            "(STUDY#TRIAL, a folder of nas study best, a .safetensors file), or --untrained"
+        )
+    if weights is not None and untrained:
+        raise UserError("--weights and --untrained: give only one of them")
+    architecture = find_architecture(text, root)
     if weights is None:
-        return build_vae(architecture, seed=0)
+        return build_vae(architecture, seed=0), "random (--untrained)"
     model = load_vae(weights)
     if model.architecture != architecture:
         raise UserError(
             f"--weights {weights}: these weights belong to another architecture "
             f"({model.architecture.summary}); export that one, or give other weights"
         )
-    return model
+    return model, str(weights)
 
 
 def _exported(model: VAE, path: Path, deterministic: bool) -> OnnxReport:
     import torch
-    from torch import Tensor, nn
 
+    from nas.deploy.passes import MODEL, OUTPUTS, Reconstruction
     from profiling.onnx_export import export_onnx
-
-    class OfMean(nn.Module):
-        """The model's forward pass with the latent mean instead of a sample."""
-
-        def __init__(self) -> None:
-            super().__init__()
-            self.vae = model
-
-        def forward(self, images: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-            mean, log_variance = self.vae.encode(images)
-            return self.vae.decode(mean), mean, log_variance
 
     shape = model.architecture
     draw = torch.Generator().manual_seed(0)
     images = torch.rand(1, *shape.image_shape, generator=draw)
+    metadata = {"architecture": shape.to_json(), "digest": shape.digest}
     if deterministic:
-        return export_onnx(OfMean(), images, path, _OUTPUTS)
+        return export_onnx(Reconstruction(model), images, path, OUTPUTS[MODEL], metadata)
     eps = torch.randn(1, shape.latent_size, generator=draw)
-    return export_onnx(model, (images, eps), path, _OUTPUTS)
+    return export_onnx(model, (images, eps), path, OUTPUTS[MODEL], metadata)
 
 
 def _sentence(report: OnnxReport) -> str:

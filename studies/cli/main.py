@@ -26,6 +26,7 @@ GROUPS: dict[str, tuple[str, str]] = {
     "bench": ("studies.cli.bench:bench", "Compare samplers on tables of trained models."),
     "reconstruct": ("studies.cli.reconstruct:reconstruct", "Show images through a trained model."),
     "compress": ("studies.cli.compress:compress", "Prune or distil a trained model of a study."),
+    "deploy": ("studies.cli.deploy:deploy", "Choose how a model runs fastest, and write that."),
     "export": ("studies.cli.export:export", "Write a model as ONNX and verify it."),
 }
 """Each group of commands: the object that defines it, and its one-line help."""

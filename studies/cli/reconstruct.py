@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -21,7 +20,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
     from PIL import Image
 
-    from nas.datasets.decoding import Shape
+    from nas.datasets.decoding import Fit, Shape
     from nas.protocol import TrainingConfig
     from nas.vae import VAE
 
@@ -33,7 +32,7 @@ class _Trained:
     """A model, how its images get their size, and the settings of its training."""
 
     model: VAE
-    fit: str
+    fit: Fit
     training: TrainingConfig
 
 
@@ -61,7 +60,7 @@ def reconstruct(
     import numpy as np
 
     trained = _of_trial(model, root) if "#" in model else _of_folder(Path(model))
-    shape = _shape(trained, fit or trained.fit)
+    shape = _shape(trained, fit)
     pixels = np.stack([_read(path, shape) for path in images])
     rebuilt, losses = _rebuilt(trained, pixels)
     save_picture(_sheet(pixels, rebuilt), out)
@@ -74,69 +73,41 @@ def reconstruct(
 
 
 def _of_trial(text: str, root: Path) -> _Trained:
+    from nas.artefacts import WEIGHTS
     from studies.store.finding import artefacts_of, find_trial
+    from studies.store.trained import weights_of
 
     record, trial = find_trial(text, root)
-    folder, config = artefacts_of(text, root), record.config
-    return _trained(folder, trial.digest, config.get("data"), config.get("training"))
+    model = weights_of(artefacts_of(text, root) / WEIGHTS, trial.digest)
+    return _trained(model, record.config.get("data"), record.config.get("training"))
 
 
 def _of_folder(folder: Path) -> _Trained:
-    from search_spaces.architecture import Architecture
+    from studies.store.trained import trained_folder
 
     if not folder.is_dir():
         raise UserError(
             f"{quoted(str(folder))}: is neither STUDY#TRIAL, such as quickstart#3, nor a folder, "
             "such as nas study best writes"
         )
-    described, result = folder / "architecture.json", folder / "result.json"
-    digest = Architecture.load(described).digest if described.is_file() else None
-    try:
-        told = json.loads(result.read_bytes()) if result.is_file() else {}
-    except (OSError, ValueError, RecursionError) as error:
-        raise UserError(f"{result}: cannot be read ({error}); remove it") from None
-    told = told if isinstance(told, dict) else {}
-    return _trained(folder, digest, told.get("data"), told.get("training"))
+    found = trained_folder(folder)
+    return _trained(found.model, found.result.get("data"), found.result.get("training"))
 
 
-def _trained(folder: Path, digest: str | None, data: Any, training: Any) -> _Trained:
-    """Return the model of a folder.
+def _trained(model: VAE, data: Any, training: Any) -> _Trained:
+    """Return a model with the settings of images and training of its study, if they are known."""
+    from studies.record.model_files import fit_of, loss_settings
 
-    Args:
-        folder: The folder of its weights.
-        digest: Digest of the architecture that the weights must have; None if it is not known.
-        data: The study's settings of images, if known.
-        training: The study's settings of training, if known.
-
-    Raises:
-        UserError: there are no weights, or those of another architecture.
-    """
-    from nas.artefacts import WEIGHTS
-    from nas.checkpoint import load_vae
-    from nas.protocol import TrainingConfig
-
-    if not (folder / WEIGHTS).exists():
-        raise UserError(f"{folder}: has no {WEIGHTS}: the model was not trained, or they are gone")
-    model = load_vae(folder / WEIGHTS)
-    if digest not in (None, model.architecture.digest):
-        raise UserError(
-            f"{folder / WEIGHTS}: has the weights of another architecture, "
-            f"{model.architecture.digest} instead of {digest}; remove it"
-        )
-    images = data if isinstance(data, Mapping) else {"kind": "folder"}
-    squashed = images.get("kind", "faces") in ("faces", "celeba")  # as `DataConfig.fitting`
-    fit = images.get("fit") or ("squash" if squashed else "crop")
-    losses = training if isinstance(training, Mapping) else {}
-    used = {key: losses[key] for key in ("ssim", "l1_weight") if key in losses}
-    return _Trained(model, str(fit), TrainingConfig.model_validate(used))
+    return _Trained(model, fit_of(data), loss_settings(training))
 
 
-def _shape(trained: _Trained, fit: str) -> Shape:
-    from nas.datasets.decoding import Fit, Shape
+def _shape(trained: _Trained, fit: str | None) -> Shape:
+    from nas.datasets.decoding import Shape
+    from studies.record.model_files import fit_of
 
-    kinds: dict[str, Fit] = {"squash": "squash", "pad": "pad"}
     found = trained.model.architecture
-    return Shape(found.image_size, found.image_channels, kinds.get(fit, "crop"))
+    used = fit_of({"fit": fit}) if fit else trained.fit
+    return Shape(found.image_size, found.image_channels, used)
 
 
 def _read(path: Path, shape: Shape) -> NDArray[np.uint8]:

@@ -186,7 +186,7 @@ def latency_config(batch: int, threads: int, seconds: float) -> LatencyConfig:
     """Return the configuration of a measurement that takes about `seconds`."""
     from profiling.latency import LatencyConfig
 
-    warm_up_s = min(10.0, seconds / 2)
+    warm_up_s = min(10.0, seconds / 2 or seconds)  # half of the smallest number is 0
     return LatencyConfig(batch=batch, threads=threads, max_s=seconds, max_warmup_s=warm_up_s)
 
 

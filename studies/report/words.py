@@ -11,6 +11,7 @@ from search_spaces.sizes import size_in_words
 from studies.record import tables
 from studies.record.comparison import Comparison, champion, compare, dominators, found, ranked
 from studies.record.confirmed import confirmation_table, confirmed_models, the_loss
+from studies.record.deployed import read_deployed
 from studies.record.floor_words import fitted_words, floor_rows
 from studies.record.formats import (
     axis_title,
@@ -60,6 +61,7 @@ def report_words(study: StudyRecord) -> dict[str, Any]:
         "seeded": "retrained" in study.config,
         "confirmation": _confirmation(study),
         "compressed": compression_words(study),
+        "deployed": dict(zip(("models", "damaged"), read_deployed(study.folder), strict=True)),
         "retrained": (study.folder / "retrained" / "report.html").exists(),
         "setback_counts": tables.setback_table(study).to_dict("records"),
         "setbacks": tables.setbacks(study)[:_SETBACK_ROWS],
