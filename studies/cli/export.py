@@ -9,6 +9,7 @@ import click
 
 from search_spaces.architecture import Architecture
 from search_spaces.errors import UserError
+from studies.cli.completion import ARCHITECTURES
 from studies.cli.console import stdout
 from studies.cli.help import TableHelp
 from studies.cli.options import (
@@ -28,7 +29,7 @@ _OUTPUTS = ("reconstruction", "latent_mean", "latent_log_variance")
 
 
 @click.command(cls=TableHelp)
-@click.argument("architecture")
+@click.argument("architecture", shell_complete=ARCHITECTURES)
 @click.option(
     "--onnx",
     "path",
