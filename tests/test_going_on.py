@@ -205,7 +205,7 @@ def test_a_dry_run_tells_the_rest_and_writes_nothing(
     before = files(root)
     assert nas("study", "run", "s", "--root", "studies", "--trials", "10", "--dry-run") == 0
     said = " ".join(capsys.readouterr().out.split())
-    assert "study s in studies, goes on trials 4 of 10, 6 are done" in said
+    assert "study s in studies, goes on trials 4 of 10, the others are done" in said
     assert "confirmation at most 22 trainings at the end" in said
     assert "epochs 3 of each training images 14 for training workers 2" in said
     assert "as measured in study s memory at most about 2.00 GB disk about" in said
@@ -313,6 +313,8 @@ def test_a_journal_that_others_use_stays(root: Path) -> None:
             change(root, "s")
     assert files(root) == before
     delete_study(root, "guest")
+    with pytest.raises(UserError, match="has had a study 'guest' before; give another name"):
+        rename_study(root, "s", "guest")
     delete_study(root, "s")
     assert list_studies(root) == ["other"]
 
@@ -338,7 +340,9 @@ def test_a_study_whose_storage_is_lost_can_be_deleted(root: Path) -> None:
 
 
 def test_a_renamed_study_is_the_same_study(root: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    run(root, config(**ASKED))  # each run adds a line with the name
     before, journal = StudyStore.open(root, "s").record(), (root / "s/journal.log").read_bytes()
+    assert journal.count(b'"study_name":"s"') == 2
     assert nas("study", "rename", "s", "t", "--root", "studies") == 0
     assert capsys.readouterr().out == "s: is now t\n"
     after = StudyStore.open(root, "t").record()

@@ -30,12 +30,9 @@ def print_forecast(config: StudyConfig, root: Path, storage: str | None) -> None
 def _rows(config: StudyConfig, root: Path, found: Forecast) -> Iterator[tuple[str, str]]:
     new = found.record is None
     yield "study", f"{config.name} in {root}, {'new' if new else 'goes on'}"
-    more = "" if new else f", {max(0, config.search.trials - found.trials)} are done"
-    yield (
-        "trials",
-        f"{found.trials} of {config.search.trials}{more}"
-        + (f", and {counted(found.references, 'reference model')}" if found.references else ""),
-    )
+    more = "" if new else f" of {config.search.trials}, the others are done"
+    references = f", and {counted(found.references, 'reference model')}"
+    yield "trials", f"{found.trials}{more}{references * bool(found.references)}"
     if found.confirmations:
         yield "confirmation", f"at most {counted(found.confirmations, 'training')} at the end"
     if found.epochs:

@@ -185,17 +185,23 @@ def _rename_entry(address: str, old: str, new: str) -> None:
 
 
 def _rename_in_journal(path: Path, old: str, new: str) -> None:
-    """Write the new name into the line of the journal that created the study."""
-    lines = path.read_bytes().splitlines(keepends=True)
-    for number in reversed(range(len(lines))):
-        if b'"study_name":' not in lines[number]:
-            continue
-        entry = json.loads(lines[number])
-        if entry.get("study_name") == old:
-            text = json.dumps({**entry, "study_name": new}, separators=(",", ":"))
-            lines[number] = f"{text}\n".encode()
-            write_whole(path, b"".join(lines))
-            return
+    """Write the new name into the lines that create the study: each of its runs has added one.
+
+    Raises:
+        UserError: the journal has had a study of the new name, which the lines could be confused
+            with.
+    """
+    lines, found = path.read_bytes().splitlines(keepends=True), list[int]()
+    for number, line in enumerate(lines):
+        name = json.loads(line).get("study_name") if b'"study_name":' in line else None
+        if name == new:
+            raise UserError(f"{path}: has had a study {new!r} before; give another name")
+        if name == old:
+            found.append(number)
+    for number in found:
+        renamed = {**json.loads(lines[number]), "study_name": new}
+        lines[number] = f"{json.dumps(renamed, separators=(',', ':'))}\n".encode()
+    write_whole(path, b"".join(lines))
 
 
 def _rename_in_database(address: str, old: str, new: str) -> None:
