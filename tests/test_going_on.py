@@ -189,6 +189,20 @@ def test_an_unknown_name_offers_the_nearest_study(root: Path) -> None:
         find_source("othr", root)
 
 
+def test_a_study_whose_images_are_gone_is_refused_and_intact(
+    root: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    images = {"kind": "folder", "path": str(tmp_path / "gone")}
+    run(root, config(name="faces", data=images, **SHORT))
+    before = files(root)
+    assert nas("study", "run", "faces", "--root", "studies", "--trials", "3") == 2
+    going, refused = capsys.readouterr().err.splitlines()
+    assert going == "going on with study faces in studies"
+    assert refused.startswith("nas: ")
+    assert f"{tmp_path / 'gone'}" in refused
+    assert files(root) == before
+
+
 # What would be run
 
 
