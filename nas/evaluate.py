@@ -320,9 +320,15 @@ def _removed_after_failure(checkpoint: Path) -> Iterator[None]:
 
 
 def static_costs(architecture: Architecture) -> dict[str, float]:
-    """Return the value of each objective in `STATIC_COSTS`; nothing is run."""
+    """Return the value of each objective in `STATIC_COSTS`; nothing is run.
+
+    Raises:
+        PartFailed: a block of the user's own failed.
+    """
     with torch.device("meta"):
         model, image = build_vae(architecture), _one_image(architecture)
+        if architecture.own_blocks:  # it says what is wrong with a block
+            model.eval()(image)
         counts = complexity(model, image)
         return {name: float(cost(model, image, counts)) for name, cost in STATIC_COSTS.items()}
 

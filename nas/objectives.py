@@ -9,8 +9,8 @@ from typing import Literal
 import numpy as np
 import numpy.typing as npt
 
-from nas.own.imports import is_import_string
 from search_spaces.errors import UserError, nearest
+from search_spaces.import_strings import is_import_string
 
 Array = npt.NDArray[np.float64]
 

@@ -21,7 +21,6 @@ from torch import Generator, Tensor
 
 from nas.datasets.dataset import ImageDataset, ImageIndices
 from nas.losses import LossTerms, Window, ms_ssim, psnr, vae_loss
-from nas.own.imports import is_import_string
 from nas.own.losses import PAPER, find_loss
 from nas.own.objectives import Judge
 from nas.own.recipes import find_recipe
@@ -31,6 +30,7 @@ from profiling.batch_norms import calibrate_batch_norms
 from profiling.environment import has_bfloat16
 from search_spaces.architecture import Architecture
 from search_spaces.errors import UserError
+from search_spaces.import_strings import is_import_string
 from search_spaces.numbers import Count, Number, Seed
 
 OnBatch = Callable[[int, int], None]

@@ -1,4 +1,4 @@
-"""Contract tests for objectives, losses, data sets and recipes of the user's own.
+"""Contract tests for objectives, losses, data sets, recipes and blocks of the user's own.
 
 Call these functions from the tests of the package that defines the parts:
 
@@ -22,16 +22,20 @@ from torch import Tensor
 
 from nas.datasets import load_dataset
 from nas.datasets.dataset import DataConfig, ImageDataset
+from nas.evaluate import static_costs
 from nas.findings import CandidateFailed
-from nas.own.imports import import_string_of, source_digest
+from nas.layers import DOWNSAMPLING, UPSAMPLING
+from nas.own.imports import source_digest
 from nas.own.losses import ARGUMENTS, find_loss
 from nas.own.objectives import find_objective
 from nas.own.recipes import find_recipe
 from nas.vae import VAE, build_vae
+from search_spaces.architecture import Architecture
 from search_spaces.errors import UserError
+from search_spaces.import_strings import import_string_of
 from search_spaces.references import ORIGINAL
 
-__all__ = ["check_dataset", "check_loss", "check_objective", "check_recipe"]
+__all__ = ["check_block", "check_dataset", "check_loss", "check_objective", "check_recipe"]
 
 Part = str | Callable[..., Any]
 """An import string, or the function that it names."""
@@ -107,6 +111,57 @@ def check_loss(part: Part, image_size: int = 32, channels: int = 3) -> None:
             assert finite, f"{name}: the gradient with respect to {argument} is not finite"
         assert given[0].grad is not None, f"{name} does not depend on {ARGUMENTS[0]}"
     assert values[1] < values[0], f"{name} is not lower for a better reconstruction"
+
+
+def check_block(part: Part, image_size: int = 32, channels: int = 3) -> None:
+    """Check a block in encoder and decoder, with one and two layers and each change of size.
+
+    Its output has `stage.width` channels and the size of its input, all its parameters get finite
+    gradients, equal input gives equal output in evaluation mode, and its state is stored whole.
+
+    Args:
+        part: The block.
+        image_size: Side of the random images in pixels.
+        channels: Their channels: 3 or 1.
+
+    Raises:
+        UserError, AssertionError: it does not meet the contract.
+    """
+    name = _name(part)
+    images = _images(image_size, channels)
+    for number, (down, up) in enumerate(zip(DOWNSAMPLING, UPSAMPLING, strict=False), start=1):
+        stage = {"block": name, "layers": min(number, 2), "growth_rate": 2}
+        described = {
+            "image_size": image_size,
+            "image_channels": channels,
+            "latent_size": 4,
+            "encoder": {"stages": [{**stage, "width": w, "downsampling": down} for w in (4, 6)]},
+            "decoder": {
+                "seed_width": 6,
+                "stages": [{**stage, "width": w, "upsampling": up} for w in (6, 4)],
+            },
+        }
+        architecture = Architecture.from_dict(described)
+        try:
+            static_costs(architecture)
+            _check_network(name, build_vae(architecture, seed=0), images)
+        except CandidateFailed as failure:
+            raise AssertionError(str(failure)) from None
+
+
+def _check_network(name: str, model: VAE, images: Tensor) -> None:
+    eps = torch.zeros(len(images), model.architecture.latent_size)
+    rebuilt, mean, log_variance = model.train()(images, eps)
+    (rebuilt.square().mean() + mean.square().mean() + log_variance.square().mean()).backward()
+    for key, parameter in model.named_parameters():
+        gradient = parameter.grad
+        assert gradient is not None, f"{name}: {key} does not take part in the output"
+        assert bool(gradient.isfinite().all()), f"{name}: the gradient of {key} is not finite"
+    with torch.inference_mode():
+        first, second = (model.eval()(images, eps)[0] for _ in range(2))
+    assert torch.equal(first, second), f"{name} returned another output for equal input"
+    lost = {key for key, _ in model.named_buffers()} - model.state_dict().keys()
+    assert not lost, f"{name}: the buffer {min(lost)} is not stored with the weights"
 
 
 def check_dataset(part: Part, image_size: int = 32, channels: int = 3) -> ImageDataset:

@@ -7,7 +7,6 @@ from collections import OrderedDict
 import torch
 from torch import Generator, Tensor, nn
 
-from nas.blocks import BLOCKS
 from nas.heads import HEADS
 from nas.layers import (
     ACTIVATIONS,
@@ -20,6 +19,7 @@ from nas.layers import (
     StageLayers,
     normalised,
 )
+from nas.own.blocks import build_stage
 from search_spaces.architecture import Architecture
 from search_spaces.sizes import area, each_side, sides
 
@@ -42,7 +42,7 @@ class EncoderNetwork(nn.Module):
         for stage in described.stages:
             resampling = DOWNSAMPLING[stage.downsampling]
             layers = StageLayers(activation, operator, POINTWISE, resampling)
-            self.stages.append(BLOCKS[stage.block](channels, stage, layers))
+            self.stages.append(build_stage(channels, stage, layers))
             channels = stage.width
         shape = channels, architecture.encoder_sizes[-1], described.head_width
         self.head = HEADS[described.head](*shape, activation)
@@ -80,7 +80,7 @@ class DecoderNetwork(nn.Sequential):
         for stage, before, after in zip(described.stages, sizes, sizes[1:], strict=False):
             resampling = UPSAMPLING[stage.upsampling]
             layers = StageLayers(activation, operator, DECODER_TRANSITION, resampling)
-            built = BLOCKS[stage.block](channels, stage, layers)
+            built = build_stage(channels, stage, layers)
             if after != each_side(before, lambda side: 2 * side):
                 built.add_module("crop", Crop(after))
             stages.append(built)

@@ -15,9 +15,18 @@ from itertools import groupby
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self, get_args
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    ValidationError,
+    model_validator,
+)
 
-from search_spaces.errors import refusal
+from search_spaces.errors import nearest, refusal
+from search_spaces.import_strings import import_string_of, is_import_string
 from search_spaces.sizes import ImageSize, Size, each_side, sides, size_in_words
 from search_spaces.yaml_file import read_yaml
 
@@ -32,6 +41,27 @@ Activation = Literal["elu", "relu", "leaky_relu", "silu", "gelu"]
 Width = Annotated[int, Field(ge=1, le=4096)]
 
 
+def block_fault(name: object) -> str | None:
+    """Return why a value names no block; None if it does: a shipped one, or one of one's own."""
+    known = get_args(Block)
+    if name in known or (isinstance(name, str) and is_import_string(name)):
+        return None
+    return (
+        f"{name!r} is not one of {', '.join(known)}{nearest(str(name), known)}, nor an import "
+        "string such as mypkg.blocks:mine"
+    )
+
+
+def _is_block(name: str) -> str:
+    if fault := block_fault(name):
+        raise ValueError(fault)
+    return name
+
+
+def _named(block: object) -> object:
+    return import_string_of(block) if callable(block) else block
+
+
 class _Value(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
 
@@ -43,15 +73,16 @@ class Stage(_Value):
         block: `plain`: each layer is convolution, BatchNorm and activation, with `width` output
             channels. `dense`: the input of a layer is the input of the block and the outputs of all
             earlier layers (DenseNet, Huang et al. 2017). Each layer adds `growth_rate` channels,
-            and a 1x1 transition reduces the concatenation to `width` channels.
+            and a 1x1 transition reduces the concatenation to `width` channels. Or the class or
+            function of a block of one's own, or its import string (`nas.own.blocks`).
         convolution: How a layer convolves, see `nas.layers.CONVOLUTIONS`.
         width: Output channels of the stage.
         layers: Number of layers of the block.
         growth_rate: Channels added by each dense layer; None in a plain block, where it has no
-            effect.
+            effect. A block of one's own may use it, or not.
     """
 
-    block: Block = "plain"
+    block: Annotated[str, BeforeValidator(_named), AfterValidator(_is_block)] = "plain"
     convolution: Convolution = "standard"
     width: Width
     layers: Annotated[int, Field(ge=1, le=64)] = 1
@@ -60,7 +91,8 @@ class Stage(_Value):
     @model_validator(mode="before")
     @classmethod
     def _drop_what_has_no_effect(cls, data: Any) -> Any:
-        if isinstance(data, Mapping) and data.get("block", "plain") != "dense":
+        others = [name for name in get_args(Block) if name != "dense"]
+        if isinstance(data, Mapping) and data.get("block", "plain") in others:
             return {**data, "growth_rate": None}
         return data
 
@@ -178,6 +210,12 @@ class Architecture(_Value):
             canonical = self.encoder.model_copy(update={"head": "flatten"})
             object.__setattr__(self, "encoder", canonical)
         return self
+
+    @property
+    def own_blocks(self) -> tuple[str, ...]:
+        """The import strings of blocks of the user's own, sorted."""
+        stages = (*self.encoder.stages, *self.decoder.stages)
+        return tuple(sorted({one.block for one in stages} - {*get_args(Block)}))
 
     @property
     def image_shape(self) -> tuple[int, int, int]:

@@ -71,11 +71,29 @@ def nearest(name: str, valid: Iterable[str]) -> str:
     return f" (did you mean {match[0]!r}?)" if match else ""
 
 
-def refusal(error: ValidationError, source: str, model: type[BaseModel]) -> UserError:
-    """Return pydantic's errors on `model` as one line per fault, with the nearest valid names."""
+def refusal(
+    error: ValidationError,
+    source: str,
+    model: type[BaseModel],
+    options: Mapping[str, str] | None = None,
+) -> UserError:
+    """Return pydantic's errors on `model` as one line per fault, with the nearest valid names.
+
+    Args:
+        error: The errors.
+        source: The origin of the values, with which each line begins.
+        model: The model.
+        options: The origin of the values of some keys, such as an option.
+    """
     first, rest = split_faults(error.errors())
-    lines = [_line(fault, model) for fault in first]
-    return UserError("\n".join(f"{source}: {line}" for line in [*lines, *rest]))
+    lines = [f"{_origin(fault, source, options or {})}: {_line(fault, model)}" for fault in first]
+    return UserError("\n".join([*lines, *(f"{source}: {line}" for line in rest)]))
+
+
+def _origin(fault: ErrorDetails, source: str, options: Mapping[str, str]) -> str:
+    key = ".".join(map(str, fault["loc"]))
+    named = [option for name, option in options.items() if f"{key}.".startswith(f"{name}.")]
+    return named[0] if named else source
 
 
 def _line(fault: ErrorDetails, model: type[BaseModel]) -> str:

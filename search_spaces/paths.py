@@ -26,6 +26,7 @@ from search_spaces.architecture import (
     Encoder,
     EncoderStage,
     Width,
+    block_fault,
 )
 from search_spaces.axes import Scalar, Value
 from search_spaces.errors import nearest
@@ -90,6 +91,8 @@ def path_fault(path: str) -> str | None:
 def value_fault(path: str, value: object) -> str | None:
     """Return why `value` is not allowed at `path`, a valid path; None if it is allowed."""
     part, _, field = path.rpartition(".")
+    if field == "block":
+        return block_fault(value)
     if field in CHOICES:
         names = CHOICES[field]
         if value in names:

@@ -8,6 +8,7 @@ from typing import Any
 from search_spaces.axes import Axis, Rule, Scalar, Value
 from search_spaces.definition import REQUIRED, Definition, incomplete, is_int, shown
 from search_spaces.errors import UserError, nearest
+from search_spaces.import_strings import import_string_of
 from search_spaces.paths import MAX_DEPTH, path_fault, stage_of, value_fault
 from search_spaces.sizes import size_of
 
@@ -25,7 +26,7 @@ def parse(data: Any, source: str) -> Definition:
     """
     if not isinstance(data, Mapping):
         raise UserError(f"{source}: expected a mapping with {', '.join(_KEYS)}, got {data!r}")
-    reader = _Reader(data)
+    reader = _Reader(without_objects(data))
     definition = reader.read()
     # Whether assignments build architectures can be checked only if each part is valid.
     faults = reader.faults or list(incomplete(definition))
@@ -226,3 +227,12 @@ class _Reader:
                 self._check_parent(where, name, rule[name])
             if rule:
                 yield rule
+
+
+def without_objects(data: Any) -> Any:
+    """Return data with the import string of each class or function in its place."""
+    if isinstance(data, Mapping):
+        return {key: without_objects(value) for key, value in data.items()}
+    if isinstance(data, list | tuple):
+        return type(data)(without_objects(value) for value in data)
+    return import_string_of(data) if callable(data) else data

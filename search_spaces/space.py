@@ -28,6 +28,7 @@ from search_spaces.architecture import Architecture
 from search_spaces.axes import Assignment, Rule, Scalar, Value, matches
 from search_spaces.configurations import ConfigurationSpace
 from search_spaces.errors import UserError, nearest
+from search_spaces.import_strings import is_import_string
 from search_spaces.paths import describe, overriders, readings
 from search_spaces.reader import parse
 from search_spaces.sizes import Size, parse_size, size_in_words
@@ -99,6 +100,14 @@ class SearchSpace(ConfigurationSpace):
                 "because images have either; leave it out for colour"
             )
         return int(channels)
+
+    @cached_property
+    def own_blocks(self) -> tuple[str, ...]:
+        """The import strings of blocks of the user's own in this space, sorted."""
+        named = [(path, value) for path, value in self.fixed.items()]
+        named += [(path, one) for path, axis in self.axes.items() for one in axis.choices]
+        blocks = {str(value) for path, value in named if path.endswith(".block")}
+        return tuple(sorted(filter(is_import_string, blocks)))
 
     def fitted(self, architecture: Architecture) -> Architecture:
         """Return an architecture for images of this space's size and channels."""

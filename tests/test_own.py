@@ -18,7 +18,7 @@ from nas.datasets import DataConfig, load_dataset
 from nas.evaluate import Evaluator
 from nas.findings import CandidateFailed, Findings
 from nas.objectives import OBJECTIVES, declare, is_own
-from nas.own.imports import import_string_of, imported, source_digest
+from nas.own.imports import imported, source_digest
 from nas.own.losses import find_loss
 from nas.own.objectives import find_objective, own_static_costs
 from nas.own.recipes import find_recipe
@@ -27,6 +27,7 @@ from nas.protocol import TrainingConfig
 from nas.setups import SetUp
 from nas.training import Trainer
 from search_spaces import Architecture, UserError
+from search_spaces.import_strings import import_string_of
 from studies.config.loading import load_config
 from studies.config.study import StudyConfig
 from studies.confirm.evaluator import SeedEvaluator, asked, run_of

@@ -239,8 +239,7 @@ def test_the_password_is_nowhere_in_the_folder(
 ) -> None:
     storage = server.database()
     asked = ("--space", "tiny", "--objectives", "params,macs", "--trials", "1", "--name", "s")
-    asked += ("--workers", "1")
-    there = ("--storage", storage, "--root", str(tmp_path))
+    there = ("--storage", storage, "--root", str(tmp_path), "--workers", "1")
     assert nas("study", "run", "quickstart", *asked, *there) == 0
     files = [path for path in tmp_path.rglob("*") if path.is_file()]
     assert tmp_path / "s" / "report.html" in files

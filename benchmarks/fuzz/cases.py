@@ -44,6 +44,9 @@ class Valid:
 _SMALL: Options = {"--size": "16", "--count": "12"}
 VALID: dict[str, Valid] = {
     "study run": Valid({"config": "tiny.yaml"}),
+    "study compare": Valid({"a": "good", "b": "indb"}),
+    "study rename": Valid({"old": "good", "new": "renamed"}),
+    "study delete": Valid({"name": "good"}, {"--yes": None}),
     "study confirm": Valid({"name": "good"}, {"--epochs": "1", "--seeds": "1"}),
     "study best": Valid({"name": "good"}),
     "study list": Valid(),
@@ -91,6 +94,7 @@ VALID: dict[str, Valid] = {
 _BY_NAME: dict[str, tuple[Bad, ...]] = {
     **dict.fromkeys(("arch", "archs", "architecture", "a", "b"), values.ARCHITECTURES),
     **dict.fromkeys(("--name", "--warm-start", "study name"), values.NAMES),
+    **dict.fromkeys(("study old", "study new", "study compare a", "study compare b"), values.NAMES),
     **dict.fromkeys(("--space", "space name"), values.SPACES),
     **dict.fromkeys(("--path", "--celeba", "--folder", "--weights"), values.IN_PATHS),
     **dict.fromkeys(("--out", "--onnx", "directory"), values.OUT_PATHS),
@@ -119,7 +123,7 @@ _BY_NAME: dict[str, tuple[Bad, ...]] = {
     "--samplers": values.SAMPLERS,
     "--backends": values.BACKENDS,
     "--objectives": values.OBJECTIVES,
-    **dict.fromkeys(("--loss", "--recipe"), values.PARTS),
+    **dict.fromkeys(("--loss", "--recipe", "--curves"), values.PARTS),
     "--by": values.CHOICES,
     "--batch": (*values.INTEGERS, *values.BATCHES),
     "--sweep": values.SWEEPS,

@@ -71,7 +71,8 @@ READS: tuple[Read, ...] = (
     Read("SQLite", "work/indb.db", "other", ("study show indb", "study list"), 0),
     Read(
         "stored study.yaml", f"{_STUDY}/study.yaml", "yaml",
-        ("study show good", "study run tiny.yaml --name good", "study list"), 40,
+        ("study show good", "study run tiny.yaml --name good", "study run good --dry-run",
+         "study list"), 40,
     ),
     Read("weights", f"{_STUDY}/artefacts/*/*.safetensors", "tensors",
          ("export good#original --onnx x.onnx", "study best good",

@@ -20,5 +20,9 @@ def test_the_recipe() -> None:
     testing.check_recipe("vae_extras.recipes:momentum")
 
 
+def test_the_block() -> None:
+    testing.check_block("vae_extras.blocks:Residual")
+
+
 def test_the_data_set() -> None:
     assert len(testing.check_dataset("vae_extras.data:stripes")) == 60

@@ -30,6 +30,11 @@ def require_narrowing(wide: Architecture, narrow: Architecture, source: str = "p
     Raises:
         UserError: it cannot; the message names the first field that differs.
     """
+    if wide.own_blocks:
+        raise UserError(
+            f"{source}: the model has blocks of your own ({', '.join(wide.own_blocks)}), whose "
+            "channels pruning cannot follow"
+        )
     for field, before, after in _differing(wide.to_dict(), narrow.to_dict()):
         if isinstance(before, list):
             raise UserError(

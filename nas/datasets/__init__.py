@@ -11,9 +11,9 @@ from nas.datasets.faces import load_faces
 from nas.datasets.files import Choice, choose_in_folder, existing_source, load_folder
 from nas.datasets.own import load_own, require_own
 from nas.datasets.preview import contact_sheet, preview_images
-from nas.own.imports import is_import_string
 from profiling.progress import Progress
 from search_spaces.errors import UserError
+from search_spaces.import_strings import is_import_string
 from search_spaces.sizes import Size, sides, size_in_words
 
 DATASETS: dict[str, Callable[[DataConfig, Size, int, Progress | None], ImageDataset]] = {

@@ -20,8 +20,9 @@ from pydantic import ValidationError
 from nas.artefacts import folder_or_refuse, write_or_refuse
 from nas.datasets.cache import cache_directory
 from nas.datasets.dataset import DataConfig, Kind
-from nas.own.imports import import_string_of, is_import_string, told
+from nas.own.imports import told
 from search_spaces.errors import UserError, refusal
+from search_spaces.import_strings import import_string_of, is_import_string
 
 _CHANNELS = (1, 3)
 

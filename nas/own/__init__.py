@@ -1,1 +1,1 @@
-"""Parts of the user's own: objectives, losses, data sets and recipes, named by import strings."""
+"""Parts of the user's own by import strings: objectives, losses, data sets, recipes, blocks."""

@@ -9,7 +9,6 @@ from __future__ import annotations
 import hashlib
 import importlib
 import inspect
-import re
 import sys
 from collections.abc import Callable, Sequence
 from functools import cache
@@ -19,36 +18,11 @@ from typing import Any
 
 from nas.findings import CandidateFailed
 from search_spaces.errors import UserError, nearest
-
-_FORM = re.compile(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)*:[A-Za-z_]\w*(\.[A-Za-z_]\w*)*", re.ASCII)
+from search_spaces.import_strings import is_import_string
 
 
 class PartFailed(CandidateFailed):
     """A part of the user's own raised an exception, or returned something else than it must."""
-
-
-def is_import_string(text: str) -> bool:
-    """Whether a text has the form `package.module:name`."""
-    return _FORM.fullmatch(text) is not None
-
-
-def import_string_of(part: object) -> str:
-    """Return the import string of a function or class; texts are returned unchanged.
-
-    Raises:
-        UserError: worker processes could not import it.
-    """
-    if isinstance(part, str):
-        return part
-    module, name = getattr(part, "__module__", None), getattr(part, "__qualname__", None)
-    if not module or not name:
-        raise UserError(f"{part!r:.80}: is neither an import string nor a function")
-    text = f"{module}:{name}"
-    if module == "__main__" or not is_import_string(text):
-        raise UserError(
-            f"{text}: worker processes cannot import it; define it in a module, at its top level"
-        )
-    return text
 
 
 @cache

@@ -16,7 +16,6 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from nas.blocks import BLOCKS
 from nas.heads import HEADS
 from nas.layers import (
     DOWNSAMPLING,
@@ -28,9 +27,12 @@ from nas.layers import (
     norm_activation,
 )
 from nas.operation import Operation, OperationGroup
+from nas.own.blocks import stage_costs
 from nas.vae import DECODER_TRANSITION
 from search_spaces.architecture import Architecture, Stage
+from search_spaces.errors import UserError
 from search_spaces.sizes import Size, area
+from search_spaces.space import SearchSpace
 
 Part = Literal["full", "encoder", "decoder"]
 
@@ -38,16 +40,37 @@ _MEMORY = 1 << 15  # groups cached by each function: many architectures share st
 
 
 def operations(architecture: Architecture, part: Part = "full") -> tuple[Operation, ...]:
-    """Return the operations of one pass of a model or of a part of it, in order."""
+    """Return the operations of one pass of a model or of a part of it, in order.
+
+    Raises:
+        UserError: the model has blocks of the user's own, whose operations are not known.
+    """
+    require_listed(architecture)
     groups = operation_groups(architecture, part)
     return tuple(chain.from_iterable(group.operations for group in groups))
 
 
 def operation_groups(architecture: Architecture, part: Part = "full") -> list[OperationGroup]:
-    """Return the same operations in cached groups, whose totals are fast to add up."""
+    """Return the same operations in cached groups, whose totals are fast to add up.
+
+    Of a block of the user's own the totals are known, but not the operations.
+    """
     encoder = () if part == "decoder" else _encoder(architecture, sampled=part == "full")
     decoder = () if part == "encoder" else _decoder(architecture)
     return [*encoder, *decoder]
+
+
+def require_listed(model: Architecture | SearchSpace) -> None:
+    """Refuse blocks of the user's own, whose operations are not known.
+
+    Raises:
+        UserError: the architecture, or a member of the space, has such a block.
+    """
+    if model.own_blocks:
+        raise UserError(
+            f"{', '.join(model.own_blocks)}: the latency of blocks of your own is not predicted; "
+            "measure it (latency_ms)"
+        )
 
 
 def exact_costs(architectures: Iterable[Architecture]) -> dict[str, NDArray[np.int64]]:
@@ -98,7 +121,7 @@ def _stem(
 
 @lru_cache(_MEMORY)
 def _stage(channels: int, size: Size, stage: Stage, layers: StageLayers) -> OperationGroup:
-    return OperationGroup.of(BLOCKS[stage.block].operations(channels, size, stage, layers))
+    return stage_costs(channels, size, stage, layers)
 
 
 @lru_cache(_MEMORY)

@@ -19,7 +19,7 @@ from nas.operation import Operation, OperationGroup
 from nas.predict.calibration import Calibration, Measurement, Role, Setting, extend
 from nas.predict.cost_model import Floats, OperationTimes
 from nas.predict.linear_times import LinearTimes
-from nas.predict.operations import operation_groups, operations
+from nas.predict.operations import operation_groups, operations, require_listed
 from profiling.progress import Progress
 from search_spaces.architecture import Architecture
 from search_spaces.errors import UserError
@@ -139,6 +139,7 @@ class LatencyPredictor:
         """
         import torch
 
+        require_listed(space)
         from nas.predict.timed import ModelTimer, OperationTimer
 
         # A timer tunes the allocator, which the environment includes.
@@ -155,11 +156,13 @@ class LatencyPredictor:
         """Convert architectures to arrays, for which a prediction takes microseconds each.
 
         Raises:
-            UserError: an architecture is for images of another size.
+            UserError: an architecture is for images of another size, or has blocks of the user's
+                own.
         """
         found, starts, launches = list[int](), list[int](), list[int]()
         for architecture in architectures:
             self._require_size(architecture)
+            require_listed(architecture)
             starts.append(len(found))
             groups = operation_groups(architecture, self.setting.part)
             for group in groups:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 
 import click
 
 from studies.bench.shipped import TABLES, load_table
 from studies.cli.console import stdout
+from studies.cli.formats import format_option, show
 from studies.cli.main import HelpfulGroup
 from studies.cli.options import Listed, OutPath, Whole, progress_bar, root_option
 
@@ -108,8 +110,14 @@ def study(name: str, root: Path) -> None:
 
 
 @bench.command("list")
-def list_() -> None:
+@format_option
+def list_(kind: str) -> None:
     """List the tables and the samplers that can be compared."""
+    rows = list(_listed())
+    show(kind, rows, lambda: _print_list(rows))
+
+
+def _listed() -> Iterator[dict[str, str]]:
     from search_spaces.errors import UserError
     from studies.bench.contenders import CONTENDERS
 
@@ -117,10 +125,15 @@ def list_() -> None:
         try:
             table = load_table(name)
         except UserError as error:
-            stdout.say(f"{name}: {error}")
+            yield {"kind": "table", "name": name, "about": str(error)}
             continue
         about = f"{len(table.entries)} architectures, {table.epochs} epochs"
         objectives = ", ".join(table.objectives)
-        stdout.say((name, "bold"), f": {about}, objectives {objectives}", wrap=True)
-    for name, contender in CONTENDERS.items():
-        stdout.say((name, "bold"), f": {contender.title} ({contender.family})", wrap=True)
+        yield {"kind": "table", "name": name, "about": f"{about}, objectives {objectives}"}
+    for name, one in CONTENDERS.items():
+        yield {"kind": "sampler", "name": name, "about": f"{one.title} ({one.family})"}
+
+
+def _print_list(rows: list[dict[str, str]]) -> None:
+    for row in rows:
+        stdout.say((row["name"], "bold"), f": {row['about']}", wrap=True)

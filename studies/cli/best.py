@@ -10,7 +10,9 @@ import click
 
 from nas.artefacts import WEIGHTS
 from nas.objectives import OBJECTIVES, Objective
+from studies.cli.completion import study_argument
 from studies.cli.console import stderr, stdout
+from studies.cli.formats import format_option, show
 from studies.cli.options import Finite, OutPath, Positive, root_option
 from studies.cli.print_study import print_damage
 from studies.record.formats import noun
@@ -50,12 +52,20 @@ def limits_of(options: Mapping[str, float | None]) -> dict[str, float]:
 
 
 @click.command()
-@click.argument("name")
+@study_argument
 @limit_options
 @click.option("--by", help="Objective to be best in. Default: the study's first objective.")
 @click.option("-o", "--out", type=OutPath(), help="Folder to write to. Default: NAME-best.")
+@format_option
 @root_option
-def best(name: str, by: str | None, out: Path | None, root: Path, **limits: float | None) -> None:
+def best(
+    name: str,
+    by: str | None,
+    out: Path | None,
+    kind: str,
+    root: Path,
+    **limits: float | None,
+) -> None:
     """Export the best model within limits to a folder.
 
     The folder gets its weights, architecture and result. Of a confirmed model, the weights are
@@ -64,9 +74,6 @@ def best(name: str, by: str | None, out: Path | None, root: Path, **limits: floa
     Example: nas study best quickstart --max-latency-ms 5 --max-params 1e6
     """
     from studies.record.best import best_trial
-    from studies.record.confirmed import shown_value
-    from studies.record.floor_words import floor_clauses
-    from studies.record.rate import latent_words
     from studies.store.finding import best_weights_of
     from studies.store.store import StudyStore
 
@@ -74,10 +81,26 @@ def best(name: str, by: str | None, out: Path | None, root: Path, **limits: floa
     record = store.record()
     print_damage(record)
     trial = best_trial(record, by, limits_of(limits), option_name)
-    values = ", ".join(f"{noun(o)} {shown_value(trial, o)}" for o in record.objectives)
     store.fetch(trial.digest)
     weights, whose = best_weights_of(store, trial)
-    written = _take_out(record, trial, weights, out or Path(f"{name}-best"))
+    folder = out or Path(f"{name}-best")
+    written = _take_out(record, trial, weights, folder)
+    show(kind, [_row(trial, folder)], lambda: _print(record, trial, written, whose))
+    if len(written) == 2 and record.trained:
+        stderr.say("its weights are not in the study's folder any more: none were written")
+
+
+def _row(trial: TrialRecord, folder: Path) -> dict[str, Any]:
+    values = {**trial.objectives, "architecture": trial.architecture.summary}
+    return {"model": trial.name, "number": trial.number, **values, "folder": str(folder)}
+
+
+def _print(record: StudyRecord, trial: TrialRecord, written: list[Path], whose: str) -> None:
+    from studies.record.confirmed import shown_value
+    from studies.record.floor_words import floor_clauses
+    from studies.record.rate import latent_words
+
+    values = ", ".join(f"{noun(o)} {shown_value(trial, o)}" for o in record.objectives)
     stdout.say((trial.name, "bold"), f": {values}", wrap=True)
     stdout.say(trial.architecture.summary, style="dim")
     if latent := latent_words(record, trial):
@@ -86,8 +109,6 @@ def best(name: str, by: str | None, out: Path | None, root: Path, **limits: floa
         stdout.say(f"its loss {'; it '.join(clauses)}", style="dim", wrap=True)
     for path in written:
         stdout.say(f"{path} ({whose})" if path.name == WEIGHTS else str(path))
-    if len(written) == 2 and record.trained:
-        stderr.say("its weights are not in the study's folder any more: none were written")
 
 
 def _take_out(record: StudyRecord, trial: TrialRecord, weights: Path, folder: Path) -> list[Path]:

@@ -13,6 +13,7 @@ import click
 from profiling.openmp import wait_passively
 from search_spaces.errors import UserError
 from search_spaces.references import REFERENCES
+from studies.cli.completion import study_argument
 from studies.cli.console import stderr
 from studies.cli.options import Positive, Whole, print_how_to_resume, progress_bar, root_option
 from studies.cli.print_study import conclude
@@ -48,7 +49,7 @@ class _Asked:
 
 
 @click.command()
-@click.argument("name")
+@study_argument
 @click.option(
     "--top",
     type=Whole(1),

@@ -10,6 +10,7 @@ import click
 from profiling.files import behind_links, replacing
 from search_spaces.errors import UserError
 from studies.cli.console import stdout
+from studies.cli.formats import format_option, show
 from studies.cli.main import HelpfulGroup
 from studies.cli.options import SEED, OutPath, Pixels, Whole, progress_bar
 from studies.record.table_files import cannot_write
@@ -115,7 +116,8 @@ def save_picture(sheet: Image.Image, out: Path) -> None:
 @_size
 @_fit
 @_images
-def info(folder: Path, size: Size, fit: str | None, images: int | None) -> None:
+@format_option
+def info(folder: Path, size: Size, fit: str | None, images: int | None, kind: str) -> None:
     """Say what a FOLDER of images holds and what a study would do with it.
 
     FOLDER may also be an archive, a table or an array. The headers of all files are read. The
@@ -128,10 +130,15 @@ def info(folder: Path, size: Size, fit: str | None, images: int | None) -> None:
     config = _config("folder", path=folder, fit=fit, count=images)
     with progress_bar("reading") as progress:
         facts, refusal = inspect(choose_in_folder(config), config, size, progress)
-    for label, text in facts:
-        stdout.say(f"{label}: {text}", wrap=True)
+    rows = [{"fact": label, "found": text} for label, text in facts]
+    show(kind, rows, lambda: _print_facts(rows))
     if refusal is not None:
         raise UserError(f"a study would stop: {refusal}")
+
+
+def _print_facts(rows: list[dict[str, str]]) -> None:
+    for row in rows:
+        stdout.say(": ".join(row.values()), wrap=True)
 
 
 @data.group(cls=HelpfulGroup)
@@ -140,12 +147,18 @@ def cache() -> None:
 
 
 @cache.command("list")
-def list_cache() -> None:
+@format_option
+def list_cache(kind: str) -> None:
     """List cached sets of images and unpacked archives with their sizes."""
     from nas.datasets.clearing import bytes_in, cached_sets
 
     paths = [path for inside in cached_sets().values() for path in inside]
     entries = [(path, bytes_in([path])) for path in paths]
+    rows = [{"path": str(path), "bytes": size} for path, size in entries]
+    show(kind, rows, lambda: _print_cache(entries))
+
+
+def _print_cache(entries: list[tuple[Path, int]]) -> None:
     for path, size in entries:
         if size >= 10**5:
             stdout.say(f"{size / 1e6:10,.1f} MB  {path}")

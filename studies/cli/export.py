@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import click
 
 from search_spaces.errors import UserError
+from studies.cli.completion import ARCHITECTURES
 from studies.cli.console import stdout
 from studies.cli.help import TableHelp
 from studies.cli.options import OutPath, find_architecture, progress_bar, root_option
@@ -18,7 +19,7 @@ if TYPE_CHECKING:
 
 
 @click.command(cls=TableHelp)
-@click.argument("model")
+@click.argument("model", shell_complete=ARCHITECTURES)
 @click.option(
     "--onnx",
     "path",

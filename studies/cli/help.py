@@ -31,12 +31,13 @@ def _presets() -> Iterable[str]:
     return presets()
 
 
-_TABLES: dict[str, Callable[[], Iterable[str]]] = {
+TABLES: dict[str, Callable[[], Iterable[str]]] = {
     "{references}": _references,
     "{samplers}": _samplers,
     "{objectives}": _objectives,
     "{presets}": _presets,
 }
+"""What stands for the names of a table in help texts, and the function that returns them."""
 
 
 class TableHelp(click.Command):
@@ -55,7 +56,7 @@ class TableHelp(click.Command):
 
 
 def _filled(text: str | None) -> str | None:
-    for mark, names in _TABLES.items():
+    for mark, names in TABLES.items():
         if text is not None and mark in text:
             text = text.replace(mark, ", ".join(names()))
     return text

@@ -107,7 +107,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         sys.exit(141)
     except OSError as error:
         _refuse(_of_system(error))
-    except ValueError as error:
+    except (ValueError, RuntimeError) as error:
         if not _is_user_error(error):
             raise
         _refuse(str(error))
@@ -152,12 +152,13 @@ def _print_warning(message: Warning | str, *_where: Any, **__: Any) -> None:
     click.echo(visible(str(message)), err=True)
 
 
-def _is_user_error(error: ValueError) -> bool:
+def _is_user_error(error: Exception) -> bool:
     if isinstance(error, UserError):
         return True
+    from nas.findings import CandidateFailed
     from profiling.errors import ProfilingError
 
-    return isinstance(error, ProfilingError)
+    return isinstance(error, ProfilingError | CandidateFailed)
 
 
 if __name__ == "__main__":

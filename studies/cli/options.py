@@ -125,14 +125,23 @@ class OutPath(click.Path):
     """The path of a file or folder to write, which must not be in the folder of a study.
 
     There it could replace the study's journal or weights.
+
+    Args:
+        file_okay: Whether it may be a file.
+        dir_okay: Whether it may be a folder.
+        dash: Whether `-` stands for standard output.
     """
 
-    def __init__(self, *, file_okay: bool = True, dir_okay: bool = True) -> None:
-        super().__init__(file_okay=file_okay, dir_okay=dir_okay, path_type=Path)
+    def __init__(
+        self, *, file_okay: bool = True, dir_okay: bool = True, dash: bool = False
+    ) -> None:
+        super().__init__(file_okay=file_okay, dir_okay=dir_okay, allow_dash=dash, path_type=Path)
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Path:
         """Return the path; a usage error names the study."""
         path = Path(os.fsdecode(super().convert(value, param, ctx)))
+        if self.allow_dash and str(path) == "-":
+            return path
         with suppress(OSError):  # the writer of the file refuses it
             place = behind_links(path)
             for folder in (place, *place.parents):

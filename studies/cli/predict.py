@@ -10,7 +10,9 @@ import click
 
 from search_spaces.errors import UserError
 from search_spaces.sizes import Size
+from studies.cli.completion import ARCHITECTURES
 from studies.cli.console import stdout
+from studies.cli.formats import format_option
 from studies.cli.help import TableHelp
 from studies.cli.options import (
     Positive,
@@ -101,15 +103,12 @@ def calibrate(
 
 
 @click.command(cls=TableHelp)
-@click.argument("archs", nargs=-1, required=True, metavar="ARCH...")
+@click.argument("archs", nargs=-1, required=True, metavar="ARCH...", shell_complete=ARCHITECTURES)
 @setup_options
 @_threads
 @_batch
 @_device
-@click.option(
-    "--format", "kind", type=click.Choice(["table", "csv", "json"]), default="table",
-    show_default=True, help="Format of the output.",
-)  # fmt: skip
+@format_option
 @root_option
 def predict(
     archs: tuple[str, ...],

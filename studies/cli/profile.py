@@ -9,7 +9,9 @@ from pathlib import Path
 import click
 
 from profiling.openmp import wait_passively
+from studies.cli.completion import ARCHITECTURES, BACKENDS
 from studies.cli.console import stderr, stdout
+from studies.cli.formats import format_option, show
 from studies.cli.main import HelpfulGroup
 from studies.cli.options import Listed, OutPath, Positive, Whole, progress_bar, root_option
 from studies.cli.subjects import (
@@ -94,7 +96,7 @@ _out = click.option(
 
 
 @profile.command(short_help="Profile every layer of a model: time, arithmetic, memory traffic.")
-@click.argument("arch")
+@click.argument("arch", shell_complete=ARCHITECTURES)
 @_batch
 @_threads
 @_device
@@ -106,10 +108,7 @@ _out = click.option(
     "--top", type=Whole(1), default=15, show_default=True,
     help="Number of slowest layers to print.",
 )  # fmt: skip
-@click.option(
-    "--format", "kind", type=click.Choice(["table", "csv", "json"]), default="table",
-    show_default=True, help="Format of the output.",
-)  # fmt: skip
+@format_option
 @_out
 @root_option
 def model(
@@ -173,6 +172,7 @@ def model(
     help="Values of an axis (repeatable): batch or threads; width or size for a layer given by its "
     "kind. The first axis is the figure's horizontal axis.",
 )
+@format_option
 @_out
 @root_option
 def layer(
@@ -182,6 +182,7 @@ def layer(
     device: str,
     seconds: float,
     sweeps: tuple[str, ...],
+    kind: str,
     out: Path | None,
     root: Path,
 ) -> None:
@@ -211,23 +212,26 @@ def layer(
         sweep = layer_sweep(found, over, config, place, progress=progress)
     peaks = {int(n): measure_peaks(int(n), place) for n in sweep["threads"].unique()}
     axes = [axis for axis, values in over.items() if len(values) > 1]
-    for kind in ("csv", "json"):
-        write_table(sweep, folder / f"sweep.{kind}", kind)
+    for suffix in ("csv", "json"):
+        write_table(sweep, folder / f"sweep.{suffix}", suffix)
     page = write_sweep(sweep, title, axes, peaks, folder / "sweep.html")
-    print_sweep(sweep, title, axes)
-    stdout.print()
-    stdout.say(f"page: {page}")
+    show(kind, sweep, lambda: print_sweep(sweep, title, axes))
+    said = stdout if kind == "table" else stderr
+    said.print()
+    said.say(f"page: {page}")
 
 
 @profile.command(short_help="Measure the peak rates of this machine.")
 @_threads
 @_device
-@click.option("--json", "as_json", is_flag=True, help="Print as JSON.")
-def peaks(threads: int, device: str, as_json: bool) -> None:
+@click.option("--json", "as_json", is_flag=True, help="Print all that was measured as JSON.")
+@format_option
+def peaks(threads: int, device: str, as_json: bool, kind: str) -> None:
     """Measure the peak rates of this machine: arithmetic, copying, launching."""
     from profiling.environment import select_device
     from profiling.roofline import measure_peaks
     from studies.cli.profile_print import print_peaks
+    from studies.profiles.layers_words import peak_rows
 
     place = select_device(device)
     prepare(place)
@@ -236,11 +240,11 @@ def peaks(threads: int, device: str, as_json: bool) -> None:
     if as_json:
         click.echo(found.model_dump_json(indent=1))
     else:
-        print_peaks(found)
+        show(kind, peak_rows(found), lambda: print_peaks(found))
 
 
 @profile.command(short_help="Record every operation of a step, for TensorBoard and as a page.")
-@click.argument("arch")
+@click.argument("arch", shell_complete=ARCHITECTURES)
 @click.option(
     "--training", is_flag=True, help="Record training steps: forward, backward and update."
 )
@@ -298,9 +302,10 @@ def trace(
 
 
 @profile.command(short_help="Compare ways to run a model, and check their outputs.")
-@click.argument("arch")
+@click.argument("arch", shell_complete=ARCHITECTURES)
 @click.option(
     "--backends", "names", type=Listed(click.STRING, "backend"), metavar="NAME,...",
+    shell_complete=BACKENDS,
     help="Backends to compare. Default: all.",
 )  # fmt: skip
 @click.option(
@@ -312,6 +317,7 @@ def trace(
 @_threads
 @_device
 @_seconds
+@format_option
 @click.option("-o", "--out", type=OutPath(), help="Also write a .csv or .json file.")
 @root_option
 def backends(
@@ -322,6 +328,7 @@ def backends(
     threads: int,
     device: str,
     seconds: float,
+    kind: str,
     out: Path | None,
     root: Path,
 ) -> None:
@@ -360,8 +367,13 @@ def backends(
             progress=progress,
         )
     lacks_images = dataset is None and any(BACKENDS[row.name].int8 for row in rows)
-    print_backends(rows, subject.name, batch, threads, lacks_images)
+    show(
+        kind,
+        [row.record() for row in rows],
+        lambda: print_backends(rows, subject.name, batch, threads, lacks_images),
+    )
     if out:
         save_rows(rows, out)
-        stdout.print()
-        stdout.say(f"{out}: {len(rows)} backends")
+        said = stdout if kind == "table" else stderr
+        said.print()
+        said.say(f"{out}: {len(rows)} backends")

@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
 # Import neither torch nor a module that imports it: `run` has to set OMP_WAIT_POLICY first.
 from search_spaces.errors import UserError, condensed
 from studies.cli.best import best
+from studies.cli.completion import study_argument
 from studies.cli.confirm import confirm
 from studies.cli.console import stderr, stdout
+from studies.cli.formats import format_option, show
 from studies.cli.main import HelpfulGroup
+from studies.cli.manage import compare, delete, rename
 from studies.cli.options import OutPath, Whole, root_option
 from studies.cli.print_study import print_damage, print_pngs, print_study
 from studies.cli.run import run
@@ -20,6 +24,8 @@ from studies.record.formats import noun
 from studies.terminal.table import Column, Table
 
 if TYPE_CHECKING:
+    import pandas as pd
+
     from studies.record.records import StudyRecord
     from studies.store.store import StudyStore
 
@@ -41,7 +47,7 @@ def study() -> None:
     """Run Pareto studies; show, compare and export their results."""
 
 
-for command in (run, confirm, best):
+for command in (run, confirm, best, compare, delete, rename):
     study.add_command(command)
 
 
@@ -59,17 +65,22 @@ def _store(root: Path, name: str) -> StudyStore:
 
 
 @study.command("list")
+@format_option
 @root_option
-def list_(root: Path) -> None:
+def list_(kind: str, root: Path) -> None:
     """List the studies in the root folder with their hypervolumes."""
     from studies.store.store import list_studies
 
     names = list_studies(root)
-    if not names:
+    if not names and kind == "table":
         stdout.say(f"no studies in {root}; start one with: nas study run quickstart")
         return
-    texts = [Column(head, text=True) for head in ("study", "space")]
-    table = Table(*texts, "objectives", "complete", "front", "hypervolume")
+    rows = list(_listed(root, names))
+    show(kind, rows, lambda: _print_list(rows))
+
+
+def _listed(root: Path, names: list[str]) -> Iterator[dict[str, Any]]:
+    """Yield a row per study; print a line about a study that cannot be read."""
     for name in names:
         try:
             record = _open(root, name)
@@ -77,46 +88,67 @@ def list_(root: Path) -> None:
             for fault in condensed(str(error)).split("\n"):
                 stderr.say(fault, style="yellow")
             continue
-        table.add(
-            name,
-            record.space_name,
-            str(len(record.objectives)),
-            str(len(record.complete)),
-            str(len(record.front)),
-            f"{record.hypervolume(record.complete):.4f}",
-        )
+        yield {
+            "study": name,
+            "space": record.space_name,
+            "objectives": len(record.objectives),
+            "complete": len(record.complete),
+            "front": len(record.front),
+            "hypervolume": record.hypervolume(record.complete),
+        }
+
+
+def _print_list(rows: list[dict[str, Any]]) -> None:
+    texts = [Column(head, text=True) for head in ("study", "space")]
+    table = Table(*texts, "objectives", "complete", "front", "hypervolume")
+    for row in rows:
+        *cells, volume = row.values()
+        table.add(*map(str, cells), f"{volume:.4f}")
     stdout.table(table)
 
 
-@study.command()
-@click.argument("name")
+@study.command("show")
+@study_argument
+@format_option
 @root_option
-def show(name: str, root: Path) -> None:
-    """Show a study's Pareto front, both references and failed trials."""
-    print_study(_store(root, name).record())
+def show_(name: str, kind: str, root: Path) -> None:
+    """Show a study's Pareto front, both references and failed trials.
+
+    As CSV or JSON these are the references and all members of the front.
+    """
+    from studies.record.tables import front_rows
+
+    record = _store(root, name).record()
+    if kind != "table":
+        print_damage(record)
+    show(kind, front_rows(record), lambda: print_study(record))
 
 
 @study.command()
-@click.argument("name")
+@study_argument
 @click.option(
     "--format", "kind", type=click.Choice(["csv", "parquet", "json"]), default="csv",
     show_default=True, help="File format.",
 )  # fmt: skip
-@click.option("-o", "--out", type=OutPath(), help="File to write. Default: NAME.FORMAT.")
+@click.option(
+    "-o", "--out", type=OutPath(dash=True),
+    help="File to write, or - for standard output. Default: NAME.FORMAT.",
+)  # fmt: skip
 @root_option
 def export(name: str, kind: str, out: Path | None, root: Path) -> None:
     """Write a table with one row per trial."""
-    from studies.record.table_files import write_table
+    from studies.record.table_files import STDOUT, write_table
     from studies.record.tables import trials_table
 
     table = trials_table(_open(root, name))
     path = out or Path(f"{name}.{kind}")
     write_table(table, path, kind)
-    stdout.say(f"{path}: {len(table)} trials, {len(table.columns)} columns")
+    if path != STDOUT:
+        stdout.say(f"{path}: {len(table)} trials, {len(table.columns)} columns")
 
 
 @study.command()
-@click.argument("name")
+@study_argument
 @click.option(
     "--axes",
     type=Whole(1),
@@ -124,17 +156,21 @@ def export(name: str, kind: str, out: Path | None, root: Path) -> None:
     show_default=True,
     help="Number of axes to show.",
 )
-@click.option("-o", "--out", type=OutPath(), help="Also write the whole table as CSV.")
+@format_option
+@click.option(
+    "-o", "--out", type=OutPath(dash=True),
+    help="Also write the whole table as CSV; - prints it in place of the table.",
+)  # fmt: skip
 @root_option
-def effects(name: str, axes: int, out: Path | None, root: Path) -> None:
+def effects(name: str, axes: int, kind: str, out: Path | None, root: Path) -> None:
     """Show how each choice of the space's axes changes each objective.
 
     The effect of a choice is its difference from the average choice of its axis. Effects that are
     not significant at 95 % are in brackets. Random trials estimate effects best, because a search
-    prefers some choices.
+    prefers some choices. CSV and JSON have all axes, and the bounds of each interval.
     """
-    from studies.record.axis_effects import effect_table, format_effect
-    from studies.record.table_files import write_table
+    from studies.record.axis_effects import effect_table
+    from studies.record.table_files import STDOUT, write_table
 
     record = _open(root, name)
     table = effect_table(record)
@@ -142,6 +178,17 @@ def effects(name: str, axes: int, out: Path | None, root: Path) -> None:
         raise UserError(
             f"study {name!r}: it has too few trials, or no axis with an effect on an objective"
         )
+    if out == STDOUT:
+        kind, out = "csv", None
+    show(kind, table, lambda: _print_effects(record, table, axes))
+    if out:
+        write_table(table, out, "csv")
+        (stdout if kind == "table" else stderr).say(f"{out}: {len(table)} choices")
+
+
+def _print_effects(record: StudyRecord, table: pd.DataFrame, axes: int) -> None:
+    from studies.record.axis_effects import format_effect
+
     objectives = [one for one in record.objectives if one.name in table]
     heads = ("trials", *(noun(one).split()[-1] for one in objectives))
     shown = Table(Column("axis, choice", text=True), *heads)
@@ -153,13 +200,10 @@ def effects(name: str, axes: int, out: Path | None, root: Path) -> None:
         shown.add(f"  {row['choice']}", str(row["trials"]), *cells)
         before = row["axis"]
     stdout.table(shown)
-    if out:
-        write_table(table, out, "csv")
-        stdout.say(f"{out}: {len(table)} choices")
 
 
 @study.command()
-@click.argument("name")
+@study_argument
 @click.option("--png", is_flag=True, help="Also write the figures as PNG (needs a Chromium).")
 @root_option
 def report(name: str, png: bool, root: Path) -> None:

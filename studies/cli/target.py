@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from studies.cli.console import stderr, stdout
+from studies.cli.formats import format_option, show
 from studies.cli.main import HelpfulGroup
 from studies.cli.options import Whole
 from studies.record.formats import counted, format_percent
@@ -50,18 +51,32 @@ def add(name: str, host: str, port: int | None, python: str, options: tuple[str,
 
 
 @target.command("list")
-def list_() -> None:
+@format_option
+def list_(kind: str) -> None:
     """List the targets."""
     from profiling.target.addresses import config_folder, read_addresses
 
     known = read_addresses()
-    if not known:
+    if not known and kind == "table":
         stdout.say(f"no targets in {config_folder()}; add one: nas target add NAME --host HOST")
         return
-    heads = ("target", "host", "port", "Python", "options of ssh")
-    table = Table(*(Column(head, text=True) for head in heads))
-    for name, one in known.items():
-        table.add(name, one.host, str(one.port or ""), one.python, " ".join(one.ssh_options))
+    rows = [
+        {
+            "target": name,
+            "host": one.host,
+            "port": one.port,
+            "Python": one.python,
+            "options of ssh": " ".join(one.ssh_options),
+        }
+        for name, one in known.items()
+    ]
+    show(kind, rows, lambda: _print_list(rows))
+
+
+def _print_list(rows: list[dict[str, Any]]) -> None:
+    table = Table(*(Column(head, text=True) for head in rows[0]))
+    for row in rows:
+        table.add(*(str(cell or "") for cell in row.values()))
     stdout.table(table)
 
 

@@ -3,17 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from pathlib import Path
 from typing import Any
 
 from pydantic import ValidationError
 
-from search_spaces.errors import UserError, nearest, refusal
-from search_spaces.yaml_file import parse_yaml, read_yaml
-from studies.config.presets import presets
+from search_spaces.errors import UserError, refusal
+from search_spaces.yaml_file import parse_yaml
+from studies.config.sources import find_source
 from studies.config.study import StudyConfig
-
-_SECTIONS = ("data", "limits", "training", "latency", "search", "ray")
 
 SHORTCUTS: dict[str, str] = {
     "name": "name",
@@ -51,20 +48,23 @@ def load_config(source: str, overrides: Mapping[str, Any] | None = None) -> Stud
     Raises:
         UserError: the configuration is invalid; the message has one line per fault.
     """
-    path = _find(source)
-    data = _read(path)
-    data.setdefault("name", path.stem)
-    _place_images(data, path.parent)
-    return overridden(data, overrides or {}, str(path))
+    found = find_source(source)
+    return overridden(found.data, overrides or {}, found.shown)
 
 
-def overridden(data: dict[str, Any], overrides: Mapping[str, Any], source: str) -> StudyConfig:
+def overridden(
+    data: dict[str, Any],
+    overrides: Mapping[str, Any],
+    source: str,
+    options: Mapping[str, str] | None = None,
+) -> StudyConfig:
     """Apply overrides to a configuration and validate it.
 
     Args:
         data: The configuration as plain JSON types; it is changed in place.
         overrides: Values by dotted key, such as `training.epochs`.
         source: Name of the configuration in error messages.
+        options: The option that gave a key its value, which a message names in place of `source`.
 
     Raises:
         UserError: the configuration is invalid; the message has one line per fault.
@@ -76,7 +76,7 @@ def overridden(data: dict[str, Any], overrides: Mapping[str, Any], source: str) 
     try:
         return StudyConfig.model_validate(data)
     except ValidationError as error:
-        raise refusal(error, source, StudyConfig) from None
+        raise refusal(error, source, StudyConfig, options) from None
 
 
 def parse_overrides(pairs: Iterable[str], option: str) -> dict[str, Any]:
@@ -92,37 +92,6 @@ def parse_overrides(pairs: Iterable[str], option: str) -> dict[str, Any]:
             raise UserError(f"{option} {pair}: write it as key=value, with an equals sign")
         overrides[key] = parse_yaml(text, f"{option} {pair}")
     return overrides
-
-
-def _find(source: str) -> Path:
-    known = presets()
-    if source in known:
-        return known[source]
-    path = Path(source)
-    if path.suffix in {".yaml", ".yml"} or path.exists():
-        return path
-    raise UserError(
-        f"{source!r} is neither a preset ({', '.join(known)}) nor a YAML file"
-        f"{nearest(source, known)}"
-    )
-
-
-def _read(path: Path) -> dict[str, Any]:
-    data = read_yaml(path)
-    if not isinstance(data, dict):
-        raise UserError(f"{path}: a study's configuration must be a mapping of keys to values")
-    # An empty section (`training:`) has its default settings.
-    return {k: {} if value is None and k in _SECTIONS else value for k, value in data.items()}
-
-
-def _place_images(data: dict[str, Any], folder: Path) -> None:
-    """Make relative paths of images in a file relative to the folder of the file."""
-    section = data.get("data")
-    if not isinstance(section, dict):
-        return
-    for key in ("path", "labels"):
-        if isinstance(path := section.get(key), str) and path and not path.startswith("~"):
-            section[key] = str(folder / path)
 
 
 def _set(data: dict[str, Any], key: str, value: Any, source: str) -> None:

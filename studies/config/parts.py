@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+from nas.own.blocks import find_block
 from nas.own.imports import source_digest
 from nas.own.objectives import find_objective
 from search_spaces.errors import UserError
@@ -28,6 +29,8 @@ def require_parts(config: StudyConfig, sources: Mapping[str, str]) -> None:
     for name, what in config.own_parts.items():
         if what == "objective":
             find_objective(name)
+        if what == "block":
+            find_block(name)
         here = source_digest(name)
         if (there := sources.get(name, here)) != here:
             raise UserError(

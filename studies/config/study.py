@@ -30,6 +30,7 @@ from nas.objectives import (
     set_up_of,
     trained_objectives,
 )
+from nas.own.blocks import find_block
 from nas.own.imports import source_digest
 from nas.own.objectives import find_objective
 from nas.search.early_stopping import EarlyStopping
@@ -38,7 +39,8 @@ from nas.setups import SetUp, completed
 from nas.training import TrainingConfig
 from search_spaces.errors import UserError, nearest
 from search_spaces.numbers import MOST, Count, Number, Seed
-from search_spaces.space import SearchSpace
+from search_spaces.reader import without_objects
+from search_spaces.space import SPACES, SearchSpace
 from studies.config.trial_limits import TrialLimits
 from studies.record.names import NAME_RULE, is_name
 from studies.storage.addresses import masked
@@ -305,10 +307,12 @@ class StudyConfig(_Config):
         if not isinstance(space, str | Mapping):
             raise ValueError("give the name or the file of a search space, or its description")
         try:
-            _space(space)
+            for block in _space(space).own_blocks:
+                find_block(block)
         except UserError as error:
             raise ValueError("; ".join(str(error).splitlines())) from None
-        return space
+        described: str | Mapping[str, Any] = without_objects(space)
+        return described
 
     @field_validator("objectives")
     @classmethod
@@ -456,6 +460,11 @@ class StudyConfig(_Config):
         return _space(self.space)
 
     @property
+    def space_in_file(self) -> bool:
+        """Whether the space is read from a file of the user's own, which may change or be lost."""
+        return isinstance(self.space, str) and self.space.partition("@")[0] not in SPACES
+
+    @property
     def space_name(self) -> str:
         """Name or file of the search space."""
         return self.space if isinstance(self.space, str) else self.load_space().name
@@ -468,6 +477,7 @@ class StudyConfig(_Config):
             self.training.loss: "loss",
             self.training.recipe: "recipe",
             self.data.kind: "data set",
+            **dict.fromkeys(self.load_space().own_blocks, "block"),
         }
         return {name: part for name, part in named.items() if is_own(name)}
 

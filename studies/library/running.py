@@ -8,9 +8,9 @@ from typing import Any, TypedDict, Unpack
 
 from nas.datasets.given import Data, as_config
 from nas.objectives import DEFAULT_OBJECTIVES
-from nas.own.imports import import_string_of
 from profiling.child_process import main_not_imported
 from search_spaces.errors import UserError, nearest
+from search_spaces.import_strings import import_string_of
 from search_spaces.space import SearchSpace
 from studies.config.loading import SHORTCUTS, overridden
 from studies.config.study import StudyConfig

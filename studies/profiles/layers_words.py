@@ -130,6 +130,18 @@ def peak_facts(peaks: Peaks) -> list[tuple[str, str]]:
     ]
 
 
+def peak_rows(peaks: Peaks) -> list[dict[str, str | float | None]]:
+    """Return the machine's measured peaks, a row each, with all digits."""
+    copies = [("copy", speed, "GB/s", moved) for moved, speed in peaks.copy_gb_s]
+    rates: list[tuple[str, float, str, int | None]] = [
+        ("matrix product", peaks.gemm_gflop_s, "GFLOP/s", None),
+        *copies,
+        ("launch", peaks.launch_us, "us", None),
+    ]
+    names = ("peak", "value", "unit", "bytes")
+    return [dict(zip(names, rate, strict=True)) for rate in rates]
+
+
 def environment_facts(environment: Environment) -> list[tuple[str, str]]:
     """Return the environment of the measurement as (field, value), without empty fields."""
     found = environment.model_dump().items()

@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import re
+from pathlib import Path
 
 from search_spaces.errors import UserError
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,79}")
+
+HEAD = "study.yaml"
+"""The file in a study's folder with the storage's address and a copy of the configuration."""
 
 NAME_RULE = "use up to 80 letters, digits, '.', '_' and '-', and begin with a letter or digit"
 
@@ -14,6 +18,12 @@ NAME_RULE = "use up to 80 letters, digits, '.', '_' and '-', and begin with a le
 def is_name(text: str) -> bool:
     """Return whether a text can name a study; a path cannot."""
     return _NAME.fullmatch(text) is not None
+
+
+def studies_in(root: Path) -> list[str]:
+    """Return the names of the studies in a folder, sorted."""
+    heads = (path for path in root.glob(f"*/{HEAD}") if is_name(path.parent.name))
+    return sorted(path.parent.name for path in heads if path.is_file())
 
 
 def require_name(text: str, option: str = "") -> str:

@@ -9,6 +9,7 @@ import csv
 import io
 import json
 import math
+import sys
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -20,6 +21,10 @@ if TYPE_CHECKING:
     import pandas as pd
 
 KINDS = ("csv", "parquet", "json")
+
+STDOUT = Path("-")
+"""The path that stands for standard output."""
+
 _FORMULA = ("=", "+", "-", "@", "\t", "\r", "\n")
 _INT64 = 2**63
 
@@ -53,12 +58,18 @@ def _column(values: Sequence[Any]) -> pd.Series[Any]:
 def write_table(table: pd.DataFrame, path: Path, kind: str) -> None:
     """Write a table; `kind` is csv, parquet or json (a list of objects).
 
-    A file is written atomically, a link is followed, a device such as /dev/stdout stays one.
+    A file is written atomically, a link is followed, a device such as /dev/stdout stays one. The
+    path `-` is standard output.
 
     Raises:
         UserError: the file cannot be written; an existing file is unchanged.
     """
     content = _content(table, kind)
+    if path == STDOUT:
+        sys.stdout.flush()
+        sys.stdout.buffer.write(content)
+        sys.stdout.buffer.flush()
+        return
     try:
         if path.exists() and not path.is_file():
             path.write_bytes(content)

@@ -269,6 +269,23 @@ def repeats(study: StudyRecord) -> int:
     return sum(trial.repeats for trial in study.trials)
 
 
+def front_rows(study: StudyRecord) -> list[dict[str, object]]:
+    """Return a row for each reference and each compared member of the front, with all digits."""
+    front = {trial.number for trial in study.front}
+    columns = (*study.objectives, *study.recorded)
+    return [
+        {
+            "model": trial.name,
+            "number": trial.number,
+            "front": trial.number in front,
+            "unlearned": study.unlearned(trial),
+            **{one.name: trial.objectives.get(one.name) for one in columns},
+            "architecture": trial.architecture.summary,
+        }
+        for trial in (*study.references.values(), *compared_members(study))
+    ]
+
+
 def trials_table(study: StudyRecord) -> pd.DataFrame:
     """Return the table for export: one row per trial, one column per value."""
     return table_of([_export_row(study, trial) for trial in study.trials])

@@ -17,6 +17,7 @@ from nas.evaluate import (
 )
 from nas.objectives import LATENCY
 from nas.predict.calibration import Setting
+from nas.predict.operations import require_listed
 from nas.predict.predictor import LatencyPredictor
 from nas.protocol import OnBatch
 from profiling.allocator import tune_allocator
@@ -160,6 +161,10 @@ def load_predictor(
     needed = "predicted_latency_ms" in config.wanted
     screens = config.search.sampler == "pareto" and LATENCY in config.objectives
     if not (needed or screens or LATENCY in config.limits):
+        return None
+    if config.load_space().own_blocks:
+        if needed:
+            require_listed(config.load_space())
         return None
     if config.image_channels == 1:  # calibrations are those of colour images
         if needed:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import numpy as np
 import torch
 from torch import Tensor
 
+from nas.evaluate import static_costs
 from nas.findings import CandidateFailed
 from nas.own.losses import find_loss
 from nas.own.objectives import judges, own_static_costs
@@ -19,9 +21,12 @@ from studies.config.study import StudyConfig
 COUNT = 8
 """Number of random images."""
 
+_DRAWN = 100
+"""Random members of a space among which its blocks are looked for."""
+
 
 def try_parts(config: StudyConfig, space: SearchSpace) -> None:
-    """Call each objective, loss and recipe of the user's own once.
+    """Call each objective, loss, recipe and block of the user's own once.
 
     An objective that is measured on the device is not called.
 
@@ -30,6 +35,7 @@ def try_parts(config: StudyConfig, space: SearchSpace) -> None:
     """
     if not config.own_parts:
         return
+    try_blocks(space)
     original = ORIGINAL.resized(space.image_size, space.image_channels)
     images = _random(COUNT, space.image_channels, *sides(space.image_size))
     rebuilt = (0.9 * images + 0.05).requires_grad_()
@@ -45,6 +51,24 @@ def try_parts(config: StudyConfig, space: SearchSpace) -> None:
             recipe.optimiser(build_vae(original, seed=0), config.training.learning_rate)
     except CandidateFailed as failure:
         raise UserError(f"{failure} (tried on {COUNT} random images)") from None
+
+
+def try_blocks(space: SearchSpace) -> None:
+    """Build some members of the space that have blocks of the user's own, without memory.
+
+    Raises:
+        UserError: a block raises an exception, or returns something else than it must.
+    """
+    rng, tried = np.random.default_rng(0), set[str]()
+    for _ in range(_DRAWN if space.own_blocks else 0):
+        architecture = space.architecture(space.sample(rng))
+        if tried >= set(architecture.own_blocks):
+            continue
+        tried |= set(architecture.own_blocks)
+        try:
+            static_costs(architecture)
+        except CandidateFailed as failure:
+            raise UserError(f"{failure} (tried in {architecture.summary})") from None
 
 
 def _random(*shape: int) -> Tensor:

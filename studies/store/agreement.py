@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from search_spaces.errors import UserError
 from search_spaces.space import SearchSpace
+from studies.record.names import HEAD
 
 if TYPE_CHECKING:  # reading a study needs no torch, which this imports
     from studies.config.study import StudyConfig
@@ -57,8 +58,9 @@ def require_same_question(
         UserError: they differ; the message names each difference.
     """
     before, current = _with_description(stored["config"]), _with_description(config.to_dict())
-    differing = [key for key in QUESTION if current[key] != before.get(key)]
-    if stored["space_digest"] != space.digest and "space" not in differing:
+    # Of a space, the digest decides: its file may have been moved, or be described instead.
+    differing = [key for key in QUESTION[1:] if current[key] != before.get(key)]
+    if stored["space_digest"] != space.digest:
         differing.insert(0, "space")
     data = stored["environment"].get("data_fingerprint")
     if not differing and data != environment["data_fingerprint"]:
@@ -68,9 +70,9 @@ def require_same_question(
     if found:
         parts = "; ".join(found)
         raise UserError(
-            f"study {config.name!r} exists with other settings ({parts}): "
-            "give this one another --name, or remove the folder "
-            f"{folder} to start again"
+            f"study {config.name!r} exists with other settings ({parts}): give this one another "
+            f"--name, go on with the study's own settings (nas study run {folder / HEAD}), or "
+            f"delete it to start again (nas study delete {config.name})"
         )
 
 

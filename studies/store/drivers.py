@@ -17,6 +17,7 @@ from __future__ import annotations
 import os
 import socket
 import threading
+import time
 import uuid
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
@@ -135,13 +136,32 @@ class Drivers:
             self._seen[name] = driver.beat, same + 1 if driver.beat == beat else 0
 
     def _all(self) -> dict[str, Driver]:
-        attributes: Mapping[str, Any] = self._storage.get_study_system_attrs(self._study_id)
-        stored = {key: value for key, value in attributes.items() if key.startswith(_PREFIX)}
-        drivers = {key.removeprefix(_PREFIX): _driver(value) for key, value in stored.items()}
-        return {name: driver for name, driver in drivers.items() if driver is not None}
+        return _entries(self._storage, self._study_id)
 
     def _write(self, driver: Driver) -> None:
         self._storage.set_study_system_attr(self._study_id, _PREFIX + self.name, asdict(driver))
+
+
+def running_drivers(storage: BaseStorage, study_id: int) -> list[Driver]:
+    """Return the drivers that run a study; this process does not become one of them.
+
+    A driver of this host runs if its process does. One of another host runs if its counter changes
+    within one and a half heartbeats, for which this function waits.
+    """
+    before = {n: one for n, one in _entries(storage, study_id).items() if not one.has_ended}
+    here = [one for one in before.values() if one.machine == _machine()]
+    if here or not before:
+        return here
+    time.sleep(1.5 * BEAT_S)
+    now = _entries(storage, study_id)
+    return [one for n, one in before.items() if n in now and now[n].beat != one.beat]
+
+
+def _entries(storage: BaseStorage, study_id: int) -> dict[str, Driver]:
+    attributes: Mapping[str, Any] = storage.get_study_system_attrs(study_id)
+    stored = {key: value for key, value in attributes.items() if key.startswith(_PREFIX)}
+    drivers = {key.removeprefix(_PREFIX): _driver(value) for key, value in stored.items()}
+    return {name: driver for name, driver in drivers.items() if driver is not None}
 
 
 def _driver(stored: object) -> Driver | None:

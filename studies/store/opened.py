@@ -18,14 +18,12 @@ from nas.objectives import declare, sign_of
 from nas.search.samplers import quiet_optuna
 from search_spaces.errors import UserError
 from search_spaces.yaml_file import read_yaml
+from studies.record.names import HEAD
 from studies.storage.addresses import absolute, file_of, shown, without_password
 from studies.storage.files import holds_studies
 from studies.storage.mirror import Mirror
 from studies.storage.opening import open_storage, reason_of
 from studies.store.attributes import own_definitions, study_attributes
-
-HEAD = "study.yaml"
-"""The file in a study's folder with the storage's address and a copy of the configuration."""
 
 
 class NoStudyError(UserError):

@@ -26,7 +26,7 @@ from nas.search.samplers import quiet_optuna
 from search_spaces.errors import UserError, nearest
 from search_spaces.space import SearchSpace
 from search_spaces.visible import visible
-from studies.record.names import require_name
+from studies.record.names import HEAD, require_name, studies_in
 from studies.record.records import FinalLatency, SeedRun, StudyRecord, TrialRecord
 from studies.storage.addresses import file_of, masked, portable, shared, shown
 from studies.storage.files import lock_of, only_driver
@@ -37,7 +37,7 @@ from studies.storage.opening import engine_options, open_storage, reason_of
 from studies.storage.patience import retrying
 from studies.store import agreement
 from studies.store.attributes import CONFIRMED
-from studies.store.opened import HEAD, OpenedStudy, address_of
+from studies.store.opened import OpenedStudy, address_of
 from studies.store.others import Exclusive, NoOthers, OtherDrivers, Others
 from studies.store.reading import (
     FORMAT,
@@ -98,6 +98,16 @@ class StudyStore:
     def study(self) -> optuna.Study:
         """The Optuna study underneath; raises `UserError` if there is none yet."""
         return self._opened.study
+
+    @property
+    def address(self) -> str:
+        """The absolute address of the storage, with its password."""
+        return self._opened.address
+
+    @property
+    def where(self) -> str:
+        """The address of the storage for messages, without its password."""
+        return self._opened.where
 
     @property
     def others(self) -> Others:
@@ -278,9 +288,9 @@ class StudyStore:
         written = {
             "storage": portable(self._opened.address, self.folder),
             "config": config.to_dict(),
+            **({"space": space.to_dict()} if config.space_in_file else {}),
         }
-        text = yaml.safe_dump(written, sort_keys=False, allow_unicode=True)
-        write_or_refuse(self.folder / HEAD, text.encode())
+        write_head(self.folder, written)
 
     # -- Reading and recording ------------------------------------------------------------------
 
@@ -426,6 +436,12 @@ class StudyStore:
         return None if mirror is None else Mirror(self.confirmed, f"{mirror.url}-confirmed")
 
 
+def write_head(folder: Path, written: Mapping[str, Any]) -> None:
+    """Write the file of a study's folder that names its storage and its configuration."""
+    text = yaml.safe_dump(dict(written), sort_keys=False, allow_unicode=True)
+    write_or_refuse(folder / HEAD, text.encode())
+
+
 def list_studies(root: Path) -> list[str]:
     """Return the names of the studies in `root`, sorted."""
-    return sorted(path.parent.name for path in root.glob(f"*/{HEAD}") if path.is_file())
+    return studies_in(root)
