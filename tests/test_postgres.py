@@ -28,6 +28,7 @@ from studies.storage import locks, patience
 from studies.storage.database import Database
 from studies.storage.opening import open_storage
 from studies.store import drivers
+from studies.store.administration import delete_study, rename_study
 from studies.store.frozen import OWNER
 from studies.store.store import StudyStore
 from tests.fakes.driver import start, trained, until
@@ -297,3 +298,22 @@ def proxy(storage: str) -> Iterator[str]:
         finally:
             served.send_signal(signal.SIGINT)
             assert served.wait(60) == 130
+
+
+def test_a_study_that_no_driver_runs_is_renamed_and_deleted(
+    server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PGPASSWORD", server.password)
+    asked, storage = config(search={"sampler": "random", "trials": 1}), server.database()
+    run(tmp_path, asked, storage=storage)
+    rename_study(tmp_path, "s", "t")
+    asked, store = asked.model_copy(update={"name": "t"}), StudyStore(tmp_path / "t")
+    with store.writing():
+        store.create(asked, asked.load_space(), ENVIRONMENT)
+        assert store.record().searched == 1
+        with pytest.raises(UserError, match=r"study 't' is being run by process \d+ on "):
+            delete_study(tmp_path, "t")
+    delete_study(tmp_path, "t")
+    assert not (tmp_path / "t").exists()
+    with pytest.raises(UserError, match="contains no study 't'"):
+        StudyStore(tmp_path / "t", storage).record()
