@@ -279,6 +279,7 @@ FILES = sorted(
     for package in ("search_spaces", "profiling", "nas", "studies")
     for path in (ROOT / package).rglob("*.py")
     if "terminal" not in path.parts
+    and path.parts[-2:] != ("deploy", "run.py")  # it is shipped beside a model, and runs alone
 )
 
 FOR_PROGRAMS = {

@@ -277,9 +277,11 @@ def _say_which(source: Source, config: StudyConfig, root: Path) -> None:
 
 def _differs(head: Path, config: StudyConfig) -> bool:
     from studies.config.sources import stored_config
+    from studies.store.store import StudyStore
 
-    with suppress(UserError):  # it is refused later
+    with suppress(UserError):  # it is refused later, and the note would help nobody
         stored, now = stored_config(head), config.to_dict()
+        StudyStore.open(head.parent.parent, head.parent.name).record()
         for one in (stored, now):
             one["training"] = {**one.get("training", {}), "precision": None}  # "auto" was resolved
         return any(stored.get(key) != value for key, value in now.items())
