@@ -185,16 +185,17 @@ def test_an_image_file_becomes_a_picture_and_a_latent(
     Image.fromarray(pixels).save(tmp_path / "a.png")
     Image.fromarray(pixels).save(tmp_path / "b.ppm")
     np.save(tmp_path / "c.npy", pixels)
+    written = tmp_path / "written" / "here"  # it is made
     for name in ("a.png", "b.ppm", "c.npy"):
-        run.main([str(tmp_path / name), "--out", str(tmp_path)])
+        run.main([str(tmp_path / name), "--out", str(written)])
     model = run.Model(out)
     assert capsys.readouterr().out.count("\n") == 6
-    with Image.open(tmp_path / "a-reconstruction.png") as picture:
+    with Image.open(written / "a-reconstruction.png") as picture:
         assert (picture.size, picture.mode) == ((16, 16), "RGB")
         rebuilt = model.reconstruct(IMAGES.images[:1] / 255)[0][0]
         expected = np.rint(rebuilt * 255).transpose(1, 2, 0)
         np.testing.assert_array_equal(np.asarray(picture), expected)
-    latents = [np.load(tmp_path / f"{name}-latent.npy") for name in "abc"]
+    latents = [np.load(written / f"{name}-latent.npy") for name in "abc"]
     assert np.array_equal(latents[0], latents[1])
     assert np.array_equal(latents[0], latents[2])
     monkeypatch.setattr(run, "_by_pillow", lambda path, image: None)

@@ -215,6 +215,7 @@ def png(pixels: Any) -> bytes:
 
 
 def _write(folder: Path, name: str, rebuilt: Any, latent: Any) -> list[Path]:
+    folder.mkdir(parents=True, exist_ok=True)
     latent_path = folder / f"{name}-latent.npy"
     np.save(latent_path, latent)
     if len(rebuilt) not in (1, 3):
