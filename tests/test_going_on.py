@@ -24,6 +24,7 @@ from studies.config.study import StudyConfig
 from studies.library.pair import compare_studies
 from studies.run.crew import Alone
 from studies.run.curves import DisplayWithCurves, find_curves
+from studies.run.display import Display
 from studies.run.forecast import Speed, forecast
 from studies.run.runner import Runner
 from studies.store.administration import delete_study, rename_study
@@ -64,9 +65,10 @@ def started(monkeypatch: pytest.MonkeyPatch) -> Started:
     """The configurations and folders with which studies would run, in order."""
     seen: Started = []
 
-    def run_study(asked: StudyConfig, root: Path, **_: object) -> None:
+    def run_study(asked: StudyConfig, root: Path, display: Display, **_: object) -> None:
         seen.append((asked, root))
-        raise KeyboardInterrupt
+        with display:  # as a study that was not refused
+            raise KeyboardInterrupt
 
     monkeypatch.setattr("studies.launch.run_study", run_study)
     return seen

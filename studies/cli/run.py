@@ -182,8 +182,11 @@ def run(
     if shortcuts["address"] and resolved.runner != "ray":
         raise UserError("--address names a Ray cluster: add --runner ray")
     _say_which(source, resolved, root)
+    opening = _about_stored(source, resolved, root)
     if dry_run:
         print_forecast(resolved, root, storage)
+        if opening:
+            stderr.say(opening, style="yellow")
         return
     size = resolved.search.trials, resolved.training.epochs
     display = Display(stderr, *size)
@@ -191,6 +194,7 @@ def run(
         from studies.run.curves import DisplayWithCurves, find_curves
 
         display = DisplayWithCurves(stderr, *size, find_curves(curves, root / resolved.name))
+    display.opening = opening
     with Interruption() as interruption:
         try:
             record, gave_up = run_study(
@@ -263,25 +267,30 @@ def _root(given: Path, source: Source) -> Path:
 
 
 def _say_which(source: Source, config: StudyConfig, root: Path) -> None:
-    """Say whether a stored study goes on or runs anew, and how to go on with one."""
-    head = root / config.name / HEAD
+    """Say whether a stored study goes on or runs anew."""
     if source.stored:
         which = f"going on with study {config.name} in {root}"
-        if not head.is_file():
+        if not (root / config.name / HEAD).is_file():
             which = f"a new study {config.name} in {root}, with the settings of {source.shown}"
         stderr.say(which, style="dim")
-    elif source.shown in presets() and head.is_file() and _differs(head, config):
-        text = f"{source.shown} is the preset; the stored study {config.name} has other settings: "
-        stderr.say(f"{text}to go on with these, run: nas study run {head}", style="yellow")
+
+
+def _about_stored(source: Source, config: StudyConfig, root: Path) -> str:
+    """Return how to go on with a study whose settings differ from those of a preset, or ""."""
+    head = root / config.name / HEAD
+    if not (source.shown in presets() and head.is_file() and _differs(head, config)):
+        return ""
+    return (
+        f"{source.shown} is the preset; the stored study {config.name} has other settings: to go "
+        f"on with these, run: nas study run {head}"
+    )
 
 
 def _differs(head: Path, config: StudyConfig) -> bool:
     from studies.config.sources import stored_config
-    from studies.store.store import StudyStore
 
-    with suppress(UserError):  # it is refused later, and the note would help nobody
+    with suppress(UserError):  # it is refused later
         stored, now = stored_config(head), config.to_dict()
-        StudyStore.open(head.parent.parent, head.parent.name).record()
         for one in (stored, now):
             one["training"] = {**one.get("training", {}), "precision": None}  # "auto" was resolved
         return any(stored.get(key) != value for key, value in now.items())

@@ -45,9 +45,13 @@ class Display(Watcher):
         console: Where to print.
         trials: Number of architectures to evaluate, besides the references.
         epochs: Epochs of a full training.
+
+    Attributes:
+        opening: A note that is printed when the study runs, which it may be refused to, or "".
     """
 
     def __init__(self, console: Terminal, trials: int, epochs: int) -> None:
+        self.opening = ""
         self._console, self._trials, self._epochs = console, trials, epochs
         self._study: StudyRecord | None = None
         self._running: dict[int, _Running] = {}
@@ -62,6 +66,8 @@ class Display(Watcher):
         self._console.say(text, style="dim")
 
     def __enter__(self) -> Display:
+        if self.opening:
+            self._console.say(self.opening, style="yellow")
         live = self._console.live
         self._shown.enter_context(self._live if live else each_minute(self._say_now))
         return self
