@@ -19,10 +19,12 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from nas.datasets.decoding import Shape, decoded, quiet_decoders
+from nas.datasets.decoding import Shape, decoded, decoded_at, quiet_decoders
 from profiling.intervals import median_interval
 
 OURS = "this project"
+SECOND = 64
+"""Second size in pixels of a decoding that serves two."""
 Way = Callable[[Path, int], NDArray[np.uint8]]
 """Returns the central square of a picture, uint8, (size, size, 3)."""
 
@@ -62,6 +64,12 @@ def ours(path: Path, size: int) -> NDArray[np.uint8]:
     return decoded(path, Shape(size, fit="crop")).pixels.transpose(1, 2, 0)
 
 
+def two_sizes(path: Path, size: int) -> NDArray[np.uint8]:
+    """Do the same at a second size too, as `nas data cache fill` does."""
+    shapes = [Shape(size, fit="crop"), Shape(SECOND, fit="crop")]
+    return decoded_at(path, shapes)[0].pixels.transpose(1, 2, 0)
+
+
 def plain_pillow(path: Path, size: int) -> NDArray[np.uint8]:
     """Decode all pixels, then resize the central square."""
     with Image.open(path) as opened:
@@ -85,6 +93,7 @@ def like_torchvision(path: Path, size: int) -> NDArray[np.uint8]:
 
 WAYS: dict[str, Way] = {
     OURS: ours,
+    f"and at {SECOND} px": two_sizes,
     "plain Pillow": plain_pillow,
     "as torchvision": like_torchvision,
 }

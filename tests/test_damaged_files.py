@@ -302,10 +302,10 @@ def test_nothing_is_written_over_the_files_of_a_study(
 
 
 def test_a_study_that_is_refused_before_it_began_leaves_no_folder(tmp_path: Path) -> None:
-    store = StudyStore(tmp_path / "s")
+    store = StudyStore(tmp_path / "root" / "s")
     with pytest.raises(UserError, match="no images"), store.writing():
         raise UserError("no images")
     assert list(tmp_path.iterdir()) == []
     with store.writing():
-        (tmp_path / "s" / "artefacts" / "samples.npy").touch()
-    assert (tmp_path / "s" / "artefacts" / "samples.npy").exists()
+        (tmp_path / "root" / "s" / "artefacts" / "samples.npy").touch()
+    assert (tmp_path / "root" / "s" / "artefacts" / "samples.npy").exists()

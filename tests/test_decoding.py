@@ -14,11 +14,12 @@ import numpy as np
 import pytest
 from PIL import Image, features
 
-from nas.datasets import DataConfig, load_dataset
+from nas.datasets import DataConfig, decoding, load_dataset
 from nas.datasets.decoding import (
     Shape,
     UnreadableError,
     decoded,
+    decoded_at,
     fitted,
     opened,
     quiet_decoders,
@@ -196,6 +197,27 @@ def test_a_large_jpeg_is_decoded_at_a_fraction_of_its_size(tmp_path: Path) -> No
     with Image.open(tmp_path / "large.jpg") as image:
         whole = np.asarray(fitted(image, 64, "squash")).transpose(2, 0, 1)
     assert np.abs(found - whole).mean() < 1
+
+
+def test_shapes_of_one_fraction_share_a_decoding(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "large.jpg"
+    gradient(3200, 2400).save(path, quality=95)
+    shapes = [Shape(64), Shape(144, fit="crop"), Shape((600, 300)), Shape(64, channels=1)]
+    alone = [decoded(path, shape).pixels for shape in shapes]
+    loaded = list[tuple[int, int]]()
+
+    def noted(image: Image.Image) -> Image.Image:
+        loaded.append(image.size)
+        return upright(image)
+
+    upright = decoding._upright
+    monkeypatch.setattr(decoding, "_upright", noted)
+    together = decoded_at(path, shapes)
+    assert loaded == [(400, 300), (1600, 1200)]
+    for one, other in zip(together, alone, strict=True):
+        assert np.array_equal(one.pixels, other)
 
 
 @pytest.mark.parametrize(

@@ -6,7 +6,7 @@ import errno
 import os
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from subprocess import PIPE
 
@@ -15,12 +15,13 @@ import pytest
 from numpy.typing import NDArray
 from PIL import Image
 
-from nas.datasets import DataConfig, load_dataset
+from nas.datasets import DataConfig, load_dataset, sources
 from nas.datasets.array_file import ArrayFile, digest
 from nas.datasets.cache import Entry
-from nas.datasets.decoding import Picture, Shape, decoded
+from nas.datasets.decoding import Picture, Shape, decoded_at
 from profiling.errors import ProfilingError
 from search_spaces.errors import UserError
+from search_spaces.sizes import Size
 from tests.helpers.command import nas
 
 FACES = DataConfig(count=20)
@@ -272,11 +273,12 @@ def decodings(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """Return the names of the files that are decoded, as they are decoded."""
     names = list[str]()
 
-    def noted(path: Path, shape: Shape) -> Picture:
-        names.append(path.name)
-        return decoded(path, shape)
+    def noted(path: Path, shapes: Sequence[Shape]) -> list[Picture]:
+        if shapes:
+            names.append(path.name)
+        return decoded_at(path, shapes)
 
-    monkeypatch.setattr("nas.datasets.sources.decoded", noted)
+    monkeypatch.setattr("nas.datasets.sources.decoded_at", noted)
     return names
 
 
@@ -306,6 +308,68 @@ def test_another_sample_of_the_same_files_decodes_none(
     alone = DataConfig(kind="folder", path=folder, count=15, seed=3, fit="squash")
     assert load_dataset(alone, 8).fingerprint == sample.fingerprint
     assert len(decodings) == 15  # another shape is decoded
+
+
+SIZES: tuple[Size, ...] = (8, 16, (12, 24))
+FILL = ("data", "cache", "fill")
+
+
+def test_one_decoding_fills_the_cache_at_several_sizes(
+    tmp_path: Path,
+    decodings: list[str],
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    config = DataConfig(kind="folder", path=folder_of(tmp_path, 20), max_unreadable=0.1)
+    assert config.path is not None
+    (config.path / "03.png").write_bytes(b"\x89PNG and no more")
+    load_dataset(config, 8)
+    decodings.clear()
+    sizes = [word for size in ("8", "16", "12x24", "16") for word in ("--size", size)]
+    assert nas(*FILL, str(config.path), *sizes) == 0
+    assert "20 images are cached at 8 px, 16 px and 12x24 px; 1 of them" in capsys.readouterr().out
+    assert len(decodings) == len(set(decodings)) == 20
+    decodings.clear()
+    assert nas(*FILL, str(config.path), *sizes) == 0
+    cached = [load_dataset(config, size) for size in SIZES]
+    assert set(decodings) == {"03.png"}  # once more for each list of reasons
+    monkeypatch.setenv("NAS_CACHE_DIR", str(tmp_path / "another"))
+    alone = [load_dataset(config, size) for size in SIZES]
+    assert decodings.count("04.png") == 3
+    assert [one.fingerprint for one in cached] == [one.fingerprint for one in alone]
+
+
+def test_filling_the_cache_goes_on_where_it_was_interrupted(
+    tmp_path: Path, decodings: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = folder_of(tmp_path, 20)
+    monkeypatch.setattr("nas.datasets.reading._CHUNK", 1)
+    monkeypatch.setattr("nas.datasets.reading.logical_cpus", lambda: 1)
+    noted: Callable[[Path, Sequence[Shape]], list[Picture]] = vars(sources)["decoded_at"]
+
+    def interrupted(path: Path, shapes: Sequence[Shape]) -> list[Picture]:
+        if len(decodings) == 7:
+            raise KeyboardInterrupt
+        return noted(path, shapes)
+
+    monkeypatch.setattr(sources, "decoded_at", interrupted)
+    command = *FILL, str(folder), "--size", "8", "--size", "16"
+    assert nas(*command) == 130
+    assert len(decodings) == 7
+    monkeypatch.setattr(sources, "decoded_at", noted)
+    assert nas(*command) == 0
+    assert len(decodings) == len(set(decodings)) == 20
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [((), "Missing option '--size'"), (("--size", "7"), "8"), (("--size", "16"), "at least 10")],
+)
+def test_a_cache_that_cannot_be_filled_is_refused(
+    tmp_path: Path, words: tuple[str, ...], said: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert nas(*FILL, str(folder_of(tmp_path, 4)), *words) == 2
+    assert said in capsys.readouterr().err
 
 
 def test_a_damaged_list_of_files_is_not_used(

@@ -70,6 +70,7 @@ VALID: dict[str, Valid] = {
     "data preview": Valid({"kind": "faces"}, {"--size": "16", "--rows": "1"}),
     "data export": Valid({"kind": "faces", "directory": "exported"}, _SMALL),
     "data info": Valid({"folder": "celeba/img_align_celeba"}),
+    "data cache fill": Valid({"folder": "celeba/img_align_celeba"}, {"--size": "16"}),
     "data cache list": Valid(),
     "data cache clear": Valid(),
     "reconstruct": Valid({"model": "good#2", "images": "celeba/img_align_celeba/000001.jpg"}),

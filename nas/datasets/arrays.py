@@ -49,8 +49,11 @@ class Arrays:
         rows = range(len(self.images))
         return states_of((path, state.st_size, state.st_mtime_ns, row) for row in rows)
 
-    def picture(self, row: int, shape: Shape) -> Picture:
-        """Convert one row."""
+    def pictures(self, row: int, shapes: Sequence[Shape]) -> list[Picture]:
+        """Convert one row to each of the shapes."""
+        return [self._picture(row, shape) for shape in shapes]
+
+    def _picture(self, row: int, shape: Shape) -> Picture:
         from PIL import Image
 
         pixels = np.asarray(self.images[row])

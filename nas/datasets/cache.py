@@ -18,9 +18,9 @@ import re
 import shutil
 import sys
 import zlib
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import ExitStack, contextmanager, nullcontext, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -41,8 +41,10 @@ Images = NDArray[np.uint8]
 Labels = NDArray[np.bool_]
 Marks = NDArray[np.uint64]
 """A checksum for each finished row; 0 for others."""
-Fill = Callable[[int, int], tuple[Images, Labels]]
-"""Returns rows `start` to `stop`: uint8 `(n, channels, height, width)` and bool `(n, labels)`."""
+Rows = tuple[Images, Labels]
+"""uint8 `(n, channels, height, width)` and bool `(n, labels)`."""
+Fill = Callable[[int, int], Rows]
+"""Returns rows `start` to `stop`."""
 
 _PARTS = ("labels", "images")  # readers look for the images file, so it is renamed last
 _FULL = {errno.ENOSPC, errno.EDQUOT}
@@ -90,7 +92,7 @@ class Entry:
         threads: int,
         chunk: int,
         progress: Progress | None = None,
-    ) -> tuple[Images, Labels]:
+    ) -> Rows:
         """Return the first `count` images and labels, memory-mapped; build missing rows first.
 
         `fill` is called from `threads` threads for runs of at most `chunk` rows. A damaged entry is
@@ -111,21 +113,23 @@ class Entry:
 
     def _made(
         self, count: int, fill: Fill, threads: int, chunk: int, progress: Progress | None
-    ) -> tuple[Images, Labels]:
-        with self._locked():
-            if (found := self._open(count)) is None:
-                self._remove_damaged(count)
-                with self._refusing_a_full_disk(count):
-                    self._build(count, fill, threads, chunk, progress)
-                found = self._open(count)
-        if found is None:
+    ) -> Rows:
+        def fill_all(start: int, stop: int) -> Sequence[Rows]:
+            return [fill(start, stop)]
+
+        build_together([self], count, fill_all, threads=threads, chunk=chunk, progress=progress)
+        if (found := self._open(count)) is None:
             raise UserError(
                 f"{self._folder}: the images just written cannot be read back; check the disk, or "
                 "set NAS_CACHE_DIR to another folder"
             )
         return found
 
-    def largest(self) -> tuple[Images, Labels] | None:
+    def holds(self, count: int) -> bool:
+        """Return whether the first `count` images are cached."""
+        return self._open(count) is not None
+
+    def largest(self) -> Rows | None:
         """Return all finished rows, memory-mapped, without building any; None if there are none."""
         for finished in reversed(self._finished()):
             if (found := self._intact(finished)) is not None:
@@ -136,6 +140,15 @@ class Entry:
         """Return the SHA-256 of loaded images, from the seal where it covers exactly these."""
         sealed = self._seal(len(images))
         return str(sealed["images"]) if sealed else digest(images)
+
+    @contextmanager
+    def _building(self, count: int) -> Iterator[bool]:
+        """Lock the entry, so that nobody builds or removes it; yield whether it has to be built."""
+        with share(cache_directory(), self.stem) or nullcontext(), self._locked():
+            if missing := not self.holds(count):
+                self._remove_damaged(count)
+            with self._refusing_a_full_disk(count):
+                yield missing
 
     @contextmanager
     def _locked(self) -> Iterator[None]:
@@ -175,13 +188,13 @@ class Entry:
         matches = (pattern.fullmatch(path.name) for path in self._folder.iterdir())
         return sorted(int(match[1]) for match in matches if match)
 
-    def _open(self, count: int) -> tuple[Images, Labels] | None:
+    def _open(self, count: int) -> Rows | None:
         for finished in self._finished():
             if finished >= count and (found := self._intact(finished)) is not None:
                 return found[0][:count], found[1][:count]
         return None
 
-    def _intact(self, count: int) -> tuple[Images, Labels] | None:
+    def _intact(self, count: int) -> Rows | None:
         """Return a finished entry; None if it is missing or damaged."""
         files = [self._file(count, part) for part in _PARTS]
         labels, images = (file.open() for file in files)
@@ -224,30 +237,16 @@ class Entry:
                 with suppress(OSError):
                     path.unlink()
 
-    def _build(
-        self, count: int, fill: Fill, threads: int, chunk: int, progress: Progress | None
-    ) -> None:
+    def _begun(self, count: int) -> tuple[Images, Labels, Marks]:
+        """Open the unfinished files, with the rows that they or a smaller entry have."""
         images, labels, done = self._partial(count)
         if not done.any():
             self._copy(count, images, labels, done)
-        runs = list(_missing(done != 0, chunk))
-        pool = ThreadPoolExecutor(max_workers=max(1, min(threads, len(runs))))
-        try:
-            pending = {pool.submit(fill, start, stop): slice(start, stop) for start, stop in runs}
-            for future in as_completed(pending):
-                rows = pending.pop(future)
-                images[rows], labels[rows] = future.result()
-                done[rows] = _marks(images[rows], labels[rows])
-                if progress is not None:
-                    progress(int((done != 0).sum()), count)
-        finally:
-            pool.shutdown(cancel_futures=True)
-        sealed = {"images": digest(images), "labels": digest(labels)}
-        del images, labels, done
-        self._finish(count, sealed)
+        return images, labels, done
 
-    def _finish(self, count: int, sealed: dict[str, str]) -> None:
+    def _finish(self, count: int, images: Images, labels: Labels) -> None:
         """Flush the files, give them their names, then write the seal."""
+        sealed = {"images": digest(images), "labels": digest(labels)}
         for part in _PARTS:
             unfinished = self._file(count, f"unfinished-{part}")
             unfinished.flush()
@@ -311,6 +310,55 @@ class Entry:
                 images[:finished], labels[:finished] = known
                 done[:finished] = _marks(*known)
                 return
+
+
+def build_together(
+    entries: Sequence[Entry],
+    count: int,
+    fill: Callable[[int, int], Sequence[Rows]],
+    *,
+    threads: int,
+    chunk: int,
+    progress: Progress | None = None,
+) -> None:
+    """Build the first `count` rows of several entries, where one of them lacks any.
+
+    Args:
+        entries: Entries whose rows are made from the same files.
+        count: Number of rows.
+        fill: Returns the rows `start` to `stop` of each entry. It is called from `threads` threads.
+        threads: Number of threads.
+        chunk: Largest number of rows of one call.
+        progress: Called with (done, total) rows.
+
+    Raises:
+        UserError: the cache folder cannot be written or has too little space.
+    """
+    with ExitStack() as stack:
+        by_stem = sorted(entries, key=lambda entry: entry.stem)  # one order: no deadlock
+        building = {one.stem: stack.enter_context(one._building(count)) for one in by_stem}
+        begun = {
+            place: one._begun(count) for place, one in enumerate(entries) if building[one.stem]
+        }
+        if not begun:
+            return
+        finished = np.logical_and.reduce([done != 0 for *_, done in begun.values()])
+        runs = list(_missing(finished, chunk))
+        pool = ThreadPoolExecutor(max_workers=max(1, min(threads, len(runs))))
+        try:
+            pending = {pool.submit(fill, start, stop): slice(start, stop) for start, stop in runs}
+            for future in as_completed(pending):
+                rows, found = pending.pop(future), future.result()
+                for place, (images, labels, done) in begun.items():
+                    images[rows], labels[rows] = found[place]
+                    done[rows] = _marks(images[rows], labels[rows])
+                finished[rows] = True
+                if progress is not None:
+                    progress(int(finished.sum()), count)
+        finally:
+            pool.shutdown(cancel_futures=True)
+        for place, (images, labels, _) in begun.items():
+            entries[place]._finish(count, images, labels)
 
 
 def _is_digest(text: Any) -> bool:

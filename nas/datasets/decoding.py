@@ -9,7 +9,7 @@ from __future__ import annotations
 import ctypes
 import logging
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from functools import cache
@@ -156,12 +156,29 @@ def decoded(source: Path | IO[bytes], shape: Shape) -> Picture:
     Raises:
         Exception: of any type, as decoders raise them for a damaged file; see `reason`.
     """
-    with opened(source) as image:
-        # A JPEG is decoded at 1/2, 1/4 or 1/8 of its size where that is at least twice `size`,
-        # also if it has to be rotated.
-        image.draft(None, (2 * max(sides(shape.size)), 2 * max(sides(shape.size))))
-        declared = _declared_bits(image)
-        return converted(_upright(image), shape, declared)
+    return decoded_at(source, [shape])[0]
+
+
+def decoded_at(source: Path | IO[bytes], shapes: Sequence[Shape]) -> list[Picture]:
+    """Decode a picture and convert it to several shapes, each as if it were the only one.
+
+    A JPEG is decoded at 1/2, 1/4 or 1/8 of its size where that is at least twice the size wanted.
+    Shapes of the same fraction share one decoding.
+
+    Raises:
+        Exception: of any type, as decoders raise them for a damaged file; see `reason`.
+    """
+    known: dict[tuple[int, int], tuple[Image.Image, int | None]] = {}
+    pictures = list[Picture]()
+    for shape in shapes:
+        with opened(source) as image:
+            side = 2 * max(sides(shape.size))  # of both, since it may have to be rotated
+            image.draft(None, (side, side))
+            if (drafted := image.size) not in known:
+                known[drafted] = _upright(image), _declared_bits(image)
+        upright, declared = known[drafted]
+        pictures.append(converted(upright, shape, declared))
+    return pictures
 
 
 def converted(image: Image.Image, shape: Shape, bits: int | None = None) -> Picture:

@@ -108,7 +108,7 @@ def _seconds_each(choice: Choice, shape: Shape) -> float:
 
     def read(row: np.int64) -> None:
         with suppress(Exception):  # decoders raise any type for a damaged file
-            choice.source.picture(int(row), shape)
+            choice.source.pictures(int(row), [shape])
 
     with ThreadPoolExecutor(logical_cpus()) as pool:
         list(pool.map(read, sample[:4]))  # imports the decoders

@@ -4,13 +4,20 @@ from __future__ import annotations
 
 import hashlib
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 
-from nas.datasets.cache import Entry, Images, Labels, cache_directory
+from nas.datasets.cache import (
+    Entry,
+    Images,
+    Labels,
+    Rows,
+    build_together,
+    cache_directory,
+)
 from nas.datasets.dataset import MINIMUM_IMAGES, ImageIndices, require_enough
 from nas.datasets.decoding import DECODER_VERSION, Shape, quiet_decoders, reason
 from nas.datasets.known_rows import KnownRows
@@ -22,6 +29,8 @@ from search_spaces.errors import UserError
 from search_spaces.sizes import sides, size_in_words
 
 _LABELS = 3  # of an image in the cache: readable, grey, enlarged
+_CHUNK = 64
+"""Number of pictures that one thread decodes at a time."""
 _SHOWN = 3
 """Number of unreadable files that a message names."""
 
@@ -81,12 +90,12 @@ def read_images(
     entry = _entry(states, shape)
     known = KnownRows(entry, states)
 
-    def fill(start: int, stop: int) -> tuple[Images, Labels]:
-        return _decode(source, rows, slice(start, stop), shape, known)
+    def fill(start: int, stop: int) -> Rows:
+        return _decode(source, rows, slice(start, stop), {shape: known})[0]
 
     with quiet_decoders():
         images, labels = entry.load(
-            len(rows), fill, threads=logical_cpus(), chunk=64, progress=progress
+            len(rows), fill, threads=logical_cpus(), chunk=_CHUNK, progress=progress
         )
         readable = np.asarray(labels)[:, 0]
         skipped = np.sort(rows[~readable])
@@ -110,6 +119,55 @@ def read_images(
     )
 
 
+def cache_at(
+    source: Source,
+    shapes: Sequence[Shape],
+    order: ImageIndices,
+    count: int | None = None,
+    progress: Progress | None = None,
+) -> tuple[int, int]:
+    """Decode pictures of a source into the cache at several shapes, with one decoding for all.
+
+    The pixels are those of `read_images` at each shape. Shapes that are cached are not made again.
+
+    Args:
+        source: The pictures.
+        shapes: What they are converted to.
+        order: All row numbers of the source in the order of the studies that will read them.
+        count: Number of pictures to take from the beginning of this order; None takes all.
+        progress: Called with (done, total) images.
+
+    Returns:
+        The number of pictures, and how many of them cannot be read.
+
+    Raises:
+        UserError: there are fewer than 10 pictures, or the cache folder cannot hold them.
+    """
+    rows = order[:count]
+    require_enough(len(rows), source.where)
+    states = source.states()[order]
+    entries = {shape: _entry(states, shape) for shape in dict.fromkeys(shapes)}
+    known = {
+        shape: KnownRows(entry, states)
+        for shape, entry in entries.items()
+        if not entry.holds(len(rows))
+    }
+
+    def fill(start: int, stop: int) -> Sequence[Rows]:
+        return _decode(source, rows, slice(start, stop), known)
+
+    with quiet_decoders():
+        build_together(
+            [entries[shape] for shape in known],
+            len(rows), fill, threads=logical_cpus(), chunk=_CHUNK, progress=progress,
+        )  # fmt: skip
+    for one in known.values():
+        one.remember()
+    found = entries[shapes[0]].largest()
+    unreadable = 0 if found is None else int((~found[1][: len(rows), 0]).sum())
+    return len(rows), unreadable
+
+
 def _entry(states: States, shape: Shape) -> Entry:
     """Return the cached images of pictures in an order, named by all that they depend on."""
     key = hashlib.sha256(states.tobytes()).hexdigest()[:16]
@@ -120,23 +178,27 @@ def _entry(states: States, shape: Shape) -> Entry:
 
 
 def _decode(
-    source: Source, rows: ImageIndices, part: slice, shape: Shape, known: KnownRows
-) -> tuple[Images, Labels]:
-    """Decode pictures; the labels of one are whether it is readable, grey, enlarged."""
-    wanted = rows[part]
-    images = np.zeros((len(wanted), shape.channels, *sides(shape.size)), np.uint8)
-    labels = np.zeros((len(wanted), _LABELS), np.bool_)
-    found = known.copy_to(images, labels, part.start)
+    source: Source, rows: ImageIndices, part: slice, known: Mapping[Shape, KnownRows]
+) -> list[Rows]:
+    """Decode pictures at each shape; the labels of one are whether it is readable, grey, enlarged.
+
+    Pictures that are known at a shape are copied.
+    """
+    wanted, found = rows[part], list[tuple[Shape, Images, Labels, Labels]]()
+    for shape, rows_of in known.items():
+        images = np.zeros((len(wanted), shape.channels, *sides(shape.size)), np.uint8)
+        labels = np.zeros((len(wanted), _LABELS), np.bool_)
+        found.append((shape, images, labels, rows_of.copy_to(images, labels, part.start)))
     for place, row in enumerate(wanted):
-        if found[place]:
-            continue
+        missing = [one for one in found if not one[-1][place]]
         try:
-            picture = source.picture(int(row), shape)
+            pictures = source.pictures(int(row), [shape for shape, *_ in missing])
         except Exception:  # decoders raise any type for a damaged file; these are listed later
             continue
-        images[place] = picture.pixels
-        labels[place] = True, picture.grey, picture.enlarged
-    return images, labels
+        for (_, images, labels, _), picture in zip(missing, pictures, strict=True):
+            images[place] = picture.pixels
+            labels[place] = True, picture.grey, picture.enlarged
+    return [(images, labels) for _, images, labels, _ in found]
 
 
 def _list_unreadable(entry: Entry, source: Source, rows: ImageIndices, shape: Shape) -> Path:
@@ -153,7 +215,7 @@ def _list_unreadable(entry: Entry, source: Source, rows: ImageIndices, shape: Sh
 
 def _why(source: Source, row: int, shape: Shape) -> str:
     try:
-        source.picture(row, shape)
+        source.pictures(row, [shape])
     except Exception as error:
         return reason(error)
     return "could be read the second time"
@@ -187,7 +249,7 @@ def _readable_only(entry: Entry, images: Images, labels: Labels) -> tuple[Entry,
     """Return a second entry without the unreadable rows, whose images are contiguous."""
     rows = np.flatnonzero(labels[:, 0])
 
-    def fill(start: int, stop: int) -> tuple[Images, Labels]:
+    def fill(start: int, stop: int) -> Rows:
         return images[rows[start:stop]], labels[rows[start:stop]]
 
     compact = replace(entry, stem=f"{entry.stem}-readable")

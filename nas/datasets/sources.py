@@ -12,7 +12,7 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from nas.datasets.decoding import BITS, Header, Picture, Shape, decoded, opened, peak_level
+from nas.datasets.decoding import BITS, Header, Picture, Shape, decoded_at, opened, peak_level
 
 _DEEP = (".tif", ".tiff", ".png", ".jp2", ".j2k", ".jpx")
 """Endings of files that may have greys of more than 8 bits and do not state their range."""
@@ -44,8 +44,8 @@ class Source(Protocol):
     def states(self) -> States:
         """Return a number for each picture that changes whenever the picture changes."""
 
-    def picture(self, row: int, shape: Shape) -> Picture:
-        """Decode one picture.
+    def pictures(self, row: int, shapes: Sequence[Shape]) -> list[Picture]:
+        """Decode one picture, and convert it to each of the shapes.
 
         Raises:
             Exception: of any type, as decoders raise them.
@@ -83,9 +83,9 @@ class Files:
         stats = ((name, _stat(self.root / name)) for name in self.names)
         return states_of((root, name, one.st_size, one.st_mtime_ns) for name, one in stats)
 
-    def picture(self, row: int, shape: Shape) -> Picture:
+    def pictures(self, row: int, shapes: Sequence[Shape]) -> list[Picture]:
         """Decode one picture; raise an exception of any type, as decoders do."""
-        return decoded(self.root / self.names[row], shape)
+        return decoded_at(self.root / self.names[row], shapes)
 
     def header(self, row: int) -> Header:
         """Read the header of a file; raise an exception of any type, as decoders do."""

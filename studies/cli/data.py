@@ -13,6 +13,7 @@ from studies.cli.console import stdout
 from studies.cli.formats import format_option, show
 from studies.cli.main import HelpfulGroup
 from studies.cli.options import SEED, OutPath, Pixels, Whole, progress_bar
+from studies.record.formats import listed
 from studies.record.table_files import cannot_write
 
 if TYPE_CHECKING:
@@ -143,7 +144,7 @@ def _print_facts(rows: list[dict[str, str]]) -> None:
 
 @data.group(cls=HelpfulGroup)
 def cache() -> None:
-    """List or clear the images that are cached on this machine."""
+    """Fill, list or clear the images that are cached on this machine."""
 
 
 @cache.command("list")
@@ -163,6 +164,33 @@ def _print_cache(entries: list[tuple[Path, int]]) -> None:
         if size >= 10**5:
             stdout.say(f"{size / 1e6:10,.1f} MB  {path}")
     stdout.say(f"{sum(size for _, size in entries) / 1e6:10,.1f} MB  in all")
+
+
+@cache.command("fill")
+@click.argument("folder", type=click.Path(path_type=Path))
+@click.option(
+    "--size", "sizes", type=Pixels(8, 1024), multiple=True, required=True,
+    help="Side of the images in pixels, or height and width as in 144x96; repeatable.",
+)  # fmt: skip
+@_fit
+@_images
+def fill_cache(folder: Path, sizes: tuple[Size, ...], fit: str | None, images: int | None) -> None:
+    """Decode the images of a FOLDER once, for studies at several sizes.
+
+    Studies find them in the cache. The pixels are the same as if each study decoded the files.
+    """
+    from nas.datasets.files import choose_in_folder, shape_of
+    from nas.datasets.reading import cache_at
+    from search_spaces.sizes import size_in_words
+
+    config = _config("folder", path=folder, fit=fit, count=images)
+    choice = choose_in_folder(config)
+    shapes = [shape_of(choice, config, size, 3) for size in sizes]
+    with progress_bar("decoding") as progress:
+        count, unreadable = cache_at(choice.source, shapes, choice.order, choice.count, progress)
+    named = listed([f"{size_in_words(size)} px" for size in dict.fromkeys(sizes)])
+    lost = f"; {unreadable:,} of them cannot be read (a study names them)" if unreadable else ""
+    stdout.say(f"{folder}: {count:,} images are cached at {named}{lost}")
 
 
 @cache.command("clear")

@@ -127,7 +127,7 @@ class StudyStore:
                 or another process holds the lock.
         """
         retrying(self._opened.look, self._opened.where)
-        new = not self.folder.exists()
+        new = [path for path in (self.folder, *self.folder.parents) if not path.exists()]
         with self._alone():
             self._writes = True
             try:
@@ -136,7 +136,7 @@ class StudyStore:
                 self._writes, self._storage = False, None
                 self._leave()
                 if new and not (self.folder / HEAD).exists():
-                    self._remove_unbegun()
+                    self._remove_unbegun(new)
 
     @contextmanager
     def _alone(self) -> Iterator[None]:
@@ -164,14 +164,15 @@ class StudyStore:
                 mend_journal(path)
             yield
 
-    def _remove_unbegun(self) -> None:
-        """Remove the empty folder of a study that was refused before it began."""
+    def _remove_unbegun(self, new: Sequence[Path]) -> None:
+        """Remove the empty new folders, innermost first, of a study refused before it began."""
         path = file_of(self._opened.address)
         with suppress(OSError):  # something is in it
             self.artefacts.rmdir()
             if path is not None and path.parent == self.folder.absolute() and not path.exists():
                 lock_of(path).unlink(missing_ok=True)
-            self.folder.rmdir()
+            for folder in new:
+                folder.rmdir()
 
     def _leave(self) -> None:
         others, self.trials.others = self.others, NoOthers(self._opened.where)
