@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import astuple, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +20,7 @@ from studies.bench.nb201 import EDGES, OPERATIONS, Cell, CellSpace, load_nb201
 from studies.bench.runs import PlannedSearch, run_all
 from studies.bench.shipped import load_table
 from studies.bench.simulation import EpochEnd, SimulatedSearch, as_records, simulate
-from studies.bench.tables import Archive, Table, TableEntry, Volume
+from studies.bench.tables import METRICS, Archive, Quality, Table, TableEntry, Volume
 from studies.bench.write import write_comparison
 from studies.cli.main import main
 from tests.helpers.made_table import made_table
@@ -88,21 +88,21 @@ def table() -> Table:
 
 def test_clock_of_one_worker_adds_up(table: Table) -> None:
     run = simulate(table, Listed("a", "c", "b"), trials=3)
-    assert [event.time_s for event in run.events] == [3, 6, 7, 8, 13, 18]
-    assert [event.evaluations for event in run.events] == [0, 1, 1, 2, 2, 3]
+    assert [event.time_s for event in run.events] == [0, 3, 6, 7, 8, 13, 18]
+    assert [event.evaluations for event in run.events] == [0, 0, 1, 1, 2, 2, 3]
 
 
 def test_a_search_ends_with_the_exact_front(table: Table) -> None:
     run = simulate(table, Listed("a", "b", "c"), trials=3)
-    assert [event.time_s for event in run.events] == [3, 6, 11, 16]
-    assert run.events[-1].regret == 0
+    assert [event.time_s for event in run.events] == [0, 3, 6, 11, 16]
+    assert run.events[-1].quality.regret == 0
 
 
 def test_two_workers_share_the_clock(table: Table) -> None:
     asker = Listed("a", "b", "c")
     run = simulate(table, asker, trials=3, workers=2)
     # a: 3, 6; b: 5, 10; the worker that had a takes c: 7, 8.
-    assert [event.time_s for event in run.events] == [3, 5, 6, 7, 8, 10]
+    assert [event.time_s for event in run.events] == [0, 3, 5, 6, 7, 8, 10]
     assert asker.told == [("a", [2, 1.0]), ("c", [5, 16.0]), ("b", [1, 4.0])]
 
 
@@ -115,21 +115,22 @@ def test_budget_is_counted_in_epochs(table: Table) -> None:
 def test_repetition_is_charged_and_finds_nothing(table: Table) -> None:
     run = simulate(table, Listed("a", "a", "b"), trials=3)
     assert (run.distinct, run.duplicates) == (2, 1)
-    assert [event.time_s for event in run.events] == [3, 6, 9, 12, 17, 22]
-    assert run.events[3].regret == run.events[1].regret > run.events[5].regret
+    assert [event.time_s for event in run.events] == [0, 3, 6, 9, 12, 17, 22]
+    assert run.events[4].quality == run.events[2].quality
+    assert run.events[4].quality.regret > run.events[6].quality.regret
 
 
 def test_stopped_candidates_leave_epochs_to_others(table: Table) -> None:
     rule = FirstOnly("b")
     asker = Listed("c", "a", "b")
     run = simulate(table, asker, trials=2, stopping=rule)
-    assert [event.time_s for event in run.events] == [1, 4, 9, 14]
-    assert [event.evaluations for event in run.events] == [1, 2, 2, 3]
+    assert [event.time_s for event in run.events] == [0, 1, 4, 9, 14]
+    assert [event.evaluations for event in run.events] == [0, 1, 2, 2, 3]
     assert asker.told == [("b", [1, 4.0])]
     assert rule.reports[0] == ("c", 1, (16.0,), (5,))
     assert rule.ends == {"b": [1, 4.0]}
     assert rule.reports[-1] == ("b", 2, (4.0,), (3, 1))
-    assert [event.regret == 1 for event in run.events] == [True, True, True, False]
+    assert [event.quality.regret == 1 for event in run.events] == [True, True, True, True, False]
 
 
 def test_stopped_candidate_is_taken_up_where_it_was(table: Table) -> None:
@@ -142,8 +143,8 @@ def test_stopped_candidate_is_taken_up_where_it_was(table: Table) -> None:
     rule = Resuming("")
     run = simulate(table, asker, trials=2, stopping=rule)
     # a stops at 3, b at 8; a goes on with its second epoch to 11; then c.
-    assert [event.time_s for event in run.events] == [3, 8, 11, 12]
-    assert [event.evaluations for event in run.events] == [1, 2, 2, 3]
+    assert [event.time_s for event in run.events] == [0, 3, 8, 11, 12]
+    assert [event.evaluations for event in run.events] == [0, 1, 2, 2, 3]
     assert [report[:2] for report in rule.reports] == [("a", 1), ("b", 1), ("a", 2), ("c", 1)]
     assert run.distinct == 3
     assert asker.told == [("a", [2, 1.0])]
@@ -160,12 +161,17 @@ def test_asker_that_observes_hears_of_every_epoch(table: Table) -> None:
 
 
 def test_records_keep_what_changes_and_the_end() -> None:
-    told = [(1, 1, 0, 0.5), (2, 2, 1, 0.5), (3, 3, 1, 0.2), (4, 4, 2, 0.2)]
-    events = tuple(EpochEnd(*one) for one in told)
+    told = [(0, 0, 0, 1.0), (1, 1, 0, 0.5), (2, 2, 1, 0.5), (3, 3, 1, 0.2), (4, 4, 2, 0.2)]
+    events = tuple(
+        EpochEnd(time_s, epochs, ended, Quality(regret, regret / 2, 0.0, 0.0))
+        for time_s, epochs, ended, regret in told
+    )
     records = as_records(SimulatedSearch(events, 0, 2, 1.0))
-    assert records["epochs"] == [1, 3, 4]
-    assert records["regret"] == [0.5, 0.2, 0.2]
-    assert as_records(SimulatedSearch((), 0, 0, 0.0))["regret"] == []
+    assert records["epochs"] == [0, 1, 3, 4]
+    assert records["regret"] == [1.0, 0.5, 0.2, 0.2]
+    assert records["accurate"] == [0.5, 0.25, 0.1, 0.1]
+    begun = as_records(SimulatedSearch(events[:1], 0, 0, 0.0))
+    assert (begun["regret"], begun["time_s"]) == ([1.0], [0])
 
 
 # Regret
@@ -174,7 +180,6 @@ def test_records_keep_what_changes_and_the_end() -> None:
 def test_regret_by_hand() -> None:
     # Losses 1 to 3 linear; costs 1 to 100 logarithmic: a point at (2, 10) is in the middle of both.
     volume = Volume(np.array([[1.0, 100.0], [3.0, 1.0], [2.0, 10.0]]))
-    assert volume.full == pytest.approx(0.25)
     assert volume.regret(np.array([[2.0, 10.0]])) == pytest.approx(0)
     # The corners are worst on one axis each and earn nothing.
     assert volume.regret(np.array([[1.0, 100.0], [3.0, 1.0]])) == 1
@@ -185,14 +190,34 @@ def test_archive_agrees_with_all_points_at_once() -> None:
     points = np.random.default_rng(0).random((60, 3)) + 0.5
     volume = Volume(points)
     archive = Archive(volume)
+    assert astuple(archive.quality)[:2] == (1, 1)
     for end, point in enumerate(points, start=1):
-        assert archive.add(point.tolist()) == pytest.approx(volume.regret(points[:end]), abs=1e-12)
-    assert archive.regret == pytest.approx(0, abs=1e-12)
+        found = archive.add(point.tolist())
+        assert astuple(found) == pytest.approx(astuple(volume.quality(points[:end])), abs=1e-12)
+    assert astuple(archive.quality) == pytest.approx((0, 0, 0, 0), abs=1e-12)
+
+
+def test_quality_by_hand() -> None:
+    # Scaled: (0, 0.5), (0.5, 0.25), (1, 0); (0.9, 1) is on no front. The median loss is 0.5.
+    points = np.array([[1.0, 10.0], [2.0, 10**0.5], [3.0, 1.0], [2.8, 100.0]])
+    volume = Volume(points)
+    assert astuple(volume.quality(points)) == pytest.approx((0, 0, 0, 0))
+    # Hypervolume: 1 x 0.5 + 0.5 x 0.25 = 0.625; its accurate half ends at 0.5: 0.5 x 0.5 = 0.25.
+    best = volume.quality(points[:1])
+    assert (best.regret, best.accurate, best.lowest) == pytest.approx((0.2, 0, 0))
+    assert best.igd_plus == pytest.approx((0 + 0.25 + 0.5) / 3)
+    middle = volume.quality(points[1:2])
+    assert (middle.regret, middle.accurate) == pytest.approx((1 - 0.375 / 0.625, 1))
+    assert middle.lowest == pytest.approx(1)  # a loss of 2, where 1 is the lowest
+    assert middle.igd_plus == pytest.approx((0.5 + 0 + 0.25) / 3)
+    nothing = volume.quality(points[:0])
+    distances = np.hypot([1, 0.5, 0], [0.5, 0.75, 1])  # from the worst value on each axis
+    assert astuple(nothing) == pytest.approx((1, 1, distances.mean(), 2))
 
 
 def test_regret_is_zero_once_everything_is_trained(table: Table) -> None:
     run = simulate(table, Listed("c", "b", "a"), trials=3)
-    regrets = [event.regret for event in run.events]
+    regrets = [event.quality.regret for event in run.events]
     assert regrets == sorted(regrets, reverse=True)
     assert regrets[-1] == pytest.approx(0)
 
@@ -256,8 +281,8 @@ def test_every_contender_searches(name: str, nb201: Table) -> None:
 
     for table in [made_table()] if chosen.epochs_needed else [nb201, made_table()]:
         run = search(table)
-        assert len(run.events) == 14 * table.epochs
-        assert 0 < run.events[-1].regret < 1
+        assert len(run.events) == 1 + 14 * table.epochs
+        assert 0 < run.events[-1].quality.regret < 1
         assert run.distinct + run.duplicates > 14 or not chosen.epochs_needed
         if chosen.family in ("ours", "ablation"):
             assert run.duplicates == 0
@@ -292,10 +317,10 @@ def _result(sampler: str, seed: int, evaluations: list[int], regret: list[float]
         "table": "nb201",
         "sampler": sampler,
         "seed": seed,
-        "evaluations": evaluations,
-        "epochs": [2 * n for n in evaluations],
-        "time_s": [30.0 * n for n in evaluations],
-        "regret": regret,
+        "evaluations": [0, *evaluations],
+        "epochs": [0, *(2 * n for n in evaluations)],
+        "time_s": [0, *(30.0 * n for n in evaluations)],
+        **{name: [1.0, *regret] for name in METRICS},
         "duplicates": 1,
         "distinct": 3,
         "ask_ms": 2.0,
@@ -333,7 +358,8 @@ def test_summary_counts_seeds_that_never_got_there_as_never() -> None:
     assert (first["to_99_evaluations"], first["to_99_epochs"], first["to_99_s"]) == (5, 10, 150)
     assert (second["sampler"], second["to_99_epochs"]) == ("tpe", np.inf)
     text = markdown(summary(results), {"tpe": "TPE"})
-    assert "| random | 5 | 10 | 2.5 min | 2/3 | 0.0100 (0.0055 to 0.1550) | 1.0 | 2.0 ms |" in text
+    regret = "0.0100 (0.0055 to 0.1550) | 0.0100 | 0.0100 | +1.00%"
+    assert f"| random | 5 | 10 | 2.5 min | 2/3 | {regret} | 1.0 | 2.0 ms |" in text
     assert "| TPE | not reached | not reached | not reached | 0/1 |" in text
 
 

@@ -303,6 +303,24 @@ def test_the_surrogate_can_be_left_out() -> None:
     assert len(set(searched(proposer, 13))) == 13
 
 
+def test_the_focus_decides_about_low_losses_or_low_costs() -> None:
+    spent = {}
+    for focus in ("cheap", "balanced", "accurate"):
+        proposer = make_proposer(SPACE, "pareto", NAMES, 0, costs, focus=focus)
+        late = searched(proposer, 40)[10:]
+        spent[focus] = np.median([cost(one) for one in late])
+    assert spent["cheap"] < spent["balanced"] < spent["accurate"]
+
+
+def test_the_reference_losses_are_quantiles_in_turn() -> None:
+    proposer = make_proposer(SPACE, "pareto", NAMES, 0, costs, focus="balanced")
+    engine, losses = proposer._engine, np.array([1.0, 2.0, 3.0, 4.0, 9.0])
+    assert isinstance(engine, pareto.ParetoEngine)
+    assert engine._reference_losses(losses) == [9.0, 3.0]
+    searched(proposer, 1)
+    assert engine._reference_losses(losses) == [3.0, 9.0]
+
+
 def test_an_unknown_option_is_refused() -> None:
     with pytest.raises(TypeError, match="scren"):
         make_proposer(SPACE, "pareto", NAMES, 0, costs, scren=5)

@@ -31,7 +31,7 @@ def test_peer_searches_and_stops_early(name: str) -> None:
     first, again = searches
     assert len(first.events) == 8 * 9
     assert first.distinct + first.duplicates > 8
-    assert 0 <= first.events[-1].regret < 1
+    assert 0 <= first.events[-1].quality.regret < 1
     assert again.events == first.events
 
 

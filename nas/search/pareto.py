@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Collection, Container, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import chain, cycle, islice
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 
@@ -47,6 +47,18 @@ _ONCE_MORE = 0.3
 
 _TINY = 1e-12
 
+Focus = Literal["accurate", "balanced", "cheap"]
+"""The part of the front that a search is after: low losses, both ends, or low costs."""
+
+REFERENCE_LOSSES: Mapping[Focus, tuple[float, ...]] = {
+    "accurate": (0.5,),
+    "balanced": (1.0, 0.5),
+    "cheap": (1.0,),
+}
+"""The loss of the reference point as a quantile of the losses observed; proposals take several in
+turn. Volume above this loss does not count, so a low one makes cheap candidates of a high loss
+worthless. With the highest loss they are worth most, as costs count by their logarithms."""
+
 
 @dataclass(frozen=True)
 class ParetoOptions:
@@ -58,12 +70,14 @@ class ParetoOptions:
             is screened completely.
         fresh: Share of the screened candidates that are drawn from the whole space.
         surrogate: Whether to screen by a surrogate, instead of proposing a random mutation.
+        focus: The part of the front to search for: see `REFERENCE_LOSSES`.
     """
 
     start: int = 10
     screen: int = 1000
     fresh: float = 0.2
     surrogate: bool = True
+    focus: Focus = "balanced"
 
 
 class ParetoEngine:
@@ -153,7 +167,9 @@ class ParetoEngine:
         valued = [one for one in observed if one.loss is not None]
         if tried < self._options.start or len(valued) < 2:
             draws = (self._space.sample(rng) for _ in range(2 * _DRAWN))
-            return self._feasible_draw(draws, seen, rng)
+            if tried < self._options.start:
+                return self._feasible_draw(draws, seen, rng)
+            return self._spread_draw(draws, seen)
         if self._options.surrogate:
             return self._screened(_parents(valued), seen, rng)
         return self._feasible_draw(self._children(_parents(valued), rng, _DRAWN), seen, rng)
@@ -175,6 +191,33 @@ class ParetoEngine:
         if not weights.any():
             return found.assignments[0]
         return found.assignments[int(rng.choice(len(found), p=weights / weights.sum()))]
+
+    def _spread_draw(
+        self, assignments: Iterable[Assignment], seen: Container[str]
+    ) -> Assignment | None:
+        """Return the unseen candidate that is farthest from all that are being evaluated.
+
+        With many workers the first wave of proposals ends before a loss is known. Costs and
+        features are known, so the wave is spread over them. Candidates that are predicted to exceed
+        a limit are left out if there are others.
+        """
+        found, own = self._catalogue.unseen(assignments, seen, _DRAWN), self._history.own
+        if not len(found):
+            return None
+        if not own:
+            return found.assignments[0]
+        exact = found.exact
+        theirs = np.array([np.append(one.features, one.costs[exact]) for one in own])
+        ours = np.column_stack([found.features, found.costs[:, exact]])
+        weights = np.append(
+            np.full(found.features.shape[1], 1 / max(1, found.features.shape[1])),
+            np.full(int(exact.sum()), 1 / max(1, int(exact.sum()))),
+        )
+        variance = np.maximum(np.vstack([ours, theirs]).var(axis=0), _TINY)
+        apart = (ours[:, None] - theirs[None]) ** 2 @ (weights / variance)
+        nearest = apart.min(axis=1)
+        nearest[self._feasibility.largest_excess(found) > 0] -= np.inf
+        return found.assignments[int(nearest.argmax())]
 
     def _nearer(
         self, found: Candidates, excess: Array, seen: Container[str], rng: np.random.Generator
@@ -226,9 +269,19 @@ class ParetoEngine:
         costs = np.vstack([*(one.costs for one in finished), expected_costs])
         attained = np.array([*(one.loss for one in finished), *expected])
         variants = _cost_variants(found, cost_surrogates, asked)
-        boxes, width = _undominated(costs, attained, variants, losses.max())
-        feasibility = self._feasibility.probability(found)
-        return list(boxes.best(variants / width, surrogate.predict(asked), feasibility))
+        feasibility, predictions = self._feasibility.probability(found), surrogate.predict(asked)
+        for reference_loss in self._reference_losses(losses):
+            boxes, width = _undominated(costs, attained, variants, reference_loss)
+            best = boxes.best(variants / width, predictions, feasibility)
+            if len(best):
+                return list(best)
+        return []
+
+    def _reference_losses(self, losses: Array) -> Sequence[float]:
+        """Return the reference losses to try: the proposals of a study begin with each in turn."""
+        quantiles = REFERENCE_LOSSES[self._options.focus]
+        turn = len(self._history.own) % len(quantiles)
+        return [float(np.quantile(losses, q)) for q in quantiles[turn:] + quantiles[:turn]]
 
     def _children(
         self, parents: Sequence[Assignment], rng: np.random.Generator, count: int
@@ -256,26 +309,26 @@ def _parents(valued: Sequence[Observation]) -> list[Assignment]:
 
 
 def _undominated(
-    costs: Array, losses: Array, variants: Array, highest_loss: float
+    costs: Array, losses: Array, variants: Array, reference_loss: float
 ) -> tuple[BoxDecomposition, Array]:
     """Return the undominated region, and the range of each cost, which is its unit there.
 
     The hypervolume is that of costs on their scales and the loss itself. The reference point lies
-    beyond the highest costs of all points and candidates by `_MARGIN`, and at the highest loss. The
-    units of the costs multiply every improvement by the same factor, so they do not change the
-    order of the candidates.
+    beyond the highest costs of all points and candidates by `_MARGIN`. The units of the costs
+    multiply every improvement by the same factor, so they do not change the order of the
+    candidates.
 
     Args:
         costs: (points, costs), on their scales.
         losses: (points,).
         variants: (variants, candidates, costs), likewise.
-        highest_loss: Loss of the reference point.
+        reference_loss: Loss of the reference point.
     """
     from moocore import is_nondominated
 
     everything = np.vstack([costs, *variants])
     width = np.maximum(np.ptp(everything, axis=0), _TINY)
-    reference = np.append(everything.max(axis=0) / width + _MARGIN, highest_loss)
+    reference = np.append(everything.max(axis=0) / width + _MARGIN, reference_loss)
     front = is_nondominated(np.column_stack([costs, losses]))
     return BoxDecomposition.of(costs[front] / width, losses[front], reference), width
 

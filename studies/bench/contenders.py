@@ -187,6 +187,10 @@ CONTENDERS: dict[str, Contender] = {
     "pareto-all-known": Contender(
         "pareto, latency known as well", "ablation", _pareto((*EXACT_COSTS, "latency_ms"))
     ),
+    "pareto-accurate": Contender(
+        "pareto, focus on low losses", "ablation", _pareto(focus="accurate")
+    ),
+    "pareto-cheap": Contender("pareto, focus on low costs", "ablation", _pareto(focus="cheap")),
     "pareto-no-costs": Contender("pareto without exact costs", "ablation", _pareto(())),
     "pareto-axes-only": Contender(
         "pareto without features of structure",

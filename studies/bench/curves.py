@@ -9,6 +9,8 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
+from studies.bench.tables import METRICS
+
 Result = Mapping[str, Any]
 
 OVER = ("evaluations", "epochs", "time_s")
@@ -21,19 +23,19 @@ QUANTILES = {"low": 0.25, "median": 0.5, "high": 0.75}
 _POINTS = 200
 
 
-def curves(results: Sequence[Result], over: str) -> pd.DataFrame:
+def curves(results: Sequence[Result], over: str, metric: str = "regret") -> pd.DataFrame:
     """Return one row per sampler and point of a common grid.
 
-    Columns: `sampler`, the axis named by `over`, `low`, `median`, `high` (quartiles of the seeds'
-    regret) and `seeds`. Before its first result a search has the regret 1; after its last one its
-    regret stays constant.
+    Columns: `sampler`, the axis named by `over`, `low`, `median`, `high` (quartiles over the seeds
+    of a figure of `Quality`) and `seeds`. After the last result of a search its figure stays
+    constant.
     """
     frames = []
     for sampler, found in _by_sampler(results).items():
         end = max(result[over][-1] for result in found)
         grid = np.unique(np.linspace(0, end, _POINTS).round(0 if over != "time_s" else 6))
-        regrets = np.stack([_on_grid(result, over, grid) for result in found])
-        bands = {name: np.quantile(regrets, q, axis=0) for name, q in QUANTILES.items()}
+        figures = np.stack([_on_grid(result, over, metric, grid) for result in found])
+        bands = {name: np.quantile(figures, q, axis=0) for name, q in QUANTILES.items()}
         columns = {"sampler": sampler, over: grid, **bands, "seeds": len(found)}
         frames.append(pd.DataFrame(columns))
     return pd.concat(frames, ignore_index=True)
@@ -44,7 +46,8 @@ def summary(results: Sequence[Result]) -> pd.DataFrame:
 
     `to_99_evaluations`, `to_99_epochs`, `to_99_s`: medians over all seeds, infinite where half of
     the seeds never reach `NEAR`; `reached`: the number of seeds that do; `regret_*`: quartiles at
-    the end; `duplicates`: mean number of repeated trainings; `ask_ms`: median of seeds' medians.
+    the end; `accurate`, `igd_plus` and `lowest`: medians at the end, as in `Quality`; `duplicates`:
+    mean number of repeated trainings; `ask_ms`: median of seeds' medians.
     """
     rows = []
     for sampler, found in _by_sampler(results).items():
@@ -59,6 +62,7 @@ def summary(results: Sequence[Result]) -> pd.DataFrame:
                 "to_99_epochs": _median(to_near["epochs"]),
                 "to_99_s": _median(to_near["time_s"]),
                 **{f"regret_{name}": np.quantile(ends, q) for name, q in QUANTILES.items()},
+                **{name: np.median([one[name][-1] for one in found]) for name in METRICS[1:]},
                 "duplicates": np.mean([result["duplicates"] for result in found]),
                 "distinct": np.mean([result["distinct"] for result in found]),
                 "ask_ms": np.median([result["ask_ms"] for result in found]),
@@ -71,7 +75,8 @@ def markdown(table: pd.DataFrame, titles: Mapping[str, str], timed: bool = True)
     """Write the summary as a Markdown table; epochs and seconds only where they were `timed`."""
     heads = ["sampler", "evaluations to 99 %"]
     heads += ["epochs to 99 %", "simulated time to 99 %"] if timed else []
-    heads += ["seeds there", "regret at the end (quartiles)", "repeated trainings", "ask"]
+    heads += ["seeds there", "regret at the end (quartiles)", "accurate half", "IGD+"]
+    heads += ["lowest loss", "repeated trainings", "ask"]
     lines = [_line(heads), _line(["---"] * len(heads))]
     for row in table.to_dict("records"):
         epochs = (
@@ -83,6 +88,7 @@ def markdown(table: pd.DataFrame, titles: Mapping[str, str], timed: bool = True)
             number_reached(row["to_99_evaluations"]),
         ]
         cells += [*epochs, f"{row['reached']}/{row['seeds']}", regret]
+        cells += [f"{row['accurate']:.4f}", f"{row['igd_plus']:.4f}", above(row["lowest"])]
         cells += [f"{row['duplicates']:.1f}", f"{row['ask_ms']:.1f} ms"]
         lines.append(_line(cells))
     return "\n".join(lines)
@@ -99,9 +105,11 @@ def _by_sampler(results: Sequence[Result]) -> dict[str, list[Result]]:
     return grouped
 
 
-def _on_grid(result: Result, over: str, grid: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
-    regrets = np.asarray([1.0, *result["regret"]])
-    return np.asarray(regrets[np.searchsorted(result[over], grid, side="right")])
+def _on_grid(
+    result: Result, over: str, metric: str, grid: npt.NDArray[np.float64]
+) -> npt.NDArray[np.float64]:
+    latest = np.searchsorted(result[over], grid, side="right") - 1
+    return np.asarray(np.asarray(result[metric])[latest])
 
 
 def _first_near(result: Result, over: str) -> float:
@@ -118,6 +126,11 @@ def _median(values: Sequence[float]) -> float:
 def number_reached(value: float) -> str:
     """Return a whole number as text, or `not reached` for infinity."""
     return f"{value:.0f}" if np.isfinite(value) else "not reached"
+
+
+def above(share: float) -> str:
+    """Return how far the lowest loss found is above the lowest of the table, as text."""
+    return "found" if share < 5e-6 else f"+{share:.2%}"
 
 
 def minutes_reached(seconds: float) -> str:

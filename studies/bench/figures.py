@@ -29,6 +29,8 @@ ALGORITHM_COLOURS = {
     "nsga3": "#b0438b",
     "qmc": "#8c7300",
     "pareto-all-known": "#009e73",
+    "pareto-accurate": "#b0438b",
+    "pareto-cheap": INK,
     "pareto-no-costs": "#d55e00",
     "pareto-axes-only": AMBER,
     "pareto-no-surrogate": GREY,

@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from itertools import chain
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 
 from nas.search.interfaces import Array
+from nas.search.path_features import PathFeatures
 from search_spaces.axes import Assignment, Axis, Scalar
 from search_spaces.configurations import ConfigurationSpace
 from studies.bench.tables import Table, TableEntry
@@ -23,8 +23,7 @@ OPERATIONS = ("none", "skip_connect", "nor_conv_1x1", "nor_conv_3x3", "avg_pool_
 
 EDGES = ("op_0_1", "op_0_2", "op_1_2", "op_0_3", "op_1_3", "op_2_3")
 
-CELL_PATHS = ((3,), (0, 4), (1, 5), (0, 2, 5))
-"""The paths from input to output, as positions in `EDGES`."""
+_STRUCTURE = PathFeatures([(int(one[3]), int(one[5])) for one in EDGES], len(OPERATIONS))
 
 
 @dataclass(frozen=True)
@@ -40,31 +39,9 @@ class Cell:
 
 
 def path_features(assignments: Sequence[Mapping[str, Scalar]]) -> Array:
-    """Describe cells by the paths on which their input reaches their output.
-
-    An edge has an effect only if it lies on a path without the operation `none`. The features are:
-    for each edge that has an effect its operation, one-hot; how often each operation occurs on such
-    edges; the number of paths; the largest and the smallest number of convolutions on a path, and
-    the largest number of 3x3 convolutions. After the path encoding of BANANAS (White et al. 2021).
-
-    Returns:
-        (assignments, features).
-    """
-    return np.array([_path_features([str(one[edge]) for edge in EDGES]) for one in assignments])
-
-
-def _path_features(operations: Sequence[str]) -> list[float]:
-    paths = [path for path in CELL_PATHS if all(operations[edge] != "none" for edge in path)]
-    used = {edge for path in paths for edge in path}
-    found = [
-        [float(edge in used and operation == kind) for edge, operation in enumerate(operations)]
-        for kind in OPERATIONS[1:]
-    ]
-    convolutions = [sum(operations[edge].startswith("nor") for edge in path) for path in paths]
-    large = [sum(operations[edge] == "nor_conv_3x3" for edge in path) for path in paths]
-    counts = [sum(of_kind) for of_kind in found]
-    ends = [max(convolutions, default=-1), min(convolutions, default=-1), max(large, default=-1)]
-    return [*chain.from_iterable(found), *counts, len(paths), *ends]
+    """Return features of the structure of cells, (assignments, features)."""
+    codes = [[OPERATIONS.index(str(one[edge])) for edge in EDGES] for one in assignments]
+    return _STRUCTURE(np.array(codes, dtype=np.intp))
 
 
 class CellSpace(ConfigurationSpace):

@@ -19,9 +19,10 @@ from profiling.progress import Progress
 from search_spaces.errors import UserError
 from search_spaces.visible import visible
 from studies.bench.contenders import Contender, contender
+from studies.bench.curves import OVER
 from studies.bench.shipped import load_table
 from studies.bench.simulation import as_records, simulate
-from studies.bench.tables import Table
+from studies.bench.tables import METRICS, Table
 
 
 @dataclass(frozen=True)
@@ -61,10 +62,13 @@ class _Result(BaseModel):
     epochs: _Curve
     evaluations: _Curve
     regret: _Curve
+    accurate: _Curve
+    igd_plus: _Curve
+    lowest: _Curve
 
     @model_validator(mode="after")
     def _equally_long(self) -> Self:
-        if len({len(one) for one in (self.time_s, self.epochs, self.evaluations, self.regret)}) > 1:
+        if len({len(getattr(self, name)) for name in (*OVER, *METRICS)}) > 1:
             raise ValueError("the curves differ in length")
         return self
 

@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from statistics import median
 from typing import Any, Protocol, runtime_checkable
 
-from studies.bench.tables import Archive, Network, Table, TableEntry
+from studies.bench.tables import METRICS, Archive, Network, Quality, Table, TableEntry
 
 _NOTHING_LEFT = 1e-9
 """Regret below which the exact front is complete, up to rounding errors, and a search ends."""
@@ -74,19 +74,19 @@ class Stopping(Protocol):
 
 @dataclass(frozen=True)
 class EpochEnd:
-    """The end of an epoch.
+    """The end of an epoch, or the beginning of the search, which has trained none.
 
     Attributes:
         time_s: Simulated time in seconds.
         epochs: Epochs trained so far by all workers, including those of running candidates.
         evaluations: Candidates that ended so far: fully trained or stopped.
-        regret: Share of the exact front's hypervolume that the fully trained candidates lack.
+        quality: How near the fully trained candidates are to the exact front.
     """
 
     time_s: float
     epochs: int
     evaluations: int
-    regret: float
+    quality: Quality
 
 
 @dataclass(frozen=True)
@@ -94,7 +94,7 @@ class SimulatedSearch:
     """The result of one simulated search.
 
     Attributes:
-        events: The ends of all epochs, in the order of simulated time.
+        events: The beginning, then the ends of all epochs, in the order of simulated time.
         duplicates: Number of proposals of networks that had been proposed before.
         distinct: Number of different architectures that were proposed.
         ask_ms: Median processor time of one proposal and its report.
@@ -152,15 +152,16 @@ class _Simulation:
 
     def run(self) -> SimulatedSearch:
         budget, archive = self.trials * self.table.epochs, Archive(self.table.volume)
+        self._events = [EpochEnd(0.0, 0, 0, archive.quality)]
         self._start_idle(budget)
-        while self._queue and archive.regret > _NOTHING_LEFT:
+        while self._queue and archive.quality.regret > _NOTHING_LEFT:
             self._now_s, _, job = heapq.heappop(self._queue)
             job.epoch += 1
-            done = len(self._events) + 1
+            done = len(self._events)
             goes_on = self._after_epoch(job)
             if job.epoch == len(job.entry.losses):
                 archive.add(job.entry.values)
-            self._events.append(EpochEnd(self._now_s, done, self._ended, archive.regret))
+            self._events.append(EpochEnd(self._now_s, done, self._ended, archive.quality))
             if goes_on and self._begun < budget:
                 self._start_epoch(job)
             self._start_idle(budget)
@@ -221,14 +222,14 @@ class _Simulation:
 
 
 def as_records(search: SimulatedSearch) -> dict[str, Any]:
-    """Return a search as plain JSON types, with the events that change the regret and the last."""
+    """Return a search as plain JSON types, with the events that change the quality and the last."""
     changes = [
         event
         for before, event in zip((None, *search.events), search.events, strict=False)
-        if before is None or event.regret != before.regret
+        if before is None or event.quality != before.quality
     ]
-    last = search.events[-1:]
-    kept = [*changes, *(event for event in last if event is not changes[-1])]
+    last = search.events[-1]
+    kept = changes if changes[-1] is last else [*changes, last]
     return {
         "duplicates": search.duplicates,
         "distinct": search.distinct,
@@ -236,5 +237,5 @@ def as_records(search: SimulatedSearch) -> dict[str, Any]:
         "time_s": [event.time_s for event in kept],
         "epochs": [event.epochs for event in kept],
         "evaluations": [event.evaluations for event in kept],
-        "regret": [event.regret for event in kept],
+        **{name: [getattr(event.quality, name) for event in kept] for name in METRICS},
     }

@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from functools import cached_property
 from typing import Any, Protocol
 
@@ -89,18 +89,48 @@ class Table:
         return Volume(np.asarray([one.values for one in self.entries.values()], dtype=np.float64))
 
 
+@dataclass(frozen=True)
+class Quality:
+    """How near a set of points is to the exact front: each figure is 0 for the front, else more.
+
+    Attributes:
+        regret: Share of the exact front's hypervolume that the points lack.
+        accurate: The same on the accurate half: the hypervolume up to the median loss of the exact
+            front.
+        igd_plus: IGD+ (Ishibuchi et al. 2015): the mean, over the exact front, of the distance by
+            which the nearest point is worse. Each axis ranges from 0 to 1 over the table.
+        lowest: Lowest loss over that of the table, minus 1.
+    """
+
+    regret: float
+    accurate: float
+    igd_plus: float
+    lowest: float
+
+
+METRICS = tuple(one.name for one in fields(Quality))
+"""Names of the figures in `Quality`."""
+
+
 class Volume:
-    """Exact hypervolume with a fixed reference point: the worst value on each axis.
+    """The exact front of a table, and how near a set of points is to it.
 
     The first axis (the loss or error) is linear, the others (costs) are logarithmic; each is then
-    scaled to [0, 1] from the best to the worst value of the table. A point that is worst on an axis
-    dominates no volume. The regret does not depend on the scaling, only on the logarithms.
+    scaled to [0, 1] from the best to the worst value of the table. The reference point of the
+    hypervolume is the worst value on each axis: a point that is worst on an axis dominates no
+    volume. For the accurate half, its loss is the median loss of the exact front.
     """
 
     def __init__(self, points: Array) -> None:
+        import moocore
+
         scaled = _scaled(points)
         self._low, self._high = scaled.min(axis=0), scaled.max(axis=0)
-        self.full = self._hypervolume(self.normalised(points))
+        normalised = self.normalised(points)
+        self._front = normalised[moocore.is_nondominated(normalised)]
+        self._ends = 1.0, float(np.median(self._front[:, 0]))
+        self._full = [self._hypervolume(self._front, end) for end in self._ends]
+        self._lowest = float(points[:, 0].min())
 
     def normalised(self, points: Array) -> Array:
         """Return (n, objectives) points on the scaled axes, on which the volume is computed."""
@@ -108,17 +138,36 @@ class Volume:
 
     def regret(self, points: Array) -> float:
         """Return the share of the table's hypervolume that `points` lack; 0 for the exact front."""
-        return max(0.0, 1.0 - self._hypervolume(self.normalised(points)) / self.full)
+        return self.quality(points).regret
 
-    @staticmethod
-    def _hypervolume(points: Array) -> float:
+    def quality(self, points: Array) -> Quality:
+        """Judge points of the table, (n, objectives); without any, the worst value on each axis."""
         import moocore
 
-        inside = points[(points < 1).all(axis=1)]
+        found = self.normalised(points) if len(points) else np.ones((1, self._front.shape[1]))
+        whole, accurate = (
+            max(0.0, 1.0 - self._hypervolume(found, end) / full) if full else 0.0
+            for end, full in zip(self._ends, self._full, strict=True)
+        )
+        lowest = self._low[0] + found[:, 0].min() * (self._high[0] - self._low[0])
+        return Quality(
+            regret=whole,
+            accurate=accurate,
+            igd_plus=float(moocore.igd_plus(found, ref=self._front)),
+            lowest=max(0.0, float(lowest) / self._lowest - 1.0) if self._lowest > 0 else 0.0,
+        )
+
+    @staticmethod
+    def _hypervolume(points: Array, highest_loss: float) -> float:
+        """Return the hypervolume of normalised points up to a loss, and to 1 on the other axes."""
+        import moocore
+
+        reference = np.array([highest_loss, *[1.0] * (points.shape[1] - 1)])
+        inside = points[(points < reference).all(axis=1)]
         if not len(inside):
             return 0.0
         front = inside[moocore.is_nondominated(inside)]
-        return float(moocore.hypervolume(front, ref=np.ones(front.shape[1])))
+        return float(moocore.hypervolume(front, ref=reference))
 
 
 def _scaled(points: Array) -> Array:
@@ -126,18 +175,18 @@ def _scaled(points: Array) -> Array:
 
 
 class Archive:
-    """The non-dominated points so far, and their regret."""
+    """The non-dominated points so far, and their quality."""
 
     def __init__(self, volume: Volume) -> None:
         self._volume, self._front = volume, np.empty((0, 0))
-        self.regret = 1.0
+        self.quality = volume.quality(self._front)
 
-    def add(self, values: list[float]) -> float:
-        """Add one point and return the new regret."""
+    def add(self, values: list[float]) -> Quality:
+        """Add one point and return the new quality."""
         point = np.asarray([values], dtype=np.float64)
         if self._front.size and bool((self._front <= point).all(axis=1).any()):
-            return self.regret
+            return self.quality
         kept = self._front[~(point <= self._front).all(axis=1)] if self._front.size else point[:0]
         self._front = np.vstack([kept, point])
-        self.regret = self._volume.regret(self._front)
-        return self.regret
+        self.quality = self._volume.quality(self._front)
+        return self.quality

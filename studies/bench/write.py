@@ -10,10 +10,21 @@ from typing import Any
 import pandas as pd
 
 from studies.bench.contenders import CONTENDERS
-from studies.bench.curves import OVER, curves, markdown, minutes_reached, number_reached, summary
+from studies.bench.curves import (
+    OVER,
+    above,
+    curves,
+    markdown,
+    minutes_reached,
+    number_reached,
+    summary,
+)
 from studies.bench.figures import grouped, regret_figure, write_figures
 from studies.bench.shipped import load_table
+from studies.bench.tables import METRICS
 from studies.terminal.table import Column, Table
+
+ACCURATE = ", accurate half"
 
 
 @dataclass(frozen=True)
@@ -35,23 +46,27 @@ def write_comparison(
     name, seeds = results[0]["table"], len({result["seed"] for result in results})
     timed = load_table(name).timed
     axes = OVER if timed else OVER[:1]
-    drawn = {over: curves(results, over) for over in axes}
+    drawn = {(over, metric): curves(results, over, metric) for over in axes for metric in METRICS}
     summarised = summary(results)
     folder.mkdir(parents=True, exist_ok=True)
     paths = [folder / f"{name}-{kind}" for kind in ("curves.csv", "summary.csv", "summary.md")]
     stacked = [
-        frame.rename(columns={over: "at"}).assign(over=over) for over, frame in drawn.items()
+        frame.rename(columns={over: "at"}).assign(over=over, metric=metric)
+        for (over, metric), frame in drawn.items()
     ]
     pd.concat(stacked, ignore_index=True).to_csv(paths[0], index=False, float_format="%.6g")
     summarised.to_csv(paths[1], index=False, float_format="%.6g")
     titles = {key: contender.title for key, contender in CONTENDERS.items()}
     paths[2].write_text(markdown(summarised, titles, timed) + "\n", encoding="utf-8")
     if figures:
-        title = f"Regret on {name}: median and quartiles of {seeds} seeds"
+        title = f"Regret on {name}{{}}: median and quartiles of {seeds} seeds"
+        pictures = {(over, "regret"): "" for over in axes} | {(axes[0], "accurate"): ACCURATE}
         made = {
-            f"{name}-{over}{group}": regret_figure(rows, over, title)
-            for over in axes
-            for group, rows in grouped(drawn[over]).items()
+            f"{name}-{over}{'-accurate' * bool(which)}{group}": regret_figure(
+                rows, over, title.format(which)
+            )
+            for (over, metric), which in pictures.items()
+            for group, rows in grouped(drawn[over, metric]).items()
         }
         paths += write_figures(made, folder)
     return Written(_table(name, summarised, timed), tuple(paths))
@@ -59,7 +74,7 @@ def write_comparison(
 
 def _table(name: str, summarised: pd.DataFrame, timed: bool) -> Table:
     heads = ["evaluations", *(["epochs", "time"] if timed else [])]
-    heads += ["seeds", "regret", "repeats", "ask"]
+    heads += ["seeds", "regret", "accurate half", "IGD+", "lowest loss", "repeats", "ask"]
     title = f"{name}: to 99 % of the exact front's hypervolume (medians)"
     shown = Table(Column("sampler", text=True), *heads, title=title)
     for row in summarised.to_dict("records"):
@@ -71,7 +86,8 @@ def _table(name: str, summarised: pd.DataFrame, timed: bool) -> Table:
             number_reached(row["to_99_evaluations"]),
             *epochs,
             f"{row['reached']}/{row['seeds']}",
-            f"{row['regret_median']:.4f}",
+            *(f"{row[column]:.4f}" for column in ("regret_median", "accurate", "igd_plus")),
+            above(row["lowest"]),
             f"{row['duplicates']:.1f}",
             f"{row['ask_ms']:.1f} ms",
         )

@@ -65,10 +65,10 @@ def search(
 ) -> None:
     """Replay samplers on recorded tables and measure their regret.
 
-    It is the regret of hypervolume against the exact front. Nothing is trained. Every search has
-    its own result file, so the same command resumes an interrupted comparison. Writes for each
-    table the regret over evaluations, epochs and simulated time (CSV, HTML, PNG), and a summary
-    (CSV, Markdown).
+    It is the regret of hypervolume against the exact front: on the whole front and on its accurate
+    half, beside IGD+ and the lowest loss found. Nothing is trained. Every search has its own result
+    file, so the same command resumes an interrupted comparison. Writes for each table the figures
+    over evaluations, epochs and simulated time (CSV, HTML, PNG), and a summary (CSV, Markdown).
     """
     from profiling.files import require_writable
     from studies.bench.contenders import contenders_for

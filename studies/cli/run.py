@@ -54,6 +54,10 @@ if TYPE_CHECKING:
 @click.option("--sampler", shell_complete=SAMPLERS, help="Sampler, one of {samplers}.")
 @click.option("--seed", type=Whole(), help="Seed of the search.")
 @click.option(
+    "--focus",
+    help="The part of the front to search for: accurate, balanced or cheap (sampler pareto only).",
+)
+@click.option(
     "--warm-start",
     metavar="STUDY",
     shell_complete=STUDIES,

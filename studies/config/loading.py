@@ -18,6 +18,7 @@ SHORTCUTS: dict[str, str] = {
     "trials": "search.trials",
     "sampler": "search.sampler",
     "seed": "search.seed",
+    "focus": "search.focus",
     "warm_start": "search.warm_start",
     "epochs": "training.epochs",
     "loss": "training.loss",

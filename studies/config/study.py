@@ -34,6 +34,7 @@ from nas.own.blocks import find_block
 from nas.own.imports import source_digest
 from nas.own.objectives import find_objective
 from nas.search.early_stopping import EarlyStopping
+from nas.search.pareto import Focus
 from nas.search.samplers import SAMPLERS
 from nas.setups import SetUp, completed
 from nas.training import TrainingConfig
@@ -116,6 +117,8 @@ class SearchConfig(_Config):
         trials: Number of architectures to evaluate, besides the two references.
         seed: Seed of the sampler.
         early_stopping: Settings of early stopping; None trains every candidate to the end.
+        focus: The part of the front that the sampler `pareto` searches for: low losses, both ends
+            or low costs.
         warm_start: Name of an earlier study of the same space and data, with at least these
             objectives, from which the sampler `pareto` learns.
     """
@@ -124,6 +127,7 @@ class SearchConfig(_Config):
     trials: Annotated[int, Field(strict=True, ge=0, le=MOST)] = 50
     seed: Seed = 0
     early_stopping: EarlyStoppingConfig | None = None
+    focus: Focus = "balanced"
     warm_start: Name | None = None
 
     @field_validator("sampler")
@@ -132,6 +136,15 @@ class SearchConfig(_Config):
         if name not in SAMPLERS:
             raise ValueError(f"not one of {', '.join(SAMPLERS)}{nearest(name, SAMPLERS)}")
         return name
+
+    @model_validator(mode="after")
+    def _focus_needs_pareto(self) -> Self:
+        if self.focus != "balanced" and self.sampler != "pareto":
+            raise ValueError(
+                f"focus: the sampler {self.sampler} has none; choose sampler pareto, or focus "
+                "balanced"
+            )
+        return self
 
     @model_validator(mode="after")
     def _warm_start_needs_pareto(self) -> Self:

@@ -32,6 +32,7 @@ class Settings(TypedDict, total=False):
     sampler: str
     seed: int
     early_stopping: bool | Mapping[str, Any]
+    focus: str
     warm_start: str
     backend: str
     part: str

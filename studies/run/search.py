@@ -37,8 +37,9 @@ class Search:
     ) -> None:
         self._space, self._limits, self._objectives = space, config.limits, config.objectives
         search = config.search
+        options = {"focus": search.focus} if search.sampler == "pareto" else {}
         self._proposer = make_proposer(
-            space, search.sampler, config.objectives, search.seed, costs, known_limits
+            space, search.sampler, config.objectives, search.seed, costs, known_limits, **options
         )
         self.proposal: Proposal | None = None
 
