@@ -78,7 +78,7 @@ _threads = click.option(
     help="Number of CPU threads. Waiting threads sleep, unless OMP_WAIT_POLICY=ACTIVE is set.",
 )
 _device = click.option(
-    "--device", default="auto", show_default=True, help="Device: auto, cpu or cuda."
+    "--device", default="auto", show_default=True, help="Device: auto, cpu, cuda or mps."
 )
 _seconds = click.option(
     "--seconds",
