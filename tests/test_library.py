@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import subprocess
 import sys
@@ -13,6 +14,7 @@ from typing import Any
 import numpy as np
 import pytest
 from numpy.typing import NDArray
+from PIL import Image
 
 from nas.findings import Findings
 from search_spaces import REFERENCES, SearchSpace, UserError
@@ -22,6 +24,7 @@ from studies.config.study import StudyConfig
 from studies.library import live
 from studies.library.live import NotebookDisplay, displays
 from studies.library.running import Settings, configuration
+from studies.store.dashboard import Shown
 from tests.fakes.study import fake_study
 
 OBJECTIVES = ["reconstruction_loss", "params"]
@@ -139,6 +142,25 @@ def test_a_large_study_shows_part_of_its_front(tmp_path: Path, untrained_counts:
 
 def _references(study: Study) -> int:
     return sum(trial.reference is not None for trial in study.front)
+
+
+def test_the_dashboard_names_references_and_shows_pictures(study: Study) -> None:
+    storage = study._store.study._storage
+    stored = storage.get_study_system_attrs(study._store.study._study_id)
+    assert "Trial 0 is the reference model `original`." in stored["dashboard:note_str:0"]
+    assert stored["dashboard:0:note_str:0"].startswith("**original**, a reference model: 32px elu")
+    assert stored["dashboard:0:note_ver"] == 1
+    shown = [json.loads(one) for key, one in stored.items() if "artifacts:" in key]
+    assert {"images.png", "original.png", "modified.png"} <= {one["filename"] for one in shown}
+    for one in shown:
+        with Image.open(study.folder / "dashboard" / one["artifact_id"]) as picture:
+            assert (picture.format, picture.height) == ("PNG", 32)
+    edited = Shown(0, "another text", "00", "x.png")
+    storage.set_study_system_attr(study._store.study._study_id, "dashboard:0:note_ver", 2)
+    study._store.show_in_dashboard([edited])
+    again = storage.get_study_system_attrs(study._store.study._study_id)
+    assert again["dashboard:0:note_str:0"] == stored["dashboard:0:note_str:0"]
+    assert "dashboard:artifacts:0:00" in again
 
 
 def test_the_report_is_written_again(study: Study) -> None:
