@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import re
 import subprocess
@@ -25,6 +26,7 @@ from studies.library import live
 from studies.library.live import NotebookDisplay, displays
 from studies.library.running import Settings, configuration
 from studies.store.dashboard import Shown
+from studies.terminal.console import Terminal, as_html
 from tests.fakes.study import fake_study
 
 OBJECTIVES = ["reconstruction_loss", "params"]
@@ -277,6 +279,15 @@ def test_a_notebook_s_area_is_replaced(monkeypatch: pytest.MonkeyPatch) -> None:
     area.note("again")
     assert [kind for kind, _ in shown] == ["new", "replaced", "replaced"]
     assert "again" in shown[-1][1]
+
+
+def test_rich_shows_nothing_in_a_notebook_by_itself(monkeypatch: pytest.MonkeyPatch) -> None:
+    shown: list[object] = []
+    monkeypatch.setattr("rich.console._is_jupyter", lambda: True)
+    monkeypatch.setattr("rich.jupyter.display", lambda *what: shown.append(what))
+    assert "hello" in as_html("hello", 20)
+    Terminal(file=io.StringIO()).say("hello")
+    assert shown == []
 
 
 def test_without_ipython_a_notebook_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
