@@ -176,7 +176,7 @@ def evaluate(
             images = load_batch(dataset, part, config, device)
             terms, rebuilt, mean = forward(model, images, config, noise)
             found = torch.stack([*terms, psnr(rebuilt, images), ms_ssim(rebuilt, images)])
-            means.append(found.double().cpu() * len(part))
+            means.append(found.cpu().double() * len(part))
             latents.add(mean)
             rebuilts.add(rebuilt)
             originals.add(images)
@@ -217,10 +217,11 @@ class _Variance:
 
     def add(self, values: Tensor) -> None:
         """Add values of shape (items, ...)."""
-        exact = values.double()
+        # The GPU of an Apple processor has no float64.
+        exact = (values.cpu() if values.device.type == "mps" else values).double()
         self._count += len(values)
-        self._sum = self._sum.to(values.device) + exact.sum(dim=0)
-        self._squares = self._squares.to(values.device) + exact.square().sum(dim=0)
+        self._sum = self._sum.to(exact.device) + exact.sum(dim=0)
+        self._squares = self._squares.to(exact.device) + exact.square().sum(dim=0)
 
     @property
     def value(self) -> Tensor:
@@ -257,10 +258,11 @@ def load_batch(
     They are copied to the device as bytes and converted there.
     """
     batch = torch.from_numpy(np.asarray(dataset.images[indices]))
-    if device.type == "cuda":
+    pinned = device.type == "cuda"  # only then a copy may go on while the program does
+    if pinned:
         batch = batch.pin_memory()
     layout = memory_format(config, device)
-    return batch.to(device, non_blocking=True, memory_format=layout).float().div_(255)
+    return batch.to(device, non_blocking=pinned, memory_format=layout).float().div_(255)
 
 
 def flipped(images: Tensor, draw: Generator) -> Tensor:
@@ -313,7 +315,7 @@ def forward(
 def _noise(model: VAE, images: Tensor, noise: Generator | None) -> Tensor:
     shape = len(images), model.architecture.latent_size
     eps = torch.zeros(shape) if noise is None else torch.randn(shape, generator=noise)
-    return eps.to(images.device, non_blocking=True)
+    return eps.to(images.device)
 
 
 def batches_of(indices: ImageIndices, size: int) -> list[ImageIndices]:

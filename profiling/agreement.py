@@ -57,9 +57,11 @@ class Exact:
             ProfilingError: the model is random, or cannot run in float64.
         """
         own = _repeatable_outputs(model, args)
-        doubled = tuple(arg.double() if arg.is_floating_point() else arg for arg in args)
+        place = "cpu" if args[0].device.type == "mps" else args[0].device  # mps has no float64
+        moved = [arg.to(place) for arg in args]
+        doubled = tuple(arg.double() if arg.is_floating_point() else arg for arg in moved)
         try:
-            outputs = _outputs(copy.deepcopy(model).double(), doubled)
+            outputs = _outputs(copy.deepcopy(model).to(place).double(), doubled)
         except (RuntimeError, TypeError) as error:
             raise ProfilingError(
                 "model: cannot run in float64, by which outputs are judged: "

@@ -13,7 +13,7 @@ from pydantic import BaseModel, ConfigDict
 
 from profiling.allocator import AllocatorState, allocator_state
 from profiling.errors import ProfilingError
-from profiling.resources import logical_cpus
+from profiling.resources import logical_cpus, text_of
 
 _GOVERNOR = Path("/sys/devices/system/cpu/cpu0/cpufreq/scaling_governor")
 _CPUINFO = Path("/proc/cpuinfo")
@@ -61,7 +61,7 @@ def fingerprint(device: torch.device | str = "cpu") -> Environment:
     cpu, on_cuda = _cpu_model(), device.type == "cuda"
     return Environment(
         device=str(device),
-        device_name=torch.cuda.get_device_name(device) if on_cuda else cpu,
+        device_name=torch.cuda.get_device_name(device) if on_cuda else _name_of(device, cpu),
         cpu_model=cpu,
         cores=logical_cpus(),
         threads=torch.get_num_threads(),
@@ -71,7 +71,7 @@ def fingerprint(device: torch.device | str = "cpu") -> Environment:
         allocator=allocator_state(),
         mkldnn=_mkldnn(),
         tf32=on_cuda and convolution_precision() == "tf32",
-        governor=_GOVERNOR.read_text().strip() if _GOVERNOR.exists() else None,
+        governor=text_of(_GOVERNOR) or None,
         cuda=torch.version.cuda if on_cuda else None,
     )
 
@@ -83,20 +83,29 @@ def differences(a: Environment, b: Environment) -> list[str]:
 
 
 def select_device(name: str = "auto") -> torch.device:
-    """Return the device of "auto", "cpu", "cuda" or "cuda:N"; "auto" prefers CUDA.
+    """Return the device of "auto", "cpu", "cuda", "cuda:N" or "mps"; "auto" prefers CUDA.
+
+    "mps" is the GPU of an Apple processor. It is never chosen by "auto", because no measurement or
+    training on it has been tested.
 
     Raises:
-        ProfilingError: the name is unknown, or torch finds no such CUDA device.
+        ProfilingError: the name is unknown, or torch finds no such device.
     """
     if name == "auto":
         name = "cuda" if torch.cuda.is_available() else "cpu"
     kind, _, index = name.partition(":")
-    if kind not in ("cpu", "cuda") or (
+    if kind not in ("cpu", "cuda", "mps") or (
         index and not (kind == "cuda" and re.fullmatch(r"[0-9]{1,4}", index))
     ):
-        raise ProfilingError(f"device: {name!r} is not one of 'auto', 'cpu', 'cuda', 'cuda:N'")
+        known = "'auto', 'cpu', 'cuda', 'cuda:N', 'mps'"
+        raise ProfilingError(f"device: {name!r} is not one of {known}")
     if kind == "cuda":
         _require_cuda(name, int(index or 0))
+    if kind == "mps" and not torch.backends.mps.is_available():
+        raise ProfilingError(
+            f"device: 'mps' asked for, but torch {torch.__version__} finds no GPU of an Apple "
+            "processor: use device 'cpu'"
+        )
     return torch.device(name)
 
 
@@ -153,8 +162,11 @@ def _mkldnn() -> bool:
 
 def _cpu_model() -> str:
     """Return the CPU's marketing name, or its architecture where the system reports none."""
-    if _CPUINFO.exists():
-        for line in _CPUINFO.read_text().splitlines():
-            if line.startswith("model name"):
-                return line.partition(":")[2].strip()
+    for line in text_of(_CPUINFO).splitlines():
+        if line.startswith("model name"):
+            return line.partition(":")[2].strip()
     return platform.processor() or platform.machine()
+
+
+def _name_of(device: torch.device, cpu: str) -> str:
+    return f"GPU of {cpu}" if device.type == "mps" else cpu

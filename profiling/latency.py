@@ -164,7 +164,7 @@ class Latency:
 
     @cached_property
     def device_median_ms(self) -> float | None:
-        """Median time between CUDA events; None on a CPU."""
+        """Median time between events of the device; None on a CPU."""
         times = [sample.device_ms for sample in self.samples if sample.device_ms is not None]
         return median(times) if times else None
 
@@ -177,7 +177,7 @@ class Latency:
     def wall_over_cpu(self) -> float | None:
         """Wall time over CPU time of the thread; None unless one thread does all the work."""
         cpu_ms = sum(sample.cpu_ms for sample in self.samples)
-        if self.subject.threads > 1 or self.environment.cuda or cpu_ms <= 0:
+        if self.subject.threads > 1 or self.environment.device != "cpu" or cpu_ms <= 0:
             return None
         return sum(self.samples_ms) / cpu_ms
 

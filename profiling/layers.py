@@ -216,7 +216,7 @@ class LayerTable:
     def save(self, path: Path) -> None:
         """Write the table as CSV, or all of `record` as JSON if the suffix is `.json`."""
         if path.suffix == ".json":
-            path.write_text(json.dumps(self.record(), indent=1) + "\n")
+            path.write_text(json.dumps(self.record(), indent=1) + "\n", encoding="utf-8")
         else:
             self.frame().to_csv(path, index=False)
 

@@ -6,6 +6,7 @@ import copy
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from statistics import mean, median
 from typing import Any
 
@@ -13,6 +14,7 @@ import torch
 from torch import nn
 
 from profiling.latency import Latency, LatencyConfig, measure_latency
+from profiling.timing import recorded_event
 
 
 @dataclass(frozen=True)
@@ -127,16 +129,10 @@ def _clock(
     device: torch.device, *, cpu_time: bool
 ) -> tuple[Callable[[], Any], Callable[[Any, Any], float]]:
     """Return two functions: a time stamp in the device's queue, and the ms between two stamps."""
-    if device.type != "cuda":
+    if device.type == "cpu":
         clock = time.thread_time_ns if cpu_time else time.perf_counter_ns
         return clock, lambda start, stop: (stop - start) / 1e6
-
-    def stamp() -> torch.cuda.Event:
-        event = torch.cuda.Event(enable_timing=True)  # type: ignore[no-untyped-call]
-        event.record(torch.cuda.current_stream(device))
-        return event
-
-    return stamp, lambda start, stop: float(start.elapsed_time(stop))
+    return partial(recorded_event, device), lambda start, stop: float(start.elapsed_time(stop))
 
 
 def note_cost_ms(config: LatencyConfig, device: torch.device) -> float:

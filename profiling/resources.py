@@ -52,7 +52,7 @@ def _affinity() -> set[int]:
 def _physical(cpus: set[int]) -> set[str]:
     """Return one name for each physical core among logical CPUs."""
     topology = _ROOT / "sys/devices/system/cpu"
-    siblings = {cpu: _text(topology / f"cpu{cpu}/topology/thread_siblings_list") for cpu in cpus}
+    siblings = {cpu: text_of(topology / f"cpu{cpu}/topology/thread_siblings_list") for cpu in cpus}
     if all(siblings.values()):
         return set(siblings.values())
     known = psutil.cpu_count(logical=False) or len(cpus)  # without affinity
@@ -63,33 +63,33 @@ def _quota() -> float:
     """Return the smallest quota of a control group, in CPUs; the hardware's number without one."""
     quotas = [float(os.cpu_count() or 1)]
     for group in _groups():
-        words = (_text(group / "cpu.max") or _version_1_quota(group)).split()
+        words = (text_of(group / "cpu.max") or _version_1_quota(group)).split()
         if len(words) == 2 and all(word.isdigit() for word in words) and int(words[1]):
             quotas.append(int(words[0]) / int(words[1]))
     return min(quotas)
 
 
 def _version_1_quota(group: Path) -> str:
-    return f"{_text(group / 'cpu.cfs_quota_us')} {_text(group / 'cpu.cfs_period_us')}"
+    return f"{text_of(group / 'cpu.cfs_quota_us')} {text_of(group / 'cpu.cfs_period_us')}"
 
 
 def _free_in(group: Path) -> Iterator[int]:
     """Yield what each limit of one control group leaves, in bytes."""
-    used = _text(group / "memory.current") or _text(group / "memory.usage_in_bytes")
+    used = text_of(group / "memory.current") or text_of(group / "memory.usage_in_bytes")
     if not used.isdigit():
         return
-    lines = (line.partition(" ") for line in _text(group / "memory.stat").splitlines())
+    lines = (line.partition(" ") for line in text_of(group / "memory.stat").splitlines())
     held = {name: int(value) for name, _, value in lines if value.isdigit()}
     cached = held.get("total_inactive_file", held.get("inactive_file", 0))
     for name in ("memory.max", "memory.high", "memory.limit_in_bytes"):
-        if (limit := _text(group / name)).isdigit():
+        if (limit := text_of(group / name)).isdigit():
             yield int(limit) - max(0, int(used) - cached)
 
 
 def _groups() -> Iterator[Path]:
     """Yield the folder of every control group that this process is in, and all groups above."""
     own = _memberships()
-    for line in _text(_ROOT / "proc/self/mountinfo").splitlines():
+    for line in text_of(_ROOT / "proc/self/mountinfo").splitlines():
         mount, _, system = line.partition(" - ")
         kind, options = system.partition(" ")[0], system.rpartition(" ")[2]
         names = {"cgroup": options.split(","), "cgroup2": [""]}.get(kind, [])
@@ -112,13 +112,13 @@ def _up_to(top: Path, own: PurePosixPath, root: PurePosixPath) -> Iterator[Path]
 def _memberships() -> dict[str, PurePosixPath]:
     """Return the path of this process's group by controller; version 2 has the name ""."""
     found = {}
-    for line in _text(_ROOT / "proc/self/cgroup").splitlines():
+    for line in text_of(_ROOT / "proc/self/cgroup").splitlines():
         _, controllers, path = line.split(":", 2)
         found.update(dict.fromkeys(controllers.split(","), PurePosixPath(path)))
     return found
 
 
-def _text(path: Path) -> str:
+def text_of(path: Path) -> str:
     """Return the content of a file without surrounding spaces; nothing if it cannot be read."""
     try:
         return path.read_text(encoding="utf-8").strip()

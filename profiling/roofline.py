@@ -22,7 +22,7 @@ from profiling.timing import Timer, measuring, timer_for
 
 Bound = Literal["compute", "memory", "launch"]
 
-_GEMM_SIZE = {"cpu": 1024, "cuda": 4096}
+_GEMM_SIZE = {"cpu": 1024, "cuda": 4096, "mps": 2048}
 _COPY_BYTES = tuple(2**power for power in (20, 22, 24, 26, 28))
 _LAUNCHES = 1000
 _BUDGET_S = 3.0

@@ -21,7 +21,7 @@ class Sample:
     """One timed pass, in milliseconds.
 
     `cpu_ms` is the CPU time of the calling thread in the same span, `device_ms` the time between
-    CUDA events (None on a CPU).
+    events of the device (None on a CPU).
     """
 
     wall_ms: float
@@ -52,7 +52,7 @@ def measuring(models: Iterable[Any], thread_count: int, device: torch.device) ->
 
 def timer_for(device: torch.device) -> Timer:
     """Return the timer of calls on `device`."""
-    return cuda_timer(device) if device.type == "cuda" else cpu_timer
+    return cpu_timer if device.type == "cpu" else gpu_timer(device)
 
 
 def cpu_timer(run: Callable[[], Any]) -> Sample:
@@ -63,22 +63,45 @@ def cpu_timer(run: Callable[[], Any]) -> Sample:
     return Sample(wall_ns / 1e6, cpu_ns / 1e6)
 
 
-def cuda_timer(device: torch.device) -> Timer:
-    """Return a timer that synchronises before and after a call and uses CUDA events too."""
+def gpu_timer(device: torch.device) -> Timer:
+    """Return a timer that synchronises before and after a call and uses the GPU's events too."""
 
     def timer(run: Callable[[], Any]) -> Sample:
-        start, end = _event(), _event()
-        torch.cuda.synchronize(device)
+        start, end = _event(device), _event(device)
+        synchronise(device)
         cpu, wall = time.thread_time_ns(), time.perf_counter_ns()
-        start.record(torch.cuda.current_stream(device))
+        _record(start, device)
         run()
-        end.record(torch.cuda.current_stream(device))
-        torch.cuda.synchronize(device)
+        _record(end, device)
+        synchronise(device)
         wall_ns, cpu_ns = time.perf_counter_ns() - wall, time.thread_time_ns() - cpu
-        return Sample(wall_ns / 1e6, cpu_ns / 1e6, start.elapsed_time(end))
+        return Sample(wall_ns / 1e6, cpu_ns / 1e6, float(start.elapsed_time(end)))
 
     return timer
 
 
-def _event() -> torch.cuda.Event:
-    return torch.cuda.Event(enable_timing=True)  # type: ignore[no-untyped-call]
+def synchronise(device: torch.device) -> None:
+    """Wait until a device has done all its work; a CPU has none left."""
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+    elif device.type == "mps":
+        torch.mps.synchronize()
+
+
+def recorded_event(device: torch.device) -> Any:
+    """Return an event in the queue of a CUDA device or of "mps", which has `elapsed_time`."""
+    event = _event(device)
+    _record(event, device)
+    return event
+
+
+def _event(device: torch.device) -> Any:
+    kind: Any = torch.mps.Event if device.type == "mps" else torch.cuda.Event
+    return kind(enable_timing=True)
+
+
+def _record(event: Any, device: torch.device) -> None:
+    if device.type == "mps":
+        event.record()  # it has one queue
+    else:
+        event.record(torch.cuda.current_stream(device))

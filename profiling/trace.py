@@ -27,6 +27,7 @@ from profiling.errors import ProfilingError
 from profiling.progress import Progress
 from profiling.spans import TraceStep, steps_of
 from profiling.symbolic import Example, as_args, tensors_in
+from profiling.timing import synchronise
 
 Loss = Callable[[Any], Tensor]
 
@@ -193,17 +194,12 @@ def _plain_ms(step: Callable[[], None], device: torch.device, what: str) -> floa
         ) from error
     times: list[float] = []
     while len(times) < _PLAIN_STEPS and sum(times) < _PLAIN_S:
-        _synchronise(device)
+        synchronise(device)
         start = time.perf_counter()
         step()
-        _synchronise(device)
+        synchronise(device)
         times.append(time.perf_counter() - start)
     return 1000 * median(times)
-
-
-def _synchronise(device: torch.device) -> None:
-    if device.type == "cuda":
-        torch.cuda.synchronize(device)
 
 
 def _resident_bytes(
@@ -261,7 +257,7 @@ def _profiled(
             for index in range(steps):
                 with record_function(f"ProfilerStep#{index}"):  # the name that TensorBoard expects
                     step()
-                    _synchronise(torch.device(setup.device))
+                    synchronise(torch.device(setup.device))
                 if progress:
                     progress(index + 1, steps)
         return _written(recorder, directory)

@@ -37,6 +37,7 @@ from studies.confirm.plan import best_models
 from studies.record.comparison import found
 from studies.record.records import StudyRecord, TrialRecord
 from studies.record.verdict import Limits, in_words, missed
+from studies.run.dashboard import write_dashboard
 from studies.run.display import Display
 from studies.run.evaluators import (
     EvaluatorMaker,
@@ -255,7 +256,7 @@ def _concluded(
     dataset: ImageDataset | None,
     record: StudyRecord,
 ) -> StudyRecord:
-    """Confirm the best models, measure the front again, and fetch the images for the report.
+    """Confirm the best models, measure the front again, and gather the images for the report.
 
     Either may bring new members to the front, so both are done twice; what is known already is not
     done again.
@@ -274,6 +275,7 @@ def _concluded(
                     measure_front, store, setup, place, images, progress, site.together, name
                 )
     store.fetch(only=PICTURES)
+    write_dashboard(store, record)
     return record
 
 

@@ -85,6 +85,28 @@ def test_a_dash_is_standard_output(capsys: pytest.CaptureFixture[str], tmp_path:
     assert len(json.loads(capsys.readouterr().out)) == 14
     assert nas("study", "effects", "first", "-o", "-") == 0
     assert capsys.readouterr().out.startswith("axis,choice,trials,")
+    assert nas("study", "effects", "first", "--format", "json", "-o", "-") == 0
+    assert json.loads(capsys.readouterr().out)[0]["axis"]
+    assert nas("study", "report", "first", "-o", "-") == 0
+    page = capsys.readouterr().out
+    assert page.lstrip().startswith("<!doctype html>")
+    assert page.endswith("</html>")
+    assert not list(tmp_path.iterdir())
+
+
+ELSEWHERE = [
+    "study best first", "profile model original@32", "profile explain original@32 modified@32",
+    "profile trace original@32", "bench search", "data preview", "deploy first",
+]  # fmt: skip
+"""Commands that write a folder or a picture."""
+
+
+@pytest.mark.parametrize("line", ELSEWHERE)
+def test_a_dash_is_refused_where_it_means_nothing(
+    line: str, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    assert nas(*line.split(), "-o", "-") == 2
+    assert "- (standard output) is not possible here" in capsys.readouterr().err
     assert not list(tmp_path.iterdir())
 
 

@@ -35,11 +35,21 @@ def test_the_workflow_runs_the_gate_and_nothing_else() -> None:
     assert os.access(ROOT / ".ci/run", os.X_OK)
 
 
-def test_the_workflow_takes_the_oldest_and_the_newest_python() -> None:
+def test_the_workflow_and_the_classifiers_name_every_python() -> None:
     matrix = yaml.safe_load(read(".github/workflows/ci.yml"))["jobs"]["gate"]["strategy"]["matrix"]
-    oldest, above = re.findall(r"3\.\d+", project()["project"]["requires-python"])
-    newest = f"3.{int(above.removeprefix('3.')) - 1}"
-    assert matrix["python"] == [oldest, newest]
+    oldest, above = re.findall(r"3\.(\d+)", project()["project"]["requires-python"])
+    versions = [f"3.{minor}" for minor in range(int(oldest), int(above))]
+    assert matrix["python"] == versions
+    named = [one.rpartition(" :: ")[2] for one in project()["project"]["classifiers"]]
+    assert [one for one in named if re.fullmatch(r"3\.\d+", one)] == versions
+
+
+def test_all_is_every_extra_of_a_user() -> None:
+    extras = set(project()["project"]["optional-dependencies"])
+    (everything,) = dependencies("all")
+    named = set(re.findall(r"[\w-]+", everything.partition("[")[2]))
+    within = {"onnx", "backends"}  # `deploy` includes them
+    assert named | within == extras - {"all", "dev", "docs", "peers"}
 
 
 def test_what_runs_before_a_commit_is_installed_with_the_tests() -> None:

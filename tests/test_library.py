@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import io
+import json
 import re
 import subprocess
 import sys
@@ -13,6 +15,7 @@ from typing import Any
 import numpy as np
 import pytest
 from numpy.typing import NDArray
+from PIL import Image
 
 from nas.findings import Findings
 from search_spaces import REFERENCES, SearchSpace, UserError
@@ -22,6 +25,8 @@ from studies.config.study import StudyConfig
 from studies.library import live
 from studies.library.live import NotebookDisplay, displays
 from studies.library.running import Settings, configuration
+from studies.store.dashboard import Shown
+from studies.terminal.console import Terminal, as_html
 from tests.fakes.study import fake_study
 
 OBJECTIVES = ["reconstruction_loss", "params"]
@@ -141,6 +146,25 @@ def _references(study: Study) -> int:
     return sum(trial.reference is not None for trial in study.front)
 
 
+def test_the_dashboard_names_references_and_shows_pictures(study: Study) -> None:
+    storage = study._store.study._storage
+    stored = storage.get_study_system_attrs(study._store.study._study_id)
+    assert "Trial 0 is the reference model `original`." in stored["dashboard:note_str:0"]
+    assert stored["dashboard:0:note_str:0"].startswith("**original**, a reference model: 32px elu")
+    assert stored["dashboard:0:note_ver"] == 1
+    shown = [json.loads(one) for key, one in stored.items() if "artifacts:" in key]
+    assert {"images.png", "original.png", "modified.png"} <= {one["filename"] for one in shown}
+    for one in shown:
+        with Image.open(study.folder / "dashboard" / one["artifact_id"]) as picture:
+            assert (picture.format, picture.height) == ("PNG", 32)
+    edited = Shown(0, "another text", "00", "x.png")
+    storage.set_study_system_attr(study._store.study._study_id, "dashboard:0:note_ver", 2)
+    study._store.show_in_dashboard([edited])
+    again = storage.get_study_system_attrs(study._store.study._study_id)
+    assert again["dashboard:0:note_str:0"] == stored["dashboard:0:note_str:0"]
+    assert "dashboard:artifacts:0:00" in again
+
+
 def test_the_report_is_written_again(study: Study) -> None:
     assert study.report().stat().st_size > 100_000
 
@@ -255,6 +279,15 @@ def test_a_notebook_s_area_is_replaced(monkeypatch: pytest.MonkeyPatch) -> None:
     area.note("again")
     assert [kind for kind, _ in shown] == ["new", "replaced", "replaced"]
     assert "again" in shown[-1][1]
+
+
+def test_rich_shows_nothing_in_a_notebook_by_itself(monkeypatch: pytest.MonkeyPatch) -> None:
+    shown: list[object] = []
+    monkeypatch.setattr("rich.console._is_jupyter", lambda: True)
+    monkeypatch.setattr("rich.jupyter.display", lambda *what: shown.append(what))
+    assert "hello" in as_html("hello", 20)
+    Terminal(file=io.StringIO()).say("hello")
+    assert shown == []
 
 
 def test_without_ipython_a_notebook_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -19,6 +19,7 @@ from profiling.environment import (
     threads,
 )
 from profiling.errors import ProfilingError
+from profiling.timing import timer_for
 
 
 def test_fingerprint_survives_json_and_sees_the_thread_count() -> None:
@@ -127,3 +128,39 @@ def test_state_sees_the_process_environment(
     monkeypatch.delenv("LD_PRELOAD", raising=False)
     monkeypatch.setenv(variable, value)
     assert allocator.allocator_state() == state
+
+
+def test_the_gpu_of_an_apple_processor_is_used_only_where_asked_for(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    monkeypatch.setattr(torch.backends.mps, "is_available", lambda: False)
+    with pytest.raises(ProfilingError, match=r"'mps' asked for, .* finds no GPU of an Apple"):
+        select_device("mps")
+    monkeypatch.setattr(torch.backends.mps, "is_available", lambda: True)
+    assert select_device("mps") == torch.device("mps")
+    assert select_device("auto") == torch.device("cpu")
+    with pytest.raises(ProfilingError, match="'mps:0' is not one of"):
+        select_device("mps:0")
+    assert fingerprint("mps").device_name == f"GPU of {fingerprint().cpu_model}"
+    assert fingerprint("mps").cuda is None
+
+
+def test_the_timer_of_mps_waits_for_its_queue(monkeypatch: pytest.MonkeyPatch) -> None:
+    steps: list[str] = []
+
+    class Event:
+        def __init__(self, enable_timing: bool) -> None:
+            assert enable_timing
+
+        def record(self) -> None:
+            steps.append("event")
+
+        def elapsed_time(self, end: Event) -> float:
+            return 2.5
+
+    monkeypatch.setattr(torch.mps, "Event", Event, raising=False)
+    monkeypatch.setattr(torch.mps, "synchronize", lambda: steps.append("wait"))
+    sample = timer_for(torch.device("mps"))(lambda: steps.append("run"))
+    assert steps == ["wait", "event", "run", "event", "wait"]
+    assert sample.device_ms == 2.5

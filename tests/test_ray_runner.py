@@ -29,6 +29,7 @@ from ray.tune.experiment import Trial
 
 from nas.checkpoint import load_vae
 from nas.findings import Findings
+from nas.own.imports import source_digest
 from profiling.allocator import tune_allocator
 from profiling.environment import fingerprint
 from profiling.lane import Lane
@@ -513,6 +514,21 @@ def test_a_real_study_measures_trains_and_reports(real: tuple[_Held, StudyRecord
         assert load_vae(folder / "weights.safetensors").architecture == trial.architecture
         assert trial.objectives["latency_ms"] > 0
     assert (record.folder / "report.html").exists()
+
+
+def test_an_objective_of_ones_own_is_judged_by_workers_and_by_a_resumed_run(
+    tmp_path: Path, nodes: Any
+) -> None:
+    own = "tests.fakes.metrics:closeness"
+    options = [*SMALL, "--objectives", f"{own},params", "--set", "confirmation=null"]
+    for trials in ("1", "2"):
+        words = [*options, "--trials", trials, "--root", str(tmp_path)]
+        assert nas("study", "run", "quickstart", *words) == 0
+    record = StudyStore.open(tmp_path, "quickstart").record()
+    assert [trial.state for trial in record.trials] == ["complete"] * 4
+    assert record.own == {own: ("objective", source_digest(own))}
+    for trial in record.trials:
+        assert trial.objectives[own] == pytest.approx(1 - trial.metrics["l1"], abs=1e-6)
 
 
 def remote_maker(

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import resource
 from collections.abc import Iterator, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+import psutil
 import torch
 from pydantic import Field
 from torch import nn
@@ -121,11 +121,10 @@ class AblatedPair:
         with measuring(models.values(), self._config.threads, self._device):
             for side, model in models.items():
                 model(images)
-                before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+                before = _page_faults()
                 for _ in range(passes):
                     model(images)
-                after = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
-                found[side] = (after - before) / passes
+                found[side] = (_page_faults() - before) / passes
         return found
 
     def peaks(self) -> Peaks:
@@ -202,6 +201,15 @@ class AblatedPair:
                 module(single)
 
         return {"launch": launch, "call": call}
+
+
+def _page_faults() -> int:
+    """Return the minor page faults of this process so far; all page faults on Windows."""
+    try:
+        import resource
+    except ModuleNotFoundError:
+        return int(getattr(psutil.Process().memory_info(), "num_page_faults", 0))
+    return resource.getrusage(resource.RUSAGE_SELF).ru_minflt
 
 
 def _takings() -> Iterator[tuple[KindGroup, ...]]:

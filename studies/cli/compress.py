@@ -64,7 +64,10 @@ if TYPE_CHECKING:
     help="Number of trainings of each model and control.",
 )
 @click.option(
-    "--device", default="auto", show_default=True, help="Device: auto (the study's), cpu or cuda."
+    "--device",
+    default="auto",
+    show_default=True,
+    help="Device: auto (the study's), cpu, cuda or mps.",
 )
 @click.option("--threads", type=Whole(1), help="Number of threads. Default: one per core.")
 @root_option

@@ -89,7 +89,10 @@ class _Asked:
 )
 @click.option("--images", type=Whole(), help="Another number of images than the study's.")
 @click.option(
-    "--device", default="auto", show_default=True, help="Device: auto (the study's), cpu or cuda."
+    "--device",
+    default="auto",
+    show_default=True,
+    help="Device: auto (the study's), cpu, cuda or mps.",
 )
 @click.option("--threads", type=Whole(1), help="Number of threads. Default: one per core.")
 @click.option(

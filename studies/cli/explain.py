@@ -64,7 +64,7 @@ def _all_batches(
     show_default=True,
     help="Time limit for each batch size in seconds, without warm-up.",
 )
-@click.option("--device", default="auto", show_default=True, help="Device: auto, cpu or cuda.")
+@click.option("--device", default="auto", show_default=True, help="Device: auto, cpu, cuda or mps.")
 @click.option(
     "-o",
     "--out",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -15,6 +16,18 @@ format_option = click.option(
     show_default=True, help="Format of the output.",
 )  # fmt: skip
 """The format of what a command prints: a table for people, or rows with all digits."""
+
+
+def in_place_of_table(kind: str, out: Path | None) -> tuple[str, Path | None]:
+    """Return the format that is printed and the file that is written besides.
+
+    With `-` as the file, the rows are printed in place of the table: as CSV, or as `kind` says.
+    """
+    from studies.record.table_files import STDOUT
+
+    if out == STDOUT:
+        return ("csv" if kind == "table" else kind), None
+    return kind, out
 
 
 def show(

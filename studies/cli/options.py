@@ -140,7 +140,9 @@ class OutPath(click.Path):
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Path:
         """Return the path; a usage error names the study."""
         path = Path(os.fsdecode(super().convert(value, param, ctx)))
-        if self.allow_dash and str(path) == "-":
+        if str(path) == "-":
+            if not self.allow_dash:
+                self.fail("- (standard output) is not possible here; give a path", param, ctx)
             return path
         with suppress(OSError):  # the writer of the file refuses it
             place = behind_links(path)

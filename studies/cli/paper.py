@@ -44,7 +44,7 @@ _PRESET = "paper-table"
     show_default=True,
     help="Image size in pixels.",
 )
-@click.option("--device", help="Device: auto, cpu or cuda.")
+@click.option("--device", help="Device: auto, cpu, cuda or mps.")
 @click.option("--threads", type=Whole(), help="Number of training threads.")
 @click.option(
     "--dimension",

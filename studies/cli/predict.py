@@ -40,7 +40,7 @@ _threads = click.option(
 )  # fmt: skip
 _batch = click.option("--batch", type=Whole(1), default=1, show_default=True, help="Batch size.")
 _device = click.option(
-    "--device", default="auto", show_default=True, help="Device: auto, cpu or cuda."
+    "--device", default="auto", show_default=True, help="Device: auto, cpu, cuda or mps."
 )
 
 _SHOWN = 3  # kinds of operation listed beside a prediction

@@ -11,7 +11,7 @@ import click
 from profiling.openmp import wait_passively
 from studies.cli.completion import ARCHITECTURES, BACKENDS
 from studies.cli.console import stderr, stdout
-from studies.cli.formats import format_option, show
+from studies.cli.formats import format_option, in_place_of_table, show
 from studies.cli.main import HelpfulGroup
 from studies.cli.options import Listed, OutPath, Positive, Whole, progress_bar, root_option
 from studies.cli.subjects import (
@@ -78,7 +78,7 @@ _threads = click.option(
     help="Number of CPU threads. Waiting threads sleep, unless OMP_WAIT_POLICY=ACTIVE is set.",
 )
 _device = click.option(
-    "--device", default="auto", show_default=True, help="Device: auto, cpu or cuda."
+    "--device", default="auto", show_default=True, help="Device: auto, cpu, cuda or mps."
 )
 _seconds = click.option(
     "--seconds",
@@ -318,7 +318,10 @@ def trace(
 @_device
 @_seconds
 @format_option
-@click.option("-o", "--out", type=OutPath(), help="Also write a .csv or .json file.")
+@click.option(
+    "-o", "--out", type=OutPath(dash=True),
+    help="Also write a .csv or .json file; - prints CSV in place of the table.",
+)  # fmt: skip
 @root_option
 def backends(
     arch: str,
@@ -345,6 +348,7 @@ def backends(
     from profiling.files import require_writable
     from studies.cli.profile_print import print_backends
 
+    kind, out = in_place_of_table(kind, out)
     if out:
         require_writable(out.parent)
     chosen = choose_backends(names, device)

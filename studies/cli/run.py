@@ -100,7 +100,7 @@ if TYPE_CHECKING:
 )
 @click.option("--part", help="Part of the model that is timed: full, encoder or decoder.")
 @click.option("--target", help="Machine on which latency is measured, one of `nas target list`.")
-@click.option("--device", help="Device: auto, cpu or cuda.")
+@click.option("--device", help="Device: auto, cpu, cuda or mps.")
 @click.option(
     "--workers", type=Whole(), help="Number of worker processes that evaluate candidates."
 )

@@ -14,7 +14,7 @@ from studies.cli.best import best
 from studies.cli.completion import study_argument
 from studies.cli.confirm import confirm
 from studies.cli.console import stderr, stdout
-from studies.cli.formats import format_option, show
+from studies.cli.formats import format_option, in_place_of_table, show
 from studies.cli.main import HelpfulGroup
 from studies.cli.manage import compare, delete, rename
 from studies.cli.options import OutPath, Whole, root_option
@@ -170,7 +170,7 @@ def effects(name: str, axes: int, kind: str, out: Path | None, root: Path) -> No
     prefers some choices. CSV and JSON have all axes, and the bounds of each interval.
     """
     from studies.record.axis_effects import effect_table
-    from studies.record.table_files import STDOUT, write_table
+    from studies.record.table_files import write_table
 
     record = _open(root, name)
     table = effect_table(record)
@@ -178,8 +178,7 @@ def effects(name: str, axes: int, kind: str, out: Path | None, root: Path) -> No
         raise UserError(
             f"study {name!r}: it has too few trials, or no axis with an effect on an objective"
         )
-    if out == STDOUT:
-        kind, out = "csv", None
+    kind, out = in_place_of_table(kind, out)
     show(kind, table, lambda: _print_effects(record, table, axes))
     if out:
         write_table(table, out, "csv")
@@ -205,16 +204,23 @@ def _print_effects(record: StudyRecord, table: pd.DataFrame, axes: int) -> None:
 @study.command()
 @study_argument
 @click.option("--png", is_flag=True, help="Also write the figures as PNG (needs a Chromium).")
+@click.option(
+    "-o", "--out", type=OutPath(dir_okay=False, dash=True),
+    help="HTML file to write, or - for standard output. Default: report.html in the study's "
+    "folder.",
+)  # fmt: skip
 @root_option
-def report(name: str, png: bool, root: Path) -> None:
+def report(name: str, png: bool, out: Path | None, root: Path) -> None:
     """Write the study's HTML report again."""
     from nas.artefacts import PICTURES
+    from studies.record.table_files import STDOUT
     from studies.report.report import write_report
 
     store = _store(root, name)
     store.fetch("samples.npy")
     store.fetch(only=PICTURES)
     record = store.record()
-    stdout.say(str(write_report(record)))
+    if (path := write_report(record, out)) != STDOUT:
+        stdout.say(str(path))
     if png:
         print_pngs(record)

@@ -290,7 +290,7 @@ class StudyConfig(_Config):
     setups: Mapping[Annotated[str, Field(pattern=_SETUP_NAME)], SetUp] = {}
     search: SearchConfig = SearchConfig()
     confirmation: ConfirmationConfig | None = ConfirmationConfig()
-    device: Literal["auto", "cpu", "cuda"] = "auto"
+    device: Literal["auto", "cpu", "cuda", "mps"] = "auto"
     workers: Annotated[Count, Field(le=256)] | None = None
     threads: Annotated[Count, Field(le=1024)] | None = None
     trial_timeout_s: Seconds | None = None

@@ -24,6 +24,9 @@ from studies.config.study import RayConfig
 
 _FOLDER = "nas-ray-"
 
+_TEMPORARY = Path("/tmp" if os.name == "posix" else tempfile.gettempdir())
+"""Where the folder of a local Ray is made: the paths of Ray's sockets must be short."""
+
 _SHUTDOWN_S = 3.0
 """Seconds that the processes of a local Ray have to end by themselves."""
 
@@ -52,10 +55,9 @@ def started_here(config: RayConfig) -> Iterator[None]:
     """Start a Ray for this process only; end it, and remove its files, at the end."""
     import ray
 
-    # A separate folder, so that all files of Ray can be removed. It is in /tmp because the
-    # paths of Ray's sockets must be short.
     _remove_left_behind()
-    folder = Path(tempfile.mkdtemp(prefix=f"{_FOLDER}{os.getpid()}-", dir="/tmp"))
+    # A separate folder, so that all files of Ray can be removed.
+    folder = Path(tempfile.mkdtemp(prefix=f"{_FOLDER}{os.getpid()}-", dir=_TEMPORARY))
     try:
         _start(config, folder)
         yield
@@ -104,7 +106,7 @@ def _remove_left_behind() -> None:
     The other processes of a local Ray end with its driver; its two agents keep trying to connect
     for minutes.
     """
-    for folder in Path("/tmp").glob(f"{_FOLDER}*-*"):
+    for folder in _TEMPORARY.glob(f"{_FOLDER}*-*"):
         owner = folder.name.removeprefix(_FOLDER).partition("-")[0]
         if owner.isdigit() and _is_mine(folder) and not psutil.pid_exists(int(owner)):
             for process in psutil.process_iter():

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import os
-import signal
 import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from typing import Any
 
+import psutil
 import ray
 from ray.exceptions import RayError
 
@@ -61,7 +61,7 @@ class Watchdog:
                     with suppress(RayError):  # without the actor, the driver sees a lost worker
                         recorded = self._status.exceeded.remote(self._watched, reason)
                         ray.get(recorded, timeout=ANSWER_S)
-                    os.kill(os.getpid(), signal.SIGKILL)
+                    psutil.Process().kill()
 
     def _excess(self) -> str | None:
         return self._limits.excess(self._begun, os.getpid())

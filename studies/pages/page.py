@@ -21,6 +21,7 @@ from studies.record.formats import (
     format_shape,
     format_value,
 )
+from studies.record.table_files import STDOUT, to_stdout
 
 if TYPE_CHECKING:
     import plotly.graph_objects as go
@@ -73,13 +74,16 @@ def write_page(path: Path, text: str, what: str = "report") -> Path:
     """Write a page, creating its folder, and return its path.
 
     Args:
-        path: File to write.
+        path: File to write, or `-` for standard output.
         text: The page.
         what: Name of the page in the error message.
 
     Raises:
         UserError: the page cannot be written.
     """
+    if path == STDOUT:
+        to_stdout(text.encode())
+        return path
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
     except OSError as error:

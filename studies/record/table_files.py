@@ -66,9 +66,7 @@ def write_table(table: pd.DataFrame, path: Path, kind: str) -> None:
     """
     content = _content(table, kind)
     if path == STDOUT:
-        sys.stdout.flush()
-        sys.stdout.buffer.write(content)
-        sys.stdout.buffer.flush()
+        to_stdout(content)
         return
     try:
         if path.exists() and not path.is_file():
@@ -77,6 +75,13 @@ def write_table(table: pd.DataFrame, path: Path, kind: str) -> None:
             write_whole(behind_links(path), content)
     except OSError as error:
         raise cannot_write("--out", path, error) from None
+
+
+def to_stdout(content: bytes) -> None:
+    """Write to standard output, whatever its encoding is."""
+    sys.stdout.flush()
+    sys.stdout.buffer.write(content)
+    sys.stdout.buffer.flush()
 
 
 def cannot_write(option: str, path: Path, error: OSError) -> UserError:

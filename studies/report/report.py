@@ -18,7 +18,8 @@ def write_report(study: StudyRecord, path: Path | None = None, *, plots: bool = 
 
     Args:
         study: The study; it may be unfinished.
-        path: File to write, by default `<folder>/report.html`. Folders are created.
+        path: File to write, by default `<folder>/report.html`; `-` is standard output. Folders are
+            created.
         plots: Whether to draw figures. Without them the script library is left out (4.8 MB less).
 
     Raises:

@@ -13,7 +13,7 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from multiprocessing.connection import Connection, wait
-from typing import Literal, Protocol, Self
+from typing import Literal, Protocol, Self, cast
 
 from nas.evaluate import CandidateFailed
 from nas.findings import Findings
@@ -169,8 +169,8 @@ class Workers:
         """Wait for the next event of any process."""
         while not self._late:
             pipes = {worker.pipe: number for number, worker in self._busy.items()}
-            for pipe in wait(list(pipes), LOOK_S if self._limits else None):
-                assert isinstance(pipe, Connection)
+            ready = wait(list(pipes), LOOK_S if self._limits else None)
+            for pipe in cast(list[Connection], ready):  # another class on Windows
                 self._receive(pipes[pipe], pipe)
             if self._limits and not self._late:
                 self._look()

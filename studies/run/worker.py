@@ -87,7 +87,8 @@ class Worker:
 
     def _why(self, signum: int) -> str:
         """Return a hint at lack of memory: the kernel does not report which process it killed."""
-        if signum != signal.SIGKILL or _oom_kills() <= self._oom_kills_before:
+        # On Windows, which has no SIGKILL, no kills are counted.
+        if _oom_kills() <= self._oom_kills_before or signum != signal.SIGKILL:
             return ""
         return (
             ", and the kernel has killed a process for lack of memory meanwhile: "

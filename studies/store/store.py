@@ -37,6 +37,7 @@ from studies.storage.opening import engine_options, open_storage, reason_of
 from studies.storage.patience import retrying
 from studies.store import agreement
 from studies.store.attributes import CONFIRMED
+from studies.store.dashboard import Shown, show
 from studies.store.opened import OpenedStudy, address_of
 from studies.store.others import Exclusive, NoOthers, OtherDrivers, Others
 from studies.store.reading import (
@@ -419,6 +420,10 @@ class StudyStore:
     def confirmed_weights(self, digest: str, seed: int) -> Path:
         """Return the path of the weights of a further training."""
         return self.confirmed / str(seed) / digest / WEIGHTS
+
+    def show_in_dashboard(self, everything: Sequence[Shown]) -> None:
+        """Record notes and pictures for optuna-dashboard."""
+        retrying(lambda: show(self._opened, everything), self._opened.where)
 
     def push_confirmed(self, digest: str, seed: int) -> None:
         """Copy the files of a further training to the store of artefacts, if there is one."""

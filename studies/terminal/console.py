@@ -49,6 +49,7 @@ class Terminal(Console):
             width=1,  # rich would read the environment, and fail at some values of it
             height=1,
             quiet=quiet,
+            force_jupyter=False,  # rich would show each print in an area of its own
             color_system="standard" if _forced() else "auto",
             highlight=False,
             markup=False,
@@ -119,7 +120,12 @@ def plain(*parts: Part, style: str = "") -> Text:
 def as_html(shown: RenderableType, columns: int) -> str:
     """Return what a console of that width shows as preformatted HTML, for a notebook."""
     console = Console(
-        record=True, file=io.StringIO(), width=columns, force_terminal=True, markup=False
+        record=True,
+        file=io.StringIO(),
+        width=columns,
+        force_terminal=True,
+        force_jupyter=False,  # it would show the text a second time, in a new area
+        markup=False,
     )
     console.print(shown)
     style = "line-height: normal; font-family: monospace; overflow-x: auto"
