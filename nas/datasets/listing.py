@@ -6,6 +6,7 @@ import os
 from collections import Counter
 from collections.abc import Container, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from fnmatch import fnmatchcase
 from pathlib import Path, PurePosixPath
 
 from search_spaces.errors import UserError
@@ -47,18 +48,24 @@ class Listing:
         if not self.names and not self.ignored:
             return "no files"
         listed = [f"{count:,} {reason}" for reason, count in list(self.ignored.items())[:4]]
-        hints = [hint for name, hint in _HINTS.items() if any(self.root.glob(name))][:1]
+        hints = [hint for name, hint in _HINTS.items() if self._has(name)][:1]
         return ", ".join(listed) + "".join(f"; {hint}" for hint in hints)
+
+    def _has(self, pattern: str) -> bool:
+        known = [*self.ignored, *(path.name.lower() for path in self.root.iterdir())]
+        return any(fnmatchcase(name, pattern) for name in known)
 
 
 _HINTS = {
     "img_align_celeba*": "it looks like CelebA: use kind celeba, --celeba",
-    "*.heic": "HEIC files are not read: convert them to JPEG",
+    "*.hei[cf]": "HEIC files are not read: convert them to JPEG",
     "*.zip": "give the archive itself as path",
-    "*.tar*": "give the archive itself as path",
+    "*.t[abgx][rz]*": "give the archive itself as path",
     "*.np[yz]": "give the array file itself as path",
+    "*.parquet": "give the table itself, or a folder of tables alone, as path",
+    "*.arrow": "give the table itself, or a folder of tables alone, as path",
 }
-"""What a folder without pictures may be, by a pattern of its names."""
+"""What a folder without pictures may be, by a pattern of names and endings in small letters."""
 
 
 @dataclass(frozen=True)
