@@ -191,6 +191,15 @@ def table(path: Path, rows: Sequence[Sequence[object]]) -> Path:
     return path
 
 
+def test_pictures_beside_the_folders_of_parts_are_told(tmp_path: Path) -> None:
+    root = write(tmp_path / "images", {"train": 20, "test": 9, "more": 1, "": 1})
+    told = "; not by the folders train/, test/, ..., since other images are beside them: "
+    assert load(root).about[2] == f"split at random, seed 42{told}no folder, more/"
+    assert load(root, split="random").about[2] == "split at random, seed 42"
+    vehicles = write(tmp_path / "vehicles", {"train": 20, "car": 9})
+    assert load(vehicles).about[2] == "split at random, seed 42"
+
+
 def test_a_table_gives_attributes_and_groups(tmp_path: Path) -> None:
     root = write(tmp_path / "images", {"": 30})
     rows = [[f"{n:03}.png", n % 2, "red" if n % 3 else "blue", f"p{n // 3}"] for n in range(30)]

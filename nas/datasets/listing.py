@@ -76,11 +76,13 @@ class Layout:
         parts: `train`, `validation` or `test`, if the folders are named so; else empty.
         classes: Name of the class folder; empty where there are fewer than two.
         tops: Names of the folders that state the parts.
+        beside: Names of other folders that keep `train/` and `test/` from stating parts.
     """
 
     parts: tuple[str, ...]
     classes: tuple[str, ...]
     tops: tuple[str, ...] = ()
+    beside: tuple[str, ...] = ()
 
 
 def list_pictures(root: Path, suffixes: Container[str] = SUFFIXES) -> Listing:
@@ -135,10 +137,12 @@ def layout_of(names: Sequence[str]) -> Layout:
     there are no other folders, and the next folders are classes.
     """
     folders = _below_shared([PurePosixPath(name).parts[:-1] for name in names])
-    tops = {path[0].lower() if path else "" for path in folders}
-    named = {PARTS.get(top) for top in tops}
-    if None in named or "train" not in named or len(named) < 2:
-        return Layout((), _classes(folders))
+    tops = {path[0] if path else "" for path in folders}
+    named = {PARTS[top.lower()] for top in tops if top.lower() in PARTS}
+    beside = tuple(sorted(top for top in tops if top.lower() not in PARTS))
+    stated = "train" in named and len(named) > 1
+    if beside or not stated:
+        return Layout((), _classes(folders), beside=beside if stated else ())
     parts = tuple(PARTS[path[0].lower()] for path in folders)
     classes = _classes(_below_shared([path[1:] for path in folders]))
     return Layout(parts, classes, tuple(sorted({path[0] for path in folders})))
