@@ -63,7 +63,7 @@ class Arrays:
         if pixels.dtype.kind == "f":
             pixels = _eight_bit(pixels)
         elif pixels.dtype == np.uint16 and pixels.ndim == 3:
-            pixels = _eight_bit(pixels / (2**shape.bits - 1))
+            pixels = _eight_bit(pixels / (2 ** (shape.bits or BITS[-1]) - 1))
         return converted(Image.fromarray(np.ascontiguousarray(pixels)), shape)
 
     def header(self, row: int) -> Header:
