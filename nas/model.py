@@ -114,7 +114,7 @@ class Model:
         Raises:
             UserError: these are no images, or a file cannot be read.
         """
-        shape = Shape(self.architecture.image_size, self.architecture.image_channels, "crop")
+        shape = Shape(self.architecture.image_size, self.architecture.image_channels, "crop", None)
         if isinstance(images, np.ndarray | Tensor):
             pixels = as_pixels(images, "images")
             if pixels.shape[1:] == (*sides(shape.size), shape.channels):

@@ -19,6 +19,7 @@ from nas.datasets import DataConfig, ImageDataset, export_celeba, load_dataset, 
 from nas.datasets.choosing import in_words, random_order, split_by_group
 from nas.datasets.duplicates import duplicates_in_words
 from nas.datasets.files import choose_in_folder
+from nas.datasets.labels import Table
 from nas.datasets.listing import layout_of, list_pictures
 from search_spaces.errors import UserError
 from studies.config.loading import load_config
@@ -190,6 +191,15 @@ def table(path: Path, rows: Sequence[Sequence[object]]) -> Path:
     return path
 
 
+def test_pictures_beside_the_folders_of_parts_are_told(tmp_path: Path) -> None:
+    root = write(tmp_path / "images", {"train": 20, "test": 9, "more": 1, "": 1})
+    told = "; not by the folders train/, test/, ..., since other images are beside them: "
+    assert load(root).about[2] == f"split at random, seed 42{told}no folder, more/"
+    assert load(root, split="random").about[2] == "split at random, seed 42"
+    vehicles = write(tmp_path / "vehicles", {"train": 20, "car": 9})
+    assert load(vehicles).about[2] == "split at random, seed 42"
+
+
 def test_a_table_gives_attributes_and_groups(tmp_path: Path) -> None:
     root = write(tmp_path / "images", {"": 30})
     rows = [[f"{n:03}.png", n % 2, "red" if n % 3 else "blue", f"p{n // 3}"] for n in range(30)]
@@ -201,12 +211,42 @@ def test_a_table_gives_attributes_and_groups(tmp_path: Path) -> None:
     assert any("10 groups" in text for text in dataset.about)
 
 
+def test_a_table_that_names_files_by_longer_paths(tmp_path: Path) -> None:
+    root = write(tmp_path / "images", {"a": 6, "b": 6})
+    files = [(folder, f"{n:03}.png") for folder in "ab" for n in range(6)]
+    rows = [[rf"c:\data\{folder}\{name}", folder] for folder, name in files]
+    path = table(tmp_path / "labels.csv", [["file", "kind"], *rows])
+    names = [f"{folder}/{name}" for folder, name in files]
+    assert Table(path, names).column("kind") == [*"aaaaaabbbbbb"]
+    assert load(root, labels=path).attribute_names == ("kind=a", "kind=b")
+
+
+@pytest.mark.parametrize(
+    ("rows", "message"),
+    [
+        ([f"{n:03}.png" for n in range(6)], r"row '000\.png' fits a/000\.png and b/000\.png"),
+        ([f"{f}/{n:03}.png" for f in "cd" for n in range(6)], "both fit a/000.png"),
+    ],
+)
+def test_a_table_whose_rows_do_not_tell_pictures_apart(
+    tmp_path: Path, rows: list[str], message: str
+) -> None:
+    path = table(tmp_path / "labels.csv", [["file", "kind"], *([row, "1"] for row in rows)])
+    with pytest.raises(UserError, match=message):
+        load(write(tmp_path / "images", {"a": 6, "b": 6}), labels=path)
+
+
 @pytest.mark.parametrize(
     ("rows", "settings", "message"),
     [
         ([["f", "A"], ["x.png", "1"]], {}, r"12 of 12 images have no row.*first 'x\.png'"),
         ([["f", "A"], ["000.png"]], {}, r"'000\.png' has 0 values for 1 columns"),
         ([["f", "A"]], {}, "12 of 12 images have no row"),
+        (
+            [["f", "A"], *([f"{n:03}.png", n] for n in range(12)), ["003.png", 8]],
+            {},
+            r"has two different rows for '003\.png'",
+        ),
         (
             [["f", "Person"], *([f"{n:03}.png", n] for n in range(12))],
             {"group_column": "person"},
@@ -256,9 +296,18 @@ def test_linked_folders_are_followed_once(tmp_path: Path) -> None:
 
 
 def test_a_folder_of_other_things_says_what_it_holds(tmp_path: Path) -> None:
-    for name in ("a.heic", "b.heic", "notes.txt", ".DS_Store"):
+    (tmp_path / "inner").mkdir()
+    for name in ("a.HEIC", "inner/b.heic", "notes.txt", ".DS_Store"):
         (tmp_path / name).write_text("")
     with pytest.raises(UserError, match=r"0 usable images.*2 \.heic.*convert them to JPEG"):
+        load(tmp_path)
+
+
+@pytest.mark.parametrize("name", ["a.zip", "a.tar.gz", "a.tgz", "a.npz", "a.parquet"])
+def test_a_folder_of_packed_pictures_says_what_to_give(tmp_path: Path, name: str) -> None:
+    write(tmp_path, {"": 2})
+    (tmp_path / name).write_text("")
+    with pytest.raises(UserError, match=r"2 usable images.*give the (archive|array|table)"):
         load(tmp_path)
 
 

@@ -253,6 +253,24 @@ def test_the_time_is_that_of_measured_trials(root: Path, monkeypatch: pytest.Mon
     assert (found.epochs, found.disk_bytes, found.confirmations) == (0, 0, 0)
 
 
+@pytest.mark.usefixtures("memory")
+def test_a_dry_run_counts_the_images_that_there_are(root: Path) -> None:
+    def planned(path: Path) -> tuple[int | None, bool, int | None]:
+        data = {"kind": "folder", "path": path, "count": 400}
+        found = forecast(config(**ASKED, name="new", data=data), root)
+        return found.images, found.at_most, found.cached_bytes
+
+    for part, count in (("train", 16), ("test", 4)):
+        (root / "pictures" / part).mkdir(parents=True)
+        for number in range(count):
+            (root / "pictures" / part / f"{number}.png").touch()
+    assert planned(root / "pictures") == (13, False, 20 * 3 * 64 * 64)
+    with pytest.raises(UserError, match="4 usable images"):
+        planned(root / "pictures" / "test")
+    (root / "pictures.zip").touch()
+    assert planned(root / "pictures.zip") == (280, True, 400 * 3 * 64 * 64)
+
+
 # Deleting
 
 

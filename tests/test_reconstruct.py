@@ -6,6 +6,7 @@ import json
 import shutil
 from pathlib import Path
 
+import numpy as np
 import pytest
 from PIL import Image
 
@@ -47,6 +48,15 @@ def test_images_are_shown_above_their_reconstructions(
     with Image.open(out) as sheet:
         assert sheet.size == (32, 32)
         assert sheet.getpixel((2, 8)) == (255, 0, 0)  # the crop has no white border
+
+
+def test_greys_of_12_bits_are_not_dark(model: Path) -> None:
+    levels = np.tile(np.array([0, 4095], np.uint16).repeat(8), (16, 1))
+    out, path = model.parent / "out.png", model.parent / "grey.tif"
+    Image.fromarray(levels).save(path)
+    assert nas("reconstruct", str(model), str(path), "-o", str(out)) == 0
+    with Image.open(out) as sheet:
+        assert [sheet.getpixel((x, 8)) for x in (2, 13)] == [(0, 0, 0), (255, 255, 255)]
 
 
 def test_many_images_have_several_rows(model: Path, pictures: list[str]) -> None:

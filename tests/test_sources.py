@@ -101,6 +101,7 @@ def test_damaged_archives_are_refused_in_one_line(tmp_path: Path, name: str, dam
     with pytest.raises(UserError, match=str(path)) as error:
         load(path)
     assert "\n" not in str(error.value)
+    assert "gz" not in str(error.value) or name.endswith("gz")
 
 
 @pytest.mark.parametrize(
@@ -139,6 +140,7 @@ def test_labels_of_an_array_are_classes(tmp_path: Path) -> None:
         (np.zeros((12, 8), np.uint8), "has 0 arrays of images"),
         (np.zeros((12, 8, 8), np.int64), "array int64"),
         (np.zeros((3, 8, 8), np.uint8), "3 usable images"),
+        (np.zeros((40, 30, 3), np.uint8), r"0 arrays of images among array uint8 \(40, 30, 3\)"),
         (np.full((12, 8, 8), 7.5), "12 of 12 images cannot be read"),
     ],
 )

@@ -45,7 +45,7 @@ def _unpack(target: Target) -> None:
 
 
 def _members(path: Path) -> Iterator[Member]:
-    if zipfile.is_zipfile(path):
+    if zipfile.is_zipfile(path) or path.suffix.lower() == ".zip":
         with zipfile.ZipFile(path) as archive:
             for info in archive.infolist():
                 if info.is_dir() or (info.external_attr >> 16) & 0o170000 == 0o120000:  # a link

@@ -19,6 +19,7 @@ from search_spaces.errors import UserError
 
 ENDINGS = (".npy", ".npz")
 _MOST_CLASSES = 100
+_LEAST_SIDE = 5  # `(height, width, 3 or 4)` is one picture, and no row of pictures
 
 
 @dataclass(frozen=True)
@@ -62,7 +63,7 @@ class Arrays:
         if pixels.dtype.kind == "f":
             pixels = _eight_bit(pixels)
         elif pixels.dtype == np.uint16 and pixels.ndim == 3:
-            pixels = _eight_bit(pixels / (2**shape.bits - 1))
+            pixels = _eight_bit(pixels / (2 ** (shape.bits or BITS[-1]) - 1))
         return converted(Image.fromarray(np.ascontiguousarray(pixels)), shape)
 
     def header(self, row: int) -> Header:
@@ -105,7 +106,7 @@ def read_arrays(path: Path) -> tuple[Arrays, tuple[str, ...]]:
         raise UserError(
             f"{path}: has {len(images)} arrays of images among {listed or 'none'}; give one of "
             "uint8, uint16 or float in [0, 1] and of shape (n, height, width) or (n, height, "
-            "width, channels) with 1, 3 or 4 channels"
+            f"width, channels) with 1, 3 or 4 channels and sides of at least {_LEAST_SIDE} pixels"
         )
     (found,) = images.values()
     return Arrays(path, found), _classes(arrays, len(found))
@@ -131,7 +132,7 @@ def _arrays(path: Path) -> Mapping[str, NDArray[Any]]:
 def _is_images(array: NDArray[Any]) -> bool:
     levels = array.dtype in (np.uint8, np.uint16) or array.dtype.kind == "f"
     shape = array.ndim == 3 or (array.ndim == 4 and array.shape[-1] in (1, 3, 4))
-    return levels and shape and min(array.shape) > 0
+    return levels and shape and min(array.shape) > 0 and min(array.shape[1:3]) >= _LEAST_SIDE
 
 
 def _classes(arrays: Mapping[str, NDArray[Any]], count: int) -> tuple[str, ...]:

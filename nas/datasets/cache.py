@@ -47,7 +47,7 @@ Fill = Callable[[int, int], Rows]
 """Returns rows `start` to `stop`."""
 
 _PARTS = ("labels", "images")  # readers look for the images file, so it is renamed last
-_FULL = {errno.ENOSPC, errno.EDQUOT}
+_FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 
 
 def cache_directory() -> Path:
@@ -147,8 +147,7 @@ class Entry:
         with share(cache_directory(), self.stem) or nullcontext(), self._locked():
             if missing := not self.holds(count):
                 self._remove_damaged(count)
-            with self._refusing_a_full_disk(count):
-                yield missing
+            yield missing
 
     @contextmanager
     def _locked(self) -> Iterator[None]:
@@ -271,37 +270,21 @@ class Entry:
         return images, labels, done
 
     def _require_space(self, count: int) -> None:
-        """Check the free space, since the file system may be unable to reserve it."""
-        free = shutil.disk_usage(self._folder).free
-        if self._needed(count) > free:
-            raise self._too_full(count, free)
+        """Check the free space, since the file system may be unable to reserve it.
+
+        Raises:
+            OSError: there is too little.
+        """
+        if self._needed(count) > shutil.disk_usage(self._folder).free:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
     def _needed(self, count: int) -> int:
         return count * (self.channels * area(self.size) + self.labels + 8)
 
-    def _too_full(self, count: int, free: int) -> UserError:
-        return UserError(
-            f"{self._folder}: {count} images need {self._needed(count) / 1e6:,.1f} MB, but only "
-            f"{free / 1e6:,.1f} MB are free; use fewer or smaller images, or set NAS_CACHE_DIR "
-            "to a larger disk"
-        )
-
-    @contextmanager
-    def _refusing_a_full_disk(self, count: int) -> Iterator[None]:
-        """Turn errors of writing into errors for the user; a full disk keeps no unfinished file."""
-        try:
-            yield
-        except OSError as error:
-            if error.errno not in _FULL:
-                raise UserError(
-                    f"{error.filename2 or error.filename or self._folder}: cannot be written "
-                    f"({error.strerror or error}); remove it, or set NAS_CACHE_DIR to another "
-                    "folder"
-                ) from None
-            free = shutil.disk_usage(self._folder).free
-            for part in (*_PARTS, "done"):
-                self._file(count, f"unfinished-{part}").path.unlink(missing_ok=True)
-            raise self._too_full(count, free) from None
+    def _remove_unfinished(self, count: int) -> None:
+        for part in (*_PARTS, "done"):
+            with suppress(OSError):
+                self._file(count, f"unfinished-{part}").path.unlink()
 
     def _copy(self, count: int, images: Images, labels: Labels, done: Marks) -> None:
         """Copy the rows of the largest smaller entry that is intact."""
@@ -310,6 +293,29 @@ class Entry:
                 images[:finished], labels[:finished] = known
                 done[:finished] = _marks(*known)
                 return
+
+
+@contextmanager
+def _refusing_a_full_disk(entries: Sequence[Entry], count: int) -> Iterator[None]:
+    """Turn errors of writing into errors for the user; a full disk keeps no unfinished file."""
+    folder = cache_directory() / "datasets"
+    try:
+        yield
+    except OSError as error:
+        if error.errno in _FULL:
+            for entry in entries:
+                entry._remove_unfinished(count)
+        if error.errno not in _FULL or error.errno == errno.EFBIG:
+            where, remedy = error.filename2 or error.filename, "remove it, or "
+            raise UserError(
+                f"{where or folder}: cannot be written ({error.strerror or error}); "
+                f"{remedy if where else ''}set NAS_CACHE_DIR to another folder"
+            ) from None
+        needed, free = sum(one._needed(count) for one in entries), shutil.disk_usage(folder).free
+        raise UserError(
+            f"{folder}: {count} images need {needed / 1e6:,.1f} MB, but only {free / 1e6:,.1f} MB "
+            "are free; use fewer or smaller images, or set NAS_CACHE_DIR to a larger disk"
+        ) from None
 
 
 def build_together(
@@ -337,6 +343,8 @@ def build_together(
     with ExitStack() as stack:
         by_stem = sorted(entries, key=lambda entry: entry.stem)  # one order: no deadlock
         building = {one.stem: stack.enter_context(one._building(count)) for one in by_stem}
+        missing = [one for one in by_stem if building[one.stem]]
+        stack.enter_context(_refusing_a_full_disk(missing, count))
         begun = {
             place: one._begun(count) for place, one in enumerate(entries) if building[one.stem]
         }

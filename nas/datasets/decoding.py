@@ -50,13 +50,14 @@ class Shape:
         size: Size in pixels.
         channels: 3 for RGB, 1 for grey.
         fit: How a picture gets the proportions of `size`.
-        bits: Range of greys of more than 8 bits whose file does not state it.
+        bits: Range of greys of more than 8 bits whose file does not state it; None takes the
+            smallest of `BITS` that holds the levels of each picture.
     """
 
     size: Size
     channels: int = 3
     fit: Fit = "squash"
-    bits: int = 16
+    bits: int | None = 16
 
 
 @dataclass(frozen=True)
@@ -268,7 +269,7 @@ def _upright(image: Image.Image) -> Image.Image:
         return image
 
 
-def _as_rgb(image: Image.Image, bits: int) -> Image.Image:
+def _as_rgb(image: Image.Image, bits: int | None) -> Image.Image:
     """Return a picture as 8-bit RGB; transparent parts become white."""
     from PIL import Image
 
@@ -280,11 +281,12 @@ def _as_rgb(image: Image.Image, bits: int) -> Image.Image:
     return image.convert("RGB")
 
 
-def _from_levels(levels: NDArray[np.generic], bits: int, clear: object) -> Image.Image:
+def _from_levels(levels: NDArray[np.generic], bits: int | None, clear: object) -> Image.Image:
     """Return grey levels of 0 to `2**bits - 1` as RGB; the level `clear` becomes white."""
     from PIL import Image
 
-    most = 2**bits - 1
+    held = (one for one in BITS if levels.max() < 2**one)
+    most = 2 ** (bits or next(held, BITS[-1])) - 1
     if levels.dtype.kind == "f" or levels.min() < 0:
         raise UnreadableError("levels without a known range")
     if levels.max() > most:

@@ -59,6 +59,7 @@ class Choice:
         parts: The part of each picture and what states it, in words, if one is stated.
         groups: The group of each picture and what states it, if groups are asked for.
         of: Number of pictures that there are, if the source has fewer.
+        beside: Names of folders that keep `train/` and `test/` from stating parts.
     """
 
     name: str
@@ -71,6 +72,7 @@ class Choice:
     parts: tuple[Sequence[str], str] | None = None
     groups: tuple[Sequence[str], str] | None = None
     of: int = 0
+    beside: Sequence[str] = ()
 
     @property
     def found(self) -> int:
@@ -123,6 +125,7 @@ def choose_in_folder(config: DataConfig) -> Choice:
         labels=table.labels() if table else class_labels(layout.classes),
         parts=(layout.parts, by) if stated else None,
         groups=groups,
+        beside=layout.beside if config.split is None else (),
     )
 
 
@@ -150,6 +153,18 @@ def pictures_folder(path: Path) -> Path:
     if path.is_dir():
         return path
     return tables.unpacked_tables(path) if tables.is_table(path) else unpacked(path)
+
+
+def is_packed(config: DataConfig) -> bool:
+    """Return whether pictures are unpacked into the cache before they can be listed.
+
+    Raises:
+        UserError: the folder or file does not exist.
+    """
+    path = existing_source(config)
+    if path.is_dir():
+        return bool(tables.tables_in(path)) and not list_pictures(path).names
+    return path.suffix.lower() not in arrays.ENDINGS
 
 
 def existing_source(config: DataConfig) -> Path:
@@ -238,7 +253,12 @@ def split_of(choice: Choice, rows: ImageIndices, config: DataConfig) -> Split:
     if choice.groups is not None:
         groups, by = choice.groups
         return split_by_group([groups[row] for row in rows], config.split_seed, by)
-    return random_split(len(rows), config.split_seed)
+    split = random_split(len(rows), config.split_seed)
+    if not choice.beside:
+        return split
+    listed = ", ".join(f"{name}/" if name else "no folder" for name in choice.beside[:3])
+    why = f"; not by the folders train/, test/, ..., since other images are beside them: {listed}"
+    return replace(split, words=split.words + why)
 
 
 def planned_split(choice: Choice, rows: ImageIndices, config: DataConfig) -> str:

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import csv
 import re
-from collections.abc import Sequence
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import takewhile
 from pathlib import Path, PurePosixPath
 
 import numpy as np
@@ -48,22 +50,20 @@ class Table:
 
         Args:
             path: The file.
-            names: Names of the pictures; a row has the same name, or the same last part.
+            names: Names of the pictures; a row has the same name, or else the longest common end.
 
         Raises:
             UserError: it cannot be read, or has no row for a picture, or several.
         """
         self.path = path
         self.header, rows = _rows(path)
-        last = {PurePosixPath(key).name: key for key in rows}
-        missing = []
-        self.rows: list[list[str]] = []
-        for name in names:
-            key = name if name in rows else last.get(PurePosixPath(name).name)
-            if key is None:
-                missing.append(name)
-            else:
-                self.rows.append(rows[key])
+        alike = defaultdict[str, list[str]](list)
+        for key in rows:
+            alike[PurePosixPath(key).name].append(key)
+        keys = [name if name in rows else _nearest_row(path, name, alike) for name in names]
+        self.rows = [rows[key] for key in keys if key is not None]
+        _refuse_shared_rows(path, names, keys)
+        missing = [name for name, key in zip(names, keys, strict=True) if key is None]
         if missing:
             raise UserError(
                 f"{path}: {len(missing):,} of {len(names):,} images have no row, first "
@@ -139,16 +139,57 @@ def _joined(columns: Sequence[tuple[str, list[bool]]]) -> Labels:
     return Labels(names, np.array([values for _, values in columns], np.bool_).T)
 
 
+def _nearest_row(path: Path, name: str, alike: Mapping[str, Sequence[str]]) -> str | None:
+    """Return the row whose path has the longest common end with that of a picture.
+
+    Args:
+        path: The table, for the message.
+        name: The picture.
+        alike: Rows by the last part of their paths.
+
+    Raises:
+        UserError: there are several.
+    """
+    parts = PurePosixPath(name).parts
+    found = {key: _common_end(parts, PurePosixPath(key).parts) for key in alike.get(parts[-1], ())}
+    nearest_rows = [key for key, common in found.items() if common == max(found.values())]
+    if len(nearest_rows) > 1:
+        raise UserError(
+            f"data.labels: {path}: rows {quoted(nearest_rows[0])} and {quoted(nearest_rows[1])} "
+            f"both fit {printable(name)}; let the rows name files as below the folder of the images"
+        )
+    return nearest_rows[0] if nearest_rows else None
+
+
+def _common_end(one: Sequence[str], other: Sequence[str]) -> int:
+    pairs = zip(reversed(one), reversed(other), strict=False)
+    return sum(1 for _ in takewhile(lambda pair: pair[0] == pair[1], pairs))
+
+
+def _refuse_shared_rows(path: Path, names: Sequence[str], keys: Sequence[str | None]) -> None:
+    first = dict[str, str]()
+    for name, key in zip(names, keys, strict=True):
+        if key is not None and (other := first.setdefault(key, name)) != name:
+            raise UserError(
+                f"data.labels: {path}: row {quoted(key)} fits {printable(other)} and "
+                f"{printable(name)}; let the rows name files as below the folder of the images"
+            )
+
+
 def _rows(path: Path) -> tuple[list[str], dict[str, list[str]]]:
     """Return the header without its first column, and the rows by their first value."""
     try:
         with path.open(newline="", encoding="utf-8-sig") as file:
             reader = csv.reader(file)
             header = next(reader, [])[1:]
-            rows = {row[0].replace("\\", "/"): row[1:] for row in reader if row}
+            read = [(row[0].replace("\\", "/"), row[1:]) for row in reader if row]
     except (OSError, ValueError, csv.Error) as error:
         text = "not UTF-8 text" if isinstance(error, UnicodeError) else str(error)
         raise UserError(f"data.labels: {path} cannot be read ({text})") from None
+    rows = dict(read)
+    for name, row in read:
+        if rows[name] != row:
+            raise UserError(f"data.labels: {path}: has two different rows for {quoted(name)}")
     for name, row in rows.items():
         if len(row) != len(header):
             raise UserError(

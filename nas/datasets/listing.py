@@ -6,6 +6,7 @@ import os
 from collections import Counter
 from collections.abc import Container, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from fnmatch import fnmatchcase
 from pathlib import Path, PurePosixPath
 
 from search_spaces.errors import UserError
@@ -47,18 +48,24 @@ class Listing:
         if not self.names and not self.ignored:
             return "no files"
         listed = [f"{count:,} {reason}" for reason, count in list(self.ignored.items())[:4]]
-        hints = [hint for name, hint in _HINTS.items() if any(self.root.glob(name))][:1]
+        hints = [hint for name, hint in _HINTS.items() if self._has(name)][:1]
         return ", ".join(listed) + "".join(f"; {hint}" for hint in hints)
+
+    def _has(self, pattern: str) -> bool:
+        known = [*self.ignored, *(path.name.lower() for path in self.root.iterdir())]
+        return any(fnmatchcase(name, pattern) for name in known)
 
 
 _HINTS = {
     "img_align_celeba*": "it looks like CelebA: use kind celeba, --celeba",
-    "*.heic": "HEIC files are not read: convert them to JPEG",
+    "*.hei[cf]": "HEIC files are not read: convert them to JPEG",
     "*.zip": "give the archive itself as path",
-    "*.tar*": "give the archive itself as path",
+    "*.t[abgx][rz]*": "give the archive itself as path",
     "*.np[yz]": "give the array file itself as path",
+    "*.parquet": "give the table itself, or a folder of tables alone, as path",
+    "*.arrow": "give the table itself, or a folder of tables alone, as path",
 }
-"""What a folder without pictures may be, by a pattern of its names."""
+"""What a folder without pictures may be, by a pattern of names and endings in small letters."""
 
 
 @dataclass(frozen=True)
@@ -69,11 +76,13 @@ class Layout:
         parts: `train`, `validation` or `test`, if the folders are named so; else empty.
         classes: Name of the class folder; empty where there are fewer than two.
         tops: Names of the folders that state the parts.
+        beside: Names of other folders that keep `train/` and `test/` from stating parts.
     """
 
     parts: tuple[str, ...]
     classes: tuple[str, ...]
     tops: tuple[str, ...] = ()
+    beside: tuple[str, ...] = ()
 
 
 def list_pictures(root: Path, suffixes: Container[str] = SUFFIXES) -> Listing:
@@ -128,10 +137,12 @@ def layout_of(names: Sequence[str]) -> Layout:
     there are no other folders, and the next folders are classes.
     """
     folders = _below_shared([PurePosixPath(name).parts[:-1] for name in names])
-    tops = {path[0].lower() if path else "" for path in folders}
-    named = {PARTS.get(top) for top in tops}
-    if None in named or "train" not in named or len(named) < 2:
-        return Layout((), _classes(folders))
+    tops = {path[0] if path else "" for path in folders}
+    named = {PARTS[top.lower()] for top in tops if top.lower() in PARTS}
+    beside = tuple(sorted(top for top in tops if top.lower() not in PARTS))
+    stated = "train" in named and len(named) > 1
+    if beside or not stated:
+        return Layout((), _classes(folders), beside=beside if stated else ())
     parts = tuple(PARTS[path[0].lower()] for path in folders)
     classes = _classes(_below_shared([path[1:] for path in folders]))
     return Layout(parts, classes, tuple(sorted({path[0] for path in folders})))

@@ -104,7 +104,8 @@ def read_images(
     names = tuple(source.names[row] for row in skipped)
     if listed and len(names) > max_unreadable * len(rows):
         raise _too_many(source, names, len(rows), max_unreadable, listed)
-    require_enough(int(readable.sum()), source.where)
+    unread = f"{len(names)} unreadable ones, with reasons in {listed}" if listed else ""
+    require_enough(int(readable.sum()), source.where, unread)
     if listed:
         entry, images = _readable_only(entry, images, labels)
     flags = np.asarray(labels)[readable]
@@ -125,10 +126,11 @@ def cache_at(
     order: ImageIndices,
     count: int | None = None,
     progress: Progress | None = None,
-) -> tuple[int, int]:
+) -> ReadImages:
     """Decode pictures of a source into the cache at several shapes, with one decoding for all.
 
-    The pixels are those of `read_images` at each shape. Shapes that are cached are not made again.
+    Then `read_images` finds all that it needs at each shape, also in a cache that cannot be
+    written. Shapes that are cached are not made again.
 
     Args:
         source: The pictures.
@@ -138,10 +140,10 @@ def cache_at(
         progress: Called with (done, total) images.
 
     Returns:
-        The number of pictures, and how many of them cannot be read.
+        The pictures at the first shape.
 
     Raises:
-        UserError: there are fewer than 10 pictures, or the cache folder cannot hold them.
+        UserError: there are fewer than 10 readable pictures, or the cache folder cannot hold them.
     """
     rows = order[:count]
     require_enough(len(rows), source.where)
@@ -161,11 +163,8 @@ def cache_at(
             [entries[shape] for shape in known],
             len(rows), fill, threads=logical_cpus(), chunk=_CHUNK, progress=progress,
         )  # fmt: skip
-    for one in known.values():
-        one.remember()
-    found = entries[shapes[0]].largest()
-    unreadable = 0 if found is None else int((~found[1][: len(rows), 0]).sum())
-    return len(rows), unreadable
+    first, *_ = [read_images(source, shape, order, count, max_unreadable=1) for shape in entries]
+    return first
 
 
 def _entry(states: States, shape: Shape) -> Entry:
@@ -209,7 +208,13 @@ def _list_unreadable(entry: Entry, source: Source, rows: ImageIndices, shape: Sh
     path = cache_directory() / "datasets" / f"{entry.stem}-{len(rows)}.unreadable.txt"
     if not path.is_file():
         lines = [f"{printable(source.names[row])}: {_why(source, int(row), shape)}" for row in rows]
-        write_whole(path, "".join(f"{line}\n" for line in lines).encode())
+        try:
+            write_whole(path, "".join(f"{line}\n" for line in lines).encode())
+        except OSError as error:
+            raise UserError(
+                f"{path}: the list of unreadable images cannot be written "
+                f"({error.strerror or error}); set NAS_CACHE_DIR to a writable folder"
+            ) from None
     return path
 
 

@@ -180,17 +180,22 @@ def fill_cache(folder: Path, sizes: tuple[Size, ...], fit: str | None, images: i
     Studies find them in the cache. The pixels are the same as if each study decoded the files.
     """
     from nas.datasets.files import choose_in_folder, shape_of
-    from nas.datasets.reading import cache_at
+    from nas.datasets.reading import cache_at, first_of
     from search_spaces.sizes import size_in_words
 
     config = _config("folder", path=folder, fit=fit, count=images)
     choice = choose_in_folder(config)
     shapes = [shape_of(choice, config, size, 3) for size in sizes]
     with progress_bar("decoding") as progress:
-        count, unreadable = cache_at(choice.source, shapes, choice.order, choice.count, progress)
+        read = cache_at(choice.source, shapes, choice.order, choice.count, progress)
     named = listed([f"{size_in_words(size)} px" for size in dict.fromkeys(sizes)])
-    lost = f"; {unreadable:,} of them cannot be read (a study names them)" if unreadable else ""
-    stdout.say(f"{folder}: {count:,} images are cached at {named}{lost}")
+    stdout.say(f"{folder}: {len(read.rows):,} images are cached at {named}")
+    if read.skipped:
+        names = first_of(read.skipped)
+        stdout.say(
+            f"{len(read.skipped):,} of {choice.count:,} cannot be read: {names}; all with reasons: "
+            f"{read.unreadable}"
+        )
 
 
 @cache.command("clear")

@@ -42,7 +42,7 @@ def _rows(config: StudyConfig, root: Path, found: Forecast) -> Iterator[tuple[st
             "images",
             "not known before they are read"
             if found.images is None
-            else (f"{found.images:,} for training"),
+            else f"{'at most ' * found.at_most}{found.images:,} for training",
         )
     yield "workers", f"{found.workers}" + (" (assumed)" if config.runner == "ray" else "")
     yield "time", _time(found)

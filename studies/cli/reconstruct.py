@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -29,10 +29,11 @@ _COLUMNS = 16
 
 @dataclass(frozen=True)
 class _Trained:
-    """A model, how its images get their size, and the settings of its training."""
+    """A model, how its images are read, and the settings of its training."""
 
     model: VAE
     fit: Fit
+    bits: int | None
     training: TrainingConfig
 
 
@@ -98,7 +99,9 @@ def _trained(model: VAE, data: Any, training: Any) -> _Trained:
     """Return a model with the settings of images and training of its study, if they are known."""
     from studies.record.model_files import fit_of, loss_settings
 
-    return _Trained(model, fit_of(data), loss_settings(training))
+    bits = data.get("grey_bits") if isinstance(data, Mapping) else None
+    stated = bits if isinstance(bits, int) else None
+    return _Trained(model, fit_of(data), stated, loss_settings(training))
 
 
 def _shape(trained: _Trained, fit: str | None) -> Shape:
@@ -107,7 +110,7 @@ def _shape(trained: _Trained, fit: str | None) -> Shape:
 
     found = trained.model.architecture
     used = fit_of({"fit": fit}) if fit else trained.fit
-    return Shape(found.image_size, found.image_channels, used)
+    return Shape(found.image_size, found.image_channels, used, trained.bits)
 
 
 def _read(path: Path, shape: Shape) -> NDArray[np.uint8]:

@@ -14,7 +14,9 @@ from typing import Self
 
 import numpy as np
 
+from nas.datasets import CHOICES
 from nas.datasets.dataset import DataConfig, split_lengths
+from nas.datasets.files import is_packed, split_of
 from nas.evaluate import SHOWN_IMAGES
 from nas.predict.operations import exact_costs
 from profiling.environment import fingerprint, select_device
@@ -91,6 +93,7 @@ class Forecast:
         confirmations: Largest number of trainings with further seeds.
         epochs: Largest number of epochs of a training; 0 if nothing is trained.
         images: Number of training images; None if it is not known before they are read.
+        at_most: Whether there may be fewer, since an archive or a table is not unpacked for it.
         workers: Number of processes that evaluate.
         memory_bytes: Memory of all workers.
         disk_bytes: Weights and pictures of all models that remain.
@@ -104,6 +107,7 @@ class Forecast:
     confirmations: int
     epochs: int
     images: int | None
+    at_most: bool
     workers: int
     memory_bytes: int
     disk_bytes: int
@@ -150,7 +154,8 @@ def forecast(config: StudyConfig, root: Path, storage: str | None = None) -> For
     confirmations = _confirmations(config, record)
     speeds = next(_speeds(config, root, record, device), None)
     models = (trials + references + confirmations) if config.trains else 0
-    count = _count(config.data) if config.trains else 0
+    count, training, at_most = _count(config.data) if config.trains else (0, 0, False)
+    known = _images_of(record) if record else 0
     pixels = space.image_channels * area(space.image_size)
     return Forecast(
         record=record,
@@ -158,7 +163,8 @@ def forecast(config: StudyConfig, root: Path, storage: str | None = None) -> For
         references=references,
         confirmations=confirmations,
         epochs=config.training.epochs if config.trains else 0,
-        images=_training_images(config, record, count),
+        images=known or training,
+        at_most=at_most and not known,
         workers=workers,
         memory_bytes=workers * needed_memory_bytes(config, space.image_size),
         disk_bytes=round(models * (_mean_weight_bytes(space) + 2 * SHOWN_IMAGES * pixels)),
@@ -185,16 +191,20 @@ def _confirmations(config: StudyConfig, record: StudyRecord | None) -> int:
     return max(0, asked.top * asked.seeds + len(REFERENCES) * (asked.seeds - 1) - done)
 
 
-def _count(data: DataConfig) -> int | None:
-    return data.count or _DEFAULT_COUNTS.get(data.kind)
+def _count(data: DataConfig) -> tuple[int | None, int | None, bool]:
+    """Return the number of images, of those for training, and whether there may be fewer.
 
+    The files of a folder are listed for it.
 
-def _training_images(
-    config: StudyConfig, record: StudyRecord | None, count: int | None
-) -> int | None:
-    """Return the number of training images: that of the stored study, or 70 % of all."""
-    known = _images_of(record) if record else 0
-    return known or (None if count is None else split_lengths(count)[0])
+    Raises:
+        UserError: the folder has too few images, or cannot be split.
+    """
+    if data.kind in CHOICES and not is_packed(data):
+        choice = CHOICES[data.kind](data)
+        rows = choice.order[: choice.count]
+        return choice.count, len(split_of(choice, rows, data).train), False
+    count = data.count or _DEFAULT_COUNTS.get(data.kind)
+    return count, None if count is None else split_lengths(count)[0], data.kind != "faces"
 
 
 def _images_of(record: StudyRecord) -> int:
