@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from PIL import Image
 
 from search_spaces.references import REFERENCES
 from studies.paper import examination, timing
@@ -97,6 +98,18 @@ def test_an_estimate_ends_without_a_study(here: Path, capsys: pytest.CaptureFixt
     assert not (here.parent / "other").exists()
     assert nas(*TINY, "--estimate") == 0
     assert "both models are trained" in capsys.readouterr().out
+
+
+def test_too_few_images_are_refused_before_the_pace_is_measured(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for number in range(3):
+        Image.new("RGB", (40, 40), (number, 0, 0)).save(tmp_path / f"{number}.png")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("studies.paper.redraw.measure_pace", lambda *_: pytest.fail("measured"))
+    assert nas("paper", "--folder", ".", "--size", "32", "--epochs", "1") == 2
+    assert "3 usable images, but at least 10 are needed" in capsys.readouterr().err
+    assert not (tmp_path / "nas-studies").exists()
 
 
 def test_missing_weights_are_named(here: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -35,6 +35,7 @@ from studies.paper.timing import BATCHES, Timing, TrainedModels, config_for, loa
 from studies.record.records import StudyRecord
 from studies.run.display import Display
 from studies.run.evaluators import ProgressBar
+from studies.run.forecast import count_images
 
 _DEFAULT_COUNT = 20_000
 _TIMED_PASSES = 80
@@ -91,8 +92,13 @@ def redraw(job: Job, display: Display, progress_bar: ProgressBar) -> PaperResult
 
 
 def estimate(job: Job) -> str | None:
-    """Estimate the time of the remaining work from a few batches; None if both are trained."""
-    left = {name: _left(job, one) for name, one in job.architectures.items()}
+    """Estimate the time of the remaining work from a few batches; None if both are trained.
+
+    Raises:
+        UserError: the folder of the images has too few.
+    """
+    count = count_images(job.config.data)[0] or _DEFAULT_COUNT
+    left = {name: _left(job, one, count) for name, one in job.architectures.items()}
     if not any(work.epochs for work in left.values()):
         return None
     tune_allocator()
@@ -103,8 +109,7 @@ def estimate(job: Job) -> str | None:
     return in_words(seconds, memory_bytes(job.architectures, batch), job.device)
 
 
-def _left(job: Job, architecture: Architecture) -> Work:
-    count = job.config.data.count or _DEFAULT_COUNT
+def _left(job: Job, architecture: Architecture, count: int) -> Work:
     folder = job.root / job.config.name / "artefacts" / architecture.digest
     done = (
         job.config.training.epochs if (folder / WEIGHTS).is_file() else _epochs(folder / CHECKPOINT)

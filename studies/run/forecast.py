@@ -154,7 +154,7 @@ def forecast(config: StudyConfig, root: Path, storage: str | None = None) -> For
     confirmations = _confirmations(config, record)
     speeds = next(_speeds(config, root, record, device), None)
     models = (trials + references + confirmations) if config.trains else 0
-    count, training, at_most = _count(config.data) if config.trains else (0, 0, False)
+    count, training, at_most = count_images(config.data) if config.trains else (0, 0, False)
     known = _images_of(record) if record else 0
     pixels = space.image_channels * area(space.image_size)
     return Forecast(
@@ -191,7 +191,7 @@ def _confirmations(config: StudyConfig, record: StudyRecord | None) -> int:
     return max(0, asked.top * asked.seeds + len(REFERENCES) * (asked.seeds - 1) - done)
 
 
-def _count(data: DataConfig) -> tuple[int | None, int | None, bool]:
+def count_images(data: DataConfig) -> tuple[int | None, int | None, bool]:
     """Return the number of images, of those for training, and whether there may be fewer.
 
     The files of a folder are listed for it.
