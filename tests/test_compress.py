@@ -269,7 +269,10 @@ def test_another_process_is_not_disturbed(done: Path, capsys: pytest.CaptureFixt
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["s#2"], "give at least one stage: --prune SHARE|ARCH or --distil TEACHER"),
+        (
+            ["s#2"],
+            "give at least one stage: --prune SHARE|ARCH, --distil TEACHER or --quantize VARIANT",
+        ),
         (["s", "--prune", "0.5"], "s: is no trial; give STUDY#TRIAL"),
         (["s#99", "--prune", "0.5"], "study 's' has trials 0 to 3 and no '99'"),
         (["s#2", "--prune", "0"], "--prune 0: give a share above 0 and below 1"),
@@ -280,6 +283,9 @@ def test_another_process_is_not_disturbed(done: Path, capsys: pytest.CaptureFixt
         (["s#2", "--prune", "original@32"], "--prune original@32: "),
         (["s#2", "--prune", "half"], "'half' is not an architecture"),
         (["s#2", "--prune", "missing.json"], "missing.json"),
+        (["s#2", "--quantize", "int4"], "--quantize: 'int4' is not one of int8, bfloat16, onnxrun"),
+        (["s#2", "--quantize", "openvino-int9"], "did you mean 'openvino-int8'?"),
+        (["s#2", "--quantize", "openvino-float32"], "--quantize: 'openvino-float32' is not one of"),
         (["s#2", "--distil", "#77"], "study 's' has trials 0 to 3 and no '77'"),
         (["s#2", "--distil", "no#0"], "no study 'no' in"),
         (["s#2", "--distil", "original,original"], "'original' is given twice"),
