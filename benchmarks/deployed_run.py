@@ -38,8 +38,8 @@ _PROGRAM = """\
 import importlib.util, sys
 import numpy as np
 from run import Model
-absent = [name for name in ("torch", "PIL", "nas") if importlib.util.find_spec(name)]
-assert not absent, f"installed too: {absent}"
+present = [name for name in ("torch", "PIL", "nas") if importlib.util.find_spec(name)]
+assert not present, f"installed too: {present}"
 model, images = Model(), np.load(sys.argv[1])
 rebuilt, latents = model.reconstruct(images)
 encoded = model.encode(images)

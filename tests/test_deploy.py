@@ -8,6 +8,7 @@ import json
 import os
 import runpy
 import shutil
+import subprocess
 import sys
 from collections.abc import Callable
 from dataclasses import replace
@@ -19,6 +20,7 @@ import pytest
 import torch
 from PIL import Image
 
+from benchmarks import deployed_run
 from nas.checkpoint import load_vae, save_weights
 from nas.deploy.passes import Reconstruction
 from nas.deploy.quality import HeldOut
@@ -111,6 +113,26 @@ def test_what_is_deployed_computes_the_model_without_torch(
     np.testing.assert_allclose(latents, mean.numpy(), atol=1e-4)
     np.testing.assert_allclose(shipped.encode(images.numpy()), mean.numpy(), atol=1e-4)
     np.testing.assert_allclose(shipped.decode(latents), rebuilt.numpy(), atol=1e-4)
+
+
+@pytest.mark.slow
+def test_the_benchmark_of_fresh_environments_compares_with_torch(
+    model: Path, deployed: tuple[Path, Deployment], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    out, python = deployed[0], Path(sys.executable)
+    vae = load_vae(model / "weights.safetensors").eval()
+    with pytest.raises(subprocess.CalledProcessError):  # torch is installed here
+        deployed_run.differences(out, vae, python, 1)
+    program = deployed_run._PROGRAM.replace("assert not present", "assert present")
+    monkeypatch.setattr(deployed_run, "_PROGRAM", program)
+    found = deployed_run.differences(out, vae, python, 2)
+    assert found.keys() == {"rebuilt", "latents", "encoded", "decoded", "picture"}
+    assert max(value for key, value in found.items() if key != "picture") < 1e-4
+    assert 0.01 < found["picture"] < 0.53  # rounded to whole levels
+    with torch.no_grad():
+        vae.decoder.output.convolution.bias += 0.1
+    wrong = deployed_run.differences(out, vae, python, 1)
+    assert min(wrong["rebuilt"], wrong["decoded"]) > 1e-3
 
 
 @pytest.mark.slow

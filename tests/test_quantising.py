@@ -1,21 +1,27 @@
-"""The stage `quantise` of `nas compress`: what it records, keeps and says."""
+"""The stages of `nas compress`: a lower precision, and a pruned model on a target."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 import torch
 
 from nas.checkpoint import load_vae, save_weights
+from nas.compress.narrowing import narrowed
 from nas.deploy.passes import Reconstruction
 from nas.deploy.variants import Built, Variant
 from nas.protocol import evaluate
+from nas.setups import SetUp
 from nas.vae import build_vae
+from profiling.intervals import Interval
+from profiling.latency import Ratio
 from search_spaces.errors import UserError
+from studies.compress import pruning
 from studies.compress.quantising import TIMED, InRuntime, quantise_stage
 from studies.compress.training import Setting
 from studies.config.study import StudyConfig
@@ -236,3 +242,53 @@ def test_the_pass_in_a_runtime_is_that_of_its_parts() -> None:
         found = InRuntime(SMALL, builders).eval()(images, eps)
         expected = Reconstruction(vae)(images)
     assert all(torch.allclose(a, b, atol=1e-6) for a, b in zip(found, expected, strict=True))
+
+
+# A target
+
+
+TIMES_MS = {"original": 2.0, "source": 4.0, "result": 1.0}
+
+
+class Taken:
+    """Latencies of `TIMES_MS`."""
+
+    contended = False
+
+    def counted(self, name: str) -> Any:
+        return SimpleNamespace(median_ms=TIMES_MS[name])
+
+    def ratio(self, name: str, base: str = "original") -> Ratio:
+        found = TIMES_MS[name] / TIMES_MS[base]
+        return Ratio(found, Interval(0.9 * found, 1.1 * found))
+
+
+def test_a_pruned_model_is_timed_on_the_target_of_each_set_up(
+    setting: Setting, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    board = SetUp.model_validate({**QUICK, "target": "pi", "part": "decoder"})
+    config = setting.config.model_copy(update={"setups": {"board": board}})
+    setting = replace(setting, config=config, anchors_ms={"": 20.0, "board": 200.0})
+    there, places = object(), list[tuple[str, object]]()
+
+    def measured(
+        models: Any, base: str, setup: SetUp, where: object, images: Any, weights: Any, bar: Any
+    ) -> Taken:
+        places.append((setup.differing, where))
+        assert models.keys() == {"original", "source", "result"}
+        assert all(load_vae(path).architecture == models[n] for n, path in weights.items())
+        return Taken()
+
+    asked: list[str] = []
+    monkeypatch.setattr(pruning, "address_of", lambda name: asked.append(name) or name)
+    monkeypatch.setattr(pruning, "reach", lambda address: there)
+    monkeypatch.setattr(pruning, "measure_together", measured)
+    folder = pruning.prune_stage(setting, narrowed(SMALL, 0.5), "l1", "half")
+    assert asked == ["pi"]
+    assert places == [("", setting.device), ("onnxruntime, decoder, on pi", there)]
+    stage = folder.stage
+    assert {name: stage.costs.values[name] for name in stage.costs.intervals} == {
+        "latency_ms": 10.0, "latency_ms:board": 100.0
+    }  # fmt: skip
+    assert stage.source.values["latency_ms:board"] == 400.0
+    assert stage.costs.over_source["latency_ms:board"] == pytest.approx((0.25, 0.225, 0.275))
