@@ -19,6 +19,7 @@ from nas.checkpoint import load_vae
 from nas.compress.narrowing import narrowed
 from nas.compress.pruning import prune
 from nas.datasets import DataConfig, load_dataset
+from nas.deploy.variants import Variant
 from nas.evaluate import static_costs
 from nas.protocol import TrainingConfig, evaluate
 from nas.training import Trainer
@@ -310,6 +311,22 @@ def test_a_model_without_weights_is_refused(root: Path, capsys: pytest.CaptureFi
         assert nas("compress", *arguments, "--root", str(root)) == 2
         said = " ".join(capsys.readouterr().err.split())
         assert "trial #3 has no trained weights in the study's folder" in said
+    assert not (root / "s" / FOLDER).exists()
+
+
+@pytest.mark.parametrize("stage", ["--prune", "--distil", "--quantize"])
+def test_weights_of_another_architecture_are_refused(
+    stage: str, root: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(Variant, "reason_against", None)
+    ours, other = (StudyStore.open(root, "s").record().trial(number).digest for number in (2, 3))
+    artefacts = root / "s" / "artefacts"
+    shutil.copy(artefacts / other / "weights.safetensors", artefacts / ours)
+    wish = {"--prune": "0.5", "--distil": "2", "--quantize": "onnxruntime-int8"}[stage]
+    trial = "s#3" if stage == "--distil" else "s#2"
+    assert nas("compress", trial, stage, wish, "--root", str(root)) == 2
+    said = " ".join(capsys.readouterr().err.split())
+    assert f"has the weights of another architecture, {other} instead of {ours}; remove it" in said
     assert not (root / "s" / FOLDER).exists()
 
 

@@ -133,7 +133,8 @@ def _compress(text: str, root: Path, options: dict[str, Any]) -> None:
         raise UserError(
             "give at least one stage: --prune SHARE|ARCH, --distil TEACHER or --quantize VARIANT"
         )
-    variants = [one for name in options["quantize"] or () for one in _variants(name)]
+    asked = (one for name in options["quantize"] or () for one in _variants(name))
+    variants = list(dict.fromkeys(asked))
     study, trial = find_trial(text, root) if "#" in text else (None, None)
     if study is None or trial is None:
         raise UserError(f"{text}: is no trial; give STUDY#TRIAL, such as quickstart#3")
@@ -230,6 +231,7 @@ def _models(setting: Setting, before: StageFolder | None, root: Path) -> dict[in
     """
     from nas.artefacts import WEIGHTS
     from studies.store.store import StudyStore
+    from studies.store.trained import weights_of
 
     if before is not None:
         return {seed: before.weights(before.stage.words.result, seed) for seed in setting.seeds}
@@ -238,7 +240,10 @@ def _models(setting: Setting, before: StageFolder | None, root: Path) -> dict[in
     for run in trial.runs:
         store.fetch_confirmed(trial.digest, run.seed)
         found[run.seed] = store.confirmed_weights(trial.digest, run.seed)
-    return {seed: path for seed, path in found.items() if path.is_file()}
+    kept = {seed: path for seed, path in found.items() if path.is_file()}
+    for path in kept.values():
+        weights_of(path, trial.digest)
+    return kept
 
 
 def _teacher(text: str, study: StudyRecord, root: Path) -> Teacher:
@@ -261,8 +266,9 @@ def _teacher(text: str, study: StudyRecord, root: Path) -> Teacher:
 
 
 def _weights(store: StudyStore, trial: TrialRecord, what: str) -> Path:
-    """Return the file of a trial's trained weights; refuse a trial without."""
+    """Return the file of a trial's trained weights; refuse a trial without, or with others."""
     from studies.store.finding import best_weights_of
+    from studies.store.trained import weights_of
 
     store.fetch(trial.digest)
     weights, _ = best_weights_of(store, trial)
@@ -271,6 +277,7 @@ def _weights(store: StudyStore, trial: TrialRecord, what: str) -> Path:
             f"{what}: trial {trial.name} has no trained weights in the study's folder; choose a "
             "complete trial of a study that trains"
         )
+    weights_of(weights, trial.digest)
     return weights
 
 
