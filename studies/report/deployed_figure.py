@@ -31,7 +31,7 @@ def deployed_panels(study: StudyRecord) -> list[Panel]:
     groups: dict[tuple[str | None, str], list[DeployedRecord]] = {}
     for record in read_deployed(study.folder)[0]:
         groups.setdefault((record.target, record.device), []).append(record)
-    panels = []
+    panels = list[Panel]()
     for (_, device), records in groups.items():
         table = variants_table(study, records)
         if len(table):
