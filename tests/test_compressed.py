@@ -283,7 +283,7 @@ def test_the_page_and_the_report_have_the_stages(study: StudyRecord) -> None:
         assert "damaged (" in text
         assert "2.90 to 3.10" in text
     assert "After the search" in text
-    assert "#compressed" in page.fetched
+    assert "#after" in page.fetched
 
 
 def test_a_report_without_stages_has_no_such_section(study: StudyRecord) -> None:
