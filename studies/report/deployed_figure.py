@@ -96,7 +96,8 @@ def deployed_figure(table: pd.DataFrame) -> go.Figure:
         rows = table[table["kind"] == kind]
         figure.add_scatter(
             x=rows[LATENCY].tolist(), y=rows[TRAINED_OBJECTIVE].tolist(), name=kind,
-            mode="markers+text", marker=look, cliponaxis=False, textposition="top left" if kind == MODEL else "top right",
+            mode="markers+text", marker=look, cliponaxis=False,
+            textposition="top left" if kind == MODEL else "top right",
             text=[_label(*one) for one in zip(rows["model"], rows["name"], rows["kind"],
                                               strict=True)],
             hovertext=[f"{a}, {b}" for a, b in zip(rows["model"], rows["name"], strict=True)],
