@@ -29,6 +29,7 @@ __all__ = [
     "measure_anchor",
     "measure_pair",
     "measure_together",
+    "note_at",
 ]
 
 Place = torch.device | KnownTarget
@@ -81,7 +82,7 @@ class Meter:
         self._process = self._process or _process(self._setup, self._where, self._images)
         try:
             result: tuple[PairedLatency, float] = self._process.call(
-                "measure", architecture, note=_note_at(self._where)
+                "measure", architecture, note=note_at(self._where)
             )
         except ProcessEndedError:
             self._process = None
@@ -98,7 +99,7 @@ def _process(setup: SetUp, where: Place, images: TimedImages | None) -> FreshPro
     return FreshProcess(HostMeter, setup, str(where), images, tuned=True)
 
 
-def _note_at(where: Place) -> Callable[[str], None] | None:
+def note_at(where: Place | None) -> Callable[[str], None] | None:
     """Return the function that reports what happens to a target; None on this machine."""
     return _warn if isinstance(where, KnownTarget) else None
 
@@ -175,6 +176,6 @@ def measure_together(
     args = dict(architectures), base, dict(weights or {})
     with _process(setup, where, images) as process:
         found: InterleavedLatencies = process.call(
-            "together", *args, progress=progress, note=_note_at(where)
+            "together", *args, progress=progress, note=note_at(where)
         )
         return found

@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from nas.datasets.dataset import ImageDataset, ImageIndices
-from nas.losses import vae_loss
+from nas.deploy.quality import HeldOut, Run
+from nas.protocol import TrainingConfig
 from nas.vae import VAE
-from profiling.latency import batches_of
 
 CALIBRATION_IMAGES = 128
 """Largest number of training images from which int8 takes the ranges of values."""
@@ -29,33 +28,28 @@ def calibration_of(model: VAE, dataset: ImageDataset) -> tuple[Tensor, Tensor]:
 
 
 def loss_cost(
-    model: VAE, dataset: ImageDataset, batch: int, device: torch.device
-) -> Callable[[Callable[..., Any]], float]:
+    model: VAE, dataset: ImageDataset, training: TrainingConfig, batch: int, device: torch.device
+) -> Callable[[Run], float]:
     """Return a function from what runs a model to the relative increase of its loss.
 
-    The loss is the reconstruction loss of the latent mean on validation images; 0.01 means that it
-    is 1 % higher than that of the model in float32.
+    The loss is that of `nas.deploy.quality`, on validation images; 0.01 means that it is 1 % higher
+    than that of the model in float32.
 
     Args:
         model: The trained model, on the device.
         dataset: The images.
-        batch: Batch size of what runs the model.
+        training: The training settings, which have the window and the weight of the loss.
+        batch: Batch size of what runs the model, which takes images and noise.
         device: Device of its arguments and outputs.
     """
+    zeros = torch.zeros(batch, model.architecture.latent_size, device=device)
+
+    def at_mean(run: Run) -> Run:
+        return lambda images: run(images, zeros)
+
     images = _images(dataset, dataset.validation[:JUDGED_IMAGES])
-    noise = torch.zeros(len(images), model.architecture.latent_size)
-    passes = batches_of((images, noise), batch, device)
-
-    def loss(run: Callable[..., Any]) -> float:
-        with torch.inference_mode():
-            terms = [
-                vae_loss(run(part.clone(), zeros)[0].float(), part, zeros, zeros).reconstruction
-                for part, zeros in passes
-            ]
-            return float(torch.stack(terms).mean())
-
-    base = loss(model.eval())
-    return lambda run: loss(run) / base - 1
+    judge = HeldOut(images, at_mean(model.eval()), training, batch, device)
+    return lambda run: judge.judge(at_mean(run)).cost
 
 
 def _images(dataset: ImageDataset, rows: ImageIndices) -> Tensor:

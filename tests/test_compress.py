@@ -19,6 +19,7 @@ from nas.checkpoint import load_vae
 from nas.compress.narrowing import narrowed
 from nas.compress.pruning import prune
 from nas.datasets import DataConfig, load_dataset
+from nas.deploy.variants import Variant
 from nas.evaluate import static_costs
 from nas.protocol import TrainingConfig, evaluate
 from nas.training import Trainer
@@ -269,7 +270,10 @@ def test_another_process_is_not_disturbed(done: Path, capsys: pytest.CaptureFixt
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["s#2"], "give at least one stage: --prune SHARE|ARCH or --distil TEACHER"),
+        (
+            ["s#2"],
+            "give at least one stage: --prune SHARE|ARCH, --distil TEACHER or --quantize VARIANT",
+        ),
         (["s", "--prune", "0.5"], "s: is no trial; give STUDY#TRIAL"),
         (["s#99", "--prune", "0.5"], "study 's' has trials 0 to 3 and no '99'"),
         (["s#2", "--prune", "0"], "--prune 0: give a share above 0 and below 1"),
@@ -280,6 +284,9 @@ def test_another_process_is_not_disturbed(done: Path, capsys: pytest.CaptureFixt
         (["s#2", "--prune", "original@32"], "--prune original@32: "),
         (["s#2", "--prune", "half"], "'half' is not an architecture"),
         (["s#2", "--prune", "missing.json"], "missing.json"),
+        (["s#2", "--quantize", "int4"], "--quantize: 'int4' is not one of int8, bfloat16, onnxrun"),
+        (["s#2", "--quantize", "openvino-int9"], "did you mean 'openvino-int8'?"),
+        (["s#2", "--quantize", "openvino-float32"], "--quantize: 'openvino-float32' is not one of"),
         (["s#2", "--distil", "#77"], "study 's' has trials 0 to 3 and no '77'"),
         (["s#2", "--distil", "no#0"], "no study 'no' in"),
         (["s#2", "--distil", "original,original"], "'original' is given twice"),
@@ -304,6 +311,22 @@ def test_a_model_without_weights_is_refused(root: Path, capsys: pytest.CaptureFi
         assert nas("compress", *arguments, "--root", str(root)) == 2
         said = " ".join(capsys.readouterr().err.split())
         assert "trial #3 has no trained weights in the study's folder" in said
+    assert not (root / "s" / FOLDER).exists()
+
+
+@pytest.mark.parametrize("stage", ["--prune", "--distil", "--quantize"])
+def test_weights_of_another_architecture_are_refused(
+    stage: str, root: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(Variant, "reason_against", None)
+    ours, other = (StudyStore.open(root, "s").record().trial(number).digest for number in (2, 3))
+    artefacts = root / "s" / "artefacts"
+    shutil.copy(artefacts / other / "weights.safetensors", artefacts / ours)
+    wish = {"--prune": "0.5", "--distil": "2", "--quantize": "onnxruntime-int8"}[stage]
+    trial = "s#3" if stage == "--distil" else "s#2"
+    assert nas("compress", trial, stage, wish, "--root", str(root)) == 2
+    said = " ".join(capsys.readouterr().err.split())
+    assert f"has the weights of another architecture, {other} instead of {ours}; remove it" in said
     assert not (root / "s" / FOLDER).exists()
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -14,15 +13,13 @@ from nas.floors import Floor, Floors, PartFloors
 from nas.objectives import OBJECTIVES
 from search_spaces.errors import UserError
 from studies.compress.distillation import LONGEST, longer_epochs
-from studies.compress.folder import StageFolder, stage_name
-from studies.confirm.evaluator import renamed
+from studies.compress.folder import StageFolder
 from studies.record.compressed import (
     FOLDER,
     KINDS,
     RECORD,
     Costs,
     Stage,
-    Training,
     read_stage,
     read_stages,
 )
@@ -30,54 +27,9 @@ from studies.record.compressed_words import stage_words
 from studies.record.records import StudyRecord
 from studies.report.compression import write_compression_page
 from studies.report.report import write_report
-from tests.fakes.findings import quality
+from tests.fakes.stages import stage, training
 from tests.fakes.study import fake_study
 from tests.helpers.page import Page
-from tests.helpers.small_networks import described
-
-SMALL = described(12)
-
-
-def training(role: str, seed: int, loss: float, **changes: Any) -> Training:
-    """Return a training of three epochs, whose loss on the test images is 0.1 higher."""
-    found = Training(
-        role=role,
-        seed=seed,
-        epochs=3,
-        trained=3,
-        best_epoch=2,
-        duration_s=6.0,
-        validation=renamed(quality(loss).values),
-        test=renamed(quality(loss + 0.1).values),
-    )
-    return found.model_copy(update=changes)
-
-
-def stage(
-    losses: Mapping[str, list[float]], kind: str = "prune", settings: Any = None, **changes: Any
-) -> Stage:
-    """Return a stage with trainings of these losses, by role."""
-    settings = settings or {"teachers_s": 12.0}
-    found = Stage(
-        kind=kind,
-        name=stage_name(4, kind, settings),
-        title="#4 made smaller",
-        trial=4,
-        architecture=SMALL,
-        settings=settings,
-        source=Costs(values={"params": 2e6, "macs": 2e7, "latency_ms": 4.0}),
-        costs=Costs(
-            values={"params": 1e6, "macs": 1e7, "latency_ms": 3.0},
-            intervals={"latency_ms": (2.9, 3.1)},
-            over_source={"latency_ms": (0.75, 0.74, 0.76)},
-        ),
-        trainings=tuple(
-            training(role, seed, loss)
-            for role, values in losses.items()
-            for seed, loss in enumerate(values)
-        ),
-    )
-    return found.model_copy(update=changes)
 
 
 def written(study: Path, one: Stage) -> Path:
@@ -253,7 +205,7 @@ def wrong(**changes: Any) -> dict[str, Any]:
 @pytest.mark.parametrize(
     ("changes", "reason"),
     [
-        ({"kind": "melt"}, "kind: is not one of prune, distil"),
+        ({"kind": "melt"}, "kind: is not one of prune, distil, quantise"),
         ({"trial": -1}, "trial: "),
         ({"trial": True}, "trial: "),
         ({"trainings__0__role": "longer"}, "'longer' is not one of source, cut, pruned"),
@@ -331,7 +283,7 @@ def test_the_page_and_the_report_have_the_stages(study: StudyRecord) -> None:
         assert "damaged (" in text
         assert "2.90 to 3.10" in text
     assert "After the search" in text
-    assert "#compressed" in page.fetched
+    assert "#after" in page.fetched
 
 
 def test_a_report_without_stages_has_no_such_section(study: StudyRecord) -> None:

@@ -8,8 +8,9 @@ import json
 import os
 import runpy
 import shutil
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+import subprocess
+import sys
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -19,9 +20,10 @@ import pytest
 import torch
 from PIL import Image
 
+from benchmarks import deployed_run
 from nas.checkpoint import load_vae, save_weights
 from nas.deploy.passes import Reconstruction
-from nas.deploy.quality import HeldOut, Quality
+from nas.deploy.quality import HeldOut
 from nas.deploy.variants import Built, Variant, variants_of
 from nas.protocol import TrainingConfig
 from nas.vae import build_vae
@@ -30,6 +32,8 @@ from profiling.files import new_folder
 from profiling.fresh_process import ProcessEndedError
 from profiling.intervals import Interval
 from profiling.latency import LatencyConfig, Ratio
+from profiling.target.client import KnownTarget, Target, reach
+from profiling.target.errors import ModelRefusedError, TargetChangedError, TargetLostError
 from search_spaces.errors import UserError
 from search_spaces.references import ORIGINAL
 from studies.deploy import run
@@ -46,6 +50,8 @@ from tests.fakes.study import fake_study
 from tests.helpers.command import nas
 from tests.helpers.page import Page
 from tests.helpers.small_networks import described
+from tests.helpers.targets import HERE, agents, fake_ssh
+from tests.helpers.variants import Here, built, no_bar
 
 SMALL = described(16)
 IMAGES = noise(40, 16)
@@ -53,25 +59,6 @@ QUICK = LatencyConfig(
     min_rounds=2, max_rounds=2, attempts=1, warmup_window=1, max_warmup=2, priming_ms=0,
     min_sample_ms=0,
 )  # fmt: skip
-
-
-class Here:
-    """In the place of `FreshProcess`: calls in this process."""
-
-    def __init__(self, factory: Callable[..., Any], *args: Any, tuned: bool) -> None:
-        self._made = factory(*args)
-
-    def call(self, method: str, *args: Any, **callbacks: Any) -> Any:
-        given = {name: call for name, call in callbacks.items() if call}
-        return getattr(self._made, method)(*args, **given)
-
-    def __exit__(self, *error: object) -> None:
-        pass
-
-
-@contextmanager
-def no_bar(label: str) -> Iterator[Callable[[int, int], None]]:
-    yield lambda done, total: None
 
 
 def written_model(folder: Path) -> Path:
@@ -126,6 +113,26 @@ def test_what_is_deployed_computes_the_model_without_torch(
     np.testing.assert_allclose(latents, mean.numpy(), atol=1e-4)
     np.testing.assert_allclose(shipped.encode(images.numpy()), mean.numpy(), atol=1e-4)
     np.testing.assert_allclose(shipped.decode(latents), rebuilt.numpy(), atol=1e-4)
+
+
+@pytest.mark.slow
+def test_the_benchmark_of_fresh_environments_compares_with_torch(
+    model: Path, deployed: tuple[Path, Deployment], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    out, python = deployed[0], Path(sys.executable)
+    vae = load_vae(model / "weights.safetensors").eval()
+    with pytest.raises(subprocess.CalledProcessError):  # torch is installed here
+        deployed_run.differences(out, vae, python, 1)
+    program = deployed_run._PROGRAM.replace("assert not present", "assert present")
+    monkeypatch.setattr(deployed_run, "_PROGRAM", program)
+    found = deployed_run.differences(out, vae, python, 2)
+    assert found.keys() == {"rebuilt", "latents", "encoded", "decoded", "picture"}
+    assert max(value for key, value in found.items() if key != "picture") < 1e-4
+    assert 0.01 < found["picture"] < 0.53  # rounded to whole levels
+    with torch.no_grad():
+        list(vae.decoder.parameters())[-1].add_(0.1)  # the bias of the last convolution
+    wrong = deployed_run.differences(out, vae, python, 1)
+    assert min(wrong["rebuilt"], wrong["decoded"]) > 1e-3
 
 
 @pytest.mark.slow
@@ -214,16 +221,84 @@ def test_an_image_file_becomes_a_picture_and_a_latent(
         run.main([str(tmp_path / "e.npy")])
 
 
+# A target
+
+
+class Closing(Here):
+    """Ends the connection to the target, as the end of the other process would."""
+
+    def __exit__(self, *error: object) -> None:
+        self._made._target.close()
+
+
+@pytest.fixture
+def reached(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> KnownTarget:
+    pytest.importorskip("onnxscript")
+    pytest.importorskip("onnxruntime")
+    monkeypatch.setenv("NAS_CACHE_DIR", str(tmp_path / "cache"))
+    fake_ssh(tmp_path / "bin", monkeypatch)
+    return reach(HERE)
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(sys.platform == "win32", reason="the fake ssh is a shell script")
+def test_a_model_is_deployed_for_a_target(
+    model: Path, reached: KnownTarget, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ran: list[bytes] = []
+    outputs = Target.outputs
+
+    def counted(self: Target, content: bytes, *args: Any) -> Any:
+        ran.append(content)
+        return outputs(self, content, *args)
+
+    monkeypatch.setattr(Target, "outputs", counted)
+    subject, out = Subject(trained_folder(model), IMAGES, own_images=False), tmp_path / "out"
+    wish = Wish(["onnxruntime"], ["float32", "bfloat16", "int8"], Bounds(int8=1.0), QUICK, reached)
+    found = deploy(subject, wish, out, no_bar, Closing)
+    names = {one.variant.name for one in found.examined.built}
+    assert names == {"onnxruntime float32", "onnxruntime int8"}
+    assert found.examined.found.taken.keys() == {"exported", "original", "twin", *names}
+    # Each was judged there: one image checks it, and those of the validation part judge it.
+    int8 = next(one for one in found.examined.built if one.variant.name == "onnxruntime int8")
+    assert len(set(ran)) >= len(names)
+    assert len(ran) >= len(names) * (1 + len(IMAGES.validation))
+    assert int8.quality.images == len(IMAGES.validation)
+    about = json.loads((out / "deployment.json").read_text())
+    assert about["target"] == {"name": "pi", **reached.facts.lasting}
+    assert about["packages"]["onnxruntime"] == reached.facts.onnxruntime
+    assert about["baseline"] == "ONNX Runtime in float32, as exported"
+    assert about["measured_on"].startswith("pi (")
+    card = (out / "README.md").read_text()
+    assert f"Measured on: {about['measured_on']}" in card
+    assert "| Over float32 |" in card
+    assert "is deployed for pi: it takes" in card
+    assert "eager PyTorch and a second copy" not in card
+    record = found.record(3)
+    assert (record.target, record.baseline, record.file) == ("pi", "float32", "-pi.json")
+    assert agents(tmp_path / "bin" / "lanes") == []
+
+
+@pytest.mark.parametrize("error", [TargetLostError, TargetChangedError])
+@pytest.mark.usefixtures("all_available")
+def test_a_target_that_cannot_be_used_rejects_no_variant(error: type[Exception]) -> None:
+    def build(*_: object) -> Built:
+        raise error("pi: gone")
+
+    with pytest.raises(error, match=r"^pi: gone$"):
+        examined([Variant("onnxruntime", "float32")], build=build)
+
+
+@pytest.mark.usefixtures("all_available")
+def test_a_model_that_a_target_refuses_is_rejected() -> None:
+    def build(*_: object) -> Built:
+        raise ModelRefusedError("pi: no such operation")
+
+    with pytest.raises(UserError, match=r"nothing can be deployed: .*: pi: no such operation"):
+        examined([Variant("onnxruntime", "float32")], build=build)
+
+
 # The choice
-
-
-def built(
-    name: str, cost: float = 0.0, worst: float = 0.0, left: tuple[tuple[str, str], ...] = ()
-) -> Built:
-    backend, precision = name.split()
-    quality = Quality(0.5, 0.8, cost, Interval(cost, cost), worst, 6)
-    variant = Variant(backend, precision)
-    return Built(variant, Path("x.onnx"), (), "", left, 0.0, quality, 100)
 
 
 def over(latencies: dict[str, float]) -> Callable[[Variant, Variant], Ratio]:
@@ -449,6 +524,11 @@ def test_a_new_folder_is_whole_or_absent(tmp_path: Path) -> None:
         (["{}", "--max-params", "5"], "--max-params: chooses a model of a study; "),
         (["{}", "--by", "params"], "--by: chooses a model of a study; "),
         (["{}", "--backends", "eager"], "--backends: 'eager' is not one of onnxruntime, "),
+        (["{}", "--target", "nowhere"], "--target: target 'nowhere' is not known"),
+        (
+            ["{}", "--target", "pi", "--backends", "openvino"],
+            "--backends on a target: 'openvino' is not one of onnxruntime, onnxruntime_rewritten",
+        ),
         (["{}", "--precision", "int4"], "--precision: 'int4' is not one of float32, bfloat16,"),
         (["nowhere"], "no study 'nowhere' in "),
         (["nowhere#3"], "no study 'nowhere' in "),

@@ -16,7 +16,9 @@ import torch
 from PIL import Image
 from torch import Tensor, nn
 
+from nas.deploy.quality import HeldOut
 from nas.lower_precision import calibration_of, loss_cost
+from nas.protocol import TrainingConfig
 from nas.setups import Engines, SetUp
 from nas.vae import build_vae
 from profiling import comparison, engines
@@ -150,7 +152,7 @@ def test_the_cost_is_the_increase_of_the_loss_on_validation_images() -> None:
     images, noise = calibration_of(model, dataset)
     assert torch.equal(images, torch.from_numpy(dataset.images[dataset.train]).float() / 255)
     assert noise.shape == (len(images), SMALL.latent_size)
-    cost = loss_cost(model, dataset, 2, CPU)
+    cost = loss_cost(model, dataset, TrainingConfig(), 2, CPU)
     assert cost(model) == pytest.approx(0, abs=1e-6)
     batches: list[int] = []
 
@@ -160,8 +162,18 @@ def test_the_cost_is_the_increase_of_the_loss_on_validation_images() -> None:
         rebuilt, mean, log_variance = model(images, noise)
         return torch.zeros_like(rebuilt), mean, log_variance
 
-    assert cost(black) > 0.01
+    found = cost(black)
+    assert found > 0.01
     assert set(batches) == {2}
+    # One judge serves deploying too: the window, the weight of L1 and single images count.
+    zeros = torch.zeros(1, SMALL.latent_size)
+    held_out = torch.from_numpy(dataset.images[dataset.validation]).float() / 255
+    for changes in ({"ssim": "uniform"}, {"l1_weight": 5.0}):
+        training = TrainingConfig.model_validate(changes)
+        other = loss_cost(model, dataset, training, 2, CPU)(black)
+        assert abs(other - found) > 1e-4
+        judge = HeldOut(held_out, lambda image: model(image, zeros), training)
+        assert judge.judge(lambda image: black(image, zeros)).cost == pytest.approx(other, rel=1e-4)
 
 
 @pytest.mark.parametrize(

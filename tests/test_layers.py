@@ -25,8 +25,8 @@ ROOMS = (
     {"profiles", "report", "store"},
     {"run"},
     {"bench", "confirm", "on_ray"},
-    {"compress", "deploy", "launch"},
-    {"library", "paper"},
+    {"deploy", "launch"},
+    {"compress", "library", "paper"},
     {"cli"},
 )
 """The rooms of `studies` from the ground up: each imports only from levels below its own."""

@@ -7,24 +7,24 @@ judged and timed is loaded from the file that would be deployed.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from nas.checkpoint import load_vae
 from nas.deploy.passes import DECODER, ENCODER, MODEL, OUTPUTS, Decoding, Encoding, Reconstruction
 from nas.deploy.quality import HeldOut, Quality, Run
+from nas.deploy.source import Pixels, Source
 from nas.deploy.variants import Built, Shipped, Variant
 from nas.host_meter import environment_of
 from nas.losses import vae_loss
-from nas.protocol import TrainingConfig
 from nas.setups import SetUp
 from nas.timed_models import TimedImages, timed_model
 from nas.timed_parts import quiet_speed
@@ -42,7 +42,10 @@ from profiling.sensitivity import sensitivities
 from search_spaces.references import ORIGINAL
 
 EAGER, REFERENCE = "eager", "original"
-"""Names of what is timed beside the variants: the model and `original`, in eager PyTorch."""
+"""Names of what is timed beside the variants: the model and `original`, in eager PyTorch.
+
+On a target, where there is no PyTorch, `nas.deploy.on_target` times `original` as exported.
+"""
 
 PORTABLE = "float32.onnx"
 """The model in float32 for other runtimes, where the deployed files are no such ONNX files."""
@@ -50,31 +53,7 @@ PORTABLE = "float32.onnx"
 _SENSITIVITY_IMAGES = 32
 _CPU = torch.device("cpu")
 
-Pixels = npt.NDArray[np.uint8]
-
-
-@dataclass(frozen=True)
-class Source:
-    """The model that is deployed, and the images by which its variants are made and judged.
-
-    Attributes:
-        weights: File of its trained weights.
-        calibration: Training images, from which int8 takes the ranges of values,
-            `(n, channels, height, width)`.
-        validation: Images by which variants are chosen.
-        test: Images by which the chosen one is judged once; there may be none.
-        training: The training settings, which have the window and the weight of the loss.
-        threads: Number of threads of every pass.
-        about: Description of the images.
-    """
-
-    weights: Path
-    calibration: Pixels
-    validation: Pixels
-    test: Pixels
-    training: TrainingConfig
-    threads: int
-    about: str
+Note = Callable[[str], None]
 
 
 class Builder:
@@ -91,6 +70,7 @@ class Builder:
         self._eager = Reconstruction(self._vae).eval()
         self._calibration = _floats(source.calibration)
         self._image = (self._calibration[:1],)
+        self._parts: tuple[Run, Run] | None = None
 
     def base(self) -> Quality:
         """Return the quality of the model in eager float32, on the validation images."""
@@ -148,21 +128,36 @@ class Builder:
         """
         variant, int8 = built.variant, built.variant.precision == INT8
         with self._working():
-            with torch.no_grad():
-                latents = self._vae.encode(self._calibration)[0]
-            wholes = (
-                (ENCODER, Encoding(self._vae), self._calibration),
-                (DECODER, Decoding(self._vae), latents),
-            )
             runs = []
-            for name, whole, inputs in wholes:
-                converter = Converter(whole, (inputs[:1],), OUTPUTS[name])
+            for name, (converter, inputs) in self._part_converters.items():
                 given = inputs if int8 else None
                 made = converter.convert(variant.backend, variant.precision, given, built.keep)
                 path = made.write(_part(built, name))
                 runs.append(self._loaded(variant, path))
-            encode, decode = runs
+            encode, decode = self._parts = runs[0], runs[1]
             return self._held_out.judge(lambda images: decode(encode(images)[0]))
+
+    def reconstruct(self, images: npt.NDArray[Any], noise: npt.NDArray[Any]) -> list[Any]:
+        """Run the parts that `parts` built last, image by image.
+
+        The caller holds the lane, so it is not taken here: each would wait for the other.
+
+        Args:
+            images: float32 `(n, channels, height, width)` in [0, 1].
+            noise: float32 `(n, latent)` of the latents' samples; 0 decodes the means.
+
+        Returns:
+            Reconstructions, latent means and log-variances.
+        """
+        assert self._parts is not None
+        encode, decode = self._parts
+        found, given = [], (torch.split(torch.from_numpy(array), 1) for array in (images, noise))
+        with threads(self._source.threads), torch.inference_mode():
+            for image, eps in zip(*given, strict=True):
+                mean, log_variance = encode(image)
+                latent = mean + torch.exp(0.5 * log_variance) * eps
+                found.append((decode(latent)[0], mean, log_variance))
+        return [torch.cat(parts).numpy() for parts in zip(*found, strict=True)]
 
     def ship(self, built: Built, target: Path, metadata: Mapping[str, str]) -> Shipped:
         """Write the files of a variant, whose parts are built, with metadata into a folder.
@@ -190,7 +185,11 @@ class Builder:
             return Shipped(files, self._on_test(run))
 
     def measure(
-        self, built: Sequence[Built], config: LatencyConfig, progress: Progress | None = None
+        self,
+        built: Sequence[Built],
+        config: LatencyConfig,
+        progress: Progress | None = None,
+        note: Note | None = None,
     ) -> InterleavedLatencies:
         """Time variants in the same rounds as the model and `original` in eager PyTorch.
 
@@ -198,11 +197,12 @@ class Builder:
             built: The variants; each is called by its name.
             config: Settings; `max_s` applies to each model.
             progress: Called with (done, total) after each round.
+            note: Called with one line when a target cannot be reached, is busy, or is back.
 
         Raises:
             ProfilingError: a variant cannot be run.
         """
-        images = TimedImages(self._source.calibration[:16], self._source.about)
+        images = self._timed_images
         with self._working():
             models: dict[str, Model] = {EAGER: self._eager, **self._reference(images)}
             models |= {one.variant.name: self._loaded(one.variant, one.path) for one in built}
@@ -224,9 +224,27 @@ class Builder:
         with self._lane.training(), threads(self._source.threads):
             yield
 
+    @property
+    def _timed_images(self) -> TimedImages:
+        return TimedImages(self._source.calibration[:16], self._source.about)
+
     @cached_property
     def _converter(self) -> Converter:
         return Converter(self._eager, self._image, OUTPUTS[MODEL])
+
+    @cached_property
+    def _part_converters(self) -> dict[str, tuple[Converter, Tensor]]:
+        """The converters of encoder and decoder, with the inputs that calibrate each."""
+        with torch.no_grad():
+            latents = self._vae.encode(self._calibration)[0]
+        wholes: dict[str, tuple[nn.Module, Tensor]] = {
+            ENCODER: (Encoding(self._vae), self._calibration),
+            DECODER: (Decoding(self._vae), latents),
+        }
+        return {
+            name: (Converter(whole, (inputs[:1],), OUTPUTS[name]), inputs)
+            for name, (whole, inputs) in wholes.items()
+        }
 
     @cached_property
     def _exact(self) -> Exact:
@@ -252,7 +270,7 @@ class Builder:
         lower = variant.precision != FLOAT32
         return self._exact.checked_error(variant.name, run, self._image, lower=lower)
 
-    def _reference(self, images: TimedImages) -> dict[str, Model]:
+    def _reference(self, images: TimedImages) -> dict[str, nn.Module]:
         """Return `original` for the same images, unless it is the model."""
         ours = self._vae.architecture
         original = ORIGINAL.resized(ours.image_size, ours.image_channels)

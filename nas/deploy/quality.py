@@ -1,4 +1,4 @@
-"""How good the reconstructions of a variant are, beside those of the model that it was made from.
+"""How good the reconstructions of what runs a model are, beside those of the model itself.
 
 The loss is the reconstruction loss of the latent mean, image by image, on images that neither
 trained nor calibrated anything.
@@ -20,7 +20,7 @@ from nas.protocol import TrainingConfig
 from profiling.intervals import Interval
 
 Run = Callable[..., Any]
-"""Takes images `(1, channels, height, width)`; its first output is the reconstruction."""
+"""Takes a batch of images `(n, channels, height, width)`; its first output is reconstructions."""
 
 _RESAMPLES = 1000
 
@@ -54,10 +54,21 @@ class HeldOut:
         images: Float images in [0, 1], `(n, channels, height, width)`.
         eager: The model in evaluation mode.
         training: The training settings, which have the window and the weight of the loss.
+        batch: Number of images that are run at a time.
+        device: Device of the images that are run; losses are computed on the CPU.
     """
 
-    def __init__(self, images: Tensor, eager: Run, training: TrainingConfig) -> None:
+    def __init__(
+        self,
+        images: Tensor,
+        eager: Run,
+        training: TrainingConfig,
+        batch: int = 1,
+        device: torch.device | str = "cpu",
+    ) -> None:
         self._images, self._training = images, training
+        rows = torch.arange(-(-len(images) // batch) * batch) % len(images)  # whole batches
+        self._batches = [images[part].to(device) for part in torch.split(rows, batch)]
         self._base = self._losses(eager)
 
     @property
@@ -83,13 +94,17 @@ class HeldOut:
     def _losses(self, run: Run) -> npt.NDArray[np.float64]:
         """Return loss and SSIM of each image, `(2, n)`."""
         with torch.inference_mode():
-            pairs = [self._of_one(run, image) for image in torch.split(self._images, 1)]
+            rebuilt = torch.cat([run(batch.clone())[0].float().cpu() for batch in self._batches])
+            pairs = [
+                self._of_one(*pair)
+                for pair in zip(torch.split(rebuilt, 1), torch.split(self._images, 1), strict=False)
+            ]
         return np.array(pairs, dtype=np.float64).T
 
-    def _of_one(self, run: Run, image: Tensor) -> tuple[float, float]:
+    def _of_one(self, rebuilt: Tensor, image: Tensor) -> tuple[float, float]:
         zeros = torch.zeros(1, 1)
         terms = vae_loss(
-            run(image.clone())[0].float(),
+            rebuilt,
             image,
             zeros,
             zeros,

@@ -116,6 +116,7 @@ class Agent:
         self._requests: queue.Queue[Frame] = queue.Queue()
         self._silence_s = SILENCE_S
         self._models: dict[str, bytes] = {}
+        self._ready: dict[tuple[str, int], _Session] = {}
 
     def serve(self) -> None:
         """Answer requests until the process ends."""
@@ -168,16 +169,26 @@ class Agent:
 
         arguments = _arrays(request, payload, {})
         with _faults_of_model(""):
-            outputs = _Session(self._models[request["digest"]], request["threads"]).run(arguments)
+            outputs = self._reused(request["digest"], request["threads"]).run(arguments)
         found = [np.ascontiguousarray(array) for array in outputs]
         described = [{"shape": array.shape, "dtype": str(array.dtype)} for array in found]
         self.answer({"is": "outputs", "arrays": described}, b"".join(a.tobytes() for a in found))
+
+    def _reused(self, digest: str, threads: int) -> _Session:
+        """Return a session of a model; those of the last two are kept, which run many images."""
+        key = digest, threads
+        if key not in self._ready:
+            for oldest in list(self._ready)[:-1]:
+                del self._ready[oldest]
+            self._ready[key] = _Session(self._models[digest], threads)
+        return self._ready[key]
 
     def do_measure(self, request: Header, payload: bytes) -> None:
         """Time models in shuffled rounds while the lane is held.
 
         Without a model, time a product of matrices, which shows how quiet the machine is.
         """
+        self._ready.clear()  # their threads and memory are not those of the models that are timed
         config = request["config"]
         with lane(lambda: self.answer({"is": "waiting"})):
             passes = self._sessions(request, payload) if request["models"] else _matmul()

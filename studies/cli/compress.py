@@ -13,10 +13,11 @@ import click
 
 from profiling.openmp import wait_passively
 from search_spaces.architecture import Architecture
-from search_spaces.errors import UserError
+from search_spaces.errors import UserError, nearest, quoted
 from studies.cli.console import stderr, stdout
 from studies.cli.help import TableHelp
 from studies.cli.options import (
+    Finite,
     Listed,
     Whole,
     find_architecture,
@@ -26,6 +27,7 @@ from studies.cli.options import (
 )
 
 if TYPE_CHECKING:
+    from nas.deploy.variants import Variant
     from studies.compress.distillation import Teacher
     from studies.compress.folder import StageFolder
     from studies.compress.training import Setting
@@ -55,6 +57,21 @@ if TYPE_CHECKING:
     help="Train with this teacher: a reference or a trial's number of the study, or STUDY#TRIAL. "
     "Several, separated by commas, are an ensemble.",
 )
+@click.option(
+    "--quantize",
+    metavar="VARIANT",
+    type=Listed(click.STRING, "variant"),
+    help="Run the result in a lower precision: openvino-int8, onnxruntime-int8, openvino-bfloat16; "
+    "after exact rewrites openvino_rewritten-int8 and so on; int8 and bfloat16 are all runtimes.",
+)
+@click.option(
+    "--loss-cost",
+    type=Finite(0, 100),
+    default=1.0,
+    show_default=True,
+    help="Percentage of the loss that int8 may cost; above it, sensitive layers stay in floating "
+    "point. bfloat16 may cost 0.1.",
+)
 @click.option("--epochs", type=Whole(1), help="Maximum number of epochs. Default: the study's.")
 @click.option(
     "--seeds",
@@ -75,12 +92,14 @@ def compress(trial: str, root: Path, **options: Any) -> None:
     """Make a trained model smaller, and show whether that pays.
 
     STUDY#TRIAL is a trial's number or a reference, such as quickstart#8. The stages run in the
-    order --prune, --distil; each continues the models of the one before. Without --prune the
-    students of --distil begin with new weights.
+    order --prune, --distil, --quantize; each continues the models of the one before. Without
+    --prune the students of --distil begin with new weights. Without both, --quantize takes the
+    trainings of the trial that are kept.
 
     Each stage is trained beside its controls: a pruned model beside the same architecture trained
     from new weights for as many epochs in total; a student with a teacher beside one without, and
-    beside one that is trained longer by the teacher's time. The study's folder `compressed` gets
+    beside one that is trained longer by the teacher's time; a lower precision beside float32 in the
+    same runtime. The study's folder `compressed` gets
     the models, their records and a page. The same command resumes an interrupted run.
     """
     wait_passively()
@@ -107,12 +126,18 @@ def _interruptible() -> Iterator[None]:
 def _compress(text: str, root: Path, options: dict[str, Any]) -> None:
     from studies.compress.distillation import distil_stage
     from studies.compress.pruning import prune_stage
+    from studies.compress.quantising import quantise_stage
     from studies.confirm.confirmation import alone_in
+    from studies.deploy.choice import Bounds
     from studies.record.compressed import FOLDER
     from studies.store.finding import find_trial
 
-    if options["prune"] is None and options["distil"] is None:
-        raise UserError("give at least one stage: --prune SHARE|ARCH or --distil TEACHER")
+    if not any(options[name] for name in ("prune", "distil", "quantize")):
+        raise UserError(
+            "give at least one stage: --prune SHARE|ARCH, --distil TEACHER or --quantize VARIANT"
+        )
+    asked = (one for name in options["quantize"] or () for one in _variants(name))
+    variants = list(dict.fromkeys(asked))
     study, trial = find_trial(text, root) if "#" in text else (None, None)
     if study is None or trial is None:
         raise UserError(f"{text}: is no trial; give STUDY#TRIAL, such as quickstart#3")
@@ -126,6 +151,11 @@ def _compress(text: str, root: Path, options: dict[str, Any]) -> None:
             folders.append(prune_stage(setting, narrow, options["norm"], how))
         if teachers:
             folders.append(distil_stage(setting, teachers, folders[-1] if folders else None))
+        before = folders[-1] if folders else None
+        models = _models(setting, before, root) if variants else {}
+        bounds = Bounds(int8=options["loss_cost"] / 100)
+        for variant in variants:
+            folders.append(quantise_stage(setting, variant, bounds, models, before))
         _conclude(study, folders)
 
 
@@ -167,6 +197,58 @@ def _how(text: str) -> str:
     return f"{format_percent(float(text))} of its widths" if is_share else text
 
 
+def _variants(text: str) -> list[Variant]:
+    """Return the variants in a lower precision that one part of `--quantize` names.
+
+    Raises:
+        UserError: there is none of that name, or it cannot be built here.
+    """
+    from nas.deploy.variants import PRECISIONS, Variant
+    from profiling.backends import BACKENDS, FLOAT32
+    from profiling.runtime_files import FILE_BACKENDS
+
+    known = [
+        Variant(backend, precision)
+        for backend in FILE_BACKENDS
+        for precision in PRECISIONS
+        if precision != FLOAT32 and precision in BACKENDS[backend].precisions
+    ]
+    plain = [one for one in known if not BACKENDS[one.backend].rewrites]
+    found = [one for one in known if one.stem == text]
+    found = found or [one for one in plain if one.precision == text]
+    if not found:
+        names = list(dict.fromkeys([*(one.precision for one in plain), *(o.stem for o in known)]))
+        raise UserError(
+            f"--quantize: {quoted(text)} is not one of {', '.join(names)}{nearest(text, names)}"
+        )
+    for one in found:
+        if reason := one.reason_against:
+            raise UserError(f"--quantize {text}: {one.name} {reason}")
+    return found
+
+
+def _models(setting: Setting, before: StageFolder | None, root: Path) -> dict[int, Path]:
+    """Return the weights of the models to quantise by their seeds.
+
+    They are those of the stage before, or all trainings of the trial that are kept.
+    """
+    from nas.artefacts import WEIGHTS
+    from studies.store.store import StudyStore
+    from studies.store.trained import weights_of
+
+    if before is not None:
+        return {seed: before.weights(before.stage.words.result, seed) for seed in setting.seeds}
+    store, trial = StudyStore.open(root, setting.study.name), setting.trial
+    found = {setting.config.training.seed: store.artefacts / trial.digest / WEIGHTS}
+    for run in trial.runs:
+        store.fetch_confirmed(trial.digest, run.seed)
+        found[run.seed] = store.confirmed_weights(trial.digest, run.seed)
+    kept = {seed: path for seed, path in found.items() if path.is_file()}
+    for path in kept.values():
+        weights_of(path, trial.digest)
+    return kept
+
+
 def _teacher(text: str, study: StudyRecord, root: Path) -> Teacher:
     """Return the teacher that one part of `--distil` names."""
     from studies.compress.distillation import Teacher
@@ -187,8 +269,9 @@ def _teacher(text: str, study: StudyRecord, root: Path) -> Teacher:
 
 
 def _weights(store: StudyStore, trial: TrialRecord, what: str) -> Path:
-    """Return the file of a trial's trained weights; refuse a trial without."""
+    """Return the file of a trial's trained weights; refuse a trial without, or with others."""
     from studies.store.finding import best_weights_of
+    from studies.store.trained import weights_of
 
     store.fetch(trial.digest)
     weights, _ = best_weights_of(store, trial)
@@ -197,6 +280,7 @@ def _weights(store: StudyStore, trial: TrialRecord, what: str) -> Path:
             f"{what}: trial {trial.name} has no trained weights in the study's folder; choose a "
             "complete trial of a study that trains"
         )
+    weights_of(weights, trial.digest)
     return weights
 
 

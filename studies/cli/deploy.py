@@ -17,6 +17,7 @@ from studies.cli.subjects import file_name, latency_config
 
 if TYPE_CHECKING:
     from nas.datasets import ImageDataset
+    from profiling.target.client import KnownTarget
     from studies.deploy.deployment import Deployment
     from studies.store.trained import Trained
 
@@ -44,6 +45,11 @@ _PERCENT = 100.0
     "--loss-cost", type=Finite(0, 100), default=1.0, show_default=True,
     help="Percentage of the loss that int8 may cost. Other precisions may cost 0.1.",
 )  # fmt: skip
+@click.option(
+    "--target", "machine",
+    help="Machine to deploy for, one of `nas target list`: variants are judged and timed there. "
+    "Default: this one.",
+)  # fmt: skip
 @click.option("--threads", type=Whole(1, 1024), default=1, show_default=True,
               help="Number of CPU threads.")  # fmt: skip
 @click.option("--seconds", type=Positive(3600), default=10.0, show_default=True,
@@ -58,13 +64,14 @@ def deploy(
     names: list[str] | None,
     precisions: list[str] | None,
     loss_cost: float,
+    machine: str | None,
     threads: int,
     seconds: float,
     out: Path | None,
     root: Path,
     **limits: float | None,
 ) -> None:
-    """Write a folder that runs a trained model without torch, as fast as measured here.
+    """Write a folder that runs a trained model without torch, as fast as measured.
 
     Runtimes, precisions and exact rewrites are tried. Each variant is timed in turns with the model
     in eager PyTorch, and judged by its loss, SSIM and worst image on held-out images. The fastest
@@ -83,25 +90,34 @@ def deploy(
     from studies.deploy.subject import Subject
 
     wait_passively()
+    where = " on a target" if machine else ""
+    _known(names, f"--backends{where}", _file_backends(machine))
+    _known(precisions, "--precision", _precisions())
+    trained = _trained(model, by, limits_of(limits), root)
+    path = out or Path(f"{file_name(trained.name)}-deployed")
+    require_new(path)
     wish = Wish(
-        _known(names, "--backends", _file_backends()),
-        _known(precisions, "--precision", _precisions()) or _precisions(),
+        names,
+        precisions or _precisions(),
         Bounds(int8=loss_cost / _PERCENT),
         latency_config(1, threads, seconds),
+        _reached(machine),
     )
-    trained = _trained(model, by, limits_of(limits), root)
-    target = out or Path(f"{file_name(trained.name)}-deployed")
-    require_new(target)
     dataset = _images(trained, folder, root)
     subject = Subject(trained, dataset, own_images=folder is None)
-    _print(write(subject, wish, target, progress_bar), target)
+    _print(write(subject, wish, path, progress_bar), path)
     _rewrite_report(trained, root)
 
 
-def _file_backends() -> Sequence[str]:
+def _file_backends(target: str | None) -> Sequence[str]:
+    """Return the backends of files; with a target, those that run there."""
+    from nas.setups import ON_TARGETS
+    from profiling.backends import BACKENDS
     from profiling.runtime_files import FILE_BACKENDS
 
-    return FILE_BACKENDS
+    if target is None:
+        return FILE_BACKENDS
+    return [name for name in FILE_BACKENDS if BACKENDS[name].package == ON_TARGETS]
 
 
 def _precisions() -> Sequence[str]:
@@ -110,14 +126,21 @@ def _precisions() -> Sequence[str]:
     return PRECISIONS
 
 
-def _known(given: list[str] | None, option: str, known: Sequence[str]) -> list[str] | None:
-    """Return the names of an option; refuse an unknown one."""
+def _reached(target: str | None) -> KnownTarget | None:
+    """Return the machine of `--target` after a connection to it."""
+    from nas.latency import address_of
+    from profiling.target.client import reach
+
+    return None if target is None else reach(address_of(target, "--target"))
+
+
+def _known(given: list[str] | None, option: str, known: Sequence[str]) -> None:
+    """Refuse an unknown name of an option."""
     for name in given or ():
         if name not in known:
             raise UserError(
                 f"{option}: {quoted(name)} is not one of {', '.join(known)}{nearest(name, known)}"
             )
-    return given
 
 
 def _trained(text: str, by: str | None, limits: Mapping[str, float], root: Path) -> Trained:
@@ -181,10 +204,10 @@ def _rewrite_report(trained: Trained, root: Path) -> None:
 
 
 def _print(found: Deployment, folder: Path) -> None:
-    from studies.deploy.words import HEADS, notes, rows, verdict
+    from studies.deploy.words import heads, notes, rows, verdict
     from studies.terminal.table import Column, Table
 
-    columns = [Column(head.lower(), optional=head == "SSIM") for head in HEADS]
+    columns = [Column(head.lower(), optional=head == "SSIM") for head in heads(found)]
     table = Table(Column("variant", text=True), *columns)
     shown = rows(found)
     for row in shown:

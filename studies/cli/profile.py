@@ -358,7 +358,9 @@ def backends(
     subject.require_memory(batch, place)
     images = subject.fed.tensor(batch=batch)
     example = images, subject.noise(len(images))
-    cost = loss_cost(vae, dataset, batch, place) if dataset and weights == TRAINED else None
+    cost = None
+    if dataset and weights == TRAINED:
+        cost = loss_cost(vae, dataset, subject.training(root), batch, place)
     with progress_bar("preparing and measuring") as progress:
         rows = compare_backends(
             vae,

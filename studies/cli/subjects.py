@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     import torch
 
     from nas.datasets import ImageDataset
+    from nas.protocol import TrainingConfig
     from nas.timed_models import TimedImages
     from nas.vae import VAE
     from profiling.comparison import BackendRow
@@ -132,6 +133,14 @@ class Subject:
         record = StudyStore.open(root, self.name.rpartition("#")[0]).record()
         shown = record.folder / "report.html"
         return write_report(record) if shown.exists() else None
+
+    def training(self, root: Path) -> TrainingConfig:
+        """Return the settings of the loss of the study whose trial the model is."""
+        from studies.record.model_files import loss_settings
+        from studies.store.store import StudyStore
+
+        study = StudyStore.open(root, self.name.rpartition("#")[0]).record()
+        return loss_settings(study.config.get("training"))
 
     def images(self, batch: int = 1, device: torch.device | str = "cpu") -> torch.Tensor:
         """Return one batch of the images that it is timed on, the same at each call.

@@ -49,14 +49,20 @@ class StageFolder:
         """Whether its record is written, which has the costs."""
         return (self.path / RECORD).exists()
 
-    def begin(self, source: Costs, costs: Costs, *evaluated: Training) -> None:
+    def begin(
+        self,
+        source: Costs,
+        costs: Costs,
+        *evaluated: Training,
+        others: Mapping[str, Costs] | None = None,
+    ) -> None:
         """Write the record with the costs and the models that are only evaluated."""
         changes = {"source": source, "costs": costs, "trainings": evaluated}
-        self._write(self.stage.model_copy(update=changes))
+        self._write(self.stage.model_copy(update={**changes, "others": dict(others or {})}))
 
-    def add(self, training: Training) -> None:
-        """Add a finished training to the record."""
-        trainings = (*self.stage.trainings, training)
+    def add(self, *finished: Training) -> None:
+        """Add finished trainings to the record."""
+        trainings = (*self.stage.trainings, *finished)
         self._write(self.stage.model_copy(update={"trainings": trainings}))
 
     def weights(self, role: str, seed: int) -> Path:
@@ -82,6 +88,7 @@ class StageFolder:
             "seed": best.seed,
             "objectives": {**stage.costs.values, **best.validation},
             "on_test": dict(best.test),
+            **({"variant": stage.settings["variant"]} if best.lowered else {}),
         }
         files = model_files(stage.architecture, result)
         files[WEIGHTS] = self.weights(best.role, best.seed).read_bytes()

@@ -8,7 +8,7 @@ from nas.deploy.builder import PORTABLE
 from nas.deploy.quality import Quality
 from profiling.backends import INT8
 from studies.deploy.deployment import Deployment
-from studies.deploy.words import HEADS, Row, facts, method, notes, rows, verdict
+from studies.deploy.words import Row, facts, heads, method, notes, rows, verdict
 from studies.record.deployed import format_cost
 
 _USE = """\
@@ -46,7 +46,7 @@ def card(found: Deployment) -> str:
         "## Quality",
         _qualities(found),
         "## Variants",
-        _table(("Variant", *HEADS, "Result"), map(_cells, rows(found))),
+        _table(("Variant", *heads(found), "Result"), map(_cells, rows(found))),
         "## How it was measured",
         method(found),
     ]
@@ -83,8 +83,8 @@ def _qualities(found: Deployment) -> str:
         "validation images, encoder and decoder one after the other": found.examined.parts,
         "validation images, eager PyTorch": found.examined.base,
     }
-    heads = ("On", "Images", "Loss", "Cost", "95 %", "Worst image", "SSIM")
-    return _table(heads, [(on, *_of(one)) for on, one in known.items() if one is not None])
+    titles = ("On", "Images", "Loss", "Cost", "95 %", "Worst image", "SSIM")
+    return _table(titles, [(on, *_of(one)) for on, one in known.items() if one is not None])
 
 
 def _of(one: Quality) -> tuple[str, ...]:

@@ -9,15 +9,20 @@ from importlib.metadata import version
 from typing import Any
 
 from nas.deploy.builder import EAGER
+from nas.deploy.on_target import EXPORTED
 from nas.deploy.quality import Quality
 from nas.deploy.variants import PRECISIONS, Built, Shipped, Variant
 from profiling.latency import LatencyConfig, Ratio
 from profiling.runtime_files import inference_precision
+from profiling.target.client import KnownTarget
 from search_spaces.sizes import sides
 from studies.deploy.choice import Bounds
 from studies.deploy.examination import Examined
 from studies.deploy.subject import Subject
 from studies.record.deployed import DeployedRecord, VariantRecord
+
+BASELINES = {EAGER: "eager PyTorch", EXPORTED: "ONNX Runtime in float32, as exported"}
+"""What runs the model beside which variants are timed, by its name in the measurement."""
 
 _LONGEST = 500
 """Maximum number of characters of a text of a record."""
@@ -32,12 +37,14 @@ class Wish:
         precisions: The precisions to try.
         bounds: What a variant may cost.
         config: Settings of the measurement.
+        target: Machine where it will run, and is judged and timed; None is this one.
     """
 
     backends: Sequence[str] | None = None
     precisions: Sequence[str] = PRECISIONS
     bounds: Bounds = field(default_factory=Bounds)
     config: LatencyConfig = field(default_factory=LatencyConfig)
+    target: KnownTarget | None = None
 
 
 @dataclass(frozen=True)
@@ -64,11 +71,24 @@ class Deployment:
     @property
     def packages(self) -> dict[str, str]:
         """Name -> version of the packages that `run.py` needs."""
-        names = ("numpy", self.chosen.variant.runtime)
-        return {name: version(name) for name in names}
+        names, there = ("numpy", self.chosen.variant.runtime), self.wish.target
+        known = there.facts.model_dump() if there else {}
+        return {name: known.get(name) or version(name) for name in names}
 
-    def over(self, name: str, base: str = EAGER) -> Ratio:
-        """Return the latency of what was timed over that of the model in eager PyTorch."""
+    @property
+    def baseline(self) -> str:
+        """What runs the model beside which variants are timed, in words."""
+        return BASELINES[self.examined.found.reference]
+
+    @property
+    def place(self) -> str:
+        """The machine where variants were judged and timed: its processor, and a target's name."""
+        found = self.examined.found
+        device = found.counted(found.reference).environment.device_name
+        return f"{self.wish.target.address.name} ({device})" if self.wish.target else device
+
+    def over(self, name: str, base: str | None = None) -> Ratio:
+        """Return the latency of what was timed over that of another one, by default `baseline`."""
         return self.examined.found.ratio(name, base)
 
     @property
@@ -97,6 +117,9 @@ class Deployment:
             "in_floating_point": list(chosen.keep),
             "packages": self.packages,
             "threads": self.wish.config.threads,
+            "target": _target(self.wish.target),
+            "measured_on": self.place,
+            "baseline": self.baseline,
             "image": {**shape, "fit": subject.fit},
             "files": dict(self.shipped.files),
             "quality": {
@@ -112,12 +135,13 @@ class Deployment:
 
     def record(self, trial: int) -> DeployedRecord:
         """Return what the study records of it."""
-        found = self.examined.found
+        there = self.wish.target
         return DeployedRecord(
             trial=trial,
             threads=self.wish.config.threads,
-            device=found.counted(EAGER).environment.device_name[:_LONGEST],
-            contended=found.contended,
+            device=self.place[:_LONGEST],
+            target=there.address.name if there else None,
+            contended=self.examined.found.contended,
             variants=tuple(self._recorded(*one) for one in self.variants),
         )
 
@@ -152,6 +176,10 @@ class Deployment:
             "note": built.note,
             "quality": _plain(built.quality),
         }
+
+
+def _target(known: KnownTarget | None) -> dict[str, Any] | None:
+    return None if known is None else {"name": known.address.name, **known.facts.lasting}
 
 
 def _plain(quality: Quality | None) -> dict[str, Any] | None:

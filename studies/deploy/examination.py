@@ -8,15 +8,20 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
-from nas.deploy.builder import Builder, Source
+from nas.deploy.builder import Builder
+from nas.deploy.on_target import TargetBuilder
 from nas.deploy.quality import Quality
+from nas.deploy.source import Source
 from nas.deploy.variants import Built, Variant
+from nas.latency import note_at
 from profiling.backends import INT8
 from profiling.errors import ProfilingError
 from profiling.fresh_process import FreshProcess, ProcessEndedError
 from profiling.latency import LatencyConfig, Ratio
 from profiling.paired import InterleavedLatencies
 from profiling.progress import Progress
+from profiling.target.client import KnownTarget
+from profiling.target.errors import ModelRefusedError, TargetError
 from search_spaces.errors import UserError
 from studies.deploy.choice import Bounds, best, reason_beside, unserved
 from studies.record.formats import counted
@@ -34,10 +39,19 @@ class Builders:
         source: The model and its images.
         folder: Folder for the files of variants.
         start: Starts the process.
+        target: Machine where variants run; None is this one.
     """
 
-    def __init__(self, source: Source, folder: Path, start: Start = FreshProcess) -> None:
-        self._given, self._start = (source, folder), start
+    def __init__(
+        self,
+        source: Source,
+        folder: Path,
+        start: Start = FreshProcess,
+        target: KnownTarget | None = None,
+    ) -> None:
+        here: tuple[Any, ...] = (Builder, source, folder)
+        self._given = (TargetBuilder, source, folder, target) if target else here
+        self._start, self._note = start, note_at(target)
         self._process: Any = None
 
     def __enter__(self) -> Self:
@@ -53,7 +67,16 @@ class Builders:
         if process is not None:
             process.__exit__(kind, error, trace)
 
-    def call(self, method: str, *args: Any, progress: Progress | None = None) -> Any:
+    def measure(
+        self, built: Sequence[Built], config: LatencyConfig, progress: Progress
+    ) -> InterleavedLatencies:
+        """Call the builder's method of this name, and report what happens to a target."""
+        found: InterleavedLatencies = self.call(
+            "measure", built, config, progress=progress, note=self._note
+        )
+        return found
+
+    def call(self, method: str, *args: Any, **callbacks: Callable[..., None] | None) -> Any:
         """Call a method of the builder.
 
         Raises:
@@ -61,9 +84,9 @@ class Builders:
             Exception: what the method raised.
         """
         if self._process is None:
-            self._process = self._start(Builder, *self._given, tuned=True)
+            self._process = self._start(*self._given, tuned=True)
         try:
-            return self._process.call(method, *args, progress=progress)
+            return self._process.call(method, *args, **callbacks)
         except ProcessEndedError:
             self.__exit__()
             raise
@@ -116,8 +139,8 @@ def examine(
     base: Quality = builders.call("base")
     for done, variant in enumerate(variants, start=1):
         try:
-            built.append(_build(builders, variant, bounds))
-        except _NotBuilt as error:
+            built.append(build(builders, variant, bounds))
+        except NotBuilt as error:
             reasons[variant] = str(error)
         progress(done, total)
     _require_some(variants, built, reasons)
@@ -125,7 +148,7 @@ def examine(
     def at_round(done: int, _: int) -> None:
         progress(len(variants) + done, total)
 
-    found: InterleavedLatencies = builders.call("measure", built, config, progress=at_round)
+    found = builders.measure(built, config, at_round)
     progress(total, total)
 
     def over(one: Variant, other: Variant) -> Ratio:
@@ -138,20 +161,34 @@ def examine(
     return Examined(tuple(built), reasons, found, chosen, parts, base)
 
 
-class _NotBuilt(Exception):  # noqa: N818 - it is a result
+class NotBuilt(Exception):  # noqa: N818 - it is a result
     """A variant cannot be built; the message says why."""
 
 
-def _build(builders: Builders, variant: Variant, bounds: Bounds) -> Built:
+def build(builders: Builders, variant: Variant, bounds: Bounds) -> Built:
+    """Build a variant; one in int8 with its most sensitive layers in floating point if it must be.
+
+    Raises:
+        NotBuilt: it cannot be built or run.
+        TargetError: the machine where it is to run cannot be used.
+        OSError: a file cannot be written.
+    """
     if reason := variant.reason_against:
-        raise _NotBuilt(reason)
+        raise NotBuilt(reason)
     try:
         built: Built = builders.call("build", variant)
         return _spared(builders, built, bounds) if variant.precision == INT8 else built
     except ProcessEndedError:
-        raise _NotBuilt(_ENDED) from None
+        raise NotBuilt(_ENDED) from None
     except ProfilingError as error:
-        raise _NotBuilt(str(error).removeprefix(f"{variant.backend}: ")) from None
+        if _of_the_target(error):
+            raise
+        raise NotBuilt(str(error).removeprefix(f"{variant.backend}: ")) from None
+
+
+def _of_the_target(error: ProfilingError) -> bool:
+    """Whether the machine cannot be used, so that nothing is known of the variant."""
+    return isinstance(error, TargetError) and not isinstance(error, ModelRefusedError)
 
 
 def _spared(builders: Builders, built: Built, bounds: Bounds) -> Built:
@@ -203,6 +240,8 @@ def _choose(
         try:
             parts: Quality = builders.call("parts", chosen)
         except ProfilingError as error:
+            if _of_the_target(error):
+                raise
             reasons[chosen.variant] = str(error)
             continue
         against = bounds.reason_against(chosen.variant, parts)

@@ -11,6 +11,7 @@ from pathlib import Path
 from nas.artefacts import folder_or_refuse, write_or_refuse
 from nas.deploy.passes import Reconstruction
 from nas.deploy.variants import variants_of
+from nas.setups import ON_TARGETS
 from profiling.files import new_folder, require_writable
 from profiling.fresh_process import FreshProcess
 from search_spaces.errors import UserError
@@ -65,17 +66,27 @@ def deploy(
     require_new(out)
     source = subject.source(wish.config.threads)
     model = Reconstruction(subject.trained.model).eval()
-    variants = variants_of(model, wish.backends, wish.precisions)
+    variants = [
+        one
+        for one in variants_of(model, wish.backends, wish.precisions)
+        if wish.target is None or one.runtime == ON_TARGETS
+    ]
     if not variants:
+        names = ", ".join(wish.backends or ["the backends"])
+        where = f" on {wish.target.address.name}" if wish.target else ""
         raise UserError(
-            f"--precision {','.join(wish.precisions)}: none of {', '.join(wish.backends or ())} "
-            "computes in it; name another backend, or leave the option out"
+            f"--precision {','.join(wish.precisions)}: none of {names}{where} computes in it; name "
+            "another backend, or leave the option out"
         )
-    with _whole(out) as partial, Builders(source, partial / _VARIANTS, start) as builders:
+    with (
+        _whole(out) as partial,
+        Builders(source, partial / _VARIANTS, start, wish.target) as builders,
+    ):
         (partial / _VARIANTS).mkdir()
         with progress_bar("building and measuring variants") as progress:
             examined = examine(builders, variants, wish.bounds, wish.config, progress)
-        metadata = {**subject.metadata, "variant": examined.chosen.variant.name}
+        there = {"target": wish.target.address.name} if wish.target else {}
+        metadata = {**subject.metadata, "variant": examined.chosen.variant.name, **there}
         shipped = builders.call("ship", examined.chosen, partial, metadata)
         shutil.rmtree(partial / _VARIANTS)
         found = Deployment(subject, wish, examined, shipped)
@@ -90,8 +101,9 @@ def _record(found: Deployment) -> None:
     study, trial = found.subject.trained.study, found.subject.trained.trial
     if study is not None and trial is not None:
         folder = folder_or_refuse(study.folder / FOLDER)
-        text = found.record(trial.number).model_dump_json(indent=1) + "\n"
-        write_or_refuse(folder / f"{trial.digest}.json", text.encode())
+        record = found.record(trial.number)
+        text = record.model_dump_json(indent=1) + "\n"
+        write_or_refuse(folder / f"{trial.digest}{record.file}", text.encode())
 
 
 def _contents(found: Deployment) -> dict[str, bytes]:

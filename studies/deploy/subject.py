@@ -7,13 +7,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
-
 from nas.datasets import ImageDataset
-from nas.datasets.dataset import ImageIndices
 from nas.datasets.decoding import Fit
-from nas.deploy.builder import Pixels, Source
-from nas.lower_precision import CALIBRATION_IMAGES, JUDGED_IMAGES
+from nas.deploy.source import Source
 from nas.objectives import OBJECTIVES
 from search_spaces.architecture import Architecture
 from search_spaces.errors import UserError
@@ -108,24 +104,8 @@ class Subject:
                 f"data set {data.name!r}: has images of {data.images.shape[1:]}, and the model "
                 f"takes {shape} (channels, height, width)"
             )
-        if len(data.train) < 2 or not len(data.validation):
-            raise UserError(
-                f"data set {data.name!r}: has {len(data.train)} training and "
-                f"{len(data.validation)} validation images; 2 are needed to calibrate, and 1 to "
-                "judge by"
-            )
-        return Source(
-            weights=self.trained.weights.absolute(),
-            calibration=self._pixels(data.train[:CALIBRATION_IMAGES]),
-            validation=self._pixels(data.validation[:JUDGED_IMAGES]),
-            test=self._pixels(data.test[:JUDGED_IMAGES]),
-            training=loss_settings(self._settings("training")),
-            threads=threads,
-            about=f"images of {data.name} {data.fingerprint}",
-        )
-
-    def _pixels(self, rows: ImageIndices) -> Pixels:
-        return np.asarray(self.dataset.images[rows])
+        training = loss_settings(self._settings("training"))
+        return Source.of(self.trained.weights, data, training, threads)
 
     def _settings(self, section: str) -> Any:
         study = self.trained.study

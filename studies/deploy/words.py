@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from nas.deploy.builder import EAGER, REFERENCE
+from nas.deploy.on_target import EXPORTED
 from nas.deploy.quality import Quality
 from nas.deploy.variants import Built, Variant
 from nas.evaluate import static_costs
@@ -23,10 +24,7 @@ from studies.record.formats import (
     listed,
 )
 
-HEADS = ("Latency", "Over eager", "Loss", "SSIM", "Worst image", "Files")
-"""Titles of the columns between a variant's name and what becomes of it."""
-
-_NAMES = {EAGER: "eager float32", REFERENCE: "original, eager float32"}
+_NAMES = {EAGER: "eager float32", EXPORTED: "float32, as exported"}
 
 
 @dataclass(frozen=True)
@@ -35,7 +33,7 @@ class Row:
 
     Attributes:
         name: What was timed.
-        cells: The values, in the order of `HEADS`.
+        cells: The values, in the order of `heads`.
         verdict: What becomes of it.
         deployed: Whether it is deployed.
     """
@@ -46,13 +44,25 @@ class Row:
     deployed: bool = False
 
 
+def heads(found: Deployment) -> tuple[str, ...]:
+    """Return the titles of the columns between a variant's name and what becomes of it."""
+    over = "Over eager" if found.wish.target is None else "Over float32"
+    return ("Latency", over, "Loss", "SSIM", "Worst image", "Files")
+
+
+def baseline_name(found: Deployment) -> str:
+    """Return the name of the model beside which variants were timed, as in the table."""
+    return _NAMES[found.examined.found.reference]
+
+
 def rows(found: Deployment) -> list[Row]:
-    """Return the rows of the table: first the model and `original` in eager PyTorch."""
-    base = found.examined.base
-    timed = [Row(_NAMES[EAGER], (*_times(found, EAGER), *_quality(base), Cell("")), "baseline")]
-    if REFERENCE in found.examined.found.taken:
+    """Return the rows of the table: first the model and `original`, as variants are beside them."""
+    taken, name = found.examined.found, baseline_name(found)
+    values = (*_times(found, taken.reference), *_quality(found.examined.base), Cell(""))
+    timed = [Row(name, values, "baseline")]
+    if REFERENCE in taken.taken:
         cells = (*_times(found, REFERENCE), *[Cell("")] * 4)
-        timed.append(Row(_NAMES[REFERENCE], cells, "another model, of the same image size"))
+        timed.append(Row(f"original, {name}", cells, "another model, of the same image size"))
     return [*timed, *(_row(found, *one) for one in found.variants)]
 
 
@@ -60,7 +70,7 @@ def _row(found: Deployment, variant: Variant, built: Built | None) -> Row:
     reason = found.examined.reasons.get(variant)
     verdict = f"rejected: {reason}" if reason else "deployed"
     if built is None:
-        return Row(variant.name, (Cell(MISSING),) * len(HEADS), verdict)
+        return Row(variant.name, (Cell(MISSING),) * len(heads(found)), verdict)
     size = Cell(format_bytes(built.file_bytes))
     cells = (*_times(found, variant.name), *_quality(built.quality), size)
     return Row(variant.name, cells, verdict, reason is None)
@@ -84,13 +94,17 @@ def verdict(found: Deployment) -> str:
     """Return one sentence: what is deployed, how fast it is and what it costs."""
     name = found.chosen.variant.name
     latency, ratio = found.examined.found.counted(name), found.over(name)
-    others = [f"{_ratio(ratio)} of the time of the model in eager PyTorch"]
+    others = [f"{_ratio(ratio)} of the time of the model in {found.baseline}"]
     if REFERENCE in found.examined.found.taken:
         others.append(f"{_ratio(found.over(name, REFERENCE))} of that of `original`")
     return (
-        f"`{name}` is deployed: it takes {format_ms(latency.median_ms)}, {listed(others)}, and "
-        f"costs {format_cost(found.chosen.quality.cost)} of the loss."
+        f"`{name}` is deployed{_where(found)}: it takes {format_ms(latency.median_ms)}, "
+        f"{listed(others)}, and costs {format_cost(found.chosen.quality.cost)} of the loss."
     )
+
+
+def _where(found: Deployment) -> str:
+    return f" for {found.wish.target.address.name}" if found.wish.target else ""
 
 
 def _ratio(ratio: Ratio) -> str:
@@ -99,7 +113,8 @@ def _ratio(ratio: Ratio) -> str:
 
 def notes(found: Deployment) -> Iterator[str]:
     """Yield what the reader must know besides: contention, slowness, layers in floating point."""
-    if found.over(found.chosen.variant.name).interval.low > 1:
+    eager = found.examined.found.reference == EAGER
+    if eager and found.over(found.chosen.variant.name).interval.low > 1:
         yield "No variant is as fast as eager PyTorch; this one needs no torch."
     if found.examined.found.contended:
         signs = "; ".join(found.examined.found.contention)
@@ -115,14 +130,16 @@ def notes(found: Deployment) -> Iterator[str]:
 
 def method(found: Deployment) -> str:
     """Return how it was measured and judged, in sentences."""
-    latency: Latency = found.examined.found.counted(EAGER)
+    taken = found.examined.found
+    latency: Latency = taken.counted(taken.reference)
     quality, wish = found.chosen.quality, found.wish
     return (
         f"All variants were loaded from their files and timed in the same "
-        f"{counted(len(latency.samples), 'round')}, in shuffled order, beside the model in eager "
-        f"PyTorch and a second copy of it: batch 1, {counted(wish.config.threads, 'thread')}, on "
-        f"{latency.environment.device_name}. Latencies are medians over the rounds at the quiet "
-        "speed of the machine, with 95 % intervals. All decode the latent mean. The loss is the "
+        f"{counted(len(latency.samples), 'round')}, in shuffled order, beside the model in "
+        f"{found.baseline}, and a second copy of it: batch 1, "
+        f"{counted(wish.config.threads, 'thread')}, on {found.place}. Latencies are "
+        "medians over the rounds at the quiet speed of the machine, with 95 % intervals. All "
+        "decode the latent mean. The loss is the "
         f"reconstruction loss on {counted(quality.images, 'validation image')}; what a variant "
         "costs is its relative increase over eager float32, with a 95 % interval by a paired "
         "bootstrap over images; the worst image is the one whose loss increases most. A variant "
@@ -146,5 +163,6 @@ def facts(found: Deployment) -> list[tuple[str, str]]:
         ("MACs", format_count(costs["macs"])),
         ("Trained on", f"images {subject.data_fingerprint}" if subject.data_fingerprint else "-"),
         ("Judged on", f"{subject.dataset.name} {subject.dataset.fingerprint}"),
+        ("Measured on", found.place),
         *((f"{title} in the study", value) for title, value in subject.recorded),
     ]

@@ -50,6 +50,9 @@ class Kind:
     model: str
 
 
+LOWERED = "lowered"
+"""Role of the models in a lower precision."""
+
 KINDS: dict[str, Kind] = {
     "prune": Kind(
         "pruned",
@@ -74,6 +77,17 @@ KINDS: dict[str, Kind] = {
         },
         "Distillation",
         "the student",
+    ),
+    "quantise": Kind(
+        LOWERED,
+        (),
+        {
+            "source": "float32, in eager PyTorch",
+            "float32": "float32, in the same runtime",
+            LOWERED: "in the lower precision",
+        },
+        "The lower precision",
+        "the model in the lower precision",
     ),
 }
 """Name -> kind of stage, in the order in which stages run.
@@ -102,6 +116,28 @@ class _Value(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
 
 
+class Lowered(_Value):
+    """What a runtime costs a model of its loss, judged as `nas.deploy.quality` does.
+
+    Attributes:
+        cost: Relative increase of the reconstruction loss over that in eager float32.
+        interval: Its 95 % interval, by a bootstrap over images.
+        worst: Relative increase of the loss of the image that loses most.
+        images: Number of validation images.
+        kept: Names of the layers that stay in floating point because they are sensitive.
+        unserved: Names of the layers that the runtime does not compute in the precision.
+        file_bytes: Size of the model's files.
+    """
+
+    cost: Finite
+    interval: Interval
+    worst: Finite
+    images: Whole
+    kept: tuple[str, ...] = ()
+    unserved: tuple[str, ...] = ()
+    file_bytes: Whole
+
+
 class Training(_Value):
     """One training of a stage, or one model that was only evaluated.
 
@@ -114,6 +150,7 @@ class Training(_Value):
         duration_s: Duration of training and validation in seconds.
         validation: Means over the validation images, by the names of a study's record.
         test: Means over the test images, likewise; empty if there are none.
+        lowered: What its runtime costs; None if it runs in PyTorch.
     """
 
     role: str
@@ -124,6 +161,7 @@ class Training(_Value):
     duration_s: Duration = 0.0
     validation: Losses
     test: Losses = {}
+    lowered: Lowered | None = None
 
 
 class Costs(_Value):
@@ -134,12 +172,14 @@ class Costs(_Value):
         intervals: Objective -> 95 % interval, of those that are measured.
         over_source: Latency -> ratio to that of the trained model, (median, low, high) of the 95 %
             interval, measured in the same rounds.
+        over_float32: Latency -> ratio to that in float32 in the same runtime, likewise.
         contended: Whether other work disturbed the measurement.
     """
 
     values: Losses = {}
     intervals: dict[str, Interval] = {}
     over_source: dict[str, tuple[Ratio, Ratio, Ratio]] = {}
+    over_float32: dict[str, tuple[Ratio, Ratio, Ratio]] = {}
     contended: bool = False
 
 
@@ -156,6 +196,7 @@ class Stage(_Value):
         settings: All that the result depends on; another value of any is another stage.
         source: Costs of the trained model.
         costs: Costs of the result.
+        others: Costs of further roles, if they are not those of the result.
         trainings: The finished trainings, in the order in which they ended.
     """
 
@@ -168,6 +209,7 @@ class Stage(_Value):
     settings: dict[str, Any]
     source: Costs = Costs()
     costs: Costs = Costs()
+    others: dict[str, Costs] = {}
     trainings: tuple[Training, ...] = ()
 
     @model_validator(mode="after")
@@ -191,6 +233,10 @@ class Stage(_Value):
     def find(self, role: str, seed: int) -> Training | None:
         """Return a training; None if it is not finished."""
         return next((one for one in self.of(role) if one.seed == seed), None)
+
+    def costs_of(self, role: str) -> Costs:
+        """Return the costs of the models of a role."""
+        return self.source if role == "source" else self.others.get(role, self.costs)
 
     def values(self, role: str, name: str) -> list[float]:
         """Return a value on the validation images: one for each training of a role."""

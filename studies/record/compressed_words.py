@@ -7,13 +7,18 @@ from dataclasses import dataclass
 from statistics import fmean
 
 from nas.objectives import OBJECTIVES, TRAINED_OBJECTIVE, Objective, latency_in, set_up_of
-from studies.record.compressed import Costs, Stage, Training, tied
+from studies.record.compressed import Costs, Lowered, Stage, Training, tied
+from studies.record.deployed import format_cost
 from studies.record.formats import (
     MISSING,
     counted,
     describe_change,
+    format_bytes,
     format_duration,
+    format_percent,
     format_value,
+    listed,
+    named,
 )
 from studies.record.noise import Mean
 from studies.record.records import StudyRecord
@@ -77,15 +82,18 @@ class StageWords:
 def stage_words(study: StudyRecord, stage: Stage) -> StageWords:
     """Return a stage of a study as texts."""
     costs = _cost_columns(stage)
-    heads = ["Trainings", "Epochs"]
+    lowered = any(one.lowered for one in stage.trainings)
+    heads = ["Models"] if lowered else ["Trainings", "Epochs"]
     heads += [f"{o.title}, {part}" for o in study.trained for part in ("validation", "test")]
     heads += [one.title for one in costs]
+    heads += ["Cost of the loss", "Files"] if lowered else ["Training time"]
+    row = _lowered_row if lowered else _row
     rows = [
-        _row(study, stage, role, found, costs)
+        row(study, stage, role, found, costs)
         for role in stage.words.roles
         if (found := stage.of(role))
     ]
-    return StageWords(stage, (*heads, "Training time"), tuple(rows), tuple(_verdicts(study, stage)))
+    return StageWords(stage, tuple(heads), tuple(rows), tuple(_verdicts(study, stage)))
 
 
 def _cost_columns(stage: Stage) -> list[Objective]:
@@ -100,15 +108,49 @@ def _row(
     found: Sequence[Training],
     costs: Sequence[Objective],
 ) -> Row:
-    of = stage.source if role == "source" else stage.costs
     spent_s = sum(one.duration_s for one in found)
-    cells = [Cell(f"{len(found)}"), Cell(_epochs(found))]
+    cells = [
+        Cell(f"{len(found)}"),
+        Cell(_epochs(found)),
+        *_values(study, stage, role, found, costs),
+    ]
+    cells.append(Cell(format_duration(spent_s) if spent_s else MISSING))
+    return Row(stage.words.roles[role], role == stage.words.result, tuple(cells))
+
+
+def _lowered_row(
+    study: StudyRecord,
+    stage: Stage,
+    role: str,
+    found: Sequence[Training],
+    costs: Sequence[Objective],
+) -> Row:
+    """Return the row of a role of which nothing was trained."""
+    known = [one.lowered for one in found if one.lowered]
+    cells = [Cell(f"{len(found)}"), *_values(study, stage, role, found, costs)]
+    cells.append(_costs_of(known) if known else Cell(MISSING))
+    cells.append(Cell(format_bytes(known[0].file_bytes) if known else MISSING))
+    return Row(stage.words.roles[role], role == stage.words.result, tuple(cells))
+
+
+def _costs_of(known: Sequence[Lowered]) -> Cell:
+    """Return the mean cost; with its range over several models, or its interval over images."""
+    found = [one.cost for one in known]
+    low, high = (min(found), max(found)) if len(found) > 1 else known[0].interval
+    return Cell(format_cost(fmean(found)), f"{format_cost(low)} to {format_cost(high)}")
+
+
+def _values(
+    study: StudyRecord,
+    stage: Stage,
+    role: str,
+    found: Sequence[Training],
+    costs: Sequence[Objective],
+) -> list[Cell]:
+    cells = list[Cell]()
     for loss in study.trained:
         cells += [_validation(stage, loss, found), _test(loss, found)]
-    cells += [_cost(of, one) for one in costs]
-    cells.append(Cell(format_duration(spent_s) if spent_s else MISSING))
-    result = role == stage.words.result
-    return Row(stage.words.roles[role], result, tuple(cells))
+    return cells + [_cost(stage.costs_of(role), one) for one in costs]
 
 
 def _epochs(found: Sequence[Training]) -> str:
@@ -145,6 +187,7 @@ def _verdicts(study: StudyRecord, stage: Stage) -> Iterator[Verdict]:
     """Yield what a stage has shown: its latency, its loss against each control, against a floor."""
     if latency_in("") in stage.costs.over_source:
         yield _faster(stage)
+    yield from _lower(stage)
     loss = study.trained[0]
     ours = stage.values(stage.words.result, loss.name)
     for role in stage.words.controls:
@@ -160,6 +203,49 @@ def _faster(stage: Stage) -> Verdict:
     if low <= 1 <= high:
         return Verdict(f"It is not measurably faster: {takes}{busy}.", None)
     return Verdict(f"It is {'faster' if middle < 1 else 'slower'}: {takes}{busy}.", middle < 1)
+
+
+def _lower(stage: Stage) -> Iterator[Verdict]:
+    """Yield what a lower precision costs and gains, and what stays in floating point."""
+    known = [one.lowered for one in stage.of(stage.words.result) if one.lowered]
+    if not known:
+        return
+    cell, most = _costs_of(known), float(stage.settings["bound"])
+    worst, within = max(one.worst for one in known), all(one.cost <= most for one in known)
+    over = "over the models" if len(known) > 1 else "95 % interval"
+    yield Verdict(
+        f"It costs {cell.text} of the reconstruction loss ({cell.interval}, {over}), "
+        f"{'within' if within else 'more than'} the bound of {format_percent(most)}; the image "
+        f"that loses most, {format_cost(worst)}.",
+        None if within else False,
+    )
+    for latency, over_float32 in stage.costs.over_float32.items():
+        yield _gain(stage, over_float32, stage.costs.over_source[latency])
+    for one, seed in ((t.lowered, t.seed) for t in stage.of(stage.words.result)):
+        if one and one.kept:
+            yield Verdict(
+                f"Sensitive, so in floating point (seed {seed}): {listed(one.kept)}.", None
+            )
+    if known[0].unserved:
+        yield Verdict(
+            f"The runtime computes these layers in floating point: {named(known[0].unserved)}.",
+            None,
+        )
+
+
+def _gain(
+    stage: Stage, float32: tuple[float, float, float], eager: tuple[float, float, float]
+) -> Verdict:
+    middle, low, high = float32
+    busy = ", measured on a busy machine" if stage.costs.contended else ""
+    takes = (
+        f"it takes {middle:.2f}x [{low:.2f}, {high:.2f}] of the time of float32 in the same "
+        f"runtime, and {eager[0]:.2f}x of that of eager PyTorch{busy}"
+    )
+    if low <= 1 <= high:
+        return Verdict(f"It does not make it measurably faster: {takes}.", None)
+    pays = middle < 1
+    return Verdict(f"It {'pays' if pays else 'does not pay'} in time: {takes}.", pays)
 
 
 def _against(

@@ -1,7 +1,7 @@
 """The records of `nas deploy` in a study: the variants of a model, as they were timed and judged.
 
-Each deployed model has a file in the study's folder `deployed`, which the next deployment of the
-same model replaces.
+Each deployed model has a file in the study's folder `deployed`, and another one for each target,
+which the next deployment of the same model there replaces.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ class VariantRecord(_Value):
         rejected: Why it is not deployed; None if it is.
         latency_ms: Its latency; None if it could not be built, as for the following.
         over_eager: Its ratio to the latency of the model in eager PyTorch, (median, low, high) of
-            the 95 % interval.
+            the 95 % interval. On a target: of the model in ONNX Runtime in float32, as exported.
         cost: Relative increase of the loss on validation images.
         cost_interval: Its 95 % interval.
     """
@@ -61,7 +61,8 @@ class DeployedRecord(_Value):
     Attributes:
         trial: Number of its trial.
         threads: Number of threads of each pass.
-        device: Name of the processor.
+        device: Name of the processor, behind that of a target.
+        target: Name of the target where variants ran; None is this machine.
         contended: Whether other work disturbed the measurement.
         variants: The variants, the fastest first.
     """
@@ -69,8 +70,19 @@ class DeployedRecord(_Value):
     trial: Whole
     threads: Whole
     device: Name
+    target: Name | None = None
     contended: bool
     variants: tuple[VariantRecord, ...]
+
+    @property
+    def baseline(self) -> str:
+        """What runs the model beside which variants were timed, in short."""
+        return "eager" if self.target is None else "float32"
+
+    @property
+    def file(self) -> str:
+        """The end of its file's name: a model has one record for each machine."""
+        return f"-{self.target}.json" if self.target else ".json"
 
 
 def format_cost(cost: float) -> str:
@@ -95,4 +107,4 @@ def read_deployed(folder: Path) -> tuple[list[DeployedRecord], list[str]]:
         except ValidationError as error:
             place = ".".join(map(str, error.errors(include_url=False)[0]["loc"]))[:60]
             damaged.append(f"{path}: damaged ({place or 'no JSON'}); deploy the model again")
-    return sorted(found, key=lambda one: one.trial), damaged
+    return sorted(found, key=lambda one: (one.trial, one.target or "")), damaged

@@ -14,6 +14,7 @@ from studies.record.formats import directions, listed, noun
 from studies.record.records import StudyRecord
 from studies.record.tables import needs
 from studies.report.confirmation_figure import confirmation_figure
+from studies.report.deployed_figure import deployed_panels
 from studies.report.figure_tables import (
     curve_table,
     floor_lines,
@@ -43,6 +44,7 @@ def report_panels(study: StudyRecord) -> dict[str, list[Panel]]:
         "trade_offs": _pairs(study, points),
         "overviews": _overviews(study, points),
         "confirmation": _confirmation(study),
+        "deployed": deployed_panels(study),
         "hypervolume": _hypervolumes(study),
         "importance": _importance(study),
         "latencies": latency_panels(study, points),
