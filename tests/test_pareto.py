@@ -16,6 +16,7 @@ from nas.search import Proposer, history, make_proposer, pareto
 from nas.search.acquisition import BoxDecomposition
 from nas.search.axis_features import AxisFeatures
 from nas.search.candidates import Catalogue
+from nas.search.focus import compressed, reference_losses
 from nas.search.interfaces import KnownLimits
 from nas.search.surrogate import QUANTILE_COUNT, fit
 from search_spaces.errors import UserError
@@ -154,7 +155,9 @@ def test_of_very_many_candidates_the_later_and_an_even_choice_teach(
 
     monkeypatch.setattr(history, "_MOST_POINTS", 20)
     monkeypatch.setattr(pareto, "fit", noted)
-    found = searched(make_proposer(SPACE, "pareto", NAMES, 0, costs, screen=50), 30)
+    # With the focus on low costs no loss is compressed.
+    proposer = make_proposer(SPACE, "pareto", NAMES, 0, costs, screen=50, focus="cheap")
+    found = searched(proposer, 30)
     told = [loss(architecture) for architecture in found]
     assert taught[9].tolist() == told[:19]
     assert taught[10].tolist() == told[:20]
@@ -313,12 +316,15 @@ def test_the_focus_decides_about_low_losses_or_low_costs() -> None:
 
 
 def test_the_reference_losses_are_quantiles_in_turn() -> None:
-    proposer = make_proposer(SPACE, "pareto", NAMES, 0, costs, focus="balanced")
-    engine, losses = proposer._engine, np.array([1.0, 2.0, 3.0, 4.0, 9.0])
-    assert isinstance(engine, pareto.ParetoEngine)
-    assert engine._reference_losses(losses) == [9.0, 3.0]
-    searched(proposer, 1)
-    assert engine._reference_losses(losses) == [3.0, 9.0]
+    losses = np.array([1.0, 2.0, 3.0, 4.0, 9.0])
+    assert [reference_losses("balanced", losses, turn) for turn in (8, 9)] == [[9, 3], [3, 9]]
+    assert [reference_losses(focus, losses, 1) for focus in ("cheap", "accurate")] == [[9], [3]]
+
+
+def test_losses_above_the_reference_keep_their_order_and_count_for_less() -> None:
+    losses = np.array([1.0, 2.0, 3.0, 5.0, 3.0 + 2 * math.expm1(1)])
+    np.testing.assert_allclose(compressed(losses, 3.0), [1, 2, 3, 3 + 2 * math.log(2), 5])
+    np.testing.assert_array_equal(compressed(losses, 9.0), losses)
 
 
 def test_an_unknown_option_is_refused() -> None:

@@ -103,7 +103,7 @@ _BY_NAME: dict[str, tuple[Bad, ...]] = {
     "paper --celeba": values.tolerated(*values.IN_PATHS),  # an estimate reads no image
     "paper --folder": values.tolerated(*values.IN_PATHS),
     "paper --attribute": values.tolerated(*values.ATTRIBUTES),
-    "--sampler": values.CHOICES,
+    **dict.fromkeys(("--sampler", "--focus"), values.CHOICES),
     "--fit": values.CHOICES,
     "data folder": values.IN_PATHS,
     "data --size": values.PIXELS,

@@ -10,13 +10,14 @@ from __future__ import annotations
 from collections.abc import Collection, Container, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import chain, cycle, islice
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 
 from nas.search.acquisition import BoxDecomposition
 from nas.search.candidates import Candidates, Catalogue
 from nas.search.feasibility import Feasibility
+from nas.search.focus import Focus, compressed, reference_losses
 from nas.search.history import History, Observation, surrogate_inputs
 from nas.search.interfaces import Array, Costs, Features, KnownLimits, Mask, Space
 from nas.search.surrogate import Surrogate, fit
@@ -47,18 +48,6 @@ _ONCE_MORE = 0.3
 
 _TINY = 1e-12
 
-Focus = Literal["accurate", "balanced", "cheap"]
-"""The part of the front that a search is after: low losses, both ends, or low costs."""
-
-REFERENCE_LOSSES: Mapping[Focus, tuple[float, ...]] = {
-    "accurate": (0.5,),
-    "balanced": (1.0, 0.5),
-    "cheap": (1.0,),
-}
-"""The loss of the reference point as a quantile of the losses observed; proposals take several in
-turn. Volume above this loss does not count, so a low one makes cheap candidates of a high loss
-worthless. With the highest loss they are worth most, as costs count by their logarithms."""
-
 
 @dataclass(frozen=True)
 class ParetoOptions:
@@ -70,7 +59,7 @@ class ParetoOptions:
             is screened completely.
         fresh: Share of the screened candidates that are drawn from the whole space.
         surrogate: Whether to screen by a surrogate, instead of proposing a random mutation.
-        focus: The part of the front to search for: see `REFERENCE_LOSSES`.
+        focus: The part of the front to search for: see `nas.search.focus`.
     """
 
     start: int = 10
@@ -247,17 +236,32 @@ class ParetoEngine:
     def _most_improving(self, found: Candidates) -> Sequence[int]:
         """Return the index of the candidate of the highest acquisition; empty if all are 0.
 
+        Proposals take the reference points of the focus in turn; if no candidate improves on the
+        front up to one of them, the next is tried.
+        """
+        data, losses = self._history.training_data()
+        turn = len(self._history.own)
+        for reference_loss in reference_losses(self._options.focus, losses, turn):
+            best = self._most_improving_below(reference_loss, found, data, losses)
+            if len(best):
+                return best
+        return []
+
+    def _most_improving_below(
+        self, reference_loss: float, found: Candidates, data: Sequence[Observation], losses: Array
+    ) -> Sequence[int]:
+        """Do the same for one loss of the reference point.
+
         Pending candidates count as points of the front at their predicted values, so that parallel
         workers do not evaluate neighbours (the "Kriging believer" of Ginsbourger et al. 2010). The
         prediction is the median, which corresponds to the mean of the logarithm that the process
         models. The surrogate itself is not fitted to predicted values.
         """
-        data, losses = self._history.training_data()
         finished = [one for one in self._history.own if one.loss is not None and one.feasible]
         pending = [one for one in self._history.own if one.pending]
         inputs = surrogate_inputs([*data, *pending], found.exact)
         known, waiting, asked = inputs[: len(data)], inputs[len(data) :], found.inputs(found.exact)
-        surrogate = fit(known, losses, self._history.linear)
+        surrogate = fit(known, compressed(losses, reference_loss), self._history.linear)
         cost_surrogates = _cost_surrogates(data, known, found.exact, self._history.linear_costs)
         predicted = np.median(surrogate.predict(waiting), axis=1)
         extrapolated = [self._history.expected_loss(one) for one in pending]
@@ -270,18 +274,8 @@ class ParetoEngine:
         attained = np.array([*(one.loss for one in finished), *expected])
         variants = _cost_variants(found, cost_surrogates, asked)
         feasibility, predictions = self._feasibility.probability(found), surrogate.predict(asked)
-        for reference_loss in self._reference_losses(losses):
-            boxes, width = _undominated(costs, attained, variants, reference_loss)
-            best = boxes.best(variants / width, predictions, feasibility)
-            if len(best):
-                return list(best)
-        return []
-
-    def _reference_losses(self, losses: Array) -> Sequence[float]:
-        """Return the reference losses to try: the proposals of a study begin with each in turn."""
-        quantiles = REFERENCE_LOSSES[self._options.focus]
-        turn = len(self._history.own) % len(quantiles)
-        return [float(np.quantile(losses, q)) for q in quantiles[turn:] + quantiles[:turn]]
+        boxes, width = _undominated(costs, attained, variants, reference_loss)
+        return list(boxes.best(variants / width, predictions, feasibility))
 
     def _children(
         self, parents: Sequence[Assignment], rng: np.random.Generator, count: int

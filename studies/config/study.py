@@ -34,7 +34,7 @@ from nas.own.blocks import find_block
 from nas.own.imports import source_digest
 from nas.own.objectives import find_objective
 from nas.search.early_stopping import EarlyStopping
-from nas.search.pareto import Focus
+from nas.search.focus import Focus
 from nas.search.samplers import SAMPLERS
 from nas.setups import SetUp, completed
 from nas.training import TrainingConfig
