@@ -163,6 +163,7 @@ def test_timed_images_have_the_shape_of_the_architecture() -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("narrow_references")
 def test_a_study_of_upright_images(tmp_path: Path) -> None:
     quick = {"min_rounds": 2, "max_rounds": 2, "attempts": 1, "warmup_window": 1, "max_warmup": 2}
     settings: dict[str, Any] = {
@@ -176,6 +177,7 @@ def test_a_study_of_upright_images(tmp_path: Path) -> None:
         "confirmation": None,
         "device": "cpu",
         "workers": 1,
+        "threads": 1,
     }
     config = load_config("quickstart", settings)
     record, _ = run_study(config, tmp_path / "studies")

@@ -19,7 +19,8 @@ from contextlib import contextmanager
 
 PROGRAM = os.path.abspath(__file__)  # noqa: PTH100  # what the program imports costs each worker
 _ADDRESS = "NAS_TESTS_RAY_WORKERS"
-_WITHOUT_RAY = ["pandas", "pyarrow.fs", "studies.run.evaluators", "tests.fakes.runs"]
+_WITHOUT_RAY = ["pandas", "pyarrow.fs", "studies.run.evaluators", "torch._dynamo"]
+_WITHOUT_RAY += ["tests.fakes.runs"]
 _OF_RAY = ["ray.tune", "studies.on_ray.trial", "tests.fakes.ray"]
 _LENGTH = 8
 """Bytes of the length that precedes a request."""
