@@ -9,6 +9,7 @@ import signal
 import tempfile
 from collections.abc import Iterator
 from contextlib import suppress
+from unittest import mock
 
 import psutil
 import pytest
@@ -69,9 +70,7 @@ def untrained_counts() -> Iterator[None]:
 @pytest.fixture(scope="module")
 def narrow_references() -> Iterator[None]:
     """Let studies of this process train narrow models in the place of both references."""
-    with pytest.MonkeyPatch.context() as patch:
-        for name, narrow in NARROW.items():
-            patch.setitem(REFERENCES, name, narrow)
+    with mock.patch.dict(REFERENCES, NARROW):
         yield
 
 
