@@ -482,7 +482,9 @@ class _Held(Watcher):
 
 
 @pytest.fixture(scope="module")
-def real(tmp_path_factory: pytest.TempPathFactory, nodes: Any) -> tuple[_Held, StudyRecord]:
+def real(
+    tmp_path_factory: pytest.TempPathFactory, nodes: Any, narrow_references: None
+) -> tuple[_Held, StudyRecord]:
     """A real study that is measured while somebody else holds the lane at first."""
     watcher, root = _Held(), tmp_path_factory.mktemp("real")
     options = ["--trials", "1", *QUICK, "--root", str(root)]
