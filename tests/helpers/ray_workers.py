@@ -144,11 +144,13 @@ def _be_the_worker(request: bytes, files: list[int]) -> None:
 
 def _prepare(names: list[str]) -> None:
     """Import modules; let children end without being asked how."""
+    import gc
     import importlib
     import signal
 
     for name in names:
         importlib.import_module(name)
+    gc.freeze()  # or the garbage collector of each worker would copy the pages of all objects
     signal.signal(signal.SIGCHLD, signal.SIG_IGN)
 
 
