@@ -26,6 +26,7 @@ import ray
 from ray.cluster_utils import Cluster as Nodes
 from ray.exceptions import OutOfMemoryError, RayActorError
 from ray.tune.experiment import Trial
+from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from nas.checkpoint import load_vae
 from nas.findings import Findings
@@ -279,6 +280,8 @@ def test_a_node_that_dies_gives_its_trials_to_the_other(tmp_path: Path, nodes: A
     maker = RayMaker(tmp_path, epoch_s=0.2)
     doomed = nodes.add_node(num_cpus=2, **FORKED)
     nodes.wait_for_nodes()
+    there = NodeAffinitySchedulingStrategy(doomed.node_id, soft=False)
+    ray.get(ray.remote(lambda: None).options(scheduling_strategy=there).remote())  # it is ready
     killer = threading.Thread(target=_kill_when_it_trains, args=(maker, nodes, doomed))
     killer.start()
     record = run_on_ray(tmp_path, stopping_config(search=search(2)), maker, most=4)

@@ -7,9 +7,7 @@ from __future__ import annotations
 
 import atexit
 import ctypes
-import gc
 import os
-import select
 import signal
 import sys
 import threading
@@ -30,8 +28,6 @@ WALL_S = 40.0
 IDLE_S = 8.0
 """A command that has not computed for so long hangs."""
 MEMORY_BYTES = 4_000_000_000
-LOOK_S = 0.05
-"""Seconds between two looks at what a command uses: each look reads about all processes."""
 GRACE_S = 3.0
 """Seconds that processes have to follow their command's end."""
 
@@ -80,7 +76,6 @@ def preload() -> None:
         ),
     ):
         importlib.import_module(module)
-    gc.freeze()  # or each child's garbage collector would copy the pages of all these objects
 
 
 def run_nas(
@@ -166,12 +161,10 @@ def _wait(
     pid: int, cpu_s: float, wall_s: float, earlier: Set[psutil.Process]
 ) -> tuple[int | None, str | None]:
     start = progressed = time.monotonic()
-    spent, end = 0.0, os.pidfd_open(pid)
+    spent = 0.0
     while True:
-        ready, _, _ = select.select([end], [], [], LOOK_S)
-        if ready:
-            os.close(end)
-            _, status = os.waitpid(pid, 0)
+        ended, status = os.waitpid(pid, os.WNOHANG)
+        if ended:
             return os.waitstatus_to_exitcode(status), None
         family, now = _family(earlier), time.monotonic()
         if (now_spent := sum(map(_cpu_s, family))) > spent + 0.02:
@@ -185,9 +178,9 @@ def _wait(
             for one in family:
                 with suppress(psutil.NoSuchProcess):
                     one.kill()
-            os.close(end)
             os.waitpid(pid, 0)
             return None, limit
+        time.sleep(0.01)
 
 
 def _memory_bytes(process: psutil.Process) -> int:
