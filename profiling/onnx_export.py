@@ -129,7 +129,7 @@ def onnx_model(
     shown = batched(args, 2, torch.device("cpu")) if dynamic_batch and len(args[0]) == 1 else args
     batch = torch.export.Dim("batch")
     try:
-        with _quiet(), torch.no_grad():
+        with _quiet(), _translations_kept(), torch.no_grad():
             program = torch.onnx.export(
                 model,
                 shown,
@@ -253,3 +253,36 @@ def _quiet() -> Iterator[None]:
             yield
     finally:
         logger.setLevel(before)
+
+
+_translations: dict[int, Any] = {}
+"""Version of the operator set -> torch's translations of its operators, where they were read."""
+
+
+@contextlib.contextmanager
+def _translations_kept() -> Iterator[None]:
+    """Let torch read the translations of its operators once, and not at each export.
+
+    Reading them takes half of the export of a small model. torch has no option for it; where its
+    internals are others, nothing is changed.
+    """
+    original, name = None, "from_torchlib"
+    with contextlib.suppress(ImportError, AttributeError):
+        from torch.onnx._internal.exporter._registration import ONNXRegistry
+
+        original = inspect.getattr_static(ONNXRegistry, name)
+    if original is None:
+        yield
+        return
+    read = ONNXRegistry.from_torchlib
+
+    def kept(opset_version: int = OPSET) -> Any:
+        if opset_version not in _translations:
+            _translations[opset_version] = read(opset_version)
+        return _translations[opset_version]
+
+    setattr(ONNXRegistry, name, staticmethod(kept))
+    try:
+        yield
+    finally:
+        setattr(ONNXRegistry, name, original)

@@ -9,12 +9,16 @@ import signal
 import tempfile
 from collections.abc import Iterator
 from contextlib import suppress
+from unittest import mock
 
 import psutil
 import pytest
 
+from profiling.openmp import wait_passively
 from profiling.resources import logical_cpus
+from search_spaces.references import REFERENCES
 from tests.helpers.forks import forked_instead_of_spawned
+from tests.helpers.narrow import NARROW
 from tests.helpers.postgres import Server, running_server
 from tests.helpers.processes import descendants, mark_descendants
 
@@ -24,6 +28,7 @@ for _name, _handler in (("SIGINT", signal.default_int_handler), ("SIGHUP", signa
     if (_signal := getattr(signal, _name, None)) and signal.getsignal(_signal) is signal.SIG_IGN:
         signal.signal(_signal, _handler)
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # the tests share the cores among themselves
+wait_passively()  # as in the command; torch is not imported yet
 os.environ.setdefault("RAY_worker_niceness", "0")  # or Ray's workers wait for all other tests
 os.environ["TMPDIR"] = tempfile.tempdir = tempfile.mkdtemp(prefix="nas-tests-")
 os.environ["NAS_LANE_DIR"] = f"{tempfile.tempdir}/lanes"  # not that of real measurements
@@ -59,6 +64,13 @@ def untrained_counts() -> Iterator[None]:
     """Count every model as having learned, for studies that train for a moment only."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("studies.record.learning._reasons", lambda trial, floors: iter(()))
+        yield
+
+
+@pytest.fixture(scope="module")
+def narrow_references() -> Iterator[None]:
+    """Let studies of this process train narrow models in the place of both references."""
+    with mock.patch.dict(REFERENCES, NARROW):
         yield
 
 

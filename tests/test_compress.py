@@ -37,7 +37,10 @@ RUN += ["--set", "latency.min_rounds=2", "--set", "latency.attempts=1", "--worke
 BOTH = ["compress", "s#2", "--prune", "0.5", "--distil", "original,#3", "--epochs", "1"]
 BOTH += ["--threads", "1"]
 
-pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("untrained_counts", "cache")]
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.usefixtures("untrained_counts", "narrow_references", "cache"),
+]
 
 
 @pytest.fixture(scope="module")
@@ -220,7 +223,15 @@ def test_a_command_that_a_signal_ended_resumes(
 
 
 def test_a_killed_command_loses_no_finished_training(root: Path) -> None:
-    command = [sys.executable, "-m", "studies.cli.main", *BOTH, "--seeds", "1"]
+    command = [
+        sys.executable,
+        "-m",
+        "tests.helpers.narrow",
+        "studies.cli.main",
+        *BOTH,
+        "--seeds",
+        "1",
+    ]
     command += ["--root", str(root)]
     with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as process:
         assert process.stderr is not None

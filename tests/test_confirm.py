@@ -28,12 +28,12 @@ from tests.fakes.records import study as made_up
 from tests.fakes.records import trial, with_findings
 from tests.helpers.command import nas
 
-pytestmark = pytest.mark.usefixtures("untrained_counts")
+pytestmark = pytest.mark.usefixtures("untrained_counts", "narrow_references")
 
 LOSS = "reconstruction_loss"
 RUN = ["study", "run", "quickstart", "--space", "tiny", "--trials", "2", "--epochs", "1"]
 RUN += ["--images", "30", "--objectives", f"{LOSS},params", "--name", "s"]
-RUN += ["--set", "training.batch_size=16", "--workers", "1"]
+RUN += ["--set", "training.batch_size=16", "--workers", "1", "--threads", "1"]
 CONFIRMED = ["--set", "confirmation={seeds: 2, top: 1}"]
 
 
@@ -313,7 +313,16 @@ def test_workers_confirm_as_the_driver_does(root: Path, tmp_path: Path) -> None:
 
 @pytest.mark.slow
 def test_a_killed_confirmation_loses_no_finished_training(tmp_path: Path) -> None:
-    command = [sys.executable, "-m", "studies.cli.main", *RUN, *CONFIRMED, "--root", str(tmp_path)]
+    command = [
+        sys.executable,
+        "-m",
+        "tests.helpers.narrow",
+        "studies.cli.main",
+        *RUN,
+        *CONFIRMED,
+        "--root",
+        str(tmp_path),
+    ]
     with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as process:
         assert process.stderr is not None
         next(line for line in process.stderr if line.startswith("confirming: "))

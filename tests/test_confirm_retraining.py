@@ -28,10 +28,13 @@ from tests.helpers.command import nas
 
 RUN = ["study", "run", "quickstart", "--space", "tiny", "--trials", "2", "--epochs", "1"]
 RUN += ["--images", "30", "--objectives", "reconstruction_loss,params", "--name", "s"]
-RUN += ["--set", "confirmation=null", "--workers", "1"]
+RUN += ["--set", "confirmation=null", "--workers", "1", "--threads", "1"]
 AGAIN = ["study", "confirm", "s", "--epochs", "2", "--threads", "1"]
 
-pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("untrained_counts")]
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.usefixtures("untrained_counts", "narrow_references"),
+]
 
 
 @pytest.fixture(scope="module")

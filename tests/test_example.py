@@ -14,7 +14,7 @@ from nas.own.imports import source_digest
 from studies import open_study
 
 EXAMPLE = Path(__file__).parents[1] / "docs" / "example"
-NAS = [sys.executable, "-m", "studies.cli.main"]
+NAS = [sys.executable, "-m", "tests.helpers.narrow", "studies.cli.main"]
 
 
 def run(folder: Path, *command: str) -> str:
@@ -40,7 +40,7 @@ def test_the_example_passes_its_tests(tmp_path: Path) -> None:
 def test_the_example_runs_with_workers_and_resumes(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    small = ["--epochs", "1", "--images", "20", "--set", "confirmation=null"]
+    small = ["--threads", "1", "--epochs", "1", "--images", "20", "--set", "confirmation=null"]
     command = [*NAS, "study", "run", str(EXAMPLE / "study.yaml"), *small, "--root", str(tmp_path)]
     run(tmp_path, *command, "--trials", "1", "--workers", "2")
     said = run(tmp_path, *command, "--trials", "2")

@@ -34,6 +34,7 @@ def fill(monkeypatch: pytest.MonkeyPatch, when: Callable[[str], bool]) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("narrow_references")
 @pytest.mark.parametrize("full", ["checkpoint", "weights", "reconstructions", "journal"])
 def test_a_full_disk_ends_the_study_in_one_line_and_it_resumes(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, full: str

@@ -64,11 +64,13 @@ def study(tmp_path: Path, **changes: Any) -> StudyConfig:
         "confirmation": None,
         "device": "cpu",
         "workers": 1,
+        "threads": 1,
     }
     return load_config("quickstart", {**settings, **changes})
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("narrow_references")
 def test_a_study_of_grey_images(tmp_path: Path) -> None:
     record, _ = run_study(study(tmp_path), tmp_path / "studies")
     assert {trial.architecture.image_channels for trial in record.trials} == {1}
@@ -80,6 +82,7 @@ def test_a_study_of_grey_images(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("narrow_references")
 def test_latencies_are_measured_on_grey_images(tmp_path: Path) -> None:
     quick = {"min_rounds": 2, "max_rounds": 2, "attempts": 1, "warmup_window": 1, "max_warmup": 2}
     timed = study(tmp_path, objectives=["params", "latency_ms"], latency=quick)

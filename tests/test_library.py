@@ -42,7 +42,7 @@ def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def study(root: Path, untrained_counts: None) -> Iterator[Study]:
+def study(root: Path, untrained_counts: None, narrow_references: None) -> Iterator[Study]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("NAS_CACHE_DIR", str(root / "cache"))
         patch.setenv("NAS_STUDIES", str(root))
@@ -54,6 +54,7 @@ def study(root: Path, untrained_counts: None) -> Iterator[Study]:
             epochs=1,
             sampler="random",
             workers=1,
+            threads=1,
             confirmation=None,
             progress="none",
         )
@@ -73,7 +74,7 @@ def test_a_study_from_objects(study: Study, root: Path) -> None:
 def test_the_same_call_resumes(study: Study, root: Path) -> None:
     again = run_study(
         "tiny", images(), OBJECTIVES, trials=3, epochs=1, sampler="random", workers=1,
-        confirmation=None, progress="none",
+        threads=1, confirmation=None, progress="none",
     )  # fmt: skip
     assert [one.digest for one in again.trials[:4]] == [one.digest for one in study.trials]
     assert len(again.trials) == 5

@@ -247,6 +247,25 @@ def test_an_exported_model_has_names_a_free_batch_and_the_same_numbers(tmp_path:
     assert report.nodes == len(onnx.load(path).graph.node)
 
 
+def test_torch_reads_its_translations_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("onnxscript")
+    from torch.onnx._internal.exporter._registration import ONNXRegistry
+
+    read, versions = ONNXRegistry.from_torchlib, list[int]()
+
+    def noted(opset_version: int) -> ONNXRegistry:
+        versions.append(opset_version)
+        return read(opset_version)
+
+    monkeypatch.setattr(onnx_export, "_translations", {})
+    monkeypatch.setattr(ONNXRegistry, "from_torchlib", noted)
+    graphs = [onnx_model(nn.Linear(2, 3).eval(), (torch.ones(1, 2),)).graph for _ in range(2)]
+    assert versions == [onnx_export.OPSET]
+    assert ONNXRegistry.from_torchlib is noted  # outside it is torch's own again
+    first, second = ([node.op_type for node in graph.node] for graph in graphs)
+    assert first == second != []
+
+
 def test_a_model_of_one_batch_size_is_exported_with_that(tmp_path: Path) -> None:
     pytest.importorskip("onnxscript")
 

@@ -26,6 +26,7 @@ import ray
 from ray.cluster_utils import Cluster as Nodes
 from ray.exceptions import OutOfMemoryError, RayActorError
 from ray.tune.experiment import Trial
+from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from nas.checkpoint import load_vae
 from nas.findings import Findings
@@ -40,7 +41,7 @@ from studies.config.study import StudyConfig
 from studies.config.trial_limits import TrialLimits
 from studies.on_ray.cluster import Cluster
 from studies.on_ray.folder import TuneFolder, remove_trial
-from studies.on_ray.local import _remove_left_behind, sigterm_kept
+from studies.on_ray.local import _remove_left_behind, _without_monitors, sigterm_kept
 from studies.on_ray.status import WorkerStatus
 from studies.on_ray.trial import RemoteMaker
 from studies.record.records import StudyRecord
@@ -55,11 +56,13 @@ from tests.fakes.evaluator import EPOCHS
 from tests.fakes.ray import KILLED, RayMaker, run_here, run_on_ray
 from tests.fakes.runs import stopping_config
 from tests.helpers.command import nas
+from tests.helpers.ray_workers import PROGRAM, forked_workers
 
 SMALL = ["--space", "tiny", "--epochs", "1", "--images", "30", "--runner", "ray"]
 SMALL += ["--workers", "1"]
 QUICK = ["--set", "latency.max_rounds=2", "--set", "latency.attempts=1"]
 QUICK += ["--set", "latency.min_rounds=2"]
+FORKED = {"setup_worker_path": PROGRAM}
 
 
 @pytest.fixture(scope="module")
@@ -70,12 +73,13 @@ def nodes(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
         patch.setenv("NAS_CACHE_DIR", str(tmp_path_factory.mktemp("cache")))
         folder = tempfile.mkdtemp(prefix="ray-", dir="/tmp")  # its sockets allow no long path
         patch.setenv("RAY_TMPDIR", folder)
-        head = {"num_cpus": 2, "num_gpus": 1, "include_dashboard": False}
-        cluster = Nodes(initialize_head=True, head_node_args=head)
-        ray.init(address=cluster.address, log_to_driver=False, logging_level=logging.CRITICAL)
-        yield cluster
-        ray.shutdown()
-        cluster.shutdown()  # type: ignore[no-untyped-call]
+        with forked_workers(folder), _without_monitors(dashboard=False):
+            head = {**FORKED, "num_cpus": 2, "num_gpus": 1, "include_dashboard": False}
+            cluster = Nodes(initialize_head=True, head_node_args=head)
+            ray.init(address=cluster.address, log_to_driver=False, logging_level=logging.CRITICAL)
+            yield cluster
+            ray.shutdown()
+            cluster.shutdown()  # type: ignore[no-untyped-call]
         shutil.rmtree(folder, ignore_errors=True)
 
 
@@ -275,8 +279,10 @@ def test_faults_that_are_no_candidate_s_end_the_study(
 
 def test_a_node_that_dies_gives_its_trials_to_the_other(tmp_path: Path, nodes: Any) -> None:
     maker = RayMaker(tmp_path, epoch_s=0.2)
-    doomed = nodes.add_node(num_cpus=2)
+    doomed = nodes.add_node(num_cpus=2, **FORKED)
     nodes.wait_for_nodes()
+    there = NodeAffinitySchedulingStrategy(doomed.node_id, soft=False)
+    ray.get(ray.remote(lambda: None).options(scheduling_strategy=there).remote())  # it is ready
     killer = threading.Thread(target=_kill_when_it_trains, args=(maker, nodes, doomed))
     killer.start()
     record = run_on_ray(tmp_path, stopping_config(search=search(2)), maker, most=4)
@@ -480,7 +486,9 @@ class _Held(Watcher):
 
 
 @pytest.fixture(scope="module")
-def real(tmp_path_factory: pytest.TempPathFactory, nodes: Any) -> tuple[_Held, StudyRecord]:
+def real(
+    tmp_path_factory: pytest.TempPathFactory, nodes: Any, narrow_references: None
+) -> tuple[_Held, StudyRecord]:
     """A real study that is measured while somebody else holds the lane at first."""
     watcher, root = _Held(), tmp_path_factory.mktemp("real")
     options = ["--trials", "1", *QUICK, "--root", str(root)]

@@ -106,7 +106,7 @@ class _Mark:
 
 
 @pytest.mark.slow
-@pytest.mark.usefixtures("untrained_counts")
+@pytest.mark.usefixtures("untrained_counts", "narrow_references")
 def test_code_in_artefacts_is_never_run(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -114,6 +114,7 @@ def test_code_in_artefacts_is_never_run(
     mark, root = tmp_path / "mark", tmp_path / "studies"
     small = ["--space", "tiny", "--trials", "0", "--epochs", "1", "--images", "30", "--name", "s"]
     small += ["--objectives", "reconstruction_loss,params", "--workers", "1", "--root", str(root)]
+    small += ["--threads", "1"]
     assert nas("study", "run", "quickstart", *small) == 0
     code = pickle.dumps(_Mark(mark))
     array = io.BytesIO()

@@ -213,7 +213,9 @@ def test_set_ups_that_do_not_fit_are_refused(changes: dict[str, Any], message: s
 
 
 @pytest.fixture(scope="module")
-def study(tmp_path_factory: pytest.TempPathFactory) -> Iterator[StudyRecord]:
+def study(
+    tmp_path_factory: pytest.TempPathFactory, narrow_references: None
+) -> Iterator[StudyRecord]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("NAS_CACHE_DIR", str(tmp_path_factory.mktemp("cache")))
         asked = config(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from pathlib import Path
 from typing import Any
+from unittest.mock import patch
 
 import numpy as np
 import pytest
@@ -23,7 +24,7 @@ from nas.protocol import require_fit
 from nas.timed_models import TimedImages
 from nas.vae import build_vae
 from search_spaces.errors import UserError
-from search_spaces.references import MODIFIED, ORIGINAL
+from search_spaces.references import MODIFIED, ORIGINAL, REFERENCES
 from search_spaces.sizes import Size, area, each_side, parse_size, sides, size_in_words, size_of
 from search_spaces.space import SearchSpace
 from studies.config.loading import load_config
@@ -31,6 +32,7 @@ from studies.launch import run_study
 from studies.report.report import write_report
 from tests.fakes.dataset import noise
 from tests.helpers.command import nas
+from tests.helpers.narrow import NARROW
 
 
 @pytest.fixture(autouse=True)
@@ -163,6 +165,7 @@ def test_timed_images_have_the_shape_of_the_architecture() -> None:
 
 
 @pytest.mark.slow
+@patch.dict(REFERENCES, NARROW)
 def test_a_study_of_upright_images(tmp_path: Path) -> None:
     quick = {"min_rounds": 2, "max_rounds": 2, "attempts": 1, "warmup_window": 1, "max_warmup": 2}
     settings: dict[str, Any] = {
@@ -176,6 +179,7 @@ def test_a_study_of_upright_images(tmp_path: Path) -> None:
         "confirmation": None,
         "device": "cpu",
         "workers": 1,
+        "threads": 1,
     }
     config = load_config("quickstart", settings)
     record, _ = run_study(config, tmp_path / "studies")

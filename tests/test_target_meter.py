@@ -341,7 +341,7 @@ CONFIG: dict[str, Any] = {
 
 
 @pytest.mark.slow
-@pytest.mark.usefixtures("reached")
+@pytest.mark.usefixtures("reached", "narrow_references")
 def test_a_study_measures_on_its_target(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -54,7 +54,9 @@ def protocol(tmp_path_factory: pytest.TempPathFactory) -> Iterator[TableProtocol
 
 
 @pytest.fixture(scope="module")
-def run(protocol: TableProtocol, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def run(
+    protocol: TableProtocol, narrow_references: None, tmp_path_factory: pytest.TempPathFactory
+) -> Path:
     folder = tmp_path_factory.mktemp("run")
     assert training.train_all(folder, protocol) == 4
     return folder

@@ -96,7 +96,7 @@ class _Files(dict[str, int]):
         if epoch == 3 and maker.befalls("hung"):
             time.sleep(600)
         if epoch == 3 and maker.befalls("greedy"):
-            self.eaten = bytearray(os.urandom(1) * 1_600_000_000)
+            self.eaten = os.urandom(1) * 1_600_000_000
             time.sleep(600)
         if epoch == 2 and maker.befalls("failed"):
             raise CandidateFailed("training diverged at epoch 2")

@@ -16,6 +16,8 @@ from multiprocessing.context import ForkServerContext, ForkServerProcess
 import pytest
 
 IMPORTED = ["nas.evaluate", "studies.run.evaluators", "studies.run.runner", "studies.store.store"]
+# torch imports these late: with the first costs that are counted, and with the first export.
+IMPORTED += ["torch._dynamo", "torch.onnx._internal.exporter._core", "onnxscript"]
 
 
 class Process(ForkServerProcess):
