@@ -134,7 +134,7 @@ def test_a_driver_of_another_machine_is_taken_for_gone_when_it_does_not_move(
 def test_others_do_not_wait_for_long_for_one_that_stopped_within_a_transaction(
     server: Server, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(locks, "STALE_S", 0.5)
+    monkeypatch.setattr(locks, "STALE_S", 2.0)
     address = server.database().replace("postgresql:", "postgresql+psycopg:")
     stopped, other = open_storage(address), open_storage(address)
     study = stopped.create_new_study([StudyDirection.MINIMIZE], "s")

@@ -114,6 +114,7 @@ _BY_NAME: dict[str, tuple[Bad, ...]] = {
     "compress trial": values.ARCHITECTURES,
     "--prune": values.SHARES,
     "--distil": values.TEACHERS,
+    "--quantize": values.BACKENDS,
     "reconstruct images": values.IN_PATHS,
     "profile backends --images": values.IN_PATHS,
     "--backend": values.CHOICES,
