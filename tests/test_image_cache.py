@@ -7,6 +7,7 @@ import os
 import shutil
 import subprocess
 import sys
+import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from subprocess import PIPE
@@ -331,6 +332,18 @@ def test_only_new_and_changed_files_are_decoded(tmp_path: Path, decodings: list[
     assert first.fingerprint != second.fingerprint
 
 
+def test_a_file_whose_permissions_were_repaired_is_read_again(
+    tmp_path: Path, decodings: list[str]
+) -> None:
+    folder = folder_of(tmp_path, 20)
+    (folder / "05.png").chmod(0o000)
+    load_dataset(DataConfig(kind="folder", path=folder, max_unreadable=0.1), 8)
+    decodings.clear()
+    (folder / "05.png").chmod(0o644)
+    assert load_dataset(DataConfig(kind="folder", path=folder), 8).skipped == ()
+    assert decodings == ["05.png"]
+
+
 def test_another_sample_of_the_same_files_decodes_none(
     tmp_path: Path, decodings: list[str]
 ) -> None:
@@ -393,6 +406,7 @@ def test_filling_the_cache_goes_on_where_it_was_interrupted(
 
     def interrupted(path: Path, shapes: Sequence[Shape]) -> list[Picture]:
         if len(decodings) == 7:
+            time.sleep(0.5)  # until the rows before are written
             raise KeyboardInterrupt
         return noted(path, shapes)
 

@@ -68,8 +68,8 @@ def read_images(
 ) -> ReadImages:
     """Decode pictures of a source at a shape, through the cache.
 
-    The cache identifies a file by its path, length and modification time. A file that another
-    cached set has at the same shape is not decoded again.
+    The cache identifies a file by its path, length, modification time and permissions. A file that
+    another cached set has at the same shape is not decoded again.
 
     Args:
         source: The pictures.

@@ -78,10 +78,15 @@ class Files:
         return self.given or str(self.root)
 
     def states(self) -> States:
-        """Return a number for path, length and modification time of every file."""
+        """Return a number for path, length, modification time and permissions of every file.
+
+        A file that could not be read for its permissions is read again once these have changed.
+        """
         root = str(self.root.resolve())
         stats = ((name, _stat(self.root / name)) for name in self.names)
-        return states_of((root, name, one.st_size, one.st_mtime_ns) for name, one in stats)
+        return states_of(
+            (root, name, one.st_size, one.st_mtime_ns, one.st_mode) for name, one in stats
+        )
 
     def pictures(self, row: int, shapes: Sequence[Shape]) -> list[Picture]:
         """Decode one picture; raise an exception of any type, as decoders do."""

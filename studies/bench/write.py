@@ -24,8 +24,6 @@ from studies.bench.shipped import load_table
 from studies.bench.tables import METRICS
 from studies.terminal.table import Column, Table
 
-ACCURATE = ", accurate half"
-
 
 @dataclass(frozen=True)
 class Written:
@@ -59,13 +57,13 @@ def write_comparison(
     titles = {key: contender.title for key, contender in CONTENDERS.items()}
     paths[2].write_text(markdown(summarised, titles, timed) + "\n", encoding="utf-8")
     if figures:
-        title = f"Regret on {name}{{}}: median and quartiles of {seeds} seeds"
-        pictures = {(over, "regret"): "" for over in axes} | {(axes[0], "accurate"): ACCURATE}
+        about = f"on {name}: median and quartiles of {seeds} seeds"
+        pictures = [(over, "regret", over, f"Regret {about}") for over in axes]
+        accurate = f"Regret of the accurate half {about}"
+        pictures.append((axes[0], "accurate", f"{axes[0]}-accurate", accurate))
         made = {
-            f"{name}-{over}{'-accurate' * bool(which)}{group}": regret_figure(
-                rows, over, title.format(which)
-            )
-            for (over, metric), which in pictures.items()
+            f"{name}-{key}{group}": regret_figure(rows, over, title)
+            for over, metric, key, title in pictures
             for group, rows in grouped(drawn[over, metric]).items()
         }
         paths += write_figures(made, folder)

@@ -87,9 +87,8 @@ def stage_words(study: StudyRecord, stage: Stage) -> StageWords:
     heads += [f"{o.title}, {part}" for o in study.trained for part in ("validation", "test")]
     heads += [one.title for one in costs]
     heads += ["Cost of the loss", "Files"] if lowered else ["Training time"]
-    row = _lowered_row if lowered else _row
     rows = [
-        row(study, stage, role, found, costs)
+        _row(study, stage, role, found, costs, lowered)
         for role in stage.words.roles
         if (found := stage.of(role))
     ]
@@ -107,29 +106,19 @@ def _row(
     role: str,
     found: Sequence[Training],
     costs: Sequence[Objective],
+    lowered: bool,
 ) -> Row:
-    spent_s = sum(one.duration_s for one in found)
-    cells = [
-        Cell(f"{len(found)}"),
-        Cell(_epochs(found)),
-        *_values(study, stage, role, found, costs),
-    ]
-    cells.append(Cell(format_duration(spent_s) if spent_s else MISSING))
-    return Row(stage.words.roles[role], role == stage.words.result, tuple(cells))
-
-
-def _lowered_row(
-    study: StudyRecord,
-    stage: Stage,
-    role: str,
-    found: Sequence[Training],
-    costs: Sequence[Objective],
-) -> Row:
-    """Return the row of a role of which nothing was trained."""
-    known = [one.lowered for one in found if one.lowered]
-    cells = [Cell(f"{len(found)}"), *_values(study, stage, role, found, costs)]
-    cells.append(_costs_of(known) if known else Cell(MISSING))
-    cells.append(Cell(format_bytes(known[0].file_bytes) if known else MISSING))
+    """Return the row of a role; in a stage that lowers the precision nothing was trained."""
+    cells = [Cell(f"{len(found)}")]
+    cells += [] if lowered else [Cell(_epochs(found))]
+    cells += _values(study, stage, role, found, costs)
+    if lowered:
+        known = [one.lowered for one in found if one.lowered]
+        cells.append(_costs_of(known) if known else Cell(MISSING))
+        cells.append(Cell(format_bytes(known[0].file_bytes) if known else MISSING))
+    else:
+        spent_s = sum(one.duration_s for one in found)
+        cells.append(Cell(format_duration(spent_s) if spent_s else MISSING))
     return Row(stage.words.roles[role], role == stage.words.result, tuple(cells))
 
 
