@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from nas.operation import Operation
 from profiling.kinds import OperationKind
 from search_spaces.architecture import Stage
-from search_spaces.sizes import Size, each_side, sides, size_in_words
+from search_spaces.sizes import Size, enlarged, reduced, sides, size_in_words
 
 ACTIVATIONS: dict[str, Callable[[], nn.Module]] = {
     "elu": nn.ELU,
@@ -59,9 +59,8 @@ class ConvLayer(NamedTuple):
 
     def size_after(self, size: Size) -> Size:
         """Return the size of the output for an input of `size`."""
-        if self.transposed:
-            return each_side(size, lambda side: self.stride * side)
-        return each_side(size, lambda side: -(-side // self.stride))
+        change = enlarged if self.transposed else reduced
+        return change(size, self.stride)
 
 
 _TRANSPOSED_KINDS: dict[OperationKind, OperationKind] = {
@@ -88,8 +87,7 @@ class Resize:
 
     def operation(self, channels: int, width: int, size: Size) -> Operation:
         """Return what the module launches on maps of `size`."""
-        halves = self.kind.endswith("_pool")
-        after = each_side(size, lambda side: -(-side // 2) if halves else 2 * side)
+        after = reduced(size, 2) if self.kind.endswith("_pool") else enlarged(size, 2)
         return Operation(self.kind, channels, width, size, after, kernel=2, stride=2)
 
 

@@ -112,13 +112,8 @@ class OperationGroup:
     def of(cls, operations: Iterable[Operation]) -> Self:
         """Return the group of some operations."""
         every = tuple(operations)
-        costs = [_costs(operation) for operation in every]
-        return cls(
-            every,
-            params=sum(params for params, _, _ in costs),
-            macs=sum(macs for _, macs, _ in costs),
-            launches=sum(launches for _, _, launches in costs),
-        )
+        nothing = 0, 0, 0
+        return cls(every, *map(sum, zip(nothing, *map(_costs, every), strict=True)))
 
 
 @lru_cache(1 << 15)  # architectures of one space share most of their operations

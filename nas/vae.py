@@ -21,7 +21,7 @@ from nas.layers import (
 )
 from nas.own.blocks import build_stage
 from search_spaces.architecture import Architecture
-from search_spaces.sizes import area, each_side, sides
+from search_spaces.sizes import area, enlarged, sides
 
 DECODER_TRANSITION = ConvLayer(1, transposed=True)
 """The 1x1 transitions of dense decoder stages are transposed, as in the paper's model."""
@@ -81,7 +81,7 @@ class DecoderNetwork(nn.Sequential):
             resampling = UPSAMPLING[stage.upsampling]
             layers = StageLayers(activation, operator, DECODER_TRANSITION, resampling)
             built = build_stage(channels, stage, layers)
-            if after != each_side(before, lambda side: 2 * side):
+            if after != enlarged(before, 2):
                 built.add_module("crop", Crop(after))
             stages.append(built)
             channels = stage.width

@@ -10,10 +10,10 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping
-from functools import cached_property
+from functools import cache, cached_property
 from itertools import groupby
 from pathlib import Path
-from typing import Annotated, Any, Literal, Self, get_args
+from typing import Annotated, Any, Final, Literal, Self, get_args
 
 from pydantic import (
     AfterValidator,
@@ -27,7 +27,7 @@ from pydantic import (
 
 from search_spaces.errors import nearest, refusal
 from search_spaces.import_strings import import_string_of, is_import_string
-from search_spaces.sizes import ImageSize, Size, each_side, sides, size_in_words
+from search_spaces.sizes import ImageSize, Size, reduced, sides, size_in_words
 from search_spaces.yaml_file import read_yaml
 
 Block = Literal["plain", "dense"]
@@ -40,10 +40,23 @@ Activation = Literal["elu", "relu", "leaky_relu", "silu", "gelu"]
 
 Width = Annotated[int, Field(ge=1, le=4096)]
 
+CHOICES: dict[str, tuple[str, ...]] = {
+    "block": get_args(Block),
+    "convolution": get_args(Convolution),
+    "downsampling": get_args(Downsampling),
+    "upsampling": get_args(Upsampling),
+    "head": get_args(Head),
+    "operator": get_args(Operator),
+    "activation": get_args(Activation),
+}
+"""Categorical field -> its values. `nas` builds all of them, and axes may vary them."""
+
+_WITHOUT_GROWTH: Final = tuple(name for name in CHOICES["block"] if name != "dense")
+
 
 def block_fault(name: object) -> str | None:
     """Return why a value names no block; None if it does: a shipped one, or one of one's own."""
-    known = get_args(Block)
+    known = CHOICES["block"]
     if name in known or (isinstance(name, str) and is_import_string(name)):
         return None
     return (
@@ -63,7 +76,36 @@ def _named(block: object) -> object:
 
 
 class _Value(BaseModel):
+    """A value whose text is written once: parts are shared by many architectures of a search."""
+
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
+
+    @cached_property
+    def canonical(self) -> str:
+        """All fields as JSON text with sorted keys and no spaces: equal for equal values."""
+        fields = (f'"{name}":{_json(getattr(self, name))}' for name in _sorted_fields(type(self)))
+        return "{" + ",".join(fields) + "}"
+
+    def __eq__(self, other: object) -> bool:
+        if not isinstance(other, _Value):
+            return NotImplemented
+        return type(self) is type(other) and self.canonical == other.canonical
+
+    def __hash__(self) -> int:
+        return hash(self.canonical)
+
+
+@cache
+def _sorted_fields(kind: type[BaseModel]) -> list[str]:
+    return sorted(kind.model_fields)
+
+
+def _json(value: object) -> str:
+    if isinstance(value, _Value):
+        return value.canonical
+    if isinstance(value, tuple):
+        return "[" + ",".join(map(_json, value)) + "]"
+    return json.dumps(value)
 
 
 class Stage(_Value):
@@ -91,8 +133,7 @@ class Stage(_Value):
     @model_validator(mode="before")
     @classmethod
     def _drop_what_has_no_effect(cls, data: Any) -> Any:
-        others = [name for name in get_args(Block) if name != "dense"]
-        if isinstance(data, Mapping) and data.get("block", "plain") in others:
+        if isinstance(data, Mapping) and data.get("block", "plain") in _WITHOUT_GROWTH:
             return {**data, "growth_rate": None}
         return data
 
@@ -207,15 +248,15 @@ class Architecture(_Value):
                 )
         if self.encoder.head == "global_average" and self.encoder_sizes[-1] == 1:
             # The average over one pixel is that pixel, so the network is that of a flatten head.
-            canonical = self.encoder.model_copy(update={"head": "flatten"})
-            object.__setattr__(self, "encoder", canonical)
+            flat = Encoder(stem_width=self.encoder.stem_width, stages=self.encoder.stages)
+            object.__setattr__(self, "encoder", flat)
         return self
 
     @property
     def own_blocks(self) -> tuple[str, ...]:
         """The import strings of blocks of the user's own, sorted."""
         stages = (*self.encoder.stages, *self.decoder.stages)
-        return tuple(sorted({one.block for one in stages} - {*get_args(Block)}))
+        return tuple(sorted({one.block for one in stages}.difference(CHOICES["block"])))
 
     @property
     def image_shape(self) -> tuple[int, int, int]:
@@ -238,8 +279,7 @@ class Architecture(_Value):
     @cached_property
     def digest(self) -> str:
         """Twelve hexadecimal digits that identify the network: equal for equal descriptions."""
-        text = json.dumps(self.to_dict(), sort_keys=True, separators=(",", ":"))
-        return hashlib.sha256(text.encode()).hexdigest()[:12]
+        return hashlib.sha256(self.canonical.encode()).hexdigest()[:12]
 
     @cached_property
     def summary(self) -> str:
@@ -290,22 +330,11 @@ class Architecture(_Value):
         return cls.from_dict(read_yaml(path), str(path))
 
 
-CHOICES: dict[str, tuple[str, ...]] = {
-    "block": get_args(Block),
-    "convolution": get_args(Convolution),
-    "downsampling": get_args(Downsampling),
-    "upsampling": get_args(Upsampling),
-    "head": get_args(Head),
-    "operator": get_args(Operator),
-    "activation": get_args(Activation),
-}
-"""Categorical field -> its values. `nas` builds all of them, and axes may vary them."""
-
-
+@cache
 def _halvings(size: Size, times: int) -> tuple[Size, ...]:
     sizes = [size]
     for _ in range(times):
-        sizes.append(each_side(sizes[-1], lambda side: (side + 1) // 2))
+        sizes.append(reduced(sizes[-1], 2))
     return tuple(sizes)
 
 

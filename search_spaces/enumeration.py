@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+from bisect import bisect_right
 from collections.abc import Iterator, Mapping, Sequence
 
 from search_spaces.axes import Assignment, Axis, Rule, Scalar, matches
+
+_Partial = tuple[int, tuple[tuple[str, Scalar], ...]]
+"""A position, and the values of the axes that are live there."""
 
 
 class Enumeration:
@@ -38,7 +42,8 @@ class Enumeration:
             [name for name in self._order[:position] if last_use[name] >= position]
             for position in range(len(axes) + 1)
         ]
-        self._counts: dict[tuple[int, tuple[tuple[str, Scalar], ...]], int] = {}
+        self._counts: dict[_Partial, int] = {}
+        self._choices: dict[_Partial, tuple[list[Scalar], list[int]]] = {}
 
     @property
     def size(self) -> int:
@@ -57,13 +62,30 @@ class Enumeration:
         if not 0 <= index < self.size:
             raise IndexError(f"assignment {index} of {self.size}")
         known: Assignment = {}
-        for position in range(len(self._order)):
-            for _ in self._extend(position, known):
-                count = self._count(position + 1, known)
-                if index < count:
-                    break
-                index -= count
+        for position, name in enumerate(self._order):
+            choices, before = self._branches(position, known)
+            place = bisect_right(before, index) - 1
+            index -= before[place]
+            if choices:
+                known[name] = choices[place]
         return {name: known[name] for name in self._axes if name in known}
+
+    def _branches(self, position: int, known: Assignment) -> tuple[list[Scalar], list[int]]:
+        """Return the allowed choices at `position`, and the completions before each of them.
+
+        There are no choices where the axis is not active.
+        """
+        live = tuple([(name, known[name]) for name in self._live[position] if name in known])
+        key = (position, live)
+        if key not in self._choices:
+            extended, name = dict(live), self._order[position]
+            choices, before = [], [0]
+            for _ in self._extend(position, extended):
+                if name in extended:
+                    choices.append(extended[name])
+                before.append(before[-1] + self._count(position + 1, extended))
+            self._choices[key] = choices, before[:-1]
+        return self._choices[key]
 
     def _extend(self, position: int, known: Assignment) -> Iterator[None]:
         """Set the axis at `position` in `known`, if active, to each allowed choice in turn."""

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Mapping, Sequence
-from functools import cache
+from functools import cache, lru_cache
 from typing import Annotated, Any, get_type_hints
 
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
@@ -42,6 +42,7 @@ _OWN = {
     for part, kind in _PART_TYPES.items()
 }
 _STAGE = {part: tuple(kind.model_fields) for part, kind in _STAGE_TYPES.items()}
+_MEMORY = 1 << 15  # stages, and parts, that are kept
 _STAGE_PATH = re.compile(r"(encoder|decoder)\.stages\.([0-9]{1,3}|\*)\.(\w+)")
 
 
@@ -107,7 +108,7 @@ def value_fault(path: str, value: object) -> str | None:
     return None
 
 
-def stage_value(values: Mapping[str, Value], part: str, index: int, field: str) -> Value:
+def stage_value(values: Mapping[str, Value | None], part: str, index: int, field: str) -> Value:
     """Return a field of a stage, from the most specific path; None if no path sets it."""
     for path in _spellings(part, index, field):
         value = values.get(path)
@@ -142,9 +143,55 @@ def describe(values: Mapping[str, Value]) -> dict[str, Any]:
     return description
 
 
-def _stage(values: Mapping[str, Value], part: str, index: int) -> dict[str, Value]:
+def _stage(values: Mapping[str, Value | None], part: str, index: int) -> dict[str, Value]:
     found = {name: stage_value(values, part, index, name) for name in _STAGE[part]}
     return {name: value for name, value in found.items() if value is not None}
+
+
+def build(values: Mapping[str, Value]) -> Architecture:
+    """Return the architecture that `describe` describes, of parts that are built once.
+
+    A search builds thousands of architectures for each proposal, and most share their parts.
+
+    Raises:
+        pydantic.ValidationError: a value is not valid; the error may name a part alone.
+    """
+    parts = {}
+    for part in PARTS:
+        depth = values[f"{part}.depth"]
+        assert isinstance(depth, int)  # checked when the space was read
+        stages = tuple(
+            _built_stage(part, index, tuple(map(values.get, _stage_paths(part, index))))
+            for index in range(depth)
+        )
+        own = tuple((name, values[path]) for name, path in _own_paths(part) if path in values)
+        parts[part] = _built_part(part, own, stages)
+    return Architecture(**{name: values[name] for name in _TOP if name in values}, **parts)  # type: ignore[arg-type]
+
+
+@cache
+def _own_paths(part: str) -> tuple[tuple[str, str], ...]:
+    return tuple((name, f"{part}.{name}") for name in _OWN[part])
+
+
+@cache
+def _stage_paths(part: str, index: int) -> tuple[str, ...]:
+    return tuple(
+        dict.fromkeys(path for name in _STAGE[part] for path in sources(part, index, name))
+    )
+
+
+@lru_cache(_MEMORY)
+def _built_stage(part: str, index: int, given: tuple[Value | None, ...]) -> BaseModel:
+    values = dict(zip(_stage_paths(part, index), given, strict=True))
+    return _STAGE_TYPES[part].model_validate(_stage(values, part, index))
+
+
+@lru_cache(_MEMORY)
+def _built_part(
+    part: str, own: tuple[tuple[str, Value], ...], stages: tuple[BaseModel, ...]
+) -> BaseModel:
+    return _PART_TYPES[part].model_validate({**dict(own), "stages": stages})
 
 
 def readings(path: str, architecture: Architecture) -> list[set[Scalar]]:

@@ -7,7 +7,7 @@ every size has one spelling, and a square has that of earlier versions.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
+from functools import cache
 from typing import Annotated, Any
 
 from pydantic import ConfigDict, Field, PlainSerializer, PlainValidator, TypeAdapter
@@ -35,9 +35,16 @@ def area(size: Size) -> int:
     return height * width
 
 
-def each_side(size: Size, change: Callable[[int], int]) -> Size:
-    """Return the size whose height and width are those of `size`, changed."""
-    return size_of(*map(change, sides(size)))
+@cache
+def enlarged(size: Size, factor: int) -> Size:
+    """Return the size of `factor` times the height and the width."""
+    return size_of(*(factor * side for side in sides(size)))
+
+
+@cache
+def reduced(size: Size, factor: int) -> Size:
+    """Return the size whose height and width are 1 / `factor` of those of `size`, rounded up."""
+    return size_of(*(-(-side // factor) for side in sides(size)))
 
 
 def size_in_words(size: Size) -> str:

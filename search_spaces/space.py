@@ -24,12 +24,14 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any, Final
 
+from pydantic import ValidationError
+
 from search_spaces.architecture import Architecture
 from search_spaces.axes import Assignment, Rule, Scalar, Value, matches
 from search_spaces.configurations import ConfigurationSpace
 from search_spaces.errors import UserError, nearest
 from search_spaces.import_strings import is_import_string
-from search_spaces.paths import describe, overriders, readings
+from search_spaces.paths import build, describe, overriders, readings
 from search_spaces.reader import parse
 from search_spaces.sizes import Size, parse_size, size_in_words
 from search_spaces.yaml_file import read_yaml
@@ -200,7 +202,11 @@ class SearchSpace(ConfigurationSpace):
             for name, value in assignment.items()
             for choices in [self.axes[name].choices]
         }
-        return Architecture.from_dict(describe({**self.fixed, **chosen}), self.name)
+        values = {**self.fixed, **chosen}
+        try:
+            return build(values)
+        except ValidationError:
+            return Architecture.from_dict(describe(values), self.name)  # it names every fault
 
     def assignment(self, architecture: Architecture) -> Assignment | None:
         """Return the first assignment that builds `architecture`; None if it is not a member."""

@@ -25,7 +25,16 @@ from nas.timed_models import TimedImages
 from nas.vae import build_vae
 from search_spaces.errors import UserError
 from search_spaces.references import MODIFIED, ORIGINAL, REFERENCES
-from search_spaces.sizes import Size, area, each_side, parse_size, sides, size_in_words, size_of
+from search_spaces.sizes import (
+    Size,
+    area,
+    enlarged,
+    parse_size,
+    reduced,
+    sides,
+    size_in_words,
+    size_of,
+)
 from search_spaces.space import SearchSpace
 from studies.config.loading import load_config
 from studies.launch import run_study
@@ -46,7 +55,9 @@ def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 def test_a_size_has_one_spelling(size: Size, text: str, pixels: int) -> None:
     assert size_of(*sides(size)) == size == parse_size(text)
     assert (size_in_words(size), area(size)) == (text, pixels)
-    assert each_side(size, lambda side: side // 48) == {144: 3, (144, 96): (3, 2)}[size]
+    assert reduced(size, 48) == {144: 3, (144, 96): (3, 2)}[size]
+    assert reduced(size, 50) == {144: 3, (144, 96): (3, 2)}[size]  # rounded up
+    assert enlarged(size, 2) == {144: 288, (144, 96): (288, 192)}[size]
 
 
 @pytest.mark.parametrize("text", ["", "x", "144x", "x96", "144x96x3", "144X96", "-1", "1e2", "٣"])

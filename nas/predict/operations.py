@@ -8,7 +8,7 @@ launches equal those that `profiling.complexity` counts.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from functools import lru_cache
 from itertools import chain
 from typing import Literal
@@ -29,7 +29,7 @@ from nas.layers import (
 from nas.operation import Operation, OperationGroup
 from nas.own.blocks import stage_costs
 from nas.vae import DECODER_TRANSITION
-from search_spaces.architecture import Architecture, Stage
+from search_spaces.architecture import Architecture, Decoder, Encoder, Stage
 from search_spaces.errors import UserError
 from search_spaces.sizes import Size, area
 from search_spaces.space import SearchSpace
@@ -55,9 +55,13 @@ def operation_groups(architecture: Architecture, part: Part = "full") -> list[Op
 
     Of a block of the user's own the totals are known, but not the operations.
     """
-    encoder = () if part == "decoder" else _encoder(architecture, sampled=part == "full")
-    decoder = () if part == "encoder" else _decoder(architecture)
-    return [*encoder, *decoder]
+    one, found = architecture, []
+    common = one.image_channels, one.latent_size, one.activation
+    if part != "decoder":
+        found += _encoder(one.encoder, one.encoder_sizes, *common, sampled=part == "full")
+    if part != "encoder":
+        found += _decoder(one.decoder, one.decoder_sizes, *common)
+    return found
 
 
 def require_listed(model: Architecture | SearchSpace) -> None:
@@ -82,33 +86,42 @@ def exact_costs(architectures: Iterable[Architecture]) -> dict[str, NDArray[np.i
     }
 
 
-def _encoder(architecture: Architecture, sampled: bool) -> Iterator[OperationGroup]:
-    described, function = architecture.encoder, architecture.activation
-    channels, sizes = architecture.image_channels, architecture.encoder_sizes
-    operator = OPERATORS["convolution"]
-    if width := described.stem_width:
-        yield _stem(channels, width, sizes[0], operator, function)
+@lru_cache(_MEMORY)
+def _encoder(
+    encoder: Encoder,
+    sizes: tuple[Size, ...],
+    channels: int,
+    latent: int,
+    function: str,
+    sampled: bool,
+) -> tuple[OperationGroup, ...]:
+    operator, found = OPERATORS["convolution"], []
+    if width := encoder.stem_width:
+        found.append(_stem(channels, width, sizes[0], operator, function))
         channels = width
-    for stage, size in zip(described.stages, sizes, strict=False):
+    for stage, size in zip(encoder.stages, sizes, strict=False):
         layers = StageLayers(function, operator, POINTWISE, DOWNSAMPLING[stage.downsampling])
-        yield _stage(channels, size, stage, layers)
+        found.append(_stage(channels, size, stage, layers))
         channels = stage.width
-    shape = channels, sizes[-1], described.head_width
-    yield _head(described.head, *shape, function)
-    yield _latent(HEADS[described.head].features(*shape), architecture.latent_size, sampled)
+    shape = channels, sizes[-1], encoder.head_width
+    found.append(_head(encoder.head, *shape, function))
+    found.append(_latent(HEADS[encoder.head].features(*shape), latent, sampled))
+    return tuple(found)
 
 
-def _decoder(architecture: Architecture) -> Iterator[OperationGroup]:
-    described, function = architecture.decoder, architecture.activation
-    channels, sizes = described.seed_width, architecture.decoder_sizes
-    operator = OPERATORS[described.operator]
-    yield _seed(architecture.latent_size, channels * area(sizes[0]), function)
-    for stage, size in zip(described.stages, sizes, strict=False):
+@lru_cache(_MEMORY)
+def _decoder(
+    decoder: Decoder, sizes: tuple[Size, ...], image_channels: int, latent: int, function: str
+) -> tuple[OperationGroup, ...]:
+    channels, operator = decoder.seed_width, OPERATORS[decoder.operator]
+    found = [_seed(latent, channels * area(sizes[0]), function)]
+    for stage, size in zip(decoder.stages, sizes, strict=False):
         resampling = UPSAMPLING[stage.upsampling]
         layers = StageLayers(function, operator, DECODER_TRANSITION, resampling)
-        yield _stage(channels, size, stage, layers)
+        found.append(_stage(channels, size, stage, layers))
         channels = stage.width
-    yield _output(channels, architecture.image_channels, sizes[-1], operator)
+    found.append(_output(channels, image_channels, sizes[-1], operator))
+    return tuple(found)
 
 
 @lru_cache(_MEMORY)

@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from itertools import chain
 from typing import Any
 
 import numpy as np
 
 from nas.search.interfaces import Array, Space
+
+_INACTIVE: Any = object()
+"""Stands for the choice of an axis that is not active."""
 
 
 class AxisFeatures:
@@ -35,10 +39,14 @@ class AxisFeatures:
     def __call__(self, assignments: Sequence[Mapping[str, Any]]) -> Array:
         """Return (assignments, features)."""
         table = np.tile(np.array(self._defaults, dtype=np.float64), (len(assignments), 1))
-        for row, assignment in zip(table, assignments, strict=True):
-            for name, value in assignment.items():
-                where, numbers = self._row(name, value)
-                row[where] = numbers
+        for name in dict.fromkeys(chain.from_iterable(assignments)):
+            # By axis, not by assignment: thousands of them are encoded for each proposal.
+            given = [one.get(name, _INACTIVE) for one in assignments]
+            codes = {value: self._row(name, value) for value in set(given) - {_INACTIVE}}
+            where = next(iter(codes.values()))[0]
+            rows = np.array([self._defaults[where], *(row for _, row in codes.values())])
+            place = {_INACTIVE: 0} | {value: number for number, value in enumerate(codes, start=1)}
+            table[:, where] = rows[[place[value] for value in given]]
         return table
 
     def _row(self, name: str, value: Any) -> tuple[slice, Array]:

@@ -41,15 +41,20 @@ class Feasibility:
         return bool(self._limits or any(one.violations for one in self._history.own))
 
     def largest_excess(self, found: Candidates) -> Array:
-        """Return the largest predicted excess over any known limit, (candidates,).
+        """Return the largest predicted excess over any limit, (candidates,).
 
-        The excess is the logarithm of value over limit. The `_ERROR_QUANTILE` of past errors is
-        added to it.
+        The excess is the logarithm of value over limit. Where it is computed, the `_ERROR_QUANTILE`
+        of past errors is added to it; where it is learned, it is that quantile of the prediction.
         """
         shifts = [
             np.quantile(errors, _ERROR_QUANTILE) if len(errors) else 0 for errors in self._errors()
         ]
-        largest: Array = (found.excess + shifts).max(axis=1, initial=-np.inf)
+        known: Array = (found.excess + shifts).max(axis=1, initial=-np.inf)
+        learned = [self._learned_excess(name, found) for name in self._learned()]
+        predicted = [
+            np.quantile(one, _ERROR_QUANTILE, axis=1) for one in learned if one is not None
+        ]
+        largest: Array = np.max([known, *predicted], axis=0)
         return largest
 
     def probability(self, found: Candidates) -> Array:
@@ -70,7 +75,9 @@ class Feasibility:
                 deviation = max(float(np.std(errors)), _LEAST_DEVIATION)
                 product *= ndtr(-(excess + np.mean(errors)) / deviation)
         for name in self._learned():
-            product *= self._learned_probability(name, found)
+            excess = self._learned_excess(name, found)
+            if excess is not None:
+                product *= np.maximum((excess <= 0).mean(axis=1), _LEAST_PROBABILITY)
         return product
 
     def _learned(self) -> list[str]:
@@ -79,20 +86,19 @@ class Feasibility:
         reported = {name: None for one in self._history.own for name in one.violations}
         return [name for name in reported if name not in known]
 
-    def _learned_probability(self, name: str, found: Candidates) -> Array | float:
-        """Return the share of predicted quantiles that satisfy a limit, (candidates,).
+    def _learned_excess(self, name: str, found: Candidates) -> Array | None:
+        """Return quantiles of the logarithm of value over limit, (candidates, QUANTILE_COUNT).
 
-        The result is 1 as long as too few candidates were reported, or none exceeded the limit.
+        The result is None as long as too few candidates were reported, or none exceeded the limit.
         """
         reported = [one for one in self._history.own if name in one.violations]
         excess = np.array([one.violations[name] for one in reported])
         if len(reported) < _FEWEST or excess.max() <= 0:
-            return 1.0
+            return None
         exact = found.exact
         # A violation is value over limit minus 1; the surrogate needs positive values.
-        predicted = fit(surrogate_inputs(reported, exact), 1 + excess).predict(found.inputs(exact))
-        probability: Array = np.maximum((predicted <= 1).mean(axis=1), _LEAST_PROBABILITY)
-        return probability
+        surrogate = fit(surrogate_inputs(reported, exact), 1 + excess)
+        return np.asarray(np.log(surrogate.predict(found.inputs(exact))))
 
     def _errors(self) -> list[list[float]]:
         """Return past prediction errors of each known limit: measured minus predicted excess."""
