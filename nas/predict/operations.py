@@ -55,7 +55,8 @@ def operation_groups(architecture: Architecture, part: Part = "full") -> list[Op
 
     Of a block of the user's own the totals are known, but not the operations.
     """
-    one, found = architecture, []
+    one = architecture
+    found: list[OperationGroup] = []
     common = one.image_channels, one.latent_size, one.activation
     if part != "decoder":
         found += _encoder(one.encoder, one.encoder_sizes, *common, sampled=part == "full")
