@@ -258,6 +258,21 @@ def test_limits_that_hardly_a_draw_keeps_to_are_reached_by_mutation() -> None:
 
 
 @pytest.mark.slow
+def test_a_limit_that_is_learned_is_reached_by_mutation_too() -> None:
+    space, names = SearchSpace.load("wide"), ("reconstruction_loss", "params")
+    known, counted = known_costs(names), known_costs(("reconstruction_loss", "macs"))
+    proposer = make_proposer(space, "pareto", names, 0, known, screen=300)
+    over = []
+    for _ in range(10):
+        proposal = proposer.propose()
+        assert proposal is not None
+        over.append(counted([proposal.architecture])[0, 0] / 50_000_000 - 1)
+        proposer.tell(proposal.architecture.digest, None, {"latency_ms": over[-1]})
+    assert min(over[:3]) > 5  # nothing is known yet
+    assert min(over[5:]) < 0.5
+
+
+@pytest.mark.slow
 def test_a_guess_at_a_limit_that_is_too_low_is_corrected_by_observations() -> None:
     space, names = SearchSpace.load("wide"), ("reconstruction_loss", "macs")
     known = known_costs(names)

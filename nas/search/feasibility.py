@@ -7,13 +7,17 @@ import numpy as np
 from nas.search.candidates import Candidates
 from nas.search.history import History, surrogate_inputs
 from nas.search.interfaces import Array, KnownLimits
-from nas.search.surrogate import fit
+from nas.search.surrogate import Surrogate, fit
 
 _ERROR_QUANTILE = 0.8
 """Quantile of past prediction errors that is added to a predicted cost.
 
 Both are logarithms. Most errors are below it, so few candidates are taken to satisfy a limit that
 they then exceed."""
+
+_HOPEFUL = 0.2
+"""Quantile of the excess over a learned limit. Candidates that may satisfy the limit are tried:
+those that certainly do are near the ones that did, and at first there are none."""
 
 _FEWEST = 3
 """Minimum number of candidates from which a distribution of errors or of excesses is estimated."""
@@ -34,6 +38,7 @@ class Feasibility:
 
     def __init__(self, history: History, limits: KnownLimits | None) -> None:
         self._history, self._limits = history, limits
+        self._surrogates: dict[str, tuple[tuple[int, bytes], Surrogate]] = {}
 
     @property
     def limited(self) -> bool:
@@ -44,16 +49,14 @@ class Feasibility:
         """Return the largest predicted excess over any limit, (candidates,).
 
         The excess is the logarithm of value over limit. Where it is computed, the `_ERROR_QUANTILE`
-        of past errors is added to it; where it is learned, it is that quantile of the prediction.
+        of past errors is added to it; where it is learned, it is the `_HOPEFUL` quantile.
         """
         shifts = [
             np.quantile(errors, _ERROR_QUANTILE) if len(errors) else 0 for errors in self._errors()
         ]
         known: Array = (found.excess + shifts).max(axis=1, initial=-np.inf)
         learned = [self._learned_excess(name, found) for name in self._learned()]
-        predicted = [
-            np.quantile(one, _ERROR_QUANTILE, axis=1) for one in learned if one is not None
-        ]
+        predicted = [np.quantile(one, _HOPEFUL, axis=1) for one in learned if one is not None]
         largest: Array = np.max([known, *predicted], axis=0)
         return largest
 
@@ -97,8 +100,11 @@ class Feasibility:
             return None
         exact = found.exact
         # A violation is value over limit minus 1; the surrogate needs positive values.
-        surrogate = fit(surrogate_inputs(reported, exact), 1 + excess)
-        return np.asarray(np.log(surrogate.predict(found.inputs(exact))))
+        # Draws towards a limit ask many times about the same reports.
+        state = len(reported), exact.tobytes()
+        if self._surrogates.get(name, (None,))[0] != state:
+            self._surrogates[name] = state, fit(surrogate_inputs(reported, exact), 1 + excess)
+        return np.asarray(np.log(self._surrogates[name][1].predict(found.inputs(exact))))
 
     def _errors(self) -> list[list[float]]:
         """Return past prediction errors of each known limit: measured minus predicted excess."""

@@ -30,11 +30,11 @@ _DRAWN = 300
 """Unseen candidates from which a proposal without a surrogate is selected by the limits."""
 
 _ENOUGH = 30
-"""Number of draws within the known limits that is enough to select by the learned limits."""
+"""Number of draws that may satisfy all limits that is enough to select by their probability."""
 
-_GENERATIONS = 30
-"""Maximum number of generations of mutations towards the limits, if too few draws satisfy them: a
-random draw from a large space rarely satisfies tight limits. A generation takes 0.1 s."""
+_PATIENCE = 5
+"""Generations of mutations towards the limits without progress, after which these end. Random draws
+from a large space rarely satisfy tight limits."""
 
 _VARIANTS = 4
 """Number of equally likely values that represent a predicted cost."""
@@ -169,13 +169,18 @@ class ParetoEngine:
         """Draw an unseen candidate with a probability in proportion to its feasibility."""
         limited = self._feasibility.limited
         found = self._catalogue.unseen(assignments, seen, _DRAWN if limited else 1)
-        for _ in range(_GENERATIONS):
-            excess = self._feasibility.largest_excess(found)
-            if np.count_nonzero(excess <= 0) >= min(_ENOUGH, len(found)):
-                break
-            found = self._nearer(found, excess, seen, rng)
         if not len(found):
             return None
+        reached, stale = np.inf, 0
+        while stale < _PATIENCE:
+            excess = self._feasibility.largest_excess(found)
+            enough = np.sort(excess)[:_ENOUGH][-1]
+            if enough <= 0:
+                break
+            reached, stale = min(reached, enough), 0 if enough < reached else stale + 1
+            found = self._nearer(found, excess, seen, rng)
+        else:  # not reached: the nearest teaches most
+            return found.assignments[int(self._feasibility.largest_excess(found).argmin())]
         weights = self._feasibility.probability(found) if limited else np.ones(1)
         if not weights.any():
             return found.assignments[0]
