@@ -216,9 +216,18 @@ class ParetoEngine:
     def _nearer(
         self, found: Candidates, excess: Array, seen: Container[str], rng: np.random.Generator
     ) -> Candidates:
-        """Return the candidates nearest to the limits, and mutations of them."""
+        """Return the candidates nearest to the limits, and mutations of them.
+
+        Mutations of candidates that satisfied the limits are added: a walk towards tight limits can
+        end before it reaches them.
+        """
         nearest = [found.assignments[place] for place in np.argsort(excess)[:_PARENTS]]
-        children = (self._space.mutate(one, rng) for one in cycle(nearest))
+        reached = [
+            one.assignment
+            for one in self._history.own
+            if one.feasible and (one.pending or one.loss is not None)
+        ]
+        children = (self._space.mutate(one, rng) for one in cycle([*nearest, *reached]))
         some = chain(nearest, islice(children, _DRAWN))
         return self._catalogue.unseen(some, seen, _DRAWN)
 
