@@ -10,20 +10,21 @@ from typing import Any
 import pandas as pd
 import pytest
 
-from benchmarks import peers
-from benchmarks.peers import PEERS
+from benchmarks.peers import __main__ as peers
+from benchmarks.peers.__main__ import PEERS
 from studies.bench.contenders import CONTENDERS
 from studies.bench.runs import PlannedSearch, run_all
 from studies.bench.simulation import simulate
 from tests.helpers.made_table import made_table
 
-NEEDS = {"syne-tune-moasha": "syne_tune", "neps-moasha": "neps"}
+STOPPING = {"syne-tune-moasha": "syne_tune", "neps-moasha": "neps"}
+FULL = {"pymoo-sms-emoa": "pymoo", "pymoo-nsga2": "pymoo", "botorch-nehvi": "botorch"}
 
 
 @pytest.mark.filterwarnings("ignore")
-@pytest.mark.parametrize("name", NEEDS)
+@pytest.mark.parametrize("name", STOPPING)
 def test_peer_searches_and_stops_early(name: str) -> None:
-    pytest.importorskip(NEEDS[name], exc_type=ImportError)
+    pytest.importorskip(STOPPING[name], exc_type=ImportError)
     searches: list[Any] = []
     for _ in range(2):
         asker: Any = PEERS[name].asker(made_table(), 0)
@@ -35,13 +36,36 @@ def test_peer_searches_and_stops_early(name: str) -> None:
     assert again.events == first.events
 
 
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize("name", FULL)
+def test_peer_searches_by_full_trainings(name: str) -> None:
+    pytest.importorskip(FULL[name], exc_type=ImportError)
+    first, again = (
+        simulate(made_table(), PEERS[name].asker(made_table(), 0), 20, workers=3) for _ in range(2)
+    )
+    assert first.distinct > 8
+    assert 0 <= first.events[-1].quality.regret < 1
+    assert again.events == first.events
+
+
 def test_every_peer_has_a_test() -> None:
-    assert NEEDS.keys() == PEERS.keys()
+    assert {*STOPPING, *FULL} == PEERS.keys()
+
+
+def test_a_peer_that_stops_early_needs_epochs(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit) as caught:
+        peers.main(["syne-tune-moasha", "--table", "nb201", "--out", str(tmp_path)])
+    assert caught.value.code == 2
+    assert "table nb201 has one epoch" in capsys.readouterr().err
 
 
 def test_a_peer_that_is_not_installed_is_named(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    for module in [one for one in sys.modules if one.startswith("syne_tune")]:
+        monkeypatch.delitem(sys.modules, module)
     monkeypatch.setitem(sys.modules, "syne_tune", None)
     with pytest.raises(SystemExit) as caught:
         peers.main(["syne-tune-moasha", "--out", str(tmp_path)])

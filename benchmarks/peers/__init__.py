@@ -1,0 +1,1 @@
+"""Searches of other frameworks on the tables of `nas bench`."""
