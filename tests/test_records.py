@@ -73,7 +73,7 @@ def test_a_trial_is_found_by_its_number(tmp_path: Path) -> None:
 def test_reading_a_study_needs_no_torch() -> None:
     code = (
         "import sys; from pathlib import Path; from studies.store.store import StudyStore; "
-        f"StudyStore.open(Path({str(RESULTS)!r}), 'surpass').record(); "
+        f"StudyStore.open(Path({str(RESULTS)!r}), 'flagship').record(); "
         "sys.exit('torch' in sys.modules)"
     )
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
