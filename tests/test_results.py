@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import csv
+import json
 from itertools import pairwise
 from pathlib import Path
+from statistics import median
 
 import pytest
 
@@ -45,6 +47,29 @@ def test_the_winner_ties_with_original_at_a_fraction_of_its_costs() -> None:
     assert highest < modified.intervals["reconstruction_loss"][0]
     searched = min(one["reconstruction_loss"] for one in other.history)
     assert other.objectives["reconstruction_loss"] > 1.015 * searched  # the winner's curse
+
+
+def test_after_sixteen_epochs_both_are_better_than_pca() -> None:
+    told = json.loads((ROOT / "flagship" / "retrained" / "results.json").read_text())
+    study = StudyStore.open(ROOT, "flagship").record()
+    assert study.floors is not None
+    runs = {run["digest"]: run for run in told["runs"]}
+    original, winner = (
+        runs[one.digest] for one in (study.references["original"], study.trial(206))
+    )
+    pca = study.floors.test.pca
+    assert winner["test"]["reconstruction"] < 0.95 * pca[16].reconstruction
+    assert original["test"]["reconstruction"] < 0.985 * pca[64].reconstruction
+    assert original["test"]["reconstruction"] < 0.97 * winner["test"]["reconstruction"]
+
+    slower = median(one.duration_s for one in study.references["original"].runs) / median(
+        one.duration_s for one in study.trial(206).runs
+    )
+    mine, theirs = (
+        [one["reconstruction_loss"] for one in run["history"]] for run in (winner, original)
+    )
+    for epochs in (4, 5):  # in the time of as many epochs of `original`
+        assert mine[int(epochs * slower) - 1] < 0.93 * theirs[epochs - 1]
 
 
 def test_the_papers_models_made_again_differ_as_docs_tell() -> None:
