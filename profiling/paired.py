@@ -102,7 +102,9 @@ class InterleavedLatencies:
     def contention(self) -> tuple[str, ...]:
         """Signs that other work disturbed the measurement; empty without contention."""
         signs = []
-        if self.quiet_count < self.least:
+        if self.quiet_count < self.least and np.isinf(self.quiet_ms):
+            signs.append(f"{len(self.rounds)} rounds are too few to tell the quiet speed")
+        elif self.quiet_count < self.least:
             signs.append(
                 f"{self.quiet_count} of {len(self.rounds)} rounds ran at the quiet speed, at which "
                 f"the reference takes {self.quiet_ms:.3g} ms"

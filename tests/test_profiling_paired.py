@@ -144,6 +144,14 @@ def test_a_record_of_speeds_that_cannot_be_read_or_written_is_done_without(
     assert speed.best_ms == float("inf")
 
 
+def test_too_few_rounds_to_tell_the_quiet_speed_are_said_to_be(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    clock = Clock(monkeypatch)
+    found = measured(Model(clock, [6.0]), Model(clock, [2.0]), max_rounds=5)
+    assert found.contention == ("5 rounds are too few to tell the quiet speed",)
+
+
 def test_a_twin_that_differs_is_contention(monkeypatch: pytest.MonkeyPatch) -> None:
     clock = Clock(monkeypatch)
     found = measured(Model(clock, [6.0]), Model(clock, [2.0], copies_by=1.05))
