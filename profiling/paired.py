@@ -129,12 +129,15 @@ class InterleavedLatencies:
         return bool(self.contention)
 
     def to_dict(self) -> dict[str, Any]:
-        """Return the models, the environment and all samples as plain JSON types."""
+        """Return the models, the environment and all samples as plain JSON types.
+
+        A quiet speed that is not known is None: JSON has no infinity.
+        """
         twin = self.taken[TWIN]
         return {
             "environment": twin.environment.model_dump(mode="json"),
             "load": asdict(twin.load) if twin.load else None,
-            "quiet_ms": self.quiet_ms,
+            "quiet_ms": self.quiet_ms if np.isfinite(self.quiet_ms) else None,
             "rounds": list(map(bool, self.rounds)),
             "contention": list(self.contention),
             "subjects": {name: asdict(one.subject) for name, one in self.taken.items()},

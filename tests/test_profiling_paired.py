@@ -150,6 +150,7 @@ def test_too_few_rounds_to_tell_the_quiet_speed_are_said_to_be(
     clock = Clock(monkeypatch)
     found = measured(Model(clock, [6.0]), Model(clock, [2.0]), max_rounds=5)
     assert found.contention == ("5 rounds are too few to tell the quiet speed",)
+    assert found.interleaved.to_dict()["quiet_ms"] is None
 
 
 def test_a_twin_that_differs_is_contention(monkeypatch: pytest.MonkeyPatch) -> None:
