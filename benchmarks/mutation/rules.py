@@ -225,8 +225,8 @@ CHANGES = (
     Change(
         "search_spaces/enumeration.py",
         "nth: a count is added instead of taken off",
-        "index -= count",
-        "index += count",
+        "index -= before[place]",
+        "index += before[place]",
     ),
     Change(
         "search_spaces/configurations.py",
