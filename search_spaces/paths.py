@@ -42,7 +42,7 @@ _OWN = {
     for part, kind in _PART_TYPES.items()
 }
 _STAGE = {part: tuple(kind.model_fields) for part, kind in _STAGE_TYPES.items()}
-_MEMORY = 1 << 15  # stages, and parts, that are kept
+_STAGES, _PARTS = 1 << 14, 1 << 11  # that are kept: parts are large, and recur within a proposal
 _STAGE_PATH = re.compile(r"(encoder|decoder)\.stages\.([0-9]{1,3}|\*)\.(\w+)")
 
 
@@ -181,13 +181,13 @@ def _stage_paths(part: str, index: int) -> tuple[str, ...]:
     )
 
 
-@lru_cache(_MEMORY)
+@lru_cache(_STAGES)
 def _built_stage(part: str, index: int, given: tuple[Value | None, ...]) -> BaseModel:
     values = dict(zip(_stage_paths(part, index), given, strict=True))
     return _STAGE_TYPES[part].model_validate(_stage(values, part, index))
 
 
-@lru_cache(_MEMORY)
+@lru_cache(_PARTS)
 def _built_part(
     part: str, own: tuple[tuple[str, Value], ...], stages: tuple[BaseModel, ...]
 ) -> BaseModel:

@@ -37,6 +37,7 @@ from search_spaces.space import SearchSpace
 Part = Literal["full", "encoder", "decoder"]
 
 _MEMORY = 1 << 15  # groups cached by each function: many architectures share stages
+_PARTS = 1 << 11  # encoders and decoders cached: they are large, and recur within a proposal
 
 
 def operations(architecture: Architecture, part: Part = "full") -> tuple[Operation, ...]:
@@ -87,7 +88,7 @@ def exact_costs(architectures: Iterable[Architecture]) -> dict[str, NDArray[np.i
     }
 
 
-@lru_cache(_MEMORY)
+@lru_cache(_PARTS)
 def _encoder(
     encoder: Encoder,
     sizes: tuple[Size, ...],
@@ -110,7 +111,7 @@ def _encoder(
     return tuple(found)
 
 
-@lru_cache(_MEMORY)
+@lru_cache(_PARTS)
 def _decoder(
     decoder: Decoder, sizes: tuple[Size, ...], image_channels: int, latent: int, function: str
 ) -> tuple[OperationGroup, ...]:
