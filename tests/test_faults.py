@@ -24,17 +24,20 @@ def golden(tmp_path_factory: pytest.TempPathFactory) -> dict[str, float]:
         return undisturbed(Plan("undisturbed", 0, 0, workers=1, **SMALL), root)
 
 
-# The other two pairs of storage and runner: `python -m benchmarks.faults`, and the drivers that
-# `test_ray_runner` and `test_postgres` kill.
-def test_nothing_is_lost_whatever_is_killed(tmp_path: Path, golden: dict[str, float]) -> None:
-    besiege(Plan("s", 3, 4, "journal", "local", 2, **SMALL), tmp_path, golden)
-
-
-@pytest.mark.ray
-def test_nothing_in_postgresql_is_lost_whatever_is_killed(
-    tmp_path: Path, golden: dict[str, float], server: Server
+@pytest.mark.parametrize(
+    ("runner", "workers"), [("local", 2), pytest.param("ray", 1, marks=pytest.mark.ray)]
+)
+def test_nothing_is_lost_whatever_is_killed(
+    tmp_path: Path, golden: dict[str, float], runner: str, workers: int
 ) -> None:
-    plan = Plan("s", 3, 4, server.database(), "ray", workers=1, drivers=2, **SMALL)
+    besiege(Plan("s", 3, 4, "journal", runner, workers, **SMALL), tmp_path, golden)
+
+
+@pytest.mark.parametrize("runner", ["local", pytest.param("ray", marks=pytest.mark.ray)])
+def test_nothing_in_postgresql_is_lost_whatever_is_killed(
+    tmp_path: Path, golden: dict[str, float], server: Server, runner: str
+) -> None:
+    plan = Plan("s", 3, 4, server.database(), runner, workers=1, drivers=2, **SMALL)
     besiege(plan, tmp_path, golden, server)
 
 

@@ -108,6 +108,7 @@ def test_a_study_whose_terminal_is_closed_can_still_write() -> None:
         ("2", "local", signal.SIGINT, 2, 130),
         ("2", "local", signal.SIGHUP, 1, 129),
         pytest.param("2", "ray", signal.SIGTERM, 1, 143, marks=pytest.mark.ray),
+        pytest.param("2", "ray", signal.SIGHUP, 1, 129, marks=pytest.mark.ray),
     ],
 )
 def test_an_interrupted_study_ends_soon_and_resumes_from_its_checkpoint(
