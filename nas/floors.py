@@ -11,10 +11,11 @@ This module needs torch and scikit-learn only to compute the losses, not to read
 
 from __future__ import annotations
 
+import json
 import math
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
-from dataclasses import dataclass, fields, replace
-from typing import TYPE_CHECKING, Literal
+from dataclasses import asdict, dataclass, fields, replace
+from typing import TYPE_CHECKING, Any, Literal, Self
 
 import numpy as np
 
@@ -109,6 +110,35 @@ class Floors:
     @property
     def _of_part(self) -> PartFloors:
         return self.validation if self.part == "validation" else self.test
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return plain JSON types: all but `part`, which depends on what is compared with them."""
+        plain: dict[str, Any] = json.loads(json.dumps(asdict(self)))  # keys become texts
+        del plain["part"]
+        return plain
+
+    @classmethod
+    def from_dict(cls, stored: Mapping[str, Any]) -> Self:
+        """Return the floors that `to_dict` described, for losses on the validation images.
+
+        Raises:
+            LookupError, TypeError, ValueError: `stored` describes no floors.
+        """
+        return cls(
+            fitted_on=stored["fitted_on"],
+            validation=_part_floors(stored["validation"]),
+            test=_part_floors(stored["test"]),
+            absent={int(size): reason for size, reason in stored["absent"].items()},
+        )
+
+
+def _part_floors(stored: Mapping[str, Any]) -> PartFloors:
+    sizes = sorted((int(size), values) for size, values in stored["pca"].items())
+    return PartFloors(_floor(stored["mean"]), {size: _floor(values) for size, values in sizes})
+
+
+def _floor(stored: Mapping[str, float]) -> Floor:
+    return Floor(**{field.name: stored[field.name] for field in fields(Floor)})
 
 
 def compute_floors(

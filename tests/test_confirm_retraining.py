@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 from collections.abc import Mapping
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from statistics import fmean
 from typing import Any
@@ -17,11 +17,12 @@ import torch
 from nas.checkpoint import load_vae
 from nas.datasets import DataConfig, load_dataset
 from nas.evaluate import prior_samples, reconstructions
+from nas.floors import Floors, compute_floors
 from nas.protocol import TrainingConfig, evaluate
 from nas.training import Trainer, TrainingDiverged
 from profiling.locks import try_lock
 from studies.confirm import retraining
-from studies.confirm.retraining import Budget, Results
+from studies.confirm.results import Budget, Results
 from studies.record.noise import Mean, SeedNoise
 from studies.store.store import StudyStore
 from tests.helpers.command import nas
@@ -206,12 +207,12 @@ def test_an_interrupted_training_goes_on_from_its_last_epoch(
     study = replace(StudyStore.open(root, "s").record(), folder=tmp_path)
     data = DataConfig.model_validate(study.config["data"])
     training = TrainingConfig.model_validate({**study.config["training"], "epochs": 2})
-    budget = retraining.Budget(data, training, (training.learning_rate,))
+    budget = Budget(data, training, (training.learning_rate,))
     dataset = load_dataset(data, study.image_size)
     epochs: list[int] = []
 
-    def run(stop: bool) -> retraining.Results:
-        kept = retraining.Results(study, budget, {"images": {"test": len(dataset.test)}})
+    def run(stop: bool) -> Results:
+        kept = Results(study, budget, {"images": {"test": len(dataset.test)}})
         epoch = Trainer._epoch
 
         def counted(trainer: Trainer, number: int, on_batch: object) -> object:
@@ -270,3 +271,33 @@ def test_losses_on_test_images_are_judged_by_the_floors_of_these(
         replace(budget, data=data.model_copy(update={"split_seed": 1})),
     ):
         assert Results(elsewhere, other, facts).record(elsewhere).floors is None
+
+
+def test_other_images_get_floors_of_their_own(
+    root: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    shutil.copytree(root / "s", tmp_path / "s")
+    shutil.rmtree(tmp_path / "s" / "retrained")
+    command = [*AGAIN, "--seeds", "1", "--top", "1", "--images", "40", "--root", str(tmp_path)]
+    assert nas(*command) == 0
+    study = StudyStore.open(tmp_path, "s").record()
+    dataset = load_dataset(DataConfig(count=40), study.image_size)
+    path = tmp_path / "s" / "retrained" / "results.json"
+    made = json.loads(path.read_text())
+    trained = {run["digest"] for run in made["runs"]}
+    sizes = {t.architecture.latent_size for t in study.complete if t.digest in trained}
+    floors = compute_floors(dataset, TrainingConfig(), sizes)
+    shown = capsys.readouterr().out
+    assert f"{floors.test.mean.reconstruction:.4f}" in shown
+    assert study.floors is not None
+    assert f"{study.floors.test.mean.reconstruction:.4f}" not in shown
+    stored = Floors.from_dict(made["floors"])
+    assert list(stored.test.pca) == list(floors.test.pca) == sorted(sizes)
+    for size, floor in stored.test.pca.items():  # the number of threads changes the last digits
+        assert asdict(floor) == pytest.approx(asdict(floors.test.pca[size]))
+    assert nas(*command) == 0  # and they are read again, not computed
+    assert capsys.readouterr().out == shown
+    del made["floors"]["test"]
+    path.write_text(json.dumps(made))
+    assert nas(*command) == 2
+    assert "damaged" in capsys.readouterr().err

@@ -25,7 +25,7 @@ from search_spaces.architecture import Architecture
 from search_spaces.errors import UserError
 from search_spaces.references import ORIGINAL
 from studies.bench.runs import PlannedSearch, run_all
-from studies.confirm.retraining import Budget, Results
+from studies.confirm.results import Budget, Results
 from studies.report.pictures import picture_rows
 from studies.store.store import StudyStore, list_studies
 from tests.fakes.dataset import noise

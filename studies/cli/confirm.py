@@ -21,7 +21,7 @@ from studies.cli.print_study import conclude
 if TYPE_CHECKING:
     from nas.protocol import TrainingConfig
     from studies.config.study import StudyConfig
-    from studies.confirm.retraining import Budget, Results, TrainingRun
+    from studies.confirm.results import Budget, Results, TrainingRun
     from studies.record.records import StudyRecord, TrialRecord
     from studies.store.store import StudyStore
 
@@ -183,7 +183,9 @@ def _with_own_budget(study: StudyRecord, asked: _Asked) -> StudyRecord:
     from profiling.allocator import tune_allocator
     from profiling.environment import fingerprint, select_device
     from profiling.resources import cores
-    from studies.confirm.retraining import Results, chosen, retrain
+    from studies.confirm.results import Results
+    from studies.confirm.retraining import chosen, retrain
+    from studies.run.floors import shown_floors
     from studies.run.images import data_facts, load_images
 
     trials = chosen(study, asked.top, asked.numbers, asked.references)
@@ -193,6 +195,13 @@ def _with_own_budget(study: StudyRecord, asked: _Asked) -> StudyRecord:
     dataset = load_images(budget.data, study.image_size, progress_bar, study.image_channels)
     facts = {**data_facts(dataset), "device_name": fingerprint(device).device_name}
     results = Results(study, budget, facts)
+    threads = asked.threads or cores()
+    with results.alone():
+        sizes = {trial.architecture.latent_size for trial in trials}
+        if missing := results.missing_floors(study, sizes):
+            results.set_floors(
+                shown_floors(dataset, budget.training, missing, threads, progress_bar)
+            )
     first = budget.training.seed
     wanted = range(first, first + asked.seeds)
     with ExitStack() as bars:
@@ -205,7 +214,6 @@ def _with_own_budget(study: StudyRecord, asked: _Asked) -> StudyRecord:
             bars.close()
             _print_run(results, trials, wanted, trial, run)
 
-        threads = asked.threads or cores()
         retrain(results, trials, wanted, dataset, device, threads, begun, ended)
     return results.record(study)
 
@@ -231,7 +239,7 @@ def _print_run(
 
 def _budget(study: StudyRecord, asked: _Asked) -> Budget:
     from studies.config.loading import parse_overrides
-    from studies.confirm.retraining import Budget
+    from studies.confirm.results import Budget
 
     changes: dict[str, Any] = {}
     if asked.epochs is not None:

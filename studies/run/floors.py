@@ -1,11 +1,13 @@
-"""Compute the floors of a study once, when it begins: the mean image and PCA (`nas.floors`)."""
+"""Compute the floors of a study's images: the mean image and PCA (`nas.floors`)."""
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from typing import Any
 
 from nas.datasets import ImageDataset
-from nas.floors import compute_floors
+from nas.floors import Floors, compute_floors
+from nas.protocol import TrainingConfig
 from profiling.environment import threads
 from profiling.lane import Lane
 from profiling.resources import cores
@@ -33,23 +35,45 @@ def record_floors(
         space: Its search space.
         progress_bar: Makes a progress bar from a label.
     """
-    sizes, lane = latent_sizes(space), Lane("cpu")
+    sizes = latent_sizes(space)
     loss = config.training.model_dump(include={"ssim", "l1_weight"})
     source = {"data": dataset.fingerprint, **loss, "latent_sizes": sizes}
     with store.others.claimed("computing the floors"):
         if store.floors_source == source:
             return
-        with (
-            progress_bar("mean image and PCA") as progress,
-            lane.training(),
-            threads(config.threads or cores()),
-        ):
+        thread_count = config.threads or cores()
+        floors = shown_floors(dataset, config.training, sizes, thread_count, progress_bar)
+        store.set_floors(source, floors)
 
-            def on_step(done: int, total: int) -> None:
-                lane.enter()
-                progress(done, total)
 
-            store.set_floors(source, compute_floors(dataset, config.training, sizes, on_step))
+def shown_floors(
+    dataset: ImageDataset,
+    training: TrainingConfig,
+    sizes: Collection[int],
+    thread_count: int,
+    progress_bar: ProgressBar,
+) -> Floors:
+    """Compute floors as a training runs: beside measurements, with a progress bar.
+
+    Args:
+        dataset: The images.
+        training: Settings of the loss.
+        sizes: Latent sizes.
+        thread_count: Number of threads.
+        progress_bar: Makes a progress bar from a label.
+    """
+    lane = Lane("cpu")
+    with (
+        progress_bar("mean image and PCA") as progress,
+        lane.training(),
+        threads(thread_count),
+    ):
+
+        def on_step(done: int, total: int) -> None:
+            lane.enter()
+            progress(done, total)
+
+        return compute_floors(dataset, training, sizes, on_step)
 
 
 def latent_sizes(space: SearchSpace) -> list[int]:

@@ -5,10 +5,9 @@ from __future__ import annotations
 import gc
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import fields
 from typing import Any
 
-from nas.floors import Floor, Floors, PartFloors
+from nas.floors import Floors
 from nas.objectives import select_objectives, trained_objectives
 from search_spaces.errors import UserError
 from studies.record.records import FinalLatency, SeedRun, StudyRecord, TrialRecord
@@ -132,23 +131,7 @@ def final_latencies(attributes: Mapping[str, Any], setup: str = "") -> dict[str,
 def floors_of(attributes: Mapping[str, Any]) -> Floors | None:
     """Return the floors of a study; None if it has none recorded."""
     stored = attributes.get("floors")
-    if stored is None:
-        return None
-    return Floors(
-        fitted_on=stored["fitted_on"],
-        validation=_part_floors(stored["validation"]),
-        test=_part_floors(stored["test"]),
-        absent={int(size): reason for size, reason in stored["absent"].items()},
-    )
-
-
-def _part_floors(stored: Mapping[str, Any]) -> PartFloors:
-    sizes = sorted((int(size), values) for size, values in stored["pca"].items())
-    return PartFloors(_floor(stored["mean"]), {size: _floor(values) for size, values in sizes})
-
-
-def _floor(stored: Mapping[str, float]) -> Floor:
-    return Floor(**{field.name: stored[field.name] for field in fields(Floor)})
+    return None if stored is None else Floors.from_dict(stored)
 
 
 def with_final_latencies(

@@ -8,7 +8,6 @@ takes one over or ends one.
 
 from __future__ import annotations
 
-import json
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, suppress
@@ -391,11 +390,9 @@ class StudyStore:
 
     def set_floors(self, source: Mapping[str, Any], floors: Floors) -> None:
         """Record the floors, and what they were computed from."""
-        stored = {"source": dict(source), **asdict(floors)}
-        del stored["part"]  # it depends on what is compared with them
-        plain = json.loads(json.dumps(stored))  # keys are texts, as they are read again
+        stored = {"source": dict(source), **floors.to_dict()}
         where = self._opened.where
-        retrying(lambda: self.study.set_user_attr("floors", plain), where)
+        retrying(lambda: self.study.set_user_attr("floors", stored), where)
 
     def mark_mixed(self, differing: Sequence[str]) -> None:
         """Record that latencies were measured in an environment with these differences."""
