@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import astuple, dataclass
+from dataclasses import astuple, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +11,7 @@ import optuna
 import pandas as pd
 import pytest
 
+from nas.objectives import nondominated
 from search_spaces.errors import UserError
 from studies.bench import runs
 from studies.bench.contenders import CONTENDERS, RawOptuna, contenders_for
@@ -19,7 +20,13 @@ from studies.bench.figures import grouped, regret_figure
 from studies.bench.nb201 import EDGES, OPERATIONS, Cell, CellSpace, load_nb201
 from studies.bench.runs import PlannedSearch, run_all
 from studies.bench.shipped import load_table
-from studies.bench.simulation import EpochEnd, SimulatedSearch, as_records, simulate
+from studies.bench.simulation import (
+    EpochEnd,
+    SimulatedSearch,
+    as_records,
+    simulate,
+    with_fitted,
+)
 from studies.bench.tables import METRICS, Archive, Quality, Table, TableEntry, Volume
 from studies.bench.write import write_comparison
 from studies.cli.main import main
@@ -166,11 +173,11 @@ def test_records_keep_what_changes_and_the_end() -> None:
         EpochEnd(time_s, epochs, ended, Quality(regret, regret / 2, 0.0, 0.0))
         for time_s, epochs, ended, regret in told
     )
-    records = as_records(SimulatedSearch(events, 0, 2, 1.0))
+    records = as_records(SimulatedSearch(events, 0, 2, 1.0, 0.5))
     assert records["epochs"] == [0, 1, 3, 4]
     assert records["regret"] == [1.0, 0.5, 0.2, 0.2]
     assert records["accurate"] == [0.5, 0.25, 0.1, 0.1]
-    begun = as_records(SimulatedSearch(events[:1], 0, 0, 0.0))
+    begun = as_records(SimulatedSearch(events[:1], 0, 0, 0.0, 1.0))
     assert (begun["regret"], begun["time_s"]) == ([1.0], [0])
 
 
@@ -309,6 +316,58 @@ def test_raw_optuna_gets_both_of_two_equal_proposals(nb201: Table) -> None:
     assert (run.distinct, run.duplicates) == (1, 3)
 
 
+# Noise
+
+
+def test_observed_losses_differ_by_one_factor_for_each_training() -> None:
+    table = load_table("vae")
+    assert table.observed(0.0, 1) is table
+    noisy = table.observed(0.03, 1)
+    pairs = [(one, noisy.entries[digest]) for digest, one in table.entries.items()]
+    factors = np.array([np.divide(there.losses, one.losses) for one, there in pairs])
+    assert np.ptp(factors, axis=1).max() < 1e-9
+    assert np.log(factors[:, 0]).std() == pytest.approx(0.03, rel=0.1)
+    assert all(there.costs == one.costs for one, there in pairs)
+    assert noisy.observed(0.03, 1).entries != table.observed(0.03, 2).entries
+
+
+def test_a_front_is_chosen_by_what_was_observed_and_judged_by_what_is_true(table: Table) -> None:
+    # By bad luck b looks worse than a, and by good luck c better than all.
+    losses = {"a": (4.0, 2.0), "b": (3.0, 2.5), "c": (5.0, 0.5)}
+    entries = {key: replace(table.entries[key], losses=losses[key]) for key in losses}
+    noisy = replace(table, entries=entries)
+    run = simulate(noisy, Listed("a", "b", "c"), trials=3, truth=table)
+    assert run.events[-1].epochs == 6  # not over although a and b are the exact front
+    points = np.array([table.entries[key].values for key in ("a", "c")])
+    assert run.events[-1].quality == table.volume.quality(points)
+    assert run.regret_fitted == run.events[-1].quality.regret > 0  # too few for a fit
+    assert simulate(table, Listed("a", "b"), trials=3).regret_fitted == 0
+
+
+def test_fitted_losses_bring_back_what_bad_luck_has_hidden() -> None:
+    table = load_table("vae")
+    noisy = table.observed(0.03, 0)
+    observed = np.array([one.values for one in noisy.entries.values()])
+    true = np.array([one.values for one in table.entries.values()])
+    alone = table.volume.regret(true[nondominated(observed)])
+    assert 0 < with_fitted(noisy, table, list(table.entries)).regret < alone
+    assert with_fitted(noisy, table, []).regret == 1.0
+
+
+def test_the_command_observes_noise(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    asked = "bench search --table vae --samplers random --seeds 1 --trials 12 --no-figures"
+    main([*asked.split(), "--noise", "3"])
+    assert "fitted" in capsys.readouterr().out
+    (file,) = (tmp_path / "nas-bench" / "runs" / "vae-12x4-noise0.03").iterdir()
+    found = json.loads(file.read_text())
+    assert (found["noise"], found["sampler"]) == (0.03, "random")
+    assert found["fingerprint"] == load_table("vae").fingerprint
+    assert "with the fitted front" in (tmp_path / "nas-bench" / "vae-summary.md").read_text()
+
+
 # Comparisons
 
 
@@ -317,6 +376,7 @@ def _result(sampler: str, seed: int, evaluations: list[int], regret: list[float]
         "table": "nb201",
         "sampler": sampler,
         "seed": seed,
+        "noise": 0.0,
         "evaluations": [0, *evaluations],
         "epochs": [0, *(2 * n for n in evaluations)],
         "time_s": [0, *(30.0 * n for n in evaluations)],
@@ -324,6 +384,7 @@ def _result(sampler: str, seed: int, evaluations: list[int], regret: list[float]
         "duplicates": 1,
         "distinct": 3,
         "ask_ms": 2.0,
+        "regret_fitted": regret[-1],
     }
 
 

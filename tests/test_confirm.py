@@ -10,12 +10,14 @@ import sys
 from dataclasses import replace
 from pathlib import Path
 from statistics import fmean
+from typing import Any
 
 import pytest
 
 from nas.checkpoint import load_vae
 from nas.datasets import DataConfig, load_dataset
 from nas.protocol import TrainingConfig, evaluate
+from nas.search import Proposer, make_proposer
 from profiling.locks import try_lock
 from search_spaces.errors import UserError
 from search_spaces.space import SearchSpace
@@ -225,6 +227,24 @@ def test_the_same_command_trains_nothing_again(
     assert nas(*RUN, *CONFIRMED, "--root", str(root)) == 0
     assert "confirming" not in capsys.readouterr().err
     assert of(root) == before
+
+
+@pytest.mark.slow
+def test_a_search_that_goes_on_is_told_the_noise(
+    root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    told: list[float | None] = []
+
+    def made(*arguments: Any, noise: float | None, **options: Any) -> Proposer:
+        told.append(noise)
+        return make_proposer(*arguments, noise=noise, **options)
+
+    monkeypatch.setattr("studies.run.search.make_proposer", made)
+    shutil.copytree(root / "s", tmp_path / "s")
+    assert nas(*RUN, *CONFIRMED, "--trials", "3", "--root", str(tmp_path)) == 0
+    noise = of(root).noise
+    assert noise is not None
+    assert told == [noise.deviation]
 
 
 @pytest.mark.slow

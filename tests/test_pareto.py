@@ -18,6 +18,7 @@ from nas.search.axis_features import AxisFeatures
 from nas.search.candidates import Catalogue
 from nas.search.focus import compressed, reference_losses
 from nas.search.interfaces import KnownLimits
+from nas.search.kernel import Kernel
 from nas.search.surrogate import QUANTILE_COUNT, fit
 from search_spaces.errors import UserError
 from search_spaces.space import SearchSpace
@@ -111,6 +112,39 @@ def test_a_power_law_is_learned_with_a_width_that_covers_it() -> None:
 def test_one_value_for_all_is_predicted_as_it_is() -> None:
     features = np.arange(12.0).reshape(6, 2)
     np.testing.assert_allclose(fit(features, np.full(6, 3.0)).predict(features), 3.0, rtol=1e-3)
+
+
+def test_the_noise_that_is_told_is_smoothed_and_no_other() -> None:
+    rng = np.random.default_rng(0)
+    features = rng.normal(size=(60, 2))
+    observed = np.exp(0.2 * features[:, 0] + 0.05 * rng.normal(size=60))
+
+    def left(noise: float | None, values: Array, linear: bool = False) -> float:
+        middle = np.median(fit(features, values, linear, noise).predict(features), axis=1)
+        return float((np.log(middle) - np.log(observed)).std())
+
+    assert left(0.05, observed) == pytest.approx(0.05, rel=0.2)
+    assert left(0.001, observed) < 0.02
+    logarithms = np.log(observed)
+    same = fit(features, logarithms, True, 0.05).predict(features)
+    relative = fit(features, observed, False, 0.05).predict(features)
+    np.testing.assert_allclose(np.exp(same), relative)  # absolute where values are linear
+
+
+@pytest.mark.parametrize("noise", [None, 0.01, 0.3])
+def test_the_gradient_of_the_likelihood_is_that_of_its_values(noise: float | None) -> None:
+    from scipy.optimize import approx_fprime
+
+    rng = np.random.default_rng(0)
+    points, observed = rng.normal(size=(20, 3)), rng.normal(size=20)
+    squares = (points[:, None] - points[None]).reshape(-1, 3) ** 2
+
+    def likelihood(theta: Array) -> tuple[float, Array]:
+        return Kernel.of(theta).negative_log_likelihood(points, observed, squares, noise)
+
+    theta = 0.5 * rng.normal(size=5)
+    expected = approx_fprime(theta, lambda there: likelihood(there)[0], 1e-6)
+    np.testing.assert_allclose(likelihood(theta)[1], expected, rtol=1e-4, atol=1e-5)
 
 
 def test_features_tell_all_architectures_of_a_space_apart() -> None:

@@ -15,6 +15,9 @@ from nas.search.interfaces import Array
 _NOISE = 1e-2
 """Mode of the prior on the noise variance, relative to the variance of the Matern term."""
 
+_TOLD_VARIANCE = 0.25
+"""Variance of the logarithm of a noise variance that a few repeated trainings have found."""
+
 _STEPS = 15
 """Maximum iterations of L-BFGS-B on the hyperparameters: more hardly change the predictions."""
 
@@ -80,9 +83,12 @@ class Kernel:
         return np.asarray(np.linalg.cholesky(full), dtype=np.float64)
 
     def negative_log_likelihood(
-        self, points: Array, values: Array, squares: Array
+        self, points: Array, values: Array, squares: Array, noise: float | None = None
     ) -> tuple[float, Array]:
         """Return the negative log marginal likelihood of `values` and its gradient.
+
+        With a known noise variance the negative logarithm of a normal density is added, of the
+        logarithm of the noise variance on the scale of the values: s times that of the kernel.
 
         Equations 5.8 and 5.9 without the constant. The scale s of the process is at its optimum
         for the other hyperparameters, s = y.K^-1 y / n for the n values y and their covariance K
@@ -93,6 +99,7 @@ class Kernel:
             values: (points,).
             squares: (points^2, features), the squared differences of all pairs of points. They do
                 not depend on the hyperparameters, so the caller computes them once.
+            noise: The noise variance of the values if it is known.
 
         Returns:
             The value, and its gradient by the hyperparameters, (features + 2,).
@@ -113,17 +120,25 @@ class Kernel:
         # Equation 5.9: half the trace of (K^-1 - w w^T / s) times each derivative of K, where
         # w = K^-1 y. With the squared difference q of a feature and its length scale l, the
         # derivative of the Matern kernel by log(1 / l) is -(5/3) (1 + d) exp(-d) q / l^2.
-        outer = _inverse(factor) - np.outer(weights, weights) / scale
+        by_scale = np.outer(weights, weights) / scale
+        outer = _inverse(factor) - by_scale
+        if noise is not None:
+            away = np.log(scale) + self.log_noise - np.log(noise)
+            value += 0.5 * away**2 / _TOLD_VARIANCE
+            # The derivative of log s by K is -w w^T / (s n).
+            outer -= 2 * away / (_TOLD_VARIANCE * count) * by_scale
         by_lengths: Array = -(5 / 6) * (outer * (1 + distance) * decay).ravel() @ squares * rates
         by_linear = 0.5 * (outer * linear).sum()
         by_noise = 0.5 * np.trace(outer) * np.exp(self.log_noise)
+        if noise is not None:
+            by_noise += away / _TOLD_VARIANCE
         return value, np.append(by_lengths, [by_linear, by_noise])
 
     def _linear_variance(self) -> float:
         return float(np.exp(self.log_linear)) / max(1, len(self.log_inverse_lengths))
 
 
-def most_probable_kernel(points: Array, values: Array) -> Kernel:
+def most_probable_kernel(points: Array, values: Array, noise: float | None = None) -> Kernel:
     """Return the kernel whose hyperparameters maximise marginal likelihood times prior.
 
     The priors of this maximum a posteriori estimate are normal distributions of the logarithms.
@@ -134,6 +149,7 @@ def most_probable_kernel(points: Array, values: Array) -> Kernel:
     Args:
         points: (points, features), standardised.
         values: (points,), standardised.
+        noise: The noise variance of the values if it is known.
     """
     from scipy.optimize import minimize
 
@@ -143,7 +159,7 @@ def most_probable_kernel(points: Array, values: Array) -> Kernel:
     squares = (points[:, None, :] - points[None, :, :]).reshape(-1, count) ** 2
 
     def negative_log_posterior(theta: Array) -> tuple[float, Array]:
-        value, gradient = Kernel.of(theta).negative_log_likelihood(points, values, squares)
+        value, gradient = Kernel.of(theta).negative_log_likelihood(points, values, squares, noise)
         away = (theta - mode) / variance
         return value + 0.5 * float(away @ (theta - mode)), gradient + away
 

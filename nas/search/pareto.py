@@ -60,6 +60,8 @@ class ParetoOptions:
         fresh: Share of the screened candidates that are drawn from the whole space.
         surrogate: Whether to screen by a surrogate, instead of proposing a random mutation.
         focus: The part of the front to search for: see `nas.search.focus`.
+        noise: Standard deviation of the learned objective from seed to seed, as in
+            `nas.search.surrogate.fit`; None where it is not known.
     """
 
     start: int = 10
@@ -67,6 +69,7 @@ class ParetoOptions:
     fresh: float = 0.2
     surrogate: bool = True
     focus: Focus = "balanced"
+    noise: float | None = None
 
 
 class ParetoEngine:
@@ -275,7 +278,8 @@ class ParetoEngine:
         pending = [one for one in self._history.own if one.pending]
         inputs = surrogate_inputs([*data, *pending], found.exact)
         known, waiting, asked = inputs[: len(data)], inputs[len(data) :], found.inputs(found.exact)
-        surrogate = fit(known, compressed(losses, reference_loss), self._history.linear)
+        lessons = compressed(losses, reference_loss)
+        surrogate = fit(known, lessons, self._history.linear, self._options.noise)
         cost_surrogates = _cost_surrogates(data, known, found.exact, self._history.linear_costs)
         predicted = np.median(surrogate.predict(waiting), axis=1)
         extrapolated = [self._history.expected_loss(one) for one in pending]

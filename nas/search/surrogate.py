@@ -122,13 +122,17 @@ class Surrogate:
         return found
 
 
-def fit(features: Array, values: Array, linear: bool = False) -> Surrogate:
+def fit(
+    features: Array, values: Array, linear: bool = False, noise: float | None = None
+) -> Surrogate:
     """Condition a Gaussian process on observations.
 
     Args:
         features: (points, features).
         values: (points,), positive unless `linear`.
         linear: Whether to model the values themselves, not their logarithms.
+        noise: Standard deviation by which two observations of one architecture differ, relative to
+            the value unless `linear`; None where it is not known.
     """
     from scipy.linalg import cho_solve
 
@@ -137,7 +141,8 @@ def fit(features: Array, values: Array, linear: bool = False) -> Surrogate:
     mean, deviation = target.mean(), max(float(target.std()), _TINY)
     points, standard = inputs(features), (target - mean) / deviation
     subset = np.random.default_rng(0).permutation(len(points))[:_CHOSEN_ON]
-    kernel = most_probable_kernel(points[subset], standard[subset])
+    known = None if noise is None else max(noise / deviation, _TINY) ** 2
+    kernel = most_probable_kernel(points[subset], standard[subset], known)
     factor = kernel.cholesky(points)
     weights = cho_solve((factor, True), standard)
     variance = float(standard @ weights) / len(points)

@@ -46,8 +46,9 @@ def summary(results: Sequence[Result]) -> pd.DataFrame:
 
     `to_99_evaluations`, `to_99_epochs`, `to_99_s`: medians over all seeds, infinite where half of
     the seeds never reach `NEAR`; `reached`: the number of seeds that do; `regret_*`: quartiles at
-    the end; `accurate`, `igd_plus` and `lowest`: medians at the end, as in `Quality`; `duplicates`:
-    mean number of repeated trainings; `ask_ms`: median of seeds' medians.
+    the end; `regret_fitted`: the median regret of that front together with the fitted one;
+    `accurate`, `igd_plus` and `lowest`: medians at the end, as in `Quality`; `duplicates`: mean
+    number of repeated trainings; `ask_ms`: median of seeds' medians.
     """
     rows = []
     for sampler, found in _by_sampler(results).items():
@@ -62,6 +63,7 @@ def summary(results: Sequence[Result]) -> pd.DataFrame:
                 "to_99_epochs": _median(to_near["epochs"]),
                 "to_99_s": _median(to_near["time_s"]),
                 **{f"regret_{name}": np.quantile(ends, q) for name, q in QUANTILES.items()},
+                "regret_fitted": np.median([result["regret_fitted"] for result in found]),
                 **{name: np.median([one[name][-1] for one in found]) for name in METRICS[1:]},
                 "duplicates": np.mean([result["duplicates"] for result in found]),
                 "distinct": np.mean([result["distinct"] for result in found]),
@@ -71,12 +73,18 @@ def summary(results: Sequence[Result]) -> pd.DataFrame:
     return pd.DataFrame(rows).sort_values(["to_99_epochs", "regret_median"], ignore_index=True)
 
 
-def markdown(table: pd.DataFrame, titles: Mapping[str, str], timed: bool = True) -> str:
-    """Write the summary as a Markdown table; epochs and seconds only where they were `timed`."""
+def markdown(
+    table: pd.DataFrame, titles: Mapping[str, str], timed: bool = True, noisy: bool = False
+) -> str:
+    """Write the summary as a Markdown table.
+
+    Epochs and seconds are shown where they were `timed`, the fitted front where losses are `noisy`.
+    """
     heads = ["sampler", "evaluations to 99 %"]
     heads += ["epochs to 99 %", "simulated time to 99 %"] if timed else []
-    heads += ["seeds there", "regret at the end (quartiles)", "accurate half", "IGD+"]
-    heads += ["lowest loss", "repeated trainings", "ask"]
+    heads += ["seeds there", "regret at the end (quartiles)"]
+    heads += ["with the fitted front"] if noisy else []
+    heads += ["accurate half", "IGD+", "lowest loss", "repeated trainings", "ask"]
     lines = [_line(heads), _line(["---"] * len(heads))]
     for row in table.to_dict("records"):
         epochs = (
@@ -88,6 +96,7 @@ def markdown(table: pd.DataFrame, titles: Mapping[str, str], timed: bool = True)
             number_reached(row["to_99_evaluations"]),
         ]
         cells += [*epochs, f"{row['reached']}/{row['seeds']}", regret]
+        cells += [f"{row['regret_fitted']:.4f}"] if noisy else []
         cells += [f"{row['accurate']:.4f}", f"{row['igd_plus']:.4f}", above(row["lowest"])]
         cells += [f"{row['duplicates']:.1f}", f"{row['ask_ms']:.1f} ms"]
         lines.append(_line(cells))

@@ -27,17 +27,29 @@ from studies.bench.tables import METRICS, Table
 
 @dataclass(frozen=True)
 class PlannedSearch:
-    """One search: a table, a contender, a seed, a budget in trainings and a number of workers."""
+    """One search.
+
+    Attributes:
+        table: Name of the table.
+        sampler: Name of the contender.
+        seed: Seed of the sampler, and of the noise.
+        trials: Budget in full trainings.
+        workers: Number of candidates that are trained at the same time.
+        noise: Relative standard deviation by which the losses that the search observes differ from
+            those of the table, by which it is judged.
+    """
 
     table: str
     sampler: str
     seed: int
     trials: int
     workers: int
+    noise: float = 0.0
 
     def file(self, folder: Path) -> Path:
         """Return the path of its result."""
-        setting = f"{self.table}-{self.trials}x{self.workers}"
+        noisy = f"-noise{self.noise:g}" if self.noise else ""
+        setting = f"{self.table}-{self.trials}x{self.workers}{noisy}"
         return folder / "runs" / setting / f"{self.sampler}-{self.seed}.json"
 
 
@@ -54,10 +66,12 @@ class _Result(BaseModel):
     seed: int
     trials: int
     workers: int
+    noise: Annotated[float, Field(ge=0, allow_inf_nan=False)]
     fingerprint: str
     duplicates: int
     distinct: int
     ask_ms: Annotated[float, Field(ge=0, allow_inf_nan=False)]
+    regret_fitted: Annotated[float, Field(ge=0, allow_inf_nan=False)]
     time_s: _Curve
     epochs: _Curve
     evaluations: _Curve
@@ -133,15 +147,16 @@ def run_one(planned: PlannedSearch, folder: Path) -> None:
 
 def run_contender(planned: PlannedSearch, chosen: Contender, folder: Path) -> None:
     """Run one search of a contender, in `CONTENDERS` or not, and write its result."""
-    table = _table(planned.table)
+    truth = _table(planned.table)
+    table = truth.observed(planned.noise, planned.seed)
     asker = chosen.asker(table, planned.seed)
     stopping = chosen.stopping(table, asker) if chosen.stopping else None
-    search = simulate(table, asker, planned.trials, planned.workers, stopping)
+    search = simulate(table, asker, planned.trials, planned.workers, stopping, truth)
     file = planned.file(folder)
     if file.exists() and _read(file) is None:
         print(visible(f"{file}: damaged; the search was run again"), file=sys.stderr)
     folder_or_refuse(file.parent)
-    result = {**asdict(planned), "fingerprint": table.fingerprint, **as_records(search)}
+    result = {**asdict(planned), "fingerprint": truth.fingerprint, **as_records(search)}
     write_or_refuse(file, json.dumps(result).encode())
 
 

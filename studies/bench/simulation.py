@@ -14,7 +14,15 @@ from dataclasses import dataclass, field
 from statistics import median
 from typing import Any, Protocol, runtime_checkable
 
+import numpy as np
+
+from nas.objectives import nondominated
+from nas.search.axis_features import AxisFeatures
+from nas.search.surrogate import fit
 from studies.bench.tables import METRICS, Archive, Network, Quality, Table, TableEntry
+
+_ENOUGH_TO_FIT = 10
+"""Minimum number of candidates for a fit of the loss, as in `studies.confirm.candidates`."""
 
 _NOTHING_LEFT = 1e-9
 """Regret below which the exact front is complete, up to rounding errors, and a search ends."""
@@ -98,12 +106,15 @@ class SimulatedSearch:
         duplicates: Number of proposals of networks that had been proposed before.
         distinct: Number of different architectures that were proposed.
         ask_ms: Median processor time of one proposal and its report.
+        regret_fitted: Regret at the end of the front as observed together with the front by the
+            fitted losses (`with_fitted`): what a study confirms.
     """
 
     events: tuple[EpochEnd, ...]
     duplicates: int
     distinct: int
     ask_ms: float
+    regret_fitted: float
 
 
 def simulate(
@@ -112,18 +123,46 @@ def simulate(
     trials: int,
     workers: int = 1,
     stopping: Stopping | None = None,
+    truth: Table | None = None,
 ) -> SimulatedSearch:
     """Search a table and return what happened.
 
     Args:
-        table: The results of all evaluations.
+        table: The results of all evaluations, as the search observes them.
         asker: The sampler; with several workers several of its proposals are open at once.
         trials: Budget in full trainings: the search ends after `trials` x `table.epochs` epochs,
             for any number of candidates, or once it has found the exact front.
         workers: Number of candidates that are trained at the same time.
         stopping: The rule for early stopping; None trains every candidate in full.
+        truth: The table by whose losses the front is judged that the search has observed; the same
+            table by default. With another one the search does not end before its budget, because
+            further luck can still change the front.
     """
-    return _Simulation(table, asker, trials, workers, stopping).run()
+    return _Simulation(table, asker, trials, workers, stopping, truth or table).run()
+
+
+def with_fitted(table: Table, truth: Table, trained: Sequence[str]) -> Quality:
+    """Judge the front as observed together with the front by fitted losses.
+
+    The fitted loss of a candidate is the posterior median of a surrogate of the axes, which was
+    fitted to all losses observed. It smooths the luck of single trainings.
+
+    Args:
+        table: The table as observed.
+        truth: The table by which the candidates are judged.
+        trained: Digests of the fully trained candidates.
+    """
+    if not trained:
+        return truth.volume.quality(np.empty((0, 0)))
+    seen = [table.entries[digest] for digest in trained]
+    observed = np.array([one.values for one in seen])
+    fitted = observed.copy()
+    if len(seen) >= _ENOUGH_TO_FIT:
+        features = AxisFeatures(table.space)([one.assignment for one in seen])
+        fitted[:, 0] = np.median(fit(features, observed[:, 0]).predict(features), axis=1)
+    kept = nondominated(observed) | nondominated(fitted)
+    real = np.array([truth.entries[digest].values for digest in trained])
+    return truth.volume.quality(real[kept])
 
 
 @dataclass
@@ -140,6 +179,7 @@ class _Simulation:
     trials: int
     workers: int
     stopping: Stopping | None
+    truth: Table
     _now_s: float = 0.0
     _begun: int = 0
     _ended: int = 0
@@ -149,24 +189,31 @@ class _Simulation:
     _seen: set[str] = field(default_factory=set)
     _asked_s: list[float] = field(default_factory=list)
     _events: list[EpochEnd] = field(default_factory=list)
+    _trained: list[str] = field(default_factory=list)
 
     def run(self) -> SimulatedSearch:
-        budget, archive = self.trials * self.table.epochs, Archive(self.table.volume)
+        budget, archive = self.trials * self.table.epochs, Archive(self.truth.volume)
+        certain = self.truth is self.table
         self._events = [EpochEnd(0.0, 0, 0, archive.quality)]
         self._start_idle(budget)
-        while self._queue and archive.quality.regret > _NOTHING_LEFT:
+        while self._queue and not (certain and archive.quality.regret <= _NOTHING_LEFT):
             self._now_s, _, job = heapq.heappop(self._queue)
             job.epoch += 1
             done = len(self._events)
             goes_on = self._after_epoch(job)
             if job.epoch == len(job.entry.losses):
-                archive.add(job.entry.values)
+                digest = job.entry.digest
+                archive.add(job.entry.values, self.truth.entries[digest].values)
+                self._trained.append(digest)
             self._events.append(EpochEnd(self._now_s, done, self._ended, archive.quality))
             if goes_on and self._begun < budget:
                 self._start_epoch(job)
             self._start_idle(budget)
         asked_ms = 1000 * median(self._asked_s) if self._asked_s else 0.0
-        return SimulatedSearch(tuple(self._events), self._duplicates, len(self._seen), asked_ms)
+        fitted = with_fitted(self.table, self.truth, list(dict.fromkeys(self._trained)))
+        return SimulatedSearch(
+            tuple(self._events), self._duplicates, len(self._seen), asked_ms, fitted.regret
+        )
 
     def _start_idle(self, budget: int) -> None:
         while len(self._queue) < self.workers and self._begun < budget:
@@ -234,6 +281,7 @@ def as_records(search: SimulatedSearch) -> dict[str, Any]:
         "duplicates": search.duplicates,
         "distinct": search.distinct,
         "ask_ms": search.ask_ms,
+        "regret_fitted": search.regret_fitted,
         "time_s": [event.time_s for event in kept],
         "epochs": [event.epochs for event in kept],
         "evaluations": [event.evaluations for event in kept],

@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping
-from dataclasses import dataclass, fields
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, fields, replace
 from functools import cached_property
 from typing import Any, Protocol
 
@@ -82,6 +82,24 @@ class Table:
         """Hexadecimal digits that change with any value of the table."""
         rows = [(one.digest, one.costs, one.losses, one.epoch_s) for one in self.entries.values()]
         return hashlib.sha256(json.dumps([self.objectives, rows]).encode()).hexdigest()[:12]
+
+    def observed(self, noise: float, seed: int) -> Table:
+        """Return the table as other seeds of its trainings would have made it.
+
+        All losses of an entry are multiplied by one lognormal factor.
+
+        Args:
+            noise: Standard deviation of the factor's logarithm; 0 returns the table itself.
+            seed: Seed of the factors.
+        """
+        if not noise:
+            return self
+        luck = np.exp(noise * np.random.default_rng(seed).standard_normal(len(self.entries)))
+        entries = {
+            digest: replace(one, losses=tuple((factor * np.array(one.losses)).tolist()))
+            for factor, (digest, one) in zip(luck.tolist(), self.entries.items(), strict=True)
+        }
+        return replace(self, entries=entries)
 
     @cached_property
     def volume(self) -> Volume:
@@ -175,18 +193,27 @@ def _scaled(points: Array) -> Array:
 
 
 class Archive:
-    """The non-dominated points so far, and their quality."""
+    """The points so far that are not dominated as observed, and their quality as they are."""
 
     def __init__(self, volume: Volume) -> None:
-        self._volume, self._front = volume, np.empty((0, 0))
-        self.quality = volume.quality(self._front)
+        self._volume, self._front, self._true = volume, np.empty((0, 0)), np.empty((0, 0))
+        self.quality = volume.quality(self._true)
 
-    def add(self, values: list[float]) -> Quality:
-        """Add one point and return the new quality."""
+    def add(self, values: Sequence[float], true: Sequence[float] | None = None) -> Quality:
+        """Add one point and return the new quality.
+
+        Args:
+            values: The values as observed, by which the front is chosen.
+            true: The values by which it is judged; those observed by default.
+        """
         point = np.asarray([values], dtype=np.float64)
+        real = point if true is None else np.asarray([true], dtype=np.float64)
         if self._front.size and bool((self._front <= point).all(axis=1).any()):
             return self.quality
-        kept = self._front[~(point <= self._front).all(axis=1)] if self._front.size else point[:0]
-        self._front = np.vstack([kept, point])
-        self.quality = self._volume.quality(self._front)
+        if self._front.size:
+            stays = ~(point <= self._front).all(axis=1)
+            point = np.vstack([self._front[stays], point])
+            real = np.vstack([self._true[stays], real])
+        self._front, self._true = point, real
+        self.quality = self._volume.quality(real)
         return self.quality

@@ -42,6 +42,7 @@ def write_comparison(
     one PNG per horizontal axis, ablations of our own sampler on pages of their own.
     """
     name, seeds = results[0]["table"], len({result["seed"] for result in results})
+    noise = results[0]["noise"]
     timed = load_table(name).timed
     axes = OVER if timed else OVER[:1]
     drawn = {(over, metric): curves(results, over, metric) for over in axes for metric in METRICS}
@@ -55,9 +56,10 @@ def write_comparison(
     pd.concat(stacked, ignore_index=True).to_csv(paths[0], index=False, float_format="%.6g")
     summarised.to_csv(paths[1], index=False, float_format="%.6g")
     titles = {key: contender.title for key, contender in CONTENDERS.items()}
-    paths[2].write_text(markdown(summarised, titles, timed) + "\n", encoding="utf-8")
+    paths[2].write_text(markdown(summarised, titles, timed, noise > 0) + "\n", encoding="utf-8")
     if figures:
-        about = f"on {name}: median and quartiles of {seeds} seeds"
+        observed = f", losses observed to {noise:.1%}" if noise else ""
+        about = f"on {name}: median and quartiles of {seeds} seeds{observed}"
         pictures = [(over, "regret", over, f"Regret {about}") for over in axes]
         accurate = f"Regret of the accurate half {about}"
         pictures.append((axes[0], "accurate", f"{axes[0]}-accurate", accurate))
@@ -67,12 +69,14 @@ def write_comparison(
             for group, rows in grouped(drawn[over, metric]).items()
         }
         paths += write_figures(made, folder)
-    return Written(_table(name, summarised, timed), tuple(paths))
+    return Written(_table(name, summarised, timed, noise), tuple(paths))
 
 
-def _table(name: str, summarised: pd.DataFrame, timed: bool) -> Table:
+def _table(name: str, summarised: pd.DataFrame, timed: bool, noise: float) -> Table:
     heads = ["evaluations", *(["epochs", "time"] if timed else [])]
-    heads += ["seeds", "regret", "accurate half", "IGD+", "lowest loss", "repeats", "ask"]
+    heads += ["seeds", "regret", *(["fitted"] if noise else [])]
+    heads += ["accurate half", "IGD+", "lowest loss", "repeats", "ask"]
+    judged = ["regret_median", *(["regret_fitted"] if noise else []), "accurate", "igd_plus"]
     title = f"{name}: to 99 % of the exact front's hypervolume (medians)"
     shown = Table(Column("sampler", text=True), *heads, title=title)
     for row in summarised.to_dict("records"):
@@ -84,7 +88,7 @@ def _table(name: str, summarised: pd.DataFrame, timed: bool) -> Table:
             number_reached(row["to_99_evaluations"]),
             *epochs,
             f"{row['reached']}/{row['seeds']}",
-            *(f"{row[column]:.4f}" for column in ("regret_median", "accurate", "igd_plus")),
+            *(f"{row[column]:.4f}" for column in judged),
             above(row["lowest"]),
             f"{row['duplicates']:.1f}",
             f"{row['ask_ms']:.1f} ms",

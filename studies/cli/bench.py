@@ -11,7 +11,7 @@ from studies.bench.shipped import TABLES, load_table
 from studies.cli.console import stdout
 from studies.cli.formats import format_option, show
 from studies.cli.main import HelpfulGroup
-from studies.cli.options import Listed, OutPath, Whole, progress_bar, root_option
+from studies.cli.options import Finite, Listed, OutPath, Whole, progress_bar, root_option
 
 
 @click.group(cls=HelpfulGroup)
@@ -44,6 +44,11 @@ def bench() -> None:
     help="Number of simulated workers: candidates trained at the same time.",
 )  # fmt: skip
 @click.option(
+    "--noise", type=Finite(0, 100), default=0.0, show_default=True,
+    help="Standard deviation of the losses that a search observes, in percent of those in the "
+    "table. The table then judges what a search has chosen by chance.",
+)  # fmt: skip
+@click.option(
     "--processes", type=Whole(1, 1024), default=1, show_default=True,
     help="Number of processes: searches replayed at the same time.",
 )  # fmt: skip
@@ -59,6 +64,7 @@ def search(
     seeds: int,
     trials: int,
     workers: int,
+    noise: float,
     processes: int,
     out: Path,
     no_figures: bool,
@@ -79,7 +85,7 @@ def search(
     for table in tables or TABLES:
         names = samplers or contenders_for(load_table(table))
         searches = [
-            PlannedSearch(table, name, seed, trials, workers)
+            PlannedSearch(table, name, seed, trials, workers, noise / 100)
             for name in names
             for seed in range(seeds)
         ]

@@ -73,7 +73,7 @@ class Runner(Generic[E_co]):
         self._elsewhere = Elsewhere(self._record.trials, shared=bool(store.others.me))
         self._running: dict[int, Evaluation] = {}
         self._deaths = Deaths()
-        self._search = Search(config, space, costs, limits)
+        self._search = Search(config, space, costs, limits, self._record.noise)
         self._search.warm(earlier)
         self.store.remove_leftovers()
         self._restore()

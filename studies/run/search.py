@@ -11,6 +11,7 @@ from nas.search.interfaces import KnownLimits
 from search_spaces.architecture import Architecture
 from search_spaces.space import SearchSpace
 from studies.config.study import StudyConfig
+from studies.record.noise import SeedNoise
 from studies.record.records import TrialRecord
 from studies.record.verdict import violations
 
@@ -23,6 +24,7 @@ class Search:
         space: The search space.
         costs: Computes exact or predicted costs of many architectures at once.
         known_limits: Computes by how much architectures exceed hard limits.
+        noise: The seed noise of the loss, if an earlier confirmation of this study has found it.
 
     Attributes:
         proposal: The proposal that has not begun as a trial, or None.
@@ -34,10 +36,12 @@ class Search:
         space: SearchSpace,
         costs: KnownCosts | None,
         known_limits: KnownLimits | None,
+        noise: SeedNoise | None = None,
     ) -> None:
         self._space, self._limits, self._objectives = space, config.limits, config.objectives
         search = config.search
-        options = {"focus": search.focus} if search.sampler == "pareto" else {}
+        told = {"focus": search.focus, "noise": noise.deviation if noise else None}
+        options = told if search.sampler == "pareto" else {}
         self._proposer = make_proposer(
             space, search.sampler, config.objectives, search.seed, costs, known_limits, **options
         )
