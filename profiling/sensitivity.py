@@ -15,20 +15,28 @@ from typing import Any
 from torch import Tensor, nn
 from torch.nn.modules.conv import _ConvNd, _ConvTransposeNd
 
+from profiling.progress import Progress
 
-def sensitivities(model: nn.Module, loss: Callable[[nn.Module], float]) -> dict[str, float]:
+
+def sensitivities(
+    model: nn.Module, loss: Callable[[nn.Module], float], progress: Progress | None = None
+) -> dict[str, float]:
     """Return the increase of a loss by each convolution and linear layer, largest first.
 
     Args:
         model: The model; it is not changed.
         loss: Returns the loss of a model.
+        progress: Called with (done, total) after each layer.
     """
     model = copy.deepcopy(model).eval()
     whole, found = loss(model), dict[str, float]()
-    for name, layer in model.named_modules():
-        if isinstance(layer, (_ConvNd, nn.Linear)):
-            with _rounded(layer):
-                found[name] = loss(model) - whole
+    kinds = _ConvNd, nn.Linear
+    layers = {name: one for name, one in model.named_modules() if isinstance(one, kinds)}
+    for name, layer in layers.items():
+        with _rounded(layer):
+            found[name] = loss(model) - whole
+        if progress:
+            progress(len(found), len(layers))
     return dict(sorted(found.items(), key=lambda item: -item[1]))
 
 

@@ -44,6 +44,7 @@ from studies.deploy.folder import deploy
 from studies.deploy.subject import Subject
 from studies.record.deployed import FOLDER, read_deployed
 from studies.report.report import write_report
+from studies.store.finding import address
 from studies.store.trained import trained_folder
 from tests.fakes.dataset import noise
 from tests.fakes.study import fake_study
@@ -415,7 +416,11 @@ def examined(variants: list[Variant], **methods: Callable[..., Any]) -> Any:
     monkeys = {"base": lambda: built(PLAIN).quality, **methods}
     source: Any = None
     builders = Builders(source, Path(), lambda *given, tuned: Stub(tuned=tuned, **monkeys))
-    return examine(builders, variants, Bounds(), QUICK, lambda done, total: None)
+    told: list[tuple[int, int]] = []
+    try:
+        return examine(builders, variants, Bounds(), QUICK, lambda *at: told.append(at))
+    finally:
+        assert told == sorted(told)  # steps that are found on the way never turn the bar back
 
 
 @pytest.fixture
@@ -465,6 +470,13 @@ def test_without_a_runtime_the_installation_is_named(monkeypatch: pytest.MonkeyP
         examined([Variant("onnxruntime", "float32"), Variant("openvino", "float32")])
     told = "onnxruntime float32, openvino float32: needs x: pip install 'vae-nas[onnx]'"
     assert str(error.value) == f"nothing can be deployed: {told}"
+
+
+def test_a_reference_is_named_as_it_is_asked_for(tmp_path: Path) -> None:
+    study = replace(fake_study(tmp_path), name="faces")
+    assert [address(study, one) for one in study.complete[:3]] == [
+        "faces#original", "faces#modified", f"faces#{study.complete[2].number}",
+    ]  # fmt: skip
 
 
 def test_a_precision_that_no_named_backend_has_is_refused(model: Path, tmp_path: Path) -> None:

@@ -142,8 +142,11 @@ def test_the_gradient_of_the_likelihood_is_that_of_its_values(noise: float | Non
     def likelihood(theta: Array) -> tuple[float, Array]:
         return Kernel.of(theta).negative_log_likelihood(points, observed, squares, noise)
 
+    def value(theta: Array) -> float:
+        return likelihood(theta)[0]
+
     theta = 0.5 * rng.normal(size=5)
-    expected = approx_fprime(theta, lambda there: likelihood(there)[0], 1e-6)
+    expected = approx_fprime(theta, value, 1e-6)
     np.testing.assert_allclose(likelihood(theta)[1], expected, rtol=1e-4, atol=1e-5)
 
 
@@ -183,9 +186,9 @@ def test_of_very_many_candidates_the_later_and_an_even_choice_teach(
 ) -> None:
     taught: list[Array] = []
 
-    def noted(features: Array, known: Array, linear: bool) -> Any:
+    def noted(features: Array, known: Array, *more: Any) -> Any:
         taught.append(known)
-        return fit(features, known, linear)
+        return fit(features, known, *more)
 
     monkeypatch.setattr(history, "_MOST_POINTS", 20)
     monkeypatch.setattr(pareto, "fit", noted)

@@ -215,12 +215,18 @@ def test_sensitive_layers_stay_in_floating_point_above_the_bound() -> None:
             pass
 
         def call(self, method: str, *args: Any, **callbacks: Callable[..., None]) -> Any:
-            return ("a", "b", "c", "d", "e") if method == "sensitive_layers" else of(method, *args)
+            if method != "sensitive_layers":
+                return of(method, *args)
+            callbacks["progress"](1, 5)
+            return ("a", "b", "c", "d", "e")
 
     source: Any = None
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(Variant, "reason_against", None)
-        found = build(Builders(source, Path(), Answers), Variant("openvino", "int8"), Bounds(0.01))
+        builders, told = Builders(source, Path(), Answers), list[tuple[int, int]]()
+        variant = Variant("openvino", "int8")
+        found = build(builders, variant, Bounds(0.01), lambda *at: told.append(at))
+    assert told == [(1, 5), (1, 1), (1, 1)]
     assert calls == [(), ("a",), ("a", "b")]
     assert found.keep == ("a", "b")
 

@@ -83,6 +83,33 @@ def nodes(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
         shutil.rmtree(folder, ignore_errors=True)
 
 
+_FORKS = """
+import os, threading, ray, ray.tune
+from tests.helpers.ray_workers import draw_apart
+
+def draw():
+    os.write(1, (ray.ObjectRef.from_random().hex() + " ").encode())
+
+for number in (0, 0, 1, 2):
+    if os.fork() == 0:
+        draw_apart(number)
+        draw()
+        thread = threading.Thread(target=draw)
+        thread.start()
+        thread.join()
+        os._exit(0)
+    os.wait()
+"""
+
+
+def test_forked_workers_draw_identities_of_their_own() -> None:
+    drawn = subprocess.run(
+        [sys.executable, "-c", _FORKS], capture_output=True, text=True, check=True
+    ).stdout.split()
+    assert drawn[:2] == drawn[2:4]  # forks go on from one state
+    assert len(set(drawn)) == len(drawn[2:]) == 6
+
+
 def search(trials: int, **more: Any) -> dict[str, Any]:
     return {"sampler": "random", "trials": trials, **more}
 

@@ -126,7 +126,9 @@ def test_the_layer_that_8_bits_harm_most_comes_first() -> None:
         with torch.inference_mode():
             return float((changed(IMAGES) - exact).abs().mean())
 
-    found = sensitivities(model, loss)
+    told: list[tuple[int, int]] = []
+    found = sensitivities(model, loss, lambda *at: told.append(at))
+    assert told == [(1, 2), (2, 2)]
     assert list(found) == ["2", "0"]
     assert found["2"] > 10 * found["0"] > 0
     assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())

@@ -71,6 +71,7 @@ class Builder:
         self._calibration = _floats(source.calibration)
         self._image = (self._calibration[:1],)
         self._parts: tuple[Run, Run] | None = None
+        self._sensitive: tuple[str, ...] | None = None
 
     def base(self) -> Quality:
         """Return the quality of the model in eager float32, on the validation images."""
@@ -99,11 +100,17 @@ class Builder:
         size = file_bytes(path)
         return Built(variant, path, tuple(keep), made.note, made.in_float, error, quality, size)
 
-    def sensitive_layers(self) -> tuple[str, ...]:
+    def sensitive_layers(self, progress: Progress | None = None) -> tuple[str, ...]:
         """Return the names of the convolutions and linear layers, the most sensitive first.
 
-        Judged by the loss on training images when one layer alone is in 8-bit integers.
+        Judged by the loss on training images when one layer alone is in 8-bit integers. Another
+        variant gets the same answer without a computation.
+
+        Args:
+            progress: Called with (done, total) after each layer.
         """
+        if self._sensitive is not None:
+            return self._sensitive
         images = self._calibration[:_SENSITIVITY_IMAGES]
         settings = self._source.training
 
@@ -117,7 +124,8 @@ class Builder:
             return float(terms.reconstruction)
 
         with self._working():
-            return tuple(sensitivities(self._eager, loss))
+            self._sensitive = tuple(sensitivities(self._eager, loss, progress))
+        return self._sensitive
 
     def parts(self, built: Built) -> Quality:
         """Build encoder and decoder of a variant, and judge one after the other.

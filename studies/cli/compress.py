@@ -252,7 +252,7 @@ def _models(setting: Setting, before: StageFolder | None, root: Path) -> dict[in
 def _teacher(text: str, study: StudyRecord, root: Path) -> Teacher:
     """Return the teacher that one part of `--distil` names."""
     from studies.compress.distillation import Teacher
-    from studies.store.finding import find_trial
+    from studies.store.finding import address, find_trial
     from studies.store.store import StudyStore
 
     named = text if text.rpartition("#")[0] else f"{study.name}#{text.removeprefix('#')}"
@@ -264,7 +264,7 @@ def _teacher(text: str, study: StudyRecord, root: Path) -> Teacher:
             f"--distil {text}: a teacher for images of {size[0]} pixels and {size[1]} channels; "
             f"those of study {study.name!r} have {study.image_size} and {study.image_channels}"
         )
-    name = trial.name if home.name == study.name else f"{home.name}{trial.name}"
+    name = trial.name if home.name == study.name else address(home, trial)
     return Teacher(name, weights, trial.findings.timings_s.get("training", 0.0))
 
 
@@ -296,11 +296,12 @@ def _setting(
     from studies.config.loading import overridden
     from studies.confirm.candidates import require_training
     from studies.run.images import load_same_images
+    from studies.store.finding import address
     from studies.store.store import StudyStore
 
     require_training(study)
     store = StudyStore.open(root, study.name)
-    weights = _weights(store, trial, f"{study.name}{trial.name}")
+    weights = _weights(store, trial, address(study, trial))
     config = overridden(deepcopy(dict(study.config)), {}, f"study {study.name}")
     chosen = options["device"]
     device = select_device(config.device if chosen == "auto" else chosen)

@@ -127,7 +127,8 @@ def examine(
         variants: The variants.
         bounds: What a variant may cost.
         config: Settings of the measurement.
-        progress: Called with (done, total) after each variant and round.
+        progress: Called with (done, total) after each variant and round, and after each layer and
+            attempt where int8 costs too much; the total then grows.
 
     Raises:
         UserError: no variant can be built or is within the bounds, or int8 alone was asked for and
@@ -135,21 +136,18 @@ def examine(
         ProfilingError: the process ended, or a variant that was built cannot be run.
         OSError: a file cannot be written.
     """
-    total, reasons, built = len(variants) + config.max_rounds, dict[Variant, str](), list[Built]()
+    reasons, built = dict[Variant, str](), list[Built]()
+    steps = _Steps(len(variants) + config.max_rounds, progress)
     base: Quality = builders.call("base")
-    for done, variant in enumerate(variants, start=1):
+    for variant in variants:
         try:
-            built.append(build(builders, variant, bounds))
+            built.append(build(builders, variant, bounds, steps.further))
         except NotBuilt as error:
             reasons[variant] = str(error)
-        progress(done, total)
+        steps.done()
     _require_some(variants, built, reasons)
-
-    def at_round(done: int, _: int) -> None:
-        progress(len(variants) + done, total)
-
-    found = builders.measure(built, config, at_round)
-    progress(total, total)
+    found = builders.measure(built, config, lambda *_: steps.done())
+    progress(steps.total, steps.total)
 
     def over(one: Variant, other: Variant) -> Ratio:
         return found.ratio(one.name, other.name)
@@ -161,12 +159,38 @@ def examine(
     return Examined(tuple(built), reasons, found, chosen, parts, base)
 
 
+class _Steps:
+    """Counts steps, of which more are found on the way, and reports them."""
+
+    def __init__(self, total: int, report: Progress) -> None:
+        self.total, self._report, self._done = total, report, 0
+
+    def done(self) -> None:
+        """Count a step that was known."""
+        self._done += 1
+        self._report(self._done, self.total)
+
+    def further(self, done: int, total: int) -> None:
+        """Count one of `total` further steps, the first of which tells how many there are."""
+        self.total += total if done == 1 else 0
+        self.done()
+
+
 class NotBuilt(Exception):  # noqa: N818 - it is a result
     """A variant cannot be built; the message says why."""
 
 
-def build(builders: Builders, variant: Variant, bounds: Bounds) -> Built:
+def build(
+    builders: Builders, variant: Variant, bounds: Bounds, progress: Progress | None = None
+) -> Built:
     """Build a variant; one in int8 with its most sensitive layers in floating point if it must be.
+
+    Args:
+        builders: Builds it.
+        variant: The variant.
+        bounds: What it may cost.
+        progress: Called with (done, total) after each layer whose sensitivity was computed, and
+            with (1, 1) after each further attempt.
 
     Raises:
         NotBuilt: it cannot be built or run.
@@ -177,7 +201,9 @@ def build(builders: Builders, variant: Variant, bounds: Bounds) -> Built:
         raise NotBuilt(reason)
     try:
         built: Built = builders.call("build", variant)
-        return _spared(builders, built, bounds) if variant.precision == INT8 else built
+        if variant.precision != INT8:
+            return built
+        return _spared(builders, built, bounds, progress)
     except ProcessEndedError:
         raise NotBuilt(_ENDED) from None
     except ProfilingError as error:
@@ -191,18 +217,20 @@ def _of_the_target(error: ProfilingError) -> bool:
     return isinstance(error, TargetError) and not isinstance(error, ModelRefusedError)
 
 
-def _spared(builders: Builders, built: Built, bounds: Bounds) -> Built:
+def _spared(builders: Builders, built: Built, bounds: Bounds, progress: Progress | None) -> Built:
     """Return a variant in int8, with its most sensitive layers in floating point if it must be.
 
     Their number is doubled until the bound is met, or until they would be more than half of all.
     """
     if bounds.reason_against(built.variant, built.quality) is None:
         return built
-    layers: tuple[str, ...] = builders.call("sensitive_layers")
+    layers: tuple[str, ...] = builders.call("sensitive_layers", progress=progress)
     count = 1
     while bounds.reason_against(built.variant, built.quality) and 2 * count <= len(layers):
         built = builders.call("build", built.variant, layers[:count])
         count *= 2
+        if progress:
+            progress(1, 1)
     return built
 
 

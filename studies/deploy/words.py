@@ -99,7 +99,7 @@ def verdict(found: Deployment) -> str:
         others.append(f"{_ratio(found.over(name, REFERENCE))} of that of `original`")
     return (
         f"`{name}` is deployed{_where(found)}: it takes {format_ms(latency.median_ms)}, "
-        f"{listed(others)}, and costs {format_cost(found.chosen.quality.cost)} of the loss."
+        f"{listed(others)}, and changes the loss by {format_cost(found.chosen.quality.cost)}."
     )
 
 

@@ -30,6 +30,11 @@ def find_trial(text: str, root: Path) -> tuple[StudyRecord, TrialRecord]:
     raise UserError(f"{study}#{number}: study {study!r} has trials 0 to {last} and no {number!r}")
 
 
+def address(study: StudyRecord, trial: TrialRecord) -> str:
+    """Return the text by which `find_trial` finds a trial: `STUDY#12`, `STUDY#original`."""
+    return f"{study.name}#{trial.reference or trial.number}"
+
+
 def artefacts_of(text: str, root: Path) -> Path:
     """Return the folder of artefacts of `STUDY#TRIAL`.
 

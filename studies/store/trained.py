@@ -14,7 +14,7 @@ from nas.vae import VAE
 from search_spaces.architecture import Architecture
 from search_spaces.errors import UserError
 from studies.record.records import StudyRecord, TrialRecord
-from studies.store.finding import best_weights_of, find_trial
+from studies.store.finding import address, best_weights_of, find_trial
 from studies.store.store import StudyStore
 
 
@@ -72,7 +72,7 @@ def trained_trial(study: StudyRecord, trial: TrialRecord, root: Path) -> Trained
     Raises:
         UserError: it has no trained weights, or they are damaged.
     """
-    store, name = StudyStore.open(root, study.name), f"{study.name}{trial.name}"
+    store, name = StudyStore.open(root, study.name), address(study, trial)
     store.fetch(trial.digest)
     weights, whose = best_weights_of(store, trial)
     if not weights.is_file():

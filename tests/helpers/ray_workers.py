@@ -10,6 +10,7 @@ the first server has imported all but Ray, and forks one server for each such en
 
 from __future__ import annotations
 
+import itertools
 import json
 import os
 import socket
@@ -22,6 +23,9 @@ _ADDRESS = "NAS_TESTS_RAY_WORKERS"
 _WITHOUT_RAY = ["pandas", "pyarrow.fs", "studies.run.evaluators", "torch._dynamo"]
 _WITHOUT_RAY += ["tests.fakes.runs"]
 _OF_RAY = ["ray.tune", "studies.on_ray.trial", "tests.fakes.ray"]
+_DRAWS, _THREADS = 1000, 16
+"""More random identities, and more threads that draw some, than one worker of the tests needs."""
+
 _LENGTH = 8
 """Bytes of the length that precedes a request."""
 
@@ -103,14 +107,37 @@ def _serve_one(environment: dict[str, str], requests: socket.socket) -> None:
     """Fork the workers of one environment, until the other server ends."""
     _take(environment)
     _prepare(_OF_RAY)
-    while True:
+    for number in itertools.count():
         request, files = _received(requests, 4)
         if not files:
             os._exit(0)
         if os.fork() == 0:
             requests.close()
+            draw_apart(number)
             _be_the_worker(request, files)
         _close(files)
+
+
+def draw_apart(number: int) -> None:
+    """Let forked process `number` draw other identities of objects than those before it.
+
+    Importing Ray draws random numbers, and all forks would go on from the same state. Two workers
+    that begin at the same moment would then give one identity to two objects: one of them crashes,
+    and its driver waits for it for ever. Each thread has a state of its own, from a common one.
+    """
+    import threading
+
+    from ray import ObjectRef
+
+    def draw(times: int) -> None:
+        for _ in range(times):
+            ObjectRef.from_random()
+
+    draw(_DRAWS * number)
+    for _ in range(_THREADS * number):
+        thread = threading.Thread(target=draw, args=(1,))
+        thread.start()
+        thread.join()
 
 
 def _be_the_worker(request: bytes, files: list[int]) -> None:
