@@ -93,7 +93,7 @@ def test_each_machine_has_a_plot(study: StudyRecord) -> None:
     assert "pi (Board)" in panels[1].caption
     page = Page(write_report(study).read_text())
     assert {"after", "deployed", "plot-variants", "plot-variants-2"} <= set(page.ids)
-    assert f"#{first}, deployed for pi" in page.text
+    assert f"{study.complete[1].name}, deployed for pi" in page.text
     assert "Over float32" in page.text
     shutil.rmtree(study.folder / FOLDER)
     assert "after" not in Page(write_report(study, plots=False).read_text()).ids

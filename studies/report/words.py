@@ -14,6 +14,7 @@ from studies.record.confirmed import confirmation_table, confirmed_models, the_l
 from studies.record.deployed import read_deployed
 from studies.record.floor_words import fitted_words, floor_rows
 from studies.record.formats import (
+    MISSING,
     axis_title,
     directions,
     format_change,
@@ -62,6 +63,7 @@ def report_words(study: StudyRecord) -> dict[str, Any]:
         "confirmation": _confirmation(study),
         "compressed": compression_words(study),
         "deployed": dict(zip(("models", "damaged"), read_deployed(study.folder), strict=True)),
+        "names": {trial.number: trial.name for trial in study.trials},
         "retrained": (study.folder / "retrained" / "report.html").exists(),
         "setback_counts": tables.setback_table(study).to_dict("records"),
         "setbacks": tables.setbacks(study)[:_SETBACK_ROWS],
@@ -297,15 +299,16 @@ def _front(study: StudyRecord) -> dict[str, Any]:
         for o in study.recorded
     ]
     heads += [(_metric_title(name), "higher is better") for name in metrics]
-    heads += latent_heads(study)
+    latent = latent_heads(study)
     best = {trial.number for trial in _best_found(study)}
     listed = [trial for trial in study.front if trial.reference or trial.number in best]
     rows = [_front_row(study, trial, metrics) for trial in listed]
     columns = (*study.objectives, *study.recorded)
+    floors = floor_rows(study, [*listed, *study.references.values()], columns, metrics)
     return {
-        "heads": heads,
+        "heads": heads + latent,
         "rows": rows,
-        "floors": floor_rows(study, [*listed, *study.references.values()], columns, metrics),
+        "floors": [[*row, *(MISSING for _ in latent)] for row in floors],
         "fitted": fitted_words(study),
         "listed": _share_listed(study, len(best)),
     }
