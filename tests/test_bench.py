@@ -365,7 +365,8 @@ def test_the_command_observes_noise(
     found = json.loads(file.read_text())
     assert (found["noise"], found["sampler"]) == (0.03, "random")
     assert found["fingerprint"] == load_table("vae").fingerprint
-    assert "with the fitted front" in (tmp_path / "nas-bench" / "vae-summary.md").read_text()
+    written = tmp_path / "nas-bench" / "vae-noise0.03-summary.md"
+    assert "with the fitted front" in written.read_text()
 
 
 # Comparisons

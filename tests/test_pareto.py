@@ -17,6 +17,7 @@ from nas.search.acquisition import BoxDecomposition
 from nas.search.axis_features import AxisFeatures
 from nas.search.candidates import Catalogue
 from nas.search.focus import compressed, reference_losses
+from nas.search.history import History, Observation
 from nas.search.interfaces import KnownLimits
 from nas.search.kernel import Kernel
 from nas.search.surrogate import QUANTILE_COUNT, fit
@@ -367,10 +368,28 @@ def test_the_focus_decides_about_low_losses_or_low_costs() -> None:
     assert spent["cheap"] < spent["balanced"] < spent["accurate"]
 
 
-def test_the_reference_losses_are_quantiles_in_turn() -> None:
-    losses = np.array([1.0, 2.0, 3.0, 4.0, 9.0])
-    assert [reference_losses("balanced", losses, turn) for turn in (8, 9)] == [[9, 3], [3, 9]]
-    assert [reference_losses(focus, losses, 1) for focus in ("cheap", "accurate")] == [[9], [3]]
+def test_the_reference_losses_are_the_highest_and_the_middle_of_the_front_in_turn() -> None:
+    losses, front = np.array([1.0, 2.0, 3.0, 4.0, 9.0]), np.array([4.0, 1.0, 2.0])
+    turns = [reference_losses("balanced", losses, front, turn) for turn in (8, 9)]
+    assert turns == [[2, 9, 2], [9, 2, 2]]
+    few = np.array([1.0, 3.0, 5.0, 7.0, 9.0])
+    assert reference_losses("balanced", few, few[2:], 0) == [9, 7, 3]
+    assert reference_losses("cheap", losses, front, 1) == [9]
+    assert reference_losses("accurate", losses, front, 1) == [2]
+    # Nothing is known to be better than the lowest loss: half of all losses count instead.
+    for few in (front[1:2], front[:0]):
+        assert reference_losses("accurate", losses, few, 1) == [3]
+
+
+def test_the_front_has_the_losses_of_what_nothing_dominates_within_the_limits() -> None:
+    nothing, record = np.zeros(0), History(0, np.array([False, True]))
+    assert record.front_losses().tolist() == []
+    told = [(1.0, 5.0, 0.0), (2.0, 3.0, 0.0), (3.0, 4.0, 0.0), (0.5, 1.0, 0.1)]
+    for number, (found, spent, over) in enumerate(told):
+        record.add(str(number), Observation({}, nothing, np.array([spent]), nothing))
+        record.tell(str(number), [found, spent], {"params": over})
+    record.add("open", Observation({}, nothing, np.array([0.0]), nothing))
+    assert record.front_losses().tolist() == [1.0, 2.0]
 
 
 def test_losses_above_the_reference_keep_their_order_and_count_for_less() -> None:

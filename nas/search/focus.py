@@ -17,28 +17,41 @@ from nas.search.interfaces import Array
 Focus = Literal["accurate", "balanced", "cheap"]
 """Low losses, both ends of the front, or low costs."""
 
-REFERENCE_LOSSES: Mapping[Focus, tuple[float, ...]] = {
-    "accurate": (0.5,),
-    "balanced": (1.0, 0.5),
-    "cheap": (1.0,),
+REFERENCE_LOSSES: Mapping[Focus, tuple[Literal["highest", "front", "quarter"], ...]] = {
+    "accurate": ("front",),
+    "balanced": ("highest", "front", "quarter"),
+    "cheap": ("highest",),
 }
-"""The loss of the reference point as a quantile of the losses observed; proposals take several in
-turn."""
+"""The loss of the reference point: the highest loss observed; the median loss of the front, so that
+the accurate half of the front counts; the lower quartile of all losses, for the best ones.
+Proposals take several in turn."""
 
 _TINY = 1e-12
 
 
-def reference_losses(focus: Focus, losses: Array, turn: int) -> list[float]:
+def reference_losses(focus: Focus, losses: Array, front: Array, turn: int) -> list[float]:
     """Return the losses of the reference point to try, beginning with that of a proposal's turn.
+
+    While the front has no loss above the lowest, the median of all losses takes the place of its
+    median: nothing can be better than the lowest loss by a known amount.
 
     Args:
         focus: The part of the front.
         losses: (points,), those observed.
+        front: (points,), those of the observed front; it may be empty.
         turn: Number of the proposal.
     """
-    quantiles = REFERENCE_LOSSES[focus]
-    first = turn % len(quantiles)
-    return [float(np.quantile(losses, q)) for q in quantiles[first:] + quantiles[:first]]
+    middle = float(np.median(front if len(front) else losses))
+    if middle <= losses.min():
+        middle = float(np.median(losses))
+    known = {
+        "highest": float(losses.max()),
+        "front": middle,
+        "quarter": float(np.quantile(losses, 0.25)),
+    }
+    names = REFERENCE_LOSSES[focus]
+    first = turn % len(names)
+    return [known[name] for name in names[first:] + names[:first]]
 
 
 def compressed(losses: Array, reference_loss: float) -> Array:

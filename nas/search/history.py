@@ -7,6 +7,7 @@ from dataclasses import dataclass, field, replace
 
 import numpy as np
 
+from nas.objectives import nondominated
 from nas.search.candidates import on_scales
 from nas.search.interfaces import Array, Mask
 from search_spaces.axes import Assignment
@@ -105,6 +106,13 @@ class History:
     def all(self) -> list[Observation]:
         """The candidates of the earlier study, then those of this one."""
         return [*self.earlier, *self.own]
+
+    def front_losses(self) -> Array:
+        """Return the losses of the non-dominated ones of this study's feasible candidates."""
+        finished = [one for one in self.own if one.loss is not None and one.feasible]
+        values = [[*one.costs, one.loss] for one in finished]
+        losses = np.array([one.loss for one in finished], dtype=np.float64)
+        return losses[nondominated(np.array(values, dtype=np.float64))]
 
     def training_data(self) -> tuple[list[Observation], Array]:
         """Return the points of the surrogate of the loss, and their losses (points,).

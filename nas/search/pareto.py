@@ -258,7 +258,8 @@ class ParetoEngine:
         """
         data, losses = self._history.training_data()
         turn = len(self._history.own)
-        for reference_loss in reference_losses(self._options.focus, losses, turn):
+        front = self._history.front_losses()
+        for reference_loss in reference_losses(self._options.focus, losses, front, turn):
             best = self._most_improving_below(reference_loss, found, data, losses)
             if len(best):
                 return best

@@ -39,11 +39,13 @@ def write_comparison(
     """Write curves and summary of results of one table and one budget.
 
     Files: `TABLE-curves.csv`, `TABLE-summary.csv` and `.md`, and with `figures` one HTML page and
-    one PNG per horizontal axis, ablations of our own sampler on pages of their own.
+    one PNG per horizontal axis, ablations of our own sampler on pages of their own. With noise it
+    is part of the names.
     """
-    name, seeds = results[0]["table"], len({result["seed"] for result in results})
+    table, seeds = results[0]["table"], len({result["seed"] for result in results})
     noise = results[0]["noise"]
-    timed = load_table(name).timed
+    name = f"{table}-noise{noise:g}" if noise else table
+    timed = load_table(table).timed
     axes = OVER if timed else OVER[:1]
     drawn = {(over, metric): curves(results, over, metric) for over in axes for metric in METRICS}
     summarised = summary(results)
@@ -59,7 +61,7 @@ def write_comparison(
     paths[2].write_text(markdown(summarised, titles, timed, noise > 0) + "\n", encoding="utf-8")
     if figures:
         observed = f", losses observed to {noise:.1%}" if noise else ""
-        about = f"on {name}: median and quartiles of {seeds} seeds{observed}"
+        about = f"on {table}: median and quartiles of {seeds} seeds{observed}"
         pictures = [(over, "regret", over, f"Regret {about}") for over in axes]
         accurate = f"Regret of the accurate half {about}"
         pictures.append((axes[0], "accurate", f"{axes[0]}-accurate", accurate))
@@ -69,7 +71,7 @@ def write_comparison(
             for group, rows in grouped(drawn[over, metric]).items()
         }
         paths += write_figures(made, folder)
-    return Written(_table(name, summarised, timed, noise), tuple(paths))
+    return Written(_table(table, summarised, timed, noise), tuple(paths))
 
 
 def _table(name: str, summarised: pd.DataFrame, timed: bool, noise: float) -> Table:
