@@ -18,11 +18,12 @@ from nas.checkpoint import load_vae
 from nas.datasets import DataConfig, load_dataset
 from nas.protocol import TrainingConfig, evaluate
 from nas.search import Proposer, make_proposer
+from nas.search.surrogate import ENOUGH
 from profiling.locks import try_lock
 from search_spaces.errors import UserError
 from search_spaces.space import SearchSpace
 from studies.config.loading import load_config
-from studies.confirm.candidates import ENOUGH, fitted_losses, promising
+from studies.confirm.candidates import fitted_losses, promising
 from studies.confirm.plan import Plan
 from studies.record.records import SeedRun, StudyRecord, TrialRecord
 from studies.store.store import StudyStore

@@ -21,6 +21,9 @@ QUANTILE_COUNT = 16
 """Number of quantiles of a prediction, at the levels (i + 1/2) / 16. They represent the predictive
 distribution by equally likely values, so that the expectation of a function is a plain mean."""
 
+ENOUGH = 10
+"""Minimum number of points for a fit that smooths values."""
+
 _CHOSEN_ON = 100
 """Maximum number of points for the choice of hyperparameters: the time of each iteration grows with
 their third power. Of more points a random subset is used, the same in every fit."""
@@ -150,6 +153,17 @@ def fit(
     return Surrogate(
         inputs, kernel, points, factor, weights, variance, residuals, mean, deviation, linear
     )
+
+
+def smoothed(features: Array, values: Array) -> Array:
+    """Return the posterior median at each observed point, (points,): values without their luck.
+
+    Args:
+        features: (points, features); at least `ENOUGH` points are needed for a useful fit.
+        values: (points,), positive.
+    """
+    found: Array = np.median(fit(features, values).predict(features), axis=1)
+    return found
 
 
 def _squared_residuals(factor: Array, weights: Array, variance: float) -> Array:

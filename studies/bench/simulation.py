@@ -18,11 +18,8 @@ import numpy as np
 
 from nas.objectives import nondominated
 from nas.search.axis_features import AxisFeatures
-from nas.search.surrogate import fit
+from nas.search.surrogate import ENOUGH, smoothed
 from studies.bench.tables import METRICS, Archive, Network, Quality, Table, TableEntry
-
-_ENOUGH_TO_FIT = 10
-"""Minimum number of candidates for a fit of the loss, as in `studies.confirm.candidates`."""
 
 _NOTHING_LEFT = 1e-9
 """Regret below which the exact front is complete, up to rounding errors, and a search ends."""
@@ -157,9 +154,9 @@ def with_fitted(table: Table, truth: Table, trained: Sequence[str]) -> Quality:
     seen = [table.entries[digest] for digest in trained]
     observed = np.array([one.values for one in seen])
     fitted = observed.copy()
-    if len(seen) >= _ENOUGH_TO_FIT:
+    if len(seen) >= ENOUGH:
         features = AxisFeatures(table.space)([one.assignment for one in seen])
-        fitted[:, 0] = np.median(fit(features, observed[:, 0]).predict(features), axis=1)
+        fitted[:, 0] = smoothed(features, observed[:, 0])
     kept = nondominated(observed) | nondominated(fitted)
     real = np.array([truth.entries[digest].values for digest in trained])
     return truth.volume.quality(real[kept])

@@ -10,15 +10,12 @@ import numpy as np
 
 from nas.objectives import Objective, nondominated
 from nas.search.axis_features import AxisFeatures
-from nas.search.surrogate import fit
+from nas.search.surrogate import ENOUGH, smoothed
 from search_spaces.errors import UserError
 from search_spaces.space import SearchSpace
 from studies.record.comparison import found_learned, ranked
 from studies.record.records import StudyRecord, TrialRecord
 from studies.record.tables import front_found, spread
-
-ENOUGH = 10
-"""Minimum number of trained candidates for a fit of the loss."""
 
 MOST_POINTS = 1000
 """Maximum number of candidates in the fit: its time grows with their third power."""
@@ -47,9 +44,8 @@ def fitted_losses(study: StudyRecord, space: SearchSpace) -> Fitted:
         return {}
     features = AxisFeatures(space)([dict(trial.assignment) for trial in trials])
     observed = [trial.observed(name) for trial in trials]
-    predicted = fit(features, np.array(observed)).predict(features)
-    numbers = [trial.number for trial in trials]
-    return dict(zip(numbers, np.median(predicted, axis=1).tolist(), strict=True))
+    fitted = smoothed(features, np.array(observed)).tolist()
+    return dict(zip((trial.number for trial in trials), fitted, strict=True))
 
 
 def _fittable(study: StudyRecord) -> list[TrialRecord]:
