@@ -7,6 +7,7 @@ import os
 import shutil
 import signal
 import tempfile
+from collections import Counter
 from collections.abc import Iterator
 from contextlib import suppress
 from unittest import mock
@@ -35,7 +36,7 @@ os.environ["NAS_LANE_DIR"] = f"{tempfile.tempdir}/lanes"  # not that of real mea
 atexit.register(shutil.rmtree, tempfile.tempdir, ignore_errors=True)
 mark_descendants()
 
-NEEDS = {"nodes": ("ray", "slow"), "server": ("postgres",)}
+NEEDS = {"nodes": ("ray", "slow"), "server": ("postgres", "slow")}
 """Markers of tests that use a fixture."""
 
 END_S = 30.0
@@ -49,9 +50,9 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         for name in NEEDS.keys() & set(getattr(item, "fixturenames", ())):
             for marker in NEEDS[name]:
                 item.add_marker(marker)
-    slow = {item.path for item in items if item.get_closest_marker("slow")}
+    slow = Counter(item.path for item in items if item.get_closest_marker("slow"))
     ray = {item.path for item in items if item.get_closest_marker("ray")}
-    items.sort(key=lambda item: (item.path not in ray, item.path not in slow))
+    items.sort(key=lambda item: (item.path not in ray, -slow[item.path]))
 
 
 def pytest_xdist_auto_num_workers() -> int:

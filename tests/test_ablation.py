@@ -182,10 +182,12 @@ def process() -> Iterator[FreshProcess]:
         yield running
 
 
+@pytest.mark.slow
 def test_an_object_lives_on_between_calls(process: FreshProcess) -> None:
     assert [process.call("add", 1), process.call("add", 2)] == [11, 13]
 
 
+@pytest.mark.slow
 def test_the_allocator_is_tuned_there_and_only_there(process: FreshProcess) -> None:
     before = allocator_state()
     there = process.call("allocator")
@@ -193,18 +195,21 @@ def test_the_allocator_is_tuned_there_and_only_there(process: FreshProcess) -> N
     assert allocator_state() == before
 
 
+@pytest.mark.slow
 def test_progress_comes_back(process: FreshProcess) -> None:
     seen: list[tuple[int, int]] = []
     result = process.call("count", progress=lambda done, total: seen.append((done, total)))
     assert (result, seen) == ("counted", [(1, 2), (2, 2)])
 
 
+@pytest.mark.slow
 def test_an_error_comes_back_and_the_process_lives_on(process: FreshProcess) -> None:
     with pytest.raises(ProfilingError, match="width: 0 is too small"):
         process.call("fail")
     assert process.call("add", 0) >= 10
 
 
+@pytest.mark.slow
 def test_a_process_that_dies_is_reported_in_one_line() -> None:
     with (
         FreshProcess(Actor, 0) as dying,

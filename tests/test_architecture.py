@@ -118,6 +118,7 @@ def test_fields_without_effect_change_nothing(description: dict[str, Any]) -> No
 
 
 @given(DESCRIPTIONS)
+@pytest.mark.slow
 def test_plain_types_and_json_come_back_equal(description: dict[str, Any]) -> None:
     architecture = Architecture.from_dict(description)
     assert Architecture.from_dict(json.loads(architecture.to_json())) == architecture

@@ -72,6 +72,7 @@ def test_effects_are_factors_over_the_average_choice() -> None:
     assert table.loc["large", "params_low"] == pytest.approx(100 / expected, rel=1e-4)
 
 
+@pytest.mark.slow
 def test_intervals_of_effects_cover_what_is_true() -> None:
     rng, covered = np.random.default_rng(0), 0
     for _ in range(200):
@@ -172,6 +173,7 @@ def test_the_command_prints_effects_and_writes_all_of_them(
     assert str(table["axis"][0]) in printed
 
 
+@pytest.mark.slow
 def test_too_few_trials_print_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     command = ["study", "run", "quickstart", "--space", "tiny", "--trials", "3", "--name", "few"]
     command += ["--workers", "1"]

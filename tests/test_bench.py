@@ -277,7 +277,13 @@ def test_nb201_space_answers_like_a_search_space() -> None:
 # Contenders
 
 
-@pytest.mark.parametrize("name", list(CONTENDERS))
+@pytest.mark.parametrize(
+    "name",
+    [
+        pytest.param(name, marks=[pytest.mark.slow] * name.startswith("pareto-"))
+        for name in CONTENDERS
+    ],
+)
 def test_every_contender_searches(name: str, nb201: Table) -> None:
     chosen = CONTENDERS[name]
 
@@ -354,6 +360,7 @@ def test_fitted_losses_bring_back_what_bad_luck_has_hidden() -> None:
     assert with_fitted(noisy, table, []).regret == 1.0
 
 
+@pytest.mark.slow
 def test_the_command_observes_noise(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:

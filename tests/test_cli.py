@@ -104,6 +104,7 @@ def test_every_group_has_help(capsys: pytest.CaptureFixture[str]) -> None:
         assert "Usage: nas" in capsys.readouterr().out
 
 
+@pytest.mark.slow
 def test_a_study_leaves_a_report_weights_and_reconstructions(study: Path) -> None:
     folder = study / "nas-studies" / "s"
     assert (folder / "report.html").stat().st_size > 100_000
@@ -120,6 +121,7 @@ def test_a_study_leaves_a_report_weights_and_reconstructions(study: Path) -> Non
         assert not list(path.glob("checkpoint*"))
 
 
+@pytest.mark.slow
 def test_a_study_records_its_floors(study: Path) -> None:
     floors = StudyStore.open(study / "nas-studies", "s").record().floors
     assert floors is not None
@@ -130,12 +132,14 @@ def test_a_study_records_its_floors(study: Path) -> None:
     assert floors.on("test").mean != floors.mean
 
 
+@pytest.mark.slow
 def test_a_study_records_the_precision_that_auto_means_here(study: Path) -> None:
     half = has_bfloat16(torch.device("cpu"))
     training = StudyStore.open(study / "nas-studies", "s").record().config["training"]
     assert training["precision"] == ("bfloat16" if half else "float32")
 
 
+@pytest.mark.slow
 def test_running_again_with_another_precision_is_refused(
     study: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -145,6 +149,7 @@ def test_running_again_with_another_precision_is_refused(
     assert "training.precision" in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_running_again_resumes_without_work(
     study: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -157,6 +162,7 @@ def test_running_again_resumes_without_work(
     assert "original" in capsys.readouterr().out
 
 
+@pytest.mark.slow
 def test_list_and_show(study: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert nas("study", "list") == 0
     assert "tiny" in capsys.readouterr().out
@@ -167,6 +173,7 @@ def test_list_and_show(study: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert "Pareto front" in out
 
 
+@pytest.mark.slow
 def test_the_best_model_is_deployed(
     study: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -190,6 +197,7 @@ def test_the_best_model_is_deployed(
     assert len(source.calibration) == len(subject.dataset.train)
 
 
+@pytest.mark.slow
 def test_a_trial_is_exported_with_its_weights(
     study: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -208,6 +216,7 @@ def test_a_trial_is_exported_with_its_weights(
 
 
 @pytest.mark.parametrize("kind", ["csv", "parquet", "json"])
+@pytest.mark.slow
 def test_export_holds_every_trial(study: Path, kind: str, tmp_path: Path) -> None:
     out = tmp_path / f"t.{kind}"
     assert nas("study", "export", "s", "--format", kind, "-o", str(out)) == 0
@@ -217,6 +226,7 @@ def test_export_holds_every_trial(study: Path, kind: str, tmp_path: Path) -> Non
     assert set(table["state"]) == {"complete"}
 
 
+@pytest.mark.slow
 def test_best_gives_a_model_that_works(
     study: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -233,12 +243,14 @@ def test_best_gives_a_model_that_works(
     assert model.reconstruct(torch.zeros(1, 3, 32, 32)).shape == (1, 3, 32, 32)
 
 
+@pytest.mark.slow
 def test_best_within_impossible_limits(study: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert nas("study", "best", "s", "--max-params", "3") == 2
     assert "no model of study 's' is within these limits; the nearest," in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("names", [["params"], ["latency-ms"], ["latency-ms", "params", "macs"]])
+@pytest.mark.slow
 def test_the_limits_that_a_refusal_names_are_met_when_typed_back(
     study: Path, tmp_path: Path, names: list[str], capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -250,6 +262,7 @@ def test_the_limits_that_a_refusal_names_are_met_when_typed_back(
     assert nas("study", "best", "s", *limits, "-o", str(tmp_path / "best")) == 0
 
 
+@pytest.mark.slow
 def test_so_are_the_limits_of_a_study_that_no_candidate_meets(tmp_path: Path) -> None:
     asked = {"space": "tiny", "limits.params": 5, "limits.macs": 3, "limits.peak_memory_bytes": 1}
     config = load_config("quickstart", asked)
@@ -301,6 +314,7 @@ def test_two_workers_find_what_one_finds(study: Path) -> None:
     assert two.measured_together
 
 
+@pytest.mark.slow
 def test_an_interrupted_study_says_how_to_go_on(
     here: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -377,7 +391,13 @@ FAULTS = (
 )
 
 
-@pytest.mark.parametrize("fault", FAULTS)
+@pytest.mark.parametrize(
+    "fault",
+    [
+        pytest.param(fault, marks=[pytest.mark.slow] * (fault == "impossible limit"))
+        for fault in FAULTS
+    ],
+)
 def test_bad_input_prints_one_line_and_exits_with_code_2(
     here: Path, fault: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -392,6 +412,7 @@ def test_bad_input_prints_one_line_and_exits_with_code_2(
     assert not list(here.rglob("study.yaml"))
 
 
+@pytest.mark.slow
 def test_the_storage_of_another_space_is_refused(
     study: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -417,6 +438,7 @@ def test_data_commands(here: Path) -> None:
     assert len(list((here / "out" / "img_align_celeba").iterdir())) == 12
 
 
+@pytest.mark.slow
 def test_architectures_are_named_in_four_ways(study: Path, tmp_path: Path) -> None:
     from studies.cli.options import find_architecture
 

@@ -19,6 +19,7 @@ def bench(tmp_path: Path) -> Bench:
     return found
 
 
+@pytest.mark.slow
 def test_a_model_is_pruned_beside_its_controls_once(
     bench: Bench, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -60,6 +60,7 @@ def test_parallel_rejections_are_made_up_for(tmp_path: Path) -> None:
     assert len(record.references) == len(REFERENCES)
 
 
+@pytest.mark.slow
 def test_more_workers_than_a_small_space_has_architectures(tmp_path: Path) -> None:
     asked = config(space="tiny", search={"sampler": "random", "trials": 1000})
     record = run(tmp_path, asked, TurnTaking(7, FakeEvaluator()))
@@ -70,6 +71,7 @@ def processes(folder: Path) -> set[str]:
     return {path.suffix for path in folder.glob("*.*")}
 
 
+@pytest.mark.slow
 def test_workers_evaluate_side_by_side_and_survive_the_end_of_one(tmp_path: Path) -> None:
     (tmp_path / "killed").write_text("2")
     (tmp_path / "failed").write_text("1")
@@ -81,6 +83,7 @@ def test_workers_evaluate_side_by_side_and_survive_the_end_of_one(tmp_path: Path
     assert (tmp_path / "killed").read_text() == "0"
 
 
+@pytest.mark.slow
 def test_a_candidate_that_kills_every_worker_fails(tmp_path: Path) -> None:
     (tmp_path / "killed").write_text("3")
     asked = config(search={"sampler": "random", "trials": 1})
@@ -116,6 +119,7 @@ def test_a_driver_that_dies_is_hardly_the_fault_of_a_candidate_evaluated_elsewhe
         ("broken", RuntimeError, "ZeroDivisionError: a fault of ours"),
     ],
 )
+@pytest.mark.slow
 def test_what_is_nobody_s_fault_but_ours_or_the_user_s_ends_the_study(
     tmp_path: Path, trouble: str, error: type[Exception], message: str
 ) -> None:
@@ -142,6 +146,7 @@ def test_what_is_nobody_s_fault_but_ours_or_the_user_s_ends_the_study(
         ),
     ],
 )
+@pytest.mark.slow
 def test_a_trial_that_takes_too_much_fails_and_the_study_goes_on(
     tmp_path: Path, trouble: str, limits: TrialLimits, reason: str
 ) -> None:
@@ -155,6 +160,7 @@ def test_a_trial_that_takes_too_much_fails_and_the_study_goes_on(
     assert len(processes(tmp_path)) == 2  # the killed one, and another for all that came after
 
 
+@pytest.mark.slow
 def test_a_process_that_a_trial_left_with_much_memory_is_replaced(tmp_path: Path) -> None:
     asked = config(search={"sampler": "random", "trials": 1})
     with Workers(1, Mischief(tmp_path), TrialLimits(memory_bytes=2)) as crew:
@@ -163,6 +169,7 @@ def test_a_process_that_a_trial_left_with_much_memory_is_replaced(tmp_path: Path
     assert len(processes(tmp_path)) == 3
 
 
+@pytest.mark.slow
 def test_what_a_worker_warns_of_reaches_the_watcher(tmp_path: Path) -> None:
     (tmp_path / "warned").write_text("1")
     told: list[str] = []
@@ -219,6 +226,7 @@ def test_a_worker_does_not_outlive_a_driver_that_was_killed(tmp_path: Path) -> N
 
 
 @pytest.mark.parametrize(("memory_gb", "expected"), [(100, 4), (8, 2), (3, 1), (0.5, 1)])
+@pytest.mark.slow
 def test_as_many_workers_as_cores_and_memory_allow(
     monkeypatch: pytest.MonkeyPatch, memory_gb: float, expected: int
 ) -> None:

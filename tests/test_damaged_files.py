@@ -252,6 +252,7 @@ def trained(path: Path) -> tuple[Trainer, list[int]]:
 
 
 @pytest.mark.parametrize("change", ["history", "model.", "best.", "schedule_free.", "type"])
+@pytest.mark.slow
 def test_a_checkpoint_with_foreign_content_starts_the_training_over(
     tmp_path: Path, change: str
 ) -> None:

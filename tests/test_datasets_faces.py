@@ -173,6 +173,7 @@ def test_an_interrupted_build_goes_on_where_it_stopped() -> None:
     assert labels[:, 0].tolist() == [row % 2 == 0 for row in range(30)]
 
 
+@pytest.mark.slow
 def test_processes_that_load_at_once_agree(cache: Path) -> None:
     code = (
         "from nas.datasets.cache import Entry; from nas.faces.render import render_faces;"

@@ -199,6 +199,7 @@ def test_a_large_jpeg_is_decoded_at_a_fraction_of_its_size(tmp_path: Path) -> No
     assert np.abs(found - whole).mean() < 1
 
 
+@pytest.mark.slow
 def test_shapes_of_one_fraction_share_a_decoding(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -84,6 +84,7 @@ def test_variants_stand_beside_their_model(study: StudyRecord) -> None:
     ]
 
 
+@pytest.mark.slow
 def test_each_machine_has_a_plot(study: StudyRecord) -> None:
     first, second = (trial.number for trial in study.complete[1:3])
     written(study, record(first), record(second), record(first, "pi"))

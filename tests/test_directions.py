@@ -161,6 +161,7 @@ def test_settings_under_which_an_objective_means_nothing_are_refused(
         config(**changes)
 
 
+@pytest.mark.slow
 def test_a_training_records_every_trained_objective_by_epoch(tmp_path: Path) -> None:
     space = SearchSpace.load("tiny")
     architecture = space.architecture(next(iter(space.enumerate())))
@@ -308,7 +309,13 @@ def proposals(sampler: str, names: Sequence[str], count: int, negated: bool) -> 
     return found
 
 
-@pytest.mark.parametrize("sampler", SAMPLERS)
+@pytest.mark.parametrize(
+    "sampler",
+    [
+        pytest.param(sampler, marks=[pytest.mark.slow] * (sampler == "pareto"))
+        for sampler in SAMPLERS
+    ],
+)
 def test_a_maximised_objective_is_proposed_for_as_its_negative_is_minimised(
     sampler: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -338,6 +345,7 @@ def test_a_maximised_objective_has_the_front_and_volume_of_its_negative(
 
 
 @pytest.mark.parametrize("sampler", ["pareto", "tpe", "nsga2", "nsga3"])
+@pytest.mark.slow
 def test_samplers_that_learn_move_to_higher_psnr(sampler: str) -> None:
     names = ("psnr_db", "kl") if sampler == "pareto" else NAMES[:2]
     proposer, found = make_proposer(SPACE, sampler, names, 1), []
@@ -370,6 +378,7 @@ def test_the_learned_value_of_a_stopped_training_is_extrapolated_by_differences(
     assert engine._history.training_data()[1].tolist() == [-20, -22, -24, -19]
 
 
+@pytest.mark.slow
 def test_a_second_trained_objective_is_predicted_on_its_own_scale(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
@@ -430,6 +439,7 @@ def test_optuna_has_the_true_values_and_finds_the_same_front(stored: Path) -> No
     assert any(one.objectives["kl"] == 0 for one in record.complete)
 
 
+@pytest.mark.slow
 def test_a_study_of_maximised_objectives_is_resumed(stored: Path, tmp_path: Path) -> None:
     asked = config(objectives=NAMES, search={"sampler": "pareto", "trials": 14})
     whole = run(tmp_path / "whole", asked, Measured())
@@ -495,6 +505,7 @@ class Sharpening(Learner):
             yield replace(findings, objectives=values, history=history)
 
 
+@pytest.mark.slow
 def test_trainings_of_low_psnr_are_stopped_where_those_of_high_loss_would_be(
     tmp_path: Path,
 ) -> None:
@@ -618,6 +629,7 @@ def test_curves_show_the_first_trained_objective() -> None:
     assert len(figure.data) == 5  # no training losses
 
 
+@pytest.mark.slow
 def test_the_report_explains_directions_differences_and_ideal_values(tmp_path: Path) -> None:
     record = replace(SHOWN, folder=tmp_path)
     page = write_report(record).read_text()

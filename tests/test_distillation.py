@@ -104,6 +104,7 @@ def test_teachers_are_not_changed() -> None:
 
 @pytest.mark.parametrize("guided", [True, False])
 @pytest.mark.parametrize("started", [True, False])
+@pytest.mark.slow
 def test_an_interrupted_training_ends_as_an_uninterrupted_one(
     tmp_path: Path, guided: bool, started: bool
 ) -> None:
@@ -125,6 +126,7 @@ def test_an_interrupted_training_ends_as_an_uninterrupted_one(
     assert all(torch.equal(one, other) for one, other in pairs)
 
 
+@pytest.mark.slow
 def test_teachers_weight_and_start_change_the_training() -> None:
     starts = [None, build_vae(STUDENT, 9).state_dict()]
     guides = [None, Guidance(0.5), Guidance(0.25), Guidance(0.5, (teacher(1),))]
@@ -164,6 +166,7 @@ def test_a_teacher_of_other_images_is_refused() -> None:
         trainer(Guidance(0.5, (teacher(1, 32),)))
 
 
+@pytest.mark.slow
 def test_a_pruned_model_is_trained_further() -> None:
     wide = trainer()
     list(wide.epochs())

@@ -97,6 +97,7 @@ def test_alone_in_its_cost_region_a_candidate_survives_with_a_high_loss() -> Non
 
 
 @pytest.mark.parametrize("others", [0, 10, 1000])
+@pytest.mark.slow
 def test_bad_candidates_at_distant_costs_change_nothing(others: int) -> None:
     verdicts = []
     for loss in (0.5, 0.815, 0.95):

@@ -368,6 +368,7 @@ def test_models_of_different_images_are_refused() -> None:
         explain_latency(ORIGINAL, MODIFIED.resized(64))
 
 
+@pytest.mark.slow
 def test_a_batch_too_big_for_memory_is_refused_before_anything_runs() -> None:
     with pytest.raises(ProfilingError, match="use a smaller batch"):
         explain_latency(ORIGINAL, MODIFIED, config=ExplainConfig(batches=(10**7,), device="cpu"))

@@ -66,6 +66,7 @@ def test_operations_of_torch_are_counted(backend: str, counts: Any, words: str) 
     assert found == (counts, words)
 
 
+@pytest.mark.slow
 def test_operations_of_runtimes_are_counted() -> None:
     for package in ("onnxruntime", "onnxscript", "openvino"):
         pytest.importorskip(package)

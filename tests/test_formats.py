@@ -48,6 +48,7 @@ LISTING = {
 
 
 @pytest.mark.parametrize("line", LISTING)
+@pytest.mark.slow
 def test_a_listing_is_the_same_in_csv_and_json(
     line: str, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -309,6 +309,7 @@ def test_a_running_study_is_neither_deleted_nor_renamed(
     assert "s" not in list_studies(root)
 
 
+@pytest.mark.slow
 def test_only_the_entry_of_the_study_leaves_a_storage_outside(root: Path, tmp_path: Path) -> None:
     address = f"sqlite:///{tmp_path}/both.db"
     for name in ("one", "two"):
@@ -323,6 +324,7 @@ def test_only_the_entry_of_the_study_leaves_a_storage_outside(root: Path, tmp_pa
         StudyStore(root / "one", address).record()
 
 
+@pytest.mark.slow
 def test_a_study_that_cannot_be_deleted_is_put_back(
     root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

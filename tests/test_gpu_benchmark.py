@@ -27,12 +27,14 @@ def test_every_section_has_a_title_and_a_share_of_the_time() -> None:
     assert max(gpu.SHARES.values()) < 0.5
 
 
+@pytest.mark.slow
 def test_a_section_that_fails_costs_one_line(tmp_path: Path) -> None:
     found = gpu.section("unheard-of", "cpu", tmp_path, True, 600.0)
     assert (found["failure"], found["rows"]) == ("KeyError: 'unheard-of'", [])
     assert "Traceback" in (tmp_path / "unheard-of.log").read_text()
 
 
+@pytest.mark.slow
 def test_a_section_that_does_not_end_is_stopped_with_its_rows(tmp_path: Path) -> None:
     found = gpu.section(BESIDE, "cpu", tmp_path, True, 3.0)
     assert found["failure"] == "stopped after 3 s; the rows so far are kept"

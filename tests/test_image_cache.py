@@ -251,6 +251,7 @@ def test_a_set_that_is_used_is_kept(cache: Path, capsys: pytest.CaptureFixture[s
     assert list(cache.iterdir()) == []
 
 
+@pytest.mark.slow
 def test_a_set_that_another_process_fills_is_kept(
     cache: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -396,6 +397,7 @@ def test_one_decoding_fills_the_cache_at_several_sizes(
     assert [one.fingerprint for one in cached] == [one.fingerprint for one in alone]
 
 
+@pytest.mark.slow
 def test_filling_the_cache_goes_on_where_it_was_interrupted(
     tmp_path: Path, decodings: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -66,6 +66,7 @@ def needs(backend: str) -> None:
         ("onnxruntime_rewritten", "1 x transposed convolution made plain"),
     ],
 )
+@pytest.mark.slow
 def test_layers_are_quantised_and_the_others_are_counted(
     backend: str, remark: str, capfd: pytest.CaptureFixture[str]
 ) -> None:

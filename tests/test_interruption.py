@@ -93,6 +93,7 @@ with Interruption():
 """
 
 
+@pytest.mark.slow
 def test_a_study_whose_terminal_is_closed_can_still_write() -> None:
     assert (
         subprocess.run([sys.executable, "-c", HANG_UP], timeout=120, check=False).returncode == 129

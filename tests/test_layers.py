@@ -112,6 +112,7 @@ def test_search_spaces_know_no_torch(name: str) -> None:
     assert "torch" not in {one.split(".")[0] for one in imports(FILES[name])}
 
 
+@pytest.mark.slow
 def test_no_import_runs_in_a_circle() -> None:
     assert circle(graph(ROOT)) == []
 
@@ -121,6 +122,7 @@ def test_every_room_of_studies_has_its_level() -> None:
     assert rooms == set().union(*ROOMS)
 
 
+@pytest.mark.slow
 def test_no_import_runs_up_between_the_rooms_of_studies() -> None:
     assert rising(graph(ROOT)) == []
 

@@ -201,6 +201,7 @@ def test_losses_are_compared_with_the_pca_of_the_latent_size() -> None:
     assert against_pca(on_test, trained(0.484)) == "is 10 % above PCA of its latent size (128)"
 
 
+@pytest.mark.slow
 def test_tables_and_plots_show_the_floors(tmp_path: Path) -> None:
     sizes = {32: 0.3, 64: 0.25, 128: 0.2, 256: 0.15}
     record = replace(fake_study(tmp_path), floors=floors(0.66, sizes))
@@ -222,6 +223,7 @@ def test_tables_and_plots_show_the_floors(tmp_path: Path) -> None:
     assert against_pca(record, member) in hover(record, member)
 
 
+@pytest.mark.slow
 def test_the_report_marks_what_has_not_learned(tmp_path: Path) -> None:
     plain = fake_study(tmp_path)
     losses = sorted(one.objectives["reconstruction_loss"] for one in plain.complete)
@@ -256,6 +258,7 @@ def test_a_report_where_nothing_has_learned_can_be_written(tmp_path: Path) -> No
     assert "No reference model has learned" in text
 
 
+@pytest.mark.slow
 def test_the_paper_judges_no_claim_from_models_that_have_not_learned(tmp_path: Path) -> None:
     made = results(tmp_path)
     record = replace(made.study, floors=floors(0.4, {128: 0.3}))

@@ -60,6 +60,7 @@ def study(root: Path, untrained_counts: None, narrow_references: None) -> Iterat
         )
 
 
+@pytest.mark.slow
 def test_a_study_from_objects(study: Study, root: Path) -> None:
     assert (study.name, study.folder) == ("tiny", root / "tiny")
     assert study.record.config["space"] == "tiny"
@@ -71,6 +72,7 @@ def test_a_study_from_objects(study: Study, root: Path) -> None:
     assert {"state", "params", "axis:latent_size"} <= set(study.frame())
 
 
+@pytest.mark.slow
 def test_the_same_call_resumes(study: Study, root: Path) -> None:
     again = run_study(
         "tiny", images(), OBJECTIVES, trials=3, epochs=1, sampler="random", workers=1,
@@ -81,6 +83,7 @@ def test_the_same_call_resumes(study: Study, root: Path) -> None:
     assert len(study.refresh().trials) == 5
 
 
+@pytest.mark.slow
 def test_a_stored_study_is_opened(study: Study) -> None:
     assert list_studies() == ["tiny"]
     assert open_study("tiny").record.config == study.record.config
@@ -88,6 +91,7 @@ def test_a_stored_study_is_opened(study: Study) -> None:
         open_study("tinny")
 
 
+@pytest.mark.slow
 def test_trials_are_found_and_chosen(study: Study) -> None:
     assert study.trial("original") is study.trial(study.references["original"].number)
     small = study.best("params")
@@ -101,6 +105,7 @@ def test_trials_are_found_and_chosen(study: Study) -> None:
         study.best(params=1)
 
 
+@pytest.mark.slow
 def test_models_are_loaded(study: Study, root: Path) -> None:
     model = study.load("original")
     assert model.architecture == study.references["original"].architecture
@@ -112,6 +117,7 @@ def test_models_are_loaded(study: Study, root: Path) -> None:
         load_model("tiny#99")
 
 
+@pytest.mark.slow
 def test_figures_have_tooltips(study: Study) -> None:
     figure = study.plot()
     assert figure.layout.xaxis.title.text == "Parameters"
@@ -124,6 +130,7 @@ def test_figures_have_tooltips(study: Study) -> None:
         study.plot(x="parms")
 
 
+@pytest.mark.slow
 def test_what_is_shown_is_short(study: Study) -> None:
     assert len(repr(study)) < 200
     assert all(len(repr(trial)) < 200 for trial in study.trials)
@@ -147,6 +154,7 @@ def _references(study: Study) -> int:
     return sum(trial.reference is not None for trial in study.front)
 
 
+@pytest.mark.slow
 def test_the_dashboard_names_references_and_shows_pictures(study: Study) -> None:
     storage = study._store.study._storage
     stored = storage.get_study_system_attrs(study._store.study._study_id)
@@ -166,6 +174,7 @@ def test_the_dashboard_names_references_and_shows_pictures(study: Study) -> None
     assert "dashboard:artifacts:0:00" in again
 
 
+@pytest.mark.slow
 def test_the_report_is_written_again(study: Study) -> None:
     assert study.report().stat().st_size > 100_000
 
@@ -231,6 +240,7 @@ def test_an_unknown_display_is_refused() -> None:
 # Progress
 
 
+@pytest.mark.slow
 def test_a_notebook_has_one_area(study: Study, monkeypatch: pytest.MonkeyPatch) -> None:
     shown: list[str] = []
     monkeypatch.setattr(live, "EVERY_S", 0.0)

@@ -141,6 +141,7 @@ class Writing(FakeEvaluator):
                 raise KeyboardInterrupt
 
 
+@pytest.mark.slow
 def test_a_study_copies_its_artefacts_and_a_reader_fetches_them(url: str, tmp_path: Path) -> None:
     asked, space = config(), SearchSpace.load("quickstart")
     storage = f"sqlite:///{tmp_path / 'x.db'}"
@@ -183,6 +184,7 @@ def test_a_store_with_a_password_in_its_address_is_refused(tmp_path: Path, passw
     assert "hu" not in str(raised.value)
 
 
+@pytest.mark.slow
 def test_a_trial_goes_on_from_the_checkpoint_of_another_folder(url: str, tmp_path: Path) -> None:
     asked, space = config(), SearchSpace.load("quickstart")
     storage = f"sqlite:///{tmp_path / 'x.db'}"

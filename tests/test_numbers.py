@@ -20,6 +20,7 @@ positive = st.floats(min_value=1e-9, max_value=1e18)
 
 
 @given(positive)
+@pytest.mark.slow
 def test_a_number_typed_back_meets_the_limit_that_it_came_from(value: float) -> None:
     option = Positive(1e30)
     assert option.convert(at_least(value), None, None) >= value
@@ -115,6 +116,7 @@ def test_5000_unknown_keys_are_ten_lines_and_a_count() -> None:
 
 
 @given(st.text(max_size=3000))
+@pytest.mark.slow
 def test_messages_are_short_and_printable(text: str) -> None:
     for line in condensed(f"x: {text}").split("\n"):
         assert len(line) <= 500

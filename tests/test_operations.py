@@ -65,6 +65,7 @@ def agree(architecture: Architecture, batch: int = 1) -> None:
 
 
 @pytest.mark.parametrize("name", REFERENCES)
+@pytest.mark.slow
 def test_references_agree_with_the_counter(name: str) -> None:
     agree(REFERENCES[name])
     agree(REFERENCES[name].resized(30), batch=3)
@@ -86,6 +87,7 @@ def test_every_choice_agrees_with_the_counter(field: str, value: str, block: str
 
 
 @pytest.mark.parametrize("space", ["quickstart@24x40", "paper@32x37"])
+@pytest.mark.slow
 def test_members_that_are_not_square_agree_with_the_counter(space: str) -> None:
     found, rng = SearchSpace.load(space), np.random.default_rng(0)
     for _ in range(4):

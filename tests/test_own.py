@@ -109,6 +109,7 @@ def test_the_current_folder_is_searched_last(tmp_path: Path) -> None:
     assert done.stdout == "3\n", done.stderr
 
 
+@pytest.mark.slow
 def test_the_digest_is_that_of_the_source(parts: Parts) -> None:
     first = source_digest(parts("depth"))
     assert len(first) == 12
@@ -438,6 +439,7 @@ def test_a_study_records_its_parts(parts: Parts, tmp_path: Path, asked_for: Stud
     assert record.objectives[0].title == "Closeness"
 
 
+@pytest.mark.slow
 def test_every_sampler_takes_own_objectives(parts: Parts, tmp_path: Path) -> None:
     names = [parts("closeness"), "params", parts("depth")]
     for sampler in ("pareto", "tpe"):
@@ -454,6 +456,7 @@ def test_every_sampler_takes_own_objectives(parts: Parts, tmp_path: Path) -> Non
         assert record.front[0] == best
 
 
+@pytest.mark.slow
 def test_a_study_is_read_where_its_parts_are_not(
     parts: Parts, tmp_path: Path, asked_for: StudyConfig
 ) -> None:
@@ -537,6 +540,7 @@ def test_the_whole_of_a_part_is_in_the_configuration(parts: Parts, tmp_path: Pat
         load_config("quickstart", {f"limits.{parts('closeness')}": 1})
 
 
+@pytest.mark.slow
 def test_worker_processes_import_the_parts(parts: Parts, tmp_path: Path) -> None:
     asked_for = config(
         space="tiny",
@@ -586,6 +590,7 @@ def test_a_bad_objective_is_refused_before_the_study(parts: Parts, name: str, to
 # Contract tests
 
 
+@pytest.mark.slow
 def test_the_contract_tests_accept_good_parts(parts: Parts) -> None:
     for name in ("depth", "images_seen", "closeness"):
         testing.check_objective(parts(name), 32, 1)

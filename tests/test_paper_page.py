@@ -49,6 +49,7 @@ def test_table_1_at_the_papers_size_is_the_papers() -> None:
     assert reduction("macs") == pytest.approx(-0.657, abs=1e-3)
 
 
+@pytest.mark.slow
 def test_a_faster_model_is_called_faster_and_a_busy_machine_busy() -> None:
     faster = fake_timing(1, 0.5, ("other processes",))
     row = next(r for r in table_1(REFERENCES, [faster]) if r.what == "Batch 1, our protocol")
@@ -67,6 +68,7 @@ def verdicts(folder: Path, **numbers: float) -> dict[str, str]:
     return {one.key: one.verdict for one in claims.claims(results(folder, **numbers))}  # type: ignore[arg-type]
 
 
+@pytest.mark.slow
 def test_verdicts_follow_the_numbers(tmp_path: Path) -> None:
     papers = verdicts(tmp_path, worse=0.1, rougher=-0.1)
     assert papers["parameters"] == papers["quality"] == papers["smoothness"] == "holds"
@@ -77,12 +79,14 @@ def test_verdicts_follow_the_numbers(tmp_path: Path) -> None:
     assert equal["quality"] == "undecided"
 
 
+@pytest.mark.slow
 def test_even_steps_between_equal_faces_are_not_called_smooth(tmp_path: Path) -> None:
     found = {one.key: one for one in claims.claims(results(tmp_path, rougher=-0.1, span=0.1))}
     assert found["smoothness"].verdict == "undecided"
     assert "differ by only 10 % of the photos' difference" in found["smoothness"].found
 
 
+@pytest.mark.slow
 def test_a_model_that_draws_one_image_has_no_smoothness(tmp_path: Path) -> None:
     fake = results(tmp_path, span=0.0)
     still = {**fake.models["modified"].interpolation, "step_variation": np.full(20, np.nan)}
@@ -97,6 +101,7 @@ def test_a_model_that_draws_one_image_has_no_smoothness(tmp_path: Path) -> None:
     assert not re.search(r"\bnan\b", section)
 
 
+@pytest.mark.slow
 def test_clusters_are_judged_by_the_neighbours_both_ways(tmp_path: Path) -> None:
     fake = results(tmp_path)
     good = {**fake.models["original"].scores, "seen": fake.labels}
@@ -163,6 +168,7 @@ def test_curves_lie_over_the_published_ones(tmp_path: Path) -> None:
     assert len(paper_curve_figure(table, "Some CPU").data) == 8
 
 
+@pytest.mark.slow
 def test_the_page_opens_offline_and_holds_everything(tmp_path: Path) -> None:
     fake = results(tmp_path)
     page = write_paper(fake).read_text(encoding="utf-8")
@@ -178,6 +184,7 @@ def test_the_page_opens_offline_and_holds_everything(tmp_path: Path) -> None:
     assert "Some CPU" in page
 
 
+@pytest.mark.slow
 def test_a_page_without_attributes_says_so(tmp_path: Path) -> None:
     page = write_paper(results(tmp_path, labelled=False)).read_text(encoding="utf-8")
     assert "too few labelled attributes" in page

@@ -213,6 +213,7 @@ def test_several_proposals_may_be_open_and_none_is_repeated() -> None:
     assert proposer.seen == 16
 
 
+@pytest.mark.slow
 def test_limits_are_learned_from_what_missed_them() -> None:
     proposer = make_proposer(SPACE, "pareto", NAMES, 0, costs, screen=200)
     excess = []
@@ -359,6 +360,7 @@ def test_the_surrogate_can_be_left_out() -> None:
     assert len(set(searched(proposer, 13))) == 13
 
 
+@pytest.mark.slow
 def test_the_focus_decides_about_low_losses_or_low_costs() -> None:
     spent = {}
     for focus in ("cheap", "balanced", "accurate"):

@@ -21,6 +21,7 @@ def trained(folder: Path, found: dict[str, list[float]]) -> Path:
     return folder
 
 
+@pytest.mark.slow
 def test_orders_are_those_of_the_last_epoch_of_members_that_all_have(tmp_path: Path) -> None:
     faces = {"a": [9.0, 0.1], "b": [8.0, 0.2], "c": [7.0, 0.3], "failed": []}
     photos = {"a": [1.0, 0.5], "b": [2.0, 0.9], "c": [3.0, 0.7], "other": [0.1]}

@@ -74,6 +74,7 @@ def test_without_a_browser_it_says_what_to_install(
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="the fake browsers are shell scripts")
+@pytest.mark.slow
 def test_a_browser_that_hangs_is_given_up_and_ended(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -87,6 +88,7 @@ def test_a_browser_that_hangs_is_given_up_and_ended(
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="the fake browsers are shell scripts")
+@pytest.mark.slow
 def test_a_browser_ends_with_a_process_that_is_killed(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -103,6 +105,7 @@ def test_a_browser_ends_with_a_process_that_is_killed(
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="the fake browsers are shell scripts")
+@pytest.mark.slow
 def test_a_browser_that_crashes_tells_why(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     browser(tmp_path / "crashes", "echo libnss3.so: cannot open >&2; exit 127", monkeypatch)
     (tmp_path / "figures").mkdir()

@@ -50,6 +50,7 @@ def fitted(tmp_path_factory: pytest.TempPathFactory) -> LatencyPredictor:
     return LatencyPredictor(calibration)
 
 
+@pytest.mark.slow
 def test_a_known_law_is_recovered_and_beats_both_baselines(fitted: LatencyPredictor) -> None:
     ours, macs, launches = check(fitted)
     assert [row.name for row in (ours, macs, launches)] == [
@@ -220,6 +221,7 @@ def test_time_that_runs_out_leaves_a_share_of_each() -> None:
         LatencyPredictor(calibration)
 
 
+@pytest.mark.slow
 def test_load_finds_this_environment_and_refuses_another() -> None:
     assert LatencyPredictor.load(SETTING) is None
     calibration = Calibration.here(SETTING)
@@ -246,6 +248,7 @@ def test_a_folder_that_cannot_be_written_is_refused(
         extend(Calibration.here(SETTING), SPACE, 1, 1, measure=fake)
 
 
+@pytest.mark.slow
 def test_a_tiny_calibration_of_this_machine(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(predictor_module, "ENOUGH", {"fitted": 3, "held_out": 2})
     space = SearchSpace.load("tiny")

@@ -20,6 +20,7 @@ DETACH = (
 )
 
 
+@pytest.mark.slow
 def test_a_process_is_found_also_when_its_parent_has_ended() -> None:
     command = [sys.executable, "-c", DETACH]
     said = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True).stdout
@@ -32,6 +33,7 @@ def test_a_process_is_found_also_when_its_parent_has_ended() -> None:
     assert orphan not in descendants()
 
 
+@pytest.mark.slow
 def test_a_process_gets_the_environment_of_whoever_starts_it(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:

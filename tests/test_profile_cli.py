@@ -56,6 +56,7 @@ def test_help_imports_nothing_heavy() -> None:
         assert command in done.stdout
 
 
+@pytest.mark.slow
 def test_model_prints_and_saves_one_table(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert nas("profile", "model", "modified@32", "--batch", "2", *QUICK, "--top", "3") == 0
     printed = capsys.readouterr().out
@@ -72,6 +73,7 @@ def test_model_prints_and_saves_one_table(here: Path, capsys: pytest.CaptureFixt
     assert MODIFIED.resized(32).summary in (folder / "profile.html").read_text(encoding="utf-8")
 
 
+@pytest.mark.slow
 def test_all_layers_and_machine_readable_output(capsys: pytest.CaptureFixture[str]) -> None:
     assert nas("profile", "model", "original@32", *QUICK, "--all") == 0
     printed = capsys.readouterr().out
@@ -84,6 +86,7 @@ def test_all_layers_and_machine_readable_output(capsys: pytest.CaptureFixture[st
     assert capsys.readouterr().out.startswith("path,")
 
 
+@pytest.mark.slow
 def test_a_trial_s_profile_goes_into_its_study(
     here: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -109,6 +112,7 @@ def test_a_trial_s_profile_goes_into_its_study(
     assert link in (study.folder / "report.html").read_text(encoding="utf-8")
 
 
+@pytest.mark.slow
 def test_a_file_s_profile_is_named_after_it(here: Path) -> None:
     path = here / "mine.json"
     path.write_text(ORIGINAL.resized(32).to_json())
@@ -116,6 +120,7 @@ def test_a_file_s_profile_is_named_after_it(here: Path) -> None:
     assert "Layer profile of <b>mine</b>" in (here / "there" / "profile.html").read_text()
 
 
+@pytest.mark.slow
 def test_layer_in_words_is_swept(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
     words = ("conv", "in=4", "out=8", "size=8")
     swept = ("--sweep", "width=8,16", "--sweep", "batch=1,2")
@@ -153,6 +158,7 @@ def test_peaks(capsys: pytest.CaptureFixture[str]) -> None:
 
 
 @pytest.mark.parametrize("flags", [(), ("--training",)])
+@pytest.mark.slow
 def test_trace(here: Path, flags: tuple[str, ...], capsys: pytest.CaptureFixture[str]) -> None:
     arguments = ("original@16", "--batch", "2", "--steps", "1", "--out", "t", *flags)
     assert nas("profile", "trace", *arguments) == 0
@@ -162,6 +168,7 @@ def test_trace(here: Path, flags: tuple[str, ...], capsys: pytest.CaptureFixture
     assert list((here / "t").glob("*.pt.trace.json"))
 
 
+@pytest.mark.slow
 def test_backends_name_those_that_cannot_run(
     here: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -174,6 +181,7 @@ def test_backends_name_those_that_cannot_run(
     assert names == {"eager", "channels_last", "cuda_graph"}
 
 
+@pytest.mark.slow
 def test_backends_are_whole_at_every_width(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -82,7 +82,16 @@ def quick_compiler(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.parametrize(
-    ("name", "dtype"), [(name, dtype) for name in BACKENDS for dtype in BACKENDS[name].precisions]
+    ("name", "dtype"),
+    [
+        pytest.param(
+            name,
+            dtype,
+            marks=[pytest.mark.slow] * name.startswith(("onnxruntime", "openvino", "compile")),
+        )
+        for name in BACKENDS
+        for dtype in BACKENDS[name].precisions
+    ],
 )
 def test_a_backend_computes_the_same_and_changes_nothing(name: str, dtype: str) -> None:
     if reason := BACKENDS[name].reason_against(torch.device("cpu"), dtype):
@@ -117,6 +126,7 @@ def test_the_weights_of_what_runs_in_torch_are_mapped_like_eager_s(name: str) ->
         run(*(arg.clone() for arg in EXAMPLE))
 
 
+@pytest.mark.slow
 def test_one_process_can_compile_many_models() -> None:
     # torch keeps at most 8 compiled variants of one code object and then refuses.
     for width in range(1, 11):
@@ -200,6 +210,7 @@ def test_a_comparison_keeps_the_line_of_what_could_not_run(monkeypatch: pytest.M
     assert {total for _, total in seen} == {6}
 
 
+@pytest.mark.slow
 def test_each_precision_has_a_row_and_rewrites_only_where_one_applies(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
@@ -231,6 +242,7 @@ def test_each_precision_has_a_row_and_rewrites_only_where_one_applies(
     assert rows(model) == [eager[0], ("pooled", "float32", remark)]
 
 
+@pytest.mark.slow
 def test_an_exported_model_has_names_a_free_batch_and_the_same_numbers(tmp_path: Path) -> None:
     pytest.importorskip("onnxscript")
     onnx = pytest.importorskip("onnx")
@@ -247,6 +259,7 @@ def test_an_exported_model_has_names_a_free_batch_and_the_same_numbers(tmp_path:
     assert report.nodes == len(onnx.load(path).graph.node)
 
 
+@pytest.mark.slow
 def test_torch_reads_its_translations_once(monkeypatch: pytest.MonkeyPatch) -> None:
     pytest.importorskip("onnxscript")
     from torch.onnx._internal.exporter._registration import ONNXRegistry
@@ -266,6 +279,7 @@ def test_torch_reads_its_translations_once(monkeypatch: pytest.MonkeyPatch) -> N
     assert first == second != []
 
 
+@pytest.mark.slow
 def test_a_model_of_one_batch_size_is_exported_with_that(tmp_path: Path) -> None:
     pytest.importorskip("onnxscript")
 
@@ -278,6 +292,7 @@ def test_a_model_of_one_batch_size_is_exported_with_that(tmp_path: Path) -> None
     assert report.inputs == {"values": (3, 2, 2)}
 
 
+@pytest.mark.slow
 def test_what_cannot_be_exported_is_reported_and_not_written(tmp_path: Path) -> None:
     pytest.importorskip("onnxscript")
     pytest.importorskip("onnxruntime")
@@ -309,6 +324,7 @@ def test_what_is_no_file_is_not_replaced_by_an_export(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("noise", ["--deterministic", "--sampling"])
+@pytest.mark.slow
 def test_the_command_exports_an_architecture(
     noise: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

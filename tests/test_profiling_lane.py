@@ -158,6 +158,7 @@ def test_a_training_pauses_whichever_device_is_measured(tmp_path: Path, measured
     trainer.leave()
 
 
+@pytest.mark.slow
 def test_nobody_starves(tmp_path: Path) -> None:
     """Two that measure again and again and two that train: each has its turns."""
     turns, stop = Counter[str](), threading.Event()
@@ -227,6 +228,7 @@ def test_all_users_can_lock_and_none_can_write_whatever_the_umask(tmp_path: Path
 
 
 @pytest.mark.skipif(not hasattr(os, "getuid") or os.getuid() != 0, reason="needs two users")
+@pytest.mark.slow
 def test_users_share_the_lane(tmp_path: Path) -> None:
     tmp_path.chmod(0o777)
     for parent in tmp_path.parents:

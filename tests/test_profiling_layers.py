@@ -78,6 +78,7 @@ def table() -> LayerTable:
     return profile_layers(Model(), torch.rand(1, 2, 4, 4), config, peaks=PEAKS)
 
 
+@pytest.mark.slow
 def test_rows_are_the_modules_that_work_in_order(table: LayerTable) -> None:
     frame = table.frame()
     names = ["norm", "activation", "convolution", "join"]
@@ -89,6 +90,7 @@ def test_rows_are_the_modules_that_work_in_order(table: LayerTable) -> None:
     assert (line["params"], line["macs"]) == (18, 2 * 16 * 5 * 3)
 
 
+@pytest.mark.slow
 def test_the_column_adds_up_to_the_stated_share(table: LayerTable) -> None:
     frame = table.frame()
     shares = frame["share"].iloc[:-1]
@@ -158,6 +160,7 @@ def test_saved_files_hold_the_same_table(table: LayerTable, tmp_path: Path) -> N
     assert record["input_shapes"] == [[2, 2, 4, 4]]
 
 
+@pytest.mark.slow
 def test_the_model_is_left_alone() -> None:
     model = Model()
     model.encoder[0].eval()

@@ -183,6 +183,7 @@ def test_memory_of_two_linear_layers(tmp_path: Path) -> None:
     assert trace.peak_bytes - trace.setup.resident_bytes == 4 * (16 * 4 + 16 * 8 + 16 * 2)
 
 
+@pytest.mark.slow
 def test_recording_changes_nothing(tmp_path: Path) -> None:
     model, example = tiny_vae()
     model.eval()

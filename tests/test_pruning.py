@@ -71,6 +71,7 @@ def changed(architecture: Architecture, **fields: Any) -> Architecture:
 @pytest.mark.parametrize("norm", NORMS)
 @proof
 @given(seed=st.integers(0, 10**6))
+@pytest.mark.slow
 def test_pruning_to_the_same_architecture_is_the_identity(norm: Norm, seed: int) -> None:
     model = trained(member(seed))
     same = prune(model, model.architecture, norm).state_dict()
@@ -82,6 +83,7 @@ def test_pruning_to_the_same_architecture_is_the_identity(norm: Norm, seed: int)
 @pytest.mark.parametrize("norm", NORMS)
 @proof
 @given(seed=st.integers(0, 10**6))
+@pytest.mark.slow
 def test_pruned_zeros_leave_the_output_unchanged(norm: Norm, seed: int) -> None:
     rng = np.random.default_rng(seed)
     model = trained(member(seed))

@@ -251,6 +251,7 @@ def test_models_of_one_rate_and_one_loss_can_be_drawn() -> None:
         assert panel.figure.layout.xaxis.range[0] < 0.4 < panel.figure.layout.xaxis.range[1]
 
 
+@pytest.mark.slow
 def test_the_report_has_the_section_and_the_samples(tmp_path: Path) -> None:
     found = Page(write_report(fake_study(tmp_path, images=4)).read_text())
     assert "rate" in found.ids
@@ -260,6 +261,7 @@ def test_the_report_has_the_section_and_the_samples(tmp_path: Path) -> None:
     assert f"of {size} units active" in found.text
 
 
+@pytest.mark.slow
 def test_a_study_without_rates_and_samples_has_neither(tmp_path: Path) -> None:
     record = fake_study(tmp_path, images=4)
     bare = tuple(with_findings(one, metrics={}) for one in record.trials)

@@ -35,6 +35,7 @@ def refused(address: str) -> str:
     return text
 
 
+@pytest.mark.slow
 def test_what_answers_nothing_is_refused_after_a_time_limit(
     silent: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -102,6 +102,7 @@ for number in (0, 0, 1, 2):
 """
 
 
+@pytest.mark.slow
 def test_forked_workers_draw_identities_of_their_own() -> None:
     drawn = subprocess.run(
         [sys.executable, "-c", _FORKS], capture_output=True, text=True, check=True

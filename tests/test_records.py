@@ -70,6 +70,7 @@ def test_a_trial_is_found_by_its_number(tmp_path: Path) -> None:
             study.trial(missing)
 
 
+@pytest.mark.slow
 def test_reading_a_study_needs_no_torch() -> None:
     code = (
         "import sys; from pathlib import Path; from studies.store.store import StudyStore; "

@@ -31,6 +31,7 @@ def page(study: StudyRecord, **options: Any) -> Page:
     return Page(write_report(study, **options).read_text(encoding="utf-8"))
 
 
+@pytest.mark.slow
 def test_report_is_one_file_that_fetches_nothing(tmp_path: Path) -> None:
     study = fake_study(tmp_path, images=8)
     path = write_report(study)
@@ -43,6 +44,7 @@ def test_report_is_one_file_that_fetches_nothing(tmp_path: Path) -> None:
     assert "url(" not in text.split("</style>")[0]
 
 
+@pytest.mark.slow
 def test_report_holds_every_section(tmp_path: Path) -> None:
     study = fake_study(tmp_path, images=4)
     found = page(study)
@@ -79,6 +81,7 @@ def test_figures_hold_no_nan(tmp_path: Path) -> None:
         ("reconstruction_loss", "params", "flops", "latency_ms", "peak_memory_bytes"),
     ],
 )
+@pytest.mark.slow
 def test_any_number_of_objectives(tmp_path: Path, names: tuple[str, ...]) -> None:
     found = page(fake_study(tmp_path, objectives=names))
     pairs = [name for name in found.data if "-over-" in name]
@@ -88,6 +91,7 @@ def test_any_number_of_objectives(tmp_path: Path, names: tuple[str, ...]) -> Non
 
 @pytest.mark.parametrize("found", [0, 1, 3])
 @pytest.mark.parametrize("references", [{}, {"original": REFERENCES["original"]}, REFERENCES])
+@pytest.mark.slow
 def test_small_studies(tmp_path: Path, found: int, references: Mapping[str, Architecture]) -> None:
     shown = page(fake_study(tmp_path, found=found, references=references))
     text = shown.text
@@ -131,6 +135,7 @@ def test_counts_have_fitting_nouns(tmp_path: Path) -> None:
     assert "(90 assignments)" in text
 
 
+@pytest.mark.slow
 def test_a_disturbed_latency_is_marked(tmp_path: Path) -> None:
     study = fake_study(tmp_path)
     calm = tuple(with_findings(t, contended=False) for t in study.trials)
@@ -150,6 +155,7 @@ def test_a_failed_reference_is_reported(tmp_path: Path) -> None:
     assert "against modified" not in text
 
 
+@pytest.mark.slow
 def test_what_users_write_is_escaped(tmp_path: Path) -> None:
     evil = "</script><script>alert(1)</script>"
     study = fake_study(tmp_path, references={evil: REFERENCES["original"]})
@@ -191,6 +197,7 @@ def test_picture_rows_show_originals_references_then_front(tmp_path: Path) -> No
     assert all(row.uri.startswith("data:image/png;base64,") for row in rows)
 
 
+@pytest.mark.slow
 def test_missing_and_damaged_pictures_are_left_out(tmp_path: Path) -> None:
     study = fake_study(tmp_path, images=4)
     first, second = study.references.values()

@@ -21,6 +21,7 @@ FINDINGS = Path(__file__).parent.parent / "docs" / "findings.md"
 
 
 @pytest.mark.parametrize("name", list_studies(ROOT))
+@pytest.mark.slow
 def test_costs_of_a_committed_study_are_those_of_its_architectures(name: str) -> None:
     record = StudyStore.open(ROOT, name).record()
     assert set(record.references) == set(REFERENCES)

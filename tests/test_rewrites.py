@@ -420,6 +420,7 @@ MEMBERS = [WIDE.architecture(WIDE.sample(np.random.default_rng(seed))) for seed 
 
 
 @pytest.mark.parametrize("architecture", [ORIGINAL, MODIFIED, *MEMBERS], ids=lambda a: a.digest[:8])
+@pytest.mark.slow
 def test_a_whole_network_computes_the_same(architecture: Architecture) -> None:
     model, example = vae(architecture, 64)
     changed, done = rewritten(model.double())
@@ -431,6 +432,7 @@ def test_a_whole_network_computes_the_same(architecture: Architecture) -> None:
     ("architecture", "before", "after"),
     [(ORIGINAL, 664_879_104, 495_673_344), (MODIFIED, 1_101_969_536, 710_006_912)],
 )
+@pytest.mark.slow
 def test_the_references_need_fewer_multiply_adds(
     architecture: Architecture, before: int, after: int
 ) -> None:

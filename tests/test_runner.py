@@ -39,6 +39,7 @@ def test_references_come_first_whatever_the_sampler(tmp_path: Path, sampler: str
     assert {trial.state for trial in record.trials} == {"complete"}
 
 
+@pytest.mark.slow
 def test_no_architecture_is_trained_twice(tmp_path: Path) -> None:
     evaluator = FakeEvaluator()
     asked = config(space="tiny", search={"sampler": "random", "trials": 1000})
@@ -208,6 +209,7 @@ def test_a_read_only_folder_is_refused(tmp_path: Path) -> None:
         pass
 
 
+@pytest.mark.slow
 def test_the_record_is_the_same_from_sqlite_and_the_journal(tmp_path: Path) -> None:
     journal = run(tmp_path / "a", config())
     sqlite = run(tmp_path / "b", config(), storage=f"sqlite:///{tmp_path / 'x.db'}")
@@ -315,6 +317,7 @@ def test_a_damaged_journal_is_reported_by_its_line(tmp_path: Path) -> None:
         StudyStore.open(tmp_path, "s").record()
 
 
+@pytest.mark.slow
 def test_a_study_can_be_moved_and_read_from_anywhere(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

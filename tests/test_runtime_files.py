@@ -78,6 +78,7 @@ def test_openvino_keeps_a_layer_in_floating_point(tmp_path: Path) -> None:
     assert (outputs[0] - two_layers()(IMAGES[:1])).abs().max() < 0.05
 
 
+@pytest.mark.slow
 def test_a_layer_in_floating_point_has_its_name() -> None:
     needs("onnxruntime", INT8)
     up = nn.Sequential(nn.Conv2d(3, 4, 1), nn.ConvTranspose2d(4, 3, 3, padding=1)).eval()

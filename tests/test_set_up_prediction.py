@@ -83,6 +83,7 @@ def in_runtime(architecture: Architecture, role: Role) -> Measurement:
 # The model of the times
 
 
+@pytest.mark.slow
 def test_a_law_is_recovered_from_whole_models() -> None:
     known, others = members(120), members(30, seed=2)
     times = np.array([total_ms(one) for one in known])
@@ -245,6 +246,7 @@ def test_a_whole_model_is_timed_in_another_backend() -> None:
 # In a study, and as a command
 
 
+@pytest.mark.slow
 def test_a_study_uses_the_calibration_of_its_own_set_up() -> None:
     extend(Calibration.here(Setting(image_size=SIZE)), SPACE, 30, 20, measure=fake)
     extend(Calibration.here(ENGINE), SPACE, 30, 20, measure=in_runtime)

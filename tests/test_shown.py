@@ -25,6 +25,7 @@ def pair() -> PairedLatency:
     return compare_latency(network(2), network(4), torch.zeros(1, 8), QUICK)
 
 
+@pytest.mark.slow
 def test_a_layer_table(table: LayerTable) -> None:
     assert repr(table).startswith("LayerTable(40 layers, ")
     assert f"{table.latency.median_ms:.4g} ms" in repr(table)

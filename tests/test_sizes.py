@@ -66,6 +66,7 @@ def test_other_texts_are_no_size(text: str) -> None:
 
 
 @pytest.mark.parametrize("space", ["quickstart@24x40", "wide@64x70"])
+@pytest.mark.slow
 def test_costs_are_those_that_fvcore_counts(space: str) -> None:
     """fvcore runs the built model; its other operators are no multiply-adds."""
     for number, architecture in enumerate(drawn(SearchSpace.load(space), seed=3)):

@@ -479,6 +479,7 @@ def test_the_references_are_where_one_would_look_for_them() -> None:
 
 
 @pytest.mark.parametrize("name", ["tiny", "quickstart", "paper@64", "wide@64"])
+@pytest.mark.slow
 def test_members_are_printed_alike_exactly_when_digests_agree(name: str) -> None:
     space, rng = SearchSpace.load(name), np.random.default_rng(0)
     architectures = [space.architecture(space.sample(rng)) for _ in range(25)]

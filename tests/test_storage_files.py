@@ -94,6 +94,7 @@ def test_a_database_whose_creation_was_killed_is_completed(tmp_path: Path) -> No
     assert len(run(tmp_path, config(), storage=f"sqlite:///{tmp_path / 'x.db'}").complete) == 8
 
 
+@pytest.mark.slow
 def test_a_damaged_database_is_reported_in_one_line(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -134,6 +135,7 @@ def driver(root: Path, storage: str) -> Iterator[None]:
 
 
 @pytest.mark.parametrize("scheme", ["journal:", "sqlite:///"])
+@pytest.mark.slow
 def test_a_file_has_one_driver_by_whatever_way_it_is_reached(
     tmp_path: Path, scheme: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:

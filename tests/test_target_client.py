@@ -58,6 +58,7 @@ def never(walls: Mapping[str, list[float]]) -> bool:
 # A measurement
 
 
+@pytest.mark.slow
 def test_every_model_has_a_sample_in_every_round(target: Target) -> None:
     progress: list[tuple[int, int]] = []
     models = {"candidate": small_model(3), "reference": small_model(1), "twin": small_model(1)}
@@ -340,6 +341,7 @@ def test_a_busy_target_is_waited_for(tmp_path: Path, monkeypatch: pytest.MonkeyP
     assert notes == ["pi: another measurement is running there; waiting for it"]
 
 
+@pytest.mark.slow
 def test_a_target_that_stands_still_is_given_up() -> None:
     def stop(done: int, total: int) -> None:
         for agent in agents():
@@ -355,6 +357,7 @@ def test_a_target_that_stands_still_is_given_up() -> None:
         agent.kill()
 
 
+@pytest.mark.slow
 def test_an_idle_connection_is_kept_by_heartbeats(notes: list[str]) -> None:
     import time
 

@@ -122,7 +122,12 @@ def test_a_fault_of_the_interpreter_is_told(code: int, printed: str, words: str)
         ),
         (refusing(CHANGED), TargetError, "has changed"),
         (refusing("nas agent: Python 2.7.18 (default)", 1), TargetError, r"Python 2\.7\.18, 3\.8"),
-        ("head -c 99999 /dev/zero; cat", TargetError, "the login shell printed too much"),
+        pytest.param(
+            "head -c 99999 /dev/zero; cat",
+            TargetError,
+            "the login shell printed too much",
+            marks=pytest.mark.slow,
+        ),
         ("exit 0", TargetError, r"did not start there \(exit code 0\): no reason was printed"),
     ],
     ids=["unreachable", "changed", "old", "loud", "silent"],

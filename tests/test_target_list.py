@@ -190,6 +190,7 @@ def test_ordinary_values_are_accepted(field: str, value: object) -> None:
 
 
 @UNIX
+@pytest.mark.slow
 def test_a_target_is_added_checked_and_removed(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -214,6 +215,7 @@ def test_a_target_is_added_checked_and_removed(
 
 
 @UNIX
+@pytest.mark.slow
 def test_check_says_what_is_missing(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -171,6 +171,7 @@ def meter(setup: SetUp) -> tuple[TargetMeter, Any]:
 
 
 @pytest.mark.usefixtures("made_up")
+@pytest.mark.slow
 def test_candidate_reference_and_twin_are_timed_in_the_same_rounds() -> None:
     one, target = meter(quick(batch=2))
     pair, waited_s = one.measure(OTHER)
@@ -193,6 +194,7 @@ def test_candidate_reference_and_twin_are_timed_in_the_same_rounds() -> None:
 
 
 @pytest.mark.usefixtures("made_up")
+@pytest.mark.slow
 def test_the_reference_is_exported_once() -> None:
     one, target = meter(quick(part="encoder"))
     one.measure(OTHER)
@@ -203,6 +205,7 @@ def test_the_reference_is_exported_once() -> None:
 
 @pytest.mark.usefixtures("made_up")
 @pytest.mark.parametrize("backend", ["onnxruntime", "onnxruntime_rewritten"])
+@pytest.mark.slow
 def test_several_are_timed_together(backend: str) -> None:
     one, target = meter(quick(part="decoder", backend=backend))
     found = one.together({"a": SMALL, "b": OTHER}, "a", {})
@@ -213,6 +216,7 @@ def test_several_are_timed_together(backend: str) -> None:
     assert {one.subject.backend for one in found.taken.values()} == {backend}
 
 
+@pytest.mark.slow
 def test_an_output_that_is_not_the_model_s_is_refused(
     made_up: type[MadeUp], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -230,6 +234,7 @@ def test_an_output_that_is_not_the_model_s_is_refused(
 
 @pytest.mark.parametrize("method", ["outputs", "measure_latency"])
 @pytest.mark.parametrize("error", [ModelRefusedError, TargetChangedError])
+@pytest.mark.slow
 def test_only_a_model_that_cannot_run_fails_the_candidate(
     method: str, error: type[Exception], made_up: type[MadeUp], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -253,6 +258,7 @@ def test_a_model_that_cannot_be_exported_is_refused(monkeypatch: pytest.MonkeyPa
 
 
 @pytest.mark.usefixtures("made_up")
+@pytest.mark.slow
 def test_quiet_speeds_are_those_of_the_target(tmp_path: Path) -> None:
     meter(quick())[0].measure(OTHER)
     faster = KNOWN.facts.model_copy(update={"max_clock_mhz": 3000.0})

@@ -282,6 +282,7 @@ def test_a_finished_checkpoint_is_reported_again(tmp_path: Path) -> None:
     assert same_weights(again.best_model(), first.best_model())
 
 
+@pytest.mark.slow
 def test_more_epochs_continue_a_finished_training(tmp_path: Path) -> None:
     path, longer = tmp_path / "checkpoint", FAST.model_copy(update={"epochs": 4})
     list(trainer().epochs(path))
@@ -329,6 +330,7 @@ def test_large_heads_get_a_smaller_learning_rate() -> None:
     assert parameter_groups(small, 0.5)[1]["lr"] == 0.5
 
 
+@pytest.mark.slow
 def test_the_paper_explodes_where_the_default_recipe_does_not() -> None:
     """The first step of Adam moves the log-variance of `original` by the rate times its inputs."""
     corners = torch.rand((40, 3, 4, 4), generator=torch.Generator().manual_seed(0))

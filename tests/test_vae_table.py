@@ -120,6 +120,7 @@ def test_diverged_training_is_a_row_with_a_reason(
     assert not table.table().entries
 
 
+@pytest.mark.slow
 def test_built_table_replays_what_was_recorded(
     run: Path, protocol: TableProtocol, tmp_path: Path
 ) -> None:
@@ -156,6 +157,7 @@ def test_contended_measurement_is_taken_again(
     assert len(taken) == 2
 
 
+@pytest.mark.slow
 def test_evaluator_yields_steps_like_a_real_one(
     run: Path, protocol: TableProtocol, tmp_path: Path
 ) -> None:

@@ -129,6 +129,7 @@ def candidates(record: StudyRecord, *states: State) -> list[TrialRecord]:
 
 
 @pytest.mark.parametrize("sampler", SAMPLERS)
+@pytest.mark.slow
 def test_with_a_looser_limit_what_was_rejected_is_searched_again(
     tmp_path: Path, sampler: str
 ) -> None:
@@ -207,6 +208,7 @@ def test_with_a_tighter_limit_members_over_it_leave_the_front_with_a_note(tmp_pa
     )
 
 
+@pytest.mark.slow
 def test_what_was_stopped_early_is_judged_too(tmp_path: Path) -> None:
     checkpoints: dict[str, int] = {}
     first = run(tmp_path, stopping_config(), Learner(checkpoints))
@@ -263,6 +265,7 @@ def test_a_final_latency_over_the_limit_takes_a_member_off_the_front(tmp_path: P
         assert again.calls == 0  # a resumed study does not search for another
 
 
+@pytest.mark.slow
 def test_what_was_evaluated_again_is_no_news_for_other_drivers(tmp_path: Path) -> None:
     distinct = SearchSpace.load("tiny").distinct()
     assert distinct is not None

@@ -28,6 +28,7 @@ def run(root: Path, earlier: tuple[TrialRecord, ...] = (), **changes: Any) -> St
         return Runner(asked, space, store, Alone(FakeEvaluator()), earlier=earlier).run()
 
 
+@pytest.mark.slow
 def test_the_sampler_learns_from_the_earlier_study_and_tries_its_architectures_anew(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -68,6 +68,7 @@ def test_lists_of_studies_and_effects(
         ("bench", "list"),
     ],
 )
+@pytest.mark.slow
 def test_spaces_and_benchmarks(
     arguments: tuple[str, ...],
     capsys: pytest.CaptureFixture[str],
@@ -76,6 +77,7 @@ def test_spaces_and_benchmarks(
     whole_at_every_width(lambda: nas(*arguments), capsys, monkeypatch)
 
 
+@pytest.mark.slow
 def test_a_comparison_of_samplers(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
