@@ -1,14 +1,17 @@
-"""Images per second and peak memory of our training loop, compared with two others.
+"""Images per second and peak memory of our training loop, compared with others.
 
 `python -m benchmarks.training [--model original|modified|FILE] [--batches N] [--rounds N]`, on the
-CPU. FILE is an `architecture.json`. All loops compute the same loss, uniform window, at batch 32
-and 144x144:
+CPU. FILE is an `architecture.json`. All loops compute the same loss at batch 32 and 144x144:
 
 - straightforward: written like the paper's code, with SSIM image by image by average pooling,
   default Adam, contiguous tensors, the default allocator;
 - paper: `Trainer` with the recipe `paper`, in float32;
 - default: `Trainer` with the default recipe, in bfloat16 where the processor has instructions for
   it.
+
+`--checkout FOLDER` compares the last with the loop of another checkout of this repository instead,
+such as that of an earlier commit, with the defaults of that commit. `--window gaussian` computes
+the default loss instead of the paper's.
 
 Each run is a fresh process, the loops alternate, and the first step of each run does not count. On
 a busy machine rely on processor time, with `OMP_WAIT_POLICY=passive`, not on wall-clock time.
@@ -37,7 +40,6 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from nas.datasets import ImageDataset
-from nas.recipes import DEFAULT_RECIPE
 from nas.training import Trainer, TrainingConfig
 from nas.vae import VAE, build_vae
 from profiling.allocator import tune_allocator
@@ -45,28 +47,37 @@ from search_spaces.architecture import Architecture
 from search_spaces.references import REFERENCES
 
 BATCH, SIZE, WINDOW = 32, 144, 11
+CHECKOUT = "checkout"
+"""The loop of another checkout."""
 
 
 def main() -> None:
-    """Compare the two loops, or run one of them and print its record as JSON."""
+    """Compare the loops, or run one of them and print its record as JSON."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
     parser.add_argument("--model", default="original", help="name of a reference, or a file")
     parser.add_argument("--batches", type=int, default=3, help="timed steps of each run")
     parser.add_argument("--rounds", type=int, default=2, help="runs of each loop")
     parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--window", choices=("uniform", "gaussian"), default="uniform")
+    parser.add_argument("--checkout", type=Path, help="compare with its loop instead of the others")
+    parser.add_argument("--checkout-model", help="--model as that checkout reads it, if different")
     parser.add_argument("--side", choices=SIDES, help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.side:
         torch.set_num_threads(options.threads)
-        print(json.dumps(run_side(options.side, options.model, options.batches)))
+        print(json.dumps(run_side(options.side, options.model, options.batches, options.window)))
     else:
         compare(options)
 
 
 def compare(options: argparse.Namespace) -> None:
-    """Run both loops alternately in fresh processes; print medians."""
-    records: dict[str, list[dict[str, Any]]] = {side: [] for side in SIDES}
-    print(f"{options.model}, batch {BATCH}, {SIZE}x{SIZE}, {options.threads} threads, ", end="")
+    """Run the loops alternately in fresh processes; print medians."""
+    sides = (CHECKOUT, DEFAULT) if options.checkout else SIDES
+    if options.window == "gaussian" and not options.checkout:
+        raise SystemExit("--window gaussian: needs --checkout; the other loops have no such window")
+    records: dict[str, list[dict[str, Any]]] = {side: [] for side in sides}
+    print(f"{options.model}, batch {BATCH}, {SIZE}x{SIZE}, {options.window} window, ", end="")
+    print(f"{options.threads} threads, ", end="")
     print(f"torch {torch.__version__}, {platform.machine()}, {os.cpu_count()} cores")
     for number in range(1, options.rounds + 1):
         for side, kept in records.items():
@@ -83,7 +94,7 @@ def compare(options: argparse.Namespace) -> None:
             print(f"default is {theirs / own:.2f} times as fast as {name} {meaning}")
 
 
-def run_side(side: str, model: str, batches: int) -> dict[str, Any]:
+def run_side(side: str, model: str, batches: int, window: str) -> dict[str, Any]:
     """Return the seconds of each timed step, the mean loss, and the process's peak memory."""
     rng = np.random.default_rng(0)
     coarse = torch.from_numpy(rng.random(((batches + 1) * BATCH, 3, 9, 9), dtype=np.float32))
@@ -92,6 +103,7 @@ def run_side(side: str, model: str, batches: int) -> dict[str, Any]:
     loss = SIDES[side](
         REFERENCES[model] if model in REFERENCES else Architecture.load(Path(model)),
         images,
+        window,
         lambda: ticks.append((time.perf_counter(), time.process_time())),
     )
     walls_s, processor_s = np.diff(ticks, axis=0).T.tolist()
@@ -99,7 +111,13 @@ def run_side(side: str, model: str, batches: int) -> dict[str, Any]:
     return {"steps_s": walls_s, "processor_s": processor_s, "loss": loss, "peak_bytes": peak}
 
 
-def trained(recipe: str, model: Architecture, images: Tensor, tick: Callable[[], None]) -> float:
+def trained(
+    settings: dict[str, str],
+    model: Architecture,
+    images: Tensor,
+    window: str,
+    tick: Callable[[], None],
+) -> float:
     """Train one epoch with `Trainer`, calling `tick` after each step; return the mean loss."""
     tune_allocator()
     count = len(images)
@@ -114,15 +132,15 @@ def trained(recipe: str, model: Architecture, images: Tensor, tick: Callable[[],
         skipped=(),
         fingerprint="benchmark",
     )
-    config = TrainingConfig.model_validate(
-        {"recipe": recipe, "batch_size": BATCH, "ssim": "uniform"}
-    )
+    config = TrainingConfig.model_validate(settings | {"batch_size": BATCH, "ssim": window})
     trainer = Trainer(model, dataset, config)
     result = next(trainer.epochs(on_batch=lambda done, total: tick() if done < total else None))
     return result.train_loss
 
 
-def straightforward(architecture: Architecture, images: Tensor, tick: Callable[[], None]) -> float:
+def straightforward(
+    architecture: Architecture, images: Tensor, window: str, tick: Callable[[], None]
+) -> float:
     """Train one epoch like the paper's code, with `tick` after each step; return the mean loss."""
     model = build_vae(architecture, seed=0)
     optimiser = torch.optim.Adam(model.parameters(), lr=1e-4)
@@ -138,10 +156,11 @@ def straightforward(architecture: Architecture, images: Tensor, tick: Callable[[
     return sum(losses) / len(losses)
 
 
-SIDES: dict[str, Callable[[Architecture, Tensor, Callable[[], None]], float]] = {
+DEFAULT = "default"
+SIDES: dict[str, Callable[[Architecture, Tensor, str, Callable[[], None]], float]] = {
     "straightforward": straightforward,
-    "paper": partial(trained, "paper"),
-    "default": partial(trained, DEFAULT_RECIPE),
+    "paper": partial(trained, {"recipe": "paper"}),
+    DEFAULT: partial(trained, {}),
 }
 
 
@@ -174,9 +193,17 @@ def _plain_ssim(first: Tensor, second: Tensor) -> Tensor:
 def _in_fresh_process(side: str, options: argparse.Namespace) -> dict[str, Any]:
     """Run one loop in a fresh process, without environment variables that change the allocator."""
     environment = {key: value for key, value in os.environ.items() if "MALLOC" not in key}
-    command = [sys.executable, "-m", "benchmarks.training", "--side", side]
-    for key in ("model", "batches", "threads"):
-        command += [f"--{key}", str(getattr(options, key))]
+    settings = {
+        key: str(getattr(options, key)) for key in ("model", "batches", "threads", "window")
+    }
+    packages = Path(__file__).parents[1]
+    if side == CHECKOUT:  # this file, but the packages of the other checkout
+        side, packages = DEFAULT, options.checkout.resolve()
+        settings["model"] = options.checkout_model or settings["model"]
+    environment["PYTHONPATH"] = str(packages)
+    command = [sys.executable, "-P", __file__, "--side", side]  # not `profile` of this folder
+    for key, value in settings.items():
+        command += [f"--{key}", value]
     done = subprocess.run(command, env=environment, check=True, stdout=subprocess.PIPE, text=True)
     record: dict[str, Any] = json.loads(done.stdout)
     return record

@@ -292,7 +292,8 @@ def _floors(
 
 def _metrics(rebuilt: Tensor, images: Tensor, config: TrainingConfig) -> list[float]:
     """Return the fields of `Floor`, means over the images of a batch."""
-    from nas.losses import ms_ssim, psnr, vae_loss
+    from nas.losses import psnr, vae_loss
+    from nas.ssim import ms_ssim
 
     no_latent = images.new_zeros(len(images), 1)  # N(0, 1): its KL divergence is 0
     terms = vae_loss(

@@ -20,11 +20,12 @@ from pydantic import (
 from torch import Generator, Tensor
 
 from nas.datasets.dataset import ImageDataset, ImageIndices
-from nas.losses import LossTerms, Window, ms_ssim, psnr, vae_loss
+from nas.losses import LossTerms, psnr, vae_loss
 from nas.own.losses import PAPER, find_loss
 from nas.own.objectives import Judge
 from nas.own.recipes import find_recipe
 from nas.recipes import DEFAULT_RECIPE, RECIPES, Precision
+from nas.ssim import Window, ms_ssim
 from nas.vae import VAE
 from profiling.batch_norms import calibrate_batch_norms
 from profiling.environment import has_bfloat16

@@ -12,8 +12,8 @@ import torch
 from nas import floors as module
 from nas.datasets import ImageDataset
 from nas.floors import Floors, compute_floors
-from nas.losses import ssim
 from nas.protocol import TrainingConfig
+from nas.ssim import ssim
 from search_spaces.space import SearchSpace
 from studies.run.floors import latent_sizes
 from tests.fakes.dataset import noise

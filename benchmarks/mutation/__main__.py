@@ -25,6 +25,7 @@ TESTS: dict[str, tuple[str, ...]] = {
     "nas/search/early_stopping.py": ("early_stopping",),
     "studies/run/limits.py": ("limits",),
     "nas/losses.py": ("losses",),
+    "nas/ssim.py": ("ssim",),
     "profiling/complexity.py": ("profiling_complexity",),
     "search_spaces/space.py": ("space",),
     "search_spaces/axes.py": ("axes", "space"),

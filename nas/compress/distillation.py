@@ -20,7 +20,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from nas.checkpoint import weights_digest
-from nas.losses import Window, ssim
+from nas.ssim import Window, ssim
 from nas.vae import VAE
 
 WEIGHT = 0.5

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import torch
 
-from nas.losses import Window, ssim
+from nas.ssim import Window, ssim
 from nas.vae import VAE
 from profiling.progress import Progress
 from studies.paper.inference import as_bytes, decode
