@@ -372,7 +372,7 @@ def test_the_command_observes_noise(
     found = json.loads(file.read_text())
     assert (found["noise"], found["sampler"]) == (0.03, "random")
     assert found["fingerprint"] == load_table("vae").fingerprint
-    written = tmp_path / "nas-bench" / "vae-noise0.03-summary.md"
+    written = tmp_path / "nas-bench" / "vae-12x4-noise0.03-summary.md"
     assert "with the fitted front" in written.read_text()
 
 
@@ -491,7 +491,7 @@ def test_comparison_is_written_as_data_and_text(tmp_path: Path) -> None:
     searches = [PlannedSearch("nb201", name, 0, 5, 1) for name in ("random", "qmc")]
     written = write_comparison(run_all(searches, tmp_path), tmp_path, figures=False)
     assert [path.name for path in written.paths] == [
-        "nb201-curves.csv", "nb201-summary.csv", "nb201-summary.md",
+        "nb201-5x1-curves.csv", "nb201-5x1-summary.csv", "nb201-5x1-summary.md",
     ]  # fmt: skip
     assert all(path.stat().st_size for path in written.paths)
     assert "random" in str(written.table)
@@ -505,7 +505,7 @@ def test_command_tells_what_it_wrote(
     asked = "bench search --table nb201 --samplers random,qmc --seeds 2 --trials 5 --no-figures"
     main(asked.split())
     told = capsys.readouterr().out
-    assert "nas-bench/nb201-summary.md" in told
+    assert "nas-bench/nb201-5x4-summary.md" in told
     assert len(list((tmp_path / "nas-bench" / "runs" / "nb201-5x4").iterdir())) == 4
     main(["bench", "list"])
     assert "15625 architectures, 1 epochs" in capsys.readouterr().out

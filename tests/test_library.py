@@ -113,7 +113,9 @@ def test_models_are_loaded(study: Study, root: Path) -> None:
     folder = study.folder / "artefacts" / study.trials[0].digest
     assert load_model(folder).architecture == study.trials[0].architecture
     assert load_model("tiny#2", root=root).architecture == study.load(2).architecture
-    with pytest.raises(UserError, match="tiny#99: study 'tiny' has trials 0 to 4"):
+    with pytest.raises(UserError, match=r"no 'orignal' \(did you mean 'original'\?\)"):
+        load_model("tiny#orignal")
+    with pytest.raises(UserError, match=r"tiny#99: study 'tiny' has trials 0 to \d"):
         load_model("tiny#99")
 
 

@@ -48,9 +48,14 @@ class PlannedSearch:
 
     def file(self, folder: Path) -> Path:
         """Return the path of its result."""
-        noisy = f"-noise{self.noise:g}" if self.noise else ""
-        setting = f"{self.table}-{self.trials}x{self.workers}{noisy}"
+        setting = setting_name(self.table, self.trials, self.workers, self.noise)
         return folder / "runs" / setting / f"{self.sampler}-{self.seed}.json"
+
+
+def setting_name(table: str, trials: int, workers: int, noise: float) -> str:
+    """Return the part of file names that all searches of one comparison share."""
+    noisy = f"-noise{noise:g}" if noise else ""
+    return f"{table}-{trials}x{workers}{noisy}"
 
 
 _Curve = Annotated[list[Annotated[float, Field(allow_inf_nan=False)]], Field(min_length=1)]

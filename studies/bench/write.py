@@ -20,6 +20,7 @@ from studies.bench.curves import (
     summary,
 )
 from studies.bench.figures import grouped, regret_figure, write_figures
+from studies.bench.runs import setting_name
 from studies.bench.shipped import load_table
 from studies.bench.tables import METRICS
 from studies.terminal.table import Column, Table
@@ -38,13 +39,13 @@ def write_comparison(
 ) -> Written:
     """Write curves and summary of results of one table and one budget.
 
-    Files: `TABLE-curves.csv`, `TABLE-summary.csv` and `.md`, and with `figures` one HTML page and
-    one PNG per horizontal axis, ablations of our own sampler on pages of their own. With noise it
-    is part of the names.
+    Files: `NAME-curves.csv`, `NAME-summary.csv` and `.md`, and with `figures` one HTML page and one
+    PNG per horizontal axis, ablations of our own sampler on pages of their own. NAME is that of the
+    setting, such as `nb201-100x4`.
     """
     table, seeds = results[0]["table"], len({result["seed"] for result in results})
     noise = results[0]["noise"]
-    name = f"{table}-noise{noise:g}" if noise else table
+    name = setting_name(*(results[0][key] for key in ("table", "trials", "workers", "noise")))
     timed = load_table(table).timed
     axes = OVER if timed else OVER[:1]
     drawn = {(over, metric): curves(results, over, metric) for over in axes for metric in METRICS}

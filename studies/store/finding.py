@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from nas.artefacts import WEIGHTS
-from search_spaces.errors import UserError
+from search_spaces.errors import UserError, nearest
 from studies.record.confirmed import best_weights
 from studies.record.records import StudyRecord, TrialRecord
 from studies.store.store import StudyStore
@@ -27,7 +27,10 @@ def find_trial(text: str, root: Path) -> tuple[StudyRecord, TrialRecord]:
     if not record.trials:
         raise UserError(f"{study}#{number}: study {study!r} has no trials yet")
     last = max(trial.number for trial in record.trials)
-    raise UserError(f"{study}#{number}: study {study!r} has trials 0 to {last} and no {number!r}")
+    raise UserError(
+        f"{study}#{number}: study {study!r} has trials 0 to {last} and no {number!r}"
+        f"{nearest(number, record.references)}"
+    )
 
 
 def address(study: StudyRecord, trial: TrialRecord) -> str:
