@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from benchmarks.deployment import alarms, modified, orders, searching
+from benchmarks.deployment import alarms, loopback, modified, orders, searching
 from benchmarks.deployment.__main__ import main
 from benchmarks.deployment.rows import MEASURED, Rows, fill, require_same_environment
 from benchmarks.deployment.summary import against, matrix, summary, sweeps, tau_interval
@@ -261,3 +261,41 @@ def test_figures_of_further_set_ups_are_those_of_the_page_on_latency(tmp_path: P
     assert found["ort: two workers, lane"].startswith("median error 5.0%")
     assert found["ort: cost of the lane"] == "25.0% of the workers' time waiting"
     assert set(MEASURED) <= set(rows.all[0])
+
+
+def test_both_places_are_measured_in_turns_and_compared(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[str] = []
+
+    class Made:
+        def __init__(self, setup: SetUp, where: object) -> None:
+            self.place = "target" if setup.target else "here"
+            assert (where == "reached") == (setup.target == "pi")
+
+        def measure(self, _: object) -> tuple[str, float]:
+            asked.append(self.place)
+            return self.place, 0.0
+
+    def rowed(place: str) -> dict[str, Any]:
+        # Over ssh all takes 2 % longer; of two measurements here the second takes 1 % longer.
+        later = asked.count(place) % 2 == 0
+        return measured(1.02 if place == "target" else 1.01 if later else 1.0)
+
+    monkeypatch.setattr(loopback, "Meter", Made)
+    monkeypatch.setattr(loopback, "row", rowed)
+    monkeypatch.setattr(loopback, "address_of", lambda name, _: name)
+    monkeypatch.setattr(loopback, "reach", lambda address: "reached")
+    loopback.loopback(tmp_path, "pi", 1, again=False)
+    assert asked == ["here", "target"] * 6  # two sweeps of both references and one member
+    found = list(loopback.lines(tmp_path))
+    assert found[2] == (
+        "| over ssh against here | +1.5% (+1.0% to +2.0%) | +1.5% (+1.0% to +2.0%) |"
+    )
+    assert found[3] == (
+        "| here, measured again | +1.0% (+1.0% to +1.0%) | +1.0% (+1.0% to +1.0%) |"
+    )
+    assert found[-1] == "3 models, onnxruntime; goal: 2%"
+    asked.clear()
+    loopback.loopback(tmp_path, "pi", 1, again=False)
+    assert asked == []

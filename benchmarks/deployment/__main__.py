@@ -4,6 +4,7 @@
     python -m benchmarks.deployment modified  about 15 minutes
     python -m benchmarks.deployment search    about 45 minutes
     python -m benchmarks.deployment alarms    about an hour
+    python -m benchmarks.deployment loopback  about 5 minutes; needs a target that is this machine
     python -m benchmarks.deployment summary   prints the tables of all of them
 
 Measure on an otherwise quiet machine. Every row is in a CSV file in --out when it is measured, so
@@ -30,6 +31,8 @@ HELP = {
     "about 45 minutes to measure 144 members, 3 to replay",
     "alarms": "a model against itself, busy loops and the lane in ONNX Runtime and OpenVINO; "
     "about an hour",
+    "loopback": "ten members of wide@64 and both references here and on a target that is this "
+    "machine (nas target add), in turns; about 5 minutes",
     "summary": "print the tables of what is measured",
 }
 
@@ -59,7 +62,7 @@ def _parser() -> argparse.ArgumentParser:
     for name, text in HELP.items():
         one = commands.add_parser(name, help=text, description=text)
         one.add_argument("--out", type=Path, default=OUT, help="folder of the rows (%(default)s)")
-        if name in ("orders", "modified", "search"):
+        if name in ("orders", "modified", "search", "loopback"):
             one.add_argument(
                 "--again", action="store_true", help="repeat contended and failed ones"
             )
@@ -70,6 +73,8 @@ def _parser() -> argparse.ArgumentParser:
         "--count", type=int, default=100,
         help="comparisons with itself in each set-up (%(default)s), and a fifth of it of the rest",
     )  # fmt: skip
+    options["loopback"].add_argument("--target", required=True, help="its name in nas target list")
+    options["loopback"].add_argument("--count", type=int, default=10, help="members (%(default)s)")
     for name in ("search", "summary"):
         options[name].add_argument("--seeds", type=int, default=20, help="%(default)s")
         options[name].add_argument("--trials", type=int, default=30, help="%(default)s")
@@ -77,7 +82,7 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _run(asked: argparse.Namespace) -> None:
-    from benchmarks.deployment import alarms, modified, orders, searching
+    from benchmarks.deployment import alarms, loopback, modified, orders, searching
     from benchmarks.deployment.rows import require_same_environment
     from nas.artefacts import folder_or_refuse
     from profiling.allocator import tune_allocator
@@ -95,13 +100,15 @@ def _run(asked: argparse.Namespace) -> None:
     elif asked.command == "search":
         searching.measure(asked.out, asked.again, asked.count)
         print("\n".join(searching.table_of(asked.out, asked.seeds, asked.trials)))
+    elif asked.command == "loopback":
+        loopback.loopback(asked.out, asked.target, asked.count, asked.again)
     else:
         fifth = max(1, asked.count // 5)
         alarms.alarms(asked.out, alarms.Counts(asked.count, fifth, fifth))
 
 
 def _summary(asked: argparse.Namespace) -> list[str]:
-    from benchmarks.deployment import alarms, modified, searching
+    from benchmarks.deployment import alarms, loopback, modified, searching
     from benchmarks.deployment.summary import summary
 
     there = {path.stem for path in asked.out.glob("*.csv")}
@@ -117,6 +124,8 @@ def _summary(asked: argparse.Namespace) -> list[str]:
             lines += [str(error), ""]
     if "alarms" in there:
         lines += [f"| {' | '.join(one)} |" for one in alarms.lines(asked.out)]
+    if "loopback" in there:
+        lines += loopback.lines(asked.out)
     if not there:
         raise UserError(f"{asked.out}: nothing is measured there; run orders first")
     return lines
