@@ -2,7 +2,7 @@
 
 `python -m benchmarks.asking [--trials 300 1000] [--proposals 20]`: space `wide`, the objectives of
 a study (loss, parameters, MACs, latency), of which `pareto` knows parameters and MACs beforehand.
-The history is a search by `pareto` with made-up values. Proposal and report count.
+The history is a search by NSGA-II with made-up values. Proposal and report count.
 """
 
 from __future__ import annotations
@@ -31,14 +31,17 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--space", default="wide")
     options = parser.parse_args(arguments)
     space = SearchSpace.load(options.space)
-    proposers = {name: _proposer(space, name) for name in SAMPLERS}
+    proposers, history = (
+        {name: _proposer(space, name) for name in SAMPLERS},
+        _proposer(space, "nsga2"),
+    )
     for trials in sorted(options.trials):
-        while proposers["pareto"].seen < trials:
-            _step(proposers["pareto"], [proposers["tpe"]])
+        while history.seen < trials:
+            _step(history, list(proposers.values()))
         spent_s: dict[str, list[float]] = {name: [] for name in SAMPLERS}
         for _ in range(options.proposals):
             for name, proposer in proposers.items():
-                others = [other for other in proposers.values() if other is not proposer]
+                others = [one for one in (*proposers.values(), history) if one is not proposer]
                 spent_s[name].append(_step(proposer, others))
         own_s, tpe_s = (median(spent_s[name]) for name in SAMPLERS)
         print(f"{trials} trials: pareto {own_s:.3f} s (longest {max(spent_s['pareto']):.3f}), "

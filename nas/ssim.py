@@ -125,7 +125,7 @@ def _compare(first: Tensor, second: Tensor, windows: _Windows) -> _Parts:
 class _MeanSimilarity(torch.autograd.Function):
     """The mean SSIM, whose gradient is computed with its value.
 
-    Autograd would keep 20 maps as large as the images until the backward pass, and read each
+    Autograd would keep many maps as large as the images until the backward pass, and read each
     again from memory. Here only the gradient is kept.
     """
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping
-from functools import cache, cached_property
+from functools import cache, cached_property, lru_cache
 from itertools import groupby
 from pathlib import Path
 from typing import Annotated, Any, Final, Literal, Self, get_args
@@ -105,6 +105,11 @@ def _json(value: object) -> str:
         return value.canonical
     if isinstance(value, tuple):
         return "[" + ",".join(map(_json, value)) + "]"
+    return _scalar_json(value)
+
+
+@lru_cache(1 << 14, typed=True)  # True is not 1
+def _scalar_json(value: object) -> str:
     return json.dumps(value)
 
 

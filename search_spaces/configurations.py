@@ -36,9 +36,12 @@ class ConfigurationSpace:
         self.axes: Final = axes
         self.forbid: Final = tuple(forbid)
         self._enumeration: Final = Enumeration(axes, self.forbid)
-        self._checks: Final = [
-            (name, axis.choices, tuple(axis.when.items())) for name, axis in axes.items()
-        ]
+        by_condition: dict[tuple[tuple[str, tuple[Scalar, ...]], ...], list[Any]] = {}
+        for axis_name, axis in axes.items():
+            same = by_condition.setdefault(tuple(axis.when.items()), [])
+            same.append((axis_name, axis.choices))
+        self._checks: Final = list(by_condition.items())
+        self._conditional: Final = {parent for axis in axes.values() for parent in axis.when}
 
     # Validity
 
@@ -69,14 +72,15 @@ class ConfigurationSpace:
     def _chosen(self, assignment: Mapping[str, Scalar]) -> int:
         """Count the active axes; return -1 if one of them has none of its choices."""
         count = 0
-        for name, choices, when in self._checks:  # no calls: the inner loop of screening
+        for when, axes in self._checks:  # few calls: the inner loop of screening
             for parent, values in when:
                 if parent not in assignment or assignment[parent] not in values:
                     break
             else:
-                if name not in assignment or assignment[name] not in choices:
-                    return -1
-                count += 1
+                for name, choices in axes:
+                    if name not in assignment or assignment[name] not in choices:
+                        return -1
+                count += len(axes)
         return count
 
     def _forbidden(self, assignment: Mapping[str, Scalar]) -> bool:
@@ -118,7 +122,9 @@ class ConfigurationSpace:
             name = names[place]
             others = [one for one in self.axes[name].choices if one != assignment[name]]
             for index in rng.permutation(len(others)).tolist():
-                changed = self._completed({**assignment, name: others[index]}, rng)
+                changed = {**assignment, name: others[index]}
+                if name in self._conditional:  # other axes are active then
+                    changed = self._completed(changed, rng)
                 if not self._forbidden(changed):
                     return changed
         while (drawn := self.sample(rng)) == assignment:
