@@ -28,7 +28,7 @@ _MS_WEIGHTS = (0.0448, 0.2856, 0.3001, 0.2363, 0.1333)  # Wang, Simoncelli and B
 def ssim(first: Tensor, second: Tensor, window: Window = "gaussian") -> Tensor:
     """Return the structural similarity, averaged over pixels, channels and images: a scalar.
 
-    It is at most 1. It is fastest if only the first images need a gradient.
+    It is at most 1. It is fastest if only the first images need a gradient. Shapes are broadcast.
 
     - `gaussian`: equal to `pytorch_msssim.ssim` with a window of 11x11 and sigma 1.5, for windows
       inside the image only. For images below 11 pixels the window is the largest odd size that
@@ -36,6 +36,7 @@ def ssim(first: Tensor, second: Tensor, window: Window = "gaussian") -> Tensor:
     - `uniform`: averages over 11x11 pixels around every pixel, of the pixels inside the image
       (`avg_pool2d` with stride 1, padding 5 and `count_include_pad=False`).
     """
+    first, second = torch.broadcast_tensors(first, second)  # type: ignore[no-untyped-call]
     if second.requires_grad:
         parts = _compare(first, second, _Windows(window, first, _WINDOW_SIZE))
         return (parts.contrast * parts.luminance).mean()
@@ -49,8 +50,9 @@ def ms_ssim(first: Tensor, second: Tensor) -> Tensor:
     It is the product of contrast and structure at every scale and luminance at the last (Wang,
     Simoncelli and Bovik 2003), equal to `pytorch_msssim.ms_ssim(win_size=7)` from 97 pixels. For
     smaller images there are fewer than five scales, whose weights are multiplied so that their sum
-    is unchanged.
+    is unchanged. Shapes are broadcast.
     """
+    first, second = torch.broadcast_tensors(first, second)  # type: ignore[no-untyped-call]
     scales, size = 1, min(first.shape[2:])
     while scales < len(_MS_WEIGHTS) and (size := (size + 1) // 2) >= _MS_WINDOW_SIZE:
         scales += 1

@@ -1,5 +1,6 @@
 """SSIM and MS-SSIM: the definitions, the gradients, and every form in which they are computed."""
 
+from collections.abc import Callable
 from unittest import mock
 
 import pytest
@@ -108,6 +109,23 @@ def test_convolutions_and_matrices_compute_the_same(
     torch.testing.assert_close(gradient, of_float64, atol=2e-5 / first.numel(), rtol=2e-4)
 
 
+@pytest.mark.parametrize("measure", [ssim, ms_ssim])
+def test_shapes_are_broadcast_or_refused(measure: Callable[[Tensor, Tensor], Tensor]) -> None:
+    first, second = pair(24)
+    expected = measure(first[:1].expand_as(second).contiguous(), second)
+    assert measure(first[:1], second) == pytest.approx(expected.item(), abs=1e-6)
+    assert measure(second, first[:1]) == pytest.approx(expected.item(), abs=1e-6)
+    one = first[:1].clone().requires_grad_()
+    measure(one, second).backward()  # type: ignore[no-untyped-call]
+    whole = first[:1].expand_as(second).clone().requires_grad_()
+    measure(whole, second).backward()  # type: ignore[no-untyped-call]
+    assert one.grad is not None
+    assert whole.grad is not None
+    torch.testing.assert_close(one.grad, whole.grad.sum(dim=0, keepdim=True))
+    with pytest.raises(RuntimeError, match="must match"):
+        measure(torch.rand(2, 3, 24, 24), torch.rand(3, 2, 24, 24))
+
+
 @pytest.mark.parametrize("here", [True, False])
 def test_windows_are_convolutions_where_onednn_computes(
     here: bool, monkeypatch: pytest.MonkeyPatch
@@ -194,6 +212,12 @@ def test_oblong_images(height: int, width: int) -> None:
     assert ssim(first, second).item() == pytest.approx(expected.item(), abs=1e-5)
     expected = published_ssim(first.double(), second.double())
     assert ssim(first, second, "uniform").item() == pytest.approx(expected.item(), abs=1e-5)
+
+
+def test_one_scale_has_the_window_of_the_shorter_side() -> None:
+    first, second = (image[:1, :1, :20, :5] for image in pair(24))
+    expected = pytorch_msssim.ssim(first, second, data_range=1.0, win_size=5)
+    assert ms_ssim(first, second).item() == pytest.approx(expected.item(), abs=2e-4)
 
 
 @pytest.mark.parametrize(("height", "width"), [(200, 200), (97, 120), (120, 97)])
