@@ -82,7 +82,7 @@ def test_peers_join_the_comparison_of_our_samplers(
     asked = ["neps-moasha", "--seeds", "2", "--trials", "3", "--workers", "2"]
     assert peers.main([*asked, "--out", str(tmp_path)]) == 0
     assert "neps-moasha" in capsys.readouterr().out
-    summary = pd.read_csv(tmp_path / "vae-summary.csv")
+    summary = pd.read_csv(tmp_path / "vae-3x2-summary.csv")
     assert dict(zip(summary["sampler"], summary["seeds"], strict=True)) == {
         "qmc": 2, "neps-moasha": 2,
     }  # fmt: skip
