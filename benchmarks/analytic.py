@@ -143,8 +143,7 @@ def judged(results: dict[Search, _Points]) -> dict[Search, tuple[float, float, f
 
     everything = np.vstack(list(results.values()))
     front = everything[nondominated(everything)]
-    low = front.min(axis=0)
-    high = front.max(axis=0)
+    low, high = front.min(axis=0), front.max(axis=0)
     accurate = np.append(np.median(front[:, 0]), high[1:])
     ends = {
         name: low + (1 + MARGIN) * (end - low)

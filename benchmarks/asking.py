@@ -31,10 +31,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--space", default="wide")
     options = parser.parse_args(arguments)
     space = SearchSpace.load(options.space)
-    proposers, history = (
-        {name: _proposer(space, name) for name in SAMPLERS},
-        _proposer(space, "nsga2"),
-    )
+    proposers = {name: _proposer(space, name) for name in SAMPLERS}
+    history = _proposer(space, "nsga2")
     for trials in sorted(options.trials):
         while history.seen < trials:
             _step(history, list(proposers.values()))
