@@ -56,19 +56,25 @@ class Kernel:
 
     def matern(self, first: Array, second: Array) -> Array:
         """Return the Matern 5/2 correlation between two sets of points, (first, second)."""
-        inverse_lengths = np.exp(self.log_inverse_lengths)
-        one, other = first * inverse_lengths, second * inverse_lengths
-        # |a - b|^2 = |a|^2 + |b|^2 - 2 a.b: several times faster than differences of all pairs.
-        distance = (one**2).sum(axis=1)[:, None] + (other**2).sum(axis=1) - 2 * one @ other.T
-        # All further steps work in place, because a new array of a million pairs does not fit in
-        # the processor's cache. Rounding can make the difference of squares negative.
-        np.sqrt(np.multiply(np.maximum(distance, 0, out=distance), 5, out=distance), out=distance)
+        distance = self._distance(first, second)
+        # All steps work in place, because a new array of a million pairs does not fit in the
+        # processor's cache.
         correlation: Array = distance / 3
         correlation += 1
         correlation *= distance
         correlation += 1
         correlation *= np.exp(np.negative(distance, out=distance), out=distance)
         return correlation
+
+    def _distance(self, first: Array, second: Array) -> Array:
+        """Return d of each pair, (first, second)."""
+        inverse_lengths = np.exp(self.log_inverse_lengths)
+        one, other = first * inverse_lengths, second * inverse_lengths
+        # |a - b|^2 = |a|^2 + |b|^2 - 2 a.b: several times faster than differences of all pairs.
+        found: Array = (one**2).sum(axis=1)[:, None] + (other**2).sum(axis=1) - 2 * one @ other.T
+        # Rounding can make the difference of squares negative.
+        np.sqrt(np.multiply(np.maximum(found, 0, out=found), 5, out=found), out=found)
+        return found
 
     def prior_variance(self, points: Array) -> Array:
         """Return the prior variance of an observation at each point, noise included: (points,)."""
@@ -83,7 +89,7 @@ class Kernel:
         return np.asarray(np.linalg.cholesky(full), dtype=np.float64)
 
     def negative_log_likelihood(
-        self, points: Array, values: Array, squares: Array, noise: float | None = None
+        self, points: Array, values: Array, noise: float | None = None
     ) -> tuple[float, Array]:
         """Return the negative log marginal likelihood of `values` and its gradient.
 
@@ -97,8 +103,6 @@ class Kernel:
         Args:
             points: (points, features).
             values: (points,).
-            squares: (points^2, features), the squared differences of all pairs of points. They do
-                not depend on the hyperparameters, so the caller computes them once.
             noise: The noise variance of the values if it is known.
 
         Returns:
@@ -108,12 +112,12 @@ class Kernel:
 
         count, rates = len(points), np.exp(2 * self.log_inverse_lengths)
         # `matern` is not used, because the gradient needs distances and exponentials as well.
-        distance = np.sqrt(5 * np.maximum(squares @ rates, _TINY)).reshape(count, count)
+        distance = self._distance(points, points)
         decay = np.exp(-distance)
         linear = self.linear(points, points)
-        full = (1 + distance + distance**2 / 3) * decay + linear
+        full: Array = (1 + distance + distance**2 / 3) * decay + linear
         full[np.diag_indices(count)] += np.exp(self.log_noise)
-        factor = np.linalg.cholesky(full)
+        factor: Array = np.asarray(np.linalg.cholesky(full), dtype=np.float64)
         weights = cho_solve((factor, True), values)
         scale = max(float(values @ weights) / count, _TINY)
         value = 0.5 * count * np.log(scale) + float(np.log(np.diag(factor)).sum())
@@ -127,7 +131,11 @@ class Kernel:
             value += 0.5 * away**2 / _TOLD_VARIANCE
             # The derivative of log s by K is -w w^T / (s n).
             outer -= 2 * away / (_TOLD_VARIANCE * count) * by_scale
-        by_lengths: Array = -(5 / 6) * (outer * (1 + distance) * decay).ravel() @ squares * rates
+        # The sum of m_ij q_ij over all pairs, for a symmetric m, is 2 (sum_i m_i x_i^2 - x.m x),
+        # where m_i is the sum of a row: products of matrices, without an array of all q.
+        slopes = outer * (1 + distance) * decay
+        pairs = slopes.sum(axis=1) @ points**2 - (points * (slopes @ points)).sum(axis=0)
+        by_lengths: Array = -(5 / 3) * pairs * rates
         by_linear = 0.5 * (outer * linear).sum()
         by_noise = 0.5 * np.trace(outer) * np.exp(self.log_noise)
         if noise is not None:
@@ -156,10 +164,9 @@ def most_probable_kernel(points: Array, values: Array, noise: float | None = Non
     count = points.shape[1]
     mode = np.append(np.full(count, -1 - 0.5 * np.log(max(1, count))), [0, np.log(_NOISE)])
     variance = np.append(np.ones(count), [4, 4])
-    squares = (points[:, None, :] - points[None, :, :]).reshape(-1, count) ** 2
 
     def negative_log_posterior(theta: Array) -> tuple[float, Array]:
-        value, gradient = Kernel.of(theta).negative_log_likelihood(points, values, squares, noise)
+        value, gradient = Kernel.of(theta).negative_log_likelihood(points, values, noise)
         away = (theta - mode) / variance
         return value + 0.5 * float(away @ (theta - mode)), gradient + away
 
