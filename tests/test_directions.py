@@ -27,7 +27,8 @@ from nas.objectives import (
     reference_point,
     select_objectives,
 )
-from nas.search import SAMPLERS, Proposer, make_proposer, pareto
+from nas.search import SAMPLERS, Proposer, make_proposer
+from nas.search.screening import Screening
 from nas.setups import SetUp
 from nas.training import TrainingConfig
 from search_spaces.architecture import Architecture
@@ -383,14 +384,14 @@ def test_a_second_trained_objective_is_predicted_on_its_own_scale(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     predicted: list[Any] = []
-    undominated = pareto._undominated
+    undominated = Screening.undominated
 
-    def noted(costs: Any, losses: Any, variants: Any, highest: float) -> Any:
-        predicted.append(variants)
-        return undominated(costs, losses, variants, highest)
+    def noted(screening: Screening, predictions: Any) -> Any:
+        predicted.append(predictions.costs)
+        return undominated(screening, predictions)
 
-    monkeypatch.setattr(pareto, "_undominated", noted)
-    found = proposals("pareto", NAMES, 13, negated=False)
+    monkeypatch.setattr(Screening, "undominated", noted)
+    found = proposals("pareto", NAMES, 20, negated=False)
     known = [told(architecture)[1] for architecture in found]
     # The first column holds the KL itself, the second the logarithm of the parameters.
     kl = predicted[-1][:, :, 0]

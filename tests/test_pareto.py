@@ -12,7 +12,7 @@ import numpy.typing as npt
 import pytest
 
 from nas.predict.known_costs import known_costs, known_limits
-from nas.search import Proposer, history, make_proposer, pareto
+from nas.search import Proposer, history, make_proposer, pareto, screening
 from nas.search.acquisition import BoxDecomposition
 from nas.search.axis_features import AxisFeatures
 from nas.search.candidates import Catalogue
@@ -64,7 +64,9 @@ def test_improvement_on_one_point_has_hand_derived_volumes() -> None:
     losses = np.array([[0.25, 0.75], [0.25, 0.75], [0.25, 0.25], [0.0, 0.0]])
     # Second: one square with attained loss 0.5, one with 1: (0.25 + 0 + 0.75 + 0.25) / 2.
     np.testing.assert_allclose(
-        boxes.expected_improvement(candidates, losses), [0.125, 0.625, 0.0625, 0.0], atol=1e-12
+        boxes.expected_improvement(candidates[None], losses),
+        [0.125, 0.625, 0.0625, 0.0],
+        atol=1e-12,
     )
 
 
@@ -79,7 +81,9 @@ def test_improvement_is_the_difference_of_hypervolumes(axes: int) -> None:
         np.mean([moocore.hypervolume([*points, [*c, x]], ref=reference) - before for x in row])
         for c, row in zip(candidates, losses, strict=True)
     ]
-    np.testing.assert_allclose(boxes.expected_improvement(candidates, losses), expected, atol=1e-12)
+    np.testing.assert_allclose(
+        boxes.expected_improvement(candidates[None], losses), expected, atol=1e-12
+    )
 
 
 def test_the_bounded_choice_is_the_best_of_all() -> None:
@@ -87,15 +91,25 @@ def test_the_bounded_choice_is_the_best_of_all() -> None:
     points, reference = rng.random((40, 4)), np.full(4, 1.1)
     boxes = BoxDecomposition.of(points[:, :-1], points[:, -1], reference)
     candidates, losses, weights = rng.random((600, 3)), rng.random((600, 4)), rng.random(600)
-    scores = boxes.expected_improvement(candidates, losses) * weights
+    scores = boxes.expected_improvement(candidates[None], losses) * weights
     best = boxes.best(candidates[None], losses, weights, 5)
     np.testing.assert_array_equal(best, np.argsort(-scores)[:5])
+
+
+def test_uncertain_costs_improve_by_the_mean_of_their_variants() -> None:
+    rng = np.random.default_rng(0)
+    points, reference = rng.random((40, 4)), np.full(4, 1.1)
+    boxes = BoxDecomposition.of(points[:, :-1], points[:, -1], reference)
+    costs, losses = np.repeat(rng.random((1, 50, 3)), 4, axis=0), rng.random((50, 4))
+    costs[:, :, 1:] = rng.random((4, 50, 2))
+    expected = np.mean([boxes.expected_improvement(one[None], losses) for one in costs], axis=0)
+    np.testing.assert_allclose(boxes.expected_improvement(costs, losses), expected, atol=1e-12)
 
 
 def test_without_points_the_improvement_is_the_volume_up_to_the_reference() -> None:
     boxes = BoxDecomposition.of(np.zeros((0, 1)), np.zeros(0), np.array([2.0, 1.0]))
     np.testing.assert_allclose(
-        boxes.expected_improvement(np.array([[1.5]]), np.array([[0.5]])), [0.25]
+        boxes.expected_improvement(np.array([[[1.5]]]), np.array([[0.5]])), [0.25]
     )
 
 
@@ -138,10 +152,9 @@ def test_the_gradient_of_the_likelihood_is_that_of_its_values(noise: float | Non
 
     rng = np.random.default_rng(0)
     points, observed = rng.normal(size=(20, 3)), rng.normal(size=20)
-    squares = (points[:, None] - points[None]).reshape(-1, 3) ** 2
 
     def likelihood(theta: Array) -> tuple[float, Array]:
-        return Kernel.of(theta).negative_log_likelihood(points, observed, squares, noise)
+        return Kernel.of(theta).negative_log_likelihood(points, observed, noise)
 
     def value(theta: Array) -> float:
         return likelihood(theta)[0]
@@ -192,7 +205,7 @@ def test_of_very_many_candidates_the_later_and_an_even_choice_teach(
         return fit(features, known, *more)
 
     monkeypatch.setattr(history, "_MOST_POINTS", 20)
-    monkeypatch.setattr(pareto, "fit", noted)
+    monkeypatch.setattr(screening, "fit", noted)
     # With the focus on low costs no loss is compressed.
     proposer = make_proposer(SPACE, "pareto", NAMES, 0, costs, screen=50, focus="cheap")
     found = searched(proposer, 30)
@@ -203,6 +216,32 @@ def test_of_very_many_candidates_the_later_and_an_even_choice_teach(
     assert len(last) == 20
     assert last[10:] == told[19:29]
     assert last[:10] == told[0:19:2]
+
+
+def test_refinement_finds_higher_improvements_and_loses_none(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    highest: list[float] = []
+    best = pareto._best
+
+    def noted(undominated: BoxDecomposition, predictions: Any, found: Any) -> Any:
+        scores = undominated.expected_improvement(predictions.costs, predictions.losses)
+        highest.append(float((scores * predictions.feasibility).max()))
+        return best(undominated, predictions, found)
+
+    monkeypatch.setattr(pareto, "_best", noted)
+    assert SPACE.size > pareto._COMPLETE
+    proposer = make_proposer(SPACE, "pareto", NAMES, 0, costs, screen=20, refine=4)
+    gains = []
+    for _ in range(30):
+        searched(proposer, 1)
+        if highest:
+            assert len(highest) == 5
+            assert np.diff(np.log(highest)).min() > -1e-9  # but for rounding
+            gains.append(highest[-1] / highest[0])
+        highest.clear()
+    assert len(gains) == 20
+    assert np.median(gains) > 1.1
 
 
 def test_several_proposals_may_be_open_and_none_is_repeated() -> None:

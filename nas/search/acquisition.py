@@ -108,8 +108,8 @@ class BoxDecomposition:
             if len(scores) >= count and np.sort(scores)[-count] >= bound[order[start]]:
                 break
             block = order[start : start + _BLOCK]
-            found = [self.expected_improvement(one[block], losses[block]) for one in costs]
-            scores = np.append(scores, np.mean(found, axis=0) * feasibility[block])
+            found = self.expected_improvement(costs[:, block], losses[block])
+            scores = np.append(scores, found * feasibility[block])
         chosen: Indices = order[np.argsort(-scores, kind="stable")[:count]]
         return chosen
 
@@ -135,7 +135,7 @@ class BoxDecomposition:
         """Return the expected hypervolume improvement of each candidate, (candidates,).
 
         Args:
-            costs: (candidates, costs), known.
+            costs: (variants, candidates, costs), equally likely costs.
             losses: (candidates, quantiles), equally likely losses of each candidate.
         """
         # Boxes of the same attained loss are neighbours and share one expectation, so their
@@ -143,17 +143,45 @@ class BoxDecomposition:
         levels, starts = np.unique(-self.attained, return_index=True)
         rows = max(1, _CHUNK // len(self.attained))
         blocks = []
-        for start in range(0, len(costs), rows):
-            volumes = self._volumes(costs[start : start + rows])
+        for start in range(0, len(losses), rows):
+            volumes = self._mean_volumes(costs[:, start : start + rows])
             per_level = np.add.reduceat(volumes, starts, axis=1)
             gain = -levels[None, :, None] - losses[start : start + rows, None, :]
             blocks.append((per_level * np.maximum(gain, 0).mean(axis=2)).sum(axis=1))
         return np.concatenate(blocks) if blocks else np.zeros(0)
 
-    def _volumes(self, costs: Array) -> Array:
-        """Return the volume of each box where costs are at least `costs`, (candidates, boxes)."""
+    def _mean_volumes(self, costs: Array) -> Array:
+        """Return the mean volume of each box where costs are at least `costs` of a variant.
+
+        Args:
+            costs: (variants, candidates, costs).
+
+        Returns:
+            (candidates, boxes).
+        """
+        exact = (costs == costs[0]).all(axis=(0, 1))
+        volumes = self._volumes(costs[0], np.flatnonzero(exact))
+        if not exact.all():
+            uncertain = np.flatnonzero(~exact)
+            varied = self._volumes(costs[0], uncertain)
+            for variant in costs[1:]:
+                varied += self._volumes(variant, uncertain)
+            volumes *= varied
+            volumes /= len(costs)
+        return volumes
+
+    def _volumes(self, costs: Array, axes: Indices) -> Array:
+        """Return the volumes of the boxes along some axes where costs are at least `costs`.
+
+        Args:
+            costs: (candidates, costs).
+            axes: (axes,), columns of `costs`.
+
+        Returns:
+            (candidates, boxes), 1 without axes.
+        """
         volumes = np.ones((len(costs), len(self.attained)))
-        for axis in range(costs.shape[1]):
+        for axis in axes:
             side = self.high[:, axis] - np.maximum(self.low[:, axis], costs[:, axis, None])
             volumes *= np.maximum(side, 0, out=side)
         return volumes

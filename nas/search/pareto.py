@@ -1,8 +1,9 @@
 """A multi-objective sampler that computes exact costs and learns only the other objectives.
 
-Thousands of mutations of non-dominated candidates are screened: their costs are computed, a
-surrogate predicts their loss, and the candidate with the highest expected hypervolume improvement
-is proposed. The first proposals are drawn at random from the candidates that satisfy the limits.
+Mutations of non-dominated candidates are screened: their costs are computed, and a surrogate
+predicts their loss. The search for the highest expected hypervolume improvement continues around
+the best of them, and the candidate found is proposed. The first proposals are drawn at random from
+the candidates that satisfy the limits.
 """
 
 from __future__ import annotations
@@ -17,10 +18,10 @@ import numpy as np
 from nas.search.acquisition import BoxDecomposition
 from nas.search.candidates import Candidates, Catalogue
 from nas.search.feasibility import Feasibility
-from nas.search.focus import Focus, compressed, reference_losses
-from nas.search.history import History, Observation, surrogate_inputs
-from nas.search.interfaces import Array, Costs, Features, KnownLimits, Mask, Space
-from nas.search.surrogate import Surrogate, fit
+from nas.search.focus import Focus, reference_losses
+from nas.search.history import History, Observation
+from nas.search.interfaces import Array, Costs, Features, KnownLimits, Space
+from nas.search.screening import Predictions, Screening
 from search_spaces.axes import Assignment
 
 _PARENTS = 16
@@ -36,12 +37,11 @@ _PATIENCE = 5
 """Generations of mutations towards the limits without progress, after which these end. Random draws
 from a large space rarely satisfy tight limits."""
 
-_VARIANTS = 4
-"""Number of equally likely values that represent a predicted cost."""
+_COMPLETE = 1000
+"""Size of the largest space that is screened completely for each proposal."""
 
-_MARGIN = 0.01
-"""Distance of the reference point from the highest costs, in units of their range. It makes
-candidates of the highest cost dominate some volume too."""
+_AROUND = 30
+"""Mutations of the best candidates in a round of refinement."""
 
 _ONCE_MORE = 0.3
 """Probability of one more mutation of a child, after each mutation."""
@@ -55,8 +55,9 @@ class ParetoOptions:
 
     Attributes:
         start: Number of candidates that are drawn before the surrogate is used.
-        screen: Number of unseen candidates screened for each proposal. A space of at most this size
-            is screened completely.
+        screen: Number of unseen candidates screened for each proposal, before refinement.
+        refine: Rounds of refinement: in each the best candidates are compared with mutations of
+            them. One after the other they find higher improvements than as many candidates at once.
         fresh: Share of the screened candidates that are drawn from the whole space.
         surrogate: Whether to screen by a surrogate, instead of proposing a random mutation.
         focus: The part of the front to search for: see `nas.search.focus`.
@@ -65,7 +66,8 @@ class ParetoOptions:
     """
 
     start: int = 10
-    screen: int = 1000
+    screen: int = 100
+    refine: int = 10
     fresh: float = 0.2
     surrogate: bool = True
     focus: Focus = "balanced"
@@ -164,7 +166,9 @@ class ParetoEngine:
             return self._spread_draw(draws, seen)
         if self._options.surrogate:
             return self._screened(_parents(valued), seen, rng)
-        return self._feasible_draw(self._children(_parents(valued), rng, _DRAWN), seen, rng)
+        return self._feasible_draw(
+            self._children(_parents(valued), rng, _DRAWN, self._options.fresh), seen, rng
+        )
 
     def _feasible_draw(
         self, assignments: Iterable[Assignment], seen: Container[str], rng: np.random.Generator
@@ -237,71 +241,46 @@ class ParetoEngine:
     def _screened(
         self, parents: Sequence[Assignment], seen: Container[str], rng: np.random.Generator
     ) -> Assignment | None:
-        """Return the unseen candidate of the highest acquisition; the first if all are 0."""
-        wanted = self._options.screen
-        if self._space.size <= wanted:
-            found = self._catalogue.unseen(self._space.enumerate(), seen, wanted)
-        else:
-            earlier = (one.assignment for one in self._history.earlier)
-            children = self._children(parents, rng, 2 * wanted)
-            found = self._catalogue.unseen(chain(earlier, children), seen, wanted)
-        if not len(found):
-            return None
-        best = self._most_improving(found)
-        return found.assignments[int(best[0]) if len(best) else 0]
-
-    def _most_improving(self, found: Candidates) -> Sequence[int]:
-        """Return the index of the candidate of the highest acquisition; empty if all are 0.
+        """Return the unseen candidate of the highest acquisition; the first if all are 0.
 
         Proposals take the reference points of the focus in turn; if no candidate improves on the
         front up to one of them, the next is tried.
         """
-        data, losses = self._history.training_data()
-        turn = len(self._history.own)
-        front = self._history.front_losses()
-        for reference_loss in reference_losses(self._options.focus, losses, front, turn):
-            best = self._most_improving_below(reference_loss, found, data, losses)
-            if len(best):
-                return best
-        return []
+        if complete := self._space.size <= _COMPLETE:
+            found = self._catalogue.unseen(self._space.enumerate(), seen, _COMPLETE)
+        else:
+            wanted = self._options.screen
+            earlier = [one.assignment for one in self._history.earlier[-_COMPLETE:]]
+            children = self._children(parents, rng, 2 * wanted, self._options.fresh)
+            found = self._catalogue.unseen(chain(earlier, children), seen, wanted + len(earlier))
+        if not len(found):
+            return None
+        for reference_loss in self._reference_losses():
+            screening = Screening.of(
+                self._history, self._feasibility, found.exact, reference_loss, self._options.noise
+            )
+            predictions = screening.predict(found)
+            undominated = screening.undominated(predictions)
+            best = _best(undominated, predictions, found)
+            for _ in range(0 if complete or not best else self._options.refine):
+                children = self._children(best, rng, _AROUND, fresh=0)
+                nearby = self._catalogue.unseen(chain(best, children), seen, len(best) + _AROUND)
+                best = _best(undominated, screening.predict(nearby), nearby)
+            if best:
+                return best[0]
+        return found.assignments[0]
 
-    def _most_improving_below(
-        self, reference_loss: float, found: Candidates, data: Sequence[Observation], losses: Array
-    ) -> Sequence[int]:
-        """Do the same for one loss of the reference point.
-
-        Pending candidates count as points of the front at their predicted values, so that parallel
-        workers do not evaluate neighbours (the "Kriging believer" of Ginsbourger et al. 2010). The
-        prediction is the median, which corresponds to the mean of the logarithm that the process
-        models. The surrogate itself is not fitted to predicted values.
-        """
-        finished = [one for one in self._history.own if one.loss is not None and one.feasible]
-        pending = [one for one in self._history.own if one.pending]
-        inputs = surrogate_inputs([*data, *pending], found.exact)
-        known, waiting, asked = inputs[: len(data)], inputs[len(data) :], found.inputs(found.exact)
-        lessons = compressed(losses, reference_loss)
-        surrogate = fit(known, lessons, self._history.linear, self._options.noise)
-        cost_surrogates = _cost_surrogates(data, known, found.exact, self._history.linear_costs)
-        predicted = np.median(surrogate.predict(waiting), axis=1)
-        extrapolated = [self._history.expected_loss(one) for one in pending]
-        expected = [
-            loss if known_loss is None else known_loss
-            for known_loss, loss in zip(extrapolated, predicted, strict=True)
-        ]
-        expected_costs = _expected_costs(pending, cost_surrogates, waiting, found.costs.shape[1])
-        costs = np.vstack([*(one.costs for one in finished), expected_costs])
-        attained = np.array([*(one.loss for one in finished), *expected])
-        variants = _cost_variants(found, cost_surrogates, asked)
-        feasibility, predictions = self._feasibility.probability(found), surrogate.predict(asked)
-        boxes, width = _undominated(costs, attained, variants, reference_loss)
-        return list(boxes.best(variants / width, predictions, feasibility))
+    def _reference_losses(self) -> list[float]:
+        losses = self._history.training_data()[1]
+        front, turn = self._history.front_losses(), len(self._history.own)
+        return reference_losses(self._options.focus, losses, front, turn)
 
     def _children(
-        self, parents: Sequence[Assignment], rng: np.random.Generator, count: int
+        self, parents: Sequence[Assignment], rng: np.random.Generator, count: int, fresh: float
     ) -> Iterator[Assignment]:
         """Yield `count` children: draws from the whole space, or mutations of a random parent."""
         for _ in range(count):
-            if rng.random() < self._options.fresh:
+            if rng.random() < fresh:
                 yield self._space.sample(rng)
                 continue
             child = parents[int(rng.integers(len(parents)))]
@@ -321,63 +300,11 @@ def _parents(valued: Sequence[Observation]) -> list[Assignment]:
     return [feasible[place].assignment for place in np.argsort(rank, kind="stable")[:count]]
 
 
-def _undominated(
-    costs: Array, losses: Array, variants: Array, reference_loss: float
-) -> tuple[BoxDecomposition, Array]:
-    """Return the undominated region, and the range of each cost, which is its unit there.
-
-    The hypervolume is that of costs on their scales and the loss itself. The reference point lies
-    beyond the highest costs of all points and candidates by `_MARGIN`. The units of the costs
-    multiply every improvement by the same factor, so they do not change the order of the
-    candidates.
-
-    Args:
-        costs: (points, costs), on their scales.
-        losses: (points,).
-        variants: (variants, candidates, costs), likewise.
-        reference_loss: Loss of the reference point.
-    """
-    from moocore import is_nondominated
-
-    everything = np.vstack([costs, *variants])
-    width = np.maximum(np.ptp(everything, axis=0), _TINY)
-    reference = np.append(everything.max(axis=0) / width + _MARGIN, reference_loss)
-    front = is_nondominated(np.column_stack([costs, losses]))
-    return BoxDecomposition.of(costs[front] / width, losses[front], reference), width
-
-
-def _cost_surrogates(
-    data: Sequence[Observation], known: Array, exact: Mask, linear: Mask
-) -> dict[int, Surrogate]:
-    """Return column -> surrogate for each cost that is not exact, fitted where it is known."""
-    found = {}
-    for axis in np.flatnonzero(~exact).tolist():
-        costs = np.array([one.costs[axis] for one in data])
-        measured = ~np.isnan(costs)
-        values = costs[measured] if linear[axis] else np.exp(costs[measured])
-        found[axis] = fit(known[measured], values, bool(linear[axis]))
-    return found
-
-
-def _cost_variants(found: Candidates, surrogates: Mapping[int, Surrogate], asked: Array) -> Array:
-    """Return equally likely costs on their scales, (variants, candidates, costs)."""
-    variants = np.repeat(found.costs[None], _VARIANTS if surrogates else 1, axis=0)
-    for axis, surrogate in surrogates.items():
-        quantiles = surrogate.predict(asked)
-        thinned = quantiles.reshape(len(quantiles), _VARIANTS, -1).mean(axis=2)
-        variants[:, :, axis] = (thinned if surrogate.linear else np.log(thinned)).T
-    return variants
-
-
-def _expected_costs(
-    pending: Sequence[Observation], surrogates: Mapping[int, Surrogate], inputs: Array, columns: int
-) -> Array:
-    """Return the costs of pending candidates on their scales, (pending, costs).
-
-    Costs that are not known are the median of a prediction.
-    """
-    expected = np.array([one.costs for one in pending]).reshape(-1, columns)
-    for axis, surrogate in surrogates.items():
-        median = np.median(surrogate.predict(inputs), axis=1)
-        expected[:, axis] = median if surrogate.linear else np.log(median)
-    return expected
+def _best(
+    undominated: BoxDecomposition, predictions: Predictions, found: Candidates
+) -> list[Assignment]:
+    """Return the candidates of the highest acquisition, best first; none if none improves."""
+    places = undominated.best(
+        predictions.costs, predictions.losses, predictions.feasibility, _PARENTS
+    )
+    return [found.assignments[int(place)] for place in places]
