@@ -25,11 +25,15 @@ _VECTOR = 16
 
 _TERMS, _FOLDS = 4, 5
 
-_STRENGTHS = (1.0, 3.0, 10.0, 30.0, 100.0)
+_STRENGTHS = (0.3, 1.0, 3.0, 10.0, 30.0, 100.0, 300.0)
 """Numbers of models with the same weight as the common coefficients."""
 
-Kind = tuple[str, str]
-"""Kind of an operation and its function: activations differ much in time."""
+_FEW = 8
+"""Fewer channels, those of the image, are not computed in whole vectors."""
+
+Kind = tuple[str, str, str]
+"""Kind of an operation, its function (activations differ much in time), and whether it reads or
+writes an image."""
 
 
 @dataclass(frozen=True)
@@ -71,7 +75,10 @@ class LinearTimes:
 
 
 def _kind(operation: Operation) -> Kind:
-    return operation.kind, operation.function
+    image = "read" if operation.channels_in < _FEW else ""
+    if not image and operation.channels_out < _FEW:
+        image = "written"
+    return operation.kind, operation.function, image
 
 
 def _terms(operations: Iterable[Operation], batch: int) -> Floats:
