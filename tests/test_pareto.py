@@ -96,12 +96,13 @@ def test_the_bounded_choice_is_the_best_of_all() -> None:
     np.testing.assert_array_equal(best, np.argsort(-scores)[:5])
 
 
-def test_uncertain_costs_improve_by_the_mean_of_their_variants() -> None:
+@pytest.mark.parametrize("uncertain", [1, 2, 3])
+def test_uncertain_costs_improve_by_the_mean_of_their_variants(uncertain: int) -> None:
     rng = np.random.default_rng(0)
     points, reference = rng.random((40, 4)), np.full(4, 1.1)
     boxes = BoxDecomposition.of(points[:, :-1], points[:, -1], reference)
     costs, losses = np.repeat(rng.random((1, 50, 3)), 4, axis=0), rng.random((50, 4))
-    costs[:, :, 1:] = rng.random((4, 50, 2))
+    costs[:, :, :uncertain] = rng.random((4, 50, uncertain))
     expected = np.mean([boxes.expected_improvement(one[None], losses) for one in costs], axis=0)
     np.testing.assert_allclose(boxes.expected_improvement(costs, losses), expected, atol=1e-12)
 

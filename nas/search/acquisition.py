@@ -15,7 +15,9 @@ loss alone is uncertain here, every expectation is one-dimensional.
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 
@@ -144,47 +146,59 @@ class BoxDecomposition:
         rows = max(1, _CHUNK // len(self.attained))
         blocks = []
         for start in range(0, len(losses), rows):
-            volumes = self._mean_volumes(costs[:, start : start + rows])
-            per_level = np.add.reduceat(volumes, starts, axis=1)
-            gain = -levels[None, :, None] - losses[start : start + rows, None, :]
-            blocks.append((per_level * np.maximum(gain, 0).mean(axis=2)).sum(axis=1))
+            volumes = self._volumes(costs[:, start : start + rows])
+            per_level = np.add.reduceat(volumes, starts, axis=0)
+            gain = -levels[:, None, None] - losses[start : start + rows]
+            blocks.append((per_level * np.maximum(gain, 0).mean(axis=2)).sum(axis=0))
         return np.concatenate(blocks) if blocks else np.zeros(0)
 
-    def _mean_volumes(self, costs: Array) -> Array:
+    def _volumes(self, costs: Array) -> Array:
         """Return the mean volume of each box where costs are at least `costs` of a variant.
 
         Args:
             costs: (variants, candidates, costs).
 
         Returns:
-            (candidates, boxes).
+            (boxes, candidates).
         """
-        exact = (costs == costs[0]).all(axis=(0, 1))
-        volumes = self._volumes(costs[0], np.flatnonzero(exact))
-        if not exact.all():
-            uncertain = np.flatnonzero(~exact)
-            varied = self._volumes(costs[0], uncertain)
-            for variant in costs[1:]:
-                varied += self._volumes(variant, uncertain)
-            volumes *= varied
-            volumes /= len(costs)
+        uncertain = np.flatnonzero((costs != costs[0]).any(axis=(0, 1)))
+        # The mean of a product is that of its factors if at most one of them varies.
+        joint = uncertain if len(uncertain) > 1 else uncertain[:0]
+        volumes = np.ones((len(self.attained), costs.shape[1]))
+        for axis in np.setdiff1d(np.arange(costs.shape[2]), joint):
+            volumes *= self._sides(axis, costs[..., axis])
+        if len(joint):
+            total = np.zeros_like(volumes)
+            for variant in costs:
+                total += math.prod(self._sides(axis, variant[None, :, axis]) for axis in joint)
+            volumes *= total / len(costs)
         return volumes
 
-    def _volumes(self, costs: Array, axes: Indices) -> Array:
-        """Return the volumes of the boxes along some axes where costs are at least `costs`.
+    def _sides(self, axis: int, costs: Array) -> Array:
+        """Return the mean length of each box along an axis where costs are at least `costs`.
 
         Args:
-            costs: (candidates, costs).
-            axes: (axes,), columns of `costs`.
+            axis: Column of the corners.
+            costs: (variants, candidates), along that axis.
 
         Returns:
-            (candidates, boxes), 1 without axes.
+            (boxes, candidates).
         """
-        volumes = np.ones((len(costs), len(self.attained)))
-        for axis in axes:
-            side = self.high[:, axis] - np.maximum(self.low[:, axis], costs[:, axis, None])
-            volumes *= np.maximum(side, 0, out=side)
-        return volumes
+        values, low, high = self._edges[axis]
+        # Few values occur in many corners, and rows are copied faster than they are computed.
+        cut = np.maximum(values[:, None, None], costs).mean(axis=1)
+        sides: Array = cut[high]
+        sides -= cut[low]
+        return sides
+
+    @cached_property
+    def _edges(self) -> list[tuple[Array, Indices, Indices]]:
+        """For each axis: the values of all corners, and the places of each box's low and high."""
+        found = []
+        for low, high in zip(self.low.T, self.high.T, strict=True):
+            values, places = np.unique(np.append(low, high), return_inverse=True)
+            found.append((values, places[: len(low)], places[len(low) :]))
+        return found
 
 
 def _outside(low: Array, high: Array, corner: Array) -> tuple[Array, Array]:
