@@ -17,6 +17,7 @@ from nas.operation import Operation
 from nas.predict import timed
 from nas.predict.accuracy import check
 from nas.predict.calibration import Calibration, Measurement, Role, Setting, drawn, extend
+from nas.predict.design import informative
 from nas.predict.linear_times import LinearTimes
 from nas.predict.operations import operations
 from nas.predict.predictor import LatencyPredictor
@@ -101,6 +102,32 @@ def test_few_noisy_models_are_fitted_close_to_all_kinds_together() -> None:
     fitted = LinearTimes.fit(models, np.array([total_ms(one) for one in known]) * noise, batch=1)
     errors = [fitted(operations(one)).sum() / total_ms(one) - 1 for one in others]
     assert float(np.median(np.abs(errors))) < 0.15
+
+
+@pytest.mark.slow
+def test_informative_models_teach_more_than_random_ones() -> None:
+    others = members(100, seed=2)
+    expected = np.array([total_ms(one) for one in others])
+
+    def large_error(known: Sequence[Architecture]) -> float:
+        errors = []
+        for seed in range(3):
+            noise = np.random.default_rng(seed).lognormal(0.0, 0.04, len(known))
+            times = np.array([total_ms(one) for one in known]) * noise
+            fitted = LinearTimes.fit([operations(one) for one in known], times, batch=1)
+            predicted = [fitted(operations(one)).sum() for one in others]
+            errors.append(np.abs(predicted / expected - 1))
+        return float(np.percentile(errors, 90))
+
+    chosen = list(itertools.islice(informative(SPACE, [], "full", 1), 60))
+    assert len({one.digest for one in chosen}) == 60
+    assert large_error(chosen) < 0.85 * large_error(members(60))
+
+
+def test_the_choice_of_informative_models_goes_on_after_an_interruption() -> None:
+    whole = list(itertools.islice(informative(SPACE, [], "decoder", 1), 6))
+    rest = list(itertools.islice(informative(SPACE, whole[:3], "decoder", 1), 4))
+    assert rest[0].digest == whole[3].digest
 
 
 def test_a_kind_that_no_model_had_gets_the_common_coefficients() -> None:

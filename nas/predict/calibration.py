@@ -271,8 +271,9 @@ def extend(
     progress: Progress | None = None,
     *,
     measure: Callable[[Architecture, Role], Measurement | None],
+    to_fit: Iterator[Architecture] | None = None,
 ) -> None:
-    """Measure architectures drawn from a space until there are enough of both roles.
+    """Measure architectures of a space until there are enough of both roles.
 
     The roles alternate, so that a calibration that is stopped early has measurements of both.
 
@@ -285,19 +286,23 @@ def extend(
         progress: Called with (done, total) after each architecture.
         measure: Such as `nas.predict.timed.OperationTimer`; it returns None for an architecture
             that cannot be run.
+        to_fit: Architectures to fit to, the first ones first. Without it these are drawn from the
+            space, as those held out are.
 
     Raises:
         UserError: the calibration's file cannot be written.
     """
     wanted: dict[Role, int] = {"fitted": fitted, "held_out": held_out}
     known = {measurement.architecture.digest for measurement in calibration.measurements}
-    start = time.monotonic()
-    for architecture in drawn(space):
-        role = _due(wanted, calibration)
-        if role is None or (seconds is not None and time.monotonic() - start > seconds):
+    draws, start = drawn(space), time.monotonic()
+    sources: dict[Role, Iterator[Architecture]] = {"fitted": to_fit or draws, "held_out": draws}
+    while role := _due(wanted, calibration):
+        architecture = next(sources[role], None)
+        if architecture is None or (seconds is not None and time.monotonic() - start > seconds):
             return
         if architecture.digest in known:
             continue
+        known.add(architecture.digest)
         found = measure(architecture, role)
         if found is None:
             continue

@@ -53,12 +53,7 @@ class LinearTimes:
     @classmethod
     def fit(cls, models: Sequence[Sequence[Operation]], times: Floats, batch: int) -> Self:
         """Fit to the operations of models, and the times of the models in any unit, `(n,)`."""
-        kinds = sorted({_kind(one) for operations in models for one in operations})
-        column = {kind: index for index, kind in enumerate(kinds)}
-        sums = np.zeros((len(models), len(kinds), _TERMS))
-        for row, operations in enumerate(models):
-            places = np.array([column[_kind(one)] for one in operations], dtype=np.intp)
-            np.add.at(sums[row], places, _terms(operations, batch))
+        kinds, sums = sums_by_kind(models, batch)
         scale = np.maximum(sums.sum(axis=1).max(axis=0), 1.0)
         shares = sums / scale / times[:, None, None]  # of which each model's should add up to 1
         strength = min(_STRENGTHS, key=lambda one: _held_out_error(shares, one))
@@ -72,6 +67,17 @@ class LinearTimes:
         used = [self.coefficients.get(_kind(one), self.others) for one in operations]
         times: Floats = (np.array(used) * _terms(operations, self.batch)).sum(axis=1)
         return times
+
+
+def sums_by_kind(models: Sequence[Sequence[Operation]], batch: int) -> tuple[list[Kind], Floats]:
+    """Return all kinds of operations, and the terms of each model's added up, `(n, kinds, 4)`."""
+    kinds = sorted({_kind(one) for operations in models for one in operations})
+    column = {kind: index for index, kind in enumerate(kinds)}
+    sums = np.zeros((len(models), len(kinds), _TERMS))
+    for row, operations in enumerate(models):
+        places = np.array([column[_kind(one)] for one in operations], dtype=np.intp)
+        np.add.at(sums[row], places, _terms(operations, batch))
+    return kinds, sums
 
 
 def _kind(operation: Operation) -> Kind:

@@ -149,7 +149,15 @@ class LatencyPredictor:
         else:
             timer = ModelTimer(setting, known or torch.device(setting.device))
         calibration = Calibration.here(setting, known)
-        extend(calibration, space, fitted, held_out, seconds, progress, measure=timer)
+        to_fit = None
+        if not setting.by_operation:
+            from nas.predict.design import informative
+
+            timed = _architectures(calibration.of("fitted"))
+            to_fit = informative(space, timed, setting.part, setting.batch)
+        extend(
+            calibration, space, fitted, held_out, seconds, progress, measure=timer, to_fit=to_fit
+        )
         return cls(calibration)
 
     def vectorise(self, architectures: Iterable[Architecture]) -> Vectorised:
