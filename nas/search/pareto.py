@@ -40,6 +40,9 @@ from a large space rarely satisfy tight limits."""
 _COMPLETE = 1000
 """Size of the largest space that is screened completely for each proposal."""
 
+_MODERATE = 100_000
+"""Size of the largest space in which mutations of the front are screened without refinement."""
+
 _AROUND = 30
 """Mutations of the best candidates in a round of refinement."""
 
@@ -55,9 +58,11 @@ class ParetoOptions:
 
     Attributes:
         start: Number of candidates that are drawn before the surrogate is used.
-        screen: Number of unseen candidates screened for each proposal, before refinement.
+        screen: Number of unseen candidates screened for each proposal, before refinement. None:
+            1000 in a space of at most `_MODERATE` members, 100 in a larger one.
         refine: Rounds of refinement: in each the best candidates are compared with mutations of
-            them. One after the other they find higher improvements than as many candidates at once.
+            them. None: 0 and 10 likewise. In a large space rounds find higher improvements than as
+            many candidates at once; docs/search.md has the effect in both.
         fresh: Share of the screened candidates that are drawn from the whole space.
         surrogate: Whether to screen by a surrogate, instead of proposing a random mutation.
         focus: The part of the front to search for: see `nas.search.focus`.
@@ -66,8 +71,8 @@ class ParetoOptions:
     """
 
     start: int = 10
-    screen: int = 100
-    refine: int = 10
+    screen: int | None = None
+    refine: int | None = None
     fresh: float = 0.2
     surrogate: bool = True
     focus: Focus = "balanced"
@@ -246,23 +251,26 @@ class ParetoEngine:
         Proposals take the reference points of the focus in turn; if no candidate improves on the
         front up to one of them, the next is tried.
         """
-        if complete := self._space.size <= _COMPLETE:
+        large, options = self._space.size > _MODERATE, self._options
+        refine = (10 if large else 0) if options.refine is None else options.refine
+        if self._space.size <= _COMPLETE:
+            refine = 0
             found = self._catalogue.unseen(self._space.enumerate(), seen, _COMPLETE)
         else:
-            wanted = self._options.screen
+            wanted = options.screen or (100 if large else 1000)
             earlier = [one.assignment for one in self._history.earlier[-_COMPLETE:]]
-            children = self._children(parents, rng, 2 * wanted, self._options.fresh)
+            children = self._children(parents, rng, 2 * wanted, options.fresh)
             found = self._catalogue.unseen(chain(earlier, children), seen, wanted + len(earlier))
         if not len(found):
             return None
         for reference_loss in self._reference_losses():
             screening = Screening.of(
-                self._history, self._feasibility, found.exact, reference_loss, self._options.noise
+                self._history, self._feasibility, found.exact, reference_loss, options.noise
             )
             predictions = screening.predict(found)
             undominated = screening.undominated(predictions)
             best = _best(undominated, predictions, found)
-            for _ in range(0 if complete or not best else self._options.refine):
+            for _ in range(refine if best else 0):
                 children = self._children(best, rng, _AROUND, fresh=0)
                 nearby = self._catalogue.unseen(chain(best, children), seen, len(best) + _AROUND)
                 best = _best(undominated, screening.predict(nearby), nearby)

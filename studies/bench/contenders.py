@@ -192,8 +192,11 @@ CONTENDERS: dict[str, Contender] = {
     ),
     "pareto-cheap": Contender("pareto, focus on low costs", "ablation", _pareto(focus="cheap")),
     "pareto-no-costs": Contender("pareto without exact costs", "ablation", _pareto(())),
-    "pareto-no-refinement": Contender(
-        "pareto without refinement", "ablation", _pareto(screen=400, refine=0), only="nb201"
+    "pareto-refined": Contender(
+        "pareto, refined as in a large space",
+        "ablation",
+        _pareto(screen=100, refine=10),
+        only="nb201",
     ),
     "pareto-axes-only": Contender(
         "pareto without features of structure",

@@ -33,7 +33,7 @@ ALGORITHM_COLOURS = {
     "pareto-cheap": INK,
     "pareto-no-costs": "#d55e00",
     "pareto-axes-only": AMBER,
-    "pareto-no-refinement": "#6a51a3",
+    "pareto-refined": "#6a51a3",
     "pareto-no-surrogate": GREY,
     "pareto-stopping-at-once": "#8c7300",
     "pareto-extrapolating": "#56b4e9",
