@@ -391,7 +391,7 @@ def test_a_second_trained_objective_is_predicted_on_its_own_scale(
         return undominated(screening, predictions)
 
     monkeypatch.setattr(Screening, "undominated", noted)
-    found = proposals("pareto", NAMES, 20, negated=False)
+    found = proposals("pareto", NAMES, 13, negated=False)
     known = [told(architecture)[1] for architecture in found]
     # The first column holds the KL itself, the second the logarithm of the parameters.
     kl = predicted[-1][:, :, 0]

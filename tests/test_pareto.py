@@ -16,10 +16,12 @@ from nas.search import Proposer, history, make_proposer, pareto, screening
 from nas.search.acquisition import BoxDecomposition
 from nas.search.axis_features import AxisFeatures
 from nas.search.candidates import Catalogue
+from nas.search.feasibility import Feasibility
 from nas.search.focus import compressed, reference_losses
 from nas.search.history import History, Observation
 from nas.search.interfaces import KnownLimits
 from nas.search.kernel import Kernel
+from nas.search.screening import Predictions, Screening
 from nas.search.surrogate import QUANTILE_COUNT, fit
 from search_spaces.errors import UserError
 from search_spaces.space import SearchSpace
@@ -243,6 +245,20 @@ def test_refinement_finds_higher_improvements_and_loses_none(
         highest.clear()
     assert len(gains) == 20
     assert np.median(gains) > 1.1
+
+
+def test_a_cost_that_is_the_same_for_all_leaves_improvements() -> None:
+    observed = Screening(
+        exact=np.array([True, True]),
+        loss=fit(np.arange(5.0)[:, None], np.arange(1.0, 6.0)),
+        costs={},
+        feasibility=Feasibility(History(0, np.zeros(3, dtype=bool)), None),
+        attained=np.array([[0.5, 7.0, 0.9]]),
+        reference_loss=1.0,
+    )
+    known = Predictions(np.array([[[0.2, 7.0]]]), np.array([[0.5]]), np.ones(1))
+    boxes = observed.undominated(known)
+    assert boxes.expected_improvement(known.costs, known.losses)[0] > 0
 
 
 def test_several_proposals_may_be_open_and_none_is_repeated() -> None:

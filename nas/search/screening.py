@@ -112,7 +112,9 @@ class Screening:
 
         points = self.attained[is_nondominated(self.attained)]
         everything = np.vstack([self.attained[:, :-1], *predictions.costs])
-        highest = everything.max(axis=0) + _MARGIN * np.ptp(everything, axis=0)
+        span = np.ptp(everything, axis=0)
+        # A cost that is the same for all must not leave every improvement without volume.
+        highest = everything.max(axis=0) + _MARGIN * np.where(span > 0, span, 1)
         reference = np.append(highest, self.reference_loss)
         return BoxDecomposition.of(points[:, :-1], points[:, -1], reference)
 
